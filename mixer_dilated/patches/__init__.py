@@ -1,0 +1,1 @@
+"""Patches: the geometry (`geometry.Patches`) and the extraction (`extraction.extract_patches`)."""
