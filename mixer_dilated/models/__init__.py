@@ -1,0 +1,1 @@
+"""Models: the Mixer (`mixer.MlpMixer`) and what it costs (`costs`)."""

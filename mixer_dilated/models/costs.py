@@ -1,0 +1,72 @@
+"""What a network costs: parameters, FLOPs and activations, layer by layer, without running it."""
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One module that holds parameters, for one image.
+
+    Attributes:
+      path: module names from the top: ('MixerBlock_0', 'token_mixing', 'Dense_0').
+      output_shape: shape of its output, without the batch axis.
+      params: number of parameters.
+      flops: floating point operations of its matrix products forward, 2 a multiply-add. Biases,
+        norms, activations and the selection of pixels are not counted.
+    """
+
+    path: tuple[str, ...]
+    output_shape: tuple[int, ...]
+    params: int
+    flops: int
+
+
+def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
+    """The layers of `model` in the order in which they are called.
+
+    Args:
+      model: a module called as `model(images, train=False)`.
+      image_shape: (height, width, channels).
+    """
+    calls = []
+
+    def record(call, args, kwargs, context):
+        output = call(*args, **kwargs)
+        if context.method_name == '__call__':
+            calls.append((context.module.path, output.shape[1:]))
+        return output
+
+    images = jnp.zeros((1, *image_shape), jnp.float32)
+    with nn.intercept_methods(record):
+        variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+
+    found = []
+    for path, output_shape in calls:
+        own = variables['params']
+        for name in path:
+            own = own.get(name, {})
+        arrays = {name: leaf for name, leaf in own.items() if hasattr(leaf, 'shape')}
+        if arrays:
+            fan_in = sum(
+                math.prod(array.shape[:-1])
+                for name, array in arrays.items()
+                if name.startswith('kernel')
+            )
+            params = sum(array.size for array in arrays.values())
+            found.append(Layer(path, output_shape, params, 2 * math.prod(output_shape) * fan_in))
+    return found
+
+
+def num_params(model_layers: list[Layer]) -> int:
+    """Parameters of the whole network."""
+    return sum(layer.params for layer in model_layers)
+
+
+def flops_per_image(model_layers: list[Layer]) -> int:
+    """FLOPs of the matrix products forward, for one image (see `Layer.flops`)."""
+    return sum(layer.flops for layer in model_layers)

@@ -1,0 +1,169 @@
+"""MLP-Mixer with dilated patches: three modules, each as long as its equation.
+
+Module and parameter names are those of the original Mixer code, so that its checkpoints fit:
+`stem`, `MixerBlock_i/{LayerNorm_0, token_mixing, LayerNorm_1, channel_mixing}`,
+`pre_head_layer_norm`, `head`.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+import ml_collections
+from jaxtyping import Array, Float
+
+from mixer_dilated.config import patch_branches
+from mixer_dilated.patches.extraction import extract_patches
+from mixer_dilated.patches.geometry import Patches
+
+GELU = {
+    'exact': functools.partial(nn.gelu, approximate=False),
+    'tanh': functools.partial(nn.gelu, approximate=True),
+}
+
+
+class Stem(nn.Module):
+    """Per-patch linear embedding: one token from the pixels of one patch of every branch.
+
+    Kernels are stored in convolution layout (P_h, P_w, C_in, hidden): `kernel` for a single
+    branch, `kernel_0`, `kernel_1`, … for several. With one branch the result equals
+    `nn.Conv(hidden_dim, size, strides=stride, kernel_dilation=dilation)` with the same kernel.
+
+    Attributes:
+      branches: patch geometries that share one grid.
+      hidden_dim: channels C of a token.
+    """
+
+    branches: tuple[Patches, ...]
+    hidden_dim: int
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, 'batch height width channels_in']
+    ) -> Float[Array, 'batch tokens channels']:
+        # The branches add up: each has its share of the variance of one kernel over all pixels.
+        init = nn.initializers.variance_scaling(
+            1 / len(self.branches), 'fan_in', 'truncated_normal'
+        )
+        tokens = self.param('bias', nn.initializers.zeros, (self.hidden_dim,))
+        for i, patches in enumerate(self.branches):
+            name = 'kernel' if len(self.branches) == 1 else f'kernel_{i}'
+            shape = (*patches.size, images.shape[-1], self.hidden_dim)
+            kernel = self.param(name, init, shape)
+            # Extracted features are channel-major: (C_in, P_h, P_w).
+            matrix = kernel.transpose(2, 0, 1, 3).reshape(-1, self.hidden_dim)
+            tokens = tokens + extract_patches(images, patches) @ matrix
+        return tokens
+
+
+class MlpBlock(nn.Module):
+    """Two linear maps with a GELU between, over the last axis: W2 · gelu(W1 · x).
+
+    Attributes:
+      mlp_dim: width of the hidden layer.
+      dropout_rate: share of the hidden layer and of the output that training drops.
+      gelu: 'exact' (erf, paper eq. 3) or 'tanh' (approximation of the original's weights).
+    """
+
+    mlp_dim: int
+    dropout_rate: float = 0.0
+    gelu: str = 'exact'
+
+    @nn.compact
+    def __call__(self, x: Float[Array, '*batch features'], *, train: bool):
+        y = nn.Dense(self.mlp_dim)(x)
+        y = GELU[self.gelu](y)
+        y = nn.Dropout(self.dropout_rate, deterministic=not train)(y)
+        y = nn.Dense(x.shape[-1])(y)
+        return nn.Dropout(self.dropout_rate, deterministic=not train)(y)
+
+
+class MixerBlock(nn.Module):
+    """One Mixer layer: token mixing (paper eq. 1), then channel mixing (eq. 2).
+
+        U[:, i] = X[:, i] + W2 · gelu(W1 · LayerNorm(X)[:, i])    i = 1..C
+        Y[j, :] = U[j, :] + W4 · gelu(W3 · LayerNorm(U)[j, :])    j = 1..S
+
+    Attributes:
+      tokens_mlp_dim: hidden width of the token mixing MLP.
+      channels_mlp_dim: hidden width of the channel mixing MLP.
+      dropout_rate, gelu: as in `MlpBlock`.
+    """
+
+    tokens_mlp_dim: int
+    channels_mlp_dim: int
+    dropout_rate: float = 0.0
+    gelu: str = 'exact'
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, 'batch tokens channels'], *, train: bool
+    ) -> Float[Array, 'batch tokens channels']:
+        mlp = functools.partial(MlpBlock, dropout_rate=self.dropout_rate, gelu=self.gelu)
+        y = nn.LayerNorm()(x)
+        y = jnp.swapaxes(y, 1, 2)
+        y = mlp(self.tokens_mlp_dim, name='token_mixing')(y, train=train)
+        y = jnp.swapaxes(y, 1, 2)
+        x = x + y
+        y = nn.LayerNorm()(x)
+        return x + mlp(self.channels_mlp_dim, name='channel_mixing')(y, train=train)
+
+
+class MlpMixer(nn.Module):
+    """The whole network: stem, Mixer blocks, layer norm, mean over tokens, linear head.
+
+    Attributes:
+      branches: one patch geometry, or several.
+      num_classes: outputs of the head.
+      num_blocks: Mixer layers.
+      hidden_dim: channels C of a token.
+      tokens_mlp_dim, channels_mlp_dim, dropout_rate, gelu: as in `MixerBlock`.
+      join: how several branches meet: 'channels' (the patches at one grid position are embedded
+        into one token; module `stem`) or 'tokens' (each branch has its tokens and its own
+        embedding; modules `stem_0`, `stem_1`, …).
+    """
+
+    branches: tuple[Patches, ...]
+    num_classes: int
+    num_blocks: int
+    hidden_dim: int
+    tokens_mlp_dim: int
+    channels_mlp_dim: int
+    dropout_rate: float = 0.0
+    gelu: str = 'exact'
+    join: str = 'channels'
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, 'batch height width channels_in'], *, train: bool
+    ) -> Float[Array, 'batch classes']:
+        if self.join == 'tokens' and len(self.branches) > 1:
+            stems = [
+                Stem((patches,), self.hidden_dim, name=f'stem_{i}')(images)
+                for i, patches in enumerate(self.branches)
+            ]
+            x = jnp.concatenate(stems, axis=1)
+        else:
+            x = Stem(self.branches, self.hidden_dim, name='stem')(images)
+        for _ in range(self.num_blocks):
+            x = MixerBlock(
+                self.tokens_mlp_dim, self.channels_mlp_dim, self.dropout_rate, self.gelu
+            )(x, train=train)
+        x = nn.LayerNorm(name='pre_head_layer_norm')(x)
+        x = jnp.mean(x, axis=1)
+        return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name='head')(x)
+
+
+def mixer_from_config(model: ml_collections.ConfigDict, num_classes: int) -> MlpMixer:
+    """The network that `config.model` describes (see `mixer_dilated.config` for its keys)."""
+    return MlpMixer(
+        branches=patch_branches(model),
+        num_classes=num_classes,
+        num_blocks=model.num_blocks,
+        hidden_dim=model.hidden_dim,
+        tokens_mlp_dim=model.tokens_mlp_dim,
+        channels_mlp_dim=model.channels_mlp_dim,
+        dropout_rate=model.dropout_rate,
+        gelu=model.gelu,
+        join=model.join,
+    )

@@ -1,0 +1,91 @@
+"""What several test files share: configs, real MNIST, the command line as a subprocess."""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIG_FILES = sorted((ROOT / 'configs').glob('*.py'))
+
+
+def config_of(path: pathlib.Path):
+    """What `get_config()` of a config file returns."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+def small_config(**changes):
+    """A network of a few hundred parameters on a few embedded digits; changes by dotted key."""
+    from mixer_dilated.config import resolve
+
+    values = {
+        'num_epochs': 3,
+        'batch': 32,
+        'batch_eval': 64,
+        'dataset.name': 'digits',
+        'dataset.train_split': 'train[:300]',
+        'dataset.test_split': 'test[:100]',
+        'model.patches.size': 2,
+        'model.patches.dilation': 2,
+        'model.patches.stride': 3,
+        'model.patches.padding': 'SAME',
+        'model.num_blocks': 1,
+        'model.hidden_dim': 8,
+        'model.tokens_mlp_dim': 8,
+        'model.channels_mlp_dim': 8,
+        **changes,
+    }
+    nested = {}
+    for path, value in values.items():
+        *parents, name = path.split('.')
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = value
+    return resolve(nested)
+
+
+SMALL_FLAGS = [
+    '--config=configs/digits_dilated.py',
+    '--config.num_epochs=2',
+    '--config.batch=32',
+    '--config.dataset.train_split=train[:300]',
+    '--config.model.num_blocks=1',
+    '--config.model.hidden_dim=8',
+]
+
+
+def run_cli(*words: str, **environment: str) -> subprocess.CompletedProcess:
+    """`python run.py WORDS` in the repository, output captured."""
+    return subprocess.run(
+        [sys.executable, 'run.py', *words],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope='session', autouse=True)
+def own_cache(tmp_path_factory):
+    """Nothing cached before the tests is read, nothing of theirs is left."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
+@pytest.fixture(scope='session')
+def mnist():
+    """Folder of real MNIST, prepared by TFDS; a test without it is skipped, but never in CI."""
+    folder = pathlib.Path(os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')).expanduser()
+    if not (folder / 'mnist').is_dir():
+        reason = f'no prepared MNIST in {folder} (set TFDS_DATA_DIR)'
+        pytest.fail(reason) if os.environ.get('REQUIRE_MNIST') else pytest.skip(reason)
+    return str(folder)

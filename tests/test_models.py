@@ -1,0 +1,276 @@
+"""The Mixer: shapes, names, counts, and its equations in NumPy float64."""
+
+import math
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl.testing import parameterized
+
+from mixer_dilated.config import resolve
+from mixer_dilated.errors import InputError
+from mixer_dilated.models.costs import flops_per_image, layers, num_params
+from mixer_dilated.models.mixer import GELU, MixerBlock, MlpBlock, MlpMixer, Stem, mixer_from_config
+from mixer_dilated.patches.extraction import extract_patches
+from mixer_dilated.patches.geometry import Patches, num_tokens
+from tests.conftest import CONFIG_FILES, config_of
+
+DILATED = Patches(size=4, dilation=2, stride=7)
+
+
+def small_mixer(**changes):
+    arguments = {
+        'branches': (DILATED,),
+        'num_classes': 10,
+        'num_blocks': 2,
+        'hidden_dim': 12,
+        'tokens_mlp_dim': 6,
+        'channels_mlp_dim': 9,
+        **changes,
+    }
+    return MlpMixer(**arguments)
+
+
+def random_images(shape, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def randomised(variables, seed=1):
+    """The same tree with every leaf random, so that zeros and ones hide nothing."""
+    leaves, tree = jax.tree.flatten(variables)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    return jax.tree.unflatten(
+        tree,
+        [0.3 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)],
+    )
+
+
+class ShapesTest(chex.TestCase):
+    """Every config's network, jitted or not, its images on the device or not."""
+
+    @chex.all_variants(with_pmap=False)
+    @parameterized.parameters(path.stem for path in CONFIG_FILES)
+    def test_logits_and_tokens_of_every_config(self, stem):
+        path = next(path for path in CONFIG_FILES if path.stem == stem)
+        config = resolve(config_of(path))
+        shape = (8, 8, 1) if config.dataset.name == 'digits' else (28, 28, 1)
+        model = mixer_from_config(config.model, num_classes=10)
+        images = np.zeros((3, *shape), np.float32)
+        variables = jax.jit(lambda: model.init(jax.random.key(0), images, train=False))()
+        logits = self.variant(lambda v, x: model.apply(v, x, train=False))(variables, images)
+        chex.assert_shape(logits, (3, 10))
+        chex.assert_type(logits, jnp.float32)
+        tokens = num_tokens(model.branches, model.join, shape[:2])
+        mixing = variables['params']['MixerBlock_0']['token_mixing']['Dense_0']['kernel']
+        chex.assert_shape(mixing, (tokens, config.model.tokens_mlp_dim))
+
+
+@pytest.mark.parametrize('dilation', [1, 2, 3])
+def test_stem_equals_a_dilated_convolution_with_the_same_kernel(dilation):
+    patches = Patches(size=(4, 3), dilation=dilation, stride=(5, 4), padding='SAME')
+    images = random_images((2, 28, 28, 3))
+    stem = Stem((patches,), 8)
+    variables = randomised(stem.init(jax.random.key(0), images))
+    conv = nn.Conv(8, (4, 3), strides=(5, 4), kernel_dilation=dilation, padding='SAME')
+    expected = conv.apply(variables, images).reshape(2, -1, 8)
+    chex.assert_trees_all_close(stem.apply(variables, images), expected, atol=1e-4)
+
+
+def test_dilation_one_equals_the_stem_of_the_original():
+    images = random_images((2, 28, 28, 1))
+    stem = Stem((Patches(size=7, stride=7),), 8)
+    original = nn.Conv(8, (7, 7), strides=(7, 7))
+    expected, variables = original.init_with_output(jax.random.key(3), images)
+    chex.assert_trees_all_equal_shapes(stem.init(jax.random.key(0), images), variables)
+    chex.assert_trees_all_close(
+        stem.apply(variables, images), expected.reshape(2, 16, 8), atol=1e-5
+    )
+
+
+def layer_norm(x, parameters):
+    mean = x.mean(axis=-1, keepdims=True)
+    variance = ((x - mean) ** 2).mean(axis=-1, keepdims=True)
+    return (x - mean) / np.sqrt(variance + 1e-6) * parameters['scale'] + parameters['bias']
+
+
+def exact_gelu(x):
+    return x / 2 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+def mixer_block(x, parameters):
+    """Equations (1) and (2) of the paper for one image, X of shape (S, C), with biases."""
+    tokens, channels = x.shape
+    token, channel = parameters['token_mixing'], parameters['channel_mixing']
+    normed = layer_norm(x, parameters['LayerNorm_0'])
+    u = np.empty_like(x)
+    for i in range(channels):
+        hidden = exact_gelu(token['Dense_0']['kernel'].T @ normed[:, i] + token['Dense_0']['bias'])
+        u[:, i] = x[:, i] + token['Dense_1']['kernel'].T @ hidden + token['Dense_1']['bias']
+    normed = layer_norm(u, parameters['LayerNorm_1'])
+    y = np.empty_like(x)
+    for j in range(tokens):
+        hidden = exact_gelu(
+            channel['Dense_0']['kernel'].T @ normed[j, :] + channel['Dense_0']['bias']
+        )
+        y[j, :] = u[j, :] + channel['Dense_1']['kernel'].T @ hidden + channel['Dense_1']['bias']
+    return y
+
+
+def float64(tree):
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
+
+
+def test_mixer_block_is_the_papers_equations():
+    x = random_images((3, 5, 7))
+    block = MixerBlock(tokens_mlp_dim=4, channels_mlp_dim=6)
+    variables = randomised(block.init(jax.random.key(0), x, train=False))
+    expected = [mixer_block(image, float64(variables['params'])) for image in float64(x)]
+    chex.assert_trees_all_close(
+        block.apply(variables, x, train=False), np.stack(expected), atol=1e-5
+    )
+
+
+def test_whole_network_in_numpy():
+    model = small_mixer()
+    images = random_images((2, 28, 28, 1))
+    variables = randomised(model.init(jax.random.key(0), images, train=False))
+    parameters = float64(variables['params'])
+    kernel = parameters['stem']['kernel'].transpose(2, 0, 1, 3).reshape(16, 12)
+    logits = []
+    for features in float64(extract_patches(images, DILATED)):
+        x = features @ kernel + parameters['stem']['bias']
+        for i in range(2):
+            x = mixer_block(x, parameters[f'MixerBlock_{i}'])
+        pooled = layer_norm(x, parameters['pre_head_layer_norm']).mean(axis=0)
+        logits.append(pooled @ parameters['head']['kernel'] + parameters['head']['bias'])
+    chex.assert_trees_all_close(
+        model.apply(variables, images, train=False), np.stack(logits), atol=2e-5
+    )
+
+
+def test_gelu_forms():
+    x = np.linspace(-5, 5, 101)
+    np.testing.assert_allclose(GELU['exact'](x), exact_gelu(x), atol=1e-6)
+    tanh = x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    np.testing.assert_allclose(GELU['tanh'](x), tanh, atol=1e-6)
+    assert np.abs(np.asarray(GELU['exact'](x) - GELU['tanh'](x))).max() > 1e-4
+
+
+def test_gelu_form_reaches_the_mlp():
+    x = random_images((4, 6))
+    exact, tanh = (MlpBlock(5, gelu=gelu) for gelu in ('exact', 'tanh'))
+    variables = randomised(exact.init(jax.random.key(0), x, train=False))
+    assert not np.array_equal(
+        exact.apply(variables, x, train=False), tanh.apply(variables, x, train=False)
+    )
+
+
+def test_parameter_names_and_shapes_are_the_originals():
+    params = jax.eval_shape(
+        lambda: small_mixer().init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)), train=False)
+    )['params']
+    flat = {
+        '/'.join(entry.key for entry in path): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+    blocks = {}
+    for i in range(2):
+        for norm in ('LayerNorm_0', 'LayerNorm_1'):
+            for name in ('scale', 'bias'):
+                blocks[f'MixerBlock_{i}/{norm}/{name}'] = (12,)
+        for mixing, width, hidden in (('token_mixing', 16, 6), ('channel_mixing', 12, 9)):
+            dense = f'MixerBlock_{i}/{mixing}/Dense'
+            blocks |= {f'{dense}_0/kernel': (width, hidden), f'{dense}_0/bias': (hidden,)}
+            blocks |= {f'{dense}_1/kernel': (hidden, width), f'{dense}_1/bias': (width,)}
+    assert flat == {
+        'stem/kernel': (4, 4, 1, 12),
+        'stem/bias': (12,),
+        **blocks,
+        'pre_head_layer_norm/scale': (12,),
+        'pre_head_layer_norm/bias': (12,),
+        'head/kernel': (12, 10),
+        'head/bias': (10,),
+    }
+
+
+@pytest.mark.parametrize(
+    ('name', 'tokens', 'pixels'),
+    [('mnist_baseline', 49, 16), ('mnist_dilated', 16, 16), ('mnist_plain7', 16, 49)],
+)
+def test_counts_of_the_papers_networks(name, tokens, pixels):
+    path = next(path for path in CONFIG_FILES if path.stem == name)
+    model = mixer_from_config(resolve(config_of(path)).model, num_classes=10)
+    found = layers(model, (28, 28, 1))
+    block = 2 * 2 * 64 + (2 * tokens * 64 + 64 + tokens) + (2 * 64 * 128 + 128 + 64)
+    assert num_params(found) == pixels * 64 + 64 + 4 * block + 2 * 64 + 64 * 10 + 10
+    products = pixels * 64 * tokens + 4 * (2 * tokens * 64 * 64 + 2 * tokens * 64 * 128) + 640
+    assert flops_per_image(found) == 2 * products
+    actual = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)), train=False)
+    )
+    assert num_params(found) == sum(leaf.size for leaf in jax.tree.leaves(actual))
+
+
+def test_head_starts_at_zero():
+    model = small_mixer()
+    images = random_images((2, 28, 28, 1))
+    logits, _ = model.init_with_output(jax.random.key(0), images, train=False)
+    np.testing.assert_array_equal(logits, np.zeros((2, 10)))
+
+
+def test_dropout_acts_in_training_and_is_off_at_evaluation():
+    images = random_images((2, 28, 28, 1))
+    dropping, plain = small_mixer(dropout_rate=0.5), small_mixer()
+    variables = randomised(plain.init(jax.random.key(0), images, train=False))
+    chex.assert_trees_all_equal(
+        dropping.apply(variables, images, train=False), plain.apply(variables, images, train=False)
+    )
+    first, second = (
+        dropping.apply(variables, images, train=True, rngs={'dropout': jax.random.key(seed)})
+        for seed in (0, 1)
+    )
+    assert not np.allclose(first, second)
+
+
+def test_branches_joined_over_channels_are_one_embedding_of_all_their_pixels():
+    phases = tuple(
+        Patches(size=2, dilation=2, stride=4, padding=((-i, i), (-j, j)))
+        for i in (0, 1)
+        for j in (0, 1)
+    )
+    images = random_images((2, 12, 12, 1))
+    stem = Stem(phases, 5)
+    variables = randomised(stem.init(jax.random.key(0), images))
+    params = variables['params']
+    pixels = jnp.concatenate([extract_patches(images, phase) for phase in phases], axis=-1)
+    matrix = jnp.concatenate([params[f'kernel_{i}'].reshape(4, 5) for i in range(4)])
+    chex.assert_trees_all_close(
+        stem.apply(variables, images), pixels @ matrix + params['bias'], atol=1e-5
+    )
+
+
+def test_branches_joined_over_channels_start_with_the_variance_of_one_embedding():
+    images = jnp.zeros((1, 28, 28, 1))
+    branches = (Patches(size=4, stride=7), DILATED, Patches(size=4, dilation=2, stride=7))
+    params = Stem(branches, 4000).init(jax.random.key(0), images)['params']
+    variance = sum(jnp.var(params[f'kernel_{i}']) * 16 for i in range(3))
+    np.testing.assert_allclose(variance, 1.0, rtol=0.02)
+
+
+def test_branches_joined_over_tokens_have_their_own_stems():
+    branches = (Patches(size=4, stride=4), DILATED)
+    model = small_mixer(branches=branches, join='tokens')
+    images = random_images((2, 28, 28, 1))
+    logits, variables = model.init_with_output(jax.random.key(0), images, train=False)
+    chex.assert_shape(logits, (2, 10))
+    params = variables['params']
+    assert {'stem_0', 'stem_1'} < set(params) and 'stem' not in params
+    chex.assert_shape(params['MixerBlock_0']['token_mixing']['Dense_0']['kernel'], (65, 6))
+
+
+def test_images_too_small_for_the_patches_are_refused():
+    with pytest.raises(InputError, match='does not fit'):
+        small_mixer().init(jax.random.key(0), jnp.zeros((1, 6, 6, 1)), train=False)
