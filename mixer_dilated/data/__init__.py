@@ -1,0 +1,1 @@
+"""Data: where examples come from (`sources`), their cache (`cache`), augmentation."""

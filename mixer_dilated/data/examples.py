@@ -1,0 +1,39 @@
+"""What every data source gives, and every training program takes."""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+
+class Examples(NamedTuple):
+    """Images and their labels, in memory or memory-mapped.
+
+    Attributes:
+      images: uint8 (examples, height, width, channels).
+      labels: int32 (examples,), from 0 to num_classes - 1.
+    """
+
+    images: UInt8[np.ndarray, 'examples height width channels']
+    labels: Int32[np.ndarray, ' examples']
+
+
+class Source(Protocol):
+    """A data set whose facts are known before anything is decoded.
+
+    Attributes:
+      name: the data set's name.
+      image_shape: (height, width, channels).
+      num_classes: number of labels.
+      split_sizes: examples in each named split.
+      fingerprint: changes whenever the examples may have changed.
+    """
+
+    name: str
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    split_sizes: dict[str, int]
+    fingerprint: str
+
+    def read(self, split: str) -> Examples:
+        """Decodes the examples of a split given in TFDS split syntax, in the stored order."""

@@ -1,0 +1,311 @@
+"""Data: real MNIST through TFDS, embedded digits, the cache, splits, augmentation."""
+
+import os
+import shutil
+import types
+
+import jax
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from mixer_dilated.config import resolve
+from mixer_dilated.data import tfds_source
+from mixer_dilated.data.augmentation import random_shift
+from mixer_dilated.data.cache import cached_read
+from mixer_dilated.data.digits import Digits
+from mixer_dilated.data.examples import Examples
+from mixer_dilated.data.sources import load_examples, open_source
+from mixer_dilated.data.splits import num_examples, split_slices
+from mixer_dilated.data.tfds_source import TfdsSource
+from mixer_dilated.errors import InputError
+
+
+def test_mnist_is_read_as_tfds_gives_it(mnist):
+    source = TfdsSource('mnist', mnist)
+    assert source.image_shape == (28, 28, 1) and source.num_classes == 10
+    assert source.split_sizes == {'train': 60000, 'test': 10000}
+    examples = source.read('train[30:40]+test[:5]')
+    assert examples.images.dtype == np.uint8 and examples.labels.dtype == np.int32
+    expected = [
+        *tfds.data_source('mnist', data_dir=mnist, split='train[30:40]'),
+        *tfds.data_source('mnist', data_dir=mnist, split='test[:5]'),
+    ]
+    np.testing.assert_array_equal(examples.images, [record['image'] for record in expected])
+    np.testing.assert_array_equal(examples.labels, [record['label'] for record in expected])
+
+
+def test_any_classification_set_is_read_through_tfds(tmp_path, monkeypatch):
+    """A colour set with made-up images, by TFDS's own mock."""
+    infos = {'train': 40, 'test': 12}
+    monkeypatch.setattr(tfds.core.DatasetBuilder, 'is_prepared', lambda self: True)
+    with tfds.testing.mock_data(num_examples=40):
+        builder = tfds.builder('cifar10', data_dir=tmp_path)
+        records = builder.as_data_source('train')
+        monkeypatch.setattr(
+            tfds_source, '_prepared_builder', lambda name, data_dir: _Prepared(builder, infos)
+        )
+        source = open_source(resolve({'dataset': {'name': 'cifar10'}}).dataset)
+        examples = source.read('train')
+        assert (source.image_shape, source.num_classes) == ((32, 32, 3), 10)
+        assert source.split_sizes == infos
+        assert examples.images.shape == (40, 32, 32, 3)
+        np.testing.assert_array_equal(examples.images[7], records[7]['image'])
+
+
+class _OneByOne(list):
+    """TFDS's mock of reading many records at once refuses the call that the real one takes."""
+
+    def __getitems__(self, keys):
+        return [self[key] for key in keys]
+
+
+class _Prepared:
+    """A mocked builder with the split sizes that a prepared one would know."""
+
+    def __init__(self, builder, sizes):
+        self.as_data_source = lambda split: _OneByOne(builder.as_data_source(split))
+        self.info = types.SimpleNamespace(
+            features=builder.info.features,
+            supervised_keys=builder.info.supervised_keys,
+            full_name=builder.info.full_name,
+            splits={
+                name: types.SimpleNamespace(num_examples=size, filepaths=[])
+                for name, size in sizes.items()
+            },
+        )
+
+
+def test_digits_are_split_for_good_and_by_class():
+    source = Digits()
+    train, test = source.read('train'), source.read('test')
+    assert {'train': len(train.labels), 'test': len(test.labels)} == source.split_sizes
+    assert train.images.shape[1:] == source.image_shape and train.images.dtype == np.uint8
+    assert train.images.max() == 255 and train.images.min() == 0
+    shares = np.bincount(test.labels) / np.bincount(np.concatenate([train.labels, test.labels]))
+    assert np.all(np.abs(shares - 0.2) < 0.005)
+    part = source.read('train[10:20]+test[-3:]')
+    np.testing.assert_array_equal(
+        part.images, np.concatenate([train.images[10:20], test.images[-3:]])
+    )
+
+
+SIZES = {'train': 1000, 'test': 200}
+
+
+@pytest.mark.parametrize(
+    ('split', 'slices'),
+    [
+        ('train', [('train', 0, 1000)]),
+        ('train[:100]', [('train', 0, 100)]),
+        ('train[-10:]', [('train', 990, 1000)]),
+        ('train[50%:]+test[:5]', [('train', 500, 1000), ('test', 0, 5)]),
+    ],
+)
+def test_splits_are_read_as_tfds_reads_them(split, slices):
+    assert split_slices('config.x', split, SIZES) == slices
+    assert num_examples('config.x', split, SIZES) == sum(b - a for _, a, b in slices)
+
+
+@pytest.mark.parametrize('split', ['trian', 'train[:2000]', 'train[', 'train[5:5]', 'train[a:b]'])
+def test_a_wrong_split_is_refused_with_what_is_there(split):
+    with pytest.raises(
+        InputError, match=r'config.x = .*vailable: train \(1000 examples\), test'
+    ) as e:
+        split_slices('config.x', split, SIZES)
+    assert '\n' not in str(e.value)
+
+
+class Counting:
+    """A source that counts how often it is read."""
+
+    name = 'made/up'
+    image_shape = (2, 2, 1)
+    num_classes = 5
+    split_sizes = {'train': 5}
+    fingerprint = 'one'
+    reads = 0
+
+    def read(self, split):
+        self.reads += 1
+        images = np.arange(20, dtype=np.uint8).reshape(5, 2, 2, 1)
+        return Examples(images, np.arange(5, dtype=np.int32))
+
+
+def assert_same(examples, source):
+    for array, expected in zip(examples, Counting.read(source, ''), strict=True):
+        np.testing.assert_array_equal(array, expected)
+        assert array.dtype == expected.dtype
+
+
+def test_a_second_start_does_not_decode_again(tmp_path):
+    source = Counting()
+    assert_same(cached_read(source, 'train', str(tmp_path)), Counting())
+    again = cached_read(source, 'train', str(tmp_path))
+    assert source.reads == 1 and isinstance(again.images, np.memmap)
+    assert_same(again, Counting())
+    assert len(list(tmp_path.iterdir())) == 1  # nothing unfinished is left
+
+
+def test_another_split_or_other_files_are_decoded_anew(tmp_path):
+    source = Counting()
+    cached_read(source, 'train', str(tmp_path))
+    cached_read(source, 'train[:5]', str(tmp_path))
+    source.fingerprint = 'two'
+    cached_read(source, 'train', str(tmp_path))
+    assert source.reads == 3
+
+
+@pytest.mark.parametrize('damage', ['flip a bit', 'truncate', 'remove', 'no json', 'pickle'])
+def test_a_damaged_cache_entry_is_made_again(tmp_path, damage):
+    source = Counting()
+    cached_read(source, 'train', str(tmp_path))
+    (entry,) = tmp_path.iterdir()
+    images = entry / 'images.npy'
+    content = bytearray(images.read_bytes())
+    if damage == 'flip a bit':
+        content[-3] ^= 1
+        images.write_bytes(content)
+    elif damage == 'truncate':
+        images.write_bytes(content[:-8])
+    elif damage == 'remove':
+        images.unlink()
+    elif damage == 'no json':
+        (entry / 'entry.json').write_text('{"checksums"')
+    else:
+        np.save(images, np.array([{'not': 'an array'}], dtype=object), allow_pickle=True)
+    assert_same(cached_read(source, 'train', str(tmp_path)), Counting())
+    assert source.reads == 2
+    cached_read(source, 'train', str(tmp_path))
+    assert source.reads == 2
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning_only(tmp_path):
+    (tmp_path / 'file').write_text('in the way')
+    with pytest.warns(UserWarning, match='not cached'):
+        examples = cached_read(Counting(), 'train', str(tmp_path / 'file'))
+    assert_same(examples, Counting())
+
+
+def test_the_cache_of_mnist_follows_its_files(mnist, tmp_path):
+    """Another time of change is another fingerprint; the same files are the same one."""
+    copy = tmp_path / 'data'
+    shutil.copytree(mnist, copy)
+    fingerprint = TfdsSource('mnist', str(copy)).fingerprint
+    assert TfdsSource('mnist', str(copy)).fingerprint == fingerprint
+    (record,) = copy.glob('mnist/*/*train*record*')
+    record.chmod(0o644)
+    os.utime(record, (1, 1))
+    assert TfdsSource('mnist', str(copy)).fingerprint != fingerprint
+
+
+def test_load_examples_uses_the_configs_cache(tmp_path):
+    dataset = resolve({'dataset': {'name': 'digits', 'cache_dir': str(tmp_path)}}).dataset
+    examples = load_examples(open_source(dataset), 'train[:7]', dataset)
+    assert examples.images.shape == (7, 8, 8, 1)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_unknown_data_set_is_refused():
+    with pytest.raises(InputError, match=r"config.dataset.name = 'mnits': no such data set"):
+        open_source(resolve({'dataset': {'name': 'mnits'}}).dataset)
+
+
+def test_a_set_without_classes_is_refused(tmp_path, monkeypatch):
+    builder = tfds.builder('dsprites', data_dir=tmp_path)
+    monkeypatch.setattr(tfds_source, '_prepared_builder', lambda name, data_dir: builder)
+    with pytest.raises(InputError, match='not an image classification set'):
+        TfdsSource('dsprites', str(tmp_path))
+
+
+def test_images_of_many_sizes_are_refused(tmp_path, monkeypatch):
+    builder = tfds.builder('cats_vs_dogs', data_dir=tmp_path)
+    monkeypatch.setattr(tfds_source, '_prepared_builder', lambda name, data_dir: builder)
+    with pytest.raises(InputError, match='images of one size'):
+        TfdsSource('cats_vs_dogs', str(tmp_path))
+
+
+def test_records_that_cannot_be_read_at_random_are_refused(mnist, tmp_path):
+    copy = tmp_path / 'data'
+    shutil.copytree(mnist, copy)
+    for path in copy.glob('mnist/*/*'):
+        path.chmod(0o644)
+        if path.name == 'dataset_info.json':
+            path.write_text(path.read_text().replace('array_record', 'tfrecord'))
+        path.rename(path.with_name(path.name.replace('array_record', 'tfrecord')))
+    with pytest.raises(InputError, match='array_record is needed'):
+        TfdsSource('mnist', str(copy))
+
+
+class FakeBuilder:
+    """A builder of a set that is not prepared."""
+
+    data_path = '/data/made_up/1.0.0'
+
+    def __init__(self, url='', error=None):
+        self.url_infos = {url: None} if url else {}
+        self.error = error
+        self.prepared_as = None
+
+    def download_and_prepare(self, file_format):
+        if self.error:
+            raise self.error
+        self.prepared_as = file_format
+
+
+@pytest.fixture
+def with_tensorflow(monkeypatch):
+    monkeypatch.setattr(tfds_source.importlib.util, 'find_spec', lambda name: name)
+
+
+def test_tfds_prepares_what_is_not_there_as_array_record(with_tensorflow, capsys):
+    builder = FakeBuilder()
+    tfds_source._prepare(tfds, 'made_up', builder)
+    assert builder.prepared_as == tfds.core.FileFormat.ARRAY_RECORD
+    assert '/data/made_up' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('builder', 'cause'),
+    [
+        (FakeBuilder('https://host.invalid/data.gz'), 'cannot be downloaded: host.invalid'),
+        (FakeBuilder(error=ConnectionError('line\nlost')), 'ConnectionError: line lost'),
+    ],
+)
+def test_data_that_cannot_be_had_names_cause_place_and_ways_on(
+    with_tensorflow, monkeypatch, builder, cause
+):
+    monkeypatch.setattr(tfds_source.urllib.request, 'getproxies', dict)
+    with pytest.raises(InputError) as refusal:
+        tfds_source._prepare(tfds, 'made_up', builder)
+    message = str(refusal.value)
+    for words in (cause, '/data/made_up', 'dataset.data_dir=', 'digits_dilated', 'TFDS_DATA_DIR'):
+        assert words in message
+    assert '\n' not in message
+
+
+def test_without_tensorflow_nothing_is_prepared(monkeypatch):
+    monkeypatch.setattr(tfds_source.importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(InputError, match=r'takes TensorFlow.*pip install tensorflow.*Ways on'):
+        tfds_source._prepare(tfds, 'made_up', FakeBuilder())
+
+
+def test_random_shift_moves_whole_images_and_fills_with_zeros():
+    image = np.zeros((7, 7, 1), np.uint8)
+    image[3, 3] = 200
+    images = np.repeat(image[None], 500, axis=0)
+    shifted = np.asarray(jax.jit(random_shift, static_argnums=2)(jax.random.key(0), images, 2))
+    assert shifted.dtype == np.uint8 and shifted.shape == images.shape
+    np.testing.assert_array_equal(shifted.sum(axis=(1, 2, 3)), 200)
+    _, rows, columns, _ = np.nonzero(shifted)
+    counts = np.histogram2d(rows, columns, bins=5, range=[[1, 6], [1, 6]])[0]
+    assert counts.sum() == 500 and counts.min() > 0  # all 25 shifts happen
+    assert (counts.max() - counts.min()) < 40
+
+
+def test_what_is_shifted_out_is_gone():
+    image = np.full((1, 3, 3, 1), 255, np.uint8)
+    images = np.repeat(image, 64, axis=0)
+    shifted = np.asarray(random_shift(jax.random.key(1), images, 1))
+    kept = (shifted > 0).sum(axis=(1, 2, 3))
+    assert set(kept) == {4, 6, 9}
