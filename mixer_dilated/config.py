@@ -89,14 +89,14 @@ KEYS: dict[str, Key] = {
         'erf form, or the approximation the original was trained with',
     ),
     'optimizer.name': ('adamw', _one_of('adamw', 'sgd', 'lamb'), 'sgd has momentum'),
-    'optimizer.base_lr': (3e-3, _ABOVE_0, 'learning rate after warm-up'),
+    'optimizer.base_lr': (0.01, _ABOVE_0, 'learning rate after warm-up'),
     'optimizer.decay_type': (
         'cosine',
         _one_of('constant', 'cosine', 'linear'),
         'how the learning rate falls; cosine and linear end at 0',
     ),
     'optimizer.warmup_steps': (0, _whole(0), 'steps of linear warm-up from 0'),
-    'optimizer.weight_decay': (0.0, _AT_LEAST_0, 'on kernels; never on biases and LayerNorm'),
+    'optimizer.weight_decay': (0.1, _AT_LEAST_0, 'on kernels; never on biases and LayerNorm'),
     'optimizer.momentum': (0.9, _SHARE, 'of sgd'),
     'optimizer.grad_norm_clip': (0.0, _AT_LEAST_0, 'largest global gradient norm; 0 is no limit'),
     'label_smoothing': (0.0, _SHARE, 'share of a label spread over all classes'),
@@ -180,7 +180,12 @@ def patch_branches(model: ConfigDict) -> tuple[Patches, ...]:
         for name in branch:
             if name not in common:
                 raise InputError(f'branches: no such key {name!r}; allowed are {", ".join(common)}')
-    return tuple(Patches(**{**common, **branch}) for branch in branches or ({},))
+    if not branches:
+        return (Patches(**common),)
+    try:
+        return tuple(Patches(**{**common, **branch}) for branch in branches)
+    except InputError as error:
+        raise InputError(f'branches = {branches!r}: {error}') from None
 
 
 def differences(one: Mapping, other: Mapping) -> list[str]:

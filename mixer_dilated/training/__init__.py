@@ -1,0 +1,1 @@
+"""Training: state, optimizer, the step, the epoch as one program, checkpoints, metrics."""

@@ -1,0 +1,36 @@
+"""How state and data lie on the devices: one mesh, named axes, no code that counts devices."""
+
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mixer_dilated.errors import InputError
+
+
+def make_mesh() -> Mesh:
+    """All devices along the axis 'data'; a single device is the mesh of size 1."""
+    return Mesh(np.array(jax.devices()), ('data',))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """On every device whole: the state, and a data set that fits."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Split over the devices along the first axis: a batch."""
+    return NamedSharding(mesh, PartitionSpec('data'))
+
+
+def check_batches(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
+    """Raises InputError if the devices do not divide the training or the evaluation batch."""
+    devices = mesh.size
+    for key in ('batch', 'batch_eval'):
+        if config[key] % devices:
+            down = config[key] // devices * devices
+            near = ' or '.join(str(size) for size in (down, down + devices) if size)
+            raise InputError(
+                f'config.{key} = {config[key]}: {devices} devices do not divide it; allowed are '
+                f'multiples of {devices}, like {near}'
+            )

@@ -1,0 +1,65 @@
+"""Everything that is known about a run before the first example is decoded."""
+
+import dataclasses
+
+import ml_collections
+
+from mixer_dilated.config import patch_branches
+from mixer_dilated.data.examples import Source
+from mixer_dilated.data.sources import open_source
+from mixer_dilated.data.splits import num_examples
+from mixer_dilated.errors import InputError
+from mixer_dilated.patches.geometry import num_tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A config beside the facts of its data set; both fit each other.
+
+    Attributes:
+      config: the resolved config.
+      source: the data set.
+      train_examples, test_examples: how many.
+      num_tokens: S.
+    """
+
+    config: ml_collections.ConfigDict
+    source: Source
+    train_examples: int
+    test_examples: int
+    num_tokens: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in the training set."""
+        return self.train_examples // self.config.batch
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.steps_per_epoch * self.config.num_epochs
+
+
+def open_task(config: ml_collections.ConfigDict) -> Task:
+    """Opens the data set and checks that patches, batch, shift and data fit each other.
+
+    Raises:
+      InputError: they do not, or the data set is not to be had.
+    """
+    source = open_source(config.dataset)
+    train_examples, test_examples = (
+        num_examples(f'config.dataset.{key}', config.dataset[key], source.split_sizes)
+        for key in ('train_split', 'test_split')
+    )
+    if config.batch > train_examples:
+        raise InputError(
+            f'config.batch = {config.batch}: larger than the training set; allowed is at most '
+            f'its {train_examples} examples'
+        )
+    if config.augment.shift >= min(source.image_shape[:2]):
+        raise InputError(
+            f'config.augment.shift = {config.augment.shift}: moves images of '
+            f'{source.image_shape[0]}×{source.image_shape[1]} out of sight; allowed is less'
+        )
+    tokens = num_tokens(patch_branches(config.model), config.model.join, source.image_shape[:2])
+    return Task(config, source, train_examples, test_examples, tokens)

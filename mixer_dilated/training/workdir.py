@@ -1,0 +1,70 @@
+"""A run's folder: its config and results, as files that explain themselves."""
+
+import json
+import os
+import pathlib
+
+import ml_collections
+
+from mixer_dilated.config import differences, resolve
+from mixer_dilated.errors import InputError
+
+
+def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Makes the folder this run's own: writes `config.json`, or checks the one that is there.
+
+    Raises:
+      InputError: the folder holds a run with another config, holds other files, or cannot be
+        written.
+    """
+    path = workdir / 'config.json'
+    if path.exists():
+        check_same_config(workdir, config)
+        return
+    if workdir.is_dir() and any(workdir.iterdir()):
+        raise InputError(
+            f'--workdir={workdir}: not empty, and not the folder of a run (no config.json); '
+            'name a new folder'
+        )
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(path, config.to_dict())
+    except OSError as error:
+        raise InputError(f'--workdir={workdir}: cannot be written: {error.strerror}') from None
+
+
+def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+    """The resolved config of the run in `workdir`.
+
+    Raises:
+      InputError: there is no run, or its config cannot be read.
+    """
+    path = workdir / 'config.json'
+    try:
+        return resolve(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise InputError(f'--workdir={workdir}: no run there (no {path})') from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f'{path}: cannot be read as a config: {error}') from None
+
+
+def check_same_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Raises InputError, with the keys that differ, if `workdir` holds a run of another config."""
+    differing = differences(read_config(workdir), config)
+    if differing:
+        raise InputError(
+            f'--workdir={workdir}: holds a run with another config (key: there, here): '
+            f'{"; ".join(differing)}. Name another folder, or give the config that is there'
+        )
+
+
+def write_json(path: pathlib.Path, content) -> None:
+    """Writes a JSON file that is there whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + '\n')
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a text file that is there whole or not at all."""
+    unfinished = path.with_name(f'.{path.name}.unfinished')
+    unfinished.write_text(text)
+    os.replace(unfinished, path)

@@ -1,0 +1,140 @@
+"""Configs: defaults, refusals by name and value, what makes two runs the same."""
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mixer_dilated.config import KEYS, base_config, check_key, differences, patch_branches, resolve
+from mixer_dilated.errors import InputError
+from mixer_dilated.patches.geometry import Patches
+from tests.conftest import CONFIG_FILES, config_of
+
+
+@pytest.mark.parametrize('path', CONFIG_FILES, ids=lambda path: path.stem)
+def test_config_files_resolve_and_survive_json(path):
+    config = resolve(config_of(path))
+    assert resolve(json.loads(json.dumps(config.to_dict()))) == config
+    assert path.stem in (path.read_text().split('"""')[1])  # its docstring gives the command
+
+
+def test_the_three_mnist_configs_differ_in_their_patches_alone():
+    configs = {path.stem: resolve(config_of(path)) for path in CONFIG_FILES}
+    for other in ('mnist_baseline', 'mnist_plain7'):
+        differing = differences(configs['mnist_dilated'], configs[other])
+        assert differing and all(line.startswith('model.patches.') for line in differing)
+
+
+def test_a_key_that_is_left_out_takes_its_default():
+    config = resolve({'model': {'hidden_dim': 8}})
+    assert config.model.hidden_dim == 8
+    assert config.batch == KEYS['batch'][0]
+    assert resolve(base_config()) == resolve({})
+
+
+@pytest.mark.parametrize(
+    ('path', 'value', 'allowed'),
+    [
+        ('seed', -1, 'whole number from 0'),
+        ('seed', 2**31, 'to 2147483647'),
+        ('num_epochs', 0, 'whole number from 1'),
+        ('num_epochs', 1.5, 'whole number from 1'),
+        ('batch', True, 'whole number from 1'),
+        ('batch', 'many', 'whole number from 1'),
+        ('dataset.name', '', 'not empty'),
+        ('model.dropout_rate', 1, 'up to but without 1'),
+        ('model.gelu', 'relu', "'exact', 'tanh'"),
+        ('model.join', ['channels'], "'channels', 'tokens'"),
+        ('optimizer.name', 'adam', "'adamw', 'sgd', 'lamb'"),
+        ('optimizer.base_lr', 0, 'above 0'),
+        ('optimizer.base_lr', float('nan'), 'above 0'),
+        ('optimizer.weight_decay', float('inf'), 'at least 0'),
+        ('model.patches.dilation', 0, 'at least 1'),
+        ('model.patches.padding', 'FULL', "'VALID', 'SAME'"),
+        ('model.branches', 'dilation', 'tuple of dicts'),
+        ('model.branches', ({'dilation': 0},), 'at least 1'),
+        ('model.branches', ({'dilatoin': 1},), 'dilation'),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_refused_by_key_and_value(path, value, allowed):
+    nested = value
+    for name in reversed(path.split('.')):
+        nested = {name: nested}
+    with pytest.raises(InputError) as refusal:
+        resolve(nested)
+    message = str(refusal.value)
+    assert path in message and allowed in message and '\n' not in message
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'right'),
+    [
+        ('sed', 'seed'),
+        ('model.patches.dilaton', 'model.patches.dilation'),
+        ('model.hiden_dim', 'model.hidden_dim'),
+        ('patches.size', 'model.patches.size'),
+        ('optimizer.lr', 'optimizer.base_lr'),
+    ],
+)
+def test_an_unknown_key_names_its_nearest_neighbour(wrong, right):
+    with pytest.raises(InputError, match=rf'config.{wrong}: no such key; .* config.{right}\?'):
+        check_key(wrong)
+    with pytest.raises(InputError, match=right):
+        nested = 1
+        for name in reversed(wrong.split('.')):
+            nested = {name: nested}
+        resolve(nested)
+
+
+def test_a_group_of_keys_is_not_a_value():
+    with pytest.raises(InputError, match=r'config.model.patches is a group of keys'):
+        resolve({'model': {'patches': 4}})
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda children: (
+        st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=3), children)
+    ),
+    max_leaves=4,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.dictionaries(st.sampled_from(sorted(KEYS)), json_values, max_size=4))
+def test_whatever_is_given_resolves_or_is_refused_in_one_line(flat):
+    nested = {}
+    for path, value in flat.items():
+        *parents, name = path.split('.')
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = value
+    try:
+        config = resolve(nested)
+    except InputError as error:
+        assert '\n' not in str(error)
+    else:
+        assert resolve(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_numbers_of_the_right_kind_are_taken():
+    config = resolve({'optimizer': {'base_lr': 1}, 'model': {'patches': {'size': [4, 2]}}})
+    assert type(config.optimizer.base_lr) is float
+    assert patch_branches(config.model) == (Patches(size=(4, 2), stride=4),)
+
+
+def test_branches_differ_from_the_common_patches_in_what_they_name():
+    branches = ({'dilation': 1}, {'dilation': 3, 'padding': 'SAME'})
+    config = resolve({'model': {'branches': branches, 'patches': {'stride': 7}}})
+    assert patch_branches(config.model) == (
+        Patches(size=4, dilation=1, stride=7),
+        Patches(size=4, dilation=3, stride=7, padding='SAME'),
+    )
+
+
+def test_places_do_not_make_another_run():
+    one, other = resolve({}), resolve({'dataset': {'data_dir': '/elsewhere'}})
+    assert differences(one, other) == []
+    assert differences(one, resolve({'seed': 1})) == ['seed: 0, 1']
