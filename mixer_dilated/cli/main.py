@@ -1,0 +1,75 @@
+"""From the words on the command line to a command."""
+
+import sys
+import warnings
+
+from mixer_dilated.errors import InputError
+
+HELP = """\
+MLP-Mixer with dilated patches.
+
+  python run.py [train] --config=FILE [--workdir=DIR] [--config.KEY=VALUE ...]
+      Trains; given the folder of an earlier run, goes on where it stopped.
+      Default folder: runs/<config name>-<time>
+  python run.py evaluate --workdir=DIR [--split=SPLIT]
+      Evaluates the newest checkpoint of a run. Default split: its test split.
+  python run.py summary --config=FILE [--picture=FILE.png] [--config.KEY=VALUE ...]
+      Tokens, window, coverage, parameters, FLOPs and memory; trains nothing.
+  python run.py keys
+      Every configuration key: default and meaning.
+
+Examples
+  python run.py --config=configs/digits_dilated.py
+  python run.py --config=configs/mnist_dilated.py --config.model.patches.dilation=3
+  python run.py --config=configs/mnist_dilated.py --config.model.patches.size="(4, 2)"
+  python run.py evaluate --workdir=runs/mnist --split="test[2500:]"
+"""
+
+
+def main(argv: list[str], started: float) -> int:
+    """Runs one command.
+
+    Args:
+      argv: the words after `run.py`.
+      started: `time.perf_counter()` at the start of the process.
+
+    Returns:
+      The exit status: 0, 2 for input that cannot be used, 130 for an interrupt.
+    """
+    if '--help' in argv or '-h' in argv:
+        print(HELP, end='')
+        return 0
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', DeprecationWarning)
+        warnings.showwarning = _print_warning
+        try:
+            return _run(argv, started)
+        except InputError as error:
+            print(f'error: {error}', file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print('\ninterrupted; the same command with --workdir goes on', file=sys.stderr)
+            return 130
+
+
+def _run(argv: list[str], started: float) -> int:
+    from mixer_dilated.cli import commands
+    from mixer_dilated.cli.arguments import parse
+
+    table = {
+        'train': (commands.train, ('config', 'workdir')),
+        'evaluate': (commands.evaluate, ('config', 'workdir', 'split')),
+        'summary': (commands.summary, ('config', 'picture')),
+        'keys': (commands.keys, ()),
+    }
+    named = bool(argv) and not argv[0].startswith('-')
+    name = argv[0] if named else 'train'
+    if name not in table:
+        raise InputError(f'{name}: no such command; allowed are {", ".join(table)} (see --help)')
+    command, flags = table[name]
+    command(parse(argv[1:] if named else argv, flags), started)
+    return 0
+
+
+def _print_warning(message, category, filename, lineno, file=None, line=None):
+    print(f'warning: {message}', file=sys.stderr)

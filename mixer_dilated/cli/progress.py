@@ -1,0 +1,73 @@
+"""Progress of a training run: a bar on a terminal, plain lines elsewhere."""
+
+import datetime
+import pathlib
+import sys
+import time
+
+from mixer_dilated.training.loop import Progress
+from mixer_dilated.training.task import Task
+
+
+class TerminalProgress(Progress):
+    """Prints what a run is and, epoch by epoch, how far it is.
+
+    Args:
+      name: what to call the run.
+      workdir: its folder.
+    """
+
+    def __init__(self, name: str, workdir: pathlib.Path):
+        self._name = name
+        self._workdir = workdir
+        self._bar = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._bar:
+            self._bar.stop()
+
+    def starts(self, task: Task) -> None:
+        print(
+            f'{self._name}: {task.config.dataset.name}, {task.train_examples} training and '
+            f'{task.test_examples} test images, {task.num_tokens} tokens'
+        )
+        print(f'folder: {self._workdir}', flush=True)
+
+    def already_finished(self, workdir: pathlib.Path) -> None:
+        print(f'{workdir} holds this run, finished; this is its result', flush=True)
+
+    def compiled(self, task: Task, epochs_done: int) -> None:
+        self._num_epochs = task.config.num_epochs
+        self._epochs_before = epochs_done
+        self._start = time.perf_counter()
+        if epochs_done:
+            print(f'continues after epoch {epochs_done} of {self._num_epochs}', flush=True)
+        if sys.stdout.isatty():
+            from rich import progress
+
+            self._bar = progress.Progress(
+                progress.TextColumn('epoch {task.completed}/{task.total}'),
+                progress.BarColumn(bar_width=None),
+                progress.TextColumn('{task.description}'),
+            )
+            self._bar.start()
+            self._bar_task = self._bar.add_task(
+                'first epoch', total=self._num_epochs, completed=epochs_done
+            )
+
+    def epoch_done(self, row: dict) -> None:
+        done = row['epoch'] - self._epochs_before
+        pace = (time.perf_counter() - self._start) / done
+        left = datetime.timedelta(seconds=round(pace * (self._num_epochs - row['epoch'])))
+        text = (
+            f'train {row["train_accuracy"]:.4f}  test {row["test_accuracy"]:.4f}  '
+            f'{row["images_per_second"]:.0f} images/s  ETA {left}'
+        )
+        if self._bar:
+            self._bar.update(self._bar_task, completed=row['epoch'], description=text)
+        else:
+            width = len(str(self._num_epochs))
+            print(f'epoch {row["epoch"]:{width}}/{self._num_epochs}  {text}', flush=True)

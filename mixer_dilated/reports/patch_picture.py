@@ -1,0 +1,79 @@
+"""A picture of what patches see: solid ones and a config's own, on one of its images."""
+
+import pathlib
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from mixer_dilated.config import patch_branches
+from mixer_dilated.data.sources import load_examples
+from mixer_dilated.errors import InputError
+from mixer_dilated.patches.geometry import Patches
+from mixer_dilated.training.task import Task
+
+WINDOW, SAMPLE, TOKEN = '#0072b2', '#56b4e9', '#d55e00'
+
+
+def draw_patches(task: Task, path: pathlib.Path) -> None:
+    """Draws the first training image as plain patches see it, and as the config's do.
+
+    Args:
+      task: whose patches and data.
+      path: picture file; its ending chooses the format.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+    image = load_examples(task.source, task.config.dataset.train_split, task.config.dataset)
+    image = np.asarray(image.images[0])
+    designs = []
+    for patches in patch_branches(task.config.model):
+        plain = Patches(size=patches.size, stride=patches.size)
+        designs += [design for design in (plain, patches) if design not in designs]
+    figure = Figure(figsize=(4.2 * len(designs), 4.9), layout='constrained')
+    for axes, patches in zip(
+        figure.subplots(1, len(designs), squeeze=False)[0], designs, strict=True
+    ):
+        _draw(axes, image, patches)
+    try:
+        with matplotlib.rc_context({'svg.hashsalt': 'mixer_dilated'}):
+            figure.savefig(path, dpi=110)
+    except (OSError, ValueError) as error:
+        raise InputError(f'--picture={path}: cannot be written: {error}') from None
+
+
+def _draw(axes, image: np.ndarray, patches: Patches) -> None:
+    height, width = image.shape[:2]
+    axes.imshow(255 - image.squeeze(), cmap='gray', vmin=-120, vmax=255)
+    indices = patches.pixel_indices((height, width))
+    rows, columns = patches.grid((height, width))
+    chosen = rows // 2 * columns + columns // 2
+    for token, samples in enumerate(indices):
+        colour = TOKEN if token == chosen else SAMPLE
+        for y, x in samples:
+            axes.add_patch(
+                Rectangle((x - 0.5, y - 0.5), 1, 1, color=colour, alpha=0.55, linewidth=0)
+            )
+        top, left = samples[0] - 0.5
+        axes.add_patch(
+            Rectangle(
+                (left, top),
+                patches.window[1],
+                patches.window[0],
+                fill=False,
+                edgecolor=TOKEN if token == chosen else WINDOW,
+                linewidth=2.5 if token == chosen else 0.8,
+                zorder=3 if token == chosen else 2,
+            )
+        )
+    seen = (patches.coverage((height, width)) > 0).mean()
+    size, window = ('×'.join(map(str, pair)) for pair in (patches.size, patches.window))
+    axes.set_title(
+        f'{size} pixels, dilation {patches.dilation[0]}, window {window}\n'
+        f'{len(indices)} tokens, see {seen:.0%} of the pixels',
+        fontsize=11,
+    )
+    axes.set_xlabel('orange: the pixels of one token', fontsize=9)
+    axes.set(xticks=[], yticks=[])

@@ -1,0 +1,66 @@
+"""What a config's patches see and what its network costs, as text; nothing is trained."""
+
+import collections
+import re
+
+import jax
+from rich import box
+from rich.table import Table
+
+from mixer_dilated.config import patch_branches
+from mixer_dilated.models.costs import Layer, flops_per_image, layers, num_params
+from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.reports.tables import print_table
+from mixer_dilated.training.programs import Programs
+from mixer_dilated.training.task import Task
+
+
+def print_summary(task: Task) -> None:
+    """Prints tokens, window, coverage, parameters and FLOPs by layer, and memory."""
+    height, width, channels = task.source.image_shape
+    print(f'{task.config.dataset.name}: {height}×{width}×{channels}, {task.num_tokens} tokens')
+    for patches in patch_branches(task.config.model):
+        rows, columns = patches.grid((height, width))
+        window = '×'.join(map(str, patches.window))
+        coverage = patches.coverage((height, width))
+        seen = int((coverage > 0).sum())
+        print(
+            f'patches {patches}\n'
+            f'  window {window}, grid {rows}×{columns}, '
+            f'sees {seen} of {coverage.size} pixels ({seen / coverage.size:.1%}), '
+            f'a pixel at most {coverage.max()} times'
+        )
+    print_table(_layer_table(task))
+    mebibytes = Programs(task).activation_bytes() / 2**20
+    print(
+        f'\nactivation memory: {mebibytes:.1f} MiB: the temporary buffers of the compiled training '
+        f'program,\nbatch {task.config.batch}, on each of {jax.device_count()} '
+        f'{jax.default_backend()} device(s). FLOPs: matrix products forward, 2 a multiply-add.'
+    )
+
+
+def _layer_table(task: Task) -> Table:
+    network = mixer_from_config(task.config.model, task.source.num_classes)
+    found = layers(network, task.source.image_shape)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_footer=True)
+    table.add_column('layer', 'total')
+    table.add_column('output')
+    table.add_column('parameters', f'{num_params(found)}', justify='right')
+    table.add_column('MFLOPs an image', f'{flops_per_image(found) / 1e6:.3f}', justify='right')
+    for name, part in _parts(found, task.config.model.num_blocks).items():
+        table.add_row(
+            name,
+            '×'.join(map(str, part[-1].output_shape)),
+            str(num_params(part)),
+            f'{flops_per_image(part) / 1e6:.3f}',
+        )
+    return table
+
+
+def _parts(found: list[Layer], num_blocks: int) -> dict[str, list[Layer]]:
+    """Layers by part of the network; the blocks, which are alike, are taken together."""
+    parts = collections.defaultdict(list)
+    for layer in found:
+        top = re.sub(r'MixerBlock_\d+', f'{num_blocks} × MixerBlock', layer.path[0])
+        parts['/'.join((top, *layer.path[1:2]))].append(layer)
+    return parts

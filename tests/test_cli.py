@@ -1,0 +1,227 @@
+"""The command line as a person meets it: whole programs, and every refusal."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from mixer_dilated.cli.main import main
+from tests.conftest import ROOT, run_cli
+
+SMALL = [
+    '--config=configs/digits_dilated.py',
+    '--config.num_epochs=2',
+    '--config.batch=32',
+    '--config.dataset.train_split=train[:300]',
+    '--config.model.num_blocks=1',
+    '--config.model.hidden_dim=8',
+]
+RESULT = ('method', 'tokens', 'parameters', 'train accuracy', 'test accuracy', 'seconds')
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A small run made from the command line: its folder and what was printed."""
+    workdir = tmp_path_factory.mktemp('cli') / 'run'
+    return workdir, run_cli(*SMALL, f'--workdir={workdir}')
+
+
+def test_training_prints_every_epoch_and_one_table(trained):
+    workdir, done = trained
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert sum(line.startswith('epoch ') for line in lines) == 2
+    for word in RESULT:
+        assert sum(line.startswith(f'{word} ') for line in lines) == 1, word
+    summary = json.loads((workdir / 'summary.json').read_text())
+    (accuracy,) = (line for line in lines if line.startswith('test accuracy'))
+    assert f'{summary["test_correct"]} of {summary["test_examples"]}' in accuracy
+    assert f'{summary["test_accuracy"]:.4f}' in accuracy and '95 % interval' in accuracy
+    assert summary['config_name'] == 'digits_dilated'
+    assert max(map(len, lines)) <= 80
+    assert done.stderr == ''
+
+
+def test_the_same_command_again_shows_the_finished_run(trained):
+    workdir, first = trained
+    again = run_cli('train', *SMALL, f'--workdir={workdir}')
+    assert again.returncode == 0 and 'finished' in again.stdout
+    result = [line for line in first.stdout.splitlines() if line.startswith(RESULT)]
+    assert result == [line for line in again.stdout.splitlines() if line.startswith(RESULT)]
+
+
+def test_a_run_that_was_cut_off_continues(trained, tmp_path):
+    """As after a kill between the last checkpoint and the end."""
+    workdir, _ = trained
+    copy = tmp_path / 'cut'
+    shutil.copytree(workdir, copy)
+    (copy / 'summary.json').unlink()
+    shutil.rmtree(copy / 'checkpoints' / '2')
+    done = run_cli(*SMALL, f'--workdir={copy}')
+    assert done.returncode == 0, done.stderr
+    assert 'continues after epoch 1 of 2' in done.stdout
+    assert done.stdout.count('\nepoch ') == 1
+    one, other = (json.loads((d / 'summary.json').read_text()) for d in (workdir, copy))
+    assert one['test_correct'] == other['test_correct']
+
+
+def test_evaluate_prints_the_accuracy_on_a_split(trained):
+    workdir, _ = trained
+    done = run_cli('evaluate', f'--workdir={workdir}', '--split=test[:50]')
+    assert done.returncode == 0, done.stderr
+    assert ' of 50 ' in done.stdout and 'test[:50]' in done.stdout
+
+
+def test_summary_says_what_patches_see_and_what_layers_cost(tmp_path):
+    picture = tmp_path / 'patches.png'
+    done = run_cli('summary', SMALL[0], f'--picture={picture}', '--config.model.num_blocks=2')
+    assert done.returncode == 0, done.stderr
+    for words in (
+        'window',
+        'pixels',
+        'stem',
+        '2 × MixerBlock/token_mixing',
+        'head',
+        'total',
+        'MiB',
+    ):
+        assert words in done.stdout, words
+    assert max(map(len, done.stdout.splitlines())) <= 88
+    assert picture.read_bytes().startswith(b'\x89PNG')
+
+
+def test_a_run_on_prepared_data_never_imports_tensorflow(mnist, tmp_path):
+    """A package named tensorflow that cannot be imported without a trace stands in its way."""
+    trap = tmp_path / 'trap' / 'tensorflow'
+    trap.mkdir(parents=True)
+    (trap / '__init__.py').write_text('raise SystemExit("tensorflow was imported")')
+    done = run_cli(
+        '--config=configs/mnist_dilated.py',
+        '--config.num_epochs=1',
+        '--config.dataset.train_split=train[:256]',
+        '--config.dataset.test_split=test[:100]',
+        '--config.model.num_blocks=1',
+        f'--workdir={tmp_path / "run"}',
+        TFDS_DATA_DIR=mnist,
+        PYTHONPATH=str(trap.parent),
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'tensorflow was imported' not in done.stdout + done.stderr
+
+
+def test_missing_mnist_is_told_with_its_cause_and_the_ways_on(tmp_path):
+    done = run_cli(
+        '--config=configs/mnist_dilated.py',
+        f'--workdir={tmp_path / "run"}',
+        TFDS_DATA_DIR=str(tmp_path / 'empty'),
+        HTTPS_PROXY='',
+        https_proxy='',
+    )
+    assert done.returncode == 2 and done.stdout == ''
+    assert len(done.stderr.splitlines()) == 1
+    for words in ('mnist', str(tmp_path / 'empty'), 'dataset.data_dir=', 'digits_dilated.py'):
+        assert words in done.stderr, words
+    assert not (tmp_path / 'run').exists()
+
+
+def test_help_is_short_and_has_examples(capsys):
+    assert main(['--help'], started=0.0) == 0
+    text = capsys.readouterr().out
+    assert 'Examples' in text and len(text.splitlines()) < 30
+    assert max(map(len, text.splitlines())) <= 88
+
+
+def test_keys_lists_every_key(capsys):
+    from mixer_dilated.config import KEYS
+
+    assert main(['keys'], started=0.0) == 0
+    text = capsys.readouterr().out
+    for key in KEYS:
+        assert key in text
+
+
+def refused(capsys, *words: str) -> str:
+    """The one line that a refused command line gives."""
+    assert main(list(words), started=0.0) == 2
+    out, err = capsys.readouterr()
+    assert out == '' and err.startswith('error: ') and err.count('\n') == 1, (out, err)
+    return err
+
+
+@pytest.fixture(autouse=True)
+def in_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+CONFIG = '--config=configs/digits_dilated.py'
+
+
+@pytest.mark.parametrize(
+    ('words', 'said'),
+    [
+        (['trian', CONFIG], 'allowed are train, evaluate, summary, keys'),
+        ([], '--config is missing'),
+        (['evaluate'], '--workdir is missing'),
+        (['--config=configs/mnist.py'], 'no such file; config files in configs/: configs/digits_d'),
+        (['--config.seed=1'], '--config=FILE is missing'),
+        ([CONFIG, '--workdri=x'], 'workdri'),
+        ([CONFIG, 'extra'], "'extra' is not understood"),
+        ([CONFIG, '--config.model.patches.dilaton=2'], 'mean config.model.patches.dilation?'),
+        ([CONFIG, '--config.sed=2'], 'did you mean config.seed?'),
+        ([CONFIG, '--config.model.patches=2'], 'is a group of keys'),
+        ([CONFIG, '--config.seed=two'], "config.seed = 'two': allowed is a whole number"),
+        ([CONFIG, '--config.model.patches.dilation=0'], 'dilation = 0: allowed is'),
+        ([CONFIG, '--config.model.patches.size=(2,2,2)'], 'size = (2, 2, 2): allowed is'),
+        ([CONFIG, '--config.model.patches.size=9'], 'does not fit an image of height 8'),
+        ([CONFIG, '--config.batch=5000'], 'at most its 1433 examples'),
+        ([CONFIG, '--config.dataset.name=digitz'], "config.dataset.name = 'digitz': no such data"),
+        (['summary', CONFIG, '--config.dataset.test_split=tset'], "test_split = 'tset'"),
+        (['evaluate', '--workdir=no/where'], 'no run there'),
+        (['summary', CONFIG, '--picture=no/where.png'], '--picture=no/where.png'),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_wrong_input_is_refused_in_one_line(capsys, words, said):
+    assert said in refused(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ('text', 'said'),
+    [
+        ('def get_config(:', ' line 1: SyntaxError'),
+        ('x = 1', 'get_config'),
+        ('import nonsense_module', ' line 1: ModuleNotFoundError'),
+        ('def get_config():\n    return 1 / 0', ' line 2: ZeroDivisionError'),
+        ('def get_config():\n    raise ValueError("so\\nso")', 'ValueError'),
+        ('def get_config():\n    return None', 'get_config'),
+        ('BASE\n    config.batch_size = 3\n    return config', 'config.batch_size: no such key'),
+        ('BASE\n    config.modle.x = 3\n    return config', ' line 4: AttributeError'),
+        ('BASE\n    config.model = 3\n    return config', ' line 4: TypeError'),
+        ('def get_config():\n    return {}["x"]', " line 2: KeyError: 'x'"),
+    ],
+)
+def test_a_wrong_config_file_is_told_with_its_line(capsys, tmp_path, text, said):
+    base = (
+        'from mixer_dilated.config import base_config\n'
+        'def get_config():\n    config = base_config()'
+    )
+    path = tmp_path / 'mine.py'
+    path.write_text(text.replace('BASE', base))
+    assert said in refused(capsys, f'--config={path}')
+
+
+def test_a_bool_flag_form_of_an_override_is_refused(capsys):
+    assert 'config.seed' in refused(capsys, CONFIG, '--config.seed')
+
+
+def test_a_folder_that_cannot_be_made_is_refused(capsys, tmp_path):
+    (tmp_path / 'file').write_text('')
+    message = refused(capsys, CONFIG, f'--workdir={tmp_path / "file" / "run"}')
+    assert 'cannot be written' in message or 'not empty' in message
+
+
+def test_nothing_is_left_behind_by_refusals(capsys):
+    before = sorted(os.listdir(ROOT))
+    refused(capsys, CONFIG, '--config.batch=5000')
+    assert sorted(os.listdir(ROOT)) == before

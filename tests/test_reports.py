@@ -1,0 +1,62 @@
+"""Reports: intervals against the formula, tables that fit a terminal, the picture."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mixer_dilated.reports.patch_picture import draw_patches
+from mixer_dilated.reports.summary import print_summary
+from mixer_dilated.reports.tables import print_evaluation, print_run, wilson_interval
+from mixer_dilated.training.task import open_task
+from tests.conftest import small_config
+
+
+@pytest.mark.parametrize(('correct', 'count'), [(0, 10), (10, 10), (2382, 2500), (1, 3)])
+def test_wilson_interval_is_wilsons_formula(correct, count):
+    z, share = 1.959963984540054, correct / count
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    np.testing.assert_allclose(
+        wilson_interval(correct, count), [centre - half, centre + half], atol=1e-9
+    )
+
+
+SUMMARY = {
+    'config_name': 'mnist_dilated_with_a_long_name',
+    'num_tokens': 3136,
+    'num_params': 431_000_000,
+    'train_correct': 1281000,
+    'train_examples': 1281167,
+    'test_correct': 49999,
+    'test_examples': 50000,
+    'seconds': {'startup': 12.3, 'compile': 123.4, 'train': 123456.7, 'epoch_median': 12345.6},
+}
+
+
+def test_the_result_of_a_large_run_fits_80_columns(capsys):
+    print_run(SUMMARY)
+    print_evaluation({
+        'dataset': 'imagenet2012', 'split': 'validation', 'epoch': 300, 'loss': 1.0,
+        'correct': 49999, 'examples': 50000,
+    })  # fmt: skip
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    assert not any('…' in line and '0.' not in line for line in lines)  # nothing is cut short
+
+
+def test_summary_of_several_branches(capsys):
+    config = small_config(**{
+        'model.branches': ({'dilation': 1}, {'dilation': 2}), 'model.join': 'tokens',
+    })  # fmt: skip
+    print_summary(open_task(config))
+    text = capsys.readouterr().out
+    assert text.count('window') == 2 and 'stem_0' in text and 'stem_1' in text
+    assert 'digits: 8×8×1, 18 tokens' in text
+
+
+@pytest.mark.parametrize('ending', ['png', 'svg', 'pdf'])
+def test_the_picture_shows_plain_and_dilated_patches(tmp_path, ending):
+    path = tmp_path / f'patches.{ending}'
+    draw_patches(open_task(small_config()), path)
+    assert path.stat().st_size > 1000
