@@ -54,7 +54,7 @@ KEYS: dict[str, Key] = {
     'seed': (0, _whole(0), 'everything random comes from it'),
     'num_epochs': (10, _whole(1), 'passes over the training examples'),
     'batch': (128, _whole(1), 'training examples a step'),
-    'batch_eval': (500, _whole(1), 'examples a step of the evaluation; no effect on results'),
+    'batch_eval': (512, _whole(1), 'examples a step of the evaluation; no effect on results'),
     'dataset.name': ('mnist', _NAME, "'digits' (embedded), or a TFDS image classification set"),
     'dataset.train_split': ('train[:10000]', _NAME, 'training examples, in TFDS split syntax'),
     'dataset.test_split': ('test[:2500]', _NAME, 'evaluation examples, in TFDS split syntax'),

@@ -51,16 +51,6 @@ def small_config(**changes):
     return resolve(nested)
 
 
-SMALL_FLAGS = [
-    '--config=configs/digits_dilated.py',
-    '--config.num_epochs=2',
-    '--config.batch=32',
-    '--config.dataset.train_split=train[:300]',
-    '--config.model.num_blocks=1',
-    '--config.model.hidden_dim=8',
-]
-
-
 def run_cli(*words: str, **environment: str) -> subprocess.CompletedProcess:
     """`python run.py WORDS` in the repository, output captured."""
     return subprocess.run(

@@ -22,9 +22,11 @@ from mixer_dilated.data.examples import Examples
 from mixer_dilated.errors import InputError
 from mixer_dilated.training.checkpoints import Checkpoints
 from mixer_dilated.training.epoch import evaluate, train_epoch
-from mixer_dilated.training.loop import Progress, evaluate_checkpoint, train_and_evaluate
+from mixer_dilated.training.evaluation import evaluate_checkpoint
+from mixer_dilated.training.loop import train_and_evaluate
 from mixer_dilated.training.optimizer import kernels, learning_rate_schedule, make_optimizer
 from mixer_dilated.training.programs import Programs
+from mixer_dilated.training.progress import Progress
 from mixer_dilated.training.randomness import purpose_key
 from mixer_dilated.training.sharding import check_batches, make_mesh
 from mixer_dilated.training.state import create_train_state
@@ -313,7 +315,7 @@ def test_each_checkpoint_holds_its_own_epoch(tmp_path):
     copies = []
     with Checkpoints(tmp_path, keep=4) as checkpoints:
         for epoch in range(1, 5):
-            state, _ = run_epoch(state, train)
+            state, _ = run_epoch(state)
             copies.append(jax.tree.map(np.array, content(state)))
             checkpoints.save(epoch, state, [{'epoch': epoch}])
     folders = sorted((tmp_path / 'checkpoints').iterdir(), key=lambda path: int(path.name))
@@ -431,8 +433,8 @@ programs = Programs(open_task(config))
 train = programs.place(Digits().read('train[:300]'))
 test = programs.place(Digits().read('test[:100]'))
 state = programs.create_state()
-state, metrics = programs.compile_train_epoch(state, train)(state, train)
-result = programs.compile_evaluate(state, test)(state, test)
+state, metrics = programs.compile_train_epoch(state, train)(state)
+result = programs.compile_evaluate(state, test)(state)
 leaves = jax.tree.leaves((state.params, metrics, result))
 np.savez(sys.argv[1], *map(np.asarray, leaves), devices=jax.device_count())
 """

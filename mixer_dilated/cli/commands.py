@@ -34,7 +34,7 @@ def evaluate(arguments: Arguments, started: float) -> None:
     """Evaluates the newest checkpoint of a run and prints the result."""
     workdir = _required(arguments, 'workdir')
     from mixer_dilated.reports.tables import print_evaluation
-    from mixer_dilated.training.loop import evaluate_checkpoint
+    from mixer_dilated.training.evaluation import evaluate_checkpoint
 
     print_evaluation(evaluate_checkpoint(workdir, arguments.split, arguments.config))
 

@@ -11,8 +11,9 @@ MLP-Mixer with dilated patches.
   python run.py [train] --config=FILE [--workdir=DIR] [--config.KEY=VALUE ...]
       Trains; given the folder of an earlier run, goes on where it stopped.
       Default folder: runs/<config name>-<time>
-  python run.py evaluate --workdir=DIR [--split=SPLIT]
+  python run.py evaluate --workdir=DIR [--split=SPLIT] [--config=FILE ...]
       Evaluates the newest checkpoint of a run. Default split: its test split.
+      --config is the run's own config again, to say where its data lies now.
   python run.py summary --config=FILE [--picture=FILE.png] [--config.KEY=VALUE ...]
       Tokens, window, coverage, parameters, FLOPs and memory; trains nothing.
   python run.py keys

@@ -5,7 +5,7 @@ import pathlib
 import sys
 import time
 
-from mixer_dilated.training.loop import Progress
+from mixer_dilated.training.progress import Progress
 from mixer_dilated.training.task import Task
 
 
@@ -34,7 +34,8 @@ class TerminalProgress(Progress):
             f'{self._name}: {task.config.dataset.name}, {task.train_examples} training and '
             f'{task.test_examples} test images, {task.num_tokens} tokens'
         )
-        print(f'folder: {self._workdir}', flush=True)
+        print(f'folder: {self._workdir}')
+        print('reads the data and compiles …', flush=True)
 
     def already_finished(self, workdir: pathlib.Path) -> None:
         print(f'{workdir} holds this run, finished; this is its result', flush=True)

@@ -111,10 +111,10 @@ class Patches:
             length, (low, high), window = image_size[axis], pads[axis], self.window[axis]
             room = length + low + high - window
             if room < 0:
+                padded = f' padded to {length + low + high}' if low or high else ''
                 raise InputError(
                     f'patches {self}: a window of {window} pixels does not fit an image of '
-                    f'{name} {length} padded to {length + low + high}; choose a smaller size or '
-                    'dilation, or more padding'
+                    f'{name} {length}{padded}; choose a smaller size or dilation, or more padding'
                 )
             starts = np.arange(room // self.stride[axis] + 1) * self.stride[axis] - low
             samples = starts[:, None] + np.arange(self.size[axis]) * self.dilation[axis]

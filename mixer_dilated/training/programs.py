@@ -53,12 +53,12 @@ class Programs:
         )
 
     def compile_train_epoch(self, state: TrainState, examples: Examples) -> Callable:
-        """`epoch.train_epoch` as a program (state, examples) → (state, metrics).
+        """`epoch.train_epoch` on these examples, as a program: state → state, metrics.
 
         The state that is handed to the program is used up.
         """
         program = self._compile_epoch(state, examples)
-        return lambda state, examples: program(state, examples, self._seed_key)
+        return lambda state: program(state, examples, self._seed_key)
 
     def activation_bytes(self) -> int:
         """Temporary buffers of the epoch program on each device, as the compiler lays them out."""
@@ -72,10 +72,11 @@ class Programs:
         return program.memory_analysis().temp_size_in_bytes
 
     def compile_evaluate(self, state: TrainState, examples: Examples) -> Callable:
-        """`epoch.evaluate` as a program (state, examples) → metrics."""
+        """`epoch.evaluate` on these examples, as a program: state → metrics."""
         config = self._task.config
         function = functools.partial(evaluate, batch=config.batch_eval, mesh=self._mesh)
-        return self._compile(function, state, examples)
+        program = self._compile(function, state, examples)
+        return lambda state: program(state, examples)
 
     def _compile_epoch(self, state: TrainState, examples: Examples) -> jax.stages.Compiled:
         config = self._task.config
