@@ -243,7 +243,7 @@ class FakeBuilder:
     data_path = '/data/made_up/1.0.0'
 
     def __init__(self, url='', error=None):
-        self.url_infos = {url: None} if url else {}
+        self.url_infos = {url: None} if url else None  # as for sets that download nothing
         self.error = error
         self.prepared_as = None
 

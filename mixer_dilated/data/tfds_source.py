@@ -117,7 +117,7 @@ def _prepare(tfds, name: str, builder) -> None:
 
 def _unreachable_host(builder) -> str:
     """Why the first download cannot start, or ''. TFDS itself would try for minutes."""
-    hosts = sorted({urllib.parse.urlsplit(url).hostname or '' for url in builder.url_infos})
+    hosts = sorted({urllib.parse.urlsplit(url).hostname or '' for url in builder.url_infos or ()})
     if not hosts or urllib.request.getproxies():
         return ''
     try:
