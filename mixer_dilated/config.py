@@ -115,7 +115,7 @@ def base_config() -> ConfigDict:
     value, so that each refusal reads alike wherever the value came from.
     """
     return ConfigDict(
-        _nested({path: FieldReference(key[0], field_type=object) for path, key in KEYS.items()})
+        nested({path: FieldReference(key[0], field_type=object) for path, key in KEYS.items()})
     )
 
 
@@ -141,7 +141,7 @@ def resolve(config: Mapping) -> ConfigDict:
             raise InputError(f'config.{path} = {value!r}: allowed is {kind.allowed}')
         if type(default) is float:
             values[path] = float(value)
-    resolved = ConfigDict(_nested(values))
+    resolved = ConfigDict(nested(values))
     try:
         patch_branches(resolved.model)
     except InputError as error:
@@ -160,7 +160,11 @@ def check_key(path: str) -> None:
     near = difflib.get_close_matches(path, KEYS, n=1, cutoff=0.0)[0]
     last = path.rsplit('.', 1)[-1]
     same_name = [known for known in KEYS if known.rsplit('.', 1)[-1] == last]
-    raise InputError(f'config.{path}: no such key; did you mean config.{(same_name or [near])[0]}?')
+    # repr: a name may hold anything, a message is one line.
+    shown = repr(path)[1:-1]
+    raise InputError(
+        f'config.{shown}: no such key; did you mean config.{(same_name or [near])[0]}?'
+    )
 
 
 def patch_branches(model: ConfigDict) -> tuple[Patches, ...]:
@@ -198,15 +202,16 @@ def differences(one: Mapping, other: Mapping) -> list[str]:
     ]
 
 
-def _nested(flat: Mapping) -> dict:
-    nested = {}
+def nested(flat: Mapping) -> dict:
+    """{'model.hidden_dim': 8} as {'model': {'hidden_dim': 8}}."""
+    tree = {}
     for path, value in flat.items():
         *parents, name = path.split('.')
-        node = nested
+        node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
         node[name] = value
-    return nested
+    return tree
 
 
 def _leaves(config: Mapping, prefix: str = ''):

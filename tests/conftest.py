@@ -22,7 +22,7 @@ def config_of(path: pathlib.Path):
 
 def small_config(**changes):
     """A network of a few hundred parameters on a few embedded digits; changes by dotted key."""
-    from mixer_dilated.config import resolve
+    from mixer_dilated.config import nested, resolve
 
     values = {
         'num_epochs': 3,
@@ -41,14 +41,7 @@ def small_config(**changes):
         'model.channels_mlp_dim': 8,
         **changes,
     }
-    nested = {}
-    for path, value in values.items():
-        *parents, name = path.split('.')
-        node = nested
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = value
-    return resolve(nested)
+    return resolve(nested(values))
 
 
 def run_cli(*words: str, **environment: str) -> subprocess.CompletedProcess:

@@ -3,10 +3,18 @@
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mixer_dilated.config import KEYS, base_config, check_key, differences, patch_branches, resolve
+from mixer_dilated.config import (
+    KEYS,
+    base_config,
+    check_key,
+    differences,
+    nested,
+    patch_branches,
+    resolve,
+)
 from mixer_dilated.errors import InputError
 from mixer_dilated.patches.geometry import Patches
 from tests.conftest import CONFIG_FILES, config_of
@@ -58,11 +66,8 @@ def test_a_key_that_is_left_out_takes_its_default():
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused_by_key_and_value(path, value, allowed):
-    nested = value
-    for name in reversed(path.split('.')):
-        nested = {name: nested}
     with pytest.raises(InputError) as refusal:
-        resolve(nested)
+        resolve(nested({path: value}))
     message = str(refusal.value)
     assert path in message and allowed in message and '\n' not in message
 
@@ -81,10 +86,7 @@ def test_an_unknown_key_names_its_nearest_neighbour(wrong, right):
     with pytest.raises(InputError, match=rf'config.{wrong}: no such key; .* config.{right}\?'):
         check_key(wrong)
     with pytest.raises(InputError, match=right):
-        nested = 1
-        for name in reversed(wrong.split('.')):
-            nested = {name: nested}
-        resolve(nested)
+        resolve(nested({wrong: 1}))
 
 
 def test_a_group_of_keys_is_not_a_value():
@@ -102,17 +104,11 @@ json_values = st.recursive(
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@example({'augment.shift': {'\n': None}})
 @given(st.dictionaries(st.sampled_from(sorted(KEYS)), json_values, max_size=4))
 def test_whatever_is_given_resolves_or_is_refused_in_one_line(flat):
-    nested = {}
-    for path, value in flat.items():
-        *parents, name = path.split('.')
-        node = nested
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = value
     try:
-        config = resolve(nested)
+        config = resolve(nested(flat))
     except InputError as error:
         assert '\n' not in str(error)
     else:
