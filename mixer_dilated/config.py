@@ -141,6 +141,13 @@ def resolve(config: Mapping) -> ConfigDict:
             raise InputError(f'config.{path} = {value!r}: allowed is {kind.allowed}')
         if type(default) is float:
             values[path] = float(value)
+    padding = values['model.patches.padding']
+    if isinstance(padding, str):
+        values['model.patches.padding'] = padding.upper()
+    for name in ('size', 'dilation', 'stride'):
+        pair = values[f'model.patches.{name}']
+        if isinstance(pair, tuple) and len(pair) == 2 and pair[0] == pair[1]:
+            values[f'model.patches.{name}'] = pair[0]
     resolved = ConfigDict(nested(values))
     try:
         patch_branches(resolved.model)

@@ -134,3 +134,9 @@ def test_places_do_not_make_another_run():
     one, other = resolve({}), resolve({'dataset': {'data_dir': '/elsewhere'}})
     assert differences(one, other) == []
     assert differences(one, resolve({'seed': 1})) == ['seed: 0, 1']
+
+
+def test_equal_patches_in_other_words_are_the_same_run():
+    one = resolve({'model': {'patches': {'size': 4, 'padding': 'VALID'}}})
+    other = resolve({'model': {'patches': {'size': (4, 4), 'padding': 'valid'}}})
+    assert differences(one, other) == []

@@ -60,3 +60,12 @@ def test_the_picture_shows_plain_and_dilated_patches(tmp_path, ending):
     path = tmp_path / f'patches.{ending}'
     draw_patches(open_task(small_config()), path)
     assert path.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(('dilation', 'panels'), [(1, 1), (2, 2)])
+def test_the_picture_shows_each_geometry_once(tmp_path, dilation, panels):
+    changes = {'dilation': dilation, 'size': 2, 'stride': 2, 'padding': 'SAME'}
+    config = small_config(**{f'model.patches.{name}': value for name, value in changes.items()})
+    path = tmp_path / 'patches.svg'
+    draw_patches(open_task(config), path)
+    assert path.read_text().count('id="axes_') == panels

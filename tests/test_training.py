@@ -271,6 +271,14 @@ def test_two_runs_have_the_same_bits(run, tmp_path):
     assert again['test_correct'] == summary['test_correct']
 
 
+def test_a_damaged_summary_is_told_with_the_way_on(run, tmp_path):
+    config, workdir, _ = run
+    shutil.copytree(workdir, tmp_path / 'copy')
+    (tmp_path / 'copy' / 'summary.json').write_text('{')
+    with pytest.raises(InputError, match='remove it, and the same command'):
+        train_and_evaluate(config, tmp_path / 'copy')
+
+
 def test_another_seed_has_other_bits(run, tmp_path):
     _, workdir, _ = run
     other = small_config(**RUN, seed=1)

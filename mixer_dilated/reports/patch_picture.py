@@ -28,13 +28,14 @@ def draw_patches(task: Task, path: pathlib.Path) -> None:
     """
     image = load_examples(task.source, task.config.dataset.train_split, task.config.dataset)
     image = np.asarray(image.images[0])
-    designs = []
+    designs = {}  # by the pixels they sample: the same geometry is drawn once
     for patches in patch_branches(task.config.model):
-        plain = Patches(size=patches.size, stride=patches.size)
-        designs += [design for design in (plain, patches) if design not in designs]
+        for design in (Patches(size=patches.size, stride=patches.size), patches):
+            indices = design.pixel_indices(image.shape[:2])
+            designs.setdefault((indices.shape, indices.tobytes()), design)
     figure = Figure(figsize=(4.2 * len(designs), 4.9), layout='constrained')
     for axes, patches in zip(
-        figure.subplots(1, len(designs), squeeze=False)[0], designs, strict=True
+        figure.subplots(1, len(designs), squeeze=False)[0], designs.values(), strict=True
     ):
         _draw(axes, image, patches)
     try:
@@ -50,13 +51,11 @@ def _draw(axes, image: np.ndarray, patches: Patches) -> None:
     indices = patches.pixel_indices((height, width))
     rows, columns = patches.grid((height, width))
     chosen = rows // 2 * columns + columns // 2
-    for token, samples in enumerate(indices):
-        colour = TOKEN if token == chosen else SAMPLE
-        for y, x in samples:
-            axes.add_patch(
-                Rectangle((x - 0.5, y - 0.5), 1, 1, color=colour, alpha=0.55, linewidth=0)
-            )
-        top, left = samples[0] - 0.5
+    for y, x in np.argwhere(patches.coverage((height, width))):
+        colour = TOKEN if (indices[chosen] == (y, x)).all(axis=1).any() else SAMPLE
+        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color=colour, alpha=0.55, linewidth=0))
+    for token in [*np.delete(np.arange(len(indices)), chosen), chosen]:
+        top, left = indices[token][0] - 0.5
         axes.add_patch(
             Rectangle(
                 (left, top),
@@ -65,13 +64,14 @@ def _draw(axes, image: np.ndarray, patches: Patches) -> None:
                 fill=False,
                 edgecolor=TOKEN if token == chosen else WINDOW,
                 linewidth=2.5 if token == chosen else 0.8,
-                zorder=3 if token == chosen else 2,
             )
         )
     seen = (patches.coverage((height, width)) > 0).mean()
-    size, window = ('×'.join(map(str, pair)) for pair in (patches.size, patches.window))
+    size, dilation, window = (
+        '×'.join(map(str, pair)) for pair in (patches.size, patches.dilation, patches.window)
+    )
     axes.set_title(
-        f'{size} pixels, dilation {patches.dilation[0]}, window {window}\n'
+        f'{size} pixels, dilation {dilation}, window {window}\n'
         f'{len(indices)} tokens, see {seen:.0%} of the pixels',
         fontsize=11,
     )

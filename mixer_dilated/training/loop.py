@@ -1,6 +1,5 @@
 """Training from a config to a run's folder: `train_and_evaluate`."""
 
-import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.progress import Progress
 from mixer_dilated.training.summary import run_summary
 from mixer_dilated.training.task import Task, open_task
-from mixer_dilated.training.workdir import claim, write_json
+from mixer_dilated.training.workdir import claim, read_summary, write_json
 
 
 def train_and_evaluate(
@@ -48,10 +47,10 @@ def train_and_evaluate(
     task = open_task(config)
     programs = Programs(task)
     claim(workdir, config)
-    finished = workdir / 'summary.json'
-    if finished.exists():
+    finished = read_summary(workdir)
+    if finished:
         progress.already_finished(workdir)
-        return json.loads(finished.read_text())
+        return finished
     progress.starts(task)
     train, test = (
         programs.place(load_examples(task.source, split, config.dataset))

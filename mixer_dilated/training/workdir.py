@@ -48,6 +48,24 @@ def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         raise InputError(f'{path}: cannot be read as a config: {error}') from None
 
 
+def read_summary(workdir: pathlib.Path) -> dict | None:
+    """The result of the finished run in `workdir`; None where there is none yet.
+
+    Raises:
+      InputError: the file is damaged.
+    """
+    path = workdir / 'summary.json'
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f'{path}: cannot be read: {error}; remove it, and the same command makes it again '
+            'from the newest checkpoint'
+        ) from None
+
+
 def check_same_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     """Raises InputError, with the keys that differ, if `workdir` holds a run of another config."""
     differing = differences(read_config(workdir), config)
