@@ -2,6 +2,10 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -86,7 +90,7 @@ def test_summary_says_what_patches_see_and_what_layers_cost(tmp_path):
         'MiB',
     ):
         assert words in done.stdout, words
-    assert max(map(len, done.stdout.splitlines())) <= 88
+    assert max(map(len, done.stdout.splitlines())) <= 80
     assert picture.read_bytes().startswith(b'\x89PNG')
 
 
@@ -128,7 +132,7 @@ def test_help_is_short_and_has_examples(capsys):
     assert main(['--help'], started=0.0) == 0
     text = capsys.readouterr().out
     assert 'Examples' in text and len(text.splitlines()) < 30
-    assert max(map(len, text.splitlines())) <= 88
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_keys_lists_every_key(capsys):
@@ -224,3 +228,28 @@ def test_nothing_is_left_behind_by_refusals(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(capsys, f'--config={ROOT / "configs" / "digits_dilated.py"}', '--config.batch=5000')
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_terminal_without_such_letters_gets_others():
+    done = run_cli('summary', CONFIG, PYTHONIOENCODING='ascii')
+    assert done.returncode == 0, done.stderr
+    assert 'window 7?7' in done.stdout
+
+
+def test_an_interrupt_while_compiling_ends_with_130_and_the_way_on(tmp_path):
+    """The first line that training prints says that compiling is next; then comes the signal."""
+    process = subprocess.Popen(
+        [sys.executable, 'run.py', CONFIG, f'--workdir={tmp_path / "run"}'],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while 'compiles' not in process.stdout.readline():
+        pass
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert 'interrupted' in err and 'Traceback' not in err
+    assert f'--workdir={tmp_path / "run"} goes on' in out

@@ -1,5 +1,7 @@
 """From the words on the command line to a command."""
 
+import io
+import os
 import sys
 import warnings
 
@@ -11,18 +13,20 @@ MLP-Mixer with dilated patches.
   python run.py [train] --config=FILE [--workdir=DIR] [--config.KEY=VALUE ...]
       Trains; given the folder of an earlier run, goes on where it stopped.
       Default folder: runs/<config name>-<time>
-  python run.py evaluate --workdir=DIR [--split=SPLIT] [--config=FILE ...]
+  python run.py evaluate --workdir=DIR [--split=SPLIT]
       Evaluates the newest checkpoint of a run. Default split: its test split.
-      --config is the run's own config again, to say where its data lies now.
-  python run.py summary --config=FILE [--picture=FILE.png] [--config.KEY=VALUE ...]
+      Where its data lies elsewhere now: set TFDS_DATA_DIR, or repeat the run's
+      own --config and overrides with another --config.dataset.data_dir.
+  python run.py summary --config=FILE [--picture=FILE] [--config.KEY=VALUE ...]
       Tokens, window, coverage, parameters, FLOPs and memory; trains nothing.
   python run.py keys
       Every configuration key: default and meaning.
 
 Examples
   python run.py --config=configs/digits_dilated.py
-  python run.py --config=configs/mnist_dilated.py --config.model.patches.dilation=3
-  python run.py --config=configs/mnist_dilated.py --config.model.patches.size="(4, 2)"
+  python run.py --config=configs/mnist_dilated.py --config.seed=1
+  python run.py --config=configs/mnist_dilated.py \\
+      --config.model.patches.dilation=3 --config.model.patches.size="(4, 2)"
   python run.py evaluate --workdir=runs/mnist --split="test[2500:]"
 """
 
@@ -40,6 +44,9 @@ def main(argv: list[str], started: float) -> int:
     if '--help' in argv or '-h' in argv:
         print(HELP, end='')
         return 0
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='replace')  # × and … on a terminal that has no such letters
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', DeprecationWarning)
         warnings.showwarning = _print_warning
@@ -49,8 +56,11 @@ def main(argv: list[str], started: float) -> int:
             print(f'error: {error}', file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            print('\ninterrupted; the same command with --workdir goes on', file=sys.stderr)
-            return 130
+            print('\ninterrupted', file=sys.stderr)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            # A compilation that goes on in the background crashes the interpreter's own shutdown.
+            os._exit(130)
 
 
 def _run(argv: list[str], started: float) -> int:

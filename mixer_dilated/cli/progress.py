@@ -25,9 +25,11 @@ class TerminalProgress(Progress):
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
         if self._bar:
             self._bar.stop()
+        if kind is KeyboardInterrupt:
+            print(f'\nthe same command with --workdir={self._workdir} goes on', flush=True)
 
     def starts(self, task: Task) -> None:
         print(

@@ -54,7 +54,9 @@ def _draw(axes, image: np.ndarray, patches: Patches) -> None:
     for y, x in np.argwhere(patches.coverage((height, width))):
         colour = TOKEN if (indices[chosen] == (y, x)).all(axis=1).any() else SAMPLE
         axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color=colour, alpha=0.55, linewidth=0))
-    for token in [*np.delete(np.arange(len(indices)), chosen), chosen]:
+    overlapping = any(w > s for w, s in zip(patches.window, patches.stride, strict=True))
+    others = [] if overlapping else [token for token in range(len(indices)) if token != chosen]
+    for token in [*others, chosen]:
         top, left = indices[token][0] - 0.5
         axes.add_patch(
             Rectangle(

@@ -33,9 +33,9 @@ def print_summary(task: Task) -> None:
     print_table(_layer_table(task))
     mebibytes = Programs(task).activation_bytes() / 2**20
     print(
-        f'\nactivation memory: {mebibytes:.1f} MiB: the temporary buffers of the compiled training '
-        f'program,\nbatch {task.config.batch}, on each of {jax.device_count()} '
-        f'{jax.default_backend()} device(s). FLOPs: matrix products forward, 2 a multiply-add.'
+        f'\nactivation memory: {mebibytes:.1f} MiB (temporary buffers of the training program,\n'
+        f'batch {task.config.batch}, on each of {jax.device_count()} devices: {jax.default_backend()})\n'
+        'FLOPs: matrix products forward, 2 a multiply-add'
     )
 
 
