@@ -34,7 +34,7 @@ def print_summary(task: Task) -> None:
     mebibytes = Programs(task).activation_bytes() / 2**20
     print(
         f'\nactivation memory: {mebibytes:.1f} MiB (temporary buffers of the training program,\n'
-        f'batch {task.config.batch}, on each of {jax.device_count()} devices: {jax.default_backend()})\n'
+        f'batch {task.config.batch}, on each of {jax.device_count()} devices)\n'
         'FLOPs: matrix products forward, 2 a multiply-add'
     )
 
