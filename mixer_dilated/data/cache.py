@@ -56,9 +56,10 @@ def _load(entry: pathlib.Path, source: Source) -> Examples | None:
                 for name in Examples._fields
             )
         )
-    except (OSError, ValueError):
+        return examples if facts == _facts(source, examples) else None
+    # NumPy's reader raises a dozen kinds of error on damaged headers; all mean: make it again.
+    except Exception:
         return None
-    return examples if facts == _facts(source, examples) else None
 
 
 def _store(entry: pathlib.Path, source: Source, examples: Examples) -> None:
@@ -68,9 +69,9 @@ def _store(entry: pathlib.Path, source: Source, examples: Examples) -> None:
         for name, array in examples._asdict().items():
             np.save(unfinished / f'{name}.npy', array, allow_pickle=False)
         (unfinished / 'entry.json').write_text(json.dumps(_facts(source, examples), indent=2))
-        if entry.exists():
-            shutil.rmtree(entry)
-        unfinished.rename(entry)
+        if _load(entry, source) is None:  # else another process was quicker: its entry stays
+            shutil.rmtree(entry, ignore_errors=True)
+            unfinished.rename(entry)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
