@@ -6,7 +6,6 @@ A config file starts from `base_config()` and changes the keys in which its expe
 
 import dataclasses
 import difflib
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,7 +24,7 @@ class Kind:
 
 
 def _number(value) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) < 1e300
 
 
 def _whole(minimum: int) -> Kind:
@@ -119,6 +118,19 @@ def base_config() -> ConfigDict:
     )
 
 
+def complete(config: Mapping) -> ConfigDict:
+    """`base_config()` with the values of `config`; raises InputError at an unknown key."""
+    completed = base_config()
+    for path, value in _leaves(config):
+        check_key(path)
+        *parents, name = path.split('.')
+        node = completed
+        for parent in parents:
+            node = node[parent]
+        node[name] = value
+    return completed
+
+
 def resolve(config: Mapping) -> ConfigDict:
     """Checks a config and completes it.
 
@@ -164,14 +176,12 @@ def check_key(path: str) -> None:
     if path in sections:
         inside = ', '.join(known for known in KEYS if known.startswith(f'{path}.'))
         raise InputError(f'config.{path} is a group of keys, not a value; set one of {inside}')
-    near = difflib.get_close_matches(path, KEYS, n=1, cutoff=0.0)[0]
     last = path.rsplit('.', 1)[-1]
     same_name = [known for known in KEYS if known.rsplit('.', 1)[-1] == last]
+    near = difflib.get_close_matches(path, same_name or KEYS, n=1, cutoff=0.0)[0]
     # repr: a name may hold anything, a message is one line.
     shown = repr(path)[1:-1]
-    raise InputError(
-        f'config.{shown}: no such key; did you mean config.{(same_name or [near])[0]}?'
-    )
+    raise InputError(f'config.{shown}: no such key; did you mean config.{near}?')
 
 
 def patch_branches(model: ConfigDict) -> tuple[Patches, ...]:
@@ -223,7 +233,7 @@ def nested(flat: Mapping) -> dict:
 
 def _leaves(config: Mapping, prefix: str = ''):
     for name, value in config.items():
-        if isinstance(value, Mapping | ConfigDict):
+        if isinstance(value, Mapping | ConfigDict) and len(value):
             yield from _leaves(value, f'{prefix}{name}.')
         else:
             yield f'{prefix}{name}', value

@@ -181,6 +181,7 @@ CONFIG = '--config=configs/digits_dilated.py'
         ([CONFIG, '--config.dataset.name=digitz'], "config.dataset.name = 'digitz': no such data"),
         (['summary', CONFIG, '--config.dataset.test_split=tset'], "test_split = 'tset'"),
         (['evaluate', '--workdir=no/where'], 'no run there'),
+        (['evaluate', '--workdir='], '--workdir is empty'),
         (['summary', CONFIG, '--picture=no/where.png'], '--picture=no/where.png'),
     ],
     ids=str,

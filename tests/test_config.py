@@ -60,6 +60,9 @@ def test_a_key_that_is_left_out_takes_its_default():
         ('optimizer.weight_decay', float('inf'), 'at least 0'),
         ('model.patches.dilation', 0, 'at least 1'),
         ('model.patches.padding', 'FULL', "'VALID', 'SAME'"),
+        ('model.patches.stride', 10**30, 'at least 1'),
+        ('optimizer.base_lr', 10**320, 'above 0'),
+        ('seed', {}, 'whole number from 0'),
         ('model.branches', 'dilation', 'tuple of dicts'),
         ('model.branches', ({'dilation': 0},), 'at least 1'),
         ('model.branches', ({'dilatoin': 1},), 'dilation'),
@@ -79,6 +82,7 @@ def test_a_value_that_is_not_allowed_is_refused_by_key_and_value(path, value, al
         ('model.patches.dilaton', 'model.patches.dilation'),
         ('model.hiden_dim', 'model.hidden_dim'),
         ('patches.size', 'model.patches.size'),
+        ('optimiser.name', 'optimizer.name'),
         ('optimizer.lr', 'optimizer.base_lr'),
     ],
 )

@@ -107,7 +107,9 @@ def test_splits_are_read_as_tfds_reads_them(split, slices):
     assert num_examples('config.x', split, SIZES) == sum(b - a for _, a, b in slices)
 
 
-@pytest.mark.parametrize('split', ['trian', 'train[:2000]', 'train[', 'train[5:5]', 'train[a:b]'])
+@pytest.mark.parametrize(
+    'split', ['trian', 'train[:2000]', 'train[', 'train[5:5]', 'train[9:5]+test', 'train[a:b]']
+)
 def test_a_wrong_split_is_refused_with_what_is_there(split):
     with pytest.raises(
         InputError, match=r'config.x = .*vailable: train \(1000 examples\), test'
@@ -156,7 +158,9 @@ def test_another_split_or_other_files_are_decoded_anew(tmp_path):
     assert source.reads == 3
 
 
-@pytest.mark.parametrize('damage', ['flip a bit', 'truncate', 'remove', 'no json', 'pickle'])
+@pytest.mark.parametrize(
+    'damage', ['flip a bit', 'truncate', 'empty', 'remove', 'no json', 'pickle']
+)
 def test_a_damaged_cache_entry_is_made_again(tmp_path, damage):
     source = Counting()
     cached_read(source, 'train', str(tmp_path))
@@ -168,6 +172,8 @@ def test_a_damaged_cache_entry_is_made_again(tmp_path, damage):
         images.write_bytes(content)
     elif damage == 'truncate':
         images.write_bytes(content[:-8])
+    elif damage == 'empty':
+        images.write_bytes(b'')
     elif damage == 'remove':
         images.unlink()
     elif damage == 'no json':
@@ -178,6 +184,18 @@ def test_a_damaged_cache_entry_is_made_again(tmp_path, damage):
     assert source.reads == 2
     cached_read(source, 'train', str(tmp_path))
     assert source.reads == 2
+
+
+def test_flipped_bits_of_a_header_are_survived(tmp_path):
+    source = Counting()
+    cached_read(source, 'train', str(tmp_path))
+    (entry,) = tmp_path.iterdir()
+    original = (entry / 'images.npy').read_bytes()
+    for position in range(0, 128 * 8, 5):
+        content = bytearray(original)
+        content[position // 8] ^= 1 << position % 8
+        (entry / 'images.npy').write_bytes(content)
+        assert_same(cached_read(source, 'train', str(tmp_path)), Counting())
 
 
 def test_a_cache_that_cannot_be_written_costs_a_warning_only(tmp_path):

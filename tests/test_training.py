@@ -390,6 +390,7 @@ def test_evaluating_a_checkpoint_repeats_the_summary(run):
     [
         ({'batch': 301}, 'config.batch = 301: .* 300 examples'),
         ({'augment.shift': 8}, 'config.augment.shift = 8'),
+        ({'optimizer.warmup_steps': 27}, 'warmup_steps = 27: the run has 27 steps'),
         ({'model.patches.dilation': 9}, 'window of 10 pixels does not fit'),
         ({'dataset.train_split': 'train[:9999]'}, "config.dataset.train_split = 'train.:9999.'"),
         ({'dataset.test_split': 'validation'}, r"test_split = 'validation': .*train \(1433"),

@@ -9,7 +9,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from mixer_dilated.config import check_key, resolve
+from mixer_dilated.config import check_key, complete, resolve
 from mixer_dilated.errors import InputError
 
 _MEANING = {
@@ -59,9 +59,11 @@ def parse(argv: list[str], names: tuple[str, ...]) -> Arguments:
     if rest:
         raise InputError(f'{rest[0]!r} is not understood; flags look like --workdir=DIR')
     given = {name: values[name].value for name in names if name in values}
-    for name in ('workdir', 'picture'):
-        if given.get(name):
-            given[name] = pathlib.Path(given[name])
+    for name in given:
+        if isinstance(given[name], str) and not given[name]:
+            raise InputError(f'--{name} is empty; leave it out or give a value')
+        if name in ('workdir', 'picture') and given[name]:
+            given[name] = pathlib.Path(given[name]).expanduser()
     if config_file:
         name = pathlib.Path(config_file.split(':')[0]).stem
         given.update(config=resolve(given['config']), config_name=name)
@@ -90,7 +92,8 @@ def load_config(path: str) -> ml_collections.ConfigDict:
         raise InputError(f'{_where(path, error)}: {cause}') from None
     if not isinstance(config, ml_collections.ConfigDict):
         raise InputError(f'--config={path}: get_config() returned {config!r}, not a ConfigDict')
-    return config
+    # Every key is there for an override to change, also those that the file left out.
+    return complete(config)
 
 
 def _take_config_file(argv: list[str]) -> tuple[str, list[str]]:

@@ -36,8 +36,10 @@ def split_slices(key: str, split: str, split_sizes: dict[str, int]) -> list[tupl
         )
         for part in instructions
     ]
-    if sum(stop - start for _, start, stop in slices) < 1:
-        raise InputError(f'{key} = {split!r}: holds no examples; available: {_listed(split_sizes)}')
+    if any(stop <= start for _, start, stop in slices):
+        raise InputError(
+            f'{key} = {split!r}: a part of it holds no examples; available: {_listed(split_sizes)}'
+        )
     return slices
 
 

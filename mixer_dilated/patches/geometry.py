@@ -171,7 +171,7 @@ def _pair(name: str, value) -> Pair:
     if (
         not isinstance(pair, tuple | list)
         or len(pair) != 2
-        or not all(_is_whole(v) and v >= 1 for v in pair)
+        or not all(_is_whole(v) and 1 <= v < 2**31 for v in pair)
     ):
         raise InputError(
             f'patches.{name} = {value!r}: allowed is a whole number of at least 1, or a pair of '
@@ -188,7 +188,7 @@ def _padding(value) -> str | Pads:
             pads = tuple((low, high) for low, high in value)
         except (TypeError, ValueError):
             pads = ()
-        if len(pads) == 2 and all(_is_whole(v) for pair in pads for v in pair):
+        if len(pads) == 2 and all(_is_whole(v) and abs(v) < 2**31 for pair in pads for v in pair):
             return tuple((int(low), int(high)) for low, high in pads)
     raise InputError(
         f"patches.padding = {value!r}: allowed is 'VALID', 'SAME' or whole numbers "

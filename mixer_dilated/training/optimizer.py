@@ -14,7 +14,7 @@ def learning_rate_schedule(
       optimizer: `config.optimizer`.
       total_steps: steps of the whole run, warm-up included.
     """
-    decay_steps = max(total_steps - optimizer.warmup_steps, 1)
+    decay_steps = total_steps - optimizer.warmup_steps
     decay = {
         'constant': optax.constant_schedule(optimizer.base_lr),
         'cosine': optax.cosine_decay_schedule(optimizer.base_lr, decay_steps),

@@ -59,7 +59,14 @@ def open_task(config: ml_collections.ConfigDict) -> Task:
     if config.augment.shift >= min(source.image_shape[:2]):
         raise InputError(
             f'config.augment.shift = {config.augment.shift}: moves images of '
-            f'{source.image_shape[0]}×{source.image_shape[1]} out of sight; allowed is less'
+            f'{source.image_shape[0]}×{source.image_shape[1]} out of sight; allowed is at most '
+            f'{min(source.image_shape[:2]) - 1}'
+        )
+    total_steps = train_examples // config.batch * config.num_epochs
+    if config.optimizer.warmup_steps >= total_steps:
+        raise InputError(
+            f'config.optimizer.warmup_steps = {config.optimizer.warmup_steps}: the run has '
+            f'{total_steps} steps; allowed is less than that'
         )
     tokens = num_tokens(patch_branches(config.model), config.model.join, source.image_shape[:2])
     return Task(config, source, train_examples, test_examples, tokens)
