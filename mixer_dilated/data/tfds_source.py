@@ -73,7 +73,7 @@ def _prepared_builder(name: str, data_dir: str):
             f"config.dataset.name = {name!r}: no such data set; allowed are 'digits' and the "
             'names of the TFDS catalogue, like mnist, fashion_mnist, cifar10'
         ) from None
-    except (ValueError, RuntimeError, ImportError) as error:
+    except (ValueError, RuntimeError, ImportError, AssertionError, TypeError) as error:
         cause = ' '.join(str(error).split())
         raise InputError(f'config.dataset.name = {name!r}: TFDS cannot build it: {cause}') from None
     if not builder.is_prepared():
@@ -117,13 +117,15 @@ def _prepare(tfds, name: str, builder) -> None:
 
 def _unreachable_host(builder) -> str:
     """Why the first download cannot start, or ''. TFDS itself would try for minutes."""
-    hosts = sorted({urllib.parse.urlsplit(url).hostname or '' for url in builder.url_infos or ()})
-    if not hosts or urllib.request.getproxies():
+    urls = [urllib.parse.urlsplit(url) for url in builder.url_infos or ()]
+    urls = [url for url in urls if url.hostname and url.scheme in ('http', 'https')]
+    if not urls or urllib.request.getproxies():
         return ''
+    port = urls[0].port or {'http': 80, 'https': 443}[urls[0].scheme]
     try:
-        socket.create_connection((hosts[0], 443), timeout=10).close()
+        socket.create_connection((urls[0].hostname, port), timeout=10).close()
     except OSError as error:
-        return f'{hosts[0]}: {error}'
+        return f'{urls[0].hostname}: {error}'
     return ''
 
 

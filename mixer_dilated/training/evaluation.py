@@ -39,6 +39,7 @@ def evaluate_checkpoint(
     split = split or task.config.dataset.test_split
     examples = num_examples('--split', split, task.source.split_sizes)
     programs = Programs(task)
+    programs.check_batches('batch_eval')
     with Checkpoints(workdir) as checkpoints:
         restored = checkpoints.restore(programs.abstract_state())
     if restored is None:

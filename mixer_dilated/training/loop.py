@@ -1,7 +1,9 @@
 """Training from a config to a run's folder: `train_and_evaluate`."""
 
+import math
 import pathlib
 import time
+import warnings
 from collections.abc import Callable
 
 import jax
@@ -46,6 +48,7 @@ def train_and_evaluate(
     progress = progress or Progress()
     task = open_task(config)
     programs = Programs(task)
+    programs.check_batches('batch', 'batch_eval')
     claim(workdir, config)
     finished = read_summary(workdir)
     if finished:
@@ -72,6 +75,12 @@ def train_and_evaluate(
                 writer.write(row)
                 checkpoints.save(epoch, state, history)
                 progress.epoch_done(row)
+                if not math.isfinite(row['train_loss']):
+                    warnings.warn(
+                        f'epoch {epoch}: the training loss is not finite; a smaller '
+                        'config.optimizer.base_lr may help',
+                        stacklevel=2,
+                    )
         results = {
             'train': programs.compile_evaluate(state, train)(state),
             'test': evaluate(state),

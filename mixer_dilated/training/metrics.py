@@ -1,9 +1,8 @@
 """Metrics of every epoch: `metrics.jsonl` and TensorBoard events."""
 
-import json
 import pathlib
 
-from mixer_dilated.training.workdir import write_text
+from mixer_dilated.training.workdir import json_line, write_text
 
 
 class MetricsWriter:
@@ -19,7 +18,7 @@ class MetricsWriter:
         from tensorboardX import SummaryWriter
 
         self._path = workdir / 'metrics.jsonl'
-        write_text(self._path, ''.join(json.dumps(row) + '\n' for row in history))
+        write_text(self._path, ''.join(map(json_line, history)))
         next_step = history[-1]['step'] + 1 if history else None
         self._events = SummaryWriter(str(workdir / 'tensorboard'), purge_step=next_step)
 
@@ -32,7 +31,7 @@ class MetricsWriter:
     def write(self, row: dict) -> None:
         """Writes the metrics of one epoch; `row['step']` is TensorBoard's abscissa."""
         with self._path.open('a') as file:
-            file.write(json.dumps(row) + '\n')
+            file.write(json_line(row))
         for name, value in row.items():
             if name != 'step':
                 self._events.add_scalar(name, value, row['step'])

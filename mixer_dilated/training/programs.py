@@ -10,7 +10,7 @@ from flax.training.train_state import TrainState
 
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.training.epoch import evaluate, train_epoch
-from mixer_dilated.training.sharding import check_batches, make_mesh, replicated
+from mixer_dilated.training.sharding import check_batch, make_mesh, replicated
 from mixer_dilated.training.state import create_train_state
 from mixer_dilated.training.step import train_step
 from mixer_dilated.training.task import Task
@@ -24,9 +24,6 @@ class Programs:
 
     Attributes:
       compile_seconds: spent on tracing and compiling so far.
-
-    Raises:
-      InputError: the devices do not divide a batch.
     """
 
     def __init__(self, task: Task):
@@ -34,7 +31,11 @@ class Programs:
         self._mesh = make_mesh()
         self._seed_key = jax.random.key(task.config.seed)
         self.compile_seconds = 0.0
-        check_batches(task.config, self._mesh)
+
+    def check_batches(self, *keys: str) -> None:
+        """Raises InputError if the devices do not divide a batch that the config keys name."""
+        for key in keys:
+            check_batch(key, self._task.config[key], self._mesh)
 
     def place(self, examples: Examples) -> Examples:
         """Puts examples on the devices, whole on each."""

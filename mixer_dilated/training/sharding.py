@@ -1,7 +1,6 @@
 """How state and data lie on the devices: one mesh, named axes, no code that counts devices."""
 
 import jax
-import ml_collections
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -23,14 +22,13 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec('data'))
 
 
-def check_batches(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
-    """Raises InputError if the devices do not divide the training or the evaluation batch."""
-    devices = mesh.size
-    for key in ('batch', 'batch_eval'):
-        if config[key] % devices:
-            down = config[key] // devices * devices
-            near = ' or '.join(str(size) for size in (down, down + devices) if size)
-            raise InputError(
-                f'config.{key} = {config[key]}: {devices} devices do not divide it; allowed are '
-                f'multiples of {devices}, like {near}'
-            )
+def check_batch(key: str, batch: int, mesh: Mesh) -> None:
+    """Raises InputError if the devices along 'data' do not divide `batch`, set by config `key`."""
+    devices = mesh.shape['data']
+    if batch % devices:
+        down = batch // devices * devices
+        near = ' or '.join(str(size) for size in (down, down + devices) if size)
+        raise InputError(
+            f'config.{key} = {batch}: {devices} devices do not divide it; allowed are '
+            f'multiples of {devices}, like {near}'
+        )

@@ -1,6 +1,7 @@
 """A run's folder: its config and results, as files that explain themselves."""
 
 import json
+import math
 import os
 import pathlib
 
@@ -79,6 +80,15 @@ def check_same_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) 
 def write_json(path: pathlib.Path, content) -> None:
     """Writes a JSON file that is there whole or not at all."""
     write_text(path, json.dumps(content, indent=2) + '\n')
+
+
+def json_line(row: dict) -> str:
+    """One line of JSON; numbers that are not finite, which JSON does not have, become null."""
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
+    return json.dumps(finite, allow_nan=False) + '\n'
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
