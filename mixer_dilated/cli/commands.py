@@ -3,8 +3,8 @@
 Libraries that one command needs are imported in it: `--help` and refusals stay quick.
 """
 
+import datetime
 import pathlib
-import time
 
 from absl import logging
 
@@ -21,7 +21,9 @@ def train(arguments: Arguments, started: float) -> None:
     from mixer_dilated.reports.tables import print_run
     from mixer_dilated.training.loop import train_and_evaluate
 
-    stamp = time.strftime('%Y%m%d-%H%M%S')
+    now = datetime.datetime.now()
+    # Milliseconds: runs that a shell loop starts at once must not meet in one folder.
+    stamp = f'{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}'
     workdir = arguments.workdir or pathlib.Path('runs', f'{arguments.config_name}-{stamp}')
     with TerminalProgress(arguments.config_name, workdir) as progress:
         summary = train_and_evaluate(
