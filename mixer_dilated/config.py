@@ -45,7 +45,7 @@ _SHARE = Kind('a number from 0 up to but without 1', lambda v: _number(v) and 0 
 _TEXT = Kind('text', lambda v: type(v) is str)
 _NAME = Kind('text that is not empty', lambda v: type(v) is str and v.strip() != '')
 # The geometry itself says what is allowed, and refuses the rest by name and value.
-_GEOMETRY = Kind('a patch geometry', lambda v: True)
+_GEOMETRY = Kind('see Patches', lambda v: True)
 
 Key = tuple[Any, Kind, str]
 
@@ -53,7 +53,7 @@ KEYS: dict[str, Key] = {
     'seed': (0, _whole(0), 'everything random comes from it'),
     'num_epochs': (10, _whole(1), 'passes over the training examples'),
     'batch': (128, _whole(1), 'training examples a step'),
-    'batch_eval': (512, _whole(1), 'examples a step of the evaluation; no effect on results'),
+    'batch_eval': (512, _whole(1), 'examples a step of the evaluation, rounded up to the devices'),
     'dataset.name': ('mnist', _NAME, "'digits' (embedded), or a TFDS image classification set"),
     'dataset.train_split': ('train[:10000]', _NAME, 'training examples, in TFDS split syntax'),
     'dataset.test_split': ('test[:2500]', _NAME, 'evaluation examples, in TFDS split syntax'),
@@ -103,8 +103,13 @@ KEYS: dict[str, Key] = {
     'checkpoints.keep': (2, _whole(1), 'newest checkpoints kept'),
 }
 
-# Where things lie, not what is computed: two runs may differ in these and be the same run.
-PLACES = ('dataset.data_dir', 'dataset.cache_dir')
+# Two runs may differ in these and be the same run: they say where things lie, not what is computed.
+NOT_PART_OF_THE_RESULT = (
+    'dataset.data_dir',
+    'dataset.cache_dir',
+    'batch_eval',
+    'checkpoints.keep',
+)
 
 
 def base_config() -> ConfigDict:
@@ -153,15 +158,10 @@ def resolve(config: Mapping) -> ConfigDict:
             raise InputError(f'config.{path} = {value!r}: allowed is {kind.allowed}')
         if type(default) is float:
             values[path] = float(value)
-    padding = values['model.patches.padding']
-    if isinstance(padding, str):
-        values['model.patches.padding'] = padding.upper()
-    for name in ('size', 'dilation', 'stride'):
-        pair = values[f'model.patches.{name}']
-        if isinstance(pair, tuple) and len(pair) == 2 and pair[0] == pair[1]:
-            values[f'model.patches.{name}'] = pair[0]
     resolved = ConfigDict(nested(values))
     try:
+        # The geometry's own spelling, so that 4 and (4, 4), valid and VALID are the same run.
+        resolved.model.patches = dataclasses.asdict(Patches(**resolved.model.patches.to_dict()))
         patch_branches(resolved.model)
     except InputError as error:
         raise InputError(f'config.model.{error}') from None
@@ -210,11 +210,14 @@ def patch_branches(model: ConfigDict) -> tuple[Patches, ...]:
 
 
 def differences(one: Mapping, other: Mapping) -> list[str]:
-    """Keys in which two configs differ, as 'key: this value, that value'; `PLACES` left out."""
+    """Keys in which two configs differ, as 'key: this value, that value'.
+
+    Keys that are `NOT_PART_OF_THE_RESULT` are left out.
+    """
     one, other = dict(_leaves(one)), dict(_leaves(other))
     return [
         f'{path}: {_plain(one.get(path))!r}, {_plain(other.get(path))!r}'
-        for path in sorted({*one, *other} - {*PLACES})
+        for path in sorted({*one, *other} - {*NOT_PART_OF_THE_RESULT})
         if _plain(one.get(path)) != _plain(other.get(path))
     ]
 

@@ -1,5 +1,6 @@
 """The command line as a person meets it: whole programs, and every refusal."""
 
+import contextlib
 import json
 import shutil
 import signal
@@ -9,7 +10,9 @@ import time
 
 import pytest
 
+from mixer_dilated.cli import interrupt
 from mixer_dilated.cli.main import main
+from mixer_dilated.cli.progress import TerminalProgress
 from tests.conftest import ROOT, run_cli
 
 SMALL = [
@@ -254,3 +257,13 @@ def test_an_interrupt_while_compiling_ends_with_130_and_the_way_on(tmp_path):
     assert process.returncode == 130, err
     assert 'interrupted' in err and 'Traceback' not in err
     assert f'--workdir={tmp_path / "run"} goes on' in out
+
+
+def test_an_interrupt_that_was_swallowed_still_ends_the_run(monkeypatch):
+    """As a library does that runs a callback of its own when the signal comes."""
+    monkeypatch.setattr(interrupt, '_received', False)
+    interrupt.check()
+    with contextlib.suppress(KeyboardInterrupt):
+        interrupt._note(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        TerminalProgress('name', ROOT).epoch_done({})

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from mixer_dilated.config import patch_branches
 from mixer_dilated.reports.patch_picture import draw_patches
 from mixer_dilated.reports.summary import print_summary
 from mixer_dilated.reports.tables import print_evaluation, print_run, wilson_interval
@@ -21,6 +22,8 @@ def test_wilson_interval_is_wilsons_formula(correct, count):
         wilson_interval(correct, count), [centre - half, centre + half], atol=1e-9
     )
 
+
+IMAGE = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
 
 SUMMARY = {
     'config_name': 'mnist_dilated_with_a_long_name',
@@ -49,7 +52,7 @@ def test_summary_of_several_branches(capsys):
     config = small_config(**{
         'model.branches': ({'dilation': 1}, {'dilation': 2}), 'model.join': 'tokens',
     })  # fmt: skip
-    print_summary(open_task(config))
+    print_summary(open_task(config), 2**20)
     text = capsys.readouterr().out
     assert text.count('window') == 2 and 'stem_0' in text and 'stem_1' in text
     assert 'digits: 8×8×1, 18 tokens' in text
@@ -58,7 +61,7 @@ def test_summary_of_several_branches(capsys):
 @pytest.mark.parametrize('ending', ['png', 'svg', 'pdf'])
 def test_the_picture_shows_plain_and_dilated_patches(tmp_path, ending):
     path = tmp_path / f'patches.{ending}'
-    draw_patches(open_task(small_config()), path)
+    draw_patches(patch_branches(small_config().model), IMAGE, path)
     assert path.stat().st_size > 1000
 
 
@@ -67,5 +70,5 @@ def test_the_picture_shows_each_geometry_once(tmp_path, dilation, panels):
     changes = {'dilation': dilation, 'size': 2, 'stride': 2, 'padding': 'SAME'}
     config = small_config(**{f'model.patches.{name}': value for name, value in changes.items()})
     path = tmp_path / 'patches.svg'
-    draw_patches(open_task(config), path)
+    draw_patches(patch_branches(config.model), IMAGE, path)
     assert path.read_text().count('id="axes_') == panels

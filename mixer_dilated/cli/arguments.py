@@ -14,6 +14,7 @@ from mixer_dilated.errors import InputError
 
 _MEANING = {
     'workdir': 'folder of the run',
+    'data_dir': 'where prepared data lies now',
     'split': 'examples to evaluate, in TFDS split syntax',
     'picture': 'file to draw the patches into (.png, .svg or .pdf)',
 }
@@ -26,13 +27,14 @@ class Arguments:
     Attributes:
       config: the resolved config, if --config was given.
       config_name: the config file's name without its ending.
-      workdir, split, picture: the flags; None where not given.
+      workdir, split, data_dir, picture: the flags; None where not given.
     """
 
     config: ml_collections.ConfigDict | None = None
     config_name: str = ''
     workdir: pathlib.Path | None = None
     split: str | None = None
+    data_dir: str | None = None
     picture: pathlib.Path | None = None
 
 

@@ -38,21 +38,26 @@ def evaluate(arguments: Arguments, started: float) -> None:
     from mixer_dilated.reports.tables import print_evaluation
     from mixer_dilated.training.evaluation import evaluate_checkpoint
 
-    print_evaluation(evaluate_checkpoint(workdir, arguments.split, arguments.config))
+    print_evaluation(evaluate_checkpoint(workdir, arguments.split, arguments.data_dir))
 
 
 def summary(arguments: Arguments, started: float) -> None:
     """Prints what a config's patches see and what its network costs."""
     config = _required(arguments, 'config')
+    from mixer_dilated.config import patch_branches
+    from mixer_dilated.data.sources import load_examples
     from mixer_dilated.reports.summary import print_summary
+    from mixer_dilated.training.programs import Programs
     from mixer_dilated.training.task import open_task
 
     task = open_task(config)
     if arguments.picture:
         from mixer_dilated.reports.patch_picture import draw_patches
 
-        draw_patches(task, arguments.picture)
-    print_summary(task)
+        first = load_examples(task.source, config.dataset.train_split, config.dataset).images[0]
+        draw_patches(patch_branches(config.model), first, arguments.picture)
+        print(f'picture: {arguments.picture}')
+    print_summary(task, Programs(task).activation_bytes())
 
 
 def keys(arguments: Arguments, started: float) -> None:

@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 
+from mixer_dilated.cli import interrupt
 from mixer_dilated.errors import InputError
 
 HELP = """\
@@ -13,14 +14,13 @@ MLP-Mixer with dilated patches.
   python run.py [train] --config=FILE [--workdir=DIR] [--config.KEY=VALUE ...]
       Trains; given the folder of an earlier run, goes on where it stopped.
       Default folder: runs/<config name>-<time>
-  python run.py evaluate --workdir=DIR [--split=SPLIT]
+  python run.py evaluate --workdir=DIR [--split=SPLIT] [--data_dir=DIR]
       Evaluates the newest checkpoint of a run. Default split: its test split.
-      Where its data lies elsewhere now: set TFDS_DATA_DIR, or repeat the run's
-      own --config and overrides with another --config.dataset.data_dir.
+      Default data_dir: where the run's data lay.
   python run.py summary --config=FILE [--picture=FILE] [--config.KEY=VALUE ...]
       Tokens, window, coverage, parameters, FLOPs and memory; trains nothing.
   python run.py keys
-      Every configuration key: default and meaning.
+      Every configuration key: default, meaning, what is allowed.
 
 Examples
   python run.py --config=configs/digits_dilated.py
@@ -52,15 +52,21 @@ def main(argv: list[str], started: float) -> int:
         warnings.showwarning = _print_warning
         try:
             return _run(argv, started)
-        except InputError as error:
+        except BaseException as error:
+            if interrupt.received():
+                _exit_interrupted()
+            if not isinstance(error, InputError):
+                raise
             print(f'error: {error}', file=sys.stderr)
             return 2
-        except KeyboardInterrupt:
-            print('\ninterrupted', file=sys.stderr)
-            sys.stdout.flush()
-            sys.stderr.flush()
-            # A compilation that goes on in the background crashes the interpreter's own shutdown.
-            os._exit(130)
+
+
+def _exit_interrupted() -> None:
+    print('\ninterrupted', file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A compilation that goes on in the background crashes the interpreter's own shutdown.
+    os._exit(130)
 
 
 def _run(argv: list[str], started: float) -> int:
@@ -69,7 +75,7 @@ def _run(argv: list[str], started: float) -> int:
 
     table = {
         'train': (commands.train, ('config', 'workdir')),
-        'evaluate': (commands.evaluate, ('config', 'workdir', 'split')),
+        'evaluate': (commands.evaluate, ('workdir', 'split', 'data_dir')),
         'summary': (commands.summary, ('config', 'picture')),
         'keys': (commands.keys, ()),
     }

@@ -5,6 +5,7 @@ import pathlib
 import sys
 import time
 
+from mixer_dilated.cli import interrupt
 from mixer_dilated.training.progress import Progress
 from mixer_dilated.training.task import Task
 
@@ -28,7 +29,7 @@ class TerminalProgress(Progress):
     def __exit__(self, kind, *_):
         if self._bar:
             self._bar.stop()
-        if kind is KeyboardInterrupt:
+        if kind is not None and interrupt.received():
             print(f'\nthe same command with --workdir={self._workdir} goes on', flush=True)
 
     def starts(self, task: Task) -> None:
@@ -43,6 +44,7 @@ class TerminalProgress(Progress):
         print(f'{workdir} holds this run, finished; this is its result', flush=True)
 
     def compiled(self, task: Task, epochs_done: int) -> None:
+        interrupt.check()
         self._num_epochs = task.config.num_epochs
         self._epochs_before = epochs_done
         self._start = time.perf_counter()
@@ -62,6 +64,7 @@ class TerminalProgress(Progress):
             )
 
     def epoch_done(self, row: dict) -> None:
+        interrupt.check()
         done = row['epoch'] - self._epochs_before
         pace = (time.perf_counter() - self._start) / done
         left = datetime.timedelta(seconds=round(pace * (self._num_epochs - row['epoch'])))

@@ -7,11 +7,10 @@ import pathlib
 import shutil
 import tempfile
 import warnings
-import zlib
 
 import numpy as np
 
-from mixer_dilated.data.examples import Examples, Source
+from mixer_dilated.data.examples import Examples, Source, checksums
 
 
 def cached_read(source: Source, split: str, cache_dir: str) -> Examples:
@@ -77,5 +76,8 @@ def _store(entry: pathlib.Path, source: Source, examples: Examples) -> None:
 
 
 def _facts(source: Source, examples: Examples) -> dict:
-    checksums = {name: zlib.crc32(array) for name, array in examples._asdict().items()}
-    return {'source': source.name, 'fingerprint': source.fingerprint, 'checksums': checksums}
+    return {
+        'source': source.name,
+        'fingerprint': source.fingerprint,
+        'checksums': checksums(examples),
+    }

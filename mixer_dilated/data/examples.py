@@ -1,5 +1,6 @@
 """What every data source gives, and every training program takes."""
 
+import zlib
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -16,6 +17,11 @@ class Examples(NamedTuple):
 
     images: UInt8[np.ndarray, 'examples height width channels']
     labels: Int32[np.ndarray, ' examples']
+
+
+def checksums(examples: Examples) -> dict[str, int]:
+    """CRC-32 of the images and of the labels."""
+    return {name: zlib.crc32(array) for name, array in examples._asdict().items()}
 
 
 class Source(Protocol):

@@ -92,8 +92,9 @@ def _prepare(tfds, name: str, builder) -> None:
     """Lets TFDS download and prepare the data, with its own progress bars."""
     looked = f'config.dataset.name = {name!r} is not prepared: looked in {builder.data_path}'
     ways = (
-        'Ways on: --config.dataset.data_dir=DIR (or TFDS_DATA_DIR=DIR) where it is prepared as '
-        'array_record, or --config=configs/digits_dilated.py, whose data is embedded'
+        'Ways on: name the folder where it is prepared as array_record '
+        '(--config.dataset.data_dir=DIR, for evaluate --data_dir=DIR, or TFDS_DATA_DIR=DIR), or '
+        'train --config=configs/digits_dilated.py, whose data is embedded'
     )
     if importlib.util.find_spec('tensorflow') is None:
         raise InputError(

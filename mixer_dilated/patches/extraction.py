@@ -18,7 +18,7 @@ def extract_patches(
     Returns:
       (B, S, C_in·P_h·P_w): tokens in row-major order of the grid, the features of a token
       channel-major: feature (c·P_h + i)·P_w + j is channel c of sample (i, j). Values are exact
-      copies of pixels, or 0 in the padding.
+      copies of finite pixels, or 0 in the padding.
 
     Raises:
       InputError: the geometry is impossible on images of this size.

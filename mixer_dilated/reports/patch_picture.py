@@ -7,30 +7,27 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from mixer_dilated.config import patch_branches
-from mixer_dilated.data.sources import load_examples
 from mixer_dilated.errors import InputError
 from mixer_dilated.patches.geometry import Patches
-from mixer_dilated.training.task import Task
 
 WINDOW, SAMPLE, TOKEN = '#0072b2', '#56b4e9', '#d55e00'
 
 
-def draw_patches(task: Task, path: pathlib.Path) -> None:
-    """Draws the first training image as plain patches see it, and as the config's do.
+def draw_patches(branches: tuple[Patches, ...], image: np.ndarray, path: pathlib.Path) -> None:
+    """Draws an image as plain patches of the same size see it, and as the branches do.
 
     Args:
-      task: whose patches and data.
+      branches: patch geometries.
+      image: uint8 (height, width, channels).
       path: picture file; its ending chooses the format.
 
     Raises:
       InputError: the file cannot be written.
     """
-    image = load_examples(task.source, task.config.dataset.train_split, task.config.dataset)
-    image = np.asarray(image.images[0])
     designs = {}  # by the pixels they sample: the same geometry is drawn once
-    for patches in patch_branches(task.config.model):
-        for design in (Patches(size=patches.size, stride=patches.size), patches):
+    for patches in branches:
+        plain = Patches(size=patches.size, stride=patches.size, padding=patches.padding)
+        for design in (plain, patches):
             indices = design.pixel_indices(image.shape[:2])
             designs.setdefault((indices.shape, indices.tobytes()), design)
     figure = Figure(figsize=(4.2 * len(designs), 4.9), layout='constrained')

@@ -11,12 +11,16 @@ from mixer_dilated.config import patch_branches
 from mixer_dilated.models.costs import Layer, flops_per_image, layers, num_params
 from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.reports.tables import print_table
-from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.task import Task
 
 
-def print_summary(task: Task) -> None:
-    """Prints tokens, window, coverage, parameters and FLOPs by layer, and memory."""
+def print_summary(task: Task, activation_bytes: int) -> None:
+    """Prints tokens, window, coverage, parameters and FLOPs by layer, and memory.
+
+    Args:
+      task: whose patches and network.
+      activation_bytes: `Programs.activation_bytes` of the task.
+    """
     height, width, channels = task.source.image_shape
     print(f'{task.config.dataset.name}: {height}×{width}×{channels}, {task.num_tokens} tokens')
     for patches in patch_branches(task.config.model):
@@ -31,7 +35,7 @@ def print_summary(task: Task) -> None:
             f'a pixel at most {coverage.max()} times'
         )
     print_table(_layer_table(task))
-    mebibytes = Programs(task).activation_bytes() / 2**20
+    mebibytes = activation_bytes / 2**20
     print(
         f'\nactivation memory: {mebibytes:.1f} MiB (temporary buffers of the training program,\n'
         f'batch {task.config.batch}, on each of {jax.device_count()} devices)\n'

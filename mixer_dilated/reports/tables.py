@@ -55,9 +55,17 @@ def print_evaluation(result: dict) -> None:
 
 def print_keys() -> None:
     """Every configuration key with its default and meaning."""
-    table = Table('key', 'default', 'meaning', box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for path, (default, _, meaning) in KEYS.items():
-        table.add_row(Text(path, no_wrap=True), Text(repr(default)), Text(meaning))
+    table = Table(
+        'key',
+        'default',
+        'meaning; what is allowed',
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    for path, (default, kind, meaning) in KEYS.items():
+        allowed = f'{meaning}; {kind.allowed}'
+        table.add_row(Text(path, no_wrap=True), Text(repr(default)), Text(allowed))
     print_table(table)
 
 

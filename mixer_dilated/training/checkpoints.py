@@ -13,13 +13,16 @@ class Checkpoints:
 
     Args:
       workdir: the run's folder.
-      keep: newest checkpoints kept when another is saved.
+      keep: newest checkpoints kept when another is saved; None to read only, nothing is written.
     """
 
     def __init__(self, workdir: pathlib.Path, keep: int | None = None):
         self.folder = (workdir / 'checkpoints').absolute()
         self._manager = ocp.CheckpointManager(
-            self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep)
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep, read_only=keep is None, create=keep is not None
+            ),
         )
 
     def __enter__(self):

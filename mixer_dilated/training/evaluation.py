@@ -3,43 +3,44 @@
 import pathlib
 
 import jax
-import ml_collections
 
+from mixer_dilated.config import resolve
 from mixer_dilated.data.sources import load_examples
 from mixer_dilated.data.splits import num_examples
 from mixer_dilated.errors import InputError
 from mixer_dilated.training.checkpoints import Checkpoints
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.task import open_task
-from mixer_dilated.training.workdir import check_same_config, read_config
+from mixer_dilated.training.workdir import read_config
 
 
 def evaluate_checkpoint(
     workdir: pathlib.Path,
     split: str | None = None,
-    config: ml_collections.ConfigDict | None = None,
+    data_dir: str | None = None,
 ) -> dict:
     """Evaluates the newest checkpoint of a run.
 
     Args:
       workdir: the run's folder.
       split: examples to evaluate, in TFDS split syntax; the run's test split if None.
-      config: the run's config again, where its data lies elsewhere now; the run's own if None.
+      data_dir: where prepared data lies now; where the run's config says if None.
 
     Returns:
       'dataset', 'split', 'examples', 'epoch', 'loss', 'accuracy' and 'correct'.
 
     Raises:
-      InputError: no run or no checkpoint there, or another config.
+      InputError: no run or no checkpoint there, or no such data.
     """
-    recorded = read_config(workdir)
-    if config is not None:
-        check_same_config(workdir, config)
-    task = open_task(config or recorded)
-    split = split or task.config.dataset.test_split
+    config = read_config(workdir)
+    if data_dir is not None:
+        config = resolve({**config, 'dataset': {**config.dataset, 'data_dir': data_dir}})
+    if not (workdir / 'checkpoints').is_dir():
+        raise InputError(f'--workdir={workdir}: no checkpoint there yet; train it first')
+    task = open_task(config)
+    split = task.config.dataset.test_split if split is None else split
     examples = num_examples('--split', split, task.source.split_sizes)
     programs = Programs(task)
-    programs.check_batches('batch_eval')
     with Checkpoints(workdir) as checkpoints:
         restored = checkpoints.restore(programs.abstract_state())
     if restored is None:

@@ -10,6 +10,7 @@ import jax
 import ml_collections
 from flax.training.train_state import TrainState
 
+from mixer_dilated.data.examples import checksums
 from mixer_dilated.data.sources import load_examples
 from mixer_dilated.training.checkpoints import Checkpoints
 from mixer_dilated.training.metrics import MetricsWriter
@@ -18,7 +19,13 @@ from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.progress import Progress
 from mixer_dilated.training.summary import run_summary
 from mixer_dilated.training.task import Task, open_task
-from mixer_dilated.training.workdir import claim, read_summary, write_json
+from mixer_dilated.training.workdir import (
+    check_same_config,
+    check_same_data,
+    claim,
+    read_summary,
+    write_json,
+)
 
 
 def train_and_evaluate(
@@ -46,19 +53,22 @@ def train_and_evaluate(
     """
     started = time.perf_counter() if started is None else started
     progress = progress or Progress()
-    task = open_task(config)
-    programs = Programs(task)
-    programs.check_batches('batch', 'batch_eval')
-    claim(workdir, config)
     finished = read_summary(workdir)
     if finished:
+        check_same_config(workdir, config)
         progress.already_finished(workdir)
         return finished
+    task = open_task(config)
+    programs = Programs(task)
+    programs.check_batch()
+    claim(workdir, config)
     progress.starts(task)
-    train, test = (
-        programs.place(load_examples(task.source, split, config.dataset))
-        for split in (config.dataset.train_split, config.dataset.test_split)
-    )
+    examples = {
+        part: load_examples(task.source, config.dataset[f'{part}_split'], config.dataset)
+        for part in ('train', 'test')
+    }
+    check_same_data(workdir, {part: checksums(found) for part, found in examples.items()})
+    train, test = (programs.place(found) for found in examples.values())
     startup = time.perf_counter() - started
     with Checkpoints(workdir, config.checkpoints.keep) as checkpoints:
         state, history = checkpoints.restore(programs.abstract_state()) or (
@@ -69,18 +79,12 @@ def train_and_evaluate(
         evaluate = programs.compile_evaluate(state, test)
         progress.compiled(task, len(history))
         with MetricsWriter(workdir, history) as writer:
-            for epoch in range(len(history) + 1, config.num_epochs + 1):
-                state, row = _epoch(task, epoch, state, run_epoch, evaluate)
+            for _ in range(len(history), config.num_epochs):
+                state, row = _epoch(task, state, run_epoch, evaluate)
                 history = [*history, row]
                 writer.write(row)
-                checkpoints.save(epoch, state, history)
+                checkpoints.save(row['epoch'], state, history)
                 progress.epoch_done(row)
-                if not math.isfinite(row['train_loss']):
-                    warnings.warn(
-                        f'epoch {epoch}: the training loss is not finite; a smaller '
-                        'config.optimizer.base_lr may help',
-                        stacklevel=2,
-                    )
         results = {
             'train': programs.compile_evaluate(state, train)(state),
             'test': evaluate(state),
@@ -93,7 +97,6 @@ def train_and_evaluate(
 
 def _epoch(
     task: Task,
-    epoch: int,
     state: TrainState,
     run_epoch: Callable,
     evaluate: Callable,
@@ -104,7 +107,14 @@ def _epoch(
     jax.block_until_ready(training)
     seconds = time.perf_counter() - start
     testing = jax.device_get(evaluate(state))
-    step = epoch * task.steps_per_epoch
+    step = int(state.step)
+    epoch = step // task.steps_per_epoch
+    if not math.isfinite(training['loss']):
+        warnings.warn(
+            f'epoch {epoch}: the training loss is not finite; a smaller '
+            'config.optimizer.base_lr may help',
+            stacklevel=2,
+        )
     schedule = learning_rate_schedule(task.config.optimizer, task.total_steps)
     return state, {
         'epoch': epoch,

@@ -32,10 +32,9 @@ class Programs:
         self._seed_key = jax.random.key(task.config.seed)
         self.compile_seconds = 0.0
 
-    def check_batches(self, *keys: str) -> None:
-        """Raises InputError if the devices do not divide a batch that the config keys name."""
-        for key in keys:
-            check_batch(key, self._task.config[key], self._mesh)
+    def check_batch(self) -> None:
+        """Raises InputError if the devices do not divide the training batch."""
+        check_batch(self._task.config.batch, self._mesh)
 
     def place(self, examples: Examples) -> Examples:
         """Puts examples on the devices, whole on each."""
@@ -74,8 +73,9 @@ class Programs:
 
     def compile_evaluate(self, state: TrainState, examples: Examples) -> Callable:
         """`epoch.evaluate` on these examples, as a program: state → metrics."""
-        config = self._task.config
-        function = functools.partial(evaluate, batch=config.batch_eval, mesh=self._mesh)
+        devices = self._mesh.size
+        batch = -(-self._task.config.batch_eval // devices) * devices
+        function = functools.partial(evaluate, batch=batch, mesh=self._mesh)
         program = self._compile(function, state, examples)
         return lambda state: program(state, examples)
 

@@ -9,7 +9,11 @@ from mixer_dilated.errors import InputError
 
 def make_mesh() -> Mesh:
     """All devices along the axis 'data'; a single device is the mesh of size 1."""
-    return Mesh(np.array(jax.devices()), ('data',))
+    try:
+        return Mesh(np.array(jax.devices()), ('data',))
+    except RuntimeError as error:
+        cause = ' '.join(str(error).split())
+        raise InputError(f'JAX finds no device: {cause}; look at JAX_PLATFORMS') from None
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -22,13 +26,13 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec('data'))
 
 
-def check_batch(key: str, batch: int, mesh: Mesh) -> None:
-    """Raises InputError if the devices along 'data' do not divide `batch`, set by config `key`."""
+def check_batch(batch: int, mesh: Mesh) -> None:
+    """Raises InputError if the devices along 'data' do not divide `config.batch`."""
     devices = mesh.shape['data']
     if batch % devices:
         down = batch // devices * devices
         near = ' or '.join(str(size) for size in (down, down + devices) if size)
         raise InputError(
-            f'config.{key} = {batch}: {devices} devices do not divide it; allowed are '
+            f'config.batch = {batch}: {devices} devices do not divide it; allowed are '
             f'multiples of {devices}, like {near}'
         )

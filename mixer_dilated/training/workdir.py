@@ -19,19 +19,44 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
         written.
     """
     path = workdir / 'config.json'
-    if path.exists():
-        check_same_config(workdir, config)
-        return
-    if workdir.is_dir() and any(workdir.iterdir()):
-        raise InputError(
-            f'--workdir={workdir}: not empty, and not the folder of a run (no config.json); '
-            'name a new folder'
-        )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_json(path, config.to_dict())
+        if not path.exists() and any(workdir.iterdir()):
+            raise InputError(
+                f'--workdir={workdir}: not empty, and not the folder of a run (no config.json); '
+                'name a new folder'
+            )
+        with path.open('x') as file:  # of two processes that come at once, one writes
+            file.write(json.dumps(config.to_dict(), indent=2) + '\n')
+    except FileExistsError:
+        check_same_config(workdir, config)
     except OSError as error:
         raise InputError(f'--workdir={workdir}: cannot be written: {error.strerror}') from None
+
+
+def check_same_data(workdir: pathlib.Path, checksums: dict) -> None:
+    """Notes which examples a run is made of, or compares with what was noted.
+
+    Args:
+      workdir: the run's folder.
+      checksums: of its training and test examples.
+
+    Raises:
+      InputError: the run was begun on other examples.
+    """
+    path = workdir / 'data.json'
+    try:
+        noted = json.loads(path.read_text())
+    except FileNotFoundError:
+        write_json(path, checksums)
+        return
+    except (OSError, ValueError) as error:
+        raise InputError(f'{path}: cannot be read: {error}') from None
+    if noted != checksums:
+        raise InputError(
+            f'--workdir={workdir}: this run was begun on other examples ({path} differs from the '
+            'data that is there now); give it its own data again, or name a new folder'
+        )
 
 
 def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:

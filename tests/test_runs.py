@@ -1,0 +1,328 @@
+"""Runs: their folders, resuming, what is refused, evaluation of checkpoints."""
+
+import json
+import pathlib
+import shutil
+import struct
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from mixer_dilated.config import resolve
+from mixer_dilated.data.digits import Digits
+from mixer_dilated.errors import InputError
+from mixer_dilated.training.checkpoints import Checkpoints
+from mixer_dilated.training.evaluation import evaluate_checkpoint
+from mixer_dilated.training.loop import train_and_evaluate
+from mixer_dilated.training.programs import Programs
+from mixer_dilated.training.progress import Progress
+from mixer_dilated.training.task import open_task
+from tests.conftest import small_config
+
+
+class Recorder(Progress):
+    """Keeps every row, and stops the run after `stop_after` epochs as Ctrl-C would."""
+
+    def __init__(self, stop_after=None):
+        self.rows, self.resumed_after, self.stop_after = [], None, stop_after
+
+    def compiled(self, task, epochs_done):
+        self.resumed_after = epochs_done
+
+    def epoch_done(self, row):
+        self.rows.append(row)
+        if row['epoch'] == self.stop_after:
+            raise KeyboardInterrupt
+
+
+def content(state):
+    """The arrays of a state (its static functions are made anew for each)."""
+    return jax.device_get((state.step, state.params, state.opt_state))
+
+
+def newest(config, workdir):
+    """Arrays and metrics of the newest checkpoint in a folder."""
+    programs = Programs(open_task(config))
+    with Checkpoints(workdir) as checkpoints:
+        state, history = checkpoints.restore(programs.abstract_state())
+    return content(state), without_times(history)
+
+
+def without_times(rows):
+    return [{name: value for name, value in row.items() if 'second' not in name} for row in rows]
+
+
+RUN = {'model.dropout_rate': 0.1, 'augment.shift': 1}
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """A finished small run: its config, folder and summary."""
+    config = small_config(**RUN)
+    workdir = tmp_path_factory.mktemp('runs') / 'first'
+    return config, workdir, train_and_evaluate(config, workdir, name='small')
+
+
+def metrics_of(workdir):
+    return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def test_two_runs_have_the_same_bits(run, tmp_path):
+    config, workdir, summary = run
+    again = train_and_evaluate(config, tmp_path / 'again')
+    chex.assert_trees_all_equal(newest(config, tmp_path / 'again'), newest(config, workdir))
+    assert without_times(metrics_of(tmp_path / 'again')) == without_times(metrics_of(workdir))
+    assert again['test_correct'] == summary['test_correct']
+
+
+def test_a_damaged_summary_is_told_with_the_way_on(run, tmp_path):
+    config, workdir, _ = run
+    shutil.copytree(workdir, tmp_path / 'copy')
+    (tmp_path / 'copy' / 'summary.json').write_text('{')
+    with pytest.raises(InputError, match='remove it, and the same command'):
+        train_and_evaluate(config, tmp_path / 'copy')
+
+
+def test_another_seed_has_other_bits(run, tmp_path):
+    _, workdir, _ = run
+    other = small_config(**RUN, seed=1)
+    train_and_evaluate(other, tmp_path / 'other')
+    assert without_times(metrics_of(tmp_path / 'other')) != without_times(metrics_of(workdir))
+
+
+def test_a_resumed_run_has_the_bits_of_the_undisturbed_one(run, tmp_path):
+    config, workdir, summary = run
+    with pytest.raises(KeyboardInterrupt):
+        train_and_evaluate(config, tmp_path / 'run', progress=Recorder(stop_after=2))
+    assert not (tmp_path / 'run' / 'summary.json').exists()
+    # A line that was written after the last checkpoint must not appear twice.
+    with (tmp_path / 'run' / 'metrics.jsonl').open('a') as file:
+        file.write('{"epoch": 3, "unfinis')
+    recorder = Recorder()
+    resumed = train_and_evaluate(config, tmp_path / 'run', progress=recorder)
+    assert recorder.resumed_after == 2 and [row['epoch'] for row in recorder.rows] == [3]
+    chex.assert_trees_all_equal(newest(config, tmp_path / 'run'), newest(config, workdir))
+    assert without_times(metrics_of(tmp_path / 'run')) == without_times(metrics_of(workdir))
+    same = [key for key in summary if key not in ('seconds', 'config_name')]
+    assert {key: resumed[key] for key in same} == {key: summary[key] for key in same}
+
+
+def test_a_finished_run_is_not_trained_again(run):
+    config, workdir, summary = run
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
+    recorder = Recorder()
+    assert train_and_evaluate(config, workdir, progress=recorder) == summary
+    assert recorder.rows == [] and recorder.resumed_after is None
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob('*')} == before
+
+
+def test_each_checkpoint_holds_its_own_epoch(tmp_path):
+    """Saving goes on in the background while the next epoch reuses the state's memory."""
+    config = small_config(num_epochs=4, **{'checkpoints.keep': 4})
+    task = open_task(config)
+    programs = Programs(task)
+    train = programs.place(Digits().read('train[:300]'))
+    state = programs.create_state()
+    run_epoch = programs.compile_train_epoch(state, train)
+    copies = []
+    with Checkpoints(tmp_path, keep=4) as checkpoints:
+        for epoch in range(1, 5):
+            state, _ = run_epoch(state)
+            copies.append(jax.tree.map(np.array, content(state)))
+            checkpoints.save(epoch, state, [{'epoch': epoch}])
+    folders = sorted((tmp_path / 'checkpoints').iterdir(), key=lambda path: int(path.name))
+    for folder, copy in reversed(list(zip(folders, copies, strict=True))):
+        with Checkpoints(tmp_path) as checkpoints:
+            restored, history = checkpoints.restore(programs.abstract_state())
+        assert history == [{'epoch': int(folder.name)}]
+        chex.assert_trees_all_equal(content(restored), copy)
+        shutil.rmtree(folder)
+
+
+def test_the_runs_folder_explains_itself(run):
+    config, workdir, summary = run
+    assert json.loads((workdir / 'summary.json').read_text()) == summary
+    assert resolve(json.loads((workdir / 'config.json').read_text())) == config
+    rows = metrics_of(workdir)
+    assert [row['epoch'] for row in rows] == [1, 2, 3]
+    assert [row['step'] for row in rows] == [9, 18, 27]
+    assert set(rows[0]) == {
+        'epoch', 'step', 'train_loss', 'train_accuracy', 'test_loss', 'test_accuracy',
+        'learning_rate', 'seconds', 'images_per_second',
+    }  # fmt: skip
+    assert rows[-1]['test_accuracy'] == summary['test_accuracy'] == summary['test_correct'] / 100
+    for row in rows:
+        np.testing.assert_allclose(row['images_per_second'] * row['seconds'], 9 * 32)
+    assert rows[0]['learning_rate'] > rows[1]['learning_rate'] > rows[2]['learning_rate'] > 0
+    for key in (
+        'config_name', 'dataset', 'train_examples', 'test_examples', 'seed', 'num_tokens',
+        'num_params', 'flops_per_image', 'train_accuracy', 'versions', 'device',
+    ):  # fmt: skip
+        assert key in summary
+    assert set(summary['seconds']) == {'startup', 'compile', 'train', 'epoch_median'}
+    assert sorted(path.name for path in (workdir / 'checkpoints').iterdir()) == ['2', '3']
+
+
+def events(path):
+    """The events of a TensorBoard file."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    content = path.read_bytes()
+    while content:  # TFRecord: length (8 bytes), its checksum (4), data, its checksum (4)
+        (length,) = struct.unpack('<Q', content[:8])
+        yield Event.FromString(content[12 : 12 + length])
+        content = content[16 + length :]
+
+
+def test_tensorboard_events_hold_the_metrics(run):
+    _, workdir, _ = run
+    scalars = {
+        (value.tag, event.step): value.simple_value
+        for path in (workdir / 'tensorboard').iterdir()
+        for event in events(path)
+        for value in event.summary.value
+    }
+    for row in metrics_of(workdir):
+        np.testing.assert_allclose(scalars['test_accuracy', row['step']], row['test_accuracy'])
+        np.testing.assert_allclose(scalars['train_loss', row['step']], row['train_loss'])
+
+
+def test_resuming_tells_tensorboard_from_where(run, tmp_path):
+    config, workdir, _ = run
+    shutil.copytree(workdir, tmp_path / 'cut')
+    (tmp_path / 'cut' / 'summary.json').unlink()
+    shutil.rmtree(tmp_path / 'cut' / 'checkpoints' / '3')
+    before = set((tmp_path / 'cut' / 'tensorboard').iterdir())
+    train_and_evaluate(config, tmp_path / 'cut')
+    (added,) = set((tmp_path / 'cut' / 'tensorboard').iterdir()) - before
+    starts = [event.step for event in events(added) if event.HasField('session_log')]
+    assert starts == [19]  # what an earlier process wrote from step 19 on is void
+
+
+def test_a_checkpoint_that_cannot_be_read_is_named(run, tmp_path):
+    _, workdir, _ = run
+    shutil.copytree(workdir, tmp_path / 'run')
+    shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '3' / 'state')
+    with pytest.raises(InputError, match=r'checkpoints/3: this checkpoint cannot be read'):
+        evaluate_checkpoint(tmp_path / 'run')
+
+
+def test_evaluating_writes_nothing(run):
+    _, workdir, _ = run
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
+    evaluate_checkpoint(workdir)
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob('*')} == before
+
+
+def test_a_run_goes_on_with_the_examples_it_was_begun_on(run, tmp_path):
+    config, workdir, _ = run
+    copy = tmp_path / 'run'
+    shutil.copytree(workdir, copy)
+    (copy / 'summary.json').unlink()
+    noted = json.loads((copy / 'data.json').read_text())
+    noted['train']['labels'] += 1
+    (copy / 'data.json').write_text(json.dumps(noted))
+    with pytest.raises(InputError, match='begun on other examples'):
+        train_and_evaluate(config, copy)
+
+
+def test_what_is_not_part_of_the_result_may_change(run, tmp_path):
+    _, workdir, summary = run
+    other = small_config(**RUN, **{'batch_eval': 7, 'checkpoints.keep': 9})
+    assert train_and_evaluate(other, workdir) == summary
+
+
+def test_evaluating_a_checkpoint_repeats_the_summary(run):
+    _, workdir, summary = run
+    result = evaluate_checkpoint(workdir)
+    assert (result['correct'], result['examples'], result['epoch']) == (
+        summary['test_correct'], 100, 3,
+    )  # fmt: skip
+    train = evaluate_checkpoint(workdir, 'train[:300]')
+    assert train['correct'] == summary['train_correct'] and train['split'] == 'train[:300]'
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'batch': 301}, 'config.batch = 301: .* 300 examples'),
+        ({'augment.shift': 8}, 'config.augment.shift = 8'),
+        ({'optimizer.warmup_steps': 27}, 'warmup_steps = 27: the run has 27 steps'),
+        ({'model.patches.dilation': 9}, 'window of 10 pixels does not fit'),
+        ({'dataset.train_split': 'train[:9999]'}, "config.dataset.train_split = 'train.:9999.'"),
+        ({'dataset.test_split': 'validation'}, r"test_split = 'validation': .*train \(1433"),
+    ],
+)
+def test_a_config_that_does_not_fit_its_data_is_refused(changes, words, tmp_path):
+    if 'model.patches.dilation' in changes:
+        changes = {**changes, 'model.patches.padding': 'VALID'}
+    with pytest.raises(InputError, match=words):
+        train_and_evaluate(small_config(**changes), tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_folder_of_another_config_is_refused_with_the_keys(run):
+    _, workdir, _ = run
+    other = small_config(**RUN, **{'model.hidden_dim': 9, 'seed': 4})
+    with pytest.raises(InputError, match=r'model.hidden_dim: 8, 9; seed: 0, 4'):
+        train_and_evaluate(other, workdir)
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path):
+    (tmp_path / 'thesis.tex').write_text('precious')
+    with pytest.raises(InputError, match='not empty'):
+        train_and_evaluate(small_config(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
+
+
+def test_evaluating_without_a_run_or_checkpoint_is_refused(tmp_path):
+    with pytest.raises(InputError, match='no run there'):
+        evaluate_checkpoint(tmp_path / 'nothing')
+    (tmp_path / 'config.json').write_text(json.dumps(small_config().to_dict()))
+    with pytest.raises(InputError, match='no checkpoint there yet'):
+        evaluate_checkpoint(tmp_path)
+    (tmp_path / 'config.json').write_text('{"seed":')
+    with pytest.raises(InputError, match='cannot be read as a config'):
+        evaluate_checkpoint(tmp_path)
+
+
+def test_a_diverged_run_warns_and_still_writes_json(tmp_path):
+    config = small_config(**{'optimizer.name': 'sgd', 'optimizer.base_lr': 1e6, 'num_epochs': 1})
+    with pytest.warns(UserWarning, match='epoch 1: the training loss is not finite'):
+        train_and_evaluate(config, tmp_path / 'run')
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    (line,) = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
+    assert json.loads(line, parse_constant=refuse)['train_loss'] is None
+
+
+def test_real_mnist_trains_through_the_whole_path(mnist, tmp_path):
+    config = small_config(
+        **{
+            'num_epochs': 2,
+            'dataset.name': 'mnist',
+            'dataset.data_dir': mnist,
+            'dataset.train_split': 'train[:2000]',
+            'dataset.test_split': 'test[:500]',
+            'model.patches.size': 4,
+            'model.patches.stride': 7,
+            'model.patches.padding': 'VALID',
+            'model.hidden_dim': 32,
+            'optimizer.base_lr': 0.01,
+        }
+    )
+    summary = train_and_evaluate(config, pathlib.Path(tmp_path / 'run'))
+    assert summary['num_tokens'] == 16 and summary['train_examples'] == 2000
+    assert summary['test_accuracy'] > 0.6  # chance is 0.1
+    moved = tmp_path / 'moved'
+    shutil.copytree(mnist, moved)
+    config_file = tmp_path / 'run' / 'config.json'
+    config_file.write_text(config_file.read_text().replace(mnist, str(tmp_path / 'gone')))
+    with pytest.raises(InputError, match='--data_dir=DIR'):
+        evaluate_checkpoint(tmp_path / 'run')
+    found = evaluate_checkpoint(tmp_path / 'run', data_dir=str(moved))
+    assert found['correct'] == summary['test_correct']
