@@ -81,10 +81,10 @@ def read_summary(workdir: pathlib.Path) -> dict | None:
       InputError: the file is damaged.
     """
     path = workdir / 'summary.json'
+    if not os.path.isfile(path):  # unlike Path.is_file, False for a name that cannot be
+        return None
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError) as error:
         raise InputError(
             f'{path}: cannot be read: {error}; remove it, and the same command makes it again '
