@@ -47,7 +47,7 @@ def evaluate_checkpoint(
         raise InputError(f'--workdir={workdir}: no checkpoint there yet; train it first')
     state, history = restored
     data = programs.place(load_examples(task.source, split, task.config.dataset))
-    result = jax.device_get(programs.compile_evaluate(state, data)(state))
+    result = jax.device_get(programs.evaluation(data)(state))
     return {
         'dataset': task.config.dataset.name,
         'split': split,

@@ -76,7 +76,7 @@ def train_and_evaluate(
             [],
         )
         run_epoch = programs.compile_train_epoch(state, train)
-        evaluate = programs.compile_evaluate(state, test)
+        evaluate = programs.evaluation(test)
         progress.compiled(task, len(history))
         with MetricsWriter(workdir, history) as writer:
             for _ in range(len(history), config.num_epochs):
@@ -86,7 +86,7 @@ def train_and_evaluate(
                 checkpoints.save(row['epoch'], state, history)
                 progress.epoch_done(row)
         results = {
-            'train': programs.compile_evaluate(state, train)(state),
+            'train': programs.evaluation(train)(state),
             'test': evaluate(state),
         }
     seconds = {'startup': startup, 'compile': programs.compile_seconds}

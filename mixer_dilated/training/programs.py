@@ -17,7 +17,7 @@ from mixer_dilated.training.task import Task
 
 
 class Programs:
-    """Initialisation, epoch and evaluation of a task, each compiled for all devices.
+    """Initialisation, epoch and evaluation of a task, compiled for all devices.
 
     Args:
       task: what to train.
@@ -71,13 +71,22 @@ class Programs:
         program = self._compile_epoch(self.abstract_state(), examples)
         return program.memory_analysis().temp_size_in_bytes
 
-    def compile_evaluate(self, state: TrainState, examples: Examples) -> Callable:
-        """`epoch.evaluate` on these examples, as a program: state → metrics."""
+    def evaluation(self, examples: Examples) -> Callable:
+        """`epoch.evaluate` on these examples, as a program: state → metrics.
+
+        It is compiled when it is first called: training does not wait for it.
+        """
         devices = self._mesh.size
         batch = -(-self._task.config.batch_eval // devices) * devices
         function = functools.partial(evaluate, batch=batch, mesh=self._mesh)
-        program = self._compile(function, state, examples)
-        return lambda state: program(state, examples)
+        compiled = []
+
+        def run(state: TrainState) -> dict[str, jax.Array]:
+            if not compiled:
+                compiled.append(self._compile(function, state, examples))
+            return compiled[0](state, examples)
+
+        return run
 
     def _compile_epoch(self, state: TrainState, examples: Examples) -> jax.stages.Compiled:
         config = self._task.config
