@@ -1,4 +1,4 @@
-"""Every configuration key: its default, what it may be, what it means.
+"""Configs: the base with every key of `config_keys`, and the check of what a person made of it.
 
 A config file starts from `base_config()` and changes the keys in which its experiment differs.
 `resolve` turns what came out of the file and the command line into a checked, complete config.
@@ -6,110 +6,13 @@ A config file starts from `base_config()` and changes the keys in which its expe
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from ml_collections import ConfigDict, FieldReference
 
+from mixer_dilated.config_keys import KEYS, NOT_PART_OF_THE_RESULT
 from mixer_dilated.errors import InputError
-from mixer_dilated.patches.geometry import Patches
-
-
-@dataclasses.dataclass(frozen=True)
-class Kind:
-    """What a value may be: the phrase that messages use, and the test."""
-
-    allowed: str
-    test: Callable[[Any], bool]
-
-
-def _number(value) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e300
-
-
-def _whole(minimum: int) -> Kind:
-    return Kind(
-        f'a whole number from {minimum} to 2147483647',
-        lambda v: type(v) is int and minimum <= v < 2**31,
-    )
-
-
-def _one_of(*words: str) -> Kind:
-    listed = ', '.join(repr(word) for word in words)
-    return Kind(f'one of {listed}', lambda v: v in words)
-
-
-_AT_LEAST_0 = Kind('a number of at least 0', lambda v: _number(v) and v >= 0)
-_ABOVE_0 = Kind('a number above 0', lambda v: _number(v) and v > 0)
-_SHARE = Kind('a number from 0 up to but without 1', lambda v: _number(v) and 0 <= v < 1)
-_TEXT = Kind('text', lambda v: type(v) is str)
-_NAME = Kind('text that is not empty', lambda v: type(v) is str and v.strip() != '')
-# The geometry itself says what is allowed, and refuses the rest by name and value.
-_GEOMETRY = Kind('see Patches', lambda v: True)
-
-Key = tuple[Any, Kind, str]
-
-KEYS: dict[str, Key] = {
-    'seed': (0, _whole(0), 'everything random comes from it'),
-    'num_epochs': (10, _whole(1), 'passes over the training examples'),
-    'batch': (128, _whole(1), 'training examples a step'),
-    'batch_eval': (512, _whole(1), 'examples a step of the evaluation, rounded up to the devices'),
-    'dataset.name': ('mnist', _NAME, "'digits' (embedded), or a TFDS image classification set"),
-    'dataset.train_split': ('train[:10000]', _NAME, 'training examples, in TFDS split syntax'),
-    'dataset.test_split': ('test[:2500]', _NAME, 'evaluation examples, in TFDS split syntax'),
-    'dataset.data_dir': ('', _TEXT, "where prepared data lies; '' is TFDS_DATA_DIR or TFDS's own"),
-    'dataset.cache_dir': ('', _TEXT, "where decoded images are kept; '' is the user's cache"),
-    'model.patches.size': (4, _GEOMETRY, 'P: pixels sampled a side; a number or (height, width)'),
-    'model.patches.dilation': (1, _GEOMETRY, 'pixels from one sample to the next'),
-    'model.patches.stride': (4, _GEOMETRY, 'pixels from one patch to the next'),
-    'model.patches.padding': (
-        'VALID',
-        _GEOMETRY,
-        "'VALID', 'SAME' or ((top, bottom), (left, right))",
-    ),
-    'model.branches': (
-        (),
-        _GEOMETRY,
-        'several kinds of patches: a tuple of dicts, each what differs from model.patches',
-    ),
-    'model.join': (
-        'channels',
-        _one_of('channels', 'tokens'),
-        'whether branches share tokens or add tokens',
-    ),
-    'model.num_blocks': (4, _whole(1), 'Mixer layers'),
-    'model.hidden_dim': (64, _whole(1), 'C: channels of a token'),
-    'model.tokens_mlp_dim': (64, _whole(1), 'hidden width of the token mixing MLP'),
-    'model.channels_mlp_dim': (128, _whole(1), 'hidden width of the channel mixing MLP'),
-    'model.dropout_rate': (0.0, _SHARE, 'share dropped in every MLP while training'),
-    'model.gelu': (
-        'exact',
-        _one_of('exact', 'tanh'),
-        'erf form, or the approximation the original was trained with',
-    ),
-    'optimizer.name': ('adamw', _one_of('adamw', 'sgd', 'lamb'), 'sgd has momentum'),
-    'optimizer.base_lr': (0.01, _ABOVE_0, 'learning rate after warm-up'),
-    'optimizer.decay_type': (
-        'cosine',
-        _one_of('constant', 'cosine', 'linear'),
-        'how the learning rate falls; cosine and linear end at 0',
-    ),
-    'optimizer.warmup_steps': (0, _whole(0), 'steps of linear warm-up from 0'),
-    'optimizer.weight_decay': (0.1, _AT_LEAST_0, 'on kernels; never on biases and LayerNorm'),
-    'optimizer.momentum': (0.9, _SHARE, 'of sgd'),
-    'optimizer.grad_norm_clip': (0.0, _AT_LEAST_0, 'largest global gradient norm; 0 is no limit'),
-    'label_smoothing': (0.0, _SHARE, 'share of a label spread over all classes'),
-    'augment.shift': (0, _whole(0), 'random shift of training images, pixels either way'),
-    'checkpoints.keep': (2, _whole(1), 'newest checkpoints kept'),
-}
-
-# Two runs may differ in these and be the same run: they say where things lie, not what is computed.
-NOT_PART_OF_THE_RESULT = (
-    'dataset.data_dir',
-    'dataset.cache_dir',
-    'batch_eval',
-    'checkpoints.keep',
-)
+from mixer_dilated.patches.geometry import Patches, whole_pair
 
 
 def base_config() -> ConfigDict:
@@ -158,14 +61,31 @@ def resolve(config: Mapping) -> ConfigDict:
             raise InputError(f'config.{path} = {value!r}: allowed is {kind.allowed}')
         if type(default) is float:
             values[path] = float(value)
-    resolved = ConfigDict(nested(values))
+    tree = nested(values)
+    model = tree['model']
     try:
         # The geometry's own spelling, so that 4 and (4, 4), valid and VALID are the same run.
-        resolved.model.patches = dataclasses.asdict(Patches(**resolved.model.patches.to_dict()))
-        patch_branches(resolved.model)
+        model['patches'] = dataclasses.asdict(Patches(**model['patches']))
+        phases = whole_pair('phases', model['phases'], 1)
+        patch_branches(ConfigDict(model))
+        model['phases'] = phases
     except InputError as error:
         raise InputError(f'config.model.{error}') from None
-    return resolved.lock()
+    if tree['augment']['random_phase']:
+        _check_random_phase(model)
+    return ConfigDict(tree).lock()
+
+
+def _check_random_phase(model: Mapping) -> None:
+    if model['branches']:
+        needed = 'it needs the one grid of config.model.patches; leave config.model.branches out'
+    elif model['phases'] != (1, 1):
+        needed = 'it needs one phase at a time; leave config.model.phases at 1'
+    elif model['patches']['dilation'] == (1, 1):
+        needed = 'dilation 1 has one phase; set config.model.patches.dilation to 2 or more'
+    else:
+        return
+    raise InputError(f'config.augment.random_phase = True: {needed}, or this at False')
 
 
 def check_key(path: str) -> None:
@@ -185,10 +105,11 @@ def check_key(path: str) -> None:
 
 
 def patch_branches(model: ConfigDict) -> tuple[Patches, ...]:
-    """The patch geometries of `config.model`: `patches` alone, or one for each of `branches`.
+    """The patch geometries of `config.model`: `patches` or each of `branches`, in all its phases.
 
     Raises:
-      InputError: a geometry that cannot be, or a branch that is not a dict of patch keys.
+      InputError: a geometry that cannot be, a branch that is not a dict of patch keys, or more
+        phases than the dilation of a branch.
     """
     common = model.patches.to_dict()
     branches = model.branches
@@ -201,12 +122,11 @@ def patch_branches(model: ConfigDict) -> tuple[Patches, ...]:
         for name in branch:
             if name not in common:
                 raise InputError(f'branches: no such key {name!r}; allowed are {", ".join(common)}')
-    if not branches:
-        return (Patches(**common),)
     try:
-        return tuple(Patches(**{**common, **branch}) for branch in branches)
+        kinds = [Patches(**{**common, **branch}) for branch in branches or ({},)]
     except InputError as error:
-        raise InputError(f'branches = {branches!r}: {error}') from None
+        raise InputError(f'branches = {branches!r}: {error}' if branches else str(error)) from None
+    return tuple(phase for kind in kinds for phase in kind.phases(model.phases))
 
 
 def differences(one: Mapping, other: Mapping) -> list[str]:

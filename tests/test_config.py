@@ -66,6 +66,16 @@ def test_a_key_that_is_left_out_takes_its_default():
         ('model.branches', 'dilation', 'tuple of dicts'),
         ('model.branches', ({'dilation': 0},), 'at least 1'),
         ('model.branches', ({'dilatoin': 1},), 'dilation'),
+        ('model.patches.offset', 0.5, 'whole number'),
+        ('model.phases', 2, '1 to 1'),
+        ('model.phases', 0, 'at least 1'),
+        ('model.phases', {}, 'at least 1'),
+        ('model.blur', 1, 'True or False'),
+        ('model.stoch_depth', 1.0, 'up to but without 1'),
+        ('augment.mixup', -0.1, 'from 0.001 to 1000'),
+        ('augment.mixup', 1e-9, 'from 0.001 to 1000'),
+        ('augment.random_phase', 'yes', 'True or False'),
+        ('augment.random_phase', True, 'dilation to 2 or more'),
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused_by_key_and_value(path, value, allowed):
@@ -134,6 +144,62 @@ def test_branches_differ_from_the_common_patches_in_what_they_name():
     )
 
 
+def test_phases_multiply_every_branch_and_keep_its_own_offset():
+    branches = ({'dilation': 2}, {'dilation': (3, 2), 'offset': (0, 5)})
+    config = resolve({'model': {'branches': branches, 'phases': (2, 1), 'patches': {'stride': 7}}})
+    common = {'size': 4, 'stride': 7}
+    assert patch_branches(config.model) == (
+        Patches(dilation=2, **common),
+        Patches(dilation=2, offset=(1, 0), **common),
+        Patches(dilation=(3, 2), offset=(0, 5), **common),
+        Patches(dilation=(3, 2), offset=(1, 5), **common),
+    )
+
+
+def test_phases_are_in_row_major_order():
+    config = resolve({'model': {'phases': 2, 'patches': {'dilation': (2, 3)}}})
+    offsets = [patches.offset for patches in patch_branches(config.model)]
+    assert offsets == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_more_phases_than_one_of_the_branches_has_are_refused_as_given():
+    branches = ({'dilation': 3}, {'dilation': (3, 2)})
+    with pytest.raises(InputError, match=r'config.model.phases = 3: .*1 to 3 .*1 to 2'):
+        resolve({'model': {'branches': branches, 'phases': 3}})
+
+
+@pytest.mark.parametrize(
+    ('model', 'words'),
+    [
+        ({'branches': ({'dilation': 2},)}, 'leave config.model.branches out'),
+        ({'phases': (1, 2)}, 'leave config.model.phases at 1'),
+        ({'patches': {'dilation': 1}}, 'dilation 1 has one phase'),
+    ],
+)
+def test_random_phase_needs_one_dilated_grid(model, words):
+    dilated = {'patches': {'dilation': 2}, **model}
+    with pytest.raises(InputError, match=f'config.augment.random_phase = True: .*{words}'):
+        resolve({'model': dilated, 'augment': {'random_phase': True}})
+    config = resolve(
+        {'model': {'patches': {'dilation': (1, 2)}}, 'augment': {'random_phase': True}}
+    )
+    assert config.augment.random_phase is True
+
+
+def test_a_config_of_an_earlier_run_is_the_same_run_with_the_new_keys_at_their_defaults():
+    now = resolve({})
+    earlier = json.loads(json.dumps(now.to_dict()))
+    for path in ('patches.offset', 'phases', 'blur', 'stoch_depth'):
+        *parents, name = path.split('.')
+        node = earlier['model']
+        for parent in parents:
+            node = node[parent]
+        del node[name]
+    for name in ('mixup', 'random_phase'):
+        del earlier['augment'][name]
+    assert resolve(earlier) == now and differences(resolve(earlier), now) == []
+
+
 def test_places_do_not_make_another_run():
     one, other = resolve({}), resolve({'dataset': {'data_dir': '/elsewhere'}})
     assert differences(one, other) == []
@@ -144,3 +210,5 @@ def test_equal_patches_in_other_words_are_the_same_run():
     one = resolve({'model': {'patches': {'size': 4, 'padding': 'VALID'}}})
     other = resolve({'model': {'patches': {'size': (4, 4), 'padding': 'valid'}}})
     assert differences(one, other) == []
+    phases = [resolve({'model': {'patches': {'dilation': 2}, 'phases': n}}) for n in (2, [2, 2])]
+    assert differences(*phases) == [] and phases[0].model.phases == (2, 2)

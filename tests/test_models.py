@@ -14,6 +14,7 @@ from mixer_dilated.config import resolve
 from mixer_dilated.errors import InputError
 from mixer_dilated.models.costs import flops_per_image, layers, num_params
 from mixer_dilated.models.mixer import GELU, MixerBlock, MlpBlock, MlpMixer, Stem, mixer_from_config
+from mixer_dilated.patches.blur import low_pass
 from mixer_dilated.patches.extraction import extract_patches
 from mixer_dilated.patches.geometry import Patches, num_tokens
 from tests.conftest import CONFIG_FILES, config_of
@@ -249,6 +250,131 @@ def test_branches_joined_over_channels_are_one_embedding_of_all_their_pixels():
     matrix = jnp.concatenate([params[f'kernel_{i}'].reshape(4, 5) for i in range(4)])
     chex.assert_trees_all_close(
         stem.apply(variables, images), pixels @ matrix + params['bias'], atol=1e-5
+    )
+
+
+def test_phases_of_a_dilated_patch_are_the_embedding_of_a_solid_one():
+    phases = Patches(size=2, dilation=2, stride=3).phases(2)
+    solid = Patches(size=4, stride=3, padding=((0, 1), (0, 1)))
+    images = random_images((2, 9, 12, 2))
+    variables = randomised(Stem(phases, 5).init(jax.random.key(0), images))
+    kernel = np.zeros((4, 4, 2, 5), np.float32)
+    for i, (down, right) in enumerate(phase.offset for phase in phases):
+        kernel[down::2, right::2] = variables['params'][f'kernel_{i}']
+    bias = variables['params']['bias']
+    chex.assert_trees_all_close(
+        Stem(phases, 5).apply(variables, images),
+        Stem((solid,), 5).apply({'params': {'kernel': kernel, 'bias': bias}}, images),
+        atol=1e-5,
+    )
+
+
+def test_phases_join_as_branches_do_and_are_counted():
+    for join, tokens, names in (
+        ('channels', 16, {'stem'}),
+        ('tokens', 64, {'stem_0', 'stem_1', 'stem_2', 'stem_3'}),
+    ):
+        patches = {'size': 4, 'dilation': 2, 'stride': 7}
+        config = resolve({'model': {'patches': patches, 'phases': 2, 'join': join}}).model
+        model = mixer_from_config(config, num_classes=10)
+        found = layers(model, (28, 28, 1))
+        assert num_tokens(model.branches, model.join, (28, 28)) == tokens
+        stems = [layer for layer in found if layer.path[0].startswith('stem')]
+        assert {layer.path[0] for layer in stems} == names
+        biases = 64 * len(names)
+        assert num_params(stems) == 64 * 64 + biases
+        assert flops_per_image(stems) == 2 * 16 * 64 * 64  # each pixel of each window once
+        mixing = next(layer for layer in found if 'token_mixing' in layer.path)
+        assert mixing.params == tokens * config.tokens_mlp_dim + config.tokens_mlp_dim
+
+
+def test_blur_smooths_for_each_branch_by_its_own_dilation():
+    branches = (
+        Patches(size=4, stride=7),
+        Patches(size=4, dilation=(2, 3), stride=7, padding='SAME'),
+    )
+    images = random_images((2, 28, 28, 2))
+    blurred, plain = Stem(branches, 5, blur=True), Stem(branches, 5)
+    variables = randomised(plain.init(jax.random.key(0), images))
+    chex.assert_trees_all_equal_shapes(blurred.init(jax.random.key(0), images), variables)
+    params = variables['params']
+    expected = params['bias'] + sum(
+        extract_patches(low_pass(images, branch.dilation), branch)
+        @ params[f'kernel_{i}'].transpose(2, 0, 1, 3).reshape(-1, 5)
+        for i, branch in enumerate(branches)
+    )
+    chex.assert_trees_all_close(blurred.apply(variables, images), expected, atol=1e-5)
+    assert not np.allclose(plain.apply(variables, images), expected, atol=1e-2)
+
+
+def test_a_config_gives_every_setting_to_its_network():
+    values = {'blur': True, 'stoch_depth': 0.25, 'join': 'tokens', 'gelu': 'tanh'}
+    values |= {'dropout_rate': 0.5, 'num_blocks': 3, 'hidden_dim': 5, 'tokens_mlp_dim': 7}
+    values |= {'channels_mlp_dim': 9}
+    model = mixer_from_config(resolve({'model': values}).model, num_classes=4)
+    assert {name: getattr(model, name) for name in values} == values
+
+
+def test_stochastic_depth_leaves_out_or_rescales_each_mlp_of_each_example():
+    x = random_images((40, 3, 4))
+    block = MixerBlock(tokens_mlp_dim=4, channels_mlp_dim=6, skip_rate=0.25)
+    variables = randomised(block.init(jax.random.key(0), x, train=False))
+    found = block.apply(variables, x, train=True, rngs={'dropout': jax.random.key(0)})
+    parameters = float64(variables['params'])
+    seen = np.zeros((2, 2), int)
+    for example, y in zip(float64(x), np.asarray(found), strict=True):
+        closest = {}
+        for token in (0, 1):
+            for channel in (0, 1):
+                expected = skipping_block(example, parameters, token / 0.75, channel / 0.75)
+                closest[token, channel] = np.abs(expected - y).max()
+        kept = min(closest, key=closest.get)
+        assert closest[kept] < 1e-5
+        seen[kept] += 1
+    assert (seen > 0).all()  # each of the two is left out on its own
+    assert 0.6 < seen[1].sum() / 40 < 0.9 and 0.6 < seen[:, 1].sum() / 40 < 0.9
+
+
+def skipping_block(x, parameters, token_scale, channel_scale):
+    """`mixer_block` with its two MLPs scaled."""
+    scale = {'token_mixing': token_scale, 'channel_mixing': channel_scale}
+    scaled = {
+        name: {
+            **parameters[name],
+            'Dense_1': jax.tree.map(lambda leaf, s=s: s * leaf, parameters[name]['Dense_1']),
+        }
+        for name, s in scale.items()
+    }
+    return mixer_block(x, {**parameters, **scaled})
+
+
+def test_stochastic_depth_grows_from_nothing_at_the_first_block():
+    rates = []
+
+    def record(call, args, kwargs, context):
+        if context.method_name == '__call__' and isinstance(context.module, MixerBlock):
+            rates.append(context.module.skip_rate)
+        return call(*args, **kwargs)
+
+    for num_blocks in (1, 4):
+        model = small_mixer(num_blocks=num_blocks, stoch_depth=0.6)
+        with nn.intercept_methods(record):
+            jax.eval_shape(
+                lambda model=model: model.init(
+                    jax.random.key(0), jnp.zeros((1, 28, 28, 1)), train=False
+                )
+            )
+    np.testing.assert_allclose(rates, [0, 0, 0.2, 0.4, 0.6])
+
+
+def test_stochastic_depth_is_off_at_evaluation_and_names_nothing_new():
+    images = random_images((2, 28, 28, 1))
+    skipping, plain = small_mixer(stoch_depth=0.5, dropout_rate=0.3), small_mixer(dropout_rate=0.3)
+    variables = plain.init(jax.random.key(0), images, train=False)
+    chex.assert_trees_all_equal(skipping.init(jax.random.key(0), images, train=False), variables)
+    variables = randomised(variables)
+    chex.assert_trees_all_equal(
+        skipping.apply(variables, images, train=False), plain.apply(variables, images, train=False)
     )
 
 

@@ -1,8 +1,12 @@
 """Random changes of training images, on the device."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, UInt8
+from jaxtyping import Array, Int32, UInt8
+
+from mixer_dilated.patches.geometry import Pads, Pair
 
 
 def random_shift(
@@ -15,12 +19,70 @@ def random_shift(
       images: uint8 (B, H, W, C).
       max_shift: shifts are uniform over -max_shift … max_shift.
     """
-    batch, height, width, channels = images.shape
-    shifts = jax.random.randint(key, (batch, 2), 0, 2 * max_shift + 1)
-    border = (max_shift, max_shift)
-    padded = jnp.pad(images, ((0, 0), border, border, (0, 0)))
+    starts = jax.random.randint(key, (len(images), 2), 0, 2 * max_shift + 1)
+    return _cut_out(images, starts, ((max_shift, max_shift),) * 2)
 
-    def crop(image, shift):
-        return jax.lax.dynamic_slice(image, (shift[0], shift[1], 0), (height, width, channels))
 
-    return jax.vmap(crop)(padded, shifts)
+def random_phase(
+    key: jax.Array, images: UInt8[Array, 'batch height width channels'], phase_range: Pair
+) -> UInt8[Array, 'batch height width channels']:
+    """Shows each image at a phase of its own, as `at_phase` does.
+
+    Args:
+      key: random key.
+      images: uint8 (B, H, W, C).
+      phase_range: phases along (height, width); uniform over 0 … phase_range - 1.
+    """
+    phases = jax.random.randint(key, (len(images), 2), 0, jnp.array(phase_range))
+    return _cut_out(images, phases, _room(phase_range))
+
+
+def at_phase(
+    images: UInt8[Array, 'batch height width channels'],
+    phase: Int32[Array, '2'],
+    phase_range: Pair,
+) -> UInt8[Array, 'batch height width channels']:
+    """Moves all images up and left, so that patches sample what is further down and right.
+
+    Args:
+      images: uint8 (B, H, W, C).
+      phase: pixels (up, left), 0 … phase_range - 1; zeros move in.
+      phase_range: phases along (height, width).
+    """
+    return _cut_out(images, jnp.broadcast_to(phase, (len(images), 2)), _room(phase_range))
+
+
+def draw_mixup(key: jax.Array, alpha: float) -> Callable[[jax.Array], jax.Array]:
+    """Draws how the examples of one batch are mixed (mixup, arXiv:1710.09412).
+
+        mixed[i] = λ · array[i] + (1 - λ) · array[i - 1],    λ = max(b, 1 - b), b ~ Beta(α, α)
+
+    Each example meets its neighbour, so the batch has to be in random order; λ is one for the
+    batch, and at least a half, so that an example stays more itself than its neighbour.
+
+    Args:
+      key: random key.
+      alpha: α; 0 mixes nothing.
+
+    Returns:
+      The function array → mixed over the first axis, for the images and for their targets alike.
+    """
+    if not alpha:
+        return lambda array: array
+    drawn = jax.random.beta(key, alpha, alpha)
+    share = jnp.maximum(drawn, 1 - drawn)
+    return lambda array: share * array + (1 - share) * jnp.roll(array, 1, axis=0)
+
+
+def _room(phase_range: Pair) -> Pads:
+    return tuple((0, number - 1) for number in phase_range)
+
+
+def _cut_out(images: jax.Array, starts: jax.Array, room: Pads) -> jax.Array:
+    """From each image with `room` of zeros around it, its own size from its own start."""
+    padded = jnp.pad(images, ((0, 0), *room, (0, 0)))
+
+    def crop(image, start):
+        return jax.lax.dynamic_slice(image, (start[0], start[1], 0), images.shape[1:])
+
+    return jax.vmap(crop)(padded, starts)

@@ -17,7 +17,7 @@ class Layer:
       output_shape: shape of its output, without the batch axis.
       params: number of parameters.
       flops: floating point operations of its matrix products forward, 2 a multiply-add. Biases,
-        norms, activations and the selection of pixels are not counted.
+        norms, activations, smoothing and the selection of pixels are not counted.
     """
 
     path: tuple[str, ...]

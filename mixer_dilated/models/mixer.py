@@ -13,6 +13,7 @@ import ml_collections
 from jaxtyping import Array, Float
 
 from mixer_dilated.config import patch_branches
+from mixer_dilated.patches.blur import low_pass
 from mixer_dilated.patches.extraction import extract_patches
 from mixer_dilated.patches.geometry import Patches
 
@@ -32,10 +33,12 @@ class Stem(nn.Module):
     Attributes:
       branches: patch geometries that share one grid.
       hidden_dim: channels C of a token.
+      blur: whether each branch samples images that a low-pass of its dilation has smoothed.
     """
 
     branches: tuple[Patches, ...]
     hidden_dim: int
+    blur: bool = False
 
     @nn.compact
     def __call__(
@@ -52,7 +55,8 @@ class Stem(nn.Module):
             kernel = self.param(name, init, shape)
             # Extracted features are channel-major: (C_in, P_h, P_w).
             matrix = kernel.transpose(2, 0, 1, 3).reshape(-1, self.hidden_dim)
-            tokens = tokens + extract_patches(images, patches) @ matrix
+            sampled = low_pass(images, patches.dilation) if self.blur else images
+            tokens = tokens + extract_patches(sampled, patches) @ matrix
         return tokens
 
 
@@ -88,25 +92,32 @@ class MixerBlock(nn.Module):
       tokens_mlp_dim: hidden width of the token mixing MLP.
       channels_mlp_dim: hidden width of the channel mixing MLP.
       dropout_rate, gelu: as in `MlpBlock`.
+      skip_rate: share of the examples for which training leaves out an MLP, each MLP on its own;
+        the rest are scaled by 1 / (1 - skip_rate) (stochastic depth, arXiv:1603.09382).
     """
 
     tokens_mlp_dim: int
     channels_mlp_dim: int
     dropout_rate: float = 0.0
     gelu: str = 'exact'
+    skip_rate: float = 0.0
 
     @nn.compact
     def __call__(
         self, x: Float[Array, 'batch tokens channels'], *, train: bool
     ) -> Float[Array, 'batch tokens channels']:
         mlp = functools.partial(MlpBlock, dropout_rate=self.dropout_rate, gelu=self.gelu)
+        skip = functools.partial(
+            nn.Dropout, self.skip_rate, broadcast_dims=(1, 2), deterministic=not train
+        )
         y = nn.LayerNorm()(x)
         y = jnp.swapaxes(y, 1, 2)
         y = mlp(self.tokens_mlp_dim, name='token_mixing')(y, train=train)
         y = jnp.swapaxes(y, 1, 2)
-        x = x + y
+        x = x + skip()(y)
         y = nn.LayerNorm()(x)
-        return x + mlp(self.channels_mlp_dim, name='channel_mixing')(y, train=train)
+        y = mlp(self.channels_mlp_dim, name='channel_mixing')(y, train=train)
+        return x + skip()(y)
 
 
 class MlpMixer(nn.Module):
@@ -121,6 +132,8 @@ class MlpMixer(nn.Module):
       join: how several branches meet: 'channels' (the patches at one grid position are embedded
         into one token; module `stem`) or 'tokens' (each branch has its tokens and its own
         embedding; modules `stem_0`, `stem_1`, …).
+      blur: as in `Stem`.
+      stoch_depth: `skip_rate` of the last block; it grows evenly from 0 at the first.
     """
 
     branches: tuple[Patches, ...]
@@ -132,6 +145,8 @@ class MlpMixer(nn.Module):
     dropout_rate: float = 0.0
     gelu: str = 'exact'
     join: str = 'channels'
+    blur: bool = False
+    stoch_depth: float = 0.0
 
     @nn.compact
     def __call__(
@@ -139,15 +154,19 @@ class MlpMixer(nn.Module):
     ) -> Float[Array, 'batch classes']:
         if self.join == 'tokens' and len(self.branches) > 1:
             stems = [
-                Stem((patches,), self.hidden_dim, name=f'stem_{i}')(images)
+                Stem((patches,), self.hidden_dim, self.blur, name=f'stem_{i}')(images)
                 for i, patches in enumerate(self.branches)
             ]
             x = jnp.concatenate(stems, axis=1)
         else:
-            x = Stem(self.branches, self.hidden_dim, name='stem')(images)
-        for _ in range(self.num_blocks):
+            x = Stem(self.branches, self.hidden_dim, self.blur, name='stem')(images)
+        for i in range(self.num_blocks):
             x = MixerBlock(
-                self.tokens_mlp_dim, self.channels_mlp_dim, self.dropout_rate, self.gelu
+                self.tokens_mlp_dim,
+                self.channels_mlp_dim,
+                self.dropout_rate,
+                self.gelu,
+                skip_rate=self.stoch_depth * i / max(self.num_blocks - 1, 1),
             )(x, train=train)
         x = nn.LayerNorm(name='pre_head_layer_norm')(x)
         x = jnp.mean(x, axis=1)
@@ -166,4 +185,6 @@ def mixer_from_config(model: ml_collections.ConfigDict, num_classes: int) -> Mlp
         dropout_rate=model.dropout_rate,
         gelu=model.gelu,
         join=model.join,
+        blur=model.blur,
+        stoch_depth=model.stoch_depth,
     )

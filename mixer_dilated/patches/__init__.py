@@ -1,1 +1,1 @@
-"""Patches: the geometry (`geometry.Patches`) and the extraction (`extraction.extract_patches`)."""
+"""Patches: geometry (`geometry.Patches`), `extraction.extract_patches`, `blur.low_pass`."""

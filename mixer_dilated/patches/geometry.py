@@ -27,21 +27,24 @@ class Patches:
       stride: distance in pixels between neighbouring patches.
       padding: 'VALID' (no padding), 'SAME' (zeros around the image until there are
         ceil(image / stride) patches an axis, the odd one at the end), or explicit
-        ((top, bottom), (left, right)) in pixels. A negative number crops instead, so
-        ((-1, 1), (0, 0)) moves every patch down by one pixel: another phase of the same grid.
+        ((top, bottom), (left, right)) in pixels. A negative number crops instead.
+      offset: pixels by which every patch is moved down and right (up and left if negative), the
+        phase of the grid. The grid itself stays; zeros stand where a patch leaves the image.
 
     Raises:
-      InputError: a size, dilation or stride below 1, or a padding of another form.
+      InputError: a size, dilation or stride below 1, or a padding or offset of another form.
     """
 
     size: int | Pair
     dilation: int | Pair = 1
     stride: int | Pair = 1
     padding: Literal['VALID', 'SAME'] | Pads = 'VALID'
+    offset: int | Pair = 0
 
     def __post_init__(self):
-        for name in ('size', 'dilation', 'stride'):
-            object.__setattr__(self, name, _pair(name, getattr(self, name)))
+        for name, minimum in (('size', 1), ('dilation', 1), ('stride', 1), ('offset', None)):
+            pair = whole_pair(f'patches.{name}', getattr(self, name), minimum)
+            object.__setattr__(self, name, pair)
         object.__setattr__(self, 'padding', _padding(self.padding))
 
     @property
@@ -52,14 +55,19 @@ class Patches:
     def pads(self, image_size: Pair) -> Pads:
         """Pixels of zeros added ((top, bottom), (left, right)); negative where cropped."""
         if self.padding == 'VALID':
-            return ((0, 0), (0, 0))
-        if self.padding != 'SAME':
-            return self.padding
-        totals = [
-            max((-(-length // stride) - 1) * stride + window - length, 0)
-            for length, stride, window in zip(image_size, self.stride, self.window, strict=True)
-        ]
-        return tuple((total // 2, total - total // 2) for total in totals)
+            pads = ((0, 0), (0, 0))
+        elif self.padding == 'SAME':
+            totals = [
+                max((-(-length // stride) - 1) * stride + window - length, 0)
+                for length, stride, window in zip(image_size, self.stride, self.window, strict=True)
+            ]
+            pads = tuple((total // 2, total - total // 2) for total in totals)
+        else:
+            pads = self.padding
+        return tuple(
+            (low - offset, high + offset)
+            for (low, high), offset in zip(pads, self.offset, strict=True)
+        )
 
     def grid(self, image_size: Pair) -> Pair:
         """(rows, columns) of patches on an image of (height, width) pixels.
@@ -103,6 +111,39 @@ class Patches:
             counts.append(np.bincount(inside, minlength=length))
         return np.outer(*counts)
 
+    def phases(self, number: int | Pair) -> tuple['Patches', ...]:
+        """These patches at several phases of their dilated grid, side by side.
+
+        Args:
+          number: n phases, or (n_height, n_width). Along an axis phase k = 0 … n-1 is moved by
+            floor(k · dilation / n) pixels; with n = dilation they see every pixel of a window.
+
+        Returns:
+          n_height · n_width patches of the same grid, in row-major order of (k_height, k_width).
+
+        Raises:
+          InputError: a number below 1 or above the dilation, or more than 1024 phases.
+        """
+        pair = whole_pair('phases', number, 1)
+        if any(n > d for n, d in zip(pair, self.dilation, strict=True)):
+            raise InputError(
+                f'phases = {number!r}: a grid has as many phases as its dilation; allowed is 1 to '
+                f'{self.dilation[0]} along the height and 1 to {self.dilation[1]} along the width '
+                f'of the patches {self}'
+            )
+        if pair[0] * pair[1] > 1024:
+            raise InputError(
+                f'phases = {number!r}: each phase is a branch of the network; allowed is a product '
+                'of at most 1024'
+            )
+        downs, rights = (
+            [offset + k * dilation // n for k in range(n)]
+            for offset, dilation, n in zip(self.offset, self.dilation, pair, strict=True)
+        )
+        return tuple(
+            dataclasses.replace(self, offset=(down, right)) for down in downs for right in rights
+        )
+
     def _samples(self, image_size: Pair) -> tuple[np.ndarray, np.ndarray]:
         """For each axis the coordinates (patches along it, samples of a patch along it)."""
         pads = self.pads(image_size)
@@ -111,7 +152,7 @@ class Patches:
             length, (low, high), window = image_size[axis], pads[axis], self.window[axis]
             room = length + low + high - window
             if room < 0:
-                padded = f' padded to {length + low + high}' if low or high else ''
+                padded = f' padded to {length + low + high}' if low + high else ''
                 raise InputError(
                     f'patches {self}: a window of {window} pixels does not fit an image of '
                     f'{name} {length}{padded}; choose a smaller size or dilation, or more padding'
@@ -130,7 +171,8 @@ class Patches:
         size, dilation, stride = (
             '×'.join(map(str, pair)) for pair in (self.size, self.dilation, self.stride)
         )
-        return f'(size {size}, dilation {dilation}, stride {stride}, padding {self.padding})'
+        moved = f', offset {self.offset}' if any(self.offset) else ''
+        return f'(size {size}, dilation {dilation}, stride {stride}, padding {self.padding}{moved})'
 
 
 def num_tokens(branches: tuple[Patches, ...], join: str, image_size: Pair) -> int:
@@ -162,22 +204,34 @@ def num_tokens(branches: tuple[Patches, ...], join: str, image_size: Pair) -> in
     return rows * columns
 
 
-def _is_whole(value) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+def whole_pair(name: str, value, minimum: int | None = None) -> Pair:
+    """A whole number, meant for both axes, or a pair (height, width) of them, as a pair.
 
+    Args:
+      name: what messages call it.
+      value: what was given.
+      minimum: the least that is allowed; None for no limit.
 
-def _pair(name: str, value) -> Pair:
+    Raises:
+      InputError: something else was given.
+    """
     pair = (value, value) if _is_whole(value) else value
+    least = -(2**31) if minimum is None else minimum
     if (
         not isinstance(pair, tuple | list)
         or len(pair) != 2
-        or not all(_is_whole(v) and 1 <= v < 2**31 for v in pair)
+        or not all(_is_whole(v) and least <= v < 2**31 for v in pair)
     ):
+        limit = '' if minimum is None else f' of at least {minimum}'
         raise InputError(
-            f'patches.{name} = {value!r}: allowed is a whole number of at least 1, or a pair of '
-            'them (height, width)'
+            f'{name} = {value!r}: allowed is a whole number{limit}, or a pair of them '
+            '(height, width)'
         )
     return int(pair[0]), int(pair[1])
+
+
+def _is_whole(value) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _padding(value) -> str | Pads:

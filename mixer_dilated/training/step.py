@@ -2,11 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import optax
 from flax.training.train_state import TrainState
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
-from mixer_dilated.data.augmentation import random_shift
+from mixer_dilated.data.augmentation import at_phase, draw_mixup, random_phase, random_shift
+from mixer_dilated.patches.geometry import Pair
 from mixer_dilated.training.randomness import purpose_key
 
 
@@ -17,6 +19,22 @@ def normalise(
     return images.astype(jnp.float32) / 127.5 - 1.0
 
 
+def step_settings(config: ml_collections.ConfigDict) -> dict:
+    """The keyword arguments of `train_step` that a resolved config asks for."""
+    return {
+        'label_smoothing': config.label_smoothing,
+        'max_shift': config.augment.shift,
+        'mixup': config.augment.mixup,
+        **eval_settings(config),
+    }
+
+
+def eval_settings(config: ml_collections.ConfigDict) -> dict:
+    """The keyword arguments of `eval_step` and `class_log_probabilities`, likewise."""
+    random = config.augment.random_phase
+    return {'phase_range': config.model.patches.dilation if random else (1, 1)}
+
+
 def train_step(
     state: TrainState,
     images: UInt8[Array, 'batch height width channels'],
@@ -25,6 +43,8 @@ def train_step(
     *,
     label_smoothing: float = 0.0,
     max_shift: int = 0,
+    mixup: float = 0.0,
+    phase_range: Pair = (1, 1),
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step of gradient descent on one batch.
 
@@ -35,20 +55,27 @@ def train_step(
       seed_key: `jax.random.key(config.seed)`.
       label_smoothing: share of each label spread evenly over the classes.
       max_shift: pixels of random shift augmentation, 0 for none.
+      mixup: α of mixup's Beta distribution, 0 for none.
+      phase_range: phases along (height, width), one of which each image is shown at.
 
     Returns:
-      The next state, and 'loss' (mean cross-entropy, smoothed labels) and 'correct' (count) of
-      the batch before the step.
+      The next state, and of the batch before the step 'loss' (mean cross-entropy of the mixed and
+      smoothed labels) and 'correct' (count against the labels as they are: under mixup those of
+      the larger share of each image).
     """
     if max_shift:
         images = random_shift(purpose_key(seed_key, 'shift', state.step), images, max_shift)
+    if phase_range != (1, 1):
+        images = random_phase(purpose_key(seed_key, 'phase', state.step), images, phase_range)
+    mixed = draw_mixup(purpose_key(seed_key, 'mixup', state.step), mixup)
     dropout_key = purpose_key(seed_key, 'dropout', state.step)
 
     def loss_fn(params):
         logits = state.apply_fn(
-            {'params': params}, normalise(images), train=True, rngs={'dropout': dropout_key}
+            {'params': params}, mixed(normalise(images)), train=True, rngs={'dropout': dropout_key}
         )
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
+        targets = mixed(jax.nn.one_hot(labels, logits.shape[-1]))
+        targets = optax.smooth_labels(targets, label_smoothing)
         return optax.softmax_cross_entropy(logits, targets).mean(), logits
 
     (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
@@ -56,11 +83,43 @@ def train_step(
     return state.apply_gradients(grads=grads), {'loss': loss, 'correct': correct}
 
 
+def class_log_probabilities(
+    state: TrainState,
+    images: UInt8[Array, 'batch height width channels'],
+    *,
+    phase_range: Pair = (1, 1),
+) -> Float[Array, 'batch classes']:
+    """What the network says of each image, without dropout.
+
+    Args:
+      state: the parameters.
+      images: uint8 (B, H, W, C).
+      phase_range: phases along (height, width) at which each image is shown; the probabilities
+        are means over all of them.
+
+    Returns:
+      Natural logarithms of the probabilities of the classes, float32 (B, classes).
+    """
+
+    def log_softmax(shown):
+        logits = state.apply_fn({'params': state.params}, normalise(shown), train=False)
+        return jax.nn.log_softmax(logits)
+
+    if phase_range == (1, 1):
+        return log_softmax(images)
+    phases = jnp.indices(phase_range).reshape(2, -1).T
+    # One phase after another: they need the memory of one.
+    found = jax.lax.map(lambda phase: log_softmax(at_phase(images, phase, phase_range)), phases)
+    return jax.nn.logsumexp(found, axis=0) - jnp.log(len(phases))
+
+
 def eval_step(
     state: TrainState,
     images: UInt8[Array, 'batch height width channels'],
     labels: Int32[Array, ' batch'],
     counted: Bool[Array, ' batch'],
+    *,
+    phase_range: Pair = (1, 1),
 ) -> dict[str, jax.Array]:
     """Sums over one batch, without dropout.
 
@@ -69,13 +128,14 @@ def eval_step(
       images: uint8 (B, H, W, C).
       labels: int32 (B,).
       counted: False for examples that only fill the batch.
+      phase_range: as in `class_log_probabilities`.
 
     Returns:
       'loss' (summed cross-entropy) and 'correct' (count) over the counted examples.
     """
-    logits = state.apply_fn({'params': state.params}, normalise(images), train=False)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    found = class_log_probabilities(state, images, phase_range=phase_range)
+    losses = -jnp.take_along_axis(found, labels[:, None], axis=1)[:, 0]
     return {
         'loss': jnp.sum(losses, where=counted),
-        'correct': jnp.sum(logits.argmax(-1) == labels, where=counted),
+        'correct': jnp.sum(found.argmax(-1) == labels, where=counted),
     }

@@ -1,0 +1,129 @@
+"""The table of all configuration keys: default, what is allowed, meaning."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What a value may be: the phrase that messages use, and the test."""
+
+    allowed: str
+    test: Callable[[Any], bool]
+
+
+def _number(value) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e300
+
+
+def _whole(minimum: int) -> Kind:
+    return Kind(
+        f'a whole number from {minimum} to 2147483647',
+        lambda v: type(v) is int and minimum <= v < 2**31,
+    )
+
+
+def _one_of(*words: str) -> Kind:
+    listed = ', '.join(repr(word) for word in words)
+    return Kind(f'one of {listed}', lambda v: v in words)
+
+
+_AT_LEAST_0 = Kind('a number of at least 0', lambda v: _number(v) and v >= 0)
+_ABOVE_0 = Kind('a number above 0', lambda v: _number(v) and v > 0)
+_SHARE = Kind('a number from 0 up to but without 1', lambda v: _number(v) and 0 <= v < 1)
+_TRUTH = Kind('True or False', lambda v: type(v) is bool)
+# Beyond these bounds a float32 draw from the Beta distribution is not a number.
+_MIXUP = Kind(
+    '0, or a number from 0.001 to 1000', lambda v: _number(v) and (v == 0 or 1e-3 <= v <= 1e3)
+)
+_TEXT = Kind('text', lambda v: type(v) is str)
+_NAME = Kind('text that is not empty', lambda v: type(v) is str and v.strip() != '')
+# The geometry itself says what is allowed, and refuses the rest by name and value.
+_GEOMETRY = Kind('see Patches', lambda v: True)
+
+Key = tuple[Any, Kind, str]
+
+KEYS: dict[str, Key] = {
+    'seed': (0, _whole(0), 'everything random comes from it'),
+    'num_seeds': (1, _whole(1), 'independent seeds in one program: seed, seed + 1, …'),
+    'num_epochs': (10, _whole(1), 'passes over the training examples'),
+    'batch': (128, _whole(1), 'training examples a step'),
+    'batch_eval': (512, _whole(1), 'examples a step of the evaluation, rounded up to the devices'),
+    'dataset.name': ('mnist', _NAME, "'digits' (embedded), or a TFDS image classification set"),
+    'dataset.train_split': ('train[:10000]', _NAME, 'training examples, in TFDS split syntax'),
+    'dataset.test_split': ('test[:2500]', _NAME, 'evaluation examples, in TFDS split syntax'),
+    'dataset.data_dir': ('', _TEXT, "where prepared data lies; '' is TFDS_DATA_DIR or TFDS's own"),
+    'dataset.cache_dir': ('', _TEXT, "where decoded images are kept; '' is the user's cache"),
+    'model.patches.size': (4, _GEOMETRY, 'P: pixels sampled a side; a number or (height, width)'),
+    'model.patches.dilation': (1, _GEOMETRY, 'pixels from one sample to the next'),
+    'model.patches.stride': (4, _GEOMETRY, 'pixels from one patch to the next'),
+    'model.patches.padding': (
+        'VALID',
+        _GEOMETRY,
+        "'VALID', 'SAME' or ((top, bottom), (left, right))",
+    ),
+    'model.patches.offset': (0, _GEOMETRY, 'pixels by which all patches are moved down and right'),
+    'model.branches': (
+        (),
+        _GEOMETRY,
+        'several kinds of patches: a tuple of dicts, each what differs from model.patches',
+    ),
+    'model.phases': (
+        1,
+        _GEOMETRY,
+        'phases of the dilated grid side by side, each a branch; a number or (height, width), '
+        'at most the dilation',
+    ),
+    'model.join': (
+        'channels',
+        _one_of('channels', 'tokens'),
+        'whether branches share tokens or add tokens',
+    ),
+    'model.blur': (False, _TRUTH, 'whether images are smoothed before dilated patches sample them'),
+    'model.num_blocks': (4, _whole(1), 'Mixer layers'),
+    'model.hidden_dim': (64, _whole(1), 'C: channels of a token'),
+    'model.tokens_mlp_dim': (64, _whole(1), 'hidden width of the token mixing MLP'),
+    'model.channels_mlp_dim': (128, _whole(1), 'hidden width of the channel mixing MLP'),
+    'model.dropout_rate': (0.0, _SHARE, 'share dropped in every MLP while training'),
+    'model.stoch_depth': (
+        0.0,
+        _SHARE,
+        "share of the examples for which training skips the last block's MLPs; evenly from 0 at "
+        'the first block',
+    ),
+    'model.gelu': (
+        'exact',
+        _one_of('exact', 'tanh'),
+        'erf form, or the approximation the original was trained with',
+    ),
+    'optimizer.name': ('adamw', _one_of('adamw', 'sgd', 'lamb'), 'sgd has momentum'),
+    'optimizer.base_lr': (0.01, _ABOVE_0, 'learning rate after warm-up'),
+    'optimizer.decay_type': (
+        'cosine',
+        _one_of('constant', 'cosine', 'linear'),
+        'how the learning rate falls; cosine and linear end at 0',
+    ),
+    'optimizer.warmup_steps': (0, _whole(0), 'steps of linear warm-up from 0'),
+    'optimizer.weight_decay': (0.1, _AT_LEAST_0, 'on kernels; never on biases and LayerNorm'),
+    'optimizer.momentum': (0.9, _SHARE, 'of sgd'),
+    'optimizer.grad_norm_clip': (0.0, _AT_LEAST_0, 'largest global gradient norm; 0 is no limit'),
+    'label_smoothing': (0.0, _SHARE, 'share of a label spread over all classes'),
+    'augment.shift': (0, _whole(0), 'random shift of training images, pixels either way'),
+    'augment.mixup': (0.0, _MIXUP, 'alpha of mixup: training images and labels in pairs; 0 is off'),
+    'augment.random_phase': (
+        False,
+        _TRUTH,
+        'training shows each image at a random phase of the dilated grid, evaluation averages '
+        'the probabilities over all phases',
+    ),
+    'checkpoints.keep': (2, _whole(1), 'newest checkpoints kept'),
+}
+
+# Two runs may differ in these and be the same run: they say where things lie, not what is computed.
+NOT_PART_OF_THE_RESULT = (
+    'dataset.data_dir',
+    'dataset.cache_dir',
+    'batch_eval',
+    'checkpoints.keep',
+)
