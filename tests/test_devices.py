@@ -39,7 +39,12 @@ RUN = {'model.dropout_rate': 0.1, 'augment.shift': 1}
 SGD = {'optimizer.name': 'sgd', 'optimizer.base_lr': 0.1}
 
 
-@pytest.mark.parametrize('changes', [SGD, RUN], ids=['sgd', 'adamw, dropout and shift'])
+SEEDS = {**SGD, 'num_seeds': 4}  # on 8 devices each has 2
+
+
+@pytest.mark.parametrize(
+    'changes', [SGD, RUN, SEEDS], ids=['sgd', 'adamw, dropout and shift', 'four seeds']
+)
 def test_one_and_eight_devices_agree_after_an_epoch(changes, tmp_path):
     """Plain AdamW is left out: the output bias of token mixing has a gradient of zero, since the
     next LayerNorm removes it, and AdamW makes steps of the learning rate out of its rounding."""
@@ -73,5 +78,5 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused_with_the_numbers():
 def test_state_and_batches_are_laid_over_the_mesh():
     programs = Programs(open_task(small_config()))
     for leaf in jax.tree.leaves((programs.create_state(), programs.abstract_state())):
-        assert leaf.sharding.mesh.axis_names == ('data',)
+        assert leaf.sharding.mesh.axis_names == ('seeds', 'data')
     assert programs.activation_bytes() > 0

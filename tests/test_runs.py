@@ -31,9 +31,9 @@ class Recorder(Progress):
     def compiled(self, task, epochs_done):
         self.resumed_after = epochs_done
 
-    def epoch_done(self, row):
-        self.rows.append(row)
-        if row['epoch'] == self.stop_after:
+    def epoch_done(self, rows):
+        self.rows += rows
+        if rows[0]['epoch'] == self.stop_after:
             raise KeyboardInterrupt
 
 
@@ -74,7 +74,7 @@ def test_two_runs_have_the_same_bits(run, tmp_path):
     again = train_and_evaluate(config, tmp_path / 'again')
     chex.assert_trees_all_equal(newest(config, tmp_path / 'again'), newest(config, workdir))
     assert without_times(metrics_of(tmp_path / 'again')) == without_times(metrics_of(workdir))
-    assert again['test_correct'] == summary['test_correct']
+    assert again['results'] == summary['results']
 
 
 def test_a_damaged_summary_is_told_with_the_way_on(run, tmp_path):
@@ -149,10 +149,11 @@ def test_the_runs_folder_explains_itself(run):
     assert [row['epoch'] for row in rows] == [1, 2, 3]
     assert [row['step'] for row in rows] == [9, 18, 27]
     assert set(rows[0]) == {
-        'epoch', 'step', 'train_loss', 'train_accuracy', 'test_loss', 'test_accuracy',
+        'epoch', 'step', 'seed', 'train_loss', 'train_accuracy', 'test_loss', 'test_accuracy',
         'learning_rate', 'seconds', 'images_per_second',
     }  # fmt: skip
-    assert rows[-1]['test_accuracy'] == summary['test_accuracy'] == summary['test_correct'] / 100
+    (of_seed,) = summary['results']
+    assert rows[-1]['test_accuracy'] == summary['test_accuracy'] == of_seed['test_correct'] / 100
     for row in rows:
         np.testing.assert_allclose(row['images_per_second'] * row['seconds'], 9 * 32)
     assert rows[0]['learning_rate'] > rows[1]['learning_rate'] > rows[2]['learning_rate'] > 0
@@ -237,11 +238,12 @@ def test_what_is_not_part_of_the_result_may_change(run, tmp_path):
 def test_evaluating_a_checkpoint_repeats_the_summary(run):
     _, workdir, summary = run
     result = evaluate_checkpoint(workdir)
-    assert (result['correct'], result['examples'], result['epoch']) == (
-        summary['test_correct'], 100, 3,
-    )  # fmt: skip
+    (of_seed,), (expected,) = result['results'], summary['results']
+    assert (result['examples'], result['epoch'], of_seed['seed']) == (100, 3, 0)
+    assert of_seed['correct'] == expected['test_correct']
     train = evaluate_checkpoint(workdir, 'train[:300]')
-    assert train['correct'] == summary['train_correct'] and train['split'] == 'train[:300]'
+    assert train['results'][0]['correct'] == expected['train_correct']
+    assert train['split'] == 'train[:300]'
 
 
 @pytest.mark.parametrize(
@@ -325,4 +327,4 @@ def test_real_mnist_trains_through_the_whole_path(mnist, tmp_path):
     with pytest.raises(InputError, match='--data_dir=DIR'):
         evaluate_checkpoint(tmp_path / 'run')
     found = evaluate_checkpoint(tmp_path / 'run', data_dir=str(moved))
-    assert found['correct'] == summary['test_correct']
+    assert found['results'][0]['correct'] == summary['results'][0]['test_correct']

@@ -12,13 +12,17 @@ import pytest
 
 from mixer_dilated.config import resolve
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.training.epoch import evaluate, train_epoch
+from mixer_dilated.training.epoch import evaluate, predict, train_epoch
 from mixer_dilated.training.optimizer import kernels, learning_rate_schedule, make_optimizer
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.randomness import purpose_key
-from mixer_dilated.training.sharding import make_mesh
 from mixer_dilated.training.state import create_train_state
-from mixer_dilated.training.step import normalise, train_step
+from mixer_dilated.training.step import (
+    class_log_probabilities,
+    eval_step,
+    normalise,
+    train_step,
+)
 from mixer_dilated.training.task import open_task
 from tests.conftest import small_config
 
@@ -159,14 +163,14 @@ def note(state, images, labels, seed_key):
 
 def test_an_epoch_shows_each_example_once_in_an_order_of_its_own():
     examples = Examples(np.ones((23, 1, 1, 1), np.uint8), np.arange(23, dtype=np.int32))
-    epoch = functools.partial(train_epoch, step=note, batch=5, mesh=make_mesh())
+    epoch = functools.partial(train_epoch, step=note, batch=5)
     epoch = jax.jit(epoch)
     orders = []
     state = Seen(jnp.zeros((), jnp.int32), jnp.full(40, -1, jnp.int32))
     for _ in range(2):
-        state, metrics = epoch(state, examples, jax.random.key(0))
+        state, metrics = epoch(state, jax.random.key(0), examples)
         np.testing.assert_allclose(metrics['loss'], 1.0)
-    reseeded, _ = epoch(Seen(jnp.zeros((), jnp.int32), state.order), examples, jax.random.key(1))
+    reseeded, _ = epoch(Seen(jnp.zeros((), jnp.int32), state.order), jax.random.key(1), examples)
     assert not np.array_equal(reseeded.order[:20], state.order[:20])
     for order in np.asarray(state.order).reshape(2, 20):
         assert len(set(order)) == 20 and set(order) <= set(range(23))
@@ -183,13 +187,16 @@ def test_evaluation_counts_every_example_once_whatever_the_batch(batch):
         lambda leaf: leaf + 0.3 * jax.random.normal(key, leaf.shape), state.params
     ))  # fmt: skip
     images, labels = digits('train[:100]')
-    result = jax.jit(functools.partial(evaluate, batch=batch, mesh=make_mesh()))(
-        state, Examples(images, labels)
+    examples = Examples(images, labels)
+    result = jax.jit(functools.partial(evaluate, step=eval_step, batch=batch))(state, examples)
+    predicted = jax.jit(functools.partial(predict, classify=class_log_probabilities, batch=batch))(
+        state, examples
     )
     logits = state.apply_fn({'params': state.params}, normalise(jnp.asarray(images)), train=False)
     expected = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     assert int(result['correct']) == int((logits.argmax(-1) == labels).sum())
     np.testing.assert_allclose(result['loss'], expected, rtol=1e-5)
+    np.testing.assert_allclose(predicted, jax.nn.log_softmax(logits), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +226,8 @@ def test_parameters_follow_the_seed():
 
 
 def parameters_after_an_epoch(**changes):
-    programs = Programs(open_task(small_config(**changes)))
+    # Two blocks: stochastic depth never drops the first.
+    programs = Programs(open_task(small_config(**{'model.num_blocks': 2, **changes})))
     examples = programs.place(digits())
     state = programs.create_state()
     return jax.device_get(programs.compile_train_epoch(state, examples)(state)[0].params)
@@ -240,6 +248,11 @@ def plain_parameters():
         {'optimizer.weight_decay': 0.9},
         {'optimizer.grad_norm_clip': 1e-9},
         {'optimizer.warmup_steps': 5},
+        {'model.stoch_depth': 0.5},
+        {'augment.mixup': 0.5},
+        {'augment.random_phase': True},
+        {'model.blur': True},
+        {'model.patches.offset': 1},
     ],
     ids=str,
 )

@@ -2,6 +2,7 @@
 
 import datetime
 import pathlib
+import statistics
 import sys
 import time
 
@@ -36,6 +37,7 @@ class TerminalProgress(Progress):
         print(
             f'{self._name}: {task.config.dataset.name}, {task.train_examples} training and '
             f'{task.test_examples} test images, {task.num_tokens} tokens'
+            + (f', {task.config.num_seeds} seeds' if task.config.num_seeds > 1 else '')
         )
         print(f'folder: {self._workdir}')
         print('reads the data and compiles …', flush=True)
@@ -63,17 +65,20 @@ class TerminalProgress(Progress):
                 'first epoch', total=self._num_epochs, completed=epochs_done
             )
 
-    def epoch_done(self, row: dict) -> None:
+    def epoch_done(self, rows: list[dict]) -> None:
         interrupt.check()
-        done = row['epoch'] - self._epochs_before
-        pace = (time.perf_counter() - self._start) / done
-        left = datetime.timedelta(seconds=round(pace * (self._num_epochs - row['epoch'])))
+        epoch = rows[0]['epoch']
+        pace = (time.perf_counter() - self._start) / (epoch - self._epochs_before)
+        left = datetime.timedelta(seconds=round(pace * (self._num_epochs - epoch)))
+        train, test = (
+            statistics.fmean(row[f'{part}_accuracy'] for row in rows) for part in ('train', 'test')
+        )
         text = (
-            f'train {row["train_accuracy"]:.4f}  test {row["test_accuracy"]:.4f}  '
-            f'{row["images_per_second"]:.0f} images/s  ETA {left}'
+            f'train {train:.4f}  test {test:.4f}  '
+            f'{rows[0]["images_per_second"]:.0f} images/s  ETA {left}'
         )
         if self._bar:
-            self._bar.update(self._bar_task, completed=row['epoch'], description=text)
+            self._bar.update(self._bar_task, completed=epoch, description=text)
         else:
             width = len(str(self._num_epochs))
-            print(f'epoch {row["epoch"]:{width}}/{self._num_epochs}  {text}', flush=True)
+            print(f'epoch {epoch:{width}}/{self._num_epochs}  {text}', flush=True)

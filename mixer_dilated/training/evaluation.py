@@ -27,7 +27,8 @@ def evaluate_checkpoint(
       data_dir: where prepared data lies now; where the run's config says if None.
 
     Returns:
-      'dataset', 'split', 'examples', 'epoch', 'loss', 'accuracy' and 'correct'.
+      'dataset', 'split', 'examples', 'epoch', and 'results': of each seed its 'seed', 'loss',
+      'accuracy' and 'correct'.
 
     Raises:
       InputError: no run or no checkpoint there, or no such data.
@@ -52,8 +53,14 @@ def evaluate_checkpoint(
         'dataset': task.config.dataset.name,
         'split': split,
         'examples': examples,
-        'epoch': len(history),
-        'loss': float(result['loss']),
-        'accuracy': int(result['correct']) / examples,
-        'correct': int(result['correct']),
+        'epoch': history[-1]['epoch'],
+        'results': [
+            {
+                'seed': config.seed + k,
+                'loss': float(loss),
+                'accuracy': int(correct) / examples,
+                'correct': int(correct),
+            }
+            for k, (loss, correct) in enumerate(zip(result['loss'], result['correct'], strict=True))
+        ],
     }

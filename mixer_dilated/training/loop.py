@@ -15,6 +15,7 @@ from mixer_dilated.data.sources import load_examples
 from mixer_dilated.training.checkpoints import Checkpoints
 from mixer_dilated.training.metrics import MetricsWriter
 from mixer_dilated.training.optimizer import learning_rate_schedule
+from mixer_dilated.training.predictions import write_predictions, write_weights
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.progress import Progress
 from mixer_dilated.training.summary import run_summary
@@ -77,18 +78,21 @@ def train_and_evaluate(
         )
         run_epoch = programs.compile_train_epoch(state, train)
         evaluate = programs.evaluation(test)
-        progress.compiled(task, len(history))
+        epochs_done = history[-1]['epoch'] if history else 0
+        progress.compiled(task, epochs_done)
         with MetricsWriter(workdir, history) as writer:
-            for _ in range(len(history), config.num_epochs):
-                state, row = _epoch(task, state, run_epoch, evaluate)
-                history = [*history, row]
-                writer.write(row)
-                checkpoints.save(row['epoch'], state, history)
-                progress.epoch_done(row)
+            for epoch in range(epochs_done + 1, config.num_epochs + 1):
+                state, rows = _epoch(task, epoch, state, run_epoch, evaluate)
+                history = [*history, *rows]
+                writer.write(rows)
+                checkpoints.save(epoch, state, history)
+                progress.epoch_done(rows)
         results = {
             'train': programs.evaluation(train)(state),
             'test': evaluate(state),
         }
+        write_predictions(workdir, examples['test'], programs.prediction(test)(state))
+        write_weights(workdir, state.params)
     seconds = {'startup': startup, 'compile': programs.compile_seconds}
     summary = run_summary(task, name or workdir.name, history, jax.device_get(results), seconds)
     write_json(workdir / 'summary.json', summary)
@@ -97,33 +101,40 @@ def train_and_evaluate(
 
 def _epoch(
     task: Task,
+    epoch: int,
     state: TrainState,
     run_epoch: Callable,
     evaluate: Callable,
-) -> tuple[TrainState, dict]:
-    """Trains one epoch, evaluates, and returns the state and the row of `metrics.jsonl`."""
+) -> tuple[TrainState, list[dict]]:
+    """Trains one epoch, evaluates, and returns the state and the rows of `metrics.jsonl`."""
+    config = task.config
     start = time.perf_counter()
     state, training = run_epoch(state)
     jax.block_until_ready(training)
     seconds = time.perf_counter() - start
-    testing = jax.device_get(evaluate(state))
-    step = int(state.step)
-    epoch = step // task.steps_per_epoch
-    if not math.isfinite(training['loss']):
+    training, testing = jax.device_get((training, evaluate(state)))
+    step = epoch * task.steps_per_epoch
+    schedule = learning_rate_schedule(config.optimizer, task.total_steps)
+    rows = [
+        {
+            'epoch': epoch,
+            'step': step,
+            'seed': config.seed + k,
+            'train_loss': float(training['loss'][k]),
+            'train_accuracy': float(training['accuracy'][k]),
+            'test_loss': float(testing['loss'][k]),
+            'test_accuracy': int(testing['correct'][k]) / task.test_examples,
+            'learning_rate': float(schedule(step - 1)),
+            'seconds': seconds,
+            'images_per_second': config.num_seeds * task.steps_per_epoch * config.batch / seconds,
+        }
+        for k in range(config.num_seeds)
+    ]
+    diverged = [str(row['seed']) for row in rows if not math.isfinite(row['train_loss'])]
+    if diverged:
         warnings.warn(
-            f'epoch {epoch}: the training loss is not finite; a smaller '
-            'config.optimizer.base_lr may help',
+            f'epoch {epoch}: the training loss is not finite (seed {", ".join(diverged)}); a '
+            'smaller config.optimizer.base_lr may help',
             stacklevel=2,
         )
-    schedule = learning_rate_schedule(task.config.optimizer, task.total_steps)
-    return state, {
-        'epoch': epoch,
-        'step': step,
-        'train_loss': float(training['loss']),
-        'train_accuracy': float(training['accuracy']),
-        'test_loss': float(testing['loss']),
-        'test_accuracy': int(testing['correct']) / task.test_examples,
-        'learning_rate': float(schedule(step - 1)),
-        'seconds': seconds,
-        'images_per_second': task.steps_per_epoch * task.config.batch / seconds,
-    }
+    return state, rows

@@ -1,12 +1,13 @@
 """Metrics of every epoch: `metrics.jsonl` and TensorBoard events."""
 
 import pathlib
+import statistics
 
 from mixer_dilated.training.workdir import json_line, write_text
 
 
 class MetricsWriter:
-    """Appends one line and one set of TensorBoard scalars an epoch.
+    """Appends one line an epoch and seed, and one set of TensorBoard scalars an epoch.
 
     Args:
       workdir: the run's folder.
@@ -28,10 +29,11 @@ class MetricsWriter:
     def __exit__(self, *_):
         self._events.close()
 
-    def write(self, row: dict) -> None:
-        """Writes the metrics of one epoch; `row['step']` is TensorBoard's abscissa."""
+    def write(self, rows: list[dict]) -> None:
+        """Writes the metrics of one epoch, a row a seed; TensorBoard gets the means over seeds."""
         with self._path.open('a') as file:
-            file.write(json_line(row))
-        for name, value in row.items():
-            if name != 'step':
-                self._events.add_scalar(name, value, row['step'])
+            file.write(''.join(map(json_line, rows)))
+        for name in rows[0]:
+            if name not in ('step', 'seed'):
+                mean = statistics.fmean(row[name] for row in rows)
+                self._events.add_scalar(name, mean, rows[0]['step'])

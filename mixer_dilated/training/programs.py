@@ -9,15 +9,30 @@ import jax.numpy as jnp
 from flax.training.train_state import TrainState
 
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.training.epoch import evaluate, train_epoch
-from mixer_dilated.training.sharding import check_batch, make_mesh, replicated
+from mixer_dilated.training.epoch import evaluate, predict, train_epoch
+from mixer_dilated.training.randomness import seed_keys
+from mixer_dilated.training.sharding import (
+    check_batch,
+    make_mesh,
+    over_seeds,
+    replicated,
+    seeds_sharding,
+)
 from mixer_dilated.training.state import create_train_state
-from mixer_dilated.training.step import train_step
+from mixer_dilated.training.step import (
+    class_log_probabilities,
+    eval_settings,
+    eval_step,
+    step_settings,
+    train_step,
+)
 from mixer_dilated.training.task import Task
 
 
 class Programs:
-    """Initialisation, epoch and evaluation of a task, compiled for all devices.
+    """Initialisation, epoch and evaluation of all seeds of a task, compiled for all devices.
+
+    Every array of a state and of a result has a leading axis of `config.num_seeds` seeds.
 
     Args:
       task: what to train.
@@ -28,12 +43,15 @@ class Programs:
 
     def __init__(self, task: Task):
         self._task = task
-        self._mesh = make_mesh()
-        self._seed_key = jax.random.key(task.config.seed)
+        self._mesh = make_mesh(task.config.num_seeds)
+        self._seed_keys = jax.device_put(
+            seed_keys(task.config.seed, task.config.num_seeds), seeds_sharding(self._mesh)
+        )
         self.compile_seconds = 0.0
+        self._compiled = {}
 
     def check_batch(self) -> None:
-        """Raises InputError if the devices do not divide the training batch."""
+        """Raises InputError if the devices of a seed do not divide the training batch."""
         check_batch(self._task.config.batch, self._mesh)
 
     def place(self, examples: Examples) -> Examples:
@@ -42,14 +60,15 @@ class Programs:
 
     def create_state(self) -> TrainState:
         """The state at step 0."""
-        return self._compile(self._create_train_state, self._seed_key)(self._seed_key)
+        return self._compile(self._create_train_state, self._seed_keys, ())(self._seed_keys, ())
 
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state, nothing computed."""
-        sharding = replicated(self._mesh)
+        sharding = seeds_sharding(self._mesh)
+        create = over_seeds(self._create_train_state, self._mesh)
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            jax.eval_shape(self._create_train_state, self._seed_key),
+            jax.eval_shape(create, self._seed_keys, ()),
         )
 
     def compile_train_epoch(self, state: TrainState, examples: Examples) -> Callable:
@@ -58,7 +77,7 @@ class Programs:
         The state that is handed to the program is used up.
         """
         program = self._compile_epoch(state, examples)
-        return lambda state: program(state, examples, self._seed_key)
+        return lambda state: program(state, self._seed_keys, examples)
 
     def activation_bytes(self) -> int:
         """Temporary buffers of the epoch program on each device, as the compiler lays them out."""
@@ -74,29 +93,40 @@ class Programs:
     def evaluation(self, examples: Examples) -> Callable:
         """`epoch.evaluate` on these examples, as a program: state → metrics.
 
-        It is compiled when it is first called: training does not wait for it.
+        It is compiled when it is first called, once for all examples of one shape: training does
+        not wait for it.
         """
-        devices = self._mesh.size
-        batch = -(-self._task.config.batch_eval // devices) * devices
-        function = functools.partial(evaluate, batch=batch, mesh=self._mesh)
-        compiled = []
+        step = functools.partial(eval_step, **eval_settings(self._task.config))
+        return self._on_first_call(evaluate, {'step': step}, examples)
 
-        def run(state: TrainState) -> dict[str, jax.Array]:
-            if not compiled:
-                compiled.append(self._compile(function, state, examples))
-            return compiled[0](state, examples)
+    def prediction(self, examples: Examples) -> Callable:
+        """`epoch.predict` on these examples, as a program: state → log-probabilities.
+
+        It is compiled when it is first called, as that of `evaluation`.
+        """
+        classify = functools.partial(class_log_probabilities, **eval_settings(self._task.config))
+        return self._on_first_call(predict, {'classify': classify}, examples)
+
+    def _on_first_call(self, function: Callable, settings: dict, examples: Examples) -> Callable:
+        devices = self._mesh.shape['data']
+        batch = -(-self._task.config.batch_eval // devices) * devices
+        program_of = functools.partial(function, **settings, batch=batch)
+        key = (function, examples.images.shape)
+
+        def run(state: TrainState):
+            if key not in self._compiled:
+                self._compiled[key] = self._compile(program_of, state, examples)
+            return self._compiled[key](state, examples)
 
         return run
 
     def _compile_epoch(self, state: TrainState, examples: Examples) -> jax.stages.Compiled:
         config = self._task.config
-        step = functools.partial(
-            train_step, label_smoothing=config.label_smoothing, max_shift=config.augment.shift
-        )
-        epoch = functools.partial(train_epoch, step=step, batch=config.batch, mesh=self._mesh)
-        return self._compile(epoch, state, examples, self._seed_key, donate=(0,))
+        step = functools.partial(train_step, **step_settings(config))
+        epoch = functools.partial(train_epoch, step=step, batch=config.batch)
+        return self._compile(epoch, state, self._seed_keys, examples, donate=(0,))
 
-    def _create_train_state(self, seed_key: jax.Array) -> TrainState:
+    def _create_train_state(self, seed_key: jax.Array, _) -> TrainState:
         source = self._task.source
         return create_train_state(
             self._task.config,
@@ -110,7 +140,11 @@ class Programs:
         self, function: Callable, *args, donate: tuple[int, ...] = ()
     ) -> jax.stages.Compiled:
         start = time.perf_counter()
-        program = jax.jit(function, donate_argnums=donate, out_shardings=replicated(self._mesh))
+        program = jax.jit(
+            over_seeds(function, self._mesh),
+            donate_argnums=donate,
+            out_shardings=seeds_sharding(self._mesh),
+        )
         compiled = program.lower(*args).compile()
         self.compile_seconds += time.perf_counter() - start
         return compiled

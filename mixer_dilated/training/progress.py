@@ -17,5 +17,5 @@ class Progress:
     def compiled(self, task: Task, epochs_done: int) -> None:
         """All is ready; `epochs_done` epochs were done by an earlier process."""
 
-    def epoch_done(self, row: dict) -> None:
-        """An epoch is trained, evaluated and on its way to disk; `row` holds its metrics."""
+    def epoch_done(self, rows: list[dict]) -> None:
+        """An epoch is trained, evaluated and on its way to disk; `rows` are its metrics by seed."""

@@ -3,13 +3,19 @@
 import zlib
 
 import jax
+import jax.numpy as jnp
+
+
+def seed_keys(seed: int, num_seeds: int) -> jax.Array:
+    """The keys of the seeds `seed`, `seed` + 1, … of a run: an array of keys (num_seeds,)."""
+    return jax.vmap(jax.random.key)(jnp.uint32(seed) + jnp.arange(num_seeds, dtype=jnp.uint32))
 
 
 def purpose_key(seed_key: jax.Array, purpose: str, index: int | jax.Array = 0) -> jax.Array:
     """The key of one purpose ('permutation', 'dropout', …) at one epoch or step.
 
     Args:
-      seed_key: `jax.random.key(config.seed)`.
+      seed_key: the key of one seed, one of `seed_keys`.
       purpose: what the numbers are for; two purposes never share numbers.
       index: epoch or step.
     """

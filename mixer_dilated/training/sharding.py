@@ -1,4 +1,11 @@
-"""How state and data lie on the devices: one mesh, named axes, no code that counts devices."""
+"""How seeds, batches and data lie on the devices: one mesh with named axes.
+
+The mesh has an axis 'seeds', over which the seeds of a run are dealt out, and an axis 'data', over
+which each seed's batch is split. One device is the mesh of size 1×1.
+"""
+
+import math
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -7,23 +14,72 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mixer_dilated.errors import InputError
 
 
-def make_mesh() -> Mesh:
-    """All devices along the axis 'data'; a single device is the mesh of size 1."""
+def make_mesh(num_seeds: int = 1) -> Mesh:
+    """All devices: as many as divide the seeds evenly along 'seeds', the rest along 'data'."""
     try:
-        return Mesh(np.array(jax.devices()), ('data',))
+        devices = np.array(jax.devices())
     except RuntimeError as error:
         cause = ' '.join(str(error).split())
         raise InputError(f'JAX finds no device: {cause}; look at JAX_PLATFORMS') from None
+    return Mesh(devices.reshape(math.gcd(num_seeds, devices.size), -1), ('seeds', 'data'))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """On every device whole: the state, and a data set that fits."""
+    """On every device whole: a data set that fits."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Split over the devices along the first axis: a batch."""
-    return NamedSharding(mesh, PartitionSpec('data'))
+def seeds_sharding(mesh: Mesh) -> NamedSharding:
+    """Dealt out along the first axis, seed by seed: the state of a run."""
+    return NamedSharding(mesh, PartitionSpec('seeds'))
+
+
+def split_batch(array: jax.Array) -> jax.Array:
+    """Splits an array of one seed's program over that seed's devices, along the batch axis.
+
+    The mesh is that of `over_seeds`; without one the array stays as it is.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return array
+    return jax.lax.with_sharding_constraint(array, PartitionSpec('data'))
+
+
+def over_seeds(function: Callable, mesh: Mesh) -> Callable:
+    """`function(*of_seed, shared)` for every seed: arguments and results gain an axis of seeds.
+
+    The seeds of one device are computed at once (`vmap`) on accelerators. On CPUs they take turns
+    inside the program, which is as fast there and runs the very program that a seed has alone.
+
+    Args:
+      function: of trees that every seed has its own of, and last of a tree that all seeds share.
+      mesh: the devices.
+
+    Returns:
+      A function to be jitted, of the same arguments, each but the last with an axis of seeds first.
+    """
+
+    def on_device(*arguments):
+        *of_seeds, shared = arguments
+
+        def of_one(of_seed):
+            return function(*of_seed, shared)
+
+        if mesh.devices.flat[0].platform == 'cpu':
+            return jax.lax.map(of_one, of_seeds)
+        return jax.vmap(of_one)(of_seeds)
+
+    def of_all(*arguments):
+        dealt_out = jax.shard_map(
+            on_device,
+            mesh=mesh,
+            in_specs=(*[PartitionSpec('seeds')] * (len(arguments) - 1), PartitionSpec()),
+            out_specs=PartitionSpec('seeds'),
+            axis_names={'seeds'},
+            check_vma=False,
+        )
+        return dealt_out(*arguments)
+
+    return of_all
 
 
 def check_batch(batch: int, mesh: Mesh) -> None:

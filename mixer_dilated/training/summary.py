@@ -5,8 +5,10 @@ import platform
 import statistics
 
 import jax
+import numpy as np
 
 import mixer_dilated
+from mixer_dilated.config import patch_branches
 from mixer_dilated.models.costs import flops_per_image, layers, num_params
 from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.training.task import Task
@@ -21,11 +23,14 @@ def run_summary(task: Task, name: str, history: list[dict], results: dict, secon
       task: what was trained.
       name: what the run is called.
       history: the rows of `metrics.jsonl`.
-      results: `epoch.evaluate` of the final parameters on 'train' and 'test', on the host.
+      results: `epoch.evaluate` of the final parameters on 'train' and 'test', on the host; each
+        array (seeds,).
       seconds: 'startup' and 'compile' of the process that finished the run.
     """
     config = task.config
-    epoch_seconds = [row['seconds'] for row in history]
+    epoch_seconds = [row['seconds'] for row in history if row['seed'] == config.seed]
+    of_seeds = [_seed_results(task, results, k) for k in range(config.num_seeds)]
+    covered = _pixels_seen(task)
     model_layers = layers(
         mixer_from_config(config.model, task.source.num_classes), task.source.image_shape
     )
@@ -37,19 +42,29 @@ def run_summary(task: Task, name: str, history: list[dict], results: dict, secon
         'train_examples': task.train_examples,
         'test_examples': task.test_examples,
         'seed': config.seed,
+        'num_seeds': config.num_seeds,
         'num_epochs': config.num_epochs,
+        'image_shape': list(task.source.image_shape),
         'num_tokens': task.num_tokens,
         'num_params': num_params(model_layers),
         'flops_per_image': flops_per_image(model_layers),
-        'train_accuracy': int(results['train']['correct']) / task.train_examples,
-        'train_correct': int(results['train']['correct']),
-        'test_accuracy': int(results['test']['correct']) / task.test_examples,
-        'test_correct': int(results['test']['correct']),
+        'pixels_seen': int(covered.sum()),
+        'pixels': covered.size,
+        'train_accuracy': statistics.fmean(each['train_accuracy'] for each in of_seeds),
+        'test_accuracy': statistics.fmean(each['test_accuracy'] for each in of_seeds),
+        'results': of_seeds,
         'seconds': {
             **seconds,
             'train': sum(epoch_seconds),
             'epoch_median': statistics.median(epoch_seconds),
         },
+        **environment(),
+    }
+
+
+def environment() -> dict:
+    """'versions' of what computes, and the 'device' it computes on."""
+    return {
         'versions': {
             'python': platform.python_version(),
             'mixer_dilated': mixer_dilated.__version__,
@@ -61,3 +76,22 @@ def run_summary(task: Task, name: str, history: list[dict], results: dict, secon
             'count': jax.device_count(),
         },
     }
+
+
+def _seed_results(task: Task, results: dict, k: int) -> dict:
+    """Results of the k-th seed."""
+    found = {'seed': task.config.seed + k}
+    for part, examples in (('train', task.train_examples), ('test', task.test_examples)):
+        correct = int(results[part]['correct'][k])
+        found[f'{part}_accuracy'] = correct / examples
+        found[f'{part}_correct'] = correct
+        found[f'{part}_loss'] = float(results[part]['loss'][k])
+    return found
+
+
+def _pixels_seen(task: Task) -> np.ndarray:
+    """Which pixels at least one token sees: bool (height, width)."""
+    image_size = task.source.image_shape[:2]
+    return np.any(
+        [patches.coverage(image_size) > 0 for patches in patch_branches(task.config.model)], axis=0
+    )

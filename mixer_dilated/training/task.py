@@ -62,6 +62,15 @@ def open_task(config: ml_collections.ConfigDict) -> Task:
             f'{source.image_shape[0]}×{source.image_shape[1]} out of sight; allowed is at most '
             f'{min(source.image_shape[:2]) - 1}'
         )
+    dilation = config.model.patches.dilation
+    if config.augment.random_phase and any(
+        step > length for step, length in zip(dilation, source.image_shape[:2], strict=True)
+    ):
+        raise InputError(
+            f'config.augment.random_phase: phases of a dilation of {dilation} move images of '
+            f'{source.image_shape[0]}×{source.image_shape[1]} out of sight; allowed is a dilation '
+            'of at most the image'
+        )
     total_steps = train_examples // config.batch * config.num_epochs
     if config.optimizer.warmup_steps >= total_steps:
         raise InputError(

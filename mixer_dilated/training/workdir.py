@@ -102,6 +102,21 @@ def check_same_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) 
         )
 
 
+def read_json(path: pathlib.Path):
+    """Content of a JSON file. Raises InputError where it cannot be read."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f'{path}: cannot be read: {error}; remove it to have it made again'
+        ) from None
+
+
+def write_json_lines(path: pathlib.Path, rows) -> None:
+    """Writes a file of one JSON object a line that is there whole or not at all."""
+    write_text(path, ''.join(map(json_line, rows)))
+
+
 def write_json(path: pathlib.Path, content) -> None:
     """Writes a JSON file that is there whole or not at all."""
     write_text(path, json.dumps(content, indent=2) + '\n')

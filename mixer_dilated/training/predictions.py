@@ -1,0 +1,73 @@
+"""What a finished run leaves for its report: predictions of the test set, and weights to draw."""
+
+import os
+import pathlib
+
+import jax
+import numpy as np
+from flax import traverse_util
+from jaxtyping import Array, Float
+
+from mixer_dilated.data.examples import Examples
+
+MOST_SHOWN = 24
+
+
+def write_predictions(
+    workdir: pathlib.Path, test: Examples, log_probabilities: Float[Array, 'seeds examples classes']
+) -> None:
+    """Writes `predictions.npz`: probabilities, and the images that a report shows.
+
+    Args:
+      workdir: the run's folder.
+      test: the test examples, on the host.
+      log_probabilities: of the final parameters of every seed.
+
+    The file holds `labels` int32 (examples,), `probabilities` float16 (seeds, examples, classes),
+    `class_images` uint8 (classes, height, width, channels): the first image of each class, zeros
+    where it has none; and of the first seed's most confident mistakes, the most confident first,
+    `shown_index` int32 (shown,) and `shown_images` uint8 (shown, height, width, channels).
+    """
+    probabilities = np.exp(np.asarray(log_probabilities))
+    first = probabilities[0]
+    mistaken = np.flatnonzero(first.argmax(-1) != test.labels)
+    shown = mistaken[np.argsort(-first[mistaken].max(-1), kind='stable')][:MOST_SHOWN]
+    class_images = np.zeros((first.shape[-1], *test.images.shape[1:]), np.uint8)
+    for label in range(len(class_images)):
+        found = np.flatnonzero(test.labels == label)[:1]
+        class_images[label : label + 1][: len(found)] = test.images[found]
+    _write_arrays(
+        workdir / 'predictions.npz',
+        labels=np.asarray(test.labels, np.int32),
+        probabilities=probabilities.astype(np.float16),
+        shown_index=shown.astype(np.int32),
+        shown_images=np.asarray(test.images[shown]),
+        class_images=class_images,
+    )
+
+
+def write_weights(workdir: pathlib.Path, params: dict) -> None:
+    """Writes `weights.npz`: the first seed's stem kernels and first token mixing, to be drawn.
+
+    Args:
+      workdir: the run's folder.
+      params: of all seeds; every leaf has a leading axis of seeds.
+
+    Names are the original's: `stem/kernel`, `MixerBlock_0/token_mixing/Dense_0/kernel`.
+    """
+    flat = traverse_util.flatten_dict(params, sep='/')
+    drawn = {
+        name: np.asarray(jax.device_get(leaf[0]))
+        for name, leaf in flat.items()
+        if name.rsplit('/', 1)[-1].startswith('kernel')
+        and name.startswith(('stem', 'MixerBlock_0/token_mixing/'))
+    }
+    _write_arrays(workdir / 'weights.npz', **drawn)
+
+
+def _write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:
+    """Writes a compressed .npz that is there whole or not at all."""
+    unfinished = path.with_name(f'.{path.name}.unfinished')
+    with unfinished.open('wb') as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(unfinished, path)

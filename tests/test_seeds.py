@@ -1,0 +1,131 @@
+"""Seeds as an axis: seed k of many is seed k alone."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from mixer_dilated.training.evaluation import evaluate_checkpoint
+from mixer_dilated.training.loop import train_and_evaluate
+from mixer_dilated.training.programs import Programs
+from mixer_dilated.training.randomness import seed_keys
+from mixer_dilated.training.sharding import make_mesh, over_seeds
+from mixer_dilated.training.task import open_task
+from tests.conftest import small_config
+
+# Plain AdamW makes steps of the rounding of gradients that are zero (see test_devices.py).
+RANDOM = {
+    'optimizer.name': 'sgd',
+    'optimizer.base_lr': 0.1,
+    'model.dropout_rate': 0.1,
+    'augment.shift': 1,
+    'augment.mixup': 0.2,
+}
+
+
+def parameters(**changes):
+    """Parameters and metrics after an epoch: every leaf (seeds, …)."""
+    programs = Programs(open_task(small_config(**RANDOM, **changes)))
+    from mixer_dilated.data.digits import Digits
+
+    train = programs.place(Digits().read('train[:300]'))
+    state = programs.create_state()
+    state, metrics = programs.compile_train_epoch(state, train)(state)
+    return jax.device_get((state.params, metrics, programs.evaluation(train)(state)))
+
+
+def test_seed_k_of_many_equals_seed_k_alone():
+    many = parameters(seed=5, num_seeds=3)
+    for k in range(3):
+        alone = parameters(seed=5 + k)
+        jax.tree.map(
+            lambda of_many, of_one, k=k: np.testing.assert_allclose(
+                of_many[k], of_one[0], rtol=1e-5, atol=1e-6
+            ),
+            many,
+            alone,
+        )
+    kernels = many[0]['stem']['kernel']
+    assert not np.array_equal(kernels[0], kernels[1])
+
+
+def test_keys_of_seeds_are_those_of_jax():
+    for k, key in enumerate(seed_keys(2**31 - 2, 3)):
+        assert np.array_equal(jax.random.key_data(key), [0, 2**31 - 2 + k])
+
+
+def test_turns_on_a_cpu_and_at_once_elsewhere_give_the_same(monkeypatch):
+    mesh = make_mesh(3)
+    calls = []
+
+    def function(state, key, shared):
+        calls.append(np.shape(state))
+        return state * shared + jax.random.normal(key)
+
+    arguments = np.arange(6.0, dtype=np.float32).reshape(3, 2), seed_keys(0, 3), np.float32(2)
+    in_turn = jax.jit(over_seeds(function, mesh))(*arguments)
+
+    class Accelerator:
+        """The mesh of one device that says it is no CPU."""
+
+        class devices:
+            flat = [type('Device', (), {'platform': 'tpu'})]
+
+    monkeypatch.setattr(jax, 'shard_map', lambda function, **_: function)
+    at_once = jax.jit(over_seeds(function, Accelerator))(*arguments)
+    np.testing.assert_allclose(in_turn, at_once, rtol=1e-6)
+    assert calls[0] == calls[-1] == (2,)
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """A finished run of two seeds: its folder and summary."""
+    workdir = tmp_path_factory.mktemp('seeds') / 'run'
+    config = small_config(seed=3, num_seeds=2, num_epochs=2)
+    return workdir, train_and_evaluate(config, workdir)
+
+
+def test_a_run_of_several_seeds_reports_each_and_their_mean(run):
+    workdir, summary = run
+    rows = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    assert [(row['epoch'], row['seed']) for row in rows] == [(1, 3), (1, 4), (2, 3), (2, 4)]
+    accuracies = [each['test_correct'] / 100 for each in summary['results']]
+    assert [row['test_accuracy'] for row in rows[2:]] == accuracies
+    assert summary['test_accuracy'] == pytest.approx(np.mean(accuracies))
+    found = evaluate_checkpoint(workdir)['results']
+    assert [each['accuracy'] for each in found] == accuracies
+
+
+def test_predictions_are_those_that_the_summary_counts(run):
+    workdir, summary = run
+    with np.load(workdir / 'predictions.npz', allow_pickle=False) as arrays:
+        found = dict(arrays)
+    chosen = found['probabilities'].argmax(-1)
+    assert found['probabilities'].shape == (2, 100, 10)
+    np.testing.assert_allclose(found['probabilities'].sum(-1), 1, atol=5e-3)
+    for k, each in enumerate(summary['results']):
+        assert abs((chosen[k] == found['labels']).sum() - each['test_correct']) <= 1  # float16
+    shown = found['shown_index']
+    confidence = found['probabilities'][0, shown].max(-1)
+    assert (chosen[0, shown] != found['labels'][shown]).all()
+    assert (np.diff(confidence.astype(float)) <= 0).all()
+    from mixer_dilated.data.digits import Digits
+
+    test = Digits().read('test[:100]')
+    assert np.array_equal(found['shown_images'], test.images[shown])
+    for label in range(10):
+        assert np.array_equal(
+            found['class_images'][label], test.images[list(test.labels).index(label)]
+        )
+
+
+def test_weights_to_draw_are_the_first_seeds(run):
+    workdir, _ = run
+    with np.load(workdir / 'weights.npz', allow_pickle=False) as arrays:
+        shapes = {name: array.shape for name, array in arrays.items()}
+    assert shapes == {
+        'stem/kernel': (2, 2, 1, 8),
+        'MixerBlock_0/token_mixing/Dense_0/kernel': (9, 8),
+        'MixerBlock_0/token_mixing/Dense_1/kernel': (8, 9),
+    }
