@@ -12,12 +12,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 CONFIG_FILES = sorted((ROOT / 'configs').glob('*.py'))
 
 
-def config_of(path: pathlib.Path):
-    """What `get_config()` of a config file returns."""
+def config_of(path: pathlib.Path, function: str = 'get_config'):
+    """What `get_config()` of a config file returns, or `get_sweep()` of a sweep file."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config()
+    return getattr(module, function)()
 
 
 def small_config(**changes):

@@ -49,7 +49,7 @@ def test_training_prints_every_epoch_and_one_table(trained):
         assert sum(line.startswith(f'{word} ') for line in lines) == 1, word
     summary = json.loads((workdir / 'summary.json').read_text())
     (accuracy,) = (line for line in lines if line.startswith('test accuracy'))
-    assert f'{summary["test_correct"]} of {summary["test_examples"]}' in accuracy
+    assert f'{summary["results"][0]["test_correct"]} of {summary["test_examples"]}' in accuracy
     assert f'{summary["test_accuracy"]:.4f}' in accuracy and '95 % interval' in accuracy
     assert summary['config_name'] == 'digits_dilated'
     assert max(map(len, own(done))) <= 80
@@ -76,7 +76,7 @@ def test_a_run_that_was_cut_off_continues(trained, tmp_path):
     assert 'continues after epoch 1 of 2' in done.stdout
     assert done.stdout.count('\nepoch ') == 1
     one, other = (json.loads((d / 'summary.json').read_text()) for d in (workdir, copy))
-    assert one['test_correct'] == other['test_correct']
+    assert one['results'] == other['results']
 
 
 def test_evaluate_prints_the_accuracy_on_a_split(trained):

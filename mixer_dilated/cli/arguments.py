@@ -1,9 +1,10 @@
-"""Flags of a command, and the config that `--config` and its overrides make."""
+"""Flags of a command, and the config or sweep that its file and overrides make."""
 
 import dataclasses
 import pathlib
 import runpy
 import traceback
+from typing import Any
 
 import ml_collections
 from absl import flags
@@ -13,10 +14,11 @@ from mixer_dilated.config import check_key, complete, resolve
 from mixer_dilated.errors import InputError
 
 _MEANING = {
-    'workdir': 'folder of the run',
+    'workdir': 'folder of the run or study',
     'data_dir': 'where prepared data lies now',
     'split': 'examples to evaluate, in TFDS split syntax',
     'picture': 'file to draw the patches into (.png, .svg or .pdf)',
+    'seeds': 'seeds of every cell',
 }
 
 
@@ -25,50 +27,72 @@ class Arguments:
     """What the command line said.
 
     Attributes:
-      config: the resolved config, if --config was given.
-      config_name: the config file's name without its ending.
-      workdir, split, data_dir, picture: the flags; None where not given.
+      config: the resolved config of --config.
+      sweep: the `Sweep` of --sweep, its base config with the overrides.
+      name: the config or sweep file's name without its ending.
+      folder: the word after the command, where it takes one.
+      workdir, split, data_dir, picture, seeds: the flags; None where not given.
     """
 
     config: ml_collections.ConfigDict | None = None
-    config_name: str = ''
+    sweep: Any = None
+    name: str = ''
+    folder: pathlib.Path | None = None
     workdir: pathlib.Path | None = None
     split: str | None = None
     data_dir: str | None = None
     picture: pathlib.Path | None = None
+    seeds: int | None = None
 
 
-def parse(argv: list[str], names: tuple[str, ...]) -> Arguments:
-    """Reads the flags `names` from `argv`.
+def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> Arguments:
+    """Reads the flags `names` from `argv`; 'folder' is a word that is no flag.
+
+    Args:
+      argv: the words after the command.
+      names: what the command takes.
+      default_sweep: the sweep file of a command that has its own.
 
     Raises:
-      InputError: an unknown flag or key, or a config file that cannot be read.
+      InputError: an unknown flag or key, or a file that cannot be read.
     """
     values = flags.FlagValues()
-    for name in set(names) - {'config'}:
+    for name in set(names) & set(_MEANING):
         flags.DEFINE_string(name, None, _MEANING[name], flag_values=values)
-    config_file = ''
-    if 'config' in names:
-        config_file, argv = _take_config_file(argv)
-        if config_file:
+    file, sweep = default_sweep, None
+    if {'config', 'sweep'} & set(names):
+        kind = 'config' if 'config' in names else 'sweep'
+        if not default_sweep:
+            file, argv = _take_file(kind, argv)
+        _check_overrides(kind, file, argv)
+        if file:
+            loaded = load_config(file) if kind == 'config' else load_sweep(file)
+            sweep = loaded if kind == 'sweep' else None
             config_flags.DEFINE_config_dict(
-                'config', load_config(config_file), flag_values=values, sys_argv=argv
+                'config', sweep.base if sweep else loaded, flag_values=values, sys_argv=argv
             )
     try:
-        rest = values(['run.py', *argv])[1:]
+        words = values(['run.py', *argv])[1:]
     except flags.Error as error:
         raise InputError(f'{_one_line(error)} (see --help)') from None
-    if rest:
-        raise InputError(f'{rest[0]!r} is not understood; flags look like --workdir=DIR')
-    given = {name: values[name].value for name in names if name in values}
+    given = {name: values[name].value for name in (*names, 'config') if name in values}
+    if words and 'folder' in names:
+        given['folder'] = words.pop(0)
+    if words:
+        raise InputError(f'{words[0]!r} is not understood; flags look like --workdir=DIR')
     for name in given:
         if isinstance(given[name], str) and not given[name]:
             raise InputError(f'--{name} is empty; leave it out or give a value')
-        if name in ('workdir', 'picture') and given[name]:
+        if name in ('workdir', 'picture', 'folder') and given[name]:
             given[name] = pathlib.Path(given[name]).expanduser()
-    if config_file:
-        name = pathlib.Path(config_file.split(':')[0]).stem
-        given.update(config=resolve(given['config']), config_name=name)
+    if given.get('seeds') is not None:
+        given['seeds'] = _whole_number('seeds', given['seeds'])
+    if file:
+        given['name'] = pathlib.Path(file.split(':')[0]).stem
+        if sweep:
+            given['sweep'] = _with_base(sweep, given.pop('config'), given.get('seeds'))
+        else:
+            given['config'] = resolve(given['config'])
     return Arguments(**given)
 
 
@@ -78,51 +102,89 @@ def load_config(path: str) -> ml_collections.ConfigDict:
     Raises:
       InputError: no such file, or whatever goes wrong in it, with its line.
     """
-    path, *words = path.split(':', 1)
-    if not pathlib.Path(path).is_file():
-        there = ', '.join(sorted(map(str, pathlib.Path('configs').glob('*.py')))) or 'none here'
-        raise InputError(f'--config={path}: no such file; config files in configs/: {there}')
-    try:
-        config = runpy.run_path(path)['get_config'](*words)
-    except KeyError as error:
-        if error.args != ('get_config',):
-            raise InputError(f'{_where(path, error)}: KeyError: {error}') from None
-        raise InputError(f'--config={path}: has no function get_config()') from None
-    # A config file is a program: whatever goes wrong in it is told with its line.
-    except Exception as error:
-        cause = f'{type(error).__name__}: {_one_line(error)}'
-        raise InputError(f'{_where(path, error)}: {cause}') from None
+    config = _call('config', path, 'get_config')
     if not isinstance(config, ml_collections.ConfigDict):
         raise InputError(f'--config={path}: get_config() returned {config!r}, not a ConfigDict')
     # Every key is there for an override to change, also those that the file left out.
     return complete(config)
 
 
-def _take_config_file(argv: list[str]) -> tuple[str, list[str]]:
-    """The path that --config names, or '', and the words without it; override keys are checked."""
+def load_sweep(path: str):
+    """What `get_sweep()` of a sweep file returns, its base config completed.
+
+    Raises:
+      InputError: no such file, or whatever goes wrong in it, with its line.
+    """
+    sweep = _call('sweep', path, 'get_sweep')
+    from mixer_dilated.experiments.sweep import Sweep
+
+    if not isinstance(sweep, Sweep):
+        raise InputError(f'--sweep={path}: get_sweep() returned {sweep!r}, not a Sweep')
+    return dataclasses.replace(sweep, base=complete(sweep.base))
+
+
+def _with_base(sweep, base: ml_collections.ConfigDict, seeds: int | None):
+    if seeds is not None:
+        base.num_seeds = seeds
+    return dataclasses.replace(sweep, base=resolve(base))
+
+
+def _call(flag: str, path: str, function: str):
+    """What a function of a file returns; 'FILE:WORD' hands it 'WORD'."""
+    path, *words = path.split(':', 1)
+    if not pathlib.Path(path).is_file():
+        folder = {'config': 'configs', 'sweep': 'configs/sweeps'}[flag]
+        there = ', '.join(sorted(map(str, pathlib.Path(folder).glob('*.py')))) or 'none here'
+        raise InputError(f'--{flag}={path}: no such file; those in {folder}/: {there}')
+    try:
+        return runpy.run_path(path)[function](*words)
+    except KeyError as error:
+        if error.args != (function,):
+            raise InputError(f'{_where(flag, path, error)}: KeyError: {error}') from None
+        raise InputError(f'--{flag}={path}: has no function {function}()') from None
+    # Such a file is a program: whatever goes wrong in it is told with its line.
+    except Exception as error:
+        cause = f'{type(error).__name__}: {_one_line(error)}'
+        raise InputError(f'{_where(flag, path, error)}: {cause}') from None
+
+
+def _take_file(flag: str, argv: list[str]) -> tuple[str, list[str]]:
+    """The path that --config or --sweep names, or '', and the words without it."""
     path, rest, words = '', [], iter(argv)
     for word in words:
-        flag, _, value = word.partition('=')
-        if flag in ('--config', '-config'):
+        name, _, value = word.partition('=')
+        if name in (f'--{flag}', f'-{flag}'):
             path = value or next(words, '')
-            continue
-        rest.append(word)
-        if flag.lstrip('-').startswith('config.'):
-            check_key(flag.split('.', 1)[1])
-    if rest and not path and any(word.lstrip('-').startswith('config.') for word in rest):
-        raise InputError('--config=FILE is missing; try --config=configs/digits_dilated.py')
+        else:
+            rest.append(word)
     return path, rest
 
 
-def _where(path: str, error: Exception) -> str:
+def _check_overrides(flag: str, file: str, argv: list[str]) -> None:
+    """Raises InputError if an override names no key, or there is no file to override."""
+    overrides = [word.lstrip('-') for word in argv if word.lstrip('-').startswith('config.')]
+    for word in overrides:
+        check_key(word.partition('=')[0].split('.', 1)[1])
+    if overrides and not file:
+        example = {'config': 'configs/digits_dilated.py', 'sweep': 'configs/sweeps/dilation.py'}
+        raise InputError(f'--{flag}=FILE is missing; try --{flag}={example[flag]}')
+
+
+def _whole_number(flag: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) < 2**31:
+        raise InputError(f'--{flag}={text}: allowed is a whole number from 1')
+    return int(text)
+
+
+def _where(flag: str, path: str, error: Exception) -> str:
     if isinstance(error, SyntaxError):
-        return f'--config={path}, line {error.lineno}'
+        return f'--{flag}={path}, line {error.lineno}'
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)
         if frame.filename == path
     ]
-    return f'--config={path}, line {lines[-1]}' if lines else f'--config={path}'
+    return f'--{flag}={path}, line {lines[-1]}' if lines else f'--{flag}={path}'
 
 
 def _one_line(error: Exception) -> str:

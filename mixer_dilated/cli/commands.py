@@ -5,6 +5,8 @@ Libraries that one command needs are imported in it: `--help` and refusals stay 
 
 import datetime
 import pathlib
+import shlex
+import sys
 
 from absl import logging
 
@@ -24,10 +26,10 @@ def train(arguments: Arguments, started: float) -> None:
     now = datetime.datetime.now()
     # Milliseconds: runs that a shell loop starts at once must not meet in one folder.
     stamp = f'{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}'
-    workdir = arguments.workdir or pathlib.Path('runs', f'{arguments.config_name}-{stamp}')
-    with TerminalProgress(arguments.config_name, workdir) as progress:
+    workdir = arguments.workdir or pathlib.Path('runs', f'{arguments.name}-{stamp}')
+    with TerminalProgress(arguments.name, workdir) as progress:
         summary = train_and_evaluate(
-            config, workdir, name=arguments.config_name, started=started, progress=progress
+            config, workdir, name=arguments.name, started=started, progress=progress
         )
     print_run(summary)
 
@@ -60,6 +62,30 @@ def summary(arguments: Arguments, started: float) -> None:
     print_summary(task, Programs(task).activation_bytes())
 
 
+def sweep(arguments: Arguments, started: float) -> None:
+    """Runs a study, writes its report and prints its result."""
+    cells = _required(arguments, 'sweep')
+    from mixer_dilated.cli.study_progress import TerminalStudyProgress
+    from mixer_dilated.experiments.study import run_study
+    from mixer_dilated.reports.report import write_report
+    from mixer_dilated.reports.tables import print_study
+
+    # No time in its name: the same command goes on where it stopped.
+    folder = arguments.workdir or pathlib.Path('runs', arguments.name)
+    with TerminalStudyProgress(arguments.name, folder) as progress:
+        run_study(cells, folder, command=_shown_command(), progress=progress)
+    print_study(folder)
+    print(f'\nreport: {write_report(folder)}')
+
+
+def report(arguments: Arguments, started: float) -> None:
+    """Writes the report of a run or a study again, from its files."""
+    folder = _required(arguments, 'folder')
+    from mixer_dilated.reports.report import write_report
+
+    print(f'report: {write_report(folder)}')
+
+
 def keys(arguments: Arguments, started: float) -> None:
     """Prints every configuration key."""
     from mixer_dilated.reports.tables import print_keys
@@ -67,9 +93,19 @@ def keys(arguments: Arguments, started: float) -> None:
     print_keys()
 
 
+def _shown_command() -> str:
+    """The command that is running, as a shell takes it."""
+    return shlex.join(['python', *sys.argv])
+
+
 def _required(arguments: Arguments, name: str):
     value = getattr(arguments, name)
-    if value is None:
-        example = {'config': 'configs/digits_dilated.py', 'workdir': 'runs/NAME'}[name]
-        raise InputError(f'--{name} is missing; for example --{name}={example} (see --help)')
-    return value
+    if value is not None:
+        return value
+    missing, example = {
+        'config': ('--config', '--config=configs/digits_dilated.py'),
+        'sweep': ('--sweep', '--sweep=configs/sweeps/dilation.py'),
+        'workdir': ('--workdir', '--workdir=runs/NAME'),
+        'folder': ('the folder of a run or study', 'report runs/NAME'),
+    }[name]
+    raise InputError(f'{missing} is missing; for example {example} (see --help)')

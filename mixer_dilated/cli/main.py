@@ -2,11 +2,14 @@
 
 import io
 import os
+import pathlib
 import sys
 import warnings
 
 from mixer_dilated.cli import interrupt
 from mixer_dilated.errors import InputError
+
+TABLE1 = str(pathlib.Path(__file__).parents[2] / 'configs' / 'sweeps' / 'table1.py')
 
 HELP = """\
 MLP-Mixer with dilated patches.
@@ -19,6 +22,16 @@ MLP-Mixer with dilated patches.
       Default data_dir: where the run's data lay.
   python run.py summary --config=FILE [--picture=FILE] [--config.KEY=VALUE ...]
       Tokens, window, coverage, parameters, FLOPs and memory; trains nothing.
+  python run.py table1 [--seeds=10] [--workdir=DIR] [--config.KEY=VALUE ...]
+      The paper's Table 1 again: its two methods and a control, many seeds,
+      paired differences. The same as a sweep of configs/sweeps/table1.py.
+  python run.py sweep --sweep=FILE [--seeds=N] [--workdir=DIR]
+                      [--config.KEY=VALUE ...]
+      Trains every cell of a sweep file; given again, goes on where it stopped.
+      Writes a table, statistics, pictures and report.html.
+      Default folder of both: runs/<sweep name>
+  python run.py report DIR
+      Writes report.html of a run or study again, from its files.
   python run.py keys
       Every configuration key: default, meaning, what is allowed.
 
@@ -28,6 +41,8 @@ Examples
   python run.py --config=configs/mnist_dilated.py \\
       --config.model.patches.dilation=3 --config.model.patches.size="(4, 2)"
   python run.py evaluate --workdir=runs/mnist --split="test[2500:]"
+  python run.py table1 --seeds=10
+  python run.py sweep --sweep=configs/sweeps/dilation.py
 """
 
 
@@ -77,6 +92,9 @@ def _run(argv: list[str], started: float) -> int:
         'train': (commands.train, ('config', 'workdir')),
         'evaluate': (commands.evaluate, ('workdir', 'split', 'data_dir')),
         'summary': (commands.summary, ('config', 'picture')),
+        'table1': (commands.sweep, ('sweep', 'seeds', 'workdir')),
+        'sweep': (commands.sweep, ('sweep', 'seeds', 'workdir')),
+        'report': (commands.report, ('folder',)),
         'keys': (commands.keys, ()),
     }
     named = bool(argv) and not argv[0].startswith('-')
@@ -84,7 +102,8 @@ def _run(argv: list[str], started: float) -> int:
     if name not in table:
         raise InputError(f'{name}: no such command; allowed are {", ".join(table)} (see --help)')
     command, flags = table[name]
-    command(parse(argv[1:] if named else argv, flags), started)
+    own_sweep = TABLE1 if name == 'table1' else ''
+    command(parse(argv[1:] if named else argv, flags, own_sweep), started)
     return 0
 
 

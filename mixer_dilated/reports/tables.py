@@ -1,11 +1,18 @@
 """Tables on the terminal: a run, an evaluation, the configuration keys."""
 
+import json
+import pathlib
+import statistics as statistics_module
+import textwrap
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mixer_dilated.config import KEYS
+
+MOST_SENTENCES = 8
 
 
 def wilson_interval(correct: int, count: int) -> tuple[float, float]:
@@ -23,15 +30,20 @@ def accuracy_text(correct: int, count: int) -> str:
 
 
 def print_run(summary: dict) -> None:
-    """One run's result, from the content of its `summary.json`."""
+    """A run's result, from the content of its `summary.json`."""
     seconds = summary['seconds']
     _print_facts(
         {
             'method': summary['config_name'],
             'tokens': str(summary['num_tokens']),
             'parameters': str(summary['num_params']),
-            'train accuracy': accuracy_text(summary['train_correct'], summary['train_examples']),
-            'test accuracy': accuracy_text(summary['test_correct'], summary['test_examples']),
+            **{
+                f'{part} accuracy': seeds_accuracy_text(
+                    [each[f'{part}_correct'] for each in summary['results']],
+                    summary[f'{part}_examples'],
+                )
+                for part in ('train', 'test')
+            },
             'seconds': (
                 f'start-up {seconds["startup"]:.1f}   compile {seconds["compile"]:.1f}   '
                 f'training {seconds["train"]:.1f} (an epoch {seconds["epoch_median"]:.2f})'
@@ -42,15 +54,63 @@ def print_run(summary: dict) -> None:
 
 def print_evaluation(result: dict) -> None:
     """The result of `evaluate_checkpoint`."""
+    of_seeds = result['results']
     _print_facts(
         {
             'data set': result['dataset'],
             'split': result['split'],
             'epoch': str(result['epoch']),
-            'loss': f'{result["loss"]:.4f}',
-            'accuracy': accuracy_text(result['correct'], result['examples']),
+            'loss': '   '.join(f'{each["loss"]:.4f}' for each in of_seeds),
+            'accuracy': seeds_accuracy_text(
+                [each['correct'] for each in of_seeds], result['examples']
+            ),
         }
     )
+
+
+def seeds_accuracy_text(correct: list[int], count: int) -> str:
+    """One seed: as `accuracy_text`. Several: mean, standard deviation, 95 % t interval."""
+    if len(correct) == 1:
+        return accuracy_text(correct[0], count)
+    from mixer_dilated.statistics import describe
+
+    found = describe([each / count for each in correct])
+    return (
+        f'{found["mean"]:.4f} ± {found["std"]:.4f} over {found["count"]} seeds   '
+        f'95 % interval {found["low"]:.4f} … {found["high"]:.4f}'
+    )
+
+
+def print_study(folder: pathlib.Path) -> None:
+    """A study's table (one row a cell) and sentences, from its files."""
+    study, statistics = (
+        json.loads((folder / f'{name}.json').read_text()) for name in ('study', 'statistics')
+    )
+    labels = {cell['name']: cell['label'] for cell in study['cells']}
+    found = statistics.get('cells', {})
+    if found:
+        seconds = {
+            name: statistics_module.median(rounds)
+            for name, rounds in json.loads((folder / 'timing.json').read_text()).items()
+        }
+        table = Table('', box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for heading in ('test accuracy', '95 % interval', 'train', 's an epoch'):
+            table.add_column(heading, justify='right')
+        for name, of_cell in found.items():
+            test, train = of_cell['test_accuracy'], of_cell['train_accuracy']
+            several = test['std'] is not None
+            table.add_row(
+                labels[name],
+                f'{test["mean"]:.4f}' + (f' ± {test["std"]:.4f}' if several else ''),
+                f'{test["low"]:.4f} … {test["high"]:.4f}' if several else '',
+                f'{train["mean"]:.4f}',
+                f'{seconds[name]:.2f}',
+            )
+        print_table(table)
+    for sentence in statistics['verdicts'][:MOST_SENTENCES]:
+        print(f'\n{textwrap.fill(sentence, 80)}')
+    if len(statistics['verdicts']) > MOST_SENTENCES:
+        print(f'\n… {len(statistics["verdicts"]) - MOST_SENTENCES} more sentences in the report')
 
 
 def print_keys() -> None:

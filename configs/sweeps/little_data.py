@@ -1,0 +1,33 @@
+"""The paper's first claim, that dilation helps with little data: 100 to 10 000 training images.
+
+python run.py sweep --sweep=configs/sweeps/little_data.py
+
+Small sets are passed over more often, so that a small set is not also a short training.
+"""
+
+from mixer_dilated.config import base_config
+from mixer_dilated.experiments.methods import BASELINE, TABLE1_METHODS
+from mixer_dilated.experiments.sweep import Cell, Sweep, crossed
+
+EPOCHS = {100: 100, 300: 60, 1000: 30, 3000: 15, 10000: 10}
+
+
+def get_sweep():
+    base = base_config()
+    base.num_seeds = 5
+    base.batch = 50
+    sizes = [
+        Cell(
+            {'train_images': images},
+            {'dataset.train_split': f'train[:{images}]', 'num_epochs': epochs},
+        )
+        for images, epochs in EPOCHS.items()
+    ]
+    return Sweep(
+        title='Little data',
+        question='Do dilated patches help where there are few training images?',
+        base=base,
+        cells=crossed(TABLE1_METHODS, sizes),
+        reference=BASELINE.settings,
+        kind='little_data',
+    )

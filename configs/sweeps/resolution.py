@@ -1,0 +1,22 @@
+"""The paper's second claim, less compute and memory: the cost of a step on larger images.
+
+python run.py sweep --sweep=configs/sweeps/resolution.py
+"""
+
+from mixer_dilated.config import base_config
+from mixer_dilated.experiments.methods import BASELINE, TABLE1_METHODS
+from mixer_dilated.experiments.sweep import Sweep
+
+
+def get_sweep():
+    base = base_config()
+    base.batch = 32
+    return Sweep(
+        title='Cost against resolution',
+        question='How do tokens, compute, time and memory of a training step grow with the image?',
+        base=base,
+        cells=TABLE1_METHODS,
+        reference=BASELINE.settings,
+        kind='resolution',
+        image_sizes=(28, 56, 84, 112, 168, 224),
+    )

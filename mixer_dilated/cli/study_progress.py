@@ -1,0 +1,115 @@
+"""Progress of a study: a line a cell, with the time that is left."""
+
+import contextlib
+import datetime
+import pathlib
+import statistics
+import sys
+import time
+
+from mixer_dilated.cli import interrupt
+from mixer_dilated.experiments.progress import StudyProgress
+from mixer_dilated.experiments.sweep import PreparedCell
+from mixer_dilated.training.progress import Progress
+
+# What an epoch of no tokens would cost, in tokens: a step takes time whatever it computes.
+TOKENS_OF_A_STEP = 4
+
+
+class TerminalStudyProgress(StudyProgress):
+    """Prints what a study is and, cell by cell, how far it is.
+
+    Args:
+      name: what to call the study.
+      folder: its folder.
+    """
+
+    def __init__(self, name: str, folder: pathlib.Path):
+        self._name = name
+        self._folder = folder
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is not None and interrupt.received():
+            print(f'\n{self._folder} holds what is done; the same command goes on', flush=True)
+
+    def starts(self, cells: list[PreparedCell]) -> None:
+        possible = [cell for cell in cells if not cell.impossible]
+        self._left = {cell.name: _work(cell) for cell in possible}
+        self._count, self._done = len(possible), 0
+        self._seconds = self._worked = 0.0
+        seeds = possible[0].task.config.num_seeds
+        cannot = len(cells) - len(possible)
+        print(
+            f'{self._name}: {len(possible)} cells, {seeds} seed{"s" if seeds > 1 else ""} each'
+            + (f'; {cannot} more cannot be (the report says why)' if cannot else '')
+        )
+        print(f'folder: {self._folder}', flush=True)
+
+    @contextlib.contextmanager
+    def cell(self, cell: PreparedCell, finished: bool):
+        interrupt.check()
+        self._start = time.perf_counter()
+        yield _Epochs(f'{self._done + 1}/{self._count}  {cell.label}')
+        if sys.stdout.isatty():
+            print('\r\x1b[K', end='')
+
+    def cell_done(self, cell: PreparedCell, summary: dict, finished: bool) -> None:
+        seconds, work = time.perf_counter() - self._start, self._left.pop(cell.name)
+        self._done += 1
+        if not finished:
+            self._seconds += seconds
+            self._worked += work
+        print(
+            f'{self._done:{len(str(self._count))}}/{self._count}  {cell.label}  '
+            f'test {_accuracy(summary)}  '
+            + ('was trained before' if finished else f'{seconds:.0f} s{self._eta()}'),
+            flush=True,
+        )
+
+    def times(self, num_cells: int, rounds: int) -> None:
+        print(f'times epochs of {num_cells} cells in turns, {rounds} rounds …', flush=True)
+
+    def measured(self, what: str, done: int, total: int) -> None:
+        interrupt.check()
+        print(f'{done:{len(str(total))}}/{total}  {what}', flush=True)
+
+    def _eta(self) -> str:
+        if not self._left:
+            return ''
+        left = self._seconds / self._worked * sum(self._left.values())
+        return f'  ETA {datetime.timedelta(seconds=round(left))}'
+
+
+class _Epochs(Progress):
+    """Shows the epoch of the cell in hand, on a terminal."""
+
+    def __init__(self, what: str):
+        self._what = what
+
+    def starts(self, task) -> None:
+        self._num_epochs = task.config.num_epochs
+        self._show('reads the data and compiles …')
+
+    def epoch_done(self, rows: list[dict]) -> None:
+        interrupt.check()
+        self._show(f'epoch {rows[0]["epoch"]}/{self._num_epochs}')
+
+    def _show(self, text: str) -> None:
+        if sys.stdout.isatty():
+            print(f'\r\x1b[K{self._what}  {text}'[:79], end='', flush=True)
+
+
+def _work(cell: PreparedCell) -> float:
+    """How long a cell takes beside others, in a unit of its own."""
+    task = cell.task
+    steps = task.total_steps * task.config.num_seeds
+    return steps * task.config.batch * (TOKENS_OF_A_STEP + task.num_tokens)
+
+
+def _accuracy(summary: dict) -> str:
+    accuracies = [each['test_accuracy'] for each in summary['results']]
+    mean = f'{statistics.fmean(accuracies):.4f}'
+    return f'{mean} ± {statistics.stdev(accuracies):.4f}' if len(accuracies) > 1 else mean

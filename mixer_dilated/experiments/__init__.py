@@ -1,0 +1,1 @@
+"""Experiments: studies of many runs, their statistics, the sentences made from those."""

@@ -1,0 +1,33 @@
+"""What a study tells while it runs."""
+
+import contextlib
+from collections.abc import Iterator
+
+from mixer_dilated.experiments.sweep import PreparedCell
+from mixer_dilated.training.progress import Progress
+
+
+class StudyProgress:
+    """Told how far a study is; this one keeps silent, others print."""
+
+    def starts(self, cells: list[PreparedCell]) -> None:
+        """The study's cells are known, those that cannot be among them."""
+
+    @contextlib.contextmanager
+    def cell(self, cell: PreparedCell, finished: bool) -> Iterator[Progress]:
+        """Around the training of one cell; yields what is told of its epochs.
+
+        Args:
+          cell: which.
+          finished: an earlier process trained it; it is only read.
+        """
+        yield Progress()
+
+    def cell_done(self, cell: PreparedCell, summary: dict, finished: bool) -> None:
+        """A cell is trained, or was before."""
+
+    def times(self, num_cells: int, rounds: int) -> None:
+        """All cells are trained; their epochs are timed next."""
+
+    def measured(self, what: str, done: int, total: int) -> None:
+        """Part of another measurement is done."""

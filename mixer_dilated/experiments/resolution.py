@@ -1,0 +1,168 @@
+"""What a training step costs on larger images: tokens, FLOPs, seconds, memory."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from mixer_dilated.config import patch_branches
+from mixer_dilated.data.examples import Examples
+from mixer_dilated.experiments.progress import StudyProgress
+from mixer_dilated.experiments.sweep import PreparedCell
+from mixer_dilated.experiments.wording import listing, ratio_text
+from mixer_dilated.models.costs import flops_per_image, layers
+from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.patches.geometry import num_tokens
+from mixer_dilated.statistics import fit_exponent
+from mixer_dilated.training.programs import Programs
+from mixer_dilated.training.task import Task
+
+STEPS, ROUNDS = 4, 7
+QUANTITIES = {
+    'num_tokens': 'tokens',
+    'flops_per_image': 'FLOPs',
+    'step_seconds': 'time',
+    'memory_bytes': 'memory',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomImages:
+    """Grey noise of any side, as a `Source`: what a step costs does not depend on the picture."""
+
+    side: int
+    examples: int
+    channels: int
+    num_classes: int
+    name: str = 'noise'
+    fingerprint: str = ''
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (self.side, self.side, self.channels)
+
+    @property
+    def split_sizes(self) -> dict[str, int]:
+        return {'train': self.examples}
+
+    def read(self, split: str) -> Examples:
+        draw = np.random.default_rng(0)
+        images = draw.integers(0, 256, (self.examples, *self.image_shape), np.uint8)
+        return Examples(images, draw.integers(0, self.num_classes, self.examples, np.int32))
+
+
+def resolution_rows(
+    cells: Sequence[PreparedCell], image_sizes: Sequence[int], progress: StudyProgress
+) -> Iterator[dict]:
+    """One row a cell and image side; at each side the cells take turns, `ROUNDS` times.
+
+    A row has cell, image_size (pixels a side), num_tokens, flops_per_image (forward), batch,
+    memory_bytes (temporary buffers of the training program, as the compiler lays them out) and
+    step_seconds with its quartiles step_seconds_low and step_seconds_high.
+    """
+    for done, side in enumerate(image_sizes, 1):
+        steps = {cell.name: _Step(cell.task, side) for cell in cells if not cell.impossible}
+        seconds = {name: [] for name in steps}
+        for step in steps.values():
+            step.seconds()
+        for _ in range(ROUNDS):
+            for name, step in steps.items():
+                seconds[name].append(step.seconds())
+        for name, step in steps.items():
+            low, middle, high = statistics.quantiles(seconds[name], n=4, method='inclusive')
+            yield {
+                'cell': name,
+                'image_size': side,
+                **step.costs,
+                'step_seconds': middle,
+                'step_seconds_low': low,
+                'step_seconds_high': high,
+            }
+        progress.measured(f'{side}×{side} pixels', done, len(image_sizes))
+
+
+def resolution_statistics(
+    cells: Sequence[PreparedCell], rows: Sequence[dict], references: Mapping[str, str]
+) -> dict:
+    """Growth exponents over the image's side, and sentences: the content of `statistics.json`.
+
+    Args:
+      cells: the study's cells.
+      rows: as `resolution_rows` yields them.
+      references: {cell: cell that it is compared with at the largest side}.
+
+    Returns:
+      {fits: {cell: {quantity: as `fit_exponent`}}, verdicts}.
+    """
+    possible = [cell for cell in cells if not cell.impossible]
+    of_cell = {cell.name: [row for row in rows if row['cell'] == cell.name] for cell in possible}
+    fits = {
+        name: {
+            quantity: fit_exponent(
+                [row['image_size'] for row in found], [row[quantity] for row in found]
+            )
+            for quantity in QUANTITIES
+        }
+        for name, found in of_cell.items()
+        if len(found) > 1
+    }
+    labels = {cell.name: cell.label for cell in possible}
+    verdicts = [
+        _verdict(labels[name], labels[other], of_cell[name][-1], of_cell[other][-1])
+        for name, other in references.items()
+    ] + [_growth(labels[name], found) for name, found in fits.items()]
+    return {'fits': fits, 'verdicts': verdicts}
+
+
+def _verdict(label: str, reference_label: str, row: dict, reference: dict) -> str:
+    """Whether less compute, time and memory, which the paper claims, held at the largest side."""
+    ratios = {
+        noun: row[quantity] / reference[quantity]
+        for quantity, noun in QUANTITIES.items()
+        if quantity != 'num_tokens'
+    }
+    apart = row['step_seconds_high'] < reference['step_seconds_low']
+    held = all(ratio < 1 for ratio in ratios.values()) and apart
+    listed = listing([f'{ratio_text(ratio)[0]} of the {noun}' for noun, ratio in ratios.items()])
+    side = row['image_size']
+    return (
+        f'Less compute, time and memory {"held" if held else "did not hold"} here for {label}: at '
+        f'{side}×{side} pixels a training step has {listed} of {reference_label}, with '
+        f'{row["num_tokens"]} tokens for {reference["num_tokens"]}.'
+    )
+
+
+def _growth(label: str, fits: dict) -> str:
+    powers = [f'{noun} {fits[quantity]["exponent"]:.2f}' for quantity, noun in QUANTITIES.items()]
+    return f"{label}: powers of the image's side that fit the growth are {listing(powers)}."
+
+
+class _Step:
+    """The training program of a task's network on images of another side."""
+
+    def __init__(self, task: Task, side: int):
+        config = task.config
+        *_, channels = task.source.image_shape
+        source = RandomImages(side, STEPS * config.batch, channels, task.source.num_classes)
+        tokens = num_tokens(patch_branches(config.model), config.model.join, (side, side))
+        programs = Programs(Task(config, source, source.examples, config.batch, tokens))
+        examples = programs.place(source.read('train'))
+        self._state = programs.create_state()
+        self._run = programs.compile_train_epoch(self._state, examples)
+        network = mixer_from_config(config.model, source.num_classes)
+        self.costs = {
+            'num_tokens': tokens,
+            'flops_per_image': flops_per_image(layers(network, source.image_shape)),
+            'memory_bytes': programs.activation_bytes(),
+            'batch': config.batch,
+        }
+
+    def seconds(self) -> float:
+        """Trains `STEPS` steps and returns the seconds of one."""
+        start = time.perf_counter()
+        self._state, metrics = self._run(self._state)
+        jax.block_until_ready(metrics)
+        return (time.perf_counter() - start) / STEPS

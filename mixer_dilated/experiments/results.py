@@ -1,0 +1,122 @@
+"""The tidy table of a study, one row a cell and seed, and the statistics made of it."""
+
+import csv
+import io
+import pathlib
+import statistics as stdlib_statistics
+from collections.abc import Mapping, Sequence
+
+from mixer_dilated.experiments.methods import DILATED
+from mixer_dilated.experiments.sweep import PreparedCell
+from mixer_dilated.experiments.verdicts import (
+    comparison_sentences,
+    little_data_verdict,
+    table1_verdicts,
+)
+from mixer_dilated.statistics import compare_cells, describe, values_by_seed
+from mixer_dilated.training.workdir import write_json_lines, write_text
+
+OF_SEED = ('seed', 'train_accuracy', 'test_accuracy', 'train_loss', 'test_loss')
+OF_CELL = ('num_tokens', 'num_params', 'flops_per_image', 'pixels_seen', 'pixels')
+
+
+def rows(
+    cells: Sequence[PreparedCell],
+    summaries: Mapping[str, dict],
+    seconds: Mapping[str, Sequence[float]],
+) -> list[dict]:
+    """One row a cell and seed; one for a cell that cannot be, with the reason.
+
+    Args:
+      cells: all cells.
+      summaries: {cell: content of `summary.json`} of those that are trained.
+      seconds: {cell: seconds of an epoch in each round} of those that are timed.
+    """
+    found = []
+    for cell in cells:
+        empty = dict.fromkeys((*OF_SEED, *OF_CELL, 'epoch_seconds'))
+        common = {'cell': cell.name, **cell.settings, **empty, 'impossible': cell.impossible}
+        if cell.impossible:
+            found.append(common)
+        elif cell.name in summaries:
+            summary = summaries[cell.name]
+            common |= {key: summary[key] for key in OF_CELL}
+            if cell.name in seconds:
+                common['epoch_seconds'] = stdlib_statistics.median(seconds[cell.name])
+            found += [
+                {**common, **{key: each[key] for key in OF_SEED}} for each in summary['results']
+            ]
+    return found
+
+
+def write_table(folder: pathlib.Path, table: Sequence[dict]) -> None:
+    """Writes `results.jsonl` and `results.csv`, each whole or not at all."""
+    write_json_lines(folder / 'results.jsonl', table)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, table[0].keys(), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(table)
+    write_text(folder / 'results.csv', text.getvalue())
+
+
+def statistics(
+    kind: str,
+    cells: Sequence[PreparedCell],
+    table: Sequence[dict],
+    references: Mapping[str, str],
+    seconds: Mapping[str, Sequence[float]],
+) -> dict:
+    """Means, comparisons paired by seed, and sentences: the content of `statistics.json`.
+
+    Args:
+      kind: of the study.
+      cells: all cells.
+      table: `rows`.
+      references: {cell: cell that it is compared with}.
+      seconds: as in `rows`.
+    """
+    possible = [row for row in table if not row['impossible']]
+    labels = {cell.name: cell.label for cell in cells if not cell.impossible}
+    comparisons = {
+        name: compare_cells(possible, name, reference) for name, reference in references.items()
+    }
+    return {
+        'cells': {
+            name: {
+                column: describe([*values_by_seed(possible, name, column).values()])
+                for column in ('test_accuracy', 'train_accuracy')
+            }
+            for name in labels
+        },
+        'comparisons': comparisons,
+        'verdicts': _verdicts(kind, labels, possible, comparisons, cells, seconds),
+    }
+
+
+def _verdicts(kind, labels, table, comparisons, cells, seconds) -> list[str]:
+    if kind == 'table1':
+        baseline, proposed, control = labels
+        return table1_verdicts(
+            table,
+            labels,
+            baseline=baseline,
+            proposed=proposed,
+            control=control,
+            round_seconds=seconds,
+        )
+    if kind == 'little_data':
+        return _little_data_verdicts(labels, comparisons, cells)
+    return comparison_sentences(labels, comparisons)
+
+
+def _little_data_verdicts(labels, comparisons, cells) -> list[str]:
+    """A sentence for each method that has a reference, over all training sizes."""
+    settings = {cell.name: cell.settings for cell in cells}
+    pairs = {}
+    for name, comparison in comparisons.items():
+        methods = settings[name]['method'], settings[comparison['reference']]['method']
+        pairs.setdefault(methods, []).append((settings[name]['train_images'], comparison))
+    return [
+        little_data_verdict(method, reference, found, method == DILATED.settings['method'])
+        for (method, reference), found in pairs.items()
+    ]

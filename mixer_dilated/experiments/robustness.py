@@ -1,0 +1,118 @@
+"""Trained cells on corrupted test images."""
+
+import pathlib
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from mixer_dilated.data.corruption import CORRUPTIONS
+from mixer_dilated.data.examples import Examples
+from mixer_dilated.data.sources import load_examples
+from mixer_dilated.experiments.progress import StudyProgress
+from mixer_dilated.experiments.sweep import PreparedCell
+from mixer_dilated.experiments.wording import count_text, is_settled, p_text, points_text
+from mixer_dilated.statistics import compare, holm
+from mixer_dilated.training.checkpoints import Checkpoints
+from mixer_dilated.training.programs import Programs
+from mixer_dilated.training.randomness import purpose_key
+
+
+def robustness_rows(
+    cells: Sequence[PreparedCell], folder: pathlib.Path, progress: StudyProgress
+) -> Iterator[dict]:
+    """One row a cell, corruption, strength and seed: cell, corruption, strength, seed, accuracy.
+
+    All cells and seeds see the same corrupted images.
+
+    Args:
+      cells: trained ones.
+      folder: of the study; the newest checkpoint of each cell is read.
+      progress: told of every finished cell.
+    """
+    for done, cell in enumerate(cells, 1):
+        task, dataset = cell.task, cell.task.config.dataset
+        programs = Programs(task)
+        with Checkpoints(folder / 'cells' / cell.name) as checkpoints:
+            state, _ = checkpoints.restore(programs.abstract_state())
+        test = load_examples(task.source, dataset.test_split, dataset)
+        for name, strength, images in corrupted(jnp.asarray(test.images)):
+            examples = programs.place(Examples(images, test.labels))
+            correct = jax.device_get(programs.evaluation(examples)(state))['correct']
+            for k, count in enumerate(correct):
+                yield {
+                    'cell': cell.name,
+                    'corruption': name,
+                    'strength': strength,
+                    'seed': task.config.seed + k,
+                    'accuracy': int(count) / task.test_examples,
+                }
+        progress.measured(f'robustness of {cell.label}', done, len(cells))
+
+
+def corrupted(images: jax.Array) -> Iterator[tuple[str, float, jax.Array]]:
+    """(corruption, strength, images) of every corruption and strength, the same for every call."""
+    for corruption in CORRUPTIONS.values():
+        apply = jax.jit(corruption.apply)
+        key = purpose_key(jax.random.key(0), f'corruption {corruption.name}')
+        for strength in corruption.strengths:
+            yield corruption.name, strength, apply(key, images, strength)
+
+
+def robustness_statistics(
+    cells: Sequence[PreparedCell], rows: Sequence[dict], references: Mapping[str, str]
+) -> list[str]:
+    """A sentence for each cell, corruption and its largest strength: lost accuracy, paired by seed.
+
+    What is compared is the loss (accuracy of the clean images − accuracy of the corrupted ones), so
+    that a cell that is better to begin with does not look more robust for that. p values are
+    adjusted for the number of sentences by `holm`.
+
+    Args:
+      cells: trained ones.
+      rows: as `robustness_rows` yields them.
+      references: {cell: cell that it is compared with}.
+    """
+    labels = {cell.name: cell.label for cell in cells}
+    accuracy = {
+        (row['cell'], row['corruption'], row['strength'], row['seed']): row['accuracy']
+        for row in rows
+    }
+    seeds = sorted({row['seed'] for row in rows})
+    compared = []
+    for name, reference in references.items():
+        for corruption in CORRUPTIONS.values():
+            none, *_, most = corruption.strengths
+            lost = {
+                cell: [
+                    accuracy[cell, corruption.name, none, seed]
+                    - accuracy[cell, corruption.name, most, seed]
+                    for seed in seeds
+                ]
+                for cell in (name, reference)
+            }
+            compared.append(
+                (name, corruption, compare(lost[name], lost[reference], reference=reference), lost)
+            )
+    adjusted = holm([comparison['p'] for _, _, comparison, _ in compared])
+    return [
+        _sentence(labels, name, corruption, comparison, p, lost)
+        for (name, corruption, comparison, lost), p in zip(compared, adjusted, strict=True)
+    ]
+
+
+def _sentence(labels, name, corruption, comparison, p, lost) -> str:
+    reference = comparison['reference']
+    ours, theirs = (
+        points_text(statistics.fmean(lost[cell]), signed=False)[0] for cell in (name, reference)
+    )
+    more = 'more' if comparison['difference'] > 0 else 'less'
+    settled = f'{more}, {p_text(p)}' if is_settled(p) else 'not settled which loses more'
+    if p is not None and not is_settled(p):
+        settled += f', {p_text(p)}'
+    return (
+        f'{corruption.name} of {corruption.strengths[-1]} ({corruption.unit}): {labels[name]} '
+        f'loses {ours} points of accuracy, {labels[reference]} {theirs} ({settled} after Holm’s '
+        f'correction, {count_text(comparison["count"], "seed")}).'
+    )

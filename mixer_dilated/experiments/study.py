@@ -1,0 +1,152 @@
+"""A study from a sweep to its folder: trains what is not trained yet, times, compares, writes."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from mixer_dilated.errors import InputError
+from mixer_dilated.experiments import results
+from mixer_dilated.experiments.progress import StudyProgress
+from mixer_dilated.experiments.resolution import resolution_rows, resolution_statistics
+from mixer_dilated.experiments.robustness import robustness_rows, robustness_statistics
+from mixer_dilated.experiments.sweep import PreparedCell, Sweep, prepare, reference_of
+from mixer_dilated.experiments.timing import epoch_seconds
+from mixer_dilated.training.loop import train_and_evaluate
+from mixer_dilated.training.summary import environment
+from mixer_dilated.training.workdir import read_json, write_json, write_json_lines
+
+TIMED_ROUNDS = 9
+
+
+def run_study(
+    sweep: Sweep,
+    folder: pathlib.Path,
+    *,
+    command: str,
+    progress: StudyProgress | None = None,
+) -> dict:
+    """Runs a study in a folder; what an earlier process finished there is not done again.
+
+    Every cell is a run in `folder/cells/NAME`. When all are trained, their epochs are timed in
+    turns, and the table, the statistics and the sentences are written.
+
+    Args:
+      sweep: what to compare.
+      folder: the study's folder; made if it is not there.
+      command: the command that makes it, for the report.
+      progress: told how far the study is.
+
+    Returns:
+      The content of `statistics.json`.
+
+    Raises:
+      InputError: the sweep cannot be, or the folder holds another study.
+    """
+    progress = progress or StudyProgress()
+    cells = prepare(sweep)
+    _claim(folder, _description(sweep, cells, command))
+    progress.starts(cells)
+    if sweep.kind == 'resolution':
+        rows = list(resolution_rows(cells, sweep.image_sizes, progress))
+        write_json_lines(folder / 'resolution.jsonl', rows)
+        found = resolution_statistics(cells, rows, _references(sweep, cells))
+    else:
+        found = _trained(sweep, cells, folder, progress)
+    write_json(folder / 'statistics.json', found)
+    return found
+
+
+def _trained(
+    sweep: Sweep, cells: list[PreparedCell], folder: pathlib.Path, progress: StudyProgress
+) -> dict:
+    """Trains and times the cells, writes the tables and returns the statistics."""
+    possible = [cell for cell in cells if not cell.impossible]
+    summaries = {}
+    for cell in possible:
+        run = folder / 'cells' / cell.name
+        finished = (run / 'summary.json').exists()
+        with progress.cell(cell, finished) as epochs:
+            summaries[cell.name] = train_and_evaluate(
+                cell.task.config, run, name=cell.label, progress=epochs
+            )
+        progress.cell_done(cell, summaries[cell.name], finished)
+        results.write_table(folder, results.rows(cells, summaries, {}))
+    seconds = _timed(possible, folder, progress)
+    rows = results.rows(cells, summaries, seconds)
+    results.write_table(folder, rows)
+    references = _references(sweep, cells)
+    statistics = results.statistics(sweep.kind, cells, rows, references, seconds)
+    if sweep.kind == 'robustness':
+        corrupted = list(robustness_rows(possible, folder, progress))
+        write_json_lines(folder / 'robustness.jsonl', corrupted)
+        statistics['verdicts'] += robustness_statistics(possible, corrupted, references)
+    return statistics
+
+
+def _references(sweep: Sweep, cells: Sequence[PreparedCell]) -> dict[str, str]:
+    """{cell: cell that it is compared with}."""
+    return {
+        cell.name: found.name
+        for cell in cells
+        if not cell.impossible and (found := reference_of(cell, cells, sweep.reference))
+    }
+
+
+def _timed(
+    cells: Sequence[PreparedCell], folder: pathlib.Path, progress: StudyProgress
+) -> dict[str, list[float]]:
+    """Seconds of an epoch of every cell and round; of the file, if it has all of these cells."""
+    path = folder / 'timing.json'
+    if path.exists():
+        found = read_json(path)
+        if found.keys() >= {cell.name for cell in cells}:
+            return {cell.name: found[cell.name] for cell in cells}
+    progress.times(len(cells), TIMED_ROUNDS)
+    found = epoch_seconds({cell.name: cell.task for cell in cells}, TIMED_ROUNDS)
+    write_json(path, found)
+    return found
+
+
+def _description(sweep: Sweep, cells: list[PreparedCell], command: str) -> dict:
+    """The content of `study.json`."""
+    return {
+        'kind': sweep.kind,
+        'title': sweep.title,
+        'question': sweep.question,
+        'command': command,
+        'config': sweep.base.to_dict(),
+        **environment(),
+        'axes': [*cells[0].settings],
+        'reference': dict(sweep.reference) if sweep.reference else None,
+        'cells': [
+            {
+                'name': cell.name,
+                'label': cell.label,
+                'settings': dict(cell.settings),
+                'impossible': cell.impossible,
+            }
+            for cell in cells
+        ],
+    }
+
+
+def _claim(folder: pathlib.Path, description: Mapping) -> None:
+    """Makes the folder this study's own; a study of another kind or with other axes is refused."""
+    path = folder / 'study.json'
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            there = read_json(path)
+            for key in ('kind', 'axes'):
+                if there.get(key) != description[key]:
+                    raise InputError(
+                        f'--workdir={folder}: holds another study ({key} {there.get(key)!r}, here '
+                        f'{description[key]!r}); name another folder'
+                    )
+        elif any(folder.iterdir()):
+            raise InputError(
+                f'--workdir={folder}: not empty, and not the folder of a study (no study.json); '
+                'name a new folder'
+            )
+        write_json(path, description)
+    except OSError as error:
+        raise InputError(f'--workdir={folder}: cannot be written: {error.strerror}') from None

@@ -1,0 +1,159 @@
+"""What a study compares: cells that each change a few settings of one base config."""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+
+import ml_collections
+
+from mixer_dilated.config import check_key, nested, resolve
+from mixer_dilated.errors import InputError
+from mixer_dilated.training.task import Task, open_task
+
+KINDS = ('sweep', 'table1', 'little_data', 'robustness', 'resolution')
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One combination of a study.
+
+    Attributes:
+      settings: what tables and plots call it: {'size': 4, 'dilation': 2} or {'method': 'dilated'}.
+      changes: the config keys that it changes: {'model.patches.size': 4, …}.
+    """
+
+    settings: Mapping[str, object]
+    changes: Mapping[str, object]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What `get_sweep()` of a sweep file returns.
+
+    Attributes:
+      title: a few words.
+      question: what the study is to answer.
+      base: config that all cells share; `base.num_seeds` seeds a cell.
+      cells: what differs; `grid` and `crossed` make them.
+      reference: settings of the cell that others are compared with; the settings it does not name
+        are those of the cell in hand, so that {'dilation': 1} compares each dilation with none.
+      kind: 'sweep'; 'table1' adds the paper's figures, 'little_data' curves over 'train_images',
+        'robustness' evaluates corrupted test images too, 'resolution' measures the cost of a step
+        at image sides `image_sizes` and trains nothing.
+      image_sizes: pixels a side, for 'resolution'.
+    """
+
+    title: str
+    question: str
+    base: ml_collections.ConfigDict
+    cells: Iterable[Cell]
+    reference: Mapping[str, object] | None = None
+    kind: str = 'sweep'
+    image_sizes: tuple[int, ...] = ()
+
+
+def grid(axes: Mapping[str, Iterable]) -> list[Cell]:
+    """Every combination of the values of config keys, the last axis changing fastest.
+
+    A setting is called like the last part of its key: `model.patches.size` is 'size'.
+    """
+    return [
+        Cell({key.rsplit('.', 1)[-1]: value for key, value in changes.items()}, changes)
+        for values in itertools.product(*map(tuple, axes.values()))
+        for changes in [dict(zip(axes, values, strict=True))]
+    ]
+
+
+def crossed(*groups: Iterable[Cell]) -> list[Cell]:
+    """Every combination of one cell of each group; a key that both change is the later one's."""
+    return [
+        Cell(
+            {name: value for cell in cells for name, value in cell.settings.items()},
+            {key: value for cell in cells for key, value in cell.changes.items()},
+        )
+        for cells in itertools.product(*map(tuple, groups))
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedCell:
+    """A cell whose config is resolved and whose patches were tried on the data's images.
+
+    Attributes:
+      name: names its folder; made of its settings.
+      label: what plots and sentences call it.
+      settings: as in `Cell`.
+      task: its config and data; None where it cannot be.
+      impossible: why it cannot be; '' where it can.
+    """
+
+    name: str
+    label: str
+    settings: Mapping[str, object]
+    task: Task | None
+    impossible: str = ''
+
+
+def prepare(sweep: Sweep) -> list[PreparedCell]:
+    """Resolves every cell of a sweep; a cell that cannot be keeps the reason.
+
+    Raises:
+      InputError: a key that does not exist, a kind that does not, two cells of one name, cells of
+        different axes, or not one cell that can be.
+    """
+    if sweep.kind not in KINDS:
+        raise InputError(f'kind = {sweep.kind!r}: allowed are {", ".join(KINDS)}')
+    cells = [_prepared(sweep.base, cell) for cell in sweep.cells]
+    if not cells:
+        raise InputError('the sweep has no cells')
+    if len({tuple(cell.settings) for cell in cells}) > 1:
+        raise InputError('the cells of a sweep need the same settings, in the same order')
+    names = [cell.name for cell in cells]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f'two cells of the sweep have the settings {twice}')
+    if all(cell.impossible for cell in cells):
+        raise InputError(f'no cell of the sweep can be trained: {cells[0].impossible}')
+    return cells
+
+
+def reference_of(
+    cell: PreparedCell, cells: Iterable[PreparedCell], reference: Mapping[str, object] | None
+) -> PreparedCell | None:
+    """The cell that `cell` is compared with (see `Sweep.reference`); None if there is none."""
+    wanted = {**cell.settings, **(reference or {})}
+    found = [
+        other
+        for other in cells
+        if other.settings == wanted and other is not cell and not other.impossible
+    ]
+    return found[0] if found and reference else None
+
+
+def _prepared(base: ml_collections.ConfigDict, cell: Cell) -> PreparedCell:
+    for key in cell.changes:
+        check_key(key)
+    text = ', '.join(f'{name} {_value_text(value)}' for name, value in cell.settings.items())
+    name = re.sub(r'[^A-Za-z0-9_.=-]+', '-', text.replace(', ', '_').replace(' ', '=')).strip('-')
+    label = str(cell.settings['method']) if [*cell.settings] == ['method'] else text
+    try:
+        task = open_task(resolve(_changed(base.to_dict(), nested(cell.changes))))
+    except InputError as error:
+        return PreparedCell(name, label, cell.settings, None, str(error))
+    return PreparedCell(name, label, cell.settings, task)
+
+
+def _changed(values: dict, changes: dict) -> dict:
+    """`values` with `changes`, both nested; a dict of keys is merged, anything else replaced."""
+    merged = dict(values)
+    for name, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = _changed(merged[name], value) if both else value
+    return merged
+
+
+def _value_text(value) -> str:
+    if isinstance(value, tuple | list):
+        return '×'.join(map(_value_text, value))
+    return str(value)

@@ -1,0 +1,64 @@
+"""Numbers as a sentence has them: points with a sign, p values, lists of names."""
+
+from collections.abc import Sequence
+
+LEVEL = 0.05
+
+
+def is_settled(p: float | None) -> bool:
+    """Whether a difference with this p value counts as settled."""
+    return p is not None and p < LEVEL
+
+
+def p_text(p: float) -> str:
+    """'p = 0.004', 'p < 0.001'; never rounded across 0.05."""
+    if p < 0.001:
+        return 'p < 0.001'
+    if p == 1:
+        return 'p = 1'
+    if p >= 0.9995:
+        return 'p > 0.999'
+    if f'{p:.3f}' == f'{LEVEL:.3f}' and p != LEVEL:
+        return 'p just under 0.05' if p < LEVEL else 'p just over 0.05'
+    return f'p = {p:.3f}'
+
+
+def points_text(*accuracies: float, signed: bool = True) -> list[str]:
+    """Accuracies or their differences in percentage points: ['−0.25', '−0.40', '+0.10'].
+
+    All with as many decimals, two unless one of them would look like zero and is not.
+    """
+    points = [100 * accuracy for accuracy in accuracies]
+    decimals = next(
+        (
+            places
+            for places in range(2, 6)
+            if all(round(value, places) or not value for value in points)
+        ),
+        6,
+    )
+    form = f'+.{decimals}f' if signed else f'.{decimals}f'
+    return [number_text(value, form) if value else '0' for value in points]
+
+
+def number_text(value: float, form: str) -> str:
+    """`value` in a format, with a minus sign as long as a plus."""
+    return format(value, form).replace('-', '−')
+
+
+def ratio_text(*ratios: float) -> list[str]:
+    """Ratios with as many decimals, two unless one is not 1 and would look like it."""
+    decimals = 2 if all(abs(ratio - 1) >= 0.005 for ratio in ratios) else 3
+    if any(ratio < 0.01 for ratio in ratios):
+        decimals = 4
+    return [f'{ratio:.{decimals}f}' for ratio in ratios]
+
+
+def count_text(count: int, noun: str) -> str:
+    """'1 seed', '10 seeds', '10 000 images'."""
+    return f'{count:,} {noun}'.replace(',', ' ') + ('' if count == 1 else 's')
+
+
+def listing(words: Sequence[str], last: str = 'and') -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return f' {last} '.join([', '.join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -1,0 +1,63 @@
+"""Corruptions against NumPy; strength 0 changes nothing."""
+
+import jax
+import numpy as np
+import pytest
+
+from mixer_dilated.data.corruption import CORRUPTIONS, contrast, noise, occlusion, shift
+
+KEY = jax.random.key(3)
+IMAGES = np.random.default_rng(0).integers(1, 256, (40, 9, 11, 2), np.uint8)
+
+
+@pytest.mark.parametrize('name', CORRUPTIONS)
+def test_strength_zero_changes_nothing_and_a_key_gives_the_same_images(name):
+    corruption = CORRUPTIONS[name]
+    assert corruption.strengths[0] == 0 and [*corruption.strengths] == sorted(corruption.strengths)
+    assert corruption.unit in corruption.axis_label
+    apply = jax.jit(corruption.apply)
+    assert np.array_equal(apply(KEY, IMAGES, 0), IMAGES)
+    most = apply(KEY, IMAGES, corruption.strengths[-1])
+    assert most.dtype == np.uint8 and most.shape == IMAGES.shape
+    assert np.array_equal(most, apply(KEY, IMAGES, corruption.strengths[-1]))
+    assert not np.array_equal(most, IMAGES)
+
+
+def test_a_shift_moves_by_exactly_its_pixels_in_one_of_eight_directions():
+    moved = np.asarray(shift(KEY, IMAGES, 2))
+    seen = set()
+    for image, found in zip(IMAGES, moved, strict=True):
+        padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+        matches = [
+            (down, right)
+            for down in (-2, 0, 2)
+            for right in (-2, 0, 2)
+            if np.array_equal(padded[2 - down : 11 - down, 2 - right : 13 - right], found)
+        ]
+        assert len(matches) == 1 and matches != [(0, 0)]
+        seen.update(matches)
+    assert len(seen) == 8
+
+
+def test_noise_has_its_standard_deviation():
+    grey = np.full((20, 30, 30, 1), 128, np.uint8)
+    difference = np.asarray(noise(KEY, grey, 0.1)).astype(float) - 128
+    np.testing.assert_allclose([difference.mean(), difference.std()], [0, 25.5], atol=0.5)
+    assert np.asarray(noise(KEY, grey, 2.0)).min() == 0
+
+
+def test_occlusion_is_one_square_of_its_side():
+    hidden = np.asarray(occlusion(KEY, IMAGES, 4)) == 0
+    places = set()
+    for mask in hidden.all(-1):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        assert len(rows) == len(columns) == 4 and mask.sum() == 16
+        places.add((rows[0], columns[0]))
+    assert len(places) > 10
+    assert (np.asarray(occlusion(KEY, IMAGES, 99)) == 0).all()
+
+
+def test_contrast_draws_towards_the_mean_of_image_and_channel():
+    mean = IMAGES.mean(axis=(1, 2), keepdims=True)
+    expected = IMAGES + 0.75 * (mean - IMAGES)
+    assert np.abs(np.asarray(contrast(KEY, IMAGES, 0.75)) - expected).max() <= 0.51

@@ -1,0 +1,249 @@
+"""Studies: cells, resuming cell by cell, tables, statistics, sentences."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+from mixer_dilated.data.corruption import CORRUPTIONS
+from mixer_dilated.errors import InputError
+from mixer_dilated.experiments.methods import TABLE1_METHODS
+from mixer_dilated.experiments.progress import StudyProgress
+from mixer_dilated.experiments.study import run_study
+from mixer_dilated.experiments.sweep import Cell, Sweep, crossed, grid, prepare
+from mixer_dilated.models.mixer import mixer_from_config
+from tests.conftest import ROOT, config_of, small_config
+
+METHODS = (
+    Cell({'method': 'plain'}, {'model.patches.dilation': 1}),
+    Cell({'method': 'dilated'}, {'model.patches.dilation': 2}),
+    Cell({'method': 'wide'}, {'model.patches.size': 3, 'model.patches.dilation': 1}),
+)
+
+
+def small_sweep(cells=METHODS, kind='sweep', reference=None, **changes):
+    changes = {'num_epochs': 1, 'num_seeds': 2, **changes}
+    return Sweep(
+        title='Small',
+        question='Does it work?',
+        base=small_config(**changes),
+        cells=cells,
+        reference=reference,
+        kind=kind,
+        image_sizes=(8, 12, 16) if kind == 'resolution' else (),
+    )
+
+
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_grid_is_every_combination_and_crossed_joins_groups():
+    cells = grid({'model.patches.size': (2, 3), 'batch': (8,)})
+    assert [cell.settings for cell in cells] == [
+        {'size': 2, 'batch': 8},
+        {'size': 3, 'batch': 8},
+    ]
+    assert cells[1].changes == {'model.patches.size': 3, 'batch': 8}
+    both = crossed(METHODS[:2], cells)
+    assert [(cell.settings['method'], cell.settings['size']) for cell in both] == [
+        ('plain', 2), ('plain', 3), ('dilated', 2), ('dilated', 3),
+    ]  # fmt: skip
+    assert both[3].changes == {
+        'model.patches.dilation': 2, 'model.patches.size': 3, 'batch': 8,
+    }  # fmt: skip
+
+
+def test_impossible_cells_keep_their_reason_and_wrong_keys_are_refused():
+    cells = prepare(
+        small_sweep(
+            grid({'model.patches.size': (2, 8), 'model.patches.dilation': (1, 2)}),
+            **{'model.patches.padding': 'VALID'},
+        )
+    )
+    assert [bool(cell.impossible) for cell in cells] == [False, False, False, True]
+    assert 'a window of 15 pixels does not fit' in cells[3].impossible
+    assert cells[1].name == 'size=2_dilation=2' and cells[1].label == 'size 2, dilation 2'
+    with pytest.raises(InputError, match=r'did you mean config.model.patches.dilation'):
+        prepare(small_sweep(grid({'model.patches.dilatoin': (1, 2)})))
+    with pytest.raises(InputError, match='no cell of the sweep can be trained'):
+        prepare(
+            small_sweep(grid({'model.patches.size': (9,)}), **{'model.patches.padding': 'VALID'})
+        )
+    with pytest.raises(InputError, match='two cells of the sweep'):
+        prepare(small_sweep((METHODS[0], METHODS[0])))
+    with pytest.raises(InputError, match="kind = 'contest': allowed are sweep, table1"):
+        prepare(small_sweep(kind='contest'))
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'configs' / 'sweeps').glob('*.py')), ids=str)
+def test_every_sweep_file_can_be_prepared(path, mnist):
+    sweep = config_of(path, 'get_sweep')
+    sweep.base.dataset.data_dir = mnist
+    cells = prepare(sweep)
+    assert len({cell.name for cell in cells}) == len(cells) > 2
+    assert all('window' in cell.impossible or 'phases' in cell.impossible
+               for cell in cells if cell.impossible)  # fmt: skip
+
+
+def test_the_methods_of_table_1_are_the_config_files(mnist):
+    sweep = config_of(ROOT / 'configs/sweeps/table1.py', 'get_sweep')
+    sweep.base.dataset.data_dir = mnist
+    networks = [
+        mixer_from_config(cell.task.config.model, 10)
+        for cell in prepare(sweep)
+    ]  # fmt: skip
+    files = ('mnist_baseline', 'mnist_dilated', 'mnist_plain7')
+    from mixer_dilated.config import resolve
+
+    configs = [resolve(config_of(ROOT / f'configs/{name}.py')) for name in files]
+    assert networks == [mixer_from_config(config.model, 10) for config in configs]
+    assert len(TABLE1_METHODS) == 3
+
+
+class Recorder(StudyProgress):
+    """Notes which cells were trained and which were there."""
+
+    def __init__(self):
+        self.trained, self.read = [], []
+
+    def cell_done(self, cell, summary, finished):
+        (self.read if finished else self.trained).append(cell.name)
+
+
+@pytest.fixture(scope='module')
+def study(tmp_path_factory):
+    """A finished study of kind table1: its folder, statistics, and the cells it trained."""
+    folder = tmp_path_factory.mktemp('studies') / 'table1'
+    recorder = Recorder()
+    sweep = small_sweep(kind='table1', reference={'method': 'plain'}, num_seeds=3)
+    return folder, run_study(sweep, folder, command='run', progress=recorder), recorder
+
+
+def test_the_table_has_a_row_a_cell_and_seed(study):
+    folder, _, recorder = study
+    assert recorder.trained == ['method=plain', 'method=dilated', 'method=wide']
+    rows = read_lines(folder / 'results.jsonl')
+    assert [(row['method'], row['seed']) for row in rows] == [
+        (method, seed) for method in ('plain', 'dilated', 'wide') for seed in range(3)
+    ]
+    for row in rows:
+        summary = json.loads((folder / 'cells' / row['cell'] / 'summary.json').read_text())
+        assert row['test_accuracy'] == summary['results'][row['seed']]['test_accuracy']
+        assert row['flops_per_image'] == summary['flops_per_image']
+        rounds = json.loads((folder / 'timing.json').read_text())[row['cell']]
+        assert row['epoch_seconds'] == np.median(rounds) > 0
+    with (folder / 'results.csv').open() as file:
+        table = list(csv.DictReader(file))
+    assert [row['test_accuracy'] for row in table] == [str(row['test_accuracy']) for row in rows]
+
+
+def test_comparisons_are_paired_by_seed(study):
+    folder, statistics, _ = study
+    assert json.loads((folder / 'statistics.json').read_text()) == statistics
+    rows = read_lines(folder / 'results.jsonl')
+    accuracies = np.array([row['test_accuracy'] for row in rows]).reshape(3, 3)
+    found = statistics['comparisons']['method=wide']
+    assert found['reference'] == 'method=plain'
+    np.testing.assert_allclose(found['difference'], (accuracies[2] - accuracies[0]).mean())
+    np.testing.assert_allclose(found['p'], stats.ttest_rel(accuracies[2], accuracies[0]).pvalue)
+    claims = [sentence for sentence in statistics['verdicts'] if "paper's claim" in sentence]
+    assert len(claims) == 3 and any('control' in sentence for sentence in statistics['verdicts'])
+
+
+def test_a_finished_study_trains_nothing_again(study):
+    folder, statistics, _ = study
+    recorder = Recorder()
+    before = (folder / 'timing.json').read_bytes()
+    sweep = small_sweep(kind='table1', reference={'method': 'plain'}, num_seeds=3)
+    assert run_study(sweep, folder, command='run', progress=recorder) == statistics
+    assert recorder.trained == [] and len(recorder.read) == 3
+    assert (folder / 'timing.json').read_bytes() == before
+
+
+def test_a_folder_of_another_study_is_refused(study, tmp_path):
+    folder, _, _ = study
+    with pytest.raises(InputError, match=r"holds another study .kind 'table1', here 'sweep'"):
+        run_study(small_sweep(num_seeds=3), folder, command='run')
+    with pytest.raises(InputError, match='method=plain: holds a run with another config'):
+        run_study(small_sweep(kind='table1', num_seeds=3, seed=9), folder, command='run')
+    (tmp_path / 'thesis.tex').write_text('precious')
+    with pytest.raises(InputError, match='not the folder of a study'):
+        run_study(small_sweep(), tmp_path, command='run')
+
+
+SWEEP_FILE = """
+from mixer_dilated.experiments.sweep import Sweep, grid
+from tests.conftest import small_config
+
+def get_sweep():
+    base = small_config(num_epochs=2, num_seeds=2)
+    cells = grid({'model.patches.dilation': (1, 2), 'model.hidden_dim': (8, 12)})
+    return Sweep(title='Killed', question='Is it trained twice?', base=base, cells=cells)
+"""
+
+
+def test_a_sweep_killed_half_way_trains_no_finished_cell_again(tmp_path):
+    (tmp_path / 'killed.py').write_text(SWEEP_FILE)
+    folder = tmp_path / 'study'
+    command = [sys.executable, 'run.py', 'sweep', f'--sweep={tmp_path}/killed.py',
+               f'--workdir={folder}']  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    second = folder / 'cells' / 'dilation=1_hidden_dim=12' / 'summary.json'
+    while not second.exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert second.exists() and not (folder / 'statistics.json').exists()
+    finished = list(folder.glob('cells/*/summary.json'))
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in finished}
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count('was trained before') == len(finished) >= 2
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in finished} == before
+    rows = read_lines(folder / 'results.jsonl')
+    assert len(rows) == 8 and all(row['epoch_seconds'] for row in rows)
+    assert (folder / 'report.html').exists()
+
+
+def test_robustness_at_strength_zero_is_the_test_accuracy(tmp_path):
+    sweep = small_sweep(METHODS[:2], kind='robustness', reference={'method': 'plain'})
+    statistics = run_study(sweep, tmp_path / 'study', command='run')
+    clean = {
+        (row['cell'], row['seed']): row['test_accuracy']
+        for row in read_lines(tmp_path / 'study' / 'results.jsonl')
+    }
+    rows = read_lines(tmp_path / 'study' / 'robustness.jsonl')
+    strengths = sum(len(corruption.strengths) for corruption in CORRUPTIONS.values())
+    assert len(rows) == 2 * 2 * strengths
+    for row in rows:
+        if row['strength'] == 0:
+            assert row['accuracy'] == clean[row['cell'], row['seed']]
+    assert any('occlusion of 12' in sentence for sentence in statistics['verdicts'])
+
+
+def test_resolution_measures_every_side_and_fits_its_growth(tmp_path):
+    sweep = small_sweep(METHODS[:2], kind='resolution', reference={'method': 'plain'}, batch=8)
+    statistics = run_study(sweep, tmp_path / 'study', command='run')
+    rows = read_lines(tmp_path / 'study' / 'resolution.jsonl')
+    assert [(row['cell'], row['image_size']) for row in rows] == [
+        (cell, side) for side in (8, 12, 16) for cell in ('method=plain', 'method=dilated')
+    ]
+    for row in rows:
+        assert row['num_tokens'] == (-(-row['image_size'] // 3)) ** 2
+        assert 0 < row['step_seconds_low'] <= row['step_seconds'] <= row['step_seconds_high']
+        assert row['memory_bytes'] > 0
+    plain = [row for row in rows if row['cell'] == 'method=plain']
+    slope = stats.linregress(
+        np.log([row['image_size'] for row in plain]), np.log([row['num_tokens'] for row in plain])
+    ).slope
+    np.testing.assert_allclose(statistics['fits']['method=plain']['num_tokens']['exponent'], slope)
+    assert statistics['verdicts'][0].count(' of the ') == 3
+    assert len(jax.devices()) == 1
