@@ -4,6 +4,8 @@ import pathlib
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -11,6 +13,7 @@ from mixer_dilated.errors import InputError
 from mixer_dilated.patches.geometry import Patches
 
 WINDOW, SAMPLE, TOKEN = '#0072b2', '#56b4e9', '#d55e00'
+MOST_OUTLINES = 400
 
 
 def draw_patches(branches: tuple[Patches, ...], image: np.ndarray, path: pathlib.Path) -> None:
@@ -34,7 +37,9 @@ def draw_patches(branches: tuple[Patches, ...], image: np.ndarray, path: pathlib
     for axes, patches in zip(
         figure.subplots(1, len(designs), squeeze=False)[0], designs.values(), strict=True
     ):
-        _draw(axes, image, patches)
+        show_patches(axes, image, (patches,))
+        axes.set_title(_description(patches, image.shape[:2]), fontsize=11)
+        axes.set_xlabel('orange: the pixels of one token', fontsize=9)
     try:
         with matplotlib.rc_context({'svg.hashsalt': 'mixer_dilated'}):
             figure.savefig(path, dpi=110)
@@ -42,37 +47,84 @@ def draw_patches(branches: tuple[Patches, ...], image: np.ndarray, path: pathlib
         raise InputError(f'--picture={path}: cannot be written: {error}') from None
 
 
-def _draw(axes, image: np.ndarray, patches: Patches) -> None:
+def show_patches(
+    axes: Axes, image: np.ndarray, branches: tuple[Patches, ...], join: str = 'channels'
+) -> None:
+    """Draws an image with every sampled pixel in blue, and the pixels of one token in orange.
+
+    Windows are outlined, those of other tokens only where they do not overlap. Padding that a
+    patch reaches into is drawn as a grey border.
+
+    Args:
+      axes: where to draw.
+      image: uint8 (height, width, channels).
+      branches: patch geometries, all of them of one network.
+      join: 'channels' (a token has the pixels of all branches at its place) or 'tokens' (the
+        token in orange is one of the first branch).
+    """
     height, width = image.shape[:2]
-    axes.imshow(255 - image.squeeze(), cmap='gray', vmin=-120, vmax=255)
-    indices = patches.pixel_indices((height, width))
-    rows, columns = patches.grid((height, width))
+    sampled = [patches.pixel_indices((height, width)) for patches in branches]
+    of_tokens = np.concatenate(sampled, axis=1) if join == 'channels' else sampled[0]
+    rows, columns = branches[0].grid((height, width))
     chosen = rows // 2 * columns + columns // 2
-    for y, x in np.argwhere(patches.coverage((height, width))):
-        colour = TOKEN if (indices[chosen] == (y, x)).all(axis=1).any() else SAMPLE
-        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color=colour, alpha=0.55, linewidth=0))
-    overlapping = any(w > s for w, s in zip(patches.window, patches.stride, strict=True))
-    others = [] if overlapping else [token for token in range(len(indices)) if token != chosen]
+    everything = np.concatenate([indices.reshape(-1, 2) for indices in sampled])
+    origin = np.minimum(everything.min(axis=0), 0)
+    canvas = _canvas(image, origin, np.maximum(everything.max(axis=0) + 1, (height, width)))
+    ink = canvas.copy()
+    _tint(canvas, ink, everything - origin, SAMPLE)
+    _tint(canvas, ink, of_tokens[chosen] - origin, TOKEN)
+    top, left = origin - 0.5
+    bottom, right = origin + canvas.shape[:2] - 0.5
+    axes.imshow(canvas, extent=(left, right, bottom, top), interpolation='none')
+    axes.set(xticks=[], yticks=[], xlim=(left, right), ylim=(bottom, top))
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    frame = Rectangle((-0.5, -0.5), width, height, fill=False, edgecolor='#999999', linewidth=0.6)
+    axes.add_patch(frame)
+    one_grid = join == 'channels' or len(branches) == 1
+    others = _outlined(of_tokens, branches[0].stride, chosen) if one_grid else []
     for token in [*others, chosen]:
-        top, left = indices[token][0] - 0.5
+        first, last = of_tokens[token].min(axis=0), of_tokens[token].max(axis=0)
         axes.add_patch(
             Rectangle(
-                (left, top),
-                patches.window[1],
-                patches.window[0],
+                (first[1] - 0.5, first[0] - 0.5),
+                *(last - first + 1)[::-1],
                 fill=False,
                 edgecolor=TOKEN if token == chosen else WINDOW,
                 linewidth=2.5 if token == chosen else 0.8,
             )
         )
-    seen = (patches.coverage((height, width)) > 0).mean()
+
+
+def _outlined(of_tokens: np.ndarray, stride: tuple[int, int], chosen: int) -> list[int]:
+    """Tokens beside the chosen one whose windows can be outlined without a muddle."""
+    window = of_tokens[0].max(axis=0) - of_tokens[0].min(axis=0) + 1
+    if (window > stride).any() or len(of_tokens) > MOST_OUTLINES:
+        return []
+    return [token for token in range(len(of_tokens)) if token != chosen]
+
+
+def _canvas(image: np.ndarray, origin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """RGB (rows, columns, 3) from 0 to 1 of an image with its padding; a grey image as ink."""
+    canvas = np.full((*(end - origin), 3), 0.9)
+    pixels = image / 255 if image.shape[-1] == 3 else (255 - image[..., :1] + 120.0) / 375
+    (top, left), (height, width) = -origin, image.shape[:2]
+    canvas[top : top + height, left : left + width] = pixels
+    return canvas
+
+
+def _tint(canvas: np.ndarray, ink: np.ndarray, places: np.ndarray, colour: str) -> None:
+    """Colours pixels (row, column) of the canvas, the ink showing through."""
+    rows, columns = places.T
+    canvas[rows, columns] = 0.45 * ink[rows, columns] + 0.55 * np.asarray(to_rgb(colour))
+
+
+def _description(patches: Patches, image_size: tuple[int, int]) -> str:
+    seen = (patches.coverage(image_size) > 0).mean()
     size, dilation, window = (
         '×'.join(map(str, pair)) for pair in (patches.size, patches.dilation, patches.window)
     )
-    axes.set_title(
+    return (
         f'{size} pixels, dilation {dilation}, window {window}\n'
-        f'{len(indices)} tokens, see {seen:.0%} of the pixels',
-        fontsize=11,
+        f'{patches.num_tokens(image_size)} tokens, see {seen:.0%} of the pixels'
     )
-    axes.set_xlabel('orange: the pixels of one token', fontsize=9)
-    axes.set(xticks=[], yticks=[])

@@ -1,0 +1,56 @@
+"""What the cells of a report's tables say: means with their spread, intervals, settings."""
+
+from collections.abc import Mapping
+
+NOTHING = '–'
+
+
+def number_text(value: float, form: str) -> str:
+    """`value` in a format, with a minus sign as long as a plus."""
+    return format(value, form).replace('-', '−')
+
+
+def spread_text(described: Mapping) -> str:
+    """'0.9669 ± 0.0023': mean and standard deviation; of one seed the number alone."""
+    mean = f'{described["mean"]:.4f}'
+    return mean if described['std'] is None else f'{mean} ± {described["std"]:.4f}'
+
+
+def interval_text(low: float | None, high: float | None, form: str = '.4f') -> str:
+    """'0.9650 … 0.9688'; a dash where there is none."""
+    if low is None or high is None:
+        return NOTHING
+    return f'{number_text(low, form)} … {number_text(high, form)}'
+
+
+def optional_text(value: float | None, form: str) -> str:
+    """The number in that format; a dash for None."""
+    return NOTHING if value is None else number_text(value, form)
+
+
+def p_text(value: float | None) -> str:
+    """'0.0042', '< 0.001'."""
+    return '< 0.001' if value is not None and value < 0.001 else optional_text(value, '.4f')
+
+
+def count_text(number: int, noun: str) -> str:
+    """'1 token', '16 tokens', '10 000 images'."""
+    return f'{number:,} {noun}'.replace(',', ' ') + ('' if number == 1 else 's')
+
+
+def share_text(part: int, whole: int) -> str:
+    """'256 of 784 (33 %)'."""
+    return f'{part} of {whole} ({100 * part / whole:.0f} %)'
+
+
+def setting_text(value) -> str:
+    """A setting as a person writes it: 4 for the pair (4, 4), '4×2', 'yes'; else as it is."""
+    if isinstance(value, bool):
+        return 'yes' if value else 'no'
+    if isinstance(value, list | tuple):
+        if len(value) == 2 and all(type(part) is int for part in value):
+            return str(value[0]) if value[0] == value[1] else f'{value[0]}×{value[1]}'
+        return f'({", ".join(map(setting_text, value))})'
+    if isinstance(value, Mapping):
+        return f'({", ".join(f"{name} {setting_text(part)}" for name, part in value.items())})'
+    return f'{value:g}' if isinstance(value, float) else str(value)

@@ -1,0 +1,78 @@
+"""Files read so that whatever is wrong with one is told in a line that names it.
+
+Every function raises InputError where a file is not there, is damaged, or lacks what it should
+have.
+"""
+
+import contextlib
+import json
+import math
+import pathlib
+import zipfile
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from mixer_dilated.errors import InputError
+
+
+def read_object(path: pathlib.Path) -> dict:
+    """The object in a JSON file."""
+    with damaged(path):
+        content = json.loads(path.read_text(encoding='utf-8'))
+    if not isinstance(content, dict):
+        raise InputError(f'{path}: damaged (not a JSON object); restore it, or make it again')
+    return content
+
+
+def read_rows(path: pathlib.Path, fields: Mapping) -> list[dict]:
+    """The objects of a file of one JSON object a line, each checked for the fields."""
+    with damaged(path):
+        rows = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines() if line]
+    for row in rows:
+        check(path, row, fields)
+    return rows
+
+
+def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file."""
+    with damaged(path), np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+@contextlib.contextmanager
+def damaged(path: pathlib.Path) -> Iterator[None]:
+    """Turns whatever reading a file raises into one line that names it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f'{path}: not there; the same command makes it again') from None
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        EOFError,
+        RecursionError,
+        zipfile.BadZipFile,
+    ) as error:
+        cause = ' '.join(f'{type(error).__name__}: {error}'.split())
+        raise InputError(f'{path}: damaged ({cause}); restore it, or make it again') from None
+
+
+def check(path: pathlib.Path, content, fields: Mapping) -> None:
+    """Raises InputError unless `content` has the fields, each of its type and finite."""
+    if not isinstance(content, dict):
+        raise InputError(f'{path}: damaged ({content!r} is not an object); make it again')
+    for name, kind in fields.items():
+        if name not in content:
+            raise InputError(
+                f'{path}: has no {name!r}: damaged, or of another version; make it again'
+            )
+        value = content[name]
+        finite = not isinstance(value, float) or math.isfinite(value)
+        if not isinstance(value, kind) or not finite:
+            raise InputError(f'{path}: {name} = {value!r} cannot be; restore it, or make it again')
