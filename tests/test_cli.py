@@ -142,7 +142,7 @@ def test_missing_mnist_is_told_with_its_cause_and_the_ways_on(tmp_path):
 def test_help_is_short_and_has_examples(capsys):
     assert main(['--help'], started=0.0) == 0
     text = capsys.readouterr().out
-    assert 'Examples' in text and len(text.splitlines()) < 30
+    assert 'Examples' in text and len(text.splitlines()) < 40
     assert max(map(len, text.splitlines())) <= 80
 
 
@@ -169,15 +169,16 @@ def in_repository(monkeypatch):
 
 
 CONFIG = '--config=configs/digits_dilated.py'
+SWEEP = '--sweep=configs/sweeps/digits.py'
 
 
 @pytest.mark.parametrize(
     ('words', 'said'),
     [
-        (['trian', CONFIG], 'allowed are train, evaluate, summary, keys'),
+        (['trian', CONFIG], 'allowed are train, evaluate, summary, table1, sweep'),
         ([], '--config is missing'),
         (['evaluate'], '--workdir is missing'),
-        (['--config=configs/mnist.py'], 'no such file; config files in configs/: configs/digits_d'),
+        (['--config=configs/mnist.py'], 'no such file; those in configs/: configs/digits_d'),
         (['--config.seed=1'], '--config=FILE is missing'),
         ([CONFIG, '--workdri=x'], 'workdri'),
         ([CONFIG, 'extra'], "'extra' is not understood"),
@@ -194,6 +195,16 @@ CONFIG = '--config=configs/digits_dilated.py'
         (['evaluate', '--workdir=no/where'], 'no run there'),
         (['evaluate', '--workdir='], '--workdir is empty'),
         (['summary', CONFIG, '--picture=no/where.png'], '--picture=no/where.png'),
+        (['sweep'], '--sweep is missing'),
+        (['sweep', '--sweep=no.py'], 'no such file; those in configs/sweeps/: configs/sweeps/d'),
+        (['sweep', '--sweep=configs/mnist_dilated.py'], 'has no function get_sweep()'),
+        (['sweep', SWEEP, '--seeds=0'], '--seeds=0: allowed is a whole number from 1'),
+        (['sweep', SWEEP, '--config.model.gelu=soft'], "gelu = 'soft': allowed is one of"),
+        (['sweep', '--config.seed=1'], '--sweep=FILE is missing'),
+        (['table1', '--config.sed=1'], 'did you mean config.seed?'),
+        (['table1', '--seeds=many'], '--seeds=many: allowed is'),
+        (['report'], 'the folder of a run or study is missing'),
+        (['report', 'no/where'], 'no run or study there'),
     ],
     ids=str,
 )  # fmt: skip

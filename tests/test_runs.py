@@ -300,6 +300,8 @@ def test_a_diverged_run_warns_and_still_writes_json(tmp_path):
 
     (line,) = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
     assert json.loads(line, parse_constant=refuse)['train_loss'] is None
+    summary = json.loads((tmp_path / 'run' / 'summary.json').read_text(), parse_constant=refuse)
+    assert summary['results'][0]['test_loss'] is None
 
 
 def test_real_mnist_trains_through_the_whole_path(mnist, tmp_path):

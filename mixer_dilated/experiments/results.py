@@ -94,14 +94,15 @@ def statistics(
 
 
 def _verdicts(kind, labels, table, comparisons, cells, seconds) -> list[str]:
-    if kind == 'table1':
-        baseline, proposed, control = labels
+    """The sentences of a study of this kind."""
+    if kind == 'table1' and len(labels) > 1:
+        baseline, proposed, *others = labels
         return table1_verdicts(
             table,
             labels,
             baseline=baseline,
             proposed=proposed,
-            control=control,
+            control=others[0] if others else None,
             round_seconds=seconds,
         )
     if kind == 'little_data':

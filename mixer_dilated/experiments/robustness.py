@@ -112,7 +112,8 @@ def _sentence(labels, name, corruption, comparison, p, lost) -> str:
     if p is not None and not is_settled(p):
         settled += f', {p_text(p)}'
     return (
-        f'{corruption.name} of {corruption.strengths[-1]} ({corruption.unit}): {labels[name]} '
-        f'loses {ours} points of accuracy, {labels[reference]} {theirs} ({settled} after Holm’s '
+        f'{corruption.name.capitalize()} of {corruption.strengths[-1]} ({corruption.unit}): '
+        f'{labels[name]} '
+        f"loses {ours} points of accuracy, {labels[reference]} {theirs} ({settled} after Holm's "
         f'correction, {count_text(comparison["count"], "seed")}).'
     )

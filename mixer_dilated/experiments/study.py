@@ -3,6 +3,8 @@
 import pathlib
 from collections.abc import Mapping, Sequence
 
+import jax
+
 from mixer_dilated.errors import InputError
 from mixer_dilated.experiments import results
 from mixer_dilated.experiments.progress import StudyProgress
@@ -14,7 +16,8 @@ from mixer_dilated.training.loop import train_and_evaluate
 from mixer_dilated.training.summary import environment
 from mixer_dilated.training.workdir import read_json, write_json, write_json_lines
 
-TIMED_ROUNDS = 9
+# Epochs of each cell that are timed: of a few cells more than of many.
+TIMED_ROUNDS, FEW_CELLS, TIMED_ROUNDS_OF_MANY = 9, 20, 3
 
 
 def run_study(
@@ -70,6 +73,7 @@ def _trained(
             )
         progress.cell_done(cell, summaries[cell.name], finished)
         results.write_table(folder, results.rows(cells, summaries, {}))
+        jax.clear_caches()  # no cell needs the programs of another
     seconds = _timed(possible, folder, progress)
     rows = results.rows(cells, summaries, seconds)
     results.write_table(folder, rows)
@@ -100,8 +104,9 @@ def _timed(
         found = read_json(path)
         if found.keys() >= {cell.name for cell in cells}:
             return {cell.name: found[cell.name] for cell in cells}
-    progress.times(len(cells), TIMED_ROUNDS)
-    found = epoch_seconds({cell.name: cell.task for cell in cells}, TIMED_ROUNDS)
+    rounds = TIMED_ROUNDS if len(cells) <= FEW_CELLS else TIMED_ROUNDS_OF_MANY
+    progress.times(len(cells), rounds)
+    found = epoch_seconds({cell.name: cell.task for cell in cells}, rounds)
     write_json(path, found)
     return found
 

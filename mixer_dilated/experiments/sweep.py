@@ -38,7 +38,8 @@ class Sweep:
       cells: what differs; `grid` and `crossed` make them.
       reference: settings of the cell that others are compared with; the settings it does not name
         are those of the cell in hand, so that {'dilation': 1} compares each dilation with none.
-      kind: 'sweep'; 'table1' adds the paper's figures, 'little_data' curves over 'train_images',
+      kind: 'sweep'; 'table1' has baseline, proposed method and control for its first three cells
+        and adds the paper's figures, 'little_data' curves over 'train_images',
         'robustness' evaluates corrupted test images too, 'resolution' measures the cost of a step
         at image sides `image_sizes` and trains nothing.
       image_sizes: pixels a side, for 'resolution'.

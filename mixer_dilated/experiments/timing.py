@@ -1,6 +1,6 @@
 """Seconds of a training epoch, measured so that cells can be compared: they take turns."""
 
-import statistics
+import dataclasses
 import time
 from collections.abc import Mapping
 
@@ -31,17 +31,12 @@ def epoch_seconds(tasks: Mapping[str, Task], rounds: int) -> dict[str, list[floa
     return found
 
 
-def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
-    """The median of the rounds of each."""
-    return {name: statistics.median(rounds) for name, rounds in seconds.items()}
-
-
 class _Epoch:
     """One seed of a task, compiled, that can train one epoch after the other."""
 
     def __init__(self, task: Task):
         config = resolve({**task.config, 'num_seeds': 1})
-        programs = Programs(Task(**{**vars(task), 'config': config}))
+        programs = Programs(dataclasses.replace(task, config=config))
         examples = programs.place(
             load_examples(task.source, config.dataset.train_split, config.dataset)
         )

@@ -121,10 +121,14 @@ class Programs:
         return run
 
     def _compile_epoch(self, state: TrainState, examples: Examples) -> jax.stages.Compiled:
-        config = self._task.config
-        step = functools.partial(train_step, **step_settings(config))
-        epoch = functools.partial(train_epoch, step=step, batch=config.batch)
-        return self._compile(epoch, state, self._seed_keys, examples, donate=(0,))
+        config, key = self._task.config, (train_epoch, examples.images.shape)
+        if key not in self._compiled:
+            step = functools.partial(train_step, **step_settings(config))
+            epoch = functools.partial(train_epoch, step=step, batch=config.batch)
+            self._compiled[key] = self._compile(
+                epoch, state, self._seed_keys, examples, donate=(0,)
+            )
+        return self._compiled[key]
 
     def _create_train_state(self, seed_key: jax.Array, _) -> TrainState:
         source = self._task.source

@@ -118,17 +118,23 @@ def write_json_lines(path: pathlib.Path, rows) -> None:
 
 
 def write_json(path: pathlib.Path, content) -> None:
-    """Writes a JSON file that is there whole or not at all."""
-    write_text(path, json.dumps(content, indent=2) + '\n')
+    """Writes a JSON file that is there whole or not at all; see `json_line` for numbers."""
+    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + '\n')
 
 
 def json_line(row: dict) -> str:
     """One line of JSON; numbers that are not finite, which JSON does not have, become null."""
-    finite = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in row.items()
-    }
-    return json.dumps(finite, allow_nan=False) + '\n'
+    return json.dumps(_finite(row), allow_nan=False) + '\n'
+
+
+def _finite(content):
+    if isinstance(content, dict):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

@@ -1,0 +1,28 @@
+"""Plain and dilated patches on scikit-learn's embedded 8×8 digits: no download, no network.
+
+python run.py sweep --sweep=configs/sweeps/digits.py
+
+Both have 4 tokens of 4×4 pixels; the plain ones are the quarters of the image, the dilated ones
+every second pixel of all of it, each in another phase.
+"""
+
+import pathlib
+import runpy
+
+from mixer_dilated.experiments.sweep import Cell, Sweep
+
+CONFIG = pathlib.Path(__file__).parents[1] / 'digits_dilated.py'
+PLAIN = Cell({'method': 'plain 4×4'}, {'model.patches.dilation': 1, 'model.patches.stride': 4})
+DILATED = Cell({'method': 'dilated 4×4'}, {})
+
+
+def get_sweep():
+    base = runpy.run_path(str(CONFIG))['get_config']()
+    base.num_seeds = 5
+    return Sweep(
+        title='Plain and dilated patches on the digits',
+        question='Does it matter how 4 tokens of 16 pixels each share out an image of 8×8?',
+        base=base,
+        cells=[PLAIN, DILATED],
+        reference=PLAIN.settings,
+    )
