@@ -173,33 +173,6 @@ def compare_cells(
     )
 
 
-def study_statistics(rows: Iterable[dict], reference: str | None) -> dict:
-    """The cells' means and their comparisons with the reference, for `statistics.json`.
-
-    Args:
-      rows: rows of `results.jsonl`; impossible ones are passed over.
-      reference: name of the cell that the others are compared with, or None for no comparisons.
-
-    Returns:
-      {cells: {name: {test_accuracy, train_accuracy: as `describe`}}, comparisons: {name: as
-      `compare`, of the test accuracy}}; an impossible reference leaves no comparisons.
-    """
-    possible = [row for row in rows if not row['impossible']]
-    names = list(dict.fromkeys(row['cell'] for row in possible))
-    cells = {
-        name: {
-            column: describe(list(values_by_seed(possible, name, column).values()))
-            for column in ('test_accuracy', 'train_accuracy')
-        }
-        for name in names
-    }
-    others = [name for name in names if name != reference] if reference in names else []
-    return {
-        'cells': cells,
-        'comparisons': {name: compare_cells(possible, name, reference) for name in others},
-    }
-
-
 def values_by_seed(rows: Iterable[dict], cell: str, column: str) -> dict[int, float]:
     """{seed: value} of one column of a cell, in the order of seeds; impossible rows have none."""
     found = {

@@ -142,6 +142,7 @@ def test_numbers_in_sentences_never_round_to_the_other_side():
     assert points_text(-0.0025, 0.001) == ['−0.25', '+0.10']
     assert points_text(0.00001) == ['+0.001'] and points_text(0.0) == ['0']
     assert ratio_text(0.4, 1.0012) == ['0.400', '1.001']
+    assert ratio_text(0.9996) == ['0.9996'] and ratio_text(1.0) == ['1.00']
     assert listing(['a', 'b', 'c']) == 'a, b and c' and listing(['a']) == 'a'
 
 
@@ -177,7 +178,7 @@ def test_a_claim_that_is_reversed_held_or_open_is_said_so():
     assert 'less time (262 s against 269 s there) held here' in time
     assert 'takes 0.50 times as long' in time
     assert 'no difference in test accuracy is settled between plain 7×7 and plain 4×4' in control
-    assert '16 tokens where dilated 4×4 has 16' in against and 'higher' in against
+    assert 'with as many tokens (16) as dilated 4×4' in against and 'higher' in against
     held, *_ = sentences((ROWS[1], ROWS[0], ROWS[2]))
     assert 'held here: over 3 paired seeds dilated 4×4 is 0.97 percentage points higher' in held
     same, _, no_time, *_ = sentences(([0.9], [0.9], [0.9]))
@@ -187,7 +188,17 @@ def test_a_claim_that_is_reversed_held_or_open_is_said_so():
 
 def test_of_one_seed_nothing_is_settled():
     sentence = comparison_sentence('a', 'b', compare([0.9], [0.8], reference='b'))
-    assert sentence == 'Of one seed a is 10.00 percentage points higher in test accuracy than b.'
+    assert sentence == (
+        'Of one seed a is 10.00 percentage points higher in test accuracy than b; '
+        'one seed settles nothing.'
+    )
+
+
+def test_a_difference_without_spread_is_not_said_to_be_settled():
+    same = compare([0.91, 0.92, 0.93], [0.90, 0.91, 0.92], reference='b')
+    assert same['p'] is None
+    assert 'settles nothing' in comparison_sentence('a', 'b', same)
+    assert 'is not settled here' in little_data_verdict('a', 'b', [(100, same)], True)
 
 
 def test_many_comparisons_are_corrected_for_their_number():
@@ -204,9 +215,22 @@ def test_the_claim_on_little_data_names_the_sizes():
     worse = compare([0.70, 0.71, 0.7201], [0.80, 0.81, 0.82], reference='r')
     text = little_data_verdict('dilated', 'plain', [(1000, worse), (100, better)], True)
     assert text.startswith(
-        "The paper's claim that dilated patches help with little data held here "
+        "The paper's claim that dilated patches help with little data held here, "
+        'with the fewest training images tried, 100: '
     )
-    assert 'dilated is better than plain with 100 (+10.00 points) training images' in text
-    assert 'dilated is worse than plain with 1 000 (−10.00 points) training images' in text
+    assert 'dilated is better than plain with 100 (+10.00 points; 95 % interval +9.' in text
+    assert 'dilated is worse than plain with 1 000 (−10.00 points; 95 % interval −10.' in text
     control = little_data_verdict('control', 'plain', [(100, better)], False)
-    assert control == 'Control is better than plain with 100 (+10.00 points) training images.'
+    assert control.startswith('Control is better than plain with 100 (+10.00 points; ')
+    assert control.endswith(' training images (p < 0.001).')
+
+
+def test_a_gain_with_many_images_is_no_gain_on_little_data():
+    unclear = compare([0.80, 0.70, 0.75], [0.74, 0.76, 0.751], reference='r')
+    better = compare([0.80, 0.81, 0.82], [0.70, 0.71, 0.7201], reference='r')
+    text = little_data_verdict('dilated', 'plain', [(100, unclear), (10_000, better)], True)
+    assert 'little data is not settled here, with the fewest' in text
+    assert 'dilated is better than plain with 10 000 (' in text
+    one_seed = compare([0.9], [0.8], reference='r')
+    text = little_data_verdict('dilated', 'plain', [(100, one_seed), (1000, one_seed)], True)
+    assert 'one seed, which settles nothing' in text and "Holm's" not in text

@@ -12,6 +12,7 @@ from mixer_dilated.config import patch_branches
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.sweep import PreparedCell
+from mixer_dilated.experiments.verdicts import HELD, OPEN, REVERSED
 from mixer_dilated.experiments.wording import listing, ratio_text
 from mixer_dilated.models.costs import flops_per_image, layers
 from mixer_dilated.models.mixer import mixer_from_config
@@ -124,20 +125,38 @@ def _verdict(label: str, reference_label: str, row: dict, reference: dict) -> st
         for quantity, noun in QUANTITIES.items()
         if quantity != 'num_tokens'
     }
-    apart = row['step_seconds_high'] < reference['step_seconds_low']
-    held = all(ratio < 1 for ratio in ratios.values()) and apart
+    outcomes = {noun: HELD if ratio < 1 else REVERSED for noun, ratio in ratios.items()}
+    apart = (
+        row['step_seconds_high'] < reference['step_seconds_low']
+        or reference['step_seconds_high'] < row['step_seconds_low']
+    )
+    if not apart:  # FLOPs and memory are counted, seconds are measured
+        outcomes[QUANTITIES['step_seconds']] = OPEN
+    found = listing(
+        [
+            f'{outcome} for {listing([noun for noun in outcomes if outcomes[noun] == outcome])}'
+            for outcome in dict.fromkeys(outcomes.values())
+        ]
+    )
     listed = listing([f'{ratio_text(ratio)[0]} of the {noun}' for noun, ratio in ratios.items()])
     side = row['image_size']
     return (
-        f'Less compute, time and memory {"held" if held else "did not hold"} here for {label}: at '
-        f'{side}×{side} pixels a training step has {listed} of {reference_label}, with '
-        f'{row["num_tokens"]} tokens for {reference["num_tokens"]}.'
+        f'That {label} needs less than {reference_label} {found}: at {side}×{side} pixels a '
+        f'training step has {listed}, with {row["num_tokens"]} tokens for '
+        f'{reference["num_tokens"]}.'
     )
 
 
 def _growth(label: str, fits: dict) -> str:
-    powers = [f'{noun} {fits[quantity]["exponent"]:.2f}' for quantity, noun in QUANTITIES.items()]
-    return f"{label}: powers of the image's side that fit the growth are {listing(powers)}."
+    powers = []
+    for quantity, noun in QUANTITIES.items():
+        error = fits[quantity]['standard_error']
+        spread = '' if error is None else f' ± {error:.2f}'
+        powers.append(f'{noun} {fits[quantity]["exponent"]:.2f}{spread}')
+    return (
+        f"{label}: powers of the image's side that fit the growth (± standard error) are "
+        f'{listing(powers)}.'
+    )
 
 
 class _Step:

@@ -107,13 +107,22 @@ def _sentence(labels, name, corruption, comparison, p, lost) -> str:
     ours, theirs = (
         points_text(statistics.fmean(lost[cell]), signed=False)[0] for cell in (name, reference)
     )
-    more = 'more' if comparison['difference'] > 0 else 'less'
-    settled = f'{more}, {p_text(p)}' if is_settled(p) else 'not settled which loses more'
-    if p is not None and not is_settled(p):
-        settled += f', {p_text(p)}'
+    most = f'{corruption.strengths[-1]} ({corruption.unit})'
     return (
-        f'{corruption.name.capitalize()} of {corruption.strengths[-1]} ({corruption.unit}): '
-        f'{labels[name]} '
-        f"loses {ours} points of accuracy, {labels[reference]} {theirs} ({settled} after Holm's "
-        f'correction, {count_text(comparison["count"], "seed")}).'
+        f'{corruption.name.capitalize()} of {most}: {labels[name]} loses {ours} points of '
+        f'accuracy, {labels[reference]} {theirs}; {_settled(labels, name, comparison, p)} '
+        f'({count_text(comparison["count"], "seed")}).'
+    )
+
+
+def _settled(labels, name, comparison, p) -> str:
+    """Which of two loses more, with the interval of the difference where there is one."""
+    more = name if comparison['difference'] > 0 else comparison['reference']
+    which = f'{labels[more]} loses more' if is_settled(p) else 'which loses more is not settled'
+    if comparison['low'] is None:
+        return which
+    mean, low, high = points_text(*(comparison[key] for key in ('difference', 'low', 'high')))
+    return (
+        f"{which}: difference {mean}, 95 % interval {low} … {high}, {p_text(p)} after Holm's "
+        'correction'
     )

@@ -65,9 +65,14 @@ def table1_verdicts(
             next(iter(values_by_seed(rows, cell, 'num_tokens').values()))
             for cell in (control, proposed)
         )
+        tokens = (
+            f'with as many tokens ({first}) as {labels[proposed]}'
+            if first == second
+            else f'with {first} tokens where {labels[proposed]} has {second}'
+        )
         sentences.append(
-            f'A control that the paper lacks is {labels[control]}, {first} tokens where '
-            f'{labels[proposed]} has {second}: {_lower_first(sentence)}'
+            f'A control that the paper lacks is {labels[control]}, {tokens}: '
+            f'{_lower_first(sentence)}'
         )
     return sentences
 
@@ -126,7 +131,9 @@ def comparison_sentence(
     """
     difference, count = comparison['difference'], comparison['count']
     p = comparison['p'] if adjusted_p is None else adjusted_p
-    amount = points_text(abs(difference), signed=False)[0]
+    amount = points_text(
+        *(comparison[key] or 0 for key in ('difference', 'low', 'high')), signed=False
+    )[0].lstrip('−')
     way = 'higher' if difference > 0 else 'lower'
     accuracy = _COLUMNS[column]
     if not difference:
@@ -142,7 +149,7 @@ def comparison_sentence(
     sentence = f'{over} {found}{_evidence(comparison, adjusted_p)}'
     if time and comparison.get('time_ratio') is not None:
         ratio = ratio_text(comparison['time_ratio'])[0]
-        sentence += f', and an epoch takes {ratio} times as long'
+        sentence += f'; an epoch of {label} takes {ratio} times as long'
     return f'{sentence}.'
 
 
@@ -192,15 +199,18 @@ def little_data_verdict(
       claimed: whether this is the paper's first claim, that dilation helps with little data.
 
     Returns:
-      A sentence, with p values adjusted for the number of sizes by `holm`.
+      A sentence, with p values adjusted for the number of sizes by `holm`. What is said of the
+      claim is the outcome with the fewest images: a gain with many is no gain on little data.
     """
     comparisons = sorted(comparisons, key=lambda pair: pair[0])
     adjusted = _adjusted([one for _, one in comparisons])
     sizes = {HELD: [], REVERSED: [], OPEN: []}
     for (images, one), p in zip(comparisons, adjusted, strict=True):
         outcome = _outcome(one['difference'], one['p'] if p is None else p)
-        points = points_text(one['difference'])[0]
-        sizes[outcome].append(f'{images:,}'.replace(',', ' ') + f' ({points} points)')
+        points = _points_and_interval(one)
+        sizes[outcome].append(f'{_grouped(images)} ({points})')
+        if images == comparisons[0][0]:
+            of_fewest = outcome
     words = {
         HELD: f'{label} is better than {reference_label} with',
         REVERSED: f'{label} is worse than {reference_label} with',
@@ -209,21 +219,45 @@ def little_data_verdict(
     found = '; '.join(
         f'{words[outcome]} {listing(at)} training images' for outcome, at in sizes.items() if at
     )
-    corrected = f" (p < 0.05 after Holm's correction for {len(comparisons)} sizes)"
-    sentence = found + (corrected if len(comparisons) > 1 else '') + '.'
+    sentence = found + _how_settled([one for _, one in comparisons]) + '.'
     if not claimed:
         return sentence[0].upper() + sentence[1:]
-    outcome = next((key for key in (HELD, REVERSED) if sizes[key]), OPEN)
-    if sizes[HELD] and sizes[REVERSED]:
-        outcome = 'held here for some sizes and not for others'
-    return f"The paper's claim that dilated patches help with little data {outcome}: {sentence}"
+    fewest = f', with the fewest training images tried, {_grouped(comparisons[0][0])}'
+    return (
+        f"The paper's claim that dilated patches help with little data {of_fewest}"
+        f'{fewest if len(comparisons) > 1 else ""}: {sentence}'
+    )
+
+
+def _grouped(count: int) -> str:
+    """'10 000'."""
+    return f'{count:,}'.replace(',', ' ')
+
+
+def _points_and_interval(comparison: dict) -> str:
+    """'+0.40 points, 95 % interval +0.10 … +0.70'; the interval only where there is one."""
+    if comparison['low'] is None:
+        return f'{points_text(comparison["difference"])[0]} points'
+    mean, low, high = points_text(*(comparison[key] for key in ('difference', 'low', 'high')))
+    return f'{mean} points; 95 % interval {low} … {high}'
+
+
+def _how_settled(comparisons: Sequence[dict]) -> str:
+    """How a difference of several sizes counts as settled, or that none can."""
+    if all(one['count'] == 1 for one in comparisons):
+        return ' (one seed, which settles nothing)'
+    if len(comparisons) == 1:
+        return f' ({p_text(comparisons[0]["p"])})' if comparisons[0]['p'] is not None else ''
+    return f" (settled: p < 0.05 after Holm's correction for {len(comparisons)} sizes)"
 
 
 def _evidence(comparison: dict, adjusted_p: float | None) -> str:
     """The interval and p in parentheses, as far as there are any."""
     p = comparison['p'] if adjusted_p is None else adjusted_p
+    if comparison['count'] == 1:
+        return '; one seed settles nothing'
     if comparison['low'] is None:
-        return ''
+        return ', by the same in every seed, which gives no interval and settles nothing'
     low, high = points_text(comparison['low'], comparison['high'])
     corrected = '' if adjusted_p is None else " after Holm's correction"
     return f' (95 % interval {low} … {high} points, {p_text(p)}{corrected})'

@@ -47,10 +47,15 @@ def number_text(value: float, form: str) -> str:
 
 
 def ratio_text(*ratios: float) -> list[str]:
-    """Ratios with as many decimals, two unless one is not 1 and would look like it."""
-    decimals = 2 if all(abs(ratio - 1) >= 0.005 for ratio in ratios) else 3
-    if any(ratio < 0.01 for ratio in ratios):
-        decimals = 4
+    """Ratios with as many decimals, two unless one would look like 0 or 1 and is not."""
+    decimals = next(
+        (
+            places
+            for places in range(2, 6)
+            if all(ratio in (0, 1) or round(ratio, places) not in (0, 1) for ratio in ratios)
+        ),
+        6,
+    )
     return [f'{ratio:.{decimals}f}' for ratio in ratios]
 
 
@@ -59,6 +64,6 @@ def count_text(count: int, noun: str) -> str:
     return f'{count:,} {noun}'.replace(',', ' ') + ('' if count == 1 else 's')
 
 
-def listing(words: Sequence[str], last: str = 'and') -> str:
+def listing(words: Sequence[str]) -> str:
     """'a', 'a and b', 'a, b and c'."""
-    return f' {last} '.join([', '.join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    return ' and '.join([', '.join(words[:-1]), words[-1]] if len(words) > 1 else words)
