@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from mixer_dilated.errors import InputError
@@ -244,6 +244,8 @@ def test_low_pass_of_dilation_1_changes_no_bit():
 
 
 @settings(filtering, max_examples=15)
+@example(patches=Patches(2, offset=(0, 1)), channels=2)
+@example(patches=Patches(2, offset=(1, 0)), channels=2)
 @given(patches=geometries, channels=st.integers(1, 2))
 def test_dense_of_extracted_patches_equals_a_dilated_convolution(patches, channels):
     size = (11, 12)
@@ -254,10 +256,12 @@ def test_dense_of_extracted_patches_equals_a_dilated_convolution(patches, channe
     key = jax.random.key(0)
     images = jax.random.normal(key, (2, *size, channels))
     conv = nn.Conv(
-        5, patches.size, strides=patches.stride, padding=patches.pads(size),
+        5, patches.size, strides=patches.stride, padding='VALID',
         kernel_dilation=patches.dilation, precision='highest',
     )  # fmt: skip
-    expected, variables = conv.init_with_output(key, images)
+    pads = [(low, high, 0) for low, high in patches.pads(size)]
+    padded = jax.lax.pad(images, 0.0, [(0, 0, 0), *pads, (0, 0, 0)])
+    expected, variables = conv.init_with_output(key, padded)
     matrix = variables['params']['kernel'].transpose(2, 0, 1, 3).reshape(-1, 5)
     chex.assert_trees_all_close(
         extract_patches(images, patches) @ matrix, expected.reshape(2, tokens, 5), atol=1e-5

@@ -172,8 +172,9 @@ def test_a_folder_of_another_study_is_refused(study, tmp_path):
     folder, _, _ = study
     with pytest.raises(InputError, match=r"holds another study .kind 'table1', here 'sweep'"):
         run_study(small_sweep(num_seeds=3), folder, command='run')
-    with pytest.raises(InputError, match='method=plain: holds a run with another config'):
+    with pytest.raises(InputError, match=r'other settings .key: there, here.: seed: 0, 9'):
         run_study(small_sweep(kind='table1', num_seeds=3, seed=9), folder, command='run')
+    assert json.loads((folder / 'study.json').read_text())['config']['seed'] == 0
     (tmp_path / 'thesis.tex').write_text('precious')
     with pytest.raises(InputError, match='not the folder of a study'):
         run_study(small_sweep(), tmp_path, command='run')

@@ -95,8 +95,9 @@ def statistics(
 
 def _verdicts(kind, labels, table, comparisons, cells, seconds) -> list[str]:
     """The sentences of a study of this kind."""
-    if kind == 'table1' and len(labels) > 1:
-        baseline, proposed, *others = labels
+    roles = [cell.name for cell in cells[:3]]
+    if kind == 'table1' and len(roles) > 1 and all(name in labels for name in roles):
+        baseline, proposed, *others = roles
         return table1_verdicts(
             table,
             labels,

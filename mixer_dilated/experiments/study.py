@@ -1,10 +1,12 @@
 """A study from a sweep to its folder: trains what is not trained yet, times, compares, writes."""
 
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import jax
 
+from mixer_dilated.config import differences
 from mixer_dilated.errors import InputError
 from mixer_dilated.experiments import results
 from mixer_dilated.experiments.progress import StudyProgress
@@ -18,6 +20,7 @@ from mixer_dilated.training.workdir import read_json, write_json, write_json_lin
 
 # Epochs of each cell that are timed: of a few cells more than of many.
 TIMED_ROUNDS, FEW_CELLS, TIMED_ROUNDS_OF_MANY = 9, 20, 3
+OF_ALL_CELLS = ('statistics.json', 'robustness.jsonl', 'resolution.jsonl')
 
 
 def run_study(
@@ -135,7 +138,7 @@ def _description(sweep: Sweep, cells: list[PreparedCell], command: str) -> dict:
 
 
 def _claim(folder: pathlib.Path, description: Mapping) -> None:
-    """Makes the folder this study's own; a study of another kind or with other axes is refused."""
+    """Makes the folder this study's own; another kind, other axes or settings are refused."""
     path = folder / 'study.json'
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -147,6 +150,15 @@ def _claim(folder: pathlib.Path, description: Mapping) -> None:
                         f'--workdir={folder}: holds another study ({key} {there.get(key)!r}, here '
                         f'{description[key]!r}); name another folder'
                     )
+            differing = differences(there.get('config', {}), description['config'])
+            if differing:
+                raise InputError(
+                    f'--workdir={folder}: holds this study with other settings (key: there, '
+                    f'here): {"; ".join(differing)}. Name another folder, or give those settings'
+                )
+            if there.get('cells') != json.loads(json.dumps(description['cells'])):
+                for name in OF_ALL_CELLS:  # they speak of cells that are no longer all
+                    (folder / name).unlink(missing_ok=True)
         elif any(folder.iterdir()):
             raise InputError(
                 f'--workdir={folder}: not empty, and not the folder of a study (no study.json); '

@@ -26,11 +26,15 @@ def extract_patches(
     batch, height, width, channels = images.shape
     grid_h, grid_w = patches.grid((height, width))
     size_h, size_w = patches.size
+    pads = patches.pads((height, width))
+    # XLA's convolution on CPUs reads past the image where padding is negative: crop it first.
+    crops = [(min(low, 0), min(high, 0), 0) for low, high in pads]
+    cropped = jax.lax.pad(images, images.dtype.type(0), [(0, 0, 0), *crops, (0, 0, 0)])
     features = jax.lax.conv_general_dilated_patches(
-        images,
+        cropped,
         filter_shape=patches.size,
         window_strides=patches.stride,
-        padding=patches.pads((height, width)),
+        padding=[(max(low, 0), max(high, 0)) for low, high in pads],
         rhs_dilation=patches.dilation,
         dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
         # On accelerators the default precision rounds the products, and so the copied pixels.

@@ -146,7 +146,7 @@ def paper_table(study: Study) -> PageTable:
         'train accuracy here',
         'in the paper',
         'an epoch here (s)',
-        'training here, one seed (s)',
+        'training here, all seeds divided by their number (s)',
         'in the paper (s)',
     ]
     title = 'Beside the paper’s Table 1, which gives one run of each method and has no control'
@@ -187,7 +187,7 @@ def comparisons_table(study: Study) -> PageTable | None:
         '95 % t interval',
         '95 % bootstrap interval',
         't (paired)',
-        'p',
+        'p, uncorrected',
         'Cohen’s d',
         'time, times the other’s',
     ]
