@@ -6,13 +6,15 @@ A config file starts from `base_config()` and changes the keys in which its expe
 
 import dataclasses
 import difflib
+import itertools
 from collections.abc import Mapping
 
+import numpy as np
 from ml_collections import ConfigDict, FieldReference
 
 from mixer_dilated.config_keys import KEYS, NOT_PART_OF_THE_RESULT
 from mixer_dilated.errors import InputError
-from mixer_dilated.patches.geometry import Patches, whole_pair
+from mixer_dilated.patches.geometry import Pair, Patches, whole_pair
 
 
 def base_config() -> ConfigDict:
@@ -129,6 +131,28 @@ def patch_branches(model: ConfigDict) -> tuple[Patches, ...]:
     return tuple(phase for kind in kinds for phase in kind.phases(model.phases))
 
 
+def pixels_seen(config: ConfigDict, image_size: Pair) -> np.ndarray:
+    """Which pixels at least one token sees, at whatever phase images are shown.
+
+    Args:
+      config: a resolved config; with `augment.random_phase` all phases count.
+      image_size: (height, width) in pixels.
+
+    Returns:
+      bool (height, width).
+    """
+    branches = patch_branches(config.model)
+    if config.augment.random_phase:
+        branches = [
+            dataclasses.replace(
+                patches, offset=tuple(map(sum, zip(patches.offset, phase, strict=True)))
+            )
+            for patches in branches
+            for phase in itertools.product(*map(range, patches.dilation))
+        ]
+    return np.any([patches.coverage(image_size) > 0 for patches in branches], axis=0)
+
+
 def differences(one: Mapping, other: Mapping) -> list[str]:
     """Keys in which two configs differ, as 'key: this value, that value'.
 
@@ -140,6 +164,28 @@ def differences(one: Mapping, other: Mapping) -> list[str]:
         for path in sorted({*one, *other} - {*NOT_PART_OF_THE_RESULT})
         if _plain(one.get(path)) != _plain(other.get(path))
     ]
+
+
+def changed(config: ConfigDict, changes: Mapping) -> ConfigDict:
+    """`config` with other values of some keys, resolved.
+
+    Args:
+      config: as `resolve` takes it.
+      changes: {'model.patches.size': 4, …}.
+
+    Raises:
+      InputError: as `resolve`.
+    """
+    return resolve(_merged(config.to_dict(), nested(changes)))
+
+
+def _merged(values: dict, changes: dict) -> dict:
+    """`values` with `changes`, both nested; a dict of keys is merged, anything else replaced."""
+    merged = dict(values)
+    for name, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = _merged(merged[name], value) if both else value
+    return merged
 
 
 def nested(flat: Mapping) -> dict:

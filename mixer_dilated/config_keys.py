@@ -50,6 +50,11 @@ KEYS: dict[str, Key] = {
     'num_epochs': (10, _whole(1), 'passes over the training examples'),
     'batch': (128, _whole(1), 'training examples a step'),
     'batch_eval': (512, _whole(1), 'examples a step of the evaluation, rounded up to the devices'),
+    'eval_every': (
+        1,
+        _whole(1),
+        'epochs from one evaluation and checkpoint to the next; the last epoch has both',
+    ),
     'dataset.name': ('mnist', _NAME, "'digits' (embedded), or a TFDS image classification set"),
     'dataset.train_split': ('train[:10000]', _NAME, 'training examples, in TFDS split syntax'),
     'dataset.test_split': ('test[:2500]', _NAME, 'evaluation examples, in TFDS split syntax'),
@@ -120,10 +125,11 @@ KEYS: dict[str, Key] = {
     'checkpoints.keep': (2, _whole(1), 'newest checkpoints kept'),
 }
 
-# Two runs may differ in these and be the same run: they say where things lie, not what is computed.
+# Two runs may differ in these and be the same run: the trained network does not depend on them.
 NOT_PART_OF_THE_RESULT = (
     'dataset.data_dir',
     'dataset.cache_dir',
     'batch_eval',
+    'eval_every',
     'checkpoints.keep',
 )

@@ -111,6 +111,11 @@ def test_accuracies_that_lie_close_fill_the_axis():
 
 
 @pytest.mark.filterwarnings('error')
+def test_curves_join_the_epochs_that_were_evaluated():
+    axes = training_curves({'one': curves([[np.nan, 0.8, np.nan, 0.9]])}).axes[0]
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[2, 0.8], [4, 0.9]])
+
+
 def test_curves_without_a_number_to_draw_are_empty_panels(tmp_path):
     figure = training_curves({'diverged': curves(np.full((2, 3), np.nan))})
     assert write_png(plot('a', figure), tmp_path).stat().st_size > 1000

@@ -80,9 +80,10 @@ def test_two_runs_have_the_same_bits(run, tmp_path):
 def test_a_damaged_summary_is_told_with_the_way_on(run, tmp_path):
     config, workdir, _ = run
     shutil.copytree(workdir, tmp_path / 'copy')
-    (tmp_path / 'copy' / 'summary.json').write_text('{')
-    with pytest.raises(InputError, match='remove it, and the same command'):
-        train_and_evaluate(config, tmp_path / 'copy')
+    for content in ('{', '[]', '{"test_accuracy": 0.9}'):
+        (tmp_path / 'copy' / 'summary.json').write_text(content)
+        with pytest.raises(InputError, match='remove it, and the same command'):
+            train_and_evaluate(config, tmp_path / 'copy')
 
 
 def test_another_seed_has_other_bits(run, tmp_path):
@@ -107,6 +108,23 @@ def test_a_resumed_run_has_the_bits_of_the_undisturbed_one(run, tmp_path):
     assert without_times(metrics_of(tmp_path / 'run')) == without_times(metrics_of(workdir))
     same = [key for key in summary if key not in ('seconds', 'config_name')]
     assert {key: resumed[key] for key in same} == {key: summary[key] for key in same}
+
+
+def test_evaluating_more_rarely_changes_no_result(run, tmp_path):
+    config, workdir, summary = run
+    rarely = small_config(**RUN, eval_every=2)  # epochs 2 and, because it is the last, 3
+    with pytest.raises(KeyboardInterrupt):
+        train_and_evaluate(rarely, tmp_path / 'run', progress=Recorder(stop_after=1))
+    recorder = Recorder()
+    again = train_and_evaluate(rarely, tmp_path / 'run', progress=recorder)
+    assert recorder.resumed_after == 0  # a checkpoint comes with an evaluation
+    assert again['results'] == summary['results']
+    chex.assert_trees_all_equal(newest(rarely, tmp_path / 'run')[0], newest(config, workdir)[0])
+    first, *others = without_times(metrics_of(tmp_path / 'run'))
+    every_first, *every_other = without_times(metrics_of(workdir))
+    assert others == every_other
+    assert first == {**every_first, 'test_loss': None, 'test_accuracy': None}
+    assert sorted(path.name for path in (tmp_path / 'run' / 'checkpoints').iterdir()) == ['2', '3']
 
 
 def test_a_finished_run_is_not_trained_again(run):
@@ -283,7 +301,7 @@ def test_evaluating_without_a_run_or_checkpoint_is_refused(tmp_path):
     with pytest.raises(InputError, match='no run there'):
         evaluate_checkpoint(tmp_path / 'nothing')
     (tmp_path / 'config.json').write_text(json.dumps(small_config().to_dict()))
-    with pytest.raises(InputError, match='no checkpoint there yet'):
+    with pytest.raises(InputError, match='no checkpoint there; the command that trains it'):
         evaluate_checkpoint(tmp_path)
     (tmp_path / 'config.json').write_text('{"seed":')
     with pytest.raises(InputError, match='cannot be read as a config'):

@@ -1,7 +1,9 @@
 """Studies: cells, resuming cell by cell, tables, statistics, sentences."""
 
 import csv
+import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,7 +37,7 @@ def small_sweep(cells=METHODS, kind='sweep', reference=None, **changes):
         cells=cells,
         reference=reference,
         kind=kind,
-        image_sizes=(8, 16) if kind == 'resolution' else (),
+        image_sizes=(16, 8) if kind == 'resolution' else (),
     )
 
 
@@ -75,10 +77,29 @@ def test_impossible_cells_keep_their_reason_and_wrong_keys_are_refused():
         prepare(
             small_sweep(grid({'model.patches.size': (9,)}), **{'model.patches.padding': 'VALID'})
         )
-    with pytest.raises(InputError, match='two cells of the sweep'):
-        prepare(small_sweep((METHODS[0], METHODS[0])))
-    with pytest.raises(InputError, match="kind = 'contest': allowed are sweep, table1"):
-        prepare(small_sweep(kind='contest'))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'kind': 'contest'}, "kind = 'contest': allowed are table1, sweep"),
+        ({'cells': ()}, 'at least one Cell'),
+        ({'cells': ({'method': 'plain'},)}, r'at least one Cell, as grid\(\)'),
+        ({'cells': (METHODS[0], Cell({'size': 3}, {}))}, 'the same settings, in the same order'),
+        ({'cells': (Cell({'seed': 1}, {}),)}, "a setting cannot be called 'seed'"),
+        ({'cells': grid({'num_seeds': (1, 2)})}, 'config.num_seeds cannot differ between cells'),
+        ({'cells': (Cell({'method': 'x' * 201}, {}),)}, 'a name of 208 characters'),
+        ({'cells': (METHODS[0], METHODS[0])}, 'two cells of the sweep'),
+        ({'reference': {'method': 'none'}}, 'no cell has these settings'),
+        ({'kind': 'little_data'}, "needs? settings 'method', 'train_images'"),
+        ({'kind': 'resolution'}, r'image_sizes = \(\): allowed are whole numbers of pixels'),
+        ({'kind': 'resolution', 'image_sizes': (28, 0)}, r'image_sizes = \(28, 0\)'),
+    ],
+    ids=str,
+)
+def test_a_sweep_that_cannot_be_is_refused_with_what_is_allowed(changes, message):
+    with pytest.raises(InputError, match=message):
+        prepare(dataclasses.replace(small_sweep(), **changes))
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'configs' / 'sweeps').glob('*.py')), ids=str)
@@ -177,6 +198,20 @@ def test_a_folder_of_another_study_is_refused(study, tmp_path):
         run_study(small_sweep(), tmp_path, command='run')
 
 
+def test_times_of_a_cell_that_is_trained_anew_are_not_kept(study, tmp_path):
+    folder = shutil.copytree(study[0], tmp_path / 'copy')
+    before = json.loads((folder / 'timing.json').read_text())
+    shutil.rmtree(folder / 'cells' / 'method=wide')
+    recorder = Recorder()
+    sweep = small_sweep(kind='table1', reference={'method': 'plain'}, num_seeds=3)
+    statistics = run_study(sweep, folder, command='run', progress=recorder)
+    assert recorder.trained == ['method=wide'] and len(recorder.read) == 2
+    after = json.loads((folder / 'timing.json').read_text())
+    assert after.keys() == before.keys()
+    assert all(after[name] != before[name] for name in before)  # rounds are paired: all anew
+    assert statistics['cells'] == study[1]['cells']
+
+
 SWEEP_FILE = """
 from mixer_dilated.experiments.sweep import Sweep, grid
 from tests.conftest import small_config
@@ -225,10 +260,19 @@ def test_robustness_at_strength_zero_is_the_test_accuracy(tmp_path):
         if row['strength'] == 0:
             assert row['accuracy'] == clean[row['cell'], row['seed']]
     assert any('Occlusion of 12' in sentence for sentence in statistics['verdicts'])
+    shutil.rmtree(tmp_path / 'study' / 'cells' / 'method=plain' / 'checkpoints')
+    with pytest.raises(InputError, match=r'method=plain: no checkpoint there; .* summary\.json'):
+        run_study(sweep, tmp_path / 'study', command='run')
 
 
 def test_resolution_measures_every_side_and_fits_its_growth(tmp_path):
-    sweep = small_sweep(METHODS[:2], kind='resolution', reference={'method': 'plain'}, batch=8)
+    sweep = small_sweep(
+        METHODS[:2],
+        kind='resolution',
+        reference={'method': 'plain'},
+        batch=8,
+        **{'optimizer.warmup_steps': 20},  # more than the steps that are timed
+    )
     statistics = run_study(sweep, tmp_path / 'study', command='run')
     rows = read_lines(tmp_path / 'study' / 'resolution.jsonl')
     assert [(row['cell'], row['image_size']) for row in rows] == [
@@ -238,6 +282,7 @@ def test_resolution_measures_every_side_and_fits_its_growth(tmp_path):
         assert row['num_tokens'] == (-(-row['image_size'] // 3)) ** 2
         assert 0 < row['step_seconds_low'] <= row['step_seconds'] <= row['step_seconds_high']
         assert row['memory_bytes'] > 0
+        assert row['step_seconds'] == np.median(row['round_seconds'])
     plain = [row for row in rows if row['cell'] == 'method=plain']
     slope = stats.linregress(
         np.log([row['image_size'] for row in plain]), np.log([row['num_tokens'] for row in plain])

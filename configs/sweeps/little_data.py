@@ -2,7 +2,8 @@
 
 python run.py sweep --sweep=configs/sweeps/little_data.py
 
-Small sets are passed over more often, so that a small set is not also a short training.
+Small sets are passed over more often, so that a small set is not also a short training;
+each training is evaluated ten times or less.
 """
 
 from mixer_dilated.config import base_config
@@ -19,7 +20,11 @@ def get_sweep():
     sizes = [
         Cell(
             {'train_images': images},
-            {'dataset.train_split': f'train[:{images}]', 'num_epochs': epochs},
+            {
+                'dataset.train_split': f'train[:{images}]',
+                'num_epochs': epochs,
+                'eval_every': -(-epochs // 10),
+            },
         )
         for images, epochs in EPOCHS.items()
     ]

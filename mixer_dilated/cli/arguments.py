@@ -64,7 +64,7 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
         kind = 'config' if 'config' in names else 'sweep'
         if not default_sweep:
             file, argv = _take_file(kind, argv)
-        _check_overrides(kind, file, argv)
+        overridden = _overridden(kind, file, argv)
         if file:
             loaded = load_config(file) if kind == 'config' else load_sweep(file)
             sweep = loaded if kind == 'sweep' else None
@@ -90,6 +90,7 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
     if file:
         given['name'] = pathlib.Path(file.split(':')[0]).stem
         if sweep:
+            _check_cells_leave(overridden, sweep)
             given['sweep'] = _with_base(sweep, given.pop('config'), given.get('seeds'))
         else:
             given['config'] = resolve(given['config'])
@@ -120,7 +121,13 @@ def load_sweep(path: str):
 
     if not isinstance(sweep, Sweep):
         raise InputError(f'--sweep={path}: get_sweep() returned {sweep!r}, not a Sweep')
-    return dataclasses.replace(sweep, base=complete(sweep.base))
+    if not isinstance(sweep.base, ml_collections.ConfigDict):
+        raise InputError(f'--sweep={path}: base = {sweep.base!r}, which is not a ConfigDict')
+    try:
+        cells = tuple(sweep.cells)
+    except TypeError:
+        raise InputError(f'--sweep={path}: cells = {sweep.cells!r}, which is not a list') from None
+    return dataclasses.replace(sweep, base=complete(sweep.base), cells=cells)
 
 
 def _with_base(sweep, base: ml_collections.ConfigDict, seeds: int | None):
@@ -160,14 +167,26 @@ def _take_file(flag: str, argv: list[str]) -> tuple[str, list[str]]:
     return path, rest
 
 
-def _check_overrides(flag: str, file: str, argv: list[str]) -> None:
-    """Raises InputError if an override names no key, or there is no file to override."""
+def _overridden(flag: str, file: str, argv: list[str]) -> list[str]:
+    """The keys that overrides name; InputError for no key, or if there is no file to override."""
     overrides = [word.lstrip('-') for word in argv if word.lstrip('-').startswith('config.')]
-    for word in overrides:
-        check_key(word.partition('=')[0].split('.', 1)[1])
-    if overrides and not file:
+    overridden = [word.partition('=')[0].split('.', 1)[1] for word in overrides]
+    for key in overridden:
+        check_key(key)
+    if overridden and not file:
         example = {'config': 'configs/digits_dilated.py', 'sweep': 'configs/sweeps/dilation.py'}
         raise InputError(f'--{flag}=FILE is missing; try --{flag}={example[flag]}')
+    return overridden
+
+
+def _check_cells_leave(overridden: list[str], sweep) -> None:
+    """Raises InputError if every cell sets an overridden key, which would then change nothing."""
+    for key in overridden:
+        if sweep.cells and all(key in getattr(cell, 'changes', ()) for cell in sweep.cells):
+            raise InputError(
+                f'--config.{key}: every cell of the sweep sets this key itself, so that this would '
+                'change nothing; change the cells in the sweep file'
+            )
 
 
 def _whole_number(flag: str, text: str) -> int:

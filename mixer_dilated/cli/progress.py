@@ -70,13 +70,12 @@ class TerminalProgress(Progress):
         epoch = rows[0]['epoch']
         pace = (time.perf_counter() - self._start) / (epoch - self._epochs_before)
         left = datetime.timedelta(seconds=round(pace * (self._num_epochs - epoch)))
-        train, test = (
-            statistics.fmean(row[f'{part}_accuracy'] for row in rows) for part in ('train', 'test')
+        accuracies = '  '.join(
+            f'{part} {statistics.fmean(row[f"{part}_accuracy"] for row in rows):.4f}'
+            for part in ('train', 'test')
+            if rows[0][f'{part}_accuracy'] is not None
         )
-        text = (
-            f'train {train:.4f}  test {test:.4f}  '
-            f'{rows[0]["images_per_second"]:.0f} images/s  ETA {left}'
-        )
+        text = f'{accuracies}  {rows[0]["images_per_second"]:.0f} images/s  ETA {left}'
         if self._bar:
             self._bar.update(self._bar_task, completed=epoch, description=text)
         else:

@@ -70,7 +70,15 @@ class TerminalStudyProgress(StudyProgress):
         )
 
     def times(self, num_cells: int, rounds: int) -> None:
+        self._timed, self._to_time = 0, num_cells * (rounds + 1)
         print(f'times epochs of {num_cells} cells in turns, {rounds} rounds …', flush=True)
+
+    def epoch_timed(self) -> None:
+        interrupt.check()
+        self._timed += 1
+        if sys.stdout.isatty():
+            end = f'\r\x1b[K  epoch {self._timed}/{self._to_time}'
+            print('\r\x1b[K' if self._timed == self._to_time else end, end='', flush=True)
 
     def measured(self, what: str, done: int, total: int) -> None:
         interrupt.check()

@@ -27,7 +27,10 @@ class StudyProgress:
         """A cell is trained, or was before."""
 
     def times(self, num_cells: int, rounds: int) -> None:
-        """All cells are trained; their epochs are timed next."""
+        """All cells are trained; their epochs are timed next: `rounds` of each and one before."""
+
+    def epoch_timed(self) -> None:
+        """One of these epochs is done."""
 
     def measured(self, what: str, done: int, total: int) -> None:
         """Part of another measurement is done."""

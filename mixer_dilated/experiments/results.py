@@ -7,7 +7,7 @@ import statistics as stdlib_statistics
 from collections.abc import Mapping, Sequence
 
 from mixer_dilated.experiments.methods import DILATED
-from mixer_dilated.experiments.sweep import PreparedCell
+from mixer_dilated.experiments.sweep import OF_CELL, OF_SEED, PreparedCell
 from mixer_dilated.experiments.verdicts import (
     comparison_sentences,
     little_data_verdict,
@@ -15,9 +15,6 @@ from mixer_dilated.experiments.verdicts import (
 )
 from mixer_dilated.statistics import compare_cells, describe, values_by_seed
 from mixer_dilated.training.workdir import write_json_lines, write_text
-
-OF_SEED = ('seed', 'train_accuracy', 'test_accuracy', 'train_loss', 'test_loss')
-OF_CELL = ('num_tokens', 'num_params', 'flops_per_image', 'pixels_seen', 'pixels')
 
 
 def rows(

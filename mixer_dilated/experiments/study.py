@@ -67,7 +67,8 @@ def _trained(
 ) -> dict:
     """Trains and times the cells, writes the tables and returns the statistics."""
     possible = [cell for cell in cells if not cell.impossible]
-    summaries = {}
+    summaries, timing = {}, folder / 'timing.json'
+    known = read_json(timing) if timing.exists() else {}
     for cell in possible:
         run = folder / 'cells' / cell.name
         finished = (run / 'summary.json').exists()
@@ -75,10 +76,16 @@ def _trained(
             summaries[cell.name] = train_and_evaluate(
                 cell.task.config, run, name=cell.label, progress=epochs
             )
+        if not finished and known.pop(cell.name, None):  # times of what had this name before
+            write_json(timing, known)
         progress.cell_done(cell, summaries[cell.name], finished)
-        results.write_table(folder, results.rows(cells, summaries, {}))
+        results.write_table(folder, results.rows(cells, summaries, known))
         jax.clear_caches()  # no cell needs the programs of another
-    seconds = _timed(possible, folder, progress)
+    seconds = known
+    if not known.keys() >= {cell.name for cell in possible}:
+        rounds = TIMED_ROUNDS if len(possible) <= FEW_CELLS else TIMED_ROUNDS_OF_MANY
+        seconds = epoch_seconds({cell.name: cell.task for cell in possible}, rounds, progress)
+        write_json(timing, seconds)
     rows = results.rows(cells, summaries, seconds)
     results.write_table(folder, rows)
     references = _references(sweep, cells)
@@ -99,22 +106,6 @@ def _references(sweep: Sweep, cells: Sequence[PreparedCell]) -> dict[str, str]:
     }
 
 
-def _timed(
-    cells: Sequence[PreparedCell], folder: pathlib.Path, progress: StudyProgress
-) -> dict[str, list[float]]:
-    """Seconds of an epoch of every cell and round; of the file, if it has all of these cells."""
-    path = folder / 'timing.json'
-    if path.exists():
-        found = read_json(path)
-        if found.keys() >= {cell.name for cell in cells}:
-            return {cell.name: found[cell.name] for cell in cells}
-    rounds = TIMED_ROUNDS if len(cells) <= FEW_CELLS else TIMED_ROUNDS_OF_MANY
-    progress.times(len(cells), rounds)
-    found = epoch_seconds({cell.name: cell.task for cell in cells}, rounds)
-    write_json(path, found)
-    return found
-
-
 def _description(sweep: Sweep, cells: list[PreparedCell], command: str) -> dict:
     """The content of `study.json`."""
     return {
@@ -131,6 +122,7 @@ def _description(sweep: Sweep, cells: list[PreparedCell], command: str) -> dict:
                 'name': cell.name,
                 'label': cell.label,
                 'settings': dict(cell.settings),
+                'changes': dict(cell.changes),
                 'impossible': cell.impossible,
             }
             for cell in cells

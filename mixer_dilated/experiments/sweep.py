@@ -3,15 +3,19 @@
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import ml_collections
 
-from mixer_dilated.config import check_key, nested, resolve
+from mixer_dilated.config import changed, check_key
 from mixer_dilated.errors import InputError
+from mixer_dilated.reports.study_files import KINDS
 from mixer_dilated.training.task import Task, open_task
 
-KINDS = ('sweep', 'table1', 'little_data', 'robustness', 'resolution')
+LONGEST_NAME = 200  # characters of a folder's name; file systems allow 255
+# Columns that the table of results has beside those of the settings.
+OF_SEED = ('seed', 'train_accuracy', 'test_accuracy', 'train_loss', 'test_loss')
+OF_CELL = ('num_tokens', 'num_params', 'flops_per_image', 'pixels_seen', 'pixels')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Sweep:
     title: str
     question: str
     base: ml_collections.ConfigDict
-    cells: Iterable[Cell]
+    cells: Sequence[Cell]
     reference: Mapping[str, object] | None = None
     kind: str = 'sweep'
     image_sizes: tuple[int, ...] = ()
@@ -84,7 +88,7 @@ class PreparedCell:
     Attributes:
       name: names its folder; made of its settings.
       label: what plots and sentences call it.
-      settings: as in `Cell`.
+      settings, changes: as in `Cell`.
       task: its config and data; None where it cannot be.
       impossible: why it cannot be; '' where it can.
     """
@@ -92,6 +96,7 @@ class PreparedCell:
     name: str
     label: str
     settings: Mapping[str, object]
+    changes: Mapping[str, object]
     task: Task | None
     impossible: str = ''
 
@@ -100,23 +105,50 @@ def prepare(sweep: Sweep) -> list[PreparedCell]:
     """Resolves every cell of a sweep; a cell that cannot be keeps the reason.
 
     Raises:
-      InputError: a key that does not exist, a kind that does not, two cells of one name, cells of
-        different axes, or not one cell that can be.
+      InputError: what `check_sweep` refuses, a key that does not exist, two cells of one name, not
+        one cell that can be, or a reference that is none of them.
     """
-    if sweep.kind not in KINDS:
-        raise InputError(f'kind = {sweep.kind!r}: allowed are {", ".join(KINDS)}')
+    check_sweep(sweep)
     cells = [_prepared(sweep.base, cell) for cell in sweep.cells]
-    if not cells:
-        raise InputError('the sweep has no cells')
-    if len({tuple(cell.settings) for cell in cells}) > 1:
-        raise InputError('the cells of a sweep need the same settings, in the same order')
     names = [cell.name for cell in cells]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f'two cells of the sweep have the settings {twice}')
     if all(cell.impossible for cell in cells):
         raise InputError(f'no cell of the sweep can be trained: {cells[0].impossible}')
+    if sweep.reference and not any(reference_of(cell, cells, sweep.reference) for cell in cells):
+        raise InputError(
+            f'reference = {dict(sweep.reference)}: no cell has these settings, or none is left to '
+            'be compared with it; name settings of a cell'
+        )
     return cells
+
+
+def check_sweep(sweep: Sweep) -> None:
+    """Raises InputError, with what is allowed, if a sweep's fields cannot be those of a study."""
+    cells = sweep.cells
+    if sweep.kind not in KINDS:
+        raise InputError(f'kind = {sweep.kind!r}: allowed are {", ".join(KINDS)}')
+    if not cells or not all(isinstance(cell, Cell) for cell in cells):
+        raise InputError('cells: allowed is a list of at least one Cell, as grid() makes it')
+    if len({tuple(cell.settings) for cell in cells}) > 1:
+        raise InputError('the cells of a sweep need the same settings, in the same order')
+    for name in cells[0].settings:
+        if name in ('cell', 'impossible', 'epoch_seconds', *OF_SEED, *OF_CELL):
+            raise InputError(f'a setting cannot be called {name!r}: a column of the results is')
+    for key in {key for cell in cells for key in cell.changes} & {'seed', 'num_seeds'}:
+        raise InputError(
+            f'config.{key} cannot differ between cells, which are paired by seed; give it in base'
+        )
+    if sweep.kind == 'little_data' and not {'method', 'train_images'} <= set(cells[0].settings):
+        raise InputError("kind = 'little_data': its cells need settings 'method', 'train_images'")
+    sides = sweep.image_sizes
+    if sweep.kind == 'resolution' and not (
+        sides and all(type(side) is int and side > 0 for side in sides)
+    ):
+        raise InputError(
+            f'image_sizes = {sides!r}: allowed are whole numbers of pixels, like (28, 56)'
+        )
 
 
 def reference_of(
@@ -137,21 +169,17 @@ def _prepared(base: ml_collections.ConfigDict, cell: Cell) -> PreparedCell:
         check_key(key)
     text = ', '.join(f'{name} {_value_text(value)}' for name, value in cell.settings.items())
     name = re.sub(r'[^A-Za-z0-9_.=-]+', '-', text.replace(', ', '_').replace(' ', '=')).strip('-')
+    if not 0 < len(name) <= LONGEST_NAME:
+        raise InputError(
+            f'settings {name[:40]!r}…: a name of {len(name)} characters; allowed are 1 to '
+            f'{LONGEST_NAME} that are letters or digits'
+        )
     label = str(cell.settings['method']) if [*cell.settings] == ['method'] else text
     try:
-        task = open_task(resolve(_changed(base.to_dict(), nested(cell.changes))))
+        task = open_task(changed(base, cell.changes))
     except InputError as error:
-        return PreparedCell(name, label, cell.settings, None, str(error))
-    return PreparedCell(name, label, cell.settings, task)
-
-
-def _changed(values: dict, changes: dict) -> dict:
-    """`values` with `changes`, both nested; a dict of keys is merged, anything else replaced."""
-    merged = dict(values)
-    for name, value in changes.items():
-        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
-        merged[name] = _changed(merged[name], value) if both else value
-    return merged
+        return PreparedCell(name, label, cell.settings, cell.changes, None, str(error))
+    return PreparedCell(name, label, cell.settings, cell.changes, task)
 
 
 def _value_text(value) -> str:

@@ -7,13 +7,13 @@ in a sentence is measured, or is the paper's and says so.
 from collections.abc import Sequence
 
 from mixer_dilated.experiments.wording import (
-    count_text,
     is_settled,
     listing,
     p_text,
     points_text,
     ratio_text,
 )
+from mixer_dilated.reports.cell_text import count_text
 from mixer_dilated.reports.paper import DILATED_4X4, PLAIN_4X4, TABLE1
 from mixer_dilated.statistics import compare_cells, compare_times, holm, values_by_seed
 

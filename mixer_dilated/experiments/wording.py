@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from mixer_dilated.reports.cell_text import number_text
+
 LEVEL = 0.05
 
 
@@ -41,11 +43,6 @@ def points_text(*accuracies: float, signed: bool = True) -> list[str]:
     return [number_text(value, form) if value else '0' for value in points]
 
 
-def number_text(value: float, form: str) -> str:
-    """`value` in a format, with a minus sign as long as a plus."""
-    return format(value, form).replace('-', '−')
-
-
 def ratio_text(*ratios: float) -> list[str]:
     """Ratios with as many decimals, two unless one would look like 0 or 1 and is not."""
     decimals = next(
@@ -57,11 +54,6 @@ def ratio_text(*ratios: float) -> list[str]:
         6,
     )
     return [f'{ratio:.{decimals}f}' for ratio in ratios]
-
-
-def count_text(count: int, noun: str) -> str:
-    """'1 seed', '10 seeds', '10 000 images'."""
-    return f'{count:,} {noun}'.replace(',', ' ') + ('' if count == 1 else 's')
 
 
 def listing(words: Sequence[str]) -> str:

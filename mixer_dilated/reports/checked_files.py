@@ -15,6 +15,9 @@ import numpy as np
 
 from mixer_dilated.errors import InputError
 
+# Types that a field may have: a number, and one that may be missing.
+NUMBER, OPTIONAL = (int, float), (int, float, type(None))
+
 
 def read_object(path: pathlib.Path) -> dict:
     """The object in a JSON file."""
@@ -48,7 +51,10 @@ def damaged(path: pathlib.Path) -> Iterator[None]:
     except InputError:
         raise
     except FileNotFoundError:
-        raise InputError(f'{path}: not there; the same command makes it again') from None
+        raise InputError(
+            f'{path}: not there; remove summary.json beside it, and the same command makes both '
+            'again from the newest checkpoint'
+        ) from None
     except (
         OSError,
         ValueError,

@@ -30,12 +30,15 @@ def training_curves(methods: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 
     Args:
       methods: {label: {'test_accuracy', 'train_accuracy', 'test_loss', 'train_loss': array
-        (seeds, epochs)}}; NaN is left out.
+        (seeds, epochs)}}; NaN is left out, and epochs in which
+        there is nothing else (those without an evaluation).
     """
     figure = Figure(figsize=(10.4, 7.2), layout='constrained')
     for axes, (name, (title, unit)) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
         for index, curves in enumerate(methods.values()):
-            draw_band(axes, _epochs(curves[name]), *_spread(curves[name]), line_style(index))
+            known = ~np.isnan(curves[name]).all(axis=0)
+            epochs = 1 + np.flatnonzero(known)
+            draw_band(axes, epochs, *_spread(curves[name][:, known]), line_style(index))
         if name.endswith('loss'):
             axes.set_yscale('log')
             number_ticks(axes.yaxis)
@@ -62,10 +65,6 @@ def _leave_out_the_climb(axes: Axes, values: list[np.ndarray]) -> None:
     later = later[~np.isnan(later)]
     if later.size and np.ptp(later):
         axes.set_ylim(later.min() - 0.06 * np.ptp(later), later.max() + 0.06 * np.ptp(later))
-
-
-def _epochs(values: np.ndarray) -> np.ndarray:
-    return np.arange(1, values.shape[1] + 1)
 
 
 def _spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

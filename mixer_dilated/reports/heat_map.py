@@ -13,7 +13,9 @@ CELL_INCHES, PAGE_INCHES = 0.62, 10.8
 
 
 def map_axes(axes: Sequence[str], cells: Sequence[Mapping]) -> tuple[str, str] | None:
-    """The first two settings that are numbers and vary: (down, across); None if there are none.
+    """The last two settings that are numbers and vary: (down, across); None if there are none.
+
+    They change fastest in a `grid`.
 
     Args:
       axes: the settings' names.
@@ -25,7 +27,7 @@ def map_axes(axes: Sequence[str], cells: Sequence[Mapping]) -> tuple[str, str] |
         if all(type(cell.get(axis)) in (int, float) for cell in cells)
         and len({cell[axis] for cell in cells}) > 1
     ]
-    return (varying[0], varying[1]) if len(varying) > 1 else None
+    return (varying[-2], varying[-1]) if len(varying) > 1 else None
 
 
 @figure_style()

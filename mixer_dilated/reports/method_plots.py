@@ -12,7 +12,7 @@ from mixer_dilated.reports.coverage_picture import Seen, coverage_picture
 from mixer_dilated.reports.curves import training_curves
 from mixer_dilated.reports.mistakes import Mistake, mistakes_picture
 from mixer_dilated.reports.plot import Omitted, Plot
-from mixer_dilated.reports.result_files import Run
+from mixer_dilated.reports.run_files import Run
 from mixer_dilated.reports.weights_picture import weight_images
 from mixer_dilated.statistics import describe
 
@@ -30,10 +30,12 @@ def coverage_plot(runs: Mapping[str, Run]) -> Plot:
     methods = []
     for label, run in runs.items():
         summary, model = run.summary, run.config.model
+        random_phase = run.config.augment.random_phase
         facts = [
             count_text(summary['num_tokens'], 'token'),
             'sees ' + share_text(summary['pixels_seen'], summary['pixels']).replace(' (', '\n('),
             *(['smoothed before', 'it is sampled'] if model.blur else []),
+            *(['in all its phases,', 'of which one is drawn'] if random_phase else []),
         ]
         images = run.predictions['class_images'][shown]
         methods.append(Seen(label, run.branches, model.join, images, tuple(facts)))

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from mixer_dilated.errors import InputError
 from mixer_dilated.reports.page_table import PageTable
-from mixer_dilated.reports.result_files import Run, Study, read_run, read_study
+from mixer_dilated.reports.run_files import Run, read_run
+from mixer_dilated.reports.study_files import Study, read_study
 
 TEMPLATE = 'report.html.j2'
 MOST_SHOWN = 12  # sentences or impossible cells; more are folded away
@@ -82,7 +83,8 @@ def _study_page(study: Study) -> dict:
     from mixer_dilated.reports.study_plots import front_marks, study_plots
 
     runs = [cell.run for cell in study.finished]
-    configs = [run.config for run in runs] or ([study.config] if study.config else [])
+    configs = [cell.config for cell in study.cells if cell.config]
+    configs = configs or ([study.config] if study.config else [])
     made = [run.summary for run in runs] or [vars(study)]
     results = []
     if study.kind == 'resolution':

@@ -11,13 +11,7 @@ from mixer_dilated.reports.figure_style import (
     line_style,
     number_ticks,
 )
-
-PANELS = {
-    'num_tokens': ('tokens', 'tokens an image', 1.0),
-    'flops_per_image': ('compute', 'MFLOPs an image, forward', 1e-6),
-    'step_seconds': ('time', 'milliseconds a training step', 1e3),
-    'memory_bytes': ('memory', 'MiB of temporary buffers', 2.0**-20),
-}
+from mixer_dilated.reports.quantities import QUANTITIES
 
 
 @figure_style()
@@ -28,19 +22,20 @@ def resolution_curves(
     """Four panels, both axes logarithmic: a straight line is a power of the side.
 
     Args:
-      methods: {label: {one of PANELS: {image side: value, or (value, lower quartile, upper
+      methods: {label: {one of QUANTITIES: {image side: value, or (value, lower quartile, upper
         quartile)}}}, in tokens, FLOPs, seconds and bytes.
       exponents: {label: {the same names: fitted exponent of the side}}; may lack any.
     """
     figure = Figure(figsize=(10.4, 8.0), layout='constrained')
     grid = figure.subplots(2, 2)
     sides = sorted({side for found in methods.values() for side in found['num_tokens']})
-    for axes, (name, (title, unit, scale)) in zip(grid.flat, PANELS.items(), strict=True):
+    for axes, (name, quantity) in zip(grid.flat, QUANTITIES.items(), strict=True):
         axes.set_xscale('log')
         axes.set_yscale('log')
         for index, (label, found) in enumerate(methods.items()):
-            _draw(axes, found[name], scale, line_style(index), exponents.get(label, {}).get(name))
-        axes.set(title=title, xlabel='side of the image (pixels)', ylabel=unit)
+            exponent = exponents.get(label, {}).get(name)
+            _draw(axes, found[name], quantity.scale, line_style(index), exponent)
+        axes.set(title=quantity.noun, xlabel='side of the image (pixels)', ylabel=quantity.axis)
         number_ticks(axes.xaxis, sides)
         number_ticks(axes.yaxis)
         if any(exponents.get(label, {}).get(name) is not None for label in methods):

@@ -12,17 +12,13 @@ from mixer_dilated.reports.cell_text import (
 )
 from mixer_dilated.reports.page_table import PageTable
 from mixer_dilated.reports.paper import TABLE1
-from mixer_dilated.reports.result_files import Cell, Run, Study
+from mixer_dilated.reports.quantities import QUANTITIES
+from mixer_dilated.reports.run_files import Run
+from mixer_dilated.reports.study_files import Cell, Study
 from mixer_dilated.reports.tables import wilson_interval
 from mixer_dilated.statistics import describe
 
 MOST_ROWS = 12
-FITTED = {
-    'num_tokens': 'tokens',
-    'flops_per_image': 'FLOPs',
-    'step_seconds': 'step time',
-    'memory_bytes': 'memory',
-}
 
 
 def described(study: Study, cell: Cell, measure: str) -> dict:
@@ -224,9 +220,9 @@ def resolution_tables(study: Study) -> list[PageTable]:
     tables = [PageTable('A training step at every image side', header, rows)] if rows else []
     exponents = fitted_exponents(study)
     if exponents:
-        header = ['cell', *FITTED.values()]
+        header = ['cell', *(quantity.noun for quantity in QUANTITIES.values())]
         rows = [
-            [labels[name], *(optional_text(found.get(key), '.2f') for key in FITTED)]
+            [labels[name], *(optional_text(found.get(key), '.2f') for key in QUANTITIES)]
             for name, found in exponents.items()
         ]
         title = 'Exponents: cost grows as the image’s side to this power'
@@ -238,7 +234,7 @@ def fitted_exponents(study: Study) -> dict[str, dict[str, float]]:
     """{cell: {'num_tokens', …: exponent of the image's side}}, as far as they are fitted."""
     fits = study.statistics.get('fits', {})
     return {
-        cell.name: {key: fits[cell.name][key]['exponent'] for key in FITTED}
+        cell.name: {key: fits[cell.name][key]['exponent'] for key in QUANTITIES}
         for cell in study.cells
         if cell.name in fits
     }

@@ -9,7 +9,7 @@ from mixer_dilated.config import resolve
 from mixer_dilated.config_keys import KEYS, NOT_PART_OF_THE_RESULT
 from mixer_dilated.reports.cell_text import setting_text
 from mixer_dilated.reports.page_table import PageTable
-from mixer_dilated.reports.result_files import Study
+from mixer_dilated.reports.study_files import Study
 
 _SHOWN = [path for path in KEYS if path not in NOT_PART_OF_THE_RESULT]
 
@@ -40,7 +40,7 @@ def common_settings(configs: Iterable[ml_collections.ConfigDict]) -> list[PageTa
 
 def differing_settings(study: Study) -> list[PageTable]:
     """What tells the cells of a study apart: its axes, and the config keys that differ."""
-    configs = {cell.name: _flat(cell.run.config) for cell in study.finished}
+    configs = {cell.name: _flat(cell.config) for cell in study.cells if cell.config}
     one = next(iter(configs.values()), {})
     keys = [path for path in one if any(other[path] != one[path] for other in configs.values())]
     columns = {axis: [_setting(cell.settings, axis) for cell in study.cells] for axis in study.axes}

@@ -15,10 +15,12 @@ from mixer_dilated.reports.method_plots import (
 )
 from mixer_dilated.reports.pareto import Point, pareto_front, pareto_picture
 from mixer_dilated.reports.plot import Omitted, Plot
-from mixer_dilated.reports.resolution_curves import PANELS, resolution_curves
-from mixer_dilated.reports.result_files import Cell, Run, Study
+from mixer_dilated.reports.quantities import QUANTITIES
+from mixer_dilated.reports.resolution_curves import resolution_curves
 from mixer_dilated.reports.result_tables import described, fitted_exponents, robustness_by_cell
 from mixer_dilated.reports.robustness_curves import robustness_curves
+from mixer_dilated.reports.run_files import Run
+from mixer_dilated.reports.study_files import Cell, Study
 
 MOST_METHODS = 8
 TIME, COMPUTE = 'time', 'FLOPs'
@@ -74,11 +76,16 @@ def shown_runs(study: Study) -> dict[str, Run]:
 
 
 def _looked_at_closely(study: Study, shown: Mapping[str, Run]) -> dict[str, Run]:
-    """All that is shown; of a sweep only the most accurate cell and the reference."""
+    """All that is shown; of a sweep only the most accurate cell and its reference."""
     if study.kind != 'sweep':
         return dict(shown)
     best = max(study.finished, key=lambda cell: _mean(study, cell))
-    cells = [best, *(cell for cell in study.finished if cell.name == study.reference)]
+    comparison = study.statistics.get('comparisons', {}).get(best.name, {})
+    reference = comparison.get('reference', study.reference)
+    cells = [
+        best,
+        *(cell for cell in study.finished if cell.name == reference and cell is not best),
+    ]
     return {cell.label: cell.run for cell in cells}
 
 
@@ -181,8 +188,8 @@ def _resolution_plots(study: Study) -> Iterator[Plot | Omitted]:
     labels = {cell.name: cell.label for cell in study.cells}
     methods: dict[str, dict] = {}
     for row in study.resolution:
-        found = methods.setdefault(labels[row['cell']], {name: {} for name in PANELS})
-        for name in PANELS:
+        found = methods.setdefault(labels[row['cell']], {name: {} for name in QUANTITIES})
+        for name in QUANTITIES:
             found[name][row['image_size']] = row[name]
         found['step_seconds'][row['image_size']] = tuple(
             row[name] for name in ('step_seconds', 'step_seconds_low', 'step_seconds_high')

@@ -1,13 +1,14 @@
 """What a config's patches see and what its network costs, as text; nothing is trained."""
 
 import collections
+import math
 import re
 
 import jax
 from rich import box
 from rich.table import Table
 
-from mixer_dilated.config import patch_branches
+from mixer_dilated.config import patch_branches, pixels_seen
 from mixer_dilated.models.costs import Layer, flops_per_image, layers, num_params
 from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.reports.tables import print_table
@@ -33,6 +34,14 @@ def print_summary(task: Task, activation_bytes: int) -> None:
             f'  window {window}, grid {rows}×{columns}, '
             f'sees {seen} of {coverage.size} pixels ({seen / coverage.size:.1%}), '
             f'a pixel at most {coverage.max()} times'
+        )
+    if task.config.augment.random_phase:
+        seen = pixels_seen(task.config, (height, width))
+        phases = math.prod(task.config.model.patches.dilation)
+        print(
+            f'random_phase: training shows an image at one of {phases} phases, evaluation averages '
+            f'over\n  all of them ({phases} times these FLOPs); together they see {seen.sum()} of '
+            f'{seen.size} pixels'
         )
     print_table(_layer_table(task))
     mebibytes = activation_bytes / 2**20

@@ -3,6 +3,7 @@
 import pathlib
 
 import jax
+from flax.training.train_state import TrainState
 
 from mixer_dilated.config import resolve
 from mixer_dilated.data.sources import load_examples
@@ -36,17 +37,11 @@ def evaluate_checkpoint(
     config = read_config(workdir)
     if data_dir is not None:
         config = resolve({**config, 'dataset': {**config.dataset, 'data_dir': data_dir}})
-    if not (workdir / 'checkpoints').is_dir():
-        raise InputError(f'--workdir={workdir}: no checkpoint there yet; train it first')
     task = open_task(config)
     split = task.config.dataset.test_split if split is None else split
     examples = num_examples('--split', split, task.source.split_sizes)
     programs = Programs(task)
-    with Checkpoints(workdir) as checkpoints:
-        restored = checkpoints.restore(programs.abstract_state())
-    if restored is None:
-        raise InputError(f'--workdir={workdir}: no checkpoint there yet; train it first')
-    state, history = restored
+    state, history = newest_checkpoint(workdir, programs)
     data = programs.place(load_examples(task.source, split, task.config.dataset))
     result = jax.device_get(programs.evaluation(data)(state))
     return {
@@ -64,3 +59,24 @@ def evaluate_checkpoint(
             for k, (loss, correct) in enumerate(zip(result['loss'], result['correct'], strict=True))
         ],
     }
+
+
+def newest_checkpoint(workdir: pathlib.Path, programs: Programs) -> tuple[TrainState, list[dict]]:
+    """The newest state of a run and its metrics so far.
+
+    Args:
+      workdir: the run's folder.
+      programs: of its config; they say how the state is laid out.
+
+    Raises:
+      InputError: no checkpoint there, or one that cannot be read.
+    """
+    if (workdir / 'checkpoints').is_dir():
+        with Checkpoints(workdir) as checkpoints:
+            restored = checkpoints.restore(programs.abstract_state())
+        if restored:
+            return restored
+    raise InputError(
+        f'{workdir}: no checkpoint there; the command that trains it makes one (if it says that '
+        'the run is finished, remove its summary.json first)'
+    )

@@ -82,10 +82,12 @@ def train_and_evaluate(
         progress.compiled(task, epochs_done)
         with MetricsWriter(workdir, history) as writer:
             for epoch in range(epochs_done + 1, config.num_epochs + 1):
-                state, rows = _epoch(task, epoch, state, run_epoch, evaluate)
+                evaluated = epoch % config.eval_every == 0 or epoch == config.num_epochs
+                state, rows = _epoch(task, epoch, state, run_epoch, evaluate if evaluated else None)
                 history = [*history, *rows]
                 writer.write(rows)
-                checkpoints.save(epoch, state, history)
+                if evaluated:
+                    checkpoints.save(epoch, state, history)
                 progress.epoch_done(rows)
         results = {
             'train': programs.evaluation(train)(state),
@@ -104,15 +106,18 @@ def _epoch(
     epoch: int,
     state: TrainState,
     run_epoch: Callable,
-    evaluate: Callable,
+    evaluate: Callable | None,
 ) -> tuple[TrainState, list[dict]]:
-    """Trains one epoch, evaluates, and returns the state and the rows of `metrics.jsonl`."""
+    """Trains one epoch and returns the state and the rows of `metrics.jsonl`.
+
+    Without `evaluate` the rows' test_loss and test_accuracy are None.
+    """
     config = task.config
     start = time.perf_counter()
     state, training = run_epoch(state)
     jax.block_until_ready(training)
     seconds = time.perf_counter() - start
-    training, testing = jax.device_get((training, evaluate(state)))
+    training, testing = jax.device_get((training, evaluate(state) if evaluate else None))
     step = epoch * task.steps_per_epoch
     schedule = learning_rate_schedule(config.optimizer, task.total_steps)
     rows = [
@@ -122,8 +127,8 @@ def _epoch(
             'seed': config.seed + k,
             'train_loss': float(training['loss'][k]),
             'train_accuracy': float(training['accuracy'][k]),
-            'test_loss': float(testing['loss'][k]),
-            'test_accuracy': int(testing['correct'][k]) / task.test_examples,
+            'test_loss': float(testing['loss'][k]) if testing else None,
+            'test_accuracy': int(testing['correct'][k]) / task.test_examples if testing else None,
             'learning_rate': float(schedule(step - 1)),
             'seconds': seconds,
             'images_per_second': config.num_seeds * task.steps_per_epoch * config.batch / seconds,

@@ -34,6 +34,6 @@ class MetricsWriter:
         with self._path.open('a') as file:
             file.write(''.join(map(json_line, rows)))
         for name in rows[0]:
-            if name not in ('step', 'seed'):
+            if name not in ('step', 'seed') and rows[0][name] is not None:
                 mean = statistics.fmean(row[name] for row in rows)
                 self._events.add_scalar(name, mean, rows[0]['step'])

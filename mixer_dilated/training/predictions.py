@@ -23,7 +23,7 @@ def write_predictions(
       test: the test examples, on the host.
       log_probabilities: of the final parameters of every seed.
 
-    The file holds `labels` int32 (examples,), `probabilities` float16 (seeds, examples, classes),
+    The file holds `labels` int32 (examples,), `probabilities` float32 (seeds, examples, classes),
     `class_images` uint8 (classes, height, width, channels): the first image of each class, zeros
     where it has none; and of the first seed's most confident mistakes, the most confident first,
     `shown_index` int32 (shown,) and `shown_images` uint8 (shown, height, width, channels).
@@ -39,7 +39,7 @@ def write_predictions(
     _write_arrays(
         workdir / 'predictions.npz',
         labels=np.asarray(test.labels, np.int32),
-        probabilities=probabilities.astype(np.float16),
+        probabilities=probabilities,
         shown_index=shown.astype(np.int32),
         shown_images=np.asarray(test.images[shown]),
         class_images=class_images,

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -36,14 +36,15 @@ class Programs:
 
     Args:
       task: what to train.
+      devices: to compute on; all there are if None.
 
     Attributes:
       compile_seconds: spent on tracing and compiling so far.
     """
 
-    def __init__(self, task: Task):
+    def __init__(self, task: Task, devices: Sequence[jax.Device] | None = None):
         self._task = task
-        self._mesh = make_mesh(task.config.num_seeds)
+        self._mesh = make_mesh(task.config.num_seeds, devices)
         self._seed_keys = jax.device_put(
             seed_keys(task.config.seed, task.config.num_seeds), seeds_sharding(self._mesh)
         )

@@ -5,7 +5,7 @@ which each seed's batch is split. One device is the mesh of size 1×1.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -14,10 +14,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mixer_dilated.errors import InputError
 
 
-def make_mesh(num_seeds: int = 1) -> Mesh:
-    """All devices: as many as divide the seeds evenly along 'seeds', the rest along 'data'."""
+def make_mesh(num_seeds: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """As many devices as divide the seeds evenly along 'seeds', the rest along 'data'.
+
+    Args:
+      num_seeds: seeds to be dealt out.
+      devices: all there are if None.
+    """
     try:
-        devices = np.array(jax.devices())
+        devices = np.array(jax.devices() if devices is None else devices)
     except RuntimeError as error:
         cause = ' '.join(str(error).split())
         raise InputError(f'JAX finds no device: {cause}; look at JAX_PLATFORMS') from None
@@ -64,9 +69,7 @@ def over_seeds(function: Callable, mesh: Mesh) -> Callable:
         def of_one(of_seed):
             return function(*of_seed, shared)
 
-        if mesh.devices.flat[0].platform == 'cpu':
-            return jax.lax.map(of_one, of_seeds)
-        return jax.vmap(of_one)(of_seeds)
+        return jax.lax.map(of_one, of_seeds) if on_cpu(mesh) else jax.vmap(of_one)(of_seeds)
 
     def of_all(*arguments):
         dealt_out = jax.shard_map(
@@ -80,6 +83,11 @@ def over_seeds(function: Callable, mesh: Mesh) -> Callable:
         return dealt_out(*arguments)
 
     return of_all
+
+
+def on_cpu(mesh: Mesh) -> bool:
+    """Whether the devices are CPUs."""
+    return mesh.devices.flat[0].platform == 'cpu'
 
 
 def check_batch(batch: int, mesh: Mesh) -> None:

@@ -5,10 +5,9 @@ import platform
 import statistics
 
 import jax
-import numpy as np
 
 import mixer_dilated
-from mixer_dilated.config import patch_branches
+from mixer_dilated.config import pixels_seen
 from mixer_dilated.models.costs import flops_per_image, layers, num_params
 from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.training.task import Task
@@ -30,7 +29,7 @@ def run_summary(task: Task, name: str, history: list[dict], results: dict, secon
     config = task.config
     epoch_seconds = [row['seconds'] for row in history if row['seed'] == config.seed]
     of_seeds = [_seed_results(task, results, k) for k in range(config.num_seeds)]
-    covered = _pixels_seen(task)
+    covered = pixels_seen(config, task.source.image_shape[:2])
     model_layers = layers(
         mixer_from_config(config.model, task.source.num_classes), task.source.image_shape
     )
@@ -87,11 +86,3 @@ def _seed_results(task: Task, results: dict, k: int) -> dict:
         found[f'{part}_correct'] = correct
         found[f'{part}_loss'] = float(results[part]['loss'][k])
     return found
-
-
-def _pixels_seen(task: Task) -> np.ndarray:
-    """Which pixels at least one token sees: bool (height, width)."""
-    image_size = task.source.image_shape[:2]
-    return np.any(
-        [patches.coverage(image_size) > 0 for patches in patch_branches(task.config.model)], axis=0
-    )

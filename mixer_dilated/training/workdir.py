@@ -78,13 +78,16 @@ def read_summary(workdir: pathlib.Path) -> dict | None:
     """The result of the finished run in `workdir`; None where there is none yet.
 
     Raises:
-      InputError: the file is damaged.
+      InputError: the file is damaged, or of an earlier version.
     """
     path = workdir / 'summary.json'
     if not os.path.isfile(path):  # unlike Path.is_file, False for a name that cannot be
         return None
     try:
-        return json.loads(path.read_text())
+        summary = json.loads(path.read_text())
+        if not isinstance(summary, dict) or 'results' not in summary:
+            raise ValueError('no results in it, as in those of earlier versions')
+        return summary
     except (OSError, ValueError) as error:
         raise InputError(
             f'{path}: cannot be read: {error}; remove it, and the same command makes it again '
