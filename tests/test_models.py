@@ -124,8 +124,9 @@ def float64(tree):
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
 
 
-def test_mixer_block_is_the_papers_equations():
-    x = random_images((3, 5, 7))
+@pytest.mark.parametrize('tokens', [5, 1])
+def test_mixer_block_is_the_papers_equations(tokens):
+    x = random_images((3, tokens, 7))
     block = MixerBlock(tokens_mlp_dim=4, channels_mlp_dim=6)
     variables = randomised(block.init(jax.random.key(0), x, train=False))
     expected = [mixer_block(image, float64(variables['params'])) for image in float64(x)]

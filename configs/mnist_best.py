@@ -1,0 +1,27 @@
+"""The best dilated patches found for MNIST; configs/sweeps/best.py compares them with plain ones.
+
+python run.py --config=configs/mnist_best.py
+
+6×6 pixels 2 apart make one of 16 overlapping windows. Training shows each image at one of the four
+phases of that grid, evaluation averages the probabilities over all four, so that no pixel is left
+out. The time that 16 tokens save against 49 pays for a fifth block. Batch, shift and weight decay
+are a recipe for any of the methods. All was chosen on train[10000:12500].
+"""
+
+from mixer_dilated.config import base_config
+
+
+def get_config():
+    config = base_config()
+    config.model.patches.size = 6
+    config.model.patches.dilation = 2
+    config.model.patches.stride = 7
+    config.model.patches.padding = 'SAME'
+    config.augment.random_phase = True
+    config.model.num_blocks = 5
+    config.model.tokens_mlp_dim = 32
+
+    config.batch = 64
+    config.augment.shift = 2
+    config.optimizer.weight_decay = 0.3
+    return config
