@@ -141,16 +141,16 @@ def pixels_seen(config: ConfigDict, image_size: Pair) -> np.ndarray:
     Returns:
       bool (height, width).
     """
+    height, width = image_size
     branches = patch_branches(config.model)
-    if config.augment.random_phase:
-        branches = [
-            dataclasses.replace(
-                patches, offset=tuple(map(sum, zip(patches.offset, phase, strict=True)))
-            )
-            for patches in branches
-            for phase in itertools.product(*map(range, patches.dilation))
-        ]
-    return np.any([patches.coverage(image_size) > 0 for patches in branches], axis=0)
+    at_rest = np.any([patches.coverage(image_size) > 0 for patches in branches], axis=0)
+    if not config.augment.random_phase:
+        return at_rest
+    seen = np.zeros_like(at_rest)
+    # An image that is moved up shows its tokens what was further down.
+    for down, right in itertools.product(*map(range, config.model.patches.dilation)):
+        seen[down:, right:] |= at_rest[: height - down, : width - right]
+    return seen
 
 
 def differences(one: Mapping, other: Mapping) -> list[str]:

@@ -13,7 +13,8 @@ import pytest
 from mixer_dilated.cli import interrupt
 from mixer_dilated.cli.main import main
 from mixer_dilated.cli.progress import TerminalProgress
-from tests.conftest import ROOT, run_cli
+from mixer_dilated.training.task import open_task
+from tests.conftest import ROOT, run_cli, small_config
 
 SMALL = [
     '--config=configs/digits_dilated.py',
@@ -196,12 +197,13 @@ SWEEP = '--sweep=configs/sweeps/digits.py'
         (['evaluate', '--workdir='], '--workdir is empty'),
         (['summary', CONFIG, '--picture=no/where.png'], '--picture=no/where.png'),
         (['sweep'], '--sweep is missing'),
-        (['sweep', '--sweep=no.py'], 'no such file; those in configs/sweeps/: configs/sweeps/d'),
+        (['sweep', '--sweep=no.py'], 'no such file; those in configs/sweeps/: configs/sweeps/b'),
         (['sweep', '--sweep=configs/mnist_dilated.py'], 'has no function get_sweep()'),
         (['sweep', SWEEP, '--seeds=0'], '--seeds=0: allowed is a whole number from 1'),
         (['sweep', SWEEP, '--config.model.gelu=soft'], "gelu = 'soft': allowed is one of"),
         (['sweep', '--config.seed=1'], '--sweep=FILE is missing'),
         (['table1', '--config.sed=1'], 'did you mean config.seed?'),
+        (['table1', '--config.model.patches.size=3'], 'every cell of the sweep sets this key'),
         (['table1', '--seeds=many'], '--seeds=many: allowed is'),
         (['report'], 'the folder of a run or study is missing'),
         (['report', 'no/where'], 'no run or study there'),
@@ -237,6 +239,27 @@ def test_a_wrong_config_file_is_told_with_its_line(capsys, tmp_path, text, said)
     assert said in refused(capsys, f'--config={path}')
 
 
+@pytest.mark.parametrize(
+    ('fields', 'said'),
+    [
+        ('base=base_config(), cells=7', 'cells = 7, which is not a list'),
+        ('base=base_config(), cells=[]', 'at least one Cell'),
+        ('base=3, cells=[]', 'base = 3, which is not a ConfigDict'),
+        ('base=base_config()', ' line 4: TypeError'),
+    ],
+)
+def test_a_sweep_file_of_wrong_types_is_refused(capsys, tmp_path, fields, said):
+    path = tmp_path / 'mine.py'
+    path.write_text(
+        'from mixer_dilated.config import base_config\n'
+        'from mixer_dilated.experiments.sweep import Sweep\n'
+        'def get_sweep():\n'
+        f"    return Sweep(title='t', question='q', {fields})\n"
+    )
+    assert said in refused(capsys, 'sweep', f'--sweep={path}', f'--workdir={tmp_path}/study')
+    assert not (tmp_path / 'study').exists()
+
+
 def test_a_bool_flag_form_of_an_override_is_refused(capsys):
     assert 'config.seed' in refused(capsys, CONFIG, '--config.seed')
 
@@ -251,6 +274,17 @@ def test_nothing_is_left_behind_by_refusals(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(capsys, f'--config={ROOT / "configs" / "digits_dilated.py"}', '--config.batch=5000')
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_epoch_without_an_evaluation_shows_no_test_accuracy(capsys, tmp_path):
+    progress = TerminalProgress('run', tmp_path)
+    progress.compiled(open_task(small_config(num_epochs=2)), 0)
+    row = {'epoch': 1, 'train_accuracy': 0.5, 'test_accuracy': None, 'images_per_second': 10.0}
+    progress.epoch_done([row])
+    progress.epoch_done([{**row, 'epoch': 2, 'test_accuracy': 0.25}])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith('epoch 1/2  train 0.5000  10 images/s')
+    assert second.startswith('epoch 2/2  train 0.5000  test 0.2500  10 images/s')
 
 
 def test_a_terminal_without_such_letters_gets_others():

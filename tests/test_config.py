@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from mixer_dilated.config import (
     differences,
     nested,
     patch_branches,
+    pixels_seen,
     resolve,
 )
 from mixer_dilated.errors import InputError
@@ -160,6 +162,24 @@ def test_phases_are_in_row_major_order():
     config = resolve({'model': {'phases': 2, 'patches': {'dilation': (2, 3)}}})
     offsets = [patches.offset for patches in patch_branches(config.model)]
     assert offsets == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+@given(
+    st.integers(2, 3), st.tuples(st.integers(1, 4), st.integers(2, 3)), st.sampled_from(('SAME', 2))
+)
+@settings(deadline=None)
+def test_pixels_seen_are_those_of_every_phase_that_images_are_shown_at(size, dilation, padding):
+    padding = 'SAME' if padding == 'SAME' else ((padding, padding),) * 2
+    patches = {'size': size, 'dilation': dilation, 'stride': 5, 'padding': padding}
+    one = resolve({'model': {'patches': patches}})
+    every = resolve({'model': {'patches': patches}, 'augment': {'random_phase': True}})
+    seen = pixels_seen(one, (9, 9))
+    np.testing.assert_array_equal(seen, Patches(**patches).coverage((9, 9)) > 0)
+    expected = np.zeros((9, 9), bool)
+    for down in range(dilation[0]):  # an image that is moved up shows what was further down
+        for right in range(dilation[1]):
+            expected[down:, right:] |= seen[: 9 - down, : 9 - right]
+    np.testing.assert_array_equal(pixels_seen(every, (9, 9)), expected)
 
 
 def test_more_phases_than_one_of_the_branches_has_are_refused_as_given():

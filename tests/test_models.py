@@ -210,6 +210,11 @@ def test_counts_of_the_papers_networks(name, tokens, pixels):
     assert num_params(found) == pixels * 64 + 64 + 4 * block + 2 * 64 + 64 * 10 + 10
     products = pixels * 64 * tokens + 4 * (2 * tokens * 64 * 64 + 2 * tokens * 64 * 128) + 640
     assert flops_per_image(found) == 2 * products
+    shapes = {layer.path: layer.output_shape for layer in found}
+    assert shapes['stem',] == (tokens, 64) and shapes['head',] == (10,)
+    assert shapes['MixerBlock_3', 'token_mixing', 'Dense_0'] == (64, 64)
+    assert shapes['MixerBlock_3', 'token_mixing', 'Dense_1'] == (tokens, 64)
+    assert shapes['MixerBlock_3', 'channel_mixing', 'Dense_0'] == (tokens, 128)
     actual = jax.eval_shape(
         lambda: model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)), train=False)
     )

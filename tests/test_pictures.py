@@ -110,12 +110,12 @@ def test_accuracies_that_lie_close_fill_the_axis():
     assert low > 0.95 and high < 0.98
 
 
-@pytest.mark.filterwarnings('error')
 def test_curves_join_the_epochs_that_were_evaluated():
     axes = training_curves({'one': curves([[np.nan, 0.8, np.nan, 0.9]])}).axes[0]
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [[2, 0.8], [4, 0.9]])
 
 
+@pytest.mark.filterwarnings('error')
 def test_curves_without_a_number_to_draw_are_empty_panels(tmp_path):
     figure = training_curves({'diverged': curves(np.full((2, 3), np.nan))})
     assert write_png(plot('a', figure), tmp_path).stat().st_size > 1000

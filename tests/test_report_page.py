@@ -1,6 +1,7 @@
 """The page of a run or study: whole, safe, the same again, and clear about what is missing."""
 
 import html.parser
+import itertools
 import json
 import re
 import shutil
@@ -14,11 +15,13 @@ from hypothesis import strategies as st
 
 from mixer_dilated.errors import InputError
 from mixer_dilated.patches.geometry import Patches
+from mixer_dilated.reports import study_plots
 from mixer_dilated.reports.confusion import confusion_matrix
 from mixer_dilated.reports.heat_map import accuracy_maps, map_axes
-from mixer_dilated.reports.pareto import pareto_front, spread_out
+from mixer_dilated.reports.pareto import Point, pareto_front, pareto_picture, spread_out
 from mixer_dilated.reports.patch_picture import show_patches
 from mixer_dilated.reports.report import write_report
+from mixer_dilated.reports.study_files import read_study
 from mixer_dilated.reports.weights_picture import weight_images
 from tests.conftest import ROOT, small_config
 from tests.report_folders import make_run, make_study
@@ -284,9 +287,30 @@ def test_the_picture_colours_the_sampled_pixels_and_no_others():
     assert set(map(tuple, np.argwhere(orange))) == set(map(tuple, chosen))
 
 
+def test_a_sweep_draws_the_cells_that_others_are_compared_with_as_outlines(folders, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(study_plots, 'pareto_picture', lambda points, _: drawn.append(points))
+    study = read_study(folders['sweep'])
+    list(itertools.islice(study_plots.study_plots(study), 2))
+    references = {one['reference'] for one in study.statistics['comparisons'].values()}
+    labels = {cell.label for cell in study.cells if cell.name in references}
+    assert labels and len(drawn) == 2
+    for points in drawn:
+        assert {point.label for point in points if point.hollow} == labels
+
+
+def test_cells_that_others_are_compared_with_are_outlines():
+    points = [Point('plain', 1.0, 0.9, hollow=True), Point('dilated', 2.0, 0.95)]
+    axes = pareto_picture(points, 'seconds').axes[0]
+    faces = {line.get_xdata()[0]: line.get_markerfacecolor() for line in axes.lines[:2]}
+    assert faces[1.0] == 'white' != faces[2.0]
+
+
 def test_a_map_hatches_what_cannot_be_and_leaves_white_what_is_not_trained():
     cells = [{'padding': 'SAME', 'size': s, 'dilation': d, 'x': 1} for s in (2, 4) for d in (1, 2)]
     assert map_axes(['padding', 'x', 'size', 'dilation'], cells) == ('size', 'dilation')
+    with_stride = [{'stride': stride, **cell} for stride in (4, 7) for cell in cells]
+    assert map_axes(['stride', 'size', 'dilation'], with_stride) == ('size', 'dilation')
     assert map_axes(['padding', 'size'], cells) is None
     panel = {(2, 1): 0.9, (2, 2): None, (4, 1): 0.8, (4, 2): float('nan')}
     figure = accuracy_maps('size', 'dilation', {'': panel})

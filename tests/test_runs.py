@@ -13,6 +13,7 @@ import pytest
 from mixer_dilated.config import resolve
 from mixer_dilated.data.digits import Digits
 from mixer_dilated.errors import InputError
+from mixer_dilated.reports.report import write_report
 from mixer_dilated.training.checkpoints import Checkpoints
 from mixer_dilated.training.evaluation import evaluate_checkpoint
 from mixer_dilated.training.loop import train_and_evaluate
@@ -125,6 +126,14 @@ def test_evaluating_more_rarely_changes_no_result(run, tmp_path):
     assert others == every_other
     assert first == {**every_first, 'test_loss': None, 'test_accuracy': None}
     assert sorted(path.name for path in (tmp_path / 'run' / 'checkpoints').iterdir()) == ['2', '3']
+    assert write_report(tmp_path / 'run').stat().st_size > 10_000
+    starts = [
+        event.step
+        for path in (tmp_path / 'run' / 'tensorboard').iterdir()
+        for event in events(path)
+        if event.HasField('session_log')
+    ]
+    assert starts == [0, 0]  # what the first process wrote is void
 
 
 def test_a_finished_run_is_not_trained_again(run):

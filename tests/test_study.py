@@ -18,6 +18,7 @@ from mixer_dilated.errors import InputError
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.study import run_study
 from mixer_dilated.experiments.sweep import Cell, Sweep, crossed, grid, prepare
+from mixer_dilated.experiments.verdicts import comparisons_summary
 from mixer_dilated.models.mixer import mixer_from_config
 from tests.conftest import ROOT, config_of, small_config
 
@@ -84,7 +85,7 @@ def test_impossible_cells_keep_their_reason_and_wrong_keys_are_refused():
     [
         ({'kind': 'contest'}, "kind = 'contest': allowed are table1, sweep"),
         ({'cells': ()}, 'at least one Cell'),
-        ({'cells': ({'method': 'plain'},)}, r'at least one Cell, as grid\(\)'),
+        ({'cells': ({'method': 'plain'},)}, 'at least one Cell of settings'),
         ({'cells': (METHODS[0], Cell({'size': 3}, {}))}, 'the same settings, in the same order'),
         ({'cells': (Cell({'seed': 1}, {}),)}, "a setting cannot be called 'seed'"),
         ({'cells': grid({'num_seeds': (1, 2)})}, 'config.num_seeds cannot differ between cells'),
@@ -92,7 +93,13 @@ def test_impossible_cells_keep_their_reason_and_wrong_keys_are_refused():
         ({'cells': (METHODS[0], METHODS[0])}, 'two cells of the sweep'),
         ({'reference': {'method': 'none'}}, 'no cell has these settings'),
         ({'kind': 'little_data'}, "needs? settings 'method', 'train_images'"),
-        ({'kind': 'resolution'}, r'image_sizes = \(\): allowed are whole numbers of pixels'),
+        ({'title': 3}, 'title = 3: allowed is text'),
+        ({'reference': 'plain'}, "reference = 'plain': allowed are settings"),
+        ({'cells': (Cell({'method': 'a'}, None),)}, 'Cell of settings and changes'),
+        ({'cells': (Cell('a', {}),)}, 'Cell of settings and changes'),
+        ({'kind': 'resolution'}, r'image_sizes = \(\): allowed are different whole numbers'),
+        ({'kind': 'resolution', 'image_sizes': 28}, 'image_sizes = 28: allowed'),
+        ({'kind': 'resolution', 'image_sizes': (28, 28)}, r'image_sizes = \(28, 28\)'),
         ({'kind': 'resolution', 'image_sizes': (28, 0)}, r'image_sizes = \(28, 0\)'),
     ],
     ids=str,
@@ -210,6 +217,20 @@ def test_times_of_a_cell_that_is_trained_anew_are_not_kept(study, tmp_path):
     assert after.keys() == before.keys()
     assert all(after[name] != before[name] for name in before)  # rounds are paired: all anew
     assert statistics['cells'] == study[1]['cells']
+
+
+def test_many_comparisons_are_counted_by_their_outcome():
+    p_values = {'better': 1e-6, 'worse': 1e-5, 'worse too': 0.012, 'close': 0.02, 'equal': None}
+    signs = {'better': 1}
+    comparisons = {
+        name: {'difference': 0.01 * signs.get(name, -1), 'p': p} for name, p in p_values.items()
+    }
+    sentence = comparisons_summary(comparisons)  # Holm: 0.012 · 2 < 0.05, 0.02 · 1 < 0.05
+    assert sentence.startswith('5 cells are compared with another in test accuracy. ')
+    assert 'More accurate: 1; less accurate: 3; not settled: 1' in sentence
+    assert 'for 4 comparisons' in sentence
+    comparisons['close']['p'] = comparisons['worse too']['p'] = 0.03  # 0.03 · 2 > 0.05
+    assert 'less accurate: 1; not settled: 3' in comparisons_summary(comparisons)
 
 
 SWEEP_FILE = """

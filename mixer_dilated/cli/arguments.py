@@ -90,6 +90,9 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
     if file:
         given['name'] = pathlib.Path(file.split(':')[0]).stem
         if sweep:
+            from mixer_dilated.experiments.sweep import check_sweep
+
+            check_sweep(sweep)
             _check_cells_leave(overridden, sweep)
             given['sweep'] = _with_base(sweep, given.pop('config'), given.get('seeds'))
         else:
@@ -182,7 +185,7 @@ def _overridden(flag: str, file: str, argv: list[str]) -> list[str]:
 def _check_cells_leave(overridden: list[str], sweep) -> None:
     """Raises InputError if every cell sets an overridden key, which would then change nothing."""
     for key in overridden:
-        if sweep.cells and all(key in getattr(cell, 'changes', ()) for cell in sweep.cells):
+        if all(key in cell.changes for cell in sweep.cells):
             raise InputError(
                 f'--config.{key}: every cell of the sweep sets this key itself, so that this would '
                 'change nothing; change the cells in the sweep file'

@@ -122,14 +122,12 @@ def _verdict(label: str, reference_label: str, row: dict, reference: dict) -> st
         for name, quantity in QUANTITIES.items()
         if name != 'num_tokens'
     }
-    outcomes = {
-        noun: HELD if ratio < 1 else REVERSED if ratio > 1 else OPEN
-        for noun, ratio in ratios.items()
-    }
-    # FLOPs and memory are counted, seconds are measured.
     times = compare_times(row['round_seconds'], reference['round_seconds'], reference='')
-    if not is_settled(times['p']):
-        outcomes[QUANTITIES['step_seconds'].noun] = OPEN
+    step_time = QUANTITIES['step_seconds'].noun
+    ratios[step_time] = times['ratio']
+    outcomes = {noun: HELD if ratio < 1 else REVERSED for noun, ratio in ratios.items()}
+    if not is_settled(times['p']):  # FLOPs and memory are counted, seconds are measured
+        outcomes[step_time] = OPEN
     found = listing(
         [
             f'{outcome} for {listing([noun for noun in outcomes if outcomes[noun] == outcome])}'

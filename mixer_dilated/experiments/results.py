@@ -10,11 +10,14 @@ from mixer_dilated.experiments.methods import DILATED
 from mixer_dilated.experiments.sweep import OF_CELL, OF_SEED, PreparedCell
 from mixer_dilated.experiments.verdicts import (
     comparison_sentences,
+    comparisons_summary,
     little_data_verdict,
     table1_verdicts,
 )
 from mixer_dilated.statistics import compare_cells, describe, values_by_seed
 from mixer_dilated.training.workdir import write_json_lines, write_text
+
+MANY = 6  # of more comparisons a sentence counts the outcomes
 
 
 def rows(
@@ -105,7 +108,8 @@ def _verdicts(kind, labels, table, comparisons, cells, seconds) -> list[str]:
         )
     if kind == 'little_data':
         return _little_data_verdicts(labels, comparisons, cells)
-    return comparison_sentences(labels, comparisons)
+    sentences = comparison_sentences(labels, comparisons)
+    return [comparisons_summary(comparisons), *sentences] if len(sentences) > MANY else sentences
 
 
 def _little_data_verdicts(labels, comparisons, cells) -> list[str]:

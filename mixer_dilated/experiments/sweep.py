@@ -127,10 +127,25 @@ def prepare(sweep: Sweep) -> list[PreparedCell]:
 def check_sweep(sweep: Sweep) -> None:
     """Raises InputError, with what is allowed, if a sweep's fields cannot be those of a study."""
     cells = sweep.cells
+    for name in ('title', 'question'):
+        if not isinstance(getattr(sweep, name), str):
+            raise InputError(f'{name} = {getattr(sweep, name)!r}: allowed is text')
     if sweep.kind not in KINDS:
         raise InputError(f'kind = {sweep.kind!r}: allowed are {", ".join(KINDS)}')
-    if not cells or not all(isinstance(cell, Cell) for cell in cells):
-        raise InputError('cells: allowed is a list of at least one Cell, as grid() makes it')
+    if not isinstance(sweep.reference, Mapping | None):
+        raise InputError(
+            f"reference = {sweep.reference!r}: allowed are settings, like {{'dilation': 1}}"
+        )
+    if not cells or not all(
+        isinstance(cell, Cell)
+        and isinstance(cell.settings, Mapping)
+        and isinstance(cell.changes, Mapping)
+        for cell in cells
+    ):
+        raise InputError(
+            'cells: allowed is a list of at least one Cell of settings and changes, as grid() '
+            'makes it'
+        )
     if len({tuple(cell.settings) for cell in cells}) > 1:
         raise InputError('the cells of a sweep need the same settings, in the same order')
     for name in cells[0].settings:
@@ -142,12 +157,15 @@ def check_sweep(sweep: Sweep) -> None:
         )
     if sweep.kind == 'little_data' and not {'method', 'train_images'} <= set(cells[0].settings):
         raise InputError("kind = 'little_data': its cells need settings 'method', 'train_images'")
-    sides = sweep.image_sizes
-    if sweep.kind == 'resolution' and not (
-        sides and all(type(side) is int and side > 0 for side in sides)
-    ):
+    if sweep.kind == 'resolution':
+        _check_image_sizes(sweep.image_sizes)
+
+
+def _check_image_sizes(sides) -> None:
+    numbers = isinstance(sides, tuple | list) and all(type(side) is int for side in sides)
+    if not numbers or not sides or min(sides) < 1 or len(set(sides)) < len(sides):
         raise InputError(
-            f'image_sizes = {sides!r}: allowed are whole numbers of pixels, like (28, 56)'
+            f'image_sizes = {sides!r}: allowed are different whole numbers of pixels, like (28, 56)'
         )
 
 

@@ -20,8 +20,8 @@ def epoch_seconds(
     """Trains epochs of one seed of every task in turn, round by round, A B C A B C.
 
     Whatever else the machine does meets all tasks alike, and a round's times can be paired. One
-    more epoch of each comes first and does not count. One device computes: of the seeds of a
-    study each has one.
+    more epoch of each comes first and does not count. One device computes, however many the study
+    was trained on.
 
     Args:
       tasks: what is timed, by name.

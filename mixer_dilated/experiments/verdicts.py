@@ -4,6 +4,7 @@ A difference is settled where p < 0.05; its sign then says whether a claim held 
 in a sentence is measured, or is the paper's and says so.
 """
 
+import collections
 from collections.abc import Sequence
 
 from mixer_dilated.experiments.wording import (
@@ -170,6 +171,24 @@ def comparison_sentences(
         )
         for (cell, one), p in zip(comparisons.items(), adjusted, strict=True)
     ]
+
+
+def comparisons_summary(comparisons: dict[str, dict]) -> str:
+    """How many cells of a study are better, worse or neither than what they are compared with.
+
+    Args:
+      comparisons: `comparisons` of `statistics.json`, of test accuracies; at least two.
+    """
+    found = list(comparisons.values())
+    outcomes = collections.Counter(
+        _outcome(one['difference'], p) for one, p in zip(found, _adjusted(found), strict=True)
+    )
+    tested = sum(one['p'] is not None for one in found)
+    return (
+        f'{len(found)} cells are compared with another in test accuracy. More accurate: '
+        f'{outcomes[HELD]}; less accurate: {outcomes[REVERSED]}; not settled: {outcomes[OPEN]} '
+        f"(settled: p < 0.05 after Holm's correction for {tested} comparisons)."
+    )
 
 
 def time_sentence(label: str, reference_label: str, times: dict) -> str:

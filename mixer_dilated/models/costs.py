@@ -14,7 +14,8 @@ class Layer:
 
     Attributes:
       path: module names from the top: ('MixerBlock_0', 'token_mixing', 'Dense_0').
-      output_shape: shape of its output for one image, without axes of length 1.
+      output_shape: shape of its output for one image, without axes of length 1; inside a block
+        tokens (or the hidden units over them) come first, channels last.
       params: number of parameters.
       flops: floating point operations of its matrix products forward, 2 a multiply-add. Biases,
         norms, activations, smoothing and the selection of pixels are not counted.
@@ -38,7 +39,7 @@ def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
     def record(call, args, kwargs, context):
         output = call(*args, **kwargs)
         if context.method_name == '__call__':
-            calls.append((context.module.path, tuple(n for n in output.shape if n > 1)))
+            calls.append((context.module.path, tuple(n for n in output.shape if n > 1) or (1,)))
         return output
 
     images = jnp.zeros((1, *image_shape), jnp.float32)

@@ -1,4 +1,4 @@
-"""MLP-Mixer with dilated patches: three modules, each as long as its equation.
+"""MLP-Mixer with dilated patches: modules as long as their equations.
 
 Module and parameter names are those of the original Mixer code, so that its checkpoints fit:
 `stem`, `MixerBlock_i/{LayerNorm_0, token_mixing, LayerNorm_1, channel_mixing}`,
@@ -109,7 +109,8 @@ class MixerBlock(nn.Module):
         Y[j, :] = U[j, :] + W4 · gelu(W3 · LayerNorm(U)[j, :])    j = 1..S
 
     Inside, tokens are the first axis: token mixing of a whole batch is then one product of two
-    matrices, with nothing to transpose between blocks (0.75 to 0.9 of the time on a CPU).
+    matrices, with nothing to transpose between blocks (on a CPU a training step takes 0.75 to 0.9
+    of the time that it takes with the batch first).
 
     Attributes:
       tokens_mlp_dim: hidden width of the token mixing MLP.
@@ -158,7 +159,7 @@ class MlpMixer(nn.Module):
         into one token; module `stem`) or 'tokens' (each branch has its tokens and its own
         embedding; modules `stem_0`, `stem_1`, …).
       blur: as in `Stem`.
-      stoch_depth: `skip_rate` of the last block; it grows evenly from 0 at the first.
+      stoch_depth: `skip_rate` of the last of several blocks; it grows evenly from 0 at the first.
     """
 
     branches: tuple[Patches, ...]

@@ -51,9 +51,13 @@ def damaged(path: pathlib.Path) -> Iterator[None]:
     except InputError:
         raise
     except FileNotFoundError:
+        made_again = path.name in ('metrics.jsonl', 'predictions.npz', 'weights.npz')
+        way_on = (
+            'remove summary.json beside it, and the command that trained this makes both again '
+            'from the newest checkpoint'
+        )
         raise InputError(
-            f'{path}: not there; remove summary.json beside it, and the same command makes both '
-            'again from the newest checkpoint'
+            f'{path}: not there; {way_on if made_again else "restore it, or train again"}'
         ) from None
     except (
         OSError,

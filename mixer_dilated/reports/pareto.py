@@ -21,6 +21,7 @@ class Point:
       cost: above 0, in whatever unit the axis says.
       accuracy: mean over seeds.
       low, high: ends of its error bar; None for no bar.
+      hollow: whether it is drawn as an outline.
     """
 
     label: str
@@ -28,6 +29,7 @@ class Point:
     accuracy: float
     low: float | None = None
     high: float | None = None
+    hollow: bool = False
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -90,6 +92,7 @@ def _draw(axes, point: Point, on_front: bool) -> None:
         'D' if on_front else 'o',
         markersize=6 if on_front else 4.5,
         color=colour,
+        markerfacecolor='white' if point.hollow else colour,
         zorder=layer,
     )
 

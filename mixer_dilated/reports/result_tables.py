@@ -36,7 +36,7 @@ def run_tables(run: Run) -> list[PageTable]:
             summary['pixels_seen'], summary['pixels']
         ),
         'parameters': str(summary['num_params']),
-        'MFLOPs an image, forward': f'{summary["flops_per_image"] / 1e6:.3f}',
+        'MFLOPs an image, forward': _flops_text(run),
         'an epoch, all seeds together': f'{seconds["epoch_median"]:.2f} s (median)',
         'training': f'{seconds["train"]:.1f} s',
     }
@@ -64,6 +64,12 @@ def run_tables(run: Run) -> list[PageTable]:
     ]
 
 
+def _flops_text(run: Run) -> str:
+    """'3.349'; '3.349 × 4' where evaluation shows an image four times."""
+    times = f' × {run.evaluation_passes}' if run.evaluation_passes > 1 else ''
+    return f'{run.summary["flops_per_image"] / 1e6:.3f}{times}'
+
+
 def _seed_row(result: Mapping, examples: int) -> list[str]:
     low, high = wilson_interval(result['test_correct'], examples)
     return [
@@ -89,14 +95,14 @@ def cells_tables(study: Study, marks: Mapping[str, str] | None = None) -> list[P
             *(described(study, cell, 'test_accuracy')[end] for end in ('low', 'high'))
         ),
         'train accuracy': lambda cell: spread_text(described(study, cell, 'train_accuracy')),
-        'epoch, one seed (s)': lambda cell: optional_text(
+        'epoch, one seed on one device (s)': lambda cell: optional_text(
             study.epoch_seconds.get(cell.name), '.2f'
         ),
         'tokens': lambda cell: str(cell.run.summary['num_tokens']),
         'pixels seen': lambda cell: share_text(
             cell.run.summary['pixels_seen'], cell.run.summary['pixels']
         ),
-        'MFLOPs an image': lambda cell: f'{cell.run.summary["flops_per_image"] / 1e6:.3f}',
+        'MFLOPs an image': lambda cell: _flops_text(cell.run),
         'parameters': lambda cell: str(cell.run.summary['num_params']),
     }
     title = 'Mean over seeds ± standard deviation'

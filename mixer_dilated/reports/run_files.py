@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 
 import ml_collections
@@ -62,6 +63,12 @@ class Run:
     def branches(self) -> tuple[Patches, ...]:
         """The patch geometries of its stem."""
         return patch_branches(self.config.model)
+
+    @property
+    def evaluation_passes(self) -> int:
+        """How many times evaluation shows an image: once in every phase of a `random_phase`."""
+        phases = self.config.model.patches.dilation if self.config.augment.random_phase else ()
+        return math.prod(phases)
 
     def values(self, name: str) -> list[float]:
         """One result of every seed."""

@@ -106,11 +106,20 @@ def _sweep_plots(study: Study) -> Iterator[Plot | Omitted]:
 def _pareto_plot(
     study: Study, cells: list[Cell], cost: str, name: str, title: str, label: str
 ) -> Plot:
+    comparisons = study.statistics.get('comparisons', {}).values()
+    references = {comparison['reference'] for comparison in comparisons}
     points = []
     for cell in cells:
         found = described(study, cell, 'test_accuracy')
+        ends = found['low'], found['high']
         points.append(
-            Point(cell.label, _cost(study, cell, cost), found['mean'], found['low'], found['high'])
+            Point(
+                cell.label,
+                _cost(study, cell, cost),
+                found['mean'],
+                *ends,
+                hollow=cell.name in references,
+            )
         )
     front = [points[i] for i in pareto_front([(one.cost, one.accuracy) for one in points])]
     return Plot(
@@ -118,7 +127,8 @@ def _pareto_plot(
         title,
         'Up is more accurate, left is cheaper; no cell is both cheaper and more accurate than an '
         'orange one, which are named from the cheapest at the bottom; bars are 95 % intervals of '
-        'the mean over seeds.',
+        'the mean over seeds'
+        + ('; hollow are the cells that others are compared with.' if references else '.'),
         'On the front: '
         + '; '.join(f'{one.label}: {one.accuracy:.4f} at {one.cost:.3g}' for one in front),
         pareto_picture(points, label),
@@ -243,7 +253,7 @@ def _with_cost(study: Study, cost: str) -> list[Cell]:
 def _cost(study: Study, cell: Cell, cost: str) -> float | None:
     if cost == TIME:
         return study.epoch_seconds.get(cell.name)
-    return cell.run.summary['flops_per_image'] / 1e6
+    return cell.run.summary['flops_per_image'] * cell.run.evaluation_passes / 1e6
 
 
 def _mean(study: Study, cell: Cell) -> float:

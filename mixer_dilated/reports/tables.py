@@ -13,6 +13,7 @@ from rich.text import Text
 from mixer_dilated.config import KEYS
 
 MOST_SENTENCES = 8
+MOST_ROWS = 20
 
 
 def wilson_interval(correct: int, count: int) -> tuple[float, float]:
@@ -96,7 +97,11 @@ def print_study(folder: pathlib.Path) -> None:
         table = Table('', box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for heading in ('test accuracy', '95 % interval', 'train', 's an epoch'):
             table.add_column(heading, justify='right')
-        for name, of_cell in found.items():
+        shown = [*found]
+        if len(found) > MOST_ROWS:
+            shown.sort(key=lambda name: -found[name]['test_accuracy']['mean'])
+        for name in shown[:MOST_ROWS]:
+            of_cell = found[name]
             test, train = of_cell['test_accuracy'], of_cell['train_accuracy']
             several = test['std'] is not None
             table.add_row(
@@ -107,6 +112,11 @@ def print_study(folder: pathlib.Path) -> None:
                 f'{seconds[name]:.2f}',
             )
         print_table(table)
+        if len(found) > MOST_ROWS:
+            rest = len(found) - MOST_ROWS
+            print(
+                f'\nthe {MOST_ROWS} most accurate cells; {rest} more in results.csv and the report'
+            )
     for sentence in statistics['verdicts'][:MOST_SENTENCES]:
         print(f'\n{textwrap.fill(sentence, 80)}')
     if len(statistics['verdicts']) > MOST_SENTENCES:

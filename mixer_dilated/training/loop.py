@@ -89,10 +89,7 @@ def train_and_evaluate(
                 if evaluated:
                     checkpoints.save(epoch, state, history)
                 progress.epoch_done(rows)
-        results = {
-            'train': programs.evaluation(train)(state),
-            'test': evaluate(state),
-        }
+        results = {'train': programs.evaluation(train)(state), 'test': evaluate(state)}
         write_predictions(workdir, examples['test'], programs.prediction(test)(state))
         write_weights(workdir, state.params)
     seconds = {'startup': startup, 'compile': programs.compile_seconds}

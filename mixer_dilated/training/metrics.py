@@ -20,7 +20,7 @@ class MetricsWriter:
 
         self._path = workdir / 'metrics.jsonl'
         write_text(self._path, ''.join(map(json_line, history)))
-        next_step = history[-1]['step'] + 1 if history else None
+        next_step = history[-1]['step'] + 1 if history else 0
         self._events = SummaryWriter(str(workdir / 'tensorboard'), purge_step=next_step)
 
     def __enter__(self):

@@ -30,7 +30,7 @@ from mixer_dilated.training.task import Task
 
 
 class Programs:
-    """Initialisation, epoch and evaluation of all seeds of a task, compiled for all devices.
+    """Initialisation, epoch and evaluation of all seeds of a task, compiled for the devices.
 
     Every array of a state and of a result has a leading axis of `config.num_seeds` seeds.
 

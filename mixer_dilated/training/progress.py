@@ -18,4 +18,4 @@ class Progress:
         """All is ready; `epochs_done` epochs were done by an earlier process."""
 
     def epoch_done(self, rows: list[dict]) -> None:
-        """An epoch is trained, evaluated and on its way to disk; `rows` are its metrics by seed."""
+        """An epoch is trained, and evaluated if it is its turn; `rows` are its metrics by seed."""
