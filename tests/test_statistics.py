@@ -219,7 +219,7 @@ def test_the_claim_on_little_data_names_the_sizes():
         'with the fewest training images tried, 100: '
     )
     assert 'dilated is better than plain with 100 (+10.00 points; 95 % interval +9.' in text
-    assert 'dilated is worse than plain with 1 000 (−10.00 points; 95 % interval −10.' in text
+    assert 'dilated is worse than plain with 1\u00a0000 (−10.00 points; 95 % interval −10.' in text
     control = little_data_verdict('control', 'plain', [(100, better)], False)
     assert control.startswith('Control is better than plain with 100 (+10.00 points; ')
     assert control.endswith(' training images (p < 0.001).')
@@ -230,7 +230,7 @@ def test_a_gain_with_many_images_is_no_gain_on_little_data():
     better = compare([0.80, 0.81, 0.82], [0.70, 0.71, 0.7201], reference='r')
     text = little_data_verdict('dilated', 'plain', [(100, unclear), (10_000, better)], True)
     assert 'little data is not settled here, with the fewest' in text
-    assert 'dilated is better than plain with 10 000 (' in text
+    assert 'dilated is better than plain with 10\u00a0000 (' in text
     one_seed = compare([0.9], [0.8], reference='r')
     text = little_data_verdict('dilated', 'plain', [(100, one_seed), (1000, one_seed)], True)
     assert 'one seed, which settles nothing' in text and "Holm's" not in text

@@ -14,7 +14,7 @@ from mixer_dilated.experiments.wording import (
     points_text,
     ratio_text,
 )
-from mixer_dilated.reports.cell_text import count_text
+from mixer_dilated.reports.cell_text import count_text, grouped_text
 from mixer_dilated.reports.paper import DILATED_4X4, PLAIN_4X4, TABLE1
 from mixer_dilated.statistics import compare_cells, compare_times, holm, values_by_seed
 
@@ -227,7 +227,7 @@ def little_data_verdict(
     for (images, one), p in zip(comparisons, adjusted, strict=True):
         outcome = _outcome(one['difference'], one['p'] if p is None else p)
         points = _points_and_interval(one)
-        sizes[outcome].append(f'{_grouped(images)} ({points})')
+        sizes[outcome].append(f'{grouped_text(images)} ({points})')
         if images == comparisons[0][0]:
             of_fewest = outcome
     words = {
@@ -241,16 +241,11 @@ def little_data_verdict(
     sentence = found + _how_settled([one for _, one in comparisons]) + '.'
     if not claimed:
         return sentence[0].upper() + sentence[1:]
-    fewest = f', with the fewest training images tried, {_grouped(comparisons[0][0])}'
+    fewest = f', with the fewest training images tried, {grouped_text(comparisons[0][0])}'
     return (
         f"The paper's claim that dilated patches help with little data {of_fewest}"
         f'{fewest if len(comparisons) > 1 else ""}: {sentence}'
     )
-
-
-def _grouped(count: int) -> str:
-    """'10 000'."""
-    return f'{count:,}'.replace(',', ' ')
 
 
 def _points_and_interval(comparison: dict) -> str:

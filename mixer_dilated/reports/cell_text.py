@@ -33,9 +33,14 @@ def p_text(value: float | None) -> str:
     return '< 0.001' if value is not None and value < 0.001 else optional_text(value, '.4f')
 
 
+def grouped_text(number: float) -> str:
+    """'10 000', its digits in groups that no line breaks apart."""
+    return f'{number:,.0f}'.replace(',', '\N{NO-BREAK SPACE}')
+
+
 def count_text(number: int, noun: str) -> str:
     """'1 token', '16 tokens', '10 000 images'."""
-    return f'{number:,} {noun}'.replace(',', ' ') + ('' if number == 1 else 's')
+    return f'{grouped_text(number)} {noun}' + ('' if number == 1 else 's')
 
 
 def share_text(part: int, whole: int) -> str:

@@ -3,6 +3,8 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 
+from mixer_dilated.reports.cell_text import grouped_text
+
 # Okabe and Ito's colours, without the yellow that white paper swallows.
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000')
 _LINES = ('-', '--', '-.', (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)))
@@ -91,7 +93,7 @@ def number_ticks(axis, values: Sequence[float] | None = None) -> None:
 def quantity_text(value: float) -> str:
     """12300 as '12 300', 0.25 as '0.25': four significant digits at most."""
     if abs(value) >= 1000:
-        return f'{value:,.0f}'.replace(',', ' ')
+        return grouped_text(value)
     return f'{value:.4g}'
 
 
