@@ -131,6 +131,12 @@ def patch_branches(model: ConfigDict) -> tuple[Patches, ...]:
     return tuple(phase for kind in kinds for phase in kind.phases(model.phases))
 
 
+def phase_range(config: ConfigDict) -> Pair:
+    """Phases along (height, width) that an image is shown at, one in training and all of them at
+    evaluation; (1, 1) without `augment.random_phase`."""
+    return config.model.patches.dilation if config.augment.random_phase else (1, 1)
+
+
 def pixels_seen(config: ConfigDict, image_size: Pair) -> np.ndarray:
     """Which pixels at least one token sees, at whatever phase images are shown.
 
@@ -144,11 +150,9 @@ def pixels_seen(config: ConfigDict, image_size: Pair) -> np.ndarray:
     height, width = image_size
     branches = patch_branches(config.model)
     at_rest = np.any([patches.coverage(image_size) > 0 for patches in branches], axis=0)
-    if not config.augment.random_phase:
-        return at_rest
     seen = np.zeros_like(at_rest)
     # An image that is moved up shows its tokens what was further down.
-    for down, right in itertools.product(*map(range, config.model.patches.dilation)):
+    for down, right in itertools.product(*map(range, phase_range(config))):
         seen[down:, right:] |= at_rest[: height - down, : width - right]
     return seen
 

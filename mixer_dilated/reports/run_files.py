@@ -8,7 +8,7 @@ import pathlib
 import ml_collections
 import numpy as np
 
-from mixer_dilated.config import patch_branches, resolve
+from mixer_dilated.config import patch_branches, phase_range, resolve
 from mixer_dilated.errors import InputError
 from mixer_dilated.patches.geometry import Patches
 from mixer_dilated.reports.checked_files import (
@@ -67,8 +67,7 @@ class Run:
     @property
     def evaluation_passes(self) -> int:
         """How many times evaluation shows an image: once in every phase of a `random_phase`."""
-        phases = self.config.model.patches.dilation if self.config.augment.random_phase else ()
-        return math.prod(phases)
+        return math.prod(phase_range(self.config))
 
     def values(self, name: str) -> list[float]:
         """One result of every seed."""

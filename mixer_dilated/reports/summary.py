@@ -8,7 +8,7 @@ import jax
 from rich import box
 from rich.table import Table
 
-from mixer_dilated.config import patch_branches, pixels_seen
+from mixer_dilated.config import patch_branches, phase_range, pixels_seen
 from mixer_dilated.models.costs import Layer, flops_per_image, layers, num_params
 from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.reports.tables import print_table
@@ -37,7 +37,7 @@ def print_summary(task: Task, activation_bytes: int) -> None:
         )
     if task.config.augment.random_phase:
         seen = pixels_seen(task.config, (height, width))
-        phases = math.prod(task.config.model.patches.dilation)
+        phases = math.prod(phase_range(task.config))
         print(
             f'random_phase: training shows an image at one of {phases} phases, evaluation averages '
             f'over\n  all of them ({phases} times these FLOPs); together they see {seen.sum()} of '

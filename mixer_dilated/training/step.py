@@ -7,6 +7,7 @@ import optax
 from flax.training.train_state import TrainState
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
+from mixer_dilated.config import phase_range
 from mixer_dilated.data.augmentation import at_phase, draw_mixup, random_phase, random_shift
 from mixer_dilated.patches.geometry import Pair
 from mixer_dilated.training.randomness import purpose_key
@@ -31,8 +32,7 @@ def step_settings(config: ml_collections.ConfigDict) -> dict:
 
 def eval_settings(config: ml_collections.ConfigDict) -> dict:
     """The keyword arguments of `eval_step` and `class_log_probabilities`, likewise."""
-    random = config.augment.random_phase
-    return {'phase_range': config.model.patches.dilation if random else (1, 1)}
+    return {'phase_range': phase_range(config)}
 
 
 def train_step(
