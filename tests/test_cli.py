@@ -242,9 +242,9 @@ def test_a_wrong_config_file_is_told_with_its_line(capsys, tmp_path, text, said)
 @pytest.mark.parametrize(
     ('fields', 'said'),
     [
-        ('base=base_config(), cells=7', 'cells = 7, which is not a list'),
+        ('base=base_config(), cells=7', 'mine.py: cells: allowed is a list of at least one Cell'),
         ('base=base_config(), cells=[]', 'at least one Cell'),
-        ('base=3, cells=[]', 'base = 3, which is not a ConfigDict'),
+        ('base=3, cells=[]', 'base = 3: allowed is a ConfigDict'),
         ('base=base_config()', ' line 4: TypeError'),
     ],
 )

@@ -90,9 +90,6 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
     if file:
         given['name'] = pathlib.Path(file.split(':')[0]).stem
         if sweep:
-            from mixer_dilated.experiments.sweep import check_sweep
-
-            check_sweep(sweep)
             _check_cells_leave(overridden, sweep)
             given['sweep'] = _with_base(sweep, given.pop('config'), given.get('seeds'))
         else:
@@ -120,17 +117,15 @@ def load_sweep(path: str):
       InputError: no such file, or whatever goes wrong in it, with its line.
     """
     sweep = _call('sweep', path, 'get_sweep')
-    from mixer_dilated.experiments.sweep import Sweep
+    from mixer_dilated.experiments.sweep import Sweep, check_sweep
 
     if not isinstance(sweep, Sweep):
         raise InputError(f'--sweep={path}: get_sweep() returned {sweep!r}, not a Sweep')
-    if not isinstance(sweep.base, ml_collections.ConfigDict):
-        raise InputError(f'--sweep={path}: base = {sweep.base!r}, which is not a ConfigDict')
     try:
-        cells = tuple(sweep.cells)
-    except TypeError:
-        raise InputError(f'--sweep={path}: cells = {sweep.cells!r}, which is not a list') from None
-    return dataclasses.replace(sweep, base=complete(sweep.base), cells=cells)
+        check_sweep(sweep)
+    except InputError as error:
+        raise InputError(f'--sweep={path}: {error}') from None
+    return dataclasses.replace(sweep, base=complete(sweep.base))
 
 
 def _with_base(sweep, base: ml_collections.ConfigDict, seeds: int | None):

@@ -130,13 +130,15 @@ def check_sweep(sweep: Sweep) -> None:
     for name in ('title', 'question'):
         if not isinstance(getattr(sweep, name), str):
             raise InputError(f'{name} = {getattr(sweep, name)!r}: allowed is text')
+    if not isinstance(sweep.base, ml_collections.ConfigDict):
+        raise InputError(f'base = {sweep.base!r}: allowed is a ConfigDict, like base_config()')
     if sweep.kind not in KINDS:
         raise InputError(f'kind = {sweep.kind!r}: allowed are {", ".join(KINDS)}')
     if not isinstance(sweep.reference, Mapping | None):
         raise InputError(
             f"reference = {sweep.reference!r}: allowed are settings, like {{'dilation': 1}}"
         )
-    if not cells or not all(
+    if not (isinstance(cells, tuple | list) and cells) or not all(
         isinstance(cell, Cell)
         and isinstance(cell.settings, Mapping)
         and isinstance(cell.changes, Mapping)
