@@ -2,16 +2,15 @@
 
 import dataclasses
 import statistics
-import time
 from collections.abc import Iterator, Mapping, Sequence
 
-import jax
 import numpy as np
 
 from mixer_dilated.config import patch_branches, resolve
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.sweep import PreparedCell
+from mixer_dilated.experiments.timing import TimedEpoch, seconds_in_turns
 from mixer_dilated.experiments.verdicts import HELD, OPEN, REVERSED
 from mixer_dilated.experiments.wording import is_settled, listing, ratio_text
 from mixer_dilated.models.costs import flops_per_image, layers
@@ -19,7 +18,6 @@ from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.patches.geometry import num_tokens
 from mixer_dilated.reports.quantities import QUANTITIES
 from mixer_dilated.statistics import compare_times, fit_exponent
-from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.task import Task
 
 STEPS, ROUNDS = 4, 7
@@ -61,23 +59,19 @@ def resolution_rows(
     one seed on one device that is measured.
     """
     for done, side in enumerate(sorted(image_sizes), 1):
-        steps = {cell.name: _Step(cell.task, side) for cell in cells if not cell.impossible}
-        seconds = {name: [] for name in steps}
-        for step in steps.values():
-            step.seconds()
-        for _ in range(ROUNDS):
-            for name, step in steps.items():
-                seconds[name].append(step.seconds())
-        for name, step in steps.items():
-            low, middle, high = statistics.quantiles(seconds[name], n=4, method='inclusive')
+        measured = {cell.name: _at_side(cell.task, side) for cell in cells if not cell.impossible}
+        seconds = seconds_in_turns({name: epoch for name, (epoch, _) in measured.items()}, ROUNDS)
+        for name, (_, costs) in measured.items():
+            of_steps = [of_epoch / STEPS for of_epoch in seconds[name]]
+            low, middle, high = statistics.quantiles(of_steps, n=4, method='inclusive')
             yield {
                 'cell': name,
                 'image_size': side,
-                **step.costs,
+                **costs,
                 'step_seconds': middle,
                 'step_seconds_low': low,
                 'step_seconds_high': high,
-                'round_seconds': seconds[name],
+                'round_seconds': of_steps,
             }
         progress.measured(f'{side}×{side} pixels', done, len(image_sizes))
 
@@ -155,32 +149,21 @@ def _growth(label: str, fits: dict) -> str:
     )
 
 
-class _Step:
-    """The training program of a task's network on images of another side."""
-
-    def __init__(self, task: Task, side: int):
-        settings = task.config.to_dict()
-        settings['optimizer']['warmup_steps'] = 0  # there are but few steps
-        config = resolve({**settings, 'num_seeds': 1})
-        *_, channels = task.source.image_shape
-        source = RandomImages(side, STEPS * config.batch, channels, task.source.num_classes)
-        tokens = num_tokens(patch_branches(config.model), config.model.join, (side, side))
-        task = Task(config, source, source.examples, config.batch, tokens)
-        programs = Programs(task, jax.devices()[:1])
-        examples = programs.place(source.read('train'))
-        self._state = programs.create_state()
-        self._run = programs.compile_train_epoch(self._state, examples)
-        network = mixer_from_config(config.model, source.num_classes)
-        self.costs = {
-            'num_tokens': tokens,
-            'flops_per_image': flops_per_image(layers(network, source.image_shape)),
-            'memory_bytes': programs.activation_bytes(),
-            'batch': config.batch,
-        }
-
-    def seconds(self) -> float:
-        """Trains `STEPS` steps and returns the seconds of one."""
-        start = time.perf_counter()
-        self._state, metrics = self._run(self._state)
-        jax.block_until_ready(metrics)
-        return (time.perf_counter() - start) / STEPS
+def _at_side(task: Task, side: int) -> tuple[TimedEpoch, dict]:
+    """An epoch of `STEPS` steps of a task's network on images of another side, and its costs."""
+    settings = task.config.to_dict()
+    settings['optimizer']['warmup_steps'] = 0  # there are but few steps
+    config = resolve(settings)
+    *_, channels = task.source.image_shape
+    source = RandomImages(side, STEPS * config.batch, channels, task.source.num_classes)
+    tokens = num_tokens(patch_branches(config.model), config.model.join, (side, side))
+    epoch = TimedEpoch(
+        Task(config, source, source.examples, config.batch, tokens), source.read('train')
+    )
+    network = mixer_from_config(config.model, source.num_classes)
+    return epoch, {
+        'num_tokens': tokens,
+        'flops_per_image': flops_per_image(layers(network, source.image_shape)),
+        'memory_bytes': epoch.activation_bytes(),
+        'batch': config.batch,
+    }

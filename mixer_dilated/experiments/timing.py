@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 
@@ -35,38 +35,53 @@ def epoch_seconds(
     epochs = {}
     progress.times(len(tasks), rounds)
     for name, task in tasks.items():
-        epochs[name] = _Epoch(task, placed)
-        epochs[name].seconds()
+        dataset = task.config.dataset
+        key = task.source.name, task.source.fingerprint, dataset.train_split
+        train = placed.get(key) or load_examples(task.source, dataset.train_split, dataset)
+        epochs[name] = TimedEpoch(task, train)
+        placed[key] = epochs[name].examples
         progress.epoch_timed()
-    found = {name: [] for name in tasks}
-    for _ in range(rounds):
-        for name, epoch in epochs.items():
-            found[name].append(epoch.seconds())
-            progress.epoch_timed()
-    return found
+    return seconds_in_turns(epochs, rounds, progress.epoch_timed)
 
 
-class _Epoch:
-    """One seed of a task, compiled, that can train one epoch after the other.
+class TimedEpoch:
+    """One seed of a task on one device, compiled, that can train one epoch after the other.
+
+    A first epoch, which nobody times, is trained at once.
 
     Args:
       task: what to train.
-      placed: training sets that are on the device already; tasks share them.
+      examples: its training set; one that is on the device already stays where it is.
+
+    Attributes:
+      examples: the training set on the device.
+      activation_bytes: `Programs.activation_bytes` of its program.
     """
 
-    def __init__(self, task: Task, placed: dict[tuple, Examples]):
+    def __init__(self, task: Task, examples: Examples):
         config = resolve({**task.config, 'num_seeds': 1})
         programs = Programs(dataclasses.replace(task, config=config), jax.devices()[:1])
-        key = task.source.name, task.source.fingerprint, config.dataset.train_split
-        if key not in placed:
-            placed[key] = programs.place(
-                load_examples(task.source, config.dataset.train_split, config.dataset)
-            )
+        self.activation_bytes = programs.activation_bytes
+        self.examples = programs.place(examples)
         self._state = programs.create_state()
-        self._run = programs.compile_train_epoch(self._state, placed[key])
+        self._run = programs.compile_train_epoch(self._state, self.examples)
+        self.seconds()
 
     def seconds(self) -> float:
+        """Trains an epoch and returns how long it took."""
         start = time.perf_counter()
         self._state, metrics = self._run(self._state)
         jax.block_until_ready(metrics)
         return time.perf_counter() - start
+
+
+def seconds_in_turns(
+    epochs: Mapping[str, TimedEpoch], rounds: int, after_each: Callable[[], None] = lambda: None
+) -> dict[str, list[float]]:
+    """{name: seconds of an epoch in each round}; within a round each has its turn."""
+    found = {name: [] for name in epochs}
+    for _ in range(rounds):
+        for name, epoch in epochs.items():
+            found[name].append(epoch.seconds())
+            after_each()
+    return found
