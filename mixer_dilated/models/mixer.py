@@ -84,7 +84,7 @@ class MlpBlock(nn.Module):
       mlp_dim: width of the hidden layer.
       dropout_rate: share of the hidden layer and of the output that training drops.
       gelu: 'exact' (erf, paper eq. 3) or 'tanh' (approximation of the original's weights).
-      axis: -1, or 0 of a matrix.
+      axis: that is mapped: -1, or 0 of a matrix (features, columns).
     """
 
     mlp_dim: int
