@@ -110,16 +110,11 @@ def patch_branches(model: ConfigDict) -> tuple[Patches, ...]:
     """The patch geometries of `config.model`: `patches` or each of `branches`, in all its phases.
 
     Raises:
-      InputError: a geometry that cannot be, a branch that is not a dict of patch keys, or more
-        phases than the dilation of a branch.
+      InputError: a geometry that cannot be, a branch with a key that patches lack, or more phases
+        than the dilation of a branch.
     """
     common = model.patches.to_dict()
     branches = model.branches
-    if not isinstance(branches, tuple) or not all(isinstance(b, dict) for b in branches):
-        raise InputError(
-            f'branches = {branches!r}: allowed is a tuple of dicts, like '
-            "({'dilation': 1}, {'dilation': 2})"
-        )
     for branch in branches:
         for name in branch:
             if name not in common:

@@ -41,6 +41,10 @@ _TEXT = Kind('text', lambda v: type(v) is str)
 _NAME = Kind('text that is not empty', lambda v: type(v) is str and v.strip() != '')
 # The geometry itself says what is allowed, and refuses the rest by name and value.
 _GEOMETRY = Kind('see Patches', lambda v: True)
+_BRANCHES = Kind(
+    "a tuple of dicts, like ({'dilation': 1}, {'dilation': 2})",
+    lambda v: type(v) is tuple and all(type(branch) is dict for branch in v),
+)
 
 Key = tuple[Any, Kind, str]
 
@@ -71,7 +75,7 @@ KEYS: dict[str, Key] = {
     'model.patches.offset': (0, _GEOMETRY, 'pixels by which all patches are moved down and right'),
     'model.branches': (
         (),
-        _GEOMETRY,
+        _BRANCHES,
         'several kinds of patches: a tuple of dicts, each what differs from model.patches',
     ),
     'model.phases': (

@@ -66,6 +66,8 @@ def test_a_key_that_is_left_out_takes_its_default():
         ('optimizer.base_lr', 10**320, 'above 0'),
         ('seed', {}, 'whole number from 0'),
         ('model.branches', 'dilation', 'tuple of dicts'),
+        ('model.branches', {}, 'tuple of dicts'),
+        ('model.branches', ({'dilation': 2}, 3), 'tuple of dicts'),
         ('model.branches', ({'dilation': 0},), 'at least 1'),
         ('model.branches', ({'dilatoin': 1},), 'dilation'),
         ('model.patches.offset', 0.5, 'whole number'),
@@ -121,6 +123,7 @@ json_values = st.recursive(
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @example({'augment.shift': {'\n': None}})
+@example({'model.branches': {}})
 @given(st.dictionaries(st.sampled_from(sorted(KEYS)), json_values, max_size=4))
 def test_whatever_is_given_resolves_or_is_refused_in_one_line(flat):
     try:
