@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from scipy import stats
 from mixer_dilated.data.corruption import CORRUPTIONS
 from mixer_dilated.errors import InputError
 from mixer_dilated.experiments.progress import StudyProgress
-from mixer_dilated.experiments.study import run_study
+from mixer_dilated.experiments.study import run_study, timed_together
 from mixer_dilated.experiments.sweep import Cell, Sweep, crossed, grid, prepare
 from mixer_dilated.experiments.verdicts import comparisons_summary
 from mixer_dilated.models.mixer import mixer_from_config
@@ -217,6 +218,19 @@ def test_times_of_a_cell_that_is_trained_anew_are_not_kept(study, tmp_path):
     assert after.keys() == before.keys()
     assert all(after[name] != before[name] for name in before)  # rounds are paired: all anew
     assert statistics['cells'] == study[1]['cells']
+
+
+def test_of_many_cells_those_are_timed_together_that_are_compared():
+    cells = [types.SimpleNamespace(name=f'{kind}{i}') for i in range(3) for kind in 'abcd']
+    references = {f'{kind}{i}': f'{kind}0' for kind in 'abcd' for i in (1, 2)}
+    groups = timed_together(cells, references, at_once=7)
+    assert [[cell.name for cell in group] for group in groups] == [
+        ['a0', 'a1', 'a2', 'b0', 'b1', 'b2'],
+        ['c0', 'c1', 'c2', 'd0', 'd1', 'd2'],
+    ]
+    of_one_reference = dict.fromkeys((cell.name for cell in cells), 'a0')
+    assert list(map(len, timed_together(cells, of_one_reference, at_once=7))) == [7, 5]
+    assert timed_together(cells, references, at_once=12) == [[*groups[0], *groups[1]]]
 
 
 def test_many_comparisons_are_counted_by_their_outcome():

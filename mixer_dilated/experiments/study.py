@@ -1,5 +1,6 @@
 """A study from a sweep to its folder: trains what is not trained yet, times, compares, writes."""
 
+import collections
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,9 @@ from mixer_dilated.training.workdir import read_json, write_json, write_json_lin
 
 # Epochs of each cell that are timed: of a few cells more than of many.
 TIMED_ROUNDS, FEW_CELLS, TIMED_ROUNDS_OF_MANY = 9, 20, 3
+# Programs that are held at once for timing; each takes some 450 of the 65 530 memory mappings that
+# Linux gives a process.
+TIMED_AT_ONCE = 40
 OF_ALL_CELLS = ('statistics.json', 'robustness.jsonl', 'resolution.jsonl')
 
 
@@ -33,8 +37,9 @@ def run_study(
     """Runs a study in a folder; a cell that an earlier process trained there is not trained again.
 
     Every cell is a run in `folder/cells/NAME`. When all are trained, their epochs are timed in
-    turns, and the table, the statistics and the sentences are written. The costs of a resolution
-    study and the accuracies on corrupted images are measured anew each time.
+    turns (of many cells, those that are compared), and the table, the statistics and the sentences
+    are written. The costs of a resolution study and the accuracies on corrupted images are measured
+    anew each time.
 
     Args:
       sweep: what to compare.
@@ -81,20 +86,44 @@ def _trained(
         progress.cell_done(cell, summaries[cell.name], finished)
         results.write_table(folder, results.rows(cells, summaries, known))
         jax.clear_caches()  # no cell needs the programs of another
-    seconds = known
-    if not known.keys() >= {cell.name for cell in possible}:
-        rounds = TIMED_ROUNDS if len(possible) <= FEW_CELLS else TIMED_ROUNDS_OF_MANY
-        seconds = epoch_seconds({cell.name: cell.task for cell in possible}, rounds, progress)
-        write_json(timing, seconds)
-    rows = results.rows(cells, summaries, seconds)
-    results.write_table(folder, rows)
     references = _references(sweep, cells)
-    statistics = results.statistics(sweep.kind, cells, rows, references, seconds)
+    rounds = TIMED_ROUNDS if len(possible) <= FEW_CELLS else TIMED_ROUNDS_OF_MANY
+    for group in timed_together(possible, references):
+        if not known.keys() >= {cell.name for cell in group}:
+            known |= epoch_seconds({cell.name: cell.task for cell in group}, rounds, progress)
+            write_json(timing, known)
+    rows = results.rows(cells, summaries, known)
+    results.write_table(folder, rows)
+    statistics = results.statistics(sweep.kind, cells, rows, references, known)
     if sweep.kind == 'robustness':
         corrupted = list(robustness_rows(possible, folder, progress))
         write_json_lines(folder / 'robustness.jsonl', corrupted)
         statistics['verdicts'] += robustness_statistics(possible, corrupted, references)
     return statistics
+
+
+def timed_together(
+    cells: Sequence[PreparedCell], references: Mapping[str, str], at_once: int = TIMED_AT_ONCE
+) -> list[list[PreparedCell]]:
+    """Groups of cells whose epochs are timed in turns; what is compared is in one group.
+
+    Args:
+      cells: to be timed.
+      references: {cell: cell that it is compared with}.
+      at_once: the most cells in a group; if more are compared with the same cell, some of them are
+        not in its group.
+    """
+    families = collections.defaultdict(list)
+    for cell in cells:
+        families[references.get(cell.name, cell.name)].append(cell)
+    groups = [[]]
+    for family in families.values():
+        for start in range(0, len(family), at_once):
+            part = family[start : start + at_once]
+            if len(groups[-1]) + len(part) > at_once:
+                groups.append([])
+            groups[-1] += part
+    return groups
 
 
 def _references(sweep: Sweep, cells: Sequence[PreparedCell]) -> dict[str, str]:
