@@ -57,10 +57,9 @@ def resolve(config: Mapping) -> ConfigDict:
     values = dict(_leaves(config))
     for path in values:
         check_key(path)
-    for path, (default, kind, _) in KEYS.items():
+    for path, (default, _, _) in KEYS.items():
         value = values[path] = _plain(values.get(path, default))
-        if not kind.test(value):
-            raise InputError(f'config.{path} = {value!r}: allowed is {kind.allowed}')
+        check_value(path, value)
         if type(default) is float:
             values[path] = float(value)
     tree = nested(values)
@@ -104,6 +103,22 @@ def check_key(path: str) -> None:
     # repr: a name may hold anything, a message is one line.
     shown = repr(path)[1:-1]
     raise InputError(f'config.{shown}: no such key; did you mean config.{near}?')
+
+
+def check_value(path: str, value) -> None:
+    """Raises InputError if a key of the config cannot have the value, whatever the others have."""
+    value = _plain(value)
+    _, kind, _ = KEYS[path]
+    if not kind.test(value):
+        raise InputError(f'config.{path} = {value!r}: allowed is {kind.allowed}')
+    *_, section, name = ('', *path.split('.'))
+    try:
+        if section == 'patches':
+            Patches(**{'size': 1, name: value})
+        elif name == 'phases':
+            whole_pair(name, value, 1)
+    except InputError as error:
+        raise InputError(f'config.model.{error}') from None
 
 
 def patch_branches(model: ConfigDict) -> tuple[Patches, ...]:

@@ -16,11 +16,13 @@ from scipy import stats
 
 from mixer_dilated.data.corruption import CORRUPTIONS
 from mixer_dilated.errors import InputError
+from mixer_dilated.experiments import results
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.study import run_study, timed_together
 from mixer_dilated.experiments.sweep import Cell, Sweep, crossed, grid, prepare
 from mixer_dilated.experiments.verdicts import comparisons_summary
 from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.statistics import holm
 from tests.conftest import ROOT, config_of, small_config
 
 METHODS = (
@@ -63,6 +65,12 @@ def test_grid_is_every_combination_and_crossed_joins_groups():
     }  # fmt: skip
 
 
+def test_an_axis_of_one_value_is_refused():
+    for value in (2, 'SAME'):
+        with pytest.raises(InputError, match=r'grid: model.patches.padding = .* several values'):
+            grid({'model.patches.padding': value})
+
+
 def test_impossible_cells_keep_their_reason_and_wrong_keys_are_refused():
     cells = prepare(
         small_sweep(
@@ -93,6 +101,10 @@ def test_impossible_cells_keep_their_reason_and_wrong_keys_are_refused():
         ({'cells': (Cell({'method': 'x' * 201}, {}),)}, 'a name of 208 characters'),
         ({'cells': (METHODS[0], METHODS[0])}, 'two cells of the sweep'),
         ({'reference': {'method': 'none'}}, 'no cell has these settings'),
+        ({'reference': {'metod': 'plain'}}, "called 'metod'; those of the cells are method"),
+        ({'cells': grid({'model.phases': (1, 'x')})}, 'config.model.phases = '),
+        ({'cells': grid({'model.patches.dilation': (1, 0)})}, 'patches.dilation = 0: allowed'),
+        ({'cells': grid({'batch': (8, 1.5)})}, 'config.batch = 1.5: allowed is a whole number'),
         ({'kind': 'little_data'}, "needs? settings 'method', 'train_images'"),
         ({'title': 3}, 'title = 3: allowed is text'),
         ({'reference': 'plain'}, "reference = 'plain': allowed are settings"),
@@ -231,6 +243,61 @@ def test_of_many_cells_those_are_timed_together_that_are_compared():
     of_one_reference = dict.fromkeys((cell.name for cell in cells), 'a0')
     assert list(map(len, timed_together(cells, of_one_reference, at_once=7))) == [7, 5]
     assert timed_together(cells, references, at_once=12) == [[*groups[0], *groups[1]]]
+
+
+def table_of(accuracies):
+    """Cells and rows of `results.jsonl` from {(method, train_images): accuracies by seed}."""
+    cells = [
+        types.SimpleNamespace(
+            name=f'{method}{images}',
+            label=f'{method} {images}',
+            impossible='',
+            settings={'method': method, 'train_images': images},
+        )
+        for method, images in accuracies
+    ]
+    rows = [
+        {'cell': cell.name, 'seed': seed, 'impossible': '',
+         'test_accuracy': accuracy, 'train_accuracy': accuracy}
+        for cell, found in zip(cells, accuracies.values(), strict=True)
+        for seed, accuracy in enumerate(found)
+    ]  # fmt: skip
+    return cells, rows
+
+
+def test_p_values_are_corrected_within_what_is_judged_together():
+    cells, rows = table_of(
+        {
+            ('plain', 10): (0.50, 0.52, 0.54),
+            ('plain', 20): (0.60, 0.61, 0.62),
+            ('dilated', 10): (0.53, 0.56, 0.56),
+            ('dilated', 20): (0.70, 0.72, 0.71),
+            ('wide', 10): (0.51, 0.51, 0.52),
+        }
+    )
+    references = {'dilated10': 'plain10', 'dilated20': 'plain20', 'wide10': 'plain10'}
+
+    def corrected(kind):
+        found = results.statistics(kind, cells, rows, references, {})['comparisons']
+        p = {name: found[name]['p'] for name in references}
+        return p, {name: found[name].get('p_holm') for name in references}
+
+    p, of_sweep = corrected('sweep')
+    assert list(of_sweep.values()) == holm(list(p.values()))
+    _, of_little_data = corrected('little_data')
+    pair = holm([p['dilated10'], p['dilated20']])
+    assert list(of_little_data.values()) == [*pair, None]
+
+
+def test_the_ratio_of_times_is_paired_by_round():
+    cells, rows = table_of({('plain', 10): (0.5, 0.6), ('dilated', 10): (0.6, 0.6)})
+    seconds = {'plain10': [1.0, 4.0, 2.0], 'dilated10': [0.5, 1.0, 2.0]}
+    references = {'dilated10': 'plain10'}
+    found = results.statistics('sweep', cells, rows, references, seconds)['comparisons']
+    assert found['dilated10']['time_ratio'] == pytest.approx(0.5)  # (0.5 · 0.25 · 1)^(1/3)
+    seconds['plain10'] = [1.0]
+    found = results.statistics('sweep', cells, rows, references, seconds)['comparisons']
+    assert found['dilated10']['time_ratio'] is None
 
 
 def test_many_comparisons_are_counted_by_their_outcome():

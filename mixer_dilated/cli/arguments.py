@@ -10,7 +10,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from mixer_dilated.config import check_key, complete, resolve
+from mixer_dilated.config import KEYS, check_key, complete, resolve
 from mixer_dilated.errors import InputError
 
 _MEANING = {
@@ -74,7 +74,7 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
     try:
         words = values(['run.py', *argv])[1:]
     except flags.Error as error:
-        raise InputError(f'{_one_line(error)} (see --help)') from None
+        raise InputError(f'{_one_line(error)}{_key_meant(argv)} (see --help)') from None
     given = {name: values[name].value for name in (*names, 'config') if name in values}
     if words and 'folder' in names:
         given['folder'] = words.pop(0)
@@ -146,11 +146,20 @@ def _call(flag: str, path: str, function: str):
     except KeyError as error:
         if error.args != (function,):
             raise InputError(f'{_where(flag, path, error)}: KeyError: {error}') from None
-        raise InputError(f'--{flag}={path}: has no function {function}()') from None
+        raise InputError(f'--{flag}={path}: has no function {function}(){_hint(path)}') from None
     # Such a file is a program: whatever goes wrong in it is told with its line.
     except Exception as error:
-        cause = f'{type(error).__name__}: {_one_line(error)}'
+        kind = '' if isinstance(error, InputError) else f'{type(error).__name__}: '
+        cause = f'{kind}{_one_line(error)}'
         raise InputError(f'{_where(flag, path, error)}: {cause}') from None
+
+
+def _hint(path: str) -> str:
+    """How a file is used that has the function of the other flag."""
+    text = pathlib.Path(path).read_text()
+    if 'def get_sweep' in text:
+        return f'; it is a sweep file: python run.py sweep --sweep={path}'
+    return f'; it is a config file: --config={path}' if 'def get_config' in text else ''
 
 
 def _take_file(flag: str, argv: list[str]) -> tuple[str, list[str]]:
@@ -163,6 +172,16 @@ def _take_file(flag: str, argv: list[str]) -> tuple[str, list[str]]:
         else:
             rest.append(word)
     return path, rest
+
+
+def _key_meant(argv: list[str]) -> str:
+    """The override that was meant by a flag that is called like a key of the config."""
+    for word in argv:
+        name, _, value = word.lstrip('-').partition('=')
+        keys = [key for key in KEYS if f'.{key}'.endswith(f'.{name}')]
+        if word.startswith('-') and len(keys) == 1:
+            return f'; the key of the config is set by --config.{keys[0]}={value}'
+    return ''
 
 
 def _overridden(flag: str, file: str, argv: list[str]) -> list[str]:

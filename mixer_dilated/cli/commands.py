@@ -74,8 +74,8 @@ def sweep(arguments: Arguments, started: float) -> None:
     folder = arguments.workdir or pathlib.Path('runs', arguments.name)
     with TerminalStudyProgress(arguments.name, folder) as progress:
         run_study(cells, folder, command=_shown_command(), progress=progress)
-    print_study(folder)
-    print(f'\nreport: {write_report(folder)}')
+        print_study(folder)
+        print(f'\nreport: {write_report(folder)}')
 
 
 def report(arguments: Arguments, started: float) -> None:

@@ -10,6 +10,7 @@ import time
 from mixer_dilated.cli import interrupt
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.sweep import PreparedCell
+from mixer_dilated.reports.cell_text import count_text
 from mixer_dilated.training.progress import Progress
 
 # What an epoch of no tokens would cost, in tokens: a step takes time whatever it computes.
@@ -43,7 +44,7 @@ class TerminalStudyProgress(StudyProgress):
         seeds = possible[0].task.config.num_seeds
         cannot = len(cells) - len(possible)
         print(
-            f'{self._name}: {len(possible)} cells, {seeds} seed{"s" if seeds > 1 else ""} each'
+            f'{self._name}: {count_text(len(possible), "cell")}, {count_text(seeds, "seed")} each'
             + (f'; {cannot} more cannot be (the report says why)' if cannot else '')
         )
         print(f'folder: {self._folder}', flush=True)
@@ -71,7 +72,10 @@ class TerminalStudyProgress(StudyProgress):
 
     def times(self, num_cells: int, rounds: int) -> None:
         self._timed, self._to_time = 0, num_cells * (rounds + 1)
-        print(f'times epochs of {num_cells} cells in turns, {rounds} rounds …', flush=True)
+        print(
+            f'times epochs of {count_text(num_cells, "cell")} in turns, {rounds} rounds …',
+            flush=True,
+        )
 
     def epoch_timed(self) -> None:
         interrupt.check()

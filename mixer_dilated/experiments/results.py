@@ -1,5 +1,6 @@
 """The tidy table of a study, one row a cell and seed, and the statistics made of it."""
 
+import collections
 import csv
 import io
 import pathlib
@@ -9,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from mixer_dilated.experiments.methods import DILATED
 from mixer_dilated.experiments.sweep import OF_CELL, OF_SEED, PreparedCell
 from mixer_dilated.experiments.verdicts import (
+    adjusted_p_values,
     comparison_sentences,
     comparisons_summary,
     little_data_verdict,
     table1_verdicts,
 )
-from mixer_dilated.statistics import compare_cells, describe, values_by_seed
+from mixer_dilated.statistics import compare_cells, compare_times, describe, values_by_seed
 from mixer_dilated.training.workdir import write_json_lines, write_text
 
 MANY = 6  # of more comparisons a sentence counts the outcomes
@@ -78,8 +80,13 @@ def statistics(
     possible = [row for row in table if not row['impossible']]
     labels = {cell.name: cell.label for cell in cells if not cell.impossible}
     comparisons = {
-        name: compare_cells(possible, name, reference) for name, reference in references.items()
+        name: compare_cells(possible, name, reference) | _times(seconds, name, reference)
+        for name, reference in references.items()
     }
+    for family in _families(kind, cells, comparisons):
+        adjusted = adjusted_p_values([comparisons[name] for name in family])
+        for name, p in zip(family, adjusted, strict=True):
+            comparisons[name]['p_holm'] = p
     return {
         'cells': {
             name: {
@@ -91,6 +98,28 @@ def statistics(
         'comparisons': comparisons,
         'verdicts': _verdicts(kind, labels, possible, comparisons, cells, seconds),
     }
+
+
+def _families(kind: str, cells: Sequence[PreparedCell], comparisons: Mapping) -> list[list[str]]:
+    """Cells whose comparisons one sentence or one list of them judges together.
+
+    The claims of Table 1 are judged one by one; of little data, a method at all its sizes.
+    """
+    if kind == 'table1':
+        return []
+    families = collections.defaultdict(list)
+    methods = {cell.name: cell.settings.get('method') for cell in cells}
+    for name in comparisons:
+        families[methods[name] if kind == 'little_data' else ''].append(name)
+    return [*families.values()]
+
+
+def _times(seconds: Mapping[str, Sequence[float]], name: str, reference: str) -> dict:
+    """The ratio of times of cells that took turns: paired, as sentences say it."""
+    found = seconds.get(name, ()), seconds.get(reference, ())
+    if not found[0] or len(found[0]) != len(found[1]):
+        return {}
+    return {'time_ratio': compare_times(*found, reference=reference)['ratio']}
 
 
 def _verdicts(kind, labels, table, comparisons, cells, seconds) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import ml_collections
 
-from mixer_dilated.config import changed, check_key
+from mixer_dilated.config import changed, check_key, check_value
 from mixer_dilated.errors import InputError
 from mixer_dilated.reports.study_files import KINDS
 from mixer_dilated.training.task import Task, open_task
@@ -62,7 +62,13 @@ def grid(axes: Mapping[str, Iterable]) -> list[Cell]:
     """Every combination of the values of config keys, the last axis changing fastest.
 
     A setting is called like the last part of its key: `model.patches.size` is 'size'.
+
+    Raises:
+      InputError: an axis that is one value, not several.
     """
+    for key, values in axes.items():
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            raise InputError(f'grid: {key} = {values!r}: allowed are several values, like (1, 2)')
     return [
         Cell({key.rsplit('.', 1)[-1]: value for key, value in changes.items()}, changes)
         for values in itertools.product(*map(tuple, axes.values()))
@@ -105,15 +111,11 @@ def prepare(sweep: Sweep) -> list[PreparedCell]:
     """Resolves every cell of a sweep; a cell that cannot be keeps the reason.
 
     Raises:
-      InputError: what `check_sweep` refuses, a key that does not exist, two cells of one name, not
-        one cell that can be, or a reference that is none of them.
+      InputError: what `check_sweep` refuses, not one cell that can be, or a reference that is none
+        of them.
     """
     check_sweep(sweep)
     cells = [_prepared(sweep.base, cell) for cell in sweep.cells]
-    names = [cell.name for cell in cells]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f'two cells of the sweep have the settings {twice}')
     if all(cell.impossible for cell in cells):
         raise InputError(f'no cell of the sweep can be trained: {cells[0].impossible}')
     if sweep.reference and not any(reference_of(cell, cells, sweep.reference) for cell in cells):
@@ -153,14 +155,32 @@ def check_sweep(sweep: Sweep) -> None:
     for name in cells[0].settings:
         if name in ('cell', 'impossible', 'epoch_seconds', *OF_SEED, *OF_CELL):
             raise InputError(f'a setting cannot be called {name!r}: a column of the results is')
-    for key in {key for cell in cells for key in cell.changes} & {'seed', 'num_seeds'}:
+    unknown = [name for name in sweep.reference or {} if name not in cells[0].settings]
+    if unknown:
         raise InputError(
-            f'config.{key} cannot differ between cells, which are paired by seed; give it in base'
+            f'reference = {dict(sweep.reference)}: no setting is called {unknown[0]!r}; those of '
+            f'the cells are {", ".join(map(str, cells[0].settings))}'
         )
+    _check_changes(cells)
     if sweep.kind == 'little_data' and not {'method', 'train_images'} <= set(cells[0].settings):
         raise InputError("kind = 'little_data': its cells need settings 'method', 'train_images'")
     if sweep.kind == 'resolution':
         _check_image_sizes(sweep.image_sizes)
+
+
+def _check_changes(cells: Sequence[Cell]) -> None:
+    for key, value in (change for cell in cells for change in cell.changes.items()):
+        check_key(key)
+        if key in ('seed', 'num_seeds'):
+            raise InputError(
+                f'config.{key} cannot differ between cells, which are paired by seed; give it in '
+                'base'
+            )
+        check_value(key, value)
+    names = [_name(cell) for cell in cells]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f'two cells of the sweep have the settings {name}')
 
 
 def _check_image_sizes(sides) -> None:
@@ -184,17 +204,25 @@ def reference_of(
     return found[0] if found and reference else None
 
 
-def _prepared(base: ml_collections.ConfigDict, cell: Cell) -> PreparedCell:
-    for key in cell.changes:
-        check_key(key)
-    text = ', '.join(f'{name} {_value_text(value)}' for name, value in cell.settings.items())
-    name = re.sub(r'[^A-Za-z0-9_.=-]+', '-', text.replace(', ', '_').replace(' ', '=')).strip('-')
+def _name(cell: Cell) -> str:
+    """What the cell's folder is called."""
+    text = _text(cell).replace(', ', '_').replace(' ', '=')
+    name = re.sub(r'[^A-Za-z0-9_.=-]+', '-', text).strip('-')
     if not 0 < len(name) <= LONGEST_NAME:
         raise InputError(
             f'settings {name[:40]!r}…: a name of {len(name)} characters; allowed are 1 to '
             f'{LONGEST_NAME} that are letters or digits'
         )
-    label = str(cell.settings['method']) if [*cell.settings] == ['method'] else text
+    return name
+
+
+def _text(cell: Cell) -> str:
+    return ', '.join(f'{name} {_value_text(value)}' for name, value in cell.settings.items())
+
+
+def _prepared(base: ml_collections.ConfigDict, cell: Cell) -> PreparedCell:
+    name = _name(cell)
+    label = str(cell.settings['method']) if [*cell.settings] == ['method'] else _text(cell)
     try:
         task = open_task(changed(base, cell.changes))
     except InputError as error:

@@ -164,7 +164,7 @@ def comparison_sentences(
       comparisons: `comparisons` of `statistics.json`.
       column: what was compared.
     """
-    adjusted = _adjusted(list(comparisons.values()))
+    adjusted = adjusted_p_values(list(comparisons.values()))
     return [
         comparison_sentence(
             labels[cell], labels[one['reference']], one, column=column, adjusted_p=p
@@ -181,7 +181,8 @@ def comparisons_summary(comparisons: dict[str, dict]) -> str:
     """
     found = list(comparisons.values())
     outcomes = collections.Counter(
-        _outcome(one['difference'], p) for one, p in zip(found, _adjusted(found), strict=True)
+        _outcome(one['difference'], p)
+        for one, p in zip(found, adjusted_p_values(found), strict=True)
     )
     tested = sum(one['p'] is not None for one in found)
     return (
@@ -222,7 +223,7 @@ def little_data_verdict(
       claim is the outcome with the fewest images: a gain with many is no gain on little data.
     """
     comparisons = sorted(comparisons, key=lambda pair: pair[0])
-    adjusted = _adjusted([one for _, one in comparisons])
+    adjusted = adjusted_p_values([one for _, one in comparisons])
     sizes = {HELD: [], REVERSED: [], OPEN: []}
     for (images, one), p in zip(comparisons, adjusted, strict=True):
         outcome = _outcome(one['difference'], one['p'] if p is None else p)
@@ -284,8 +285,8 @@ def _outcome(difference: float, p: float | None) -> str:
     return HELD if difference > 0 else REVERSED
 
 
-def _adjusted(comparisons: Sequence[dict]) -> list[float | None]:
-    """p of each by `holm`; None where there is but one, which needs no adjusting."""
+def adjusted_p_values(comparisons: Sequence[dict]) -> list[float | None]:
+    """p of each of one family of comparisons by `holm`; None if it is the only one."""
     if len(comparisons) < 2:
         return [None] * len(comparisons)
     return holm([one['p'] for one in comparisons])

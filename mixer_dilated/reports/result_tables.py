@@ -164,6 +164,7 @@ def comparisons_table(study: Study) -> PageTable | None:
     """Test accuracy of each cell less that of its reference, paired by seed."""
     comparisons = study.statistics.get('comparisons') or {}
     labels = {cell.name: cell.label for cell in study.cells}
+    corrected = any(one.get('p_holm') is not None for one in comparisons.values())
     rows = [
         [
             labels.get(name, name),
@@ -176,6 +177,7 @@ def comparisons_table(study: Study) -> PageTable | None:
             ),
             optional_text(one['t'], '+.2f'),
             p_text(one['p']),
+            *([p_text(one.get('p_holm'))] if corrected else []),
             optional_text(one['effect_size'], '+.2f'),
             optional_text(one['time_ratio'], '.2f'),
         ]
@@ -190,6 +192,7 @@ def comparisons_table(study: Study) -> PageTable | None:
         '95 % bootstrap interval',
         't (paired)',
         'p, uncorrected',
+        *(['p, Holm'] if corrected else []),
         'Cohen’s d',
         'time, times the other’s',
     ]

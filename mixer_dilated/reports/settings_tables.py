@@ -7,7 +7,7 @@ import ml_collections
 
 from mixer_dilated.config import resolve
 from mixer_dilated.config_keys import KEYS, NOT_PART_OF_THE_RESULT
-from mixer_dilated.reports.cell_text import setting_text
+from mixer_dilated.reports.cell_text import NOTHING, setting_text
 from mixer_dilated.reports.page_table import PageTable
 from mixer_dilated.reports.study_files import Study
 
@@ -46,7 +46,11 @@ def differing_settings(study: Study) -> list[PageTable]:
     columns = {axis: [_setting(cell.settings, axis) for cell in study.cells] for axis in study.axes}
     for key in keys:
         texts = [_setting(configs.get(cell.name, {}), key) for cell in study.cells]
-        if texts not in columns.values():
+        # A cell that cannot be has no config: a setting may say what its key would.
+        if not any(
+            all(text in (NOTHING, setting) for text, setting in zip(texts, column, strict=True))
+            for column in columns.values()
+        ):
             columns[key] = texts
     labels = [cell.label for cell in study.cells]
     columns = {name: texts for name, texts in columns.items() if texts != labels}
@@ -58,7 +62,7 @@ def differing_settings(study: Study) -> list[PageTable]:
 
 
 def _setting(settings, name: str) -> str:
-    return setting_text(settings[name]) if name in settings else '–'
+    return setting_text(settings[name]) if name in settings else NOTHING
 
 
 def _flat(config: ml_collections.ConfigDict) -> dict:

@@ -186,14 +186,14 @@ def _check_statistics(path: pathlib.Path, content: dict) -> None:
         'count': int,
         'difference': NUMBER,
         **dict.fromkeys(('low', 'high', 'bootstrap_low', 'bootstrap_high', 'p'), OPTIONAL),
-        **dict.fromkeys(('effect_size', 'time_ratio'), OPTIONAL),
+        **dict.fromkeys(('p_holm', 'effect_size', 'time_ratio'), OPTIONAL),
     }
     with damaged(path):
         for cell in content.get('cells', {}).values():
             for measure in ('test_accuracy', 'train_accuracy'):
                 check(path, cell[measure], described)
         for comparison in content.get('comparisons', {}).values():
-            check(path, comparison, compared)
+            check(path, {'p_holm': None, **comparison}, compared)
         for sentence in content.get('verdicts', []):
             if not isinstance(sentence, str):
                 raise TypeError('a verdict is not text')

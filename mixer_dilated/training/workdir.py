@@ -69,7 +69,9 @@ def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     try:
         return resolve(json.loads(path.read_text()))
     except FileNotFoundError:
-        raise InputError(f'--workdir={workdir}: no run there (no {path})') from None
+        study = (workdir / 'study.json').exists()
+        ways = f'; it is a study, whose runs are in {workdir / "cells"}' if study else ''
+        raise InputError(f'--workdir={workdir}: no run there (no {path}){ways}') from None
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f'{path}: cannot be read as a config: {error}') from None
 
