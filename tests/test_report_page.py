@@ -306,6 +306,17 @@ def test_cells_that_others_are_compared_with_are_outlines():
     assert faces[1.0] == 'white' != faces[2.0]
 
 
+def test_cells_far_below_a_front_of_several_are_counted():
+    front = [Point('a', 1.0, 0.90), Point('b', 2.0, 0.94), Point('c', 3.0, 0.96)]
+    others = [Point('near', 4.0, 0.895), Point('far', 4.0, 0.7), Point('farther', 5.0, 0.2)]
+    axes = pareto_picture([*front, *others], 'seconds').axes[0]
+    low, high = axes.get_ylim()
+    assert 0.7 < low < 0.895 and high > 0.96
+    assert [text.get_text() for text in axes.texts] == ['2 cells below 0.891 not drawn']
+    axes = pareto_picture([*front[:2], *others], 'seconds').axes[0]  # two say little of a range
+    assert axes.get_ylim()[0] < 0.2 and not axes.texts
+
+
 def test_a_map_hatches_what_cannot_be_and_leaves_white_what_is_not_trained():
     cells = [{'padding': 'SAME', 'size': s, 'dilation': d, 'x': 1} for s in (2, 4) for d in (1, 2)]
     assert map_axes(['padding', 'x', 'size', 'dilation'], cells) == ('size', 'dilation')

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from mixer_dilated.reports.cell_text import count_text
 from mixer_dilated.reports.figure_style import figure_style, label_text, number_ticks
 
 FRONT, OTHERS = '#d55e00', '#8a8a8a'
@@ -51,7 +52,10 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 @figure_style()
 def pareto_picture(points: Sequence[Point], cost_label: str) -> Figure:
-    """Accuracy against cost; the front's cells are named in a column beside the plot."""
+    """Accuracy against cost; the front's cells are named in a column beside the plot.
+
+    Cells far below a front of several are counted, not drawn: they would press it flat.
+    """
     front = [points[i] for i in pareto_front([(p.cost, p.accuracy) for p in points])]
     names_width = 0.5 + 0.078 * max(len(label_text(point.label)) for point in front)
     size = PLOT_INCHES + names_width, max(4.8, 1.4 + LABEL_GAP * len(front))
@@ -70,6 +74,8 @@ def pareto_picture(points: Sequence[Point], cost_label: str) -> Figure:
     )
     axes.set(xlabel=cost_label, ylabel='test accuracy, mean over seeds')
     number_ticks(axes.xaxis)
+    if len(front) > 2:
+        _leave_out_far_below(axes, points, front)
     _name(figure, axes, names, front)
     return figure
 
@@ -95,6 +101,16 @@ def _draw(axes, point: Point, on_front: bool) -> None:
         markerfacecolor='white' if point.hollow else colour,
         zorder=layer,
     )
+
+
+def _leave_out_far_below(axes, points: Sequence[Point], front: Sequence[Point]) -> None:
+    lowest, highest = front[0].accuracy, front[-1].accuracy
+    bottom = lowest - 0.15 * (highest - lowest)
+    below = sum(point.accuracy < bottom for point in points)
+    if below:
+        axes.set_ylim(bottom, highest + 0.1 * (highest - lowest))
+        text = f'{count_text(below, "cell")} below {bottom:.3f} not drawn'
+        axes.text(0.99, 0.015, text, transform=axes.transAxes, ha='right', fontsize=9)
 
 
 def _name(figure, axes, names, front: Sequence[Point]) -> None:
