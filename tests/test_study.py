@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -287,6 +288,21 @@ def test_p_values_are_corrected_within_what_is_judged_together():
     _, of_little_data = corrected('little_data')
     pair = holm([p['dilated10'], p['dilated20']])
     assert list(of_little_data.values()) == [*pair, None]
+
+
+def test_of_many_comparisons_the_settled_ones_are_told_first():
+    noise = (0.0, 0.001, 0.002)
+    accuracies = {('plain', 10): [0.5 + each for each in noise]}
+    for k, gain in enumerate((0.01, -0.2, 0.1, 0.3, 0.02, -0.01, 0.05)):
+        spread = 1 if abs(gain) >= 0.1 else 30  # those of few points settle nothing
+        accuracies[f'way{k} ', 10] = [0.5 + gain - spread * each / 3 for each in noise]
+    cells, rows = table_of(accuracies)
+    references = {cell.name: 'plain10' for cell in cells[1:]}
+    summary, *sentences = results.statistics('sweep', cells, rows, references, {})['verdicts']
+    assert 'More accurate: 2; less accurate: 1; not settled: 4' in summary
+    told = [re.search(r'way\d', sentence)[0] for sentence in sentences]
+    assert told[:3] == ['way3', 'way2', 'way1']
+    assert told[3:] == ['way6', 'way4', 'way0', 'way5']
 
 
 def test_the_ratio_of_times_is_paired_by_round():

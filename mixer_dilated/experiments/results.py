@@ -16,6 +16,7 @@ from mixer_dilated.experiments.verdicts import (
     little_data_verdict,
     table1_verdicts,
 )
+from mixer_dilated.experiments.wording import is_settled
 from mixer_dilated.statistics import compare_cells, compare_times, describe, values_by_seed
 from mixer_dilated.training.workdir import write_json_lines, write_text
 
@@ -137,8 +138,14 @@ def _verdicts(kind, labels, table, comparisons, cells, seconds) -> list[str]:
         )
     if kind == 'little_data':
         return _little_data_verdicts(labels, comparisons, cells)
-    sentences = comparison_sentences(labels, comparisons)
-    return [comparisons_summary(comparisons), *sentences] if len(sentences) > MANY else sentences
+    if len(comparisons) <= MANY:
+        return comparison_sentences(labels, comparisons)
+    # What is settled comes first, the largest gain at the top.
+    ordered = sorted(
+        comparisons.items(),
+        key=lambda item: (not is_settled(item[1]['p_holm']), -item[1]['difference']),
+    )
+    return [comparisons_summary(comparisons), *comparison_sentences(labels, dict(ordered))]
 
 
 def _little_data_verdicts(labels, comparisons, cells) -> list[str]:
