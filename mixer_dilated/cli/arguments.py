@@ -142,24 +142,20 @@ def _call(flag: str, path: str, function: str):
         there = ', '.join(sorted(map(str, pathlib.Path(folder).glob('*.py')))) or 'none here'
         raise InputError(f'--{flag}={path}: no such file; those in {folder}/: {there}')
     try:
-        return runpy.run_path(path)[function](*words)
-    except KeyError as error:
-        if error.args != (function,):
-            raise InputError(f'{_where(flag, path, error)}: KeyError: {error}') from None
-        raise InputError(f'--{flag}={path}: has no function {function}(){_hint(path)}') from None
+        names = runpy.run_path(path)
+        if function in names:
+            return names[function](*words)
     # Such a file is a program: whatever goes wrong in it is told with its line.
     except Exception as error:
         kind = '' if isinstance(error, InputError) else f'{type(error).__name__}: '
         cause = f'{kind}{_one_line(error)}'
         raise InputError(f'{_where(flag, path, error)}: {cause}') from None
-
-
-def _hint(path: str) -> str:
-    """How a file is used that has the function of the other flag."""
-    text = pathlib.Path(path).read_text()
-    if 'def get_sweep' in text:
-        return f'; it is a sweep file: python run.py sweep --sweep={path}'
-    return f'; it is a config file: --config={path}' if 'def get_config' in text else ''
+    hints = {
+        'get_sweep': f'; it is a sweep file: python run.py sweep --sweep={path}',
+        'get_config': f'; it is a config file: --config={path}',
+    }
+    hint = next((hints[name] for name in hints if name in names), '')
+    raise InputError(f'--{flag}={path}: has no function {function}(){hint}')
 
 
 def _take_file(flag: str, argv: list[str]) -> tuple[str, list[str]]:
