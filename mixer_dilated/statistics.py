@@ -65,8 +65,9 @@ def compare(
       bootstrap_samples: number of resamples.
 
     Returns:
-      {reference, count, difference, std, t, p, low, high, bootstrap_low, bootstrap_high,
-      effect_size, time_ratio}. One seed gives only the difference. Seeds that all differ by the
+      {reference, count, difference, std, t, p, p_holm, low, high, bootstrap_low, bootstrap_high,
+      effect_size, time_ratio}; p_holm is None until `correct_together` sets it. One seed gives only
+      the difference. Seeds that all differ by the
       same give no t, p, interval and effect size, unless they do not differ at all: p = 1.
 
     Raises:
@@ -80,7 +81,7 @@ def compare(
     difference = _without_rounding(float(differences.mean()), scale)
     result = {'reference': reference, 'count': len(cell), 'difference': difference}
     result |= dict.fromkeys(
-        ('std', 't', 'p', 'low', 'high', 'bootstrap_low', 'bootstrap_high', 'effect_size')
+        ('std', 't', 'p', 'p_holm', 'low', 'high', 'bootstrap_low', 'bootstrap_high', 'effect_size')
     )
     if len(cell) > 1:
         std = _std(differences, scale=scale)
@@ -197,6 +198,14 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         largest = max(largest, min(1.0, (len(order) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def correct_together(comparisons: Sequence[dict]) -> None:
+    """Sets 'p_holm' of comparisons that are judged together, where they are several, by `holm`."""
+    if len(comparisons) > 1:
+        adjusted = holm([one['p'] for one in comparisons])
+        for one, p in zip(comparisons, adjusted, strict=True):
+            one['p_holm'] = p
 
 
 def fit_exponent(x: Sequence[float], y: Sequence[float]) -> dict:

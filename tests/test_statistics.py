@@ -11,7 +11,6 @@ from scipy import stats
 
 from mixer_dilated.experiments.verdicts import (
     comparison_sentence,
-    comparison_sentences,
     little_data_verdict,
     table1_verdicts,
 )
@@ -20,6 +19,7 @@ from mixer_dilated.statistics import (
     compare,
     compare_cells,
     compare_times,
+    correct_together,
     describe,
     fit_exponent,
     holm,
@@ -203,11 +203,12 @@ def test_a_difference_without_spread_is_not_said_to_be_settled():
 
 def test_many_comparisons_are_corrected_for_their_number():
     one = compare([0.91, 0.93, 0.92], [0.90, 0.91, 0.905], reference='r')
-    labels = {'r': 'R', 'x': 'X', 'y': 'Y'}
-    (alone,) = comparison_sentences(labels, {'x': one})
-    both = comparison_sentences(labels, {'x': one, 'y': one})
-    assert "Holm's" not in alone and all("after Holm's correction" in text for text in both)
-    assert p_text(one['p']) in alone and p_text(2 * one['p']) in both[0]
+    correct_together([one])
+    alone = comparison_sentence('X', 'R', one)
+    assert "Holm's" not in alone and p_text(one['p']) in alone
+    correct_together([one, {**one}])
+    of_two = comparison_sentence('X', 'R', one)
+    assert "after Holm's correction" in of_two and p_text(2 * one['p']) in of_two
 
 
 def test_the_claim_on_little_data_names_the_sizes():

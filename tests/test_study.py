@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import re
 import shutil
 import signal
 import subprocess
@@ -17,13 +16,10 @@ from scipy import stats
 
 from mixer_dilated.data.corruption import CORRUPTIONS
 from mixer_dilated.errors import InputError
-from mixer_dilated.experiments import results
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.study import run_study, timed_together
 from mixer_dilated.experiments.sweep import Cell, Sweep, crossed, grid, prepare
-from mixer_dilated.experiments.verdicts import comparisons_summary
 from mixer_dilated.models.mixer import mixer_from_config
-from mixer_dilated.statistics import holm
 from tests.conftest import ROOT, config_of, small_config
 
 METHODS = (
@@ -244,90 +240,6 @@ def test_of_many_cells_those_are_timed_together_that_are_compared():
     of_one_reference = dict.fromkeys((cell.name for cell in cells), 'a0')
     assert list(map(len, timed_together(cells, of_one_reference, at_once=7))) == [7, 5]
     assert timed_together(cells, references, at_once=12) == [[*groups[0], *groups[1]]]
-
-
-def table_of(accuracies):
-    """Cells and rows of `results.jsonl` from {(method, train_images): accuracies by seed}."""
-    cells = [
-        types.SimpleNamespace(
-            name=f'{method}{images}',
-            label=f'{method} {images}',
-            impossible='',
-            settings={'method': method, 'train_images': images},
-        )
-        for method, images in accuracies
-    ]
-    rows = [
-        {'cell': cell.name, 'seed': seed, 'impossible': '',
-         'test_accuracy': accuracy, 'train_accuracy': accuracy}
-        for cell, found in zip(cells, accuracies.values(), strict=True)
-        for seed, accuracy in enumerate(found)
-    ]  # fmt: skip
-    return cells, rows
-
-
-def test_p_values_are_corrected_within_what_is_judged_together():
-    cells, rows = table_of(
-        {
-            ('plain', 10): (0.50, 0.52, 0.54),
-            ('plain', 20): (0.60, 0.61, 0.62),
-            ('dilated', 10): (0.53, 0.56, 0.56),
-            ('dilated', 20): (0.70, 0.72, 0.71),
-            ('wide', 10): (0.51, 0.51, 0.52),
-        }
-    )
-    references = {'dilated10': 'plain10', 'dilated20': 'plain20', 'wide10': 'plain10'}
-
-    def corrected(kind):
-        found = results.statistics(kind, cells, rows, references, {})['comparisons']
-        p = {name: found[name]['p'] for name in references}
-        return p, {name: found[name].get('p_holm') for name in references}
-
-    p, of_sweep = corrected('sweep')
-    assert list(of_sweep.values()) == holm(list(p.values()))
-    _, of_little_data = corrected('little_data')
-    pair = holm([p['dilated10'], p['dilated20']])
-    assert list(of_little_data.values()) == [*pair, None]
-
-
-def test_of_many_comparisons_the_settled_ones_are_told_first():
-    noise = (0.0, 0.001, 0.002)
-    accuracies = {('plain', 10): [0.5 + each for each in noise]}
-    for k, gain in enumerate((0.01, -0.2, 0.1, 0.3, 0.02, -0.01, 0.05)):
-        spread = 1 if abs(gain) >= 0.1 else 30  # those of few points settle nothing
-        accuracies[f'way{k} ', 10] = [0.5 + gain - spread * each / 3 for each in noise]
-    cells, rows = table_of(accuracies)
-    references = {cell.name: 'plain10' for cell in cells[1:]}
-    summary, *sentences = results.statistics('sweep', cells, rows, references, {})['verdicts']
-    assert 'More accurate: 2; less accurate: 1; not settled: 4' in summary
-    told = [re.search(r'way\d', sentence)[0] for sentence in sentences]
-    assert told[:3] == ['way3', 'way2', 'way1']
-    assert told[3:] == ['way6', 'way4', 'way0', 'way5']
-
-
-def test_the_ratio_of_times_is_paired_by_round():
-    cells, rows = table_of({('plain', 10): (0.5, 0.6), ('dilated', 10): (0.6, 0.6)})
-    seconds = {'plain10': [1.0, 4.0, 2.0], 'dilated10': [0.5, 1.0, 2.0]}
-    references = {'dilated10': 'plain10'}
-    found = results.statistics('sweep', cells, rows, references, seconds)['comparisons']
-    assert found['dilated10']['time_ratio'] == pytest.approx(0.5)  # (0.5 · 0.25 · 1)^(1/3)
-    seconds['plain10'] = [1.0]
-    found = results.statistics('sweep', cells, rows, references, seconds)['comparisons']
-    assert found['dilated10']['time_ratio'] is None
-
-
-def test_many_comparisons_are_counted_by_their_outcome():
-    p_values = {'better': 1e-6, 'worse': 1e-5, 'worse too': 0.012, 'close': 0.02, 'equal': None}
-    signs = {'better': 1}
-    comparisons = {
-        name: {'difference': 0.01 * signs.get(name, -1), 'p': p} for name, p in p_values.items()
-    }
-    sentence = comparisons_summary(comparisons)  # Holm: 0.012 · 2 < 0.05, 0.02 · 1 < 0.05
-    assert sentence.startswith('5 cells are compared with another in test accuracy. ')
-    assert 'More accurate: 1; less accurate: 3; not settled: 1' in sentence
-    assert 'for 4 comparisons' in sentence
-    comparisons['close']['p'] = comparisons['worse too']['p'] = 0.03  # 0.03 · 2 > 0.05
-    assert 'less accurate: 1; not settled: 3' in comparisons_summary(comparisons)
 
 
 SWEEP_FILE = """

@@ -10,14 +10,19 @@ from collections.abc import Mapping, Sequence
 from mixer_dilated.experiments.methods import DILATED
 from mixer_dilated.experiments.sweep import OF_CELL, OF_SEED, PreparedCell
 from mixer_dilated.experiments.verdicts import (
-    adjusted_p_values,
-    comparison_sentences,
+    comparison_sentence,
     comparisons_summary,
     little_data_verdict,
     table1_verdicts,
 )
 from mixer_dilated.experiments.wording import is_settled
-from mixer_dilated.statistics import compare_cells, compare_times, describe, values_by_seed
+from mixer_dilated.statistics import (
+    compare_cells,
+    compare_times,
+    correct_together,
+    describe,
+    values_by_seed,
+)
 from mixer_dilated.training.workdir import write_json_lines, write_text
 
 MANY = 6  # of more comparisons a sentence counts the outcomes
@@ -85,9 +90,7 @@ def statistics(
         for name, reference in references.items()
     }
     for family in _families(kind, cells, comparisons):
-        adjusted = adjusted_p_values([comparisons[name] for name in family])
-        for name, p in zip(family, adjusted, strict=True):
-            comparisons[name]['p_holm'] = p
+        correct_together([comparisons[name] for name in family])
     return {
         'cells': {
             name: {
@@ -138,14 +141,13 @@ def _verdicts(kind, labels, table, comparisons, cells, seconds) -> list[str]:
         )
     if kind == 'little_data':
         return _little_data_verdicts(labels, comparisons, cells)
-    if len(comparisons) <= MANY:
-        return comparison_sentences(labels, comparisons)
-    # What is settled comes first, the largest gain at the top.
-    ordered = sorted(
-        comparisons.items(),
-        key=lambda item: (not is_settled(item[1]['p_holm']), -item[1]['difference']),
-    )
-    return [comparisons_summary(comparisons), *comparison_sentences(labels, dict(ordered))]
+    pairs = [*comparisons.items()]
+    if many := len(pairs) > MANY:  # what is settled comes first, the largest gain at the top
+        pairs.sort(key=lambda pair: (not is_settled(pair[1]['p_holm']), -pair[1]['difference']))
+    sentences = [
+        comparison_sentence(labels[name], labels[one['reference']], one) for name, one in pairs
+    ]
+    return [comparisons_summary(comparisons), *sentences] if many else sentences
 
 
 def _little_data_verdicts(labels, comparisons, cells) -> list[str]:

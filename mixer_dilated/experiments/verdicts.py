@@ -16,7 +16,7 @@ from mixer_dilated.experiments.wording import (
 )
 from mixer_dilated.reports.cell_text import count_text, grouped_text
 from mixer_dilated.reports.paper import DILATED_4X4, PLAIN_4X4, TABLE1
-from mixer_dilated.statistics import compare_cells, compare_times, holm, values_by_seed
+from mixer_dilated.statistics import compare_cells, compare_times, values_by_seed
 
 HELD, REVERSED, OPEN = 'held here', 'did not hold here', 'is not settled here'
 # (proposed, baseline) of the paper's Table 1: parts of 1, seconds.
@@ -117,7 +117,6 @@ def comparison_sentence(
     comparison: dict,
     *,
     column: str = 'test_accuracy',
-    adjusted_p: float | None = None,
     time: bool = True,
 ) -> str:
     """How a cell compares with the reference, of one `compare`.
@@ -125,13 +124,12 @@ def comparison_sentence(
     Args:
       label: what the sentence calls the cell.
       reference_label: what it calls the reference.
-      comparison: as `compare` returns it, of accuracies as parts of 1.
+      comparison: as `compare` returns it, of accuracies as parts of 1; where it has a p_holm, it
+        is that which counts.
       column: 'test_accuracy' or 'train_accuracy'.
-      adjusted_p: where the comparison is one of several: its p by `holm`, to go by instead.
       time: whether to say the ratio of times where the comparison has one.
     """
     difference, count = comparison['difference'], comparison['count']
-    p = comparison['p'] if adjusted_p is None else adjusted_p
     amount = points_text(
         *(comparison[key] or 0 for key in ('difference', 'low', 'high')), signed=False
     )[0].lstrip('−')
@@ -139,7 +137,7 @@ def comparison_sentence(
     accuracy = _COLUMNS[column]
     if not difference:
         found = f'{label} and {reference_label} have the same mean {accuracy}'
-    elif is_settled(p) or comparison['low'] is None:
+    elif is_settled(_p(comparison)) or comparison['low'] is None:
         found = f'{label} is {amount} percentage points {way} in {accuracy} than {reference_label}'
     else:
         found = (
@@ -147,30 +145,11 @@ def comparison_sentence(
             f'average {label} is {amount} percentage points {way}'
         )
     over = 'Of one seed' if count == 1 else f'Over {count} paired seeds'
-    sentence = f'{over} {found}{_evidence(comparison, adjusted_p)}'
+    sentence = f'{over} {found}{_evidence(comparison)}'
     if time and comparison.get('time_ratio') is not None:
         ratio = ratio_text(comparison['time_ratio'])[0]
         sentence += f'; an epoch of {label} takes {ratio} times as long'
     return f'{sentence}.'
-
-
-def comparison_sentences(
-    labels: dict[str, str], comparisons: dict[str, dict], *, column: str = 'test_accuracy'
-) -> list[str]:
-    """`comparison_sentence` of every cell of a study; p values adjusted for their number.
-
-    Args:
-      labels: {cell: what a sentence calls it}, of the reference too.
-      comparisons: `comparisons` of `statistics.json`.
-      column: what was compared.
-    """
-    adjusted = adjusted_p_values(list(comparisons.values()))
-    return [
-        comparison_sentence(
-            labels[cell], labels[one['reference']], one, column=column, adjusted_p=p
-        )
-        for (cell, one), p in zip(comparisons.items(), adjusted, strict=True)
-    ]
 
 
 def comparisons_summary(comparisons: dict[str, dict]) -> str:
@@ -180,10 +159,7 @@ def comparisons_summary(comparisons: dict[str, dict]) -> str:
       comparisons: `comparisons` of `statistics.json`, of test accuracies; at least two.
     """
     found = list(comparisons.values())
-    outcomes = collections.Counter(
-        _outcome(one['difference'], p)
-        for one, p in zip(found, adjusted_p_values(found), strict=True)
-    )
+    outcomes = collections.Counter(_outcome(one['difference'], _p(one)) for one in found)
     tested = sum(one['p'] is not None for one in found)
     return (
         f'{len(found)} cells are compared with another in test accuracy. More accurate: '
@@ -215,18 +191,18 @@ def little_data_verdict(
     Args:
       label: what a sentence calls the method.
       reference_label: what it calls the reference.
-      comparisons: (training images, `compare` of the test accuracies) of each size.
+      comparisons: (training images, `compare` of the test accuracies) of each size, corrected
+        together.
       claimed: whether this is the paper's first claim, that dilation helps with little data.
 
     Returns:
-      A sentence, with p values adjusted for the number of sizes by `holm`. What is said of the
-      claim is the outcome with the fewest images: a gain with many is no gain on little data.
+      A sentence. What is said of the claim is the outcome with the fewest images: a gain with many
+      is no gain on little data.
     """
     comparisons = sorted(comparisons, key=lambda pair: pair[0])
-    adjusted = adjusted_p_values([one for _, one in comparisons])
     sizes = {HELD: [], REVERSED: [], OPEN: []}
-    for (images, one), p in zip(comparisons, adjusted, strict=True):
-        outcome = _outcome(one['difference'], one['p'] if p is None else p)
+    for images, one in comparisons:
+        outcome = _outcome(one['difference'], _p(one))
         points = _points_and_interval(one)
         sizes[outcome].append(f'{grouped_text(images)} ({points})')
         if images == comparisons[0][0]:
@@ -266,16 +242,15 @@ def _how_settled(comparisons: Sequence[dict]) -> str:
     return f" (settled: p < 0.05 after Holm's correction for {len(comparisons)} sizes)"
 
 
-def _evidence(comparison: dict, adjusted_p: float | None) -> str:
+def _evidence(comparison: dict) -> str:
     """The interval and p in parentheses, as far as there are any."""
-    p = comparison['p'] if adjusted_p is None else adjusted_p
     if comparison['count'] == 1:
         return '; one seed settles nothing'
     if comparison['low'] is None:
         return ', by the same in every seed, which gives no interval and settles nothing'
     low, high = points_text(comparison['low'], comparison['high'])
-    corrected = '' if adjusted_p is None else " after Holm's correction"
-    return f' (95 % interval {low} … {high} points, {p_text(p)}{corrected})'
+    corrected = '' if comparison['p_holm'] is None else " after Holm's correction"
+    return f' (95 % interval {low} … {high} points, {p_text(_p(comparison))}{corrected})'
 
 
 def _outcome(difference: float, p: float | None) -> str:
@@ -285,11 +260,9 @@ def _outcome(difference: float, p: float | None) -> str:
     return HELD if difference > 0 else REVERSED
 
 
-def adjusted_p_values(comparisons: Sequence[dict]) -> list[float | None]:
-    """p of each of one family of comparisons by `holm`; None if it is the only one."""
-    if len(comparisons) < 2:
-        return [None] * len(comparisons)
-    return holm([one['p'] for one in comparisons])
+def _p(comparison: dict) -> float | None:
+    """The p to go by: corrected where the comparison is one of several."""
+    return comparison['p'] if comparison['p_holm'] is None else comparison['p_holm']
 
 
 def _lower_first(sentence: str) -> str:
