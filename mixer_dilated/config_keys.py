@@ -53,6 +53,11 @@ KEYS: dict[str, Key] = {
     'num_seeds': (1, _whole(1), 'independent seeds in one program: seed, seed + 1, …'),
     'num_epochs': (10, _whole(1), 'passes over the training examples'),
     'batch': (128, _whole(1), 'training examples a step'),
+    'dtype': (
+        'float32',
+        _one_of('float32', 'bfloat16'),
+        'of the computation; parameters, statistics, softmax and loss are float32 either way',
+    ),
     'batch_eval': (512, _whole(1), 'examples a step of the evaluation, rounded up to the devices'),
     'eval_every': (
         1,
@@ -105,6 +110,12 @@ KEYS: dict[str, Key] = {
         'exact',
         _one_of('exact', 'tanh'),
         'erf form, or the approximation the original was trained with',
+    ),
+    'model.remat': (
+        False,
+        _TRUTH,
+        'whether the gradient computes each block anew instead of keeping its insides: less '
+        'memory, more time',
     ),
     'optimizer.name': ('adamw', _one_of('adamw', 'sgd', 'lamb'), 'sgd has momentum'),
     'optimizer.base_lr': (0.01, _ABOVE_0, 'learning rate after warm-up'),

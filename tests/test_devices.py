@@ -28,8 +28,8 @@ test = programs.place(Digits().read('test[:100]'))
 state = programs.create_state()
 one = Programs(open_task(config), jax.devices()[:1]).abstract_state()
 assert all(len(leaf.sharding.device_set) == 1 for leaf in jax.tree.leaves(one))
-compiled = programs._compile_epoch(state, train).as_text()
-state, metrics = programs.compile_train_epoch(state, train)(state)
+compiled = programs.train_epoch_program().as_text()
+state, metrics = programs.train_epoch(train)(state)
 result = programs.evaluation(test)(state)
 leaves = jax.tree.leaves((state.params, metrics, result))
 np.savez(sys.argv[1], *map(np.asarray, leaves), devices=jax.device_count(),
@@ -81,4 +81,4 @@ def test_state_and_batches_are_laid_over_the_mesh():
     programs = Programs(open_task(small_config()))
     for leaf in jax.tree.leaves((programs.create_state(), programs.abstract_state())):
         assert leaf.sharding.mesh.axis_names == ('seeds', 'data')
-    assert programs.activation_bytes() > 0
+    assert all(size > 0 for size in programs.training_bytes().values())

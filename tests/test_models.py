@@ -12,7 +12,8 @@ from absl.testing import parameterized
 
 from mixer_dilated.config import resolve
 from mixer_dilated.errors import InputError
-from mixer_dilated.models.mixer import GELU, MixerBlock, MlpBlock, MlpMixer, Stem, mixer_from_config
+from mixer_dilated.models.gelu import GELU
+from mixer_dilated.models.mixer import MixerBlock, MlpBlock, MlpMixer, Stem, mixer_from_config
 from mixer_dilated.patches.blur import low_pass
 from mixer_dilated.patches.extraction import extract_patches
 from mixer_dilated.patches.geometry import Patches, num_tokens
@@ -75,7 +76,7 @@ def test_stem_equals_a_dilated_convolution_with_the_same_kernel(dilation):
     stem = Stem((patches,), 8)
     variables = randomised(stem.init(jax.random.key(0), images))
     conv = nn.Conv(8, (4, 3), strides=(5, 4), kernel_dilation=dilation, padding='SAME')
-    expected = conv.apply(variables, images).reshape(2, -1, 8)
+    expected = conv.apply(variables, images).reshape(2, -1, 8).swapaxes(0, 1)
     chex.assert_trees_all_close(stem.apply(variables, images), expected, atol=1e-4)
 
 
@@ -86,7 +87,7 @@ def test_dilation_one_equals_the_stem_of_the_original():
     expected, variables = original.init_with_output(jax.random.key(3), images)
     chex.assert_trees_all_equal_shapes(stem.init(jax.random.key(0), images), variables)
     chex.assert_trees_all_close(
-        stem.apply(variables, images), expected.reshape(2, 16, 8), atol=1e-5
+        stem.apply(variables, images), expected.reshape(2, 16, 8).swapaxes(0, 1), atol=1e-5
     )
 
 
@@ -125,12 +126,13 @@ def float64(tree):
 
 @pytest.mark.parametrize('tokens', [5, 1])
 def test_mixer_block_is_the_papers_equations(tokens):
-    x = random_images((3, tokens, 7))
+    x = random_images((tokens, 3, 7))
     block = MixerBlock(tokens_mlp_dim=4, channels_mlp_dim=6)
     variables = randomised(block.init(jax.random.key(0), x, train=False))
-    expected = [mixer_block(image, float64(variables['params'])) for image in float64(x)]
+    parameters = float64(variables['params'])
+    expected = [mixer_block(image, parameters) for image in float64(x).swapaxes(0, 1)]
     chex.assert_trees_all_close(
-        block.apply(variables, x, train=False), np.stack(expected), atol=1e-5
+        block.apply(variables, x, train=False), np.stack(expected, axis=1), atol=1e-5
     )
 
 
@@ -231,7 +233,9 @@ def test_branches_joined_over_channels_are_one_embedding_of_all_their_pixels():
     pixels = jnp.concatenate([extract_patches(images, phase) for phase in phases], axis=-1)
     matrix = jnp.concatenate([params[f'kernel_{i}'].reshape(4, 5) for i in range(4)])
     chex.assert_trees_all_close(
-        stem.apply(variables, images), pixels @ matrix + params['bias'], atol=1e-5
+        stem.apply(variables, images),
+        (pixels @ matrix + params['bias']).swapaxes(0, 1),
+        atol=1e-5,
     )
 
 
@@ -266,6 +270,7 @@ def test_blur_smooths_for_each_branch_by_its_own_dilation():
         @ params[f'kernel_{i}'].transpose(2, 0, 1, 3).reshape(-1, 5)
         for i, branch in enumerate(branches)
     )
+    expected = expected.swapaxes(0, 1)
     chex.assert_trees_all_close(blurred.apply(variables, images), expected, atol=1e-5)
     assert not np.allclose(plain.apply(variables, images), expected, atol=1e-2)
 
@@ -273,19 +278,21 @@ def test_blur_smooths_for_each_branch_by_its_own_dilation():
 def test_a_config_gives_every_setting_to_its_network():
     values = {'blur': True, 'stoch_depth': 0.25, 'join': 'tokens', 'gelu': 'tanh'}
     values |= {'dropout_rate': 0.5, 'num_blocks': 3, 'hidden_dim': 5, 'tokens_mlp_dim': 7}
-    values |= {'channels_mlp_dim': 9}
-    model = mixer_from_config(resolve({'model': values}).model, num_classes=4)
+    values |= {'channels_mlp_dim': 9, 'remat': True}
+    model = mixer_from_config(resolve({'model': values}).model, 4, 'bfloat16')
     assert {name: getattr(model, name) for name in values} == values
+    assert model.dtype == jnp.bfloat16
 
 
 def test_stochastic_depth_leaves_out_or_rescales_each_mlp_of_each_example():
-    x = random_images((40, 3, 4))
+    x = random_images((3, 40, 4))
     block = MixerBlock(tokens_mlp_dim=4, channels_mlp_dim=6, skip_rate=0.25)
     variables = randomised(block.init(jax.random.key(0), x, train=False))
     found = block.apply(variables, x, train=True, rngs={'dropout': jax.random.key(0)})
     parameters = float64(variables['params'])
     seen = np.zeros((2, 2), int)
-    for example, y in zip(float64(x), np.asarray(found), strict=True):
+    examples = float64(x).swapaxes(0, 1), np.asarray(found).swapaxes(0, 1)
+    for example, y in zip(*examples, strict=True):
         closest = {}
         for token in (0, 1):
             for channel in (0, 1):

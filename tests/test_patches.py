@@ -12,7 +12,11 @@ from hypothesis import strategies as st
 
 from mixer_dilated.errors import InputError
 from mixer_dilated.patches.blur import low_pass
-from mixer_dilated.patches.extraction import extract_patches
+from mixer_dilated.patches.extraction import (
+    convolved_patches,
+    extract_patches,
+    gathered_patches,
+)
 from mixer_dilated.patches.geometry import Patches, num_tokens
 
 pair = st.tuples(st.integers(1, 4), st.integers(1, 4))
@@ -66,15 +70,16 @@ def gather(images: np.ndarray, patches: Patches) -> np.ndarray:
 
 @settings(filtering, max_examples=60)
 @given(patches=geometries, size=roomy_sizes, channels=st.integers(1, 3), seed=st.integers(0, 99))
-def test_extraction_equals_a_numpy_gather(patches, size, channels, seed):
+def test_every_way_of_extraction_equals_a_numpy_gather(patches, size, channels, seed):
     try:
         tokens = patches.num_tokens(size)
     except InputError:
         assume(False)
     images = np.random.default_rng(seed).normal(size=(2, *size, channels)).astype(np.float32)
-    extracted = extract_patches(images, patches)
-    chex.assert_shape(extracted, (2, tokens, channels * np.prod(patches.size)))
-    np.testing.assert_array_equal(extracted, gather(images, patches))
+    expected = gather(images, patches)
+    chex.assert_shape(expected, (2, tokens, channels * np.prod(patches.size)))
+    for way in (extract_patches, convolved_patches, gathered_patches):
+        np.testing.assert_array_equal(way(images, patches), expected)
 
 
 @settings(filtering, max_examples=200)

@@ -53,10 +53,11 @@ def test_summary_of_several_branches(capsys):
     config = small_config(**{
         'model.branches': ({'dilation': 1}, {'dilation': 2}), 'model.join': 'tokens',
     })  # fmt: skip
-    print_summary(open_task(config), 2**20)
+    print_summary(open_task(config), {'arguments': 2**20, 'temporary': 3 * 2**20})
     text = capsys.readouterr().out
     assert text.count('window') == 2 and 'stem_0' in text and 'stem_1' in text
     assert 'digits: 8×8×1, 18 tokens' in text
+    assert '4.0 MiB' in text and '1.0 for images and state, 3.0 for activations' in text
 
 
 @pytest.mark.parametrize('ending', ['png', 'svg', 'pdf'])

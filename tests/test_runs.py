@@ -152,7 +152,7 @@ def test_each_checkpoint_holds_its_own_epoch(tmp_path):
     programs = Programs(task)
     train = programs.place(Digits().read('train[:300]'))
     state = programs.create_state()
-    run_epoch = programs.compile_train_epoch(state, train)
+    run_epoch = programs.train_epoch(train)
     copies = []
     with Checkpoints(tmp_path, keep=4) as checkpoints:
         for epoch in range(1, 5):

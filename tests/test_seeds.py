@@ -31,7 +31,7 @@ def parameters(**changes):
 
     train = programs.place(Digits().read('train[:300]'))
     state = programs.create_state()
-    state, metrics = programs.compile_train_epoch(state, train)(state)
+    state, metrics = programs.train_epoch(train)(state)
     return jax.device_get((state.params, metrics, programs.evaluation(train)(state)))
 
 

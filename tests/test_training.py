@@ -12,6 +12,7 @@ import pytest
 
 from mixer_dilated.config import resolve
 from mixer_dilated.data.examples import Examples
+from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.training.epoch import evaluate, predict, train_epoch
 from mixer_dilated.training.optimizer import kernels, learning_rate_schedule, make_optimizer
 from mixer_dilated.training.programs import Programs
@@ -108,7 +109,9 @@ def test_sgd_with_momentum_and_clipping_in_numpy():
 
 def fresh(config, steps=10):
     seed_key = jax.random.key(config.seed)
-    state = create_train_state(config, (8, 8, 1), 10, steps, seed_key)
+    model = mixer_from_config(config.model, 10, config.dtype)
+    optimizer = make_optimizer(config.optimizer, steps)
+    state = create_train_state(model, optimizer, (8, 8, 1), seed_key)
     return state, seed_key
 
 
@@ -230,7 +233,7 @@ def parameters_after_an_epoch(**changes):
     programs = Programs(open_task(small_config(**{'model.num_blocks': 2, **changes})))
     examples = programs.place(digits())
     state = programs.create_state()
-    return jax.device_get(programs.compile_train_epoch(state, examples)(state)[0].params)
+    return jax.device_get(programs.train_epoch(examples)(state)[0].params)
 
 
 @pytest.fixture(scope='module')
@@ -250,6 +253,7 @@ def plain_parameters():
         {'optimizer.warmup_steps': 5},
         {'model.stoch_depth': 0.5},
         {'augment.mixup': 0.5},
+        {'dtype': 'bfloat16'},
         {'augment.random_phase': True},
         {'model.blur': True},
         {'model.patches.offset': 1},
@@ -269,5 +273,5 @@ def test_the_state_that_is_handed_to_an_epoch_is_used_up():
     programs = Programs(open_task(small_config()))
     examples = programs.place(digits())
     state = programs.create_state()
-    programs.compile_train_epoch(state, examples)(state)
+    programs.train_epoch(examples)(state)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))

@@ -1,51 +1,20 @@
 """What a training step costs on larger images: tokens, FLOPs, seconds, memory."""
 
-import dataclasses
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-
-from mixer_dilated.config import patch_branches, resolve
-from mixer_dilated.data.examples import Examples
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.sweep import PreparedCell
-from mixer_dilated.experiments.timing import TimedEpoch, seconds_in_turns
 from mixer_dilated.experiments.verdicts import HELD, OPEN, REVERSED
 from mixer_dilated.experiments.wording import is_settled, listing, ratio_text
 from mixer_dilated.models.costs import flops_per_image, layers
 from mixer_dilated.models.mixer import mixer_from_config
-from mixer_dilated.patches.geometry import num_tokens
 from mixer_dilated.reports.quantities import QUANTITIES
 from mixer_dilated.statistics import compare_times, fit_exponent
 from mixer_dilated.training.task import Task
+from mixer_dilated.training.timing import TimedEpoch, on_noise, one_seed, seconds_in_turns
 
 STEPS, ROUNDS = 4, 7
-
-
-@dataclasses.dataclass(frozen=True)
-class RandomImages:
-    """Grey noise of any side, as a `Source`: what a step costs does not depend on the picture."""
-
-    side: int
-    examples: int
-    channels: int
-    num_classes: int
-    name: str = 'noise'
-    fingerprint: str = ''
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return (self.side, self.side, self.channels)
-
-    @property
-    def split_sizes(self) -> dict[str, int]:
-        return {'train': self.examples}
-
-    def read(self, split: str) -> Examples:
-        draw = np.random.default_rng(0)
-        images = draw.integers(0, 256, (self.examples, *self.image_shape), np.uint8)
-        return Examples(images, draw.integers(0, self.num_classes, self.examples, np.int32))
 
 
 def resolution_rows(
@@ -151,19 +120,12 @@ def _growth(label: str, fits: dict) -> str:
 
 def _at_side(task: Task, side: int) -> tuple[TimedEpoch, dict]:
     """An epoch of `STEPS` steps of a task's network on images of another side, and its costs."""
-    settings = task.config.to_dict()
-    settings['optimizer']['warmup_steps'] = 0  # there are but few steps
-    config = resolve(settings)
-    *_, channels = task.source.image_shape
-    source = RandomImages(side, STEPS * config.batch, channels, task.source.num_classes)
-    tokens = num_tokens(patch_branches(config.model), config.model.join, (side, side))
-    epoch = TimedEpoch(
-        Task(config, source, source.examples, config.batch, tokens), source.read('train')
-    )
-    network = mixer_from_config(config.model, source.num_classes)
+    task = on_noise(one_seed(task), (side, side), STEPS)
+    epoch = TimedEpoch(task, task.source.read('train'))
+    network = mixer_from_config(task.config.model, task.source.num_classes)
     return epoch, {
-        'num_tokens': tokens,
-        'flops_per_image': flops_per_image(layers(network, source.image_shape)),
-        'memory_bytes': epoch.activation_bytes(),
-        'batch': config.batch,
+        'num_tokens': task.num_tokens,
+        'flops_per_image': flops_per_image(layers(network, task.source.image_shape)),
+        'memory_bytes': epoch.training_bytes['temporary'],
+        'batch': task.config.batch,
     }

@@ -1,6 +1,10 @@
-"""From images to patches: one call of `jax.lax.conv_general_dilated_patches`."""
+"""From images to patches: `jax.lax.conv_general_dilated_patches`, on CPUs a gather."""
+
+import functools
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from mixer_dilated.patches.geometry import Patches
@@ -10,6 +14,9 @@ def extract_patches(
     images: Float[Array, 'batch height width channels'], patches: Patches
 ) -> Float[Array, 'batch tokens features']:
     """Cuts images into patches, each pixel sampled as `patches` says.
+
+    The definition is `convolved_patches`. Programs for CPUs compute `gathered_patches`, which has
+    the same bits: a convolution with a kernel of ones and zeros costs more there than copying.
 
     Args:
       images: floats (B, H, W, C_in).
@@ -23,6 +30,17 @@ def extract_patches(
     Raises:
       InputError: the geometry is impossible on images of this size.
     """
+    return jax.lax.platform_dependent(
+        images,
+        cpu=functools.partial(gathered_patches, patches=patches),
+        default=functools.partial(convolved_patches, patches=patches),
+    )
+
+
+def convolved_patches(
+    images: Float[Array, 'batch height width channels'], patches: Patches
+) -> Float[Array, 'batch tokens features']:
+    """`extract_patches` by one call of `jax.lax.conv_general_dilated_patches`."""
     batch, height, width, channels = images.shape
     grid_h, grid_w = patches.grid((height, width))
     size_h, size_w = patches.size
@@ -41,3 +59,16 @@ def extract_patches(
         precision=jax.lax.Precision.HIGHEST,
     )
     return features.reshape(batch, grid_h * grid_w, channels * size_h * size_w)
+
+
+def gathered_patches(
+    images: Float[Array, 'batch height width channels'], patches: Patches
+) -> Float[Array, 'batch tokens features']:
+    """`extract_patches` by one gather, at indices that are constants of the program."""
+    batch, height, width, channels = images.shape
+    row, column = np.moveaxis(patches.pixel_indices((height, width)), -1, 0)
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    pixel = (row * width + column)[:, None, :] * channels + np.arange(channels)[:, None]
+    # An index past the end stands for padding.
+    index = np.where(inside[:, None, :], pixel, height * width * channels).reshape(len(row), -1)
+    return jnp.take(images.reshape(batch, -1), index, axis=1, mode='fill', fill_value=0)

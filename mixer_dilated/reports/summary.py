@@ -15,12 +15,12 @@ from mixer_dilated.reports.tables import print_table
 from mixer_dilated.training.task import Task
 
 
-def print_summary(task: Task, activation_bytes: int) -> None:
+def print_summary(task: Task, training_bytes: dict[str, int]) -> None:
     """Prints tokens, window, coverage, parameters and FLOPs by layer, and memory.
 
     Args:
       task: whose patches and network.
-      activation_bytes: `Programs.activation_bytes` of the task.
+      training_bytes: `Programs.training_bytes` of the task.
     """
     height, width, channels = task.source.image_shape
     print(f'{task.config.dataset.name}: {height}×{width}×{channels}, {task.num_tokens} tokens')
@@ -44,10 +44,11 @@ def print_summary(task: Task, activation_bytes: int) -> None:
             f'{seen.size} pixels'
         )
     print_table(_layer_table(task))
-    mebibytes = activation_bytes / 2**20
+    arguments, temporary = (training_bytes[name] / 2**20 for name in ('arguments', 'temporary'))
     print(
-        f'\nactivation memory: {mebibytes:.1f} MiB (temporary buffers of the training program,\n'
-        f'batch {task.config.batch}, on each of {jax.device_count()} devices)\n'
+        f'\nmemory while training: {arguments + temporary:.1f} MiB on each of '
+        f'{jax.device_count()} devices,\n{arguments:.1f} for images and state, {temporary:.1f} '
+        f'for activations and gradients (batch {task.config.batch})\n'
         'FLOPs: matrix products forward, 2 a multiply-add'
     )
 

@@ -32,6 +32,10 @@ class Checkpoints:
         self._manager.wait_until_finished()
         self._manager.close()
 
+    def any_there(self) -> bool:
+        """Whether there is a checkpoint to restore."""
+        return self._manager.latest_step() is not None
+
     def save(self, epoch: int, state: TrainState, history: list[dict]) -> None:
         """Writes the state after `epoch` epochs, and the metrics of all of them."""
         self._manager.save(

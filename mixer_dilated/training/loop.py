@@ -5,12 +5,13 @@ import pathlib
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import ml_collections
 from flax.training.train_state import TrainState
 
-from mixer_dilated.data.examples import checksums
+from mixer_dilated.data.examples import Examples, checksums
 from mixer_dilated.data.sources import load_examples
 from mixer_dilated.training.checkpoints import Checkpoints
 from mixer_dilated.training.metrics import MetricsWriter
@@ -64,21 +65,18 @@ def train_and_evaluate(
     programs.check_batch()
     claim(workdir, config)
     progress.starts(task)
-    examples = {
-        part: load_examples(task.source, config.dataset[f'{part}_split'], config.dataset)
-        for part in ('train', 'test')
-    }
-    check_same_data(workdir, {part: checksums(found) for part, found in examples.items()})
-    train, test = (programs.place(found) for found in examples.values())
-    startup = time.perf_counter() - started
     with Checkpoints(workdir, config.checkpoints.keep) as checkpoints:
+        examples = _read_and_compile(task, programs, initialise=not checkpoints.any_there())
+        check_same_data(workdir, {part: checksums(found) for part, found in examples.items()})
+        train, test = (programs.place(found) for found in examples.values())
         state, history = checkpoints.restore(programs.abstract_state()) or (
             programs.create_state(),
             [],
         )
-        run_epoch = programs.compile_train_epoch(state, train)
+        run_epoch = programs.train_epoch(train)
         evaluate = programs.evaluation(test)
         epochs_done = history[-1]['epoch'] if history else 0
+        startup = time.perf_counter() - started
         progress.compiled(task, epochs_done)
         with MetricsWriter(workdir, history) as writer:
             for epoch in range(epochs_done + 1, config.num_epochs + 1):
@@ -96,6 +94,19 @@ def train_and_evaluate(
     summary = run_summary(task, name or workdir.name, history, jax.device_get(results), seconds)
     write_json(workdir / 'summary.json', summary)
     return summary
+
+
+def _read_and_compile(task: Task, programs: Programs, *, initialise: bool) -> dict[str, Examples]:
+    """Reads the examples, 'train' and 'test', while the training programs are compiled."""
+    config = task.config.dataset
+    with ThreadPoolExecutor() as threads:
+        compiling = threads.submit(programs.compile_training, initialise=initialise)
+        examples = {
+            part: load_examples(task.source, config[f'{part}_split'], config)
+            for part in ('train', 'test')
+        }
+        compiling.result()
+    return examples
 
 
 def _epoch(

@@ -3,13 +3,16 @@
 import functools
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
 from flax.training.train_state import TrainState
 
 from mixer_dilated.data.examples import Examples
+from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.training.epoch import evaluate, predict, train_epoch
+from mixer_dilated.training.optimizer import make_optimizer
 from mixer_dilated.training.randomness import seed_keys
 from mixer_dilated.training.sharding import (
     check_batch,
@@ -39,14 +42,17 @@ class Programs:
       devices: to compute on; all there are if None.
 
     Attributes:
-      compile_seconds: spent on tracing and compiling so far.
+      compile_seconds: spent on tracing and compiling so far, summed over the programs.
     """
 
     def __init__(self, task: Task, devices: Sequence[jax.Device] | None = None):
+        config, source = task.config, task.source
         self._task = task
-        self._mesh = make_mesh(task.config.num_seeds, devices)
+        self._mesh = make_mesh(config.num_seeds, devices)
+        self._model = mixer_from_config(config.model, source.num_classes, config.dtype)
+        self._optimizer = make_optimizer(config.optimizer, task.total_steps)
         self._seed_keys = jax.device_put(
-            seed_keys(task.config.seed, task.config.num_seeds), seeds_sharding(self._mesh)
+            seed_keys(config.seed, config.num_seeds), seeds_sharding(self._mesh)
         )
         self.compile_seconds = 0.0
         self._compiled = {}
@@ -59,9 +65,22 @@ class Programs:
         """Puts examples on the devices, whole on each."""
         return Examples(*jax.device_put(tuple(examples), replicated(self._mesh)))
 
+    def compile_training(self, *, initialise: bool) -> None:
+        """Compiles what a run starts with, side by side.
+
+        Args:
+          initialise: whether the run starts at step 0.
+        """
+        with ThreadPoolExecutor() as threads:
+            jobs = [threads.submit(self.train_epoch_program)]
+            if initialise:
+                jobs.append(threads.submit(self._initialisation))
+        for job in jobs:
+            job.result()
+
     def create_state(self) -> TrainState:
         """The state at step 0."""
-        return self._compile(self._create_train_state, self._seed_keys, ())(self._seed_keys, ())
+        return self._initialisation()(self._seed_keys, ())
 
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state, nothing computed."""
@@ -72,24 +91,33 @@ class Programs:
             jax.eval_shape(create, self._seed_keys, ()),
         )
 
-    def compile_train_epoch(self, state: TrainState, examples: Examples) -> Callable:
-        """`epoch.train_epoch` on these examples, as a program: state → state, metrics.
+    def train_epoch(self, examples: Examples) -> Callable:
+        """`epoch.train_epoch` on the task's training examples: state → state, metrics.
 
-        The state that is handed to the program is used up.
+        The state that is handed to it is used up.
         """
-        program = self._compile_epoch(state, examples)
+        program = self.train_epoch_program()
         return lambda state: program(state, self._seed_keys, examples)
 
-    def activation_bytes(self) -> int:
-        """Temporary buffers of the epoch program on each device, as the compiler lays them out."""
-        count, sharding = self._task.train_examples, replicated(self._mesh)
-        shape = self._task.source.image_shape
-        examples = Examples(
-            jax.ShapeDtypeStruct((count, *shape), jnp.uint8, sharding=sharding),
-            jax.ShapeDtypeStruct((count,), jnp.int32, sharding=sharding),
-        )
-        program = self._compile_epoch(self.abstract_state(), examples)
-        return program.memory_analysis().temp_size_in_bytes
+    def train_epoch_program(self) -> jax.stages.Compiled:
+        """The compiled `epoch.train_epoch`: state, keys of the seeds, examples → state, metrics."""
+        config = self._task.config
+        step = functools.partial(train_step, **step_settings(config))
+        epoch = functools.partial(train_epoch, step=step, batch=config.batch)
+        arguments = (self.abstract_state(), self._seed_keys, self._abstract_train_examples())
+        return self._compiled_once('train', epoch, *arguments, donate=(0,))
+
+    def training_bytes(self) -> dict[str, int]:
+        """Memory that the epoch program takes on each device, as the compiler lays it out.
+
+        'arguments' are the state and the examples, 'temporary' what a step computes in between.
+        """
+        memory = self.train_epoch_program().memory_analysis()
+        results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+        return {
+            'arguments': memory.argument_size_in_bytes,
+            'temporary': memory.temp_size_in_bytes + results,
+        }
 
     def evaluation(self, examples: Examples) -> Callable:
         """`epoch.evaluate` on these examples, as a program: state → metrics.
@@ -113,33 +141,30 @@ class Programs:
         batch = -(-self._task.config.batch_eval // devices) * devices
         program_of = functools.partial(function, **settings, batch=batch)
         key = (function, examples.images.shape)
+        return lambda state: self._compiled_once(key, program_of, state, examples)(state, examples)
 
-        def run(state: TrainState):
-            if key not in self._compiled:
-                self._compiled[key] = self._compile(program_of, state, examples)
-            return self._compiled[key](state, examples)
-
-        return run
-
-    def _compile_epoch(self, state: TrainState, examples: Examples) -> jax.stages.Compiled:
-        config, key = self._task.config, (train_epoch, examples.images.shape)
-        if key not in self._compiled:
-            step = functools.partial(train_step, **step_settings(config))
-            epoch = functools.partial(train_epoch, step=step, batch=config.batch)
-            self._compiled[key] = self._compile(
-                epoch, state, self._seed_keys, examples, donate=(0,)
-            )
-        return self._compiled[key]
+    def _initialisation(self) -> jax.stages.Compiled:
+        return self._compiled_once('initialise', self._create_train_state, self._seed_keys, ())
 
     def _create_train_state(self, seed_key: jax.Array, _) -> TrainState:
-        source = self._task.source
-        return create_train_state(
-            self._task.config,
-            source.image_shape,
-            source.num_classes,
-            self._task.total_steps,
-            seed_key,
+        image_shape = self._task.source.image_shape
+        return create_train_state(self._model, self._optimizer, image_shape, seed_key)
+
+    def _abstract_train_examples(self) -> Examples:
+        count, sharding = self._task.train_examples, replicated(self._mesh)
+        return Examples(
+            jax.ShapeDtypeStruct(
+                (count, *self._task.source.image_shape), jnp.uint8, sharding=sharding
+            ),
+            jax.ShapeDtypeStruct((count,), jnp.int32, sharding=sharding),
         )
+
+    def _compiled_once(
+        self, key, function: Callable, *args, donate: tuple[int, ...] = ()
+    ) -> jax.stages.Compiled:
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(function, *args, donate=donate)
+        return self._compiled[key]
 
     def _compile(
         self, function: Callable, *args, donate: tuple[int, ...] = ()

@@ -24,7 +24,8 @@ def run_summary(task: Task, name: str, history: list[dict], results: dict, secon
       history: the rows of `metrics.jsonl`.
       results: `epoch.evaluate` of the final parameters on 'train' and 'test', on the host; each
         array (seeds,).
-      seconds: 'startup' and 'compile' of the process that finished the run.
+      seconds: of the process that finished the run, 'startup' (from its start to its first step)
+        and 'compile' (of which much goes on side by side; summed over the programs).
     """
     config = task.config
     epoch_seconds = [row['seconds'] for row in history if row['seed'] == config.seed]

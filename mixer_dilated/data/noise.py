@@ -1,0 +1,27 @@
+"""Grey noise as a data set: what a step costs does not depend on the pictures."""
+
+import dataclasses
+
+import numpy as np
+
+from mixer_dilated.data.examples import Examples
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """Random images and labels of any shape and number, as a `Source` with one split, 'train'."""
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    examples: int
+    name: str = 'noise'
+    fingerprint: str = ''
+
+    @property
+    def split_sizes(self) -> dict[str, int]:
+        return {'train': self.examples}
+
+    def read(self, split: str) -> Examples:
+        draw = np.random.default_rng(0)
+        images = draw.integers(0, 256, (self.examples, *self.image_shape), np.uint8)
+        return Examples(images, draw.integers(0, self.num_classes, self.examples, np.int32))

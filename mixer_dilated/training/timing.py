@@ -1,0 +1,100 @@
+"""Seconds that can be compared: what is compared takes turns on one warm machine."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import jax
+
+from mixer_dilated.config import patch_branches, resolve
+from mixer_dilated.data.examples import Examples
+from mixer_dilated.data.noise import Noise
+from mixer_dilated.patches.geometry import num_tokens
+from mixer_dilated.training.programs import Programs
+from mixer_dilated.training.task import Task
+
+
+class Timed(Protocol):
+    """Work that can be done again and again, compiled and warm."""
+
+    def seconds(self) -> float:
+        """Does it once and returns how long it took."""
+
+
+class TimedEpoch:
+    """A task on one device, compiled, that can train one epoch after the other.
+
+    A first epoch, which nobody times, is trained at once.
+
+    Args:
+      task: what to train.
+      examples: its training set; one that is on the device already stays where it is.
+
+    Attributes:
+      examples: the training set on the device.
+      training_bytes: `Programs.training_bytes` of its program.
+      compile_seconds: spent on tracing and compiling the epoch program.
+    """
+
+    def __init__(self, task: Task, examples: Examples):
+        programs = Programs(task, jax.devices()[:1])
+        self.training_bytes = programs.training_bytes()
+        self.compile_seconds = programs.compile_seconds
+        self.examples = programs.place(examples)
+        self._state = programs.create_state()
+        self._run = programs.train_epoch(self.examples)
+        self.seconds()
+
+    def seconds(self) -> float:
+        """Trains an epoch and returns how long it took."""
+        start = time.perf_counter()
+        self._state, metrics = self._run(self._state)
+        jax.block_until_ready(metrics)
+        return time.perf_counter() - start
+
+
+def seconds_in_turns(
+    subjects: Mapping[str, Timed], rounds: int, after_each: Callable[[], None] = lambda: None
+) -> dict[str, list[float]]:
+    """{name: seconds in each round}, A B C A B C.
+
+    Whatever else the machine does meets all alike, and a round's times can be paired.
+
+    Args:
+      subjects: what takes turns, by name.
+      rounds: how often each.
+      after_each: called after every turn.
+    """
+    found = {name: [] for name in subjects}
+    for _ in range(rounds):
+        for name, subject in subjects.items():
+            found[name].append(subject.seconds())
+            after_each()
+    return found
+
+
+def one_seed(task: Task) -> Task:
+    """The same task with one seed."""
+    return dataclasses.replace(task, config=resolve({**task.config, 'num_seeds': 1}))
+
+
+def on_noise(task: Task, image_size: tuple[int, int], steps: int) -> Task:
+    """A task's network on random images, `steps` training batches of them an epoch.
+
+    Args:
+      task: whose config, channels and classes.
+      image_size: (height, width) of the images in pixels.
+      steps: of an epoch.
+
+    Raises:
+      InputError: the patches do not fit images of this size.
+    """
+    settings = task.config.to_dict()
+    settings['optimizer']['warmup_steps'] = 0  # there are but few steps
+    settings['dataset']['train_split'] = 'train'
+    config = resolve(settings)
+    *_, channels = task.source.image_shape
+    source = Noise((*image_size, channels), task.source.num_classes, steps * config.batch)
+    tokens = num_tokens(patch_branches(config.model), config.model.join, image_size)
+    return Task(config, source, source.examples, config.batch, tokens)
