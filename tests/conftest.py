@@ -58,9 +58,15 @@ def run_cli(*words: str, **environment: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope='session', autouse=True)
 def own_cache(tmp_path_factory):
-    """Nothing cached before the tests is read, nothing of theirs is left."""
+    """Nothing cached before the tests is read, nothing of theirs is left.
+
+    What they compile is kept as it is for a user: many tests train the same program.
+    """
+    from mixer_dilated.cli.compilation_cache import keep_compiled_programs
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        keep_compiled_programs()
         yield
 
 

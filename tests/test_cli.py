@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -55,6 +57,25 @@ def test_training_prints_every_epoch_and_one_table(trained):
     assert summary['config_name'] == 'digits_dilated'
     assert max(map(len, own(done))) <= 80
     assert done.stderr == ''
+
+
+def test_a_second_run_compiles_nothing_new_and_has_the_bits_of_the_first(trained, tmp_path):
+    if 'GenuineIntel' in pathlib.Path('/proc/cpuinfo').read_text():
+        pytest.skip('XLA refuses on Intel CPUs what it kept')
+    cache = pathlib.Path(os.environ['XDG_CACHE_HOME'], 'mixer_dilated', 'compiled')
+    kept = set(cache.rglob('*-cache'))
+    assert kept
+    done = run_cli(*SMALL, f'--workdir={tmp_path / "again"}')
+    assert done.returncode == 0 and done.stderr == ''
+    assert set(cache.rglob('*-cache')) == kept
+    first, second = (
+        [
+            {name: value for name, value in json.loads(line).items() if 'second' not in name}
+            for line in (folder / 'metrics.jsonl').read_text().splitlines()
+        ]
+        for folder in (trained[0], tmp_path / 'again')
+    )
+    assert first == second
 
 
 def test_the_same_command_again_shows_the_finished_run(trained):

@@ -19,10 +19,12 @@ logging.set_verbosity(logging.ERROR)
 def train(arguments: Arguments, started: float) -> None:
     """Trains a config and prints its result."""
     config = _required(arguments, 'config')
+    from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.cli.progress import TerminalProgress
     from mixer_dilated.reports.tables import print_run
     from mixer_dilated.training.loop import train_and_evaluate
 
+    keep_compiled_programs()
     now = datetime.datetime.now()
     # Milliseconds: runs that a shell loop starts at once must not meet in one folder.
     stamp = f'{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}'
@@ -37,9 +39,11 @@ def train(arguments: Arguments, started: float) -> None:
 def evaluate(arguments: Arguments, started: float) -> None:
     """Evaluates the newest checkpoint of a run and prints the result."""
     workdir = _required(arguments, 'workdir')
+    from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.reports.tables import print_evaluation
     from mixer_dilated.training.evaluation import evaluate_checkpoint
 
+    keep_compiled_programs()
     print_evaluation(evaluate_checkpoint(workdir, arguments.split, arguments.data_dir))
 
 
@@ -59,17 +63,19 @@ def summary(arguments: Arguments, started: float) -> None:
         first = load_examples(task.source, config.dataset.train_split, config.dataset).images[0]
         draw_patches(patch_branches(config.model), first, arguments.picture)
         print(f'picture: {arguments.picture}')
-    print_summary(task, Programs(task).activation_bytes())
+    print_summary(task, Programs(task).training_bytes())
 
 
 def sweep(arguments: Arguments, started: float) -> None:
     """Runs a study, writes its report and prints its result."""
     cells = _required(arguments, 'sweep')
+    from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.cli.study_progress import TerminalStudyProgress
     from mixer_dilated.experiments.study import run_study
     from mixer_dilated.reports.report import write_report
     from mixer_dilated.reports.tables import print_study
 
+    keep_compiled_programs()
     # No time in its name: the same command goes on where it stopped.
     folder = arguments.workdir or pathlib.Path('runs', arguments.name)
     with TerminalStudyProgress(arguments.name, folder) as progress:

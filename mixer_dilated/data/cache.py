@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 import tempfile
@@ -11,6 +10,7 @@ import warnings
 import numpy as np
 
 from mixer_dilated.data.examples import Examples, Source, checksums
+from mixer_dilated.user_cache import user_cache
 
 
 def cached_read(source: Source, split: str, cache_dir: str) -> Examples:
@@ -37,11 +37,7 @@ def cached_read(source: Source, split: str, cache_dir: str) -> Examples:
 
 
 def _entry(source: Source, split: str, cache_dir: str) -> pathlib.Path:
-    if cache_dir:
-        root = pathlib.Path(cache_dir).expanduser()
-    else:
-        user_cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-        root = pathlib.Path(user_cache, 'mixer_dilated')
+    root = pathlib.Path(cache_dir).expanduser() if cache_dir else user_cache()
     identity = hashlib.sha256(f'{source.fingerprint}\n{split}'.encode()).hexdigest()[:16]
     return root / f'{source.name.replace("/", "-")}-{identity}'
 

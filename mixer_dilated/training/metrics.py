@@ -2,6 +2,7 @@
 
 import pathlib
 import statistics
+import time
 
 from mixer_dilated.training.workdir import json_line, write_text
 
@@ -21,7 +22,12 @@ class MetricsWriter:
         self._path = workdir / 'metrics.jsonl'
         write_text(self._path, ''.join(map(json_line, history)))
         next_step = history[-1]['step'] + 1 if history else 0
-        self._events = SummaryWriter(str(workdir / 'tensorboard'), purge_step=next_step)
+        self._events = SummaryWriter(
+            str(workdir / 'tensorboard'),
+            purge_step=next_step,
+            # A file of its own, though the run be stopped and resumed within a second.
+            filename_suffix=f'.{time.time_ns()}',
+        )
 
     def __enter__(self):
         return self

@@ -1,0 +1,47 @@
+"""Compiled programs kept between runs, so that a second start does not compile again."""
+
+import hashlib
+import pathlib
+import platform
+import warnings
+
+import jax
+
+from mixer_dilated.user_cache import user_cache
+
+
+def keep_compiled_programs() -> None:
+    """Switches JAX's persistent compilation cache on, in the user's cache folder.
+
+    JAX's own settings go before: JAX_ENABLE_COMPILATION_CACHE=false switches it off, and with
+    JAX_COMPILATION_CACHE_DIR it lies elsewhere. It stays off for Intel CPUs, where XLA refuses its
+    own programs when it reads them back (https://github.com/jax-ml/jax/issues/38445). A folder
+    that cannot be written costs compile time and a warning, nothing else.
+    """
+    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+        return
+    processor = _processor()
+    if 'GenuineIntel' in processor and jax.default_backend() == 'cpu':
+        return
+    # Programs for one kind of processor may not run on another that shares the folder.
+    kind = hashlib.sha256(processor.encode()).hexdigest()[:16]
+    folder = user_cache() / 'compiled' / kind
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        warnings.warn(f'compiled programs are not kept: {folder}: {error}', stacklevel=2)
+        return
+    jax.config.update('jax_compilation_cache_dir', str(folder))
+    # JAX's default of a second leaves out programs that together take several.
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+
+def _processor() -> str:
+    """What the system says of the kind of its processor, in no certain form."""
+    try:
+        lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        lines = []
+    names = ('vendor_id', 'flags', 'Features')
+    told = {line.split(':')[0].strip(): line for line in lines if line.startswith(names)}
+    return ' '.join([platform.machine(), platform.processor(), *told.values()])
