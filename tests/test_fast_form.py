@@ -30,13 +30,13 @@ GEOMETRIES = [
 
 
 def value_and_gradients(model, variables, images, labels):
-    def loss(variables, images):
+    def loss(variables):
         logits = model.apply(variables, images, train=True)
         targets = jax.nn.one_hot(labels, 10)
         return optax.softmax_cross_entropy(logits, targets).mean(), logits
 
-    gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
-    return jax.jit(gradient)(variables, images)
+    gradient = jax.value_and_grad(loss, has_aux=True)
+    return jax.jit(gradient)(variables)
 
 
 def inputs(patches, channels=2):

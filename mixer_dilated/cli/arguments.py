@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 import runpy
 import traceback
 from typing import Any
@@ -19,6 +20,8 @@ _MEANING = {
     'split': 'examples to evaluate, in TFDS split syntax',
     'picture': 'file to draw the patches into (.png, .svg or .pdf)',
     'seeds': 'seeds of every cell',
+    'against': 'what else is timed, separated by commas',
+    'json': 'file for all that was measured',
 }
 
 
@@ -31,7 +34,7 @@ class Arguments:
       sweep: the `Sweep` of --sweep, its base config with the overrides.
       name: the config or sweep file's name without its ending.
       folder: the word after the command, where it takes one.
-      workdir, split, data_dir, picture, seeds: the flags; None where not given.
+      workdir, split, data_dir, picture, seeds, against, json: the flags; None where not given.
     """
 
     config: ml_collections.ConfigDict | None = None
@@ -43,6 +46,24 @@ class Arguments:
     data_dir: str | None = None
     picture: pathlib.Path | None = None
     seeds: int | None = None
+    against: str | None = None
+    json: pathlib.Path | None = None
+
+
+def parse_each(argv: list[str], names: tuple[str, ...], files: tuple[str, ...]) -> list[Arguments]:
+    """Reads the flags for every --config of several, with the same overrides.
+
+    Args:
+      argv: the words after the command.
+      names: what the command takes.
+      files: config files to take if there is none.
+
+    Raises:
+      InputError: as `parse`.
+    """
+    given = [word for word in argv if re.match('--?config=', word)]
+    others = [word for word in argv if word not in given]
+    return [parse([word, *others], names) for word in given or [f'--config={f}' for f in files]]
 
 
 def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> Arguments:
@@ -83,7 +104,7 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
     for name in given:
         if isinstance(given[name], str) and not given[name]:
             raise InputError(f'--{name} is empty; leave it out or give a value')
-        if name in ('workdir', 'picture', 'folder') and given[name]:
+        if name in ('workdir', 'picture', 'folder', 'json') and given[name]:
             given[name] = pathlib.Path(given[name]).expanduser()
     if given.get('seeds') is not None:
         given['seeds'] = _whole_number('seeds', given['seeds'])

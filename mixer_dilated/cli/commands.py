@@ -4,6 +4,8 @@ Libraries that one command needs are imported in it: `--help` and refusals stay 
 """
 
 import datetime
+import functools
+import json
 import pathlib
 import shlex
 import sys
@@ -14,6 +16,8 @@ from mixer_dilated.cli.arguments import Arguments
 from mixer_dilated.errors import InputError
 
 logging.set_verbosity(logging.ERROR)
+
+AGAINST = ('reference', 'torch')
 
 
 def train(arguments: Arguments, started: float) -> None:
@@ -92,11 +96,40 @@ def report(arguments: Arguments, started: float) -> None:
     print(f'report: {write_report(folder)}')
 
 
+def benchmark(arguments: list[Arguments], started: float) -> None:
+    """Measures the speed of configs and prints it."""
+    against = _against(arguments[0].against)
+    from mixer_dilated.benchmark.measure import benchmark
+    from mixer_dilated.reports.benchmark_table import print_benchmark
+
+    configs = {each.name: each.config for each in arguments}
+    if len(configs) < len(arguments):
+        names = ', '.join(each.name for each in arguments)
+        raise InputError(f'--config: {names}: two files of one name; name each once')
+    file = arguments[0].json
+    if file and not file.absolute().parent.is_dir():
+        raise InputError(f'--json={file}: no such folder: {file.absolute().parent}; make it first')
+    found = benchmark(configs, against, say=functools.partial(print, flush=True))
+    print_benchmark(found)
+    if file:
+        file.write_text(json.dumps(found, indent=2) + '\n')
+        print(f'\njson: {file}')
+
+
 def keys(arguments: Arguments, started: float) -> None:
     """Prints every configuration key."""
     from mixer_dilated.reports.tables import print_keys
 
     print_keys()
+
+
+def _against(words: str | None) -> list[str]:
+    """The words of --against; InputError if one is not among `AGAINST`."""
+    given = words.split(',') if words else []
+    for word in given:
+        if word not in AGAINST:
+            raise InputError(f'--against={words}: {word!r}: allowed are {", ".join(AGAINST)}')
+    return given
 
 
 def _shown_command() -> str:

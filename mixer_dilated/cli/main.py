@@ -9,7 +9,9 @@ import warnings
 from mixer_dilated.cli import interrupt
 from mixer_dilated.errors import InputError
 
-TABLE1 = str(pathlib.Path(__file__).parents[2] / 'configs' / 'sweeps' / 'table1.py')
+CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
+TABLE1 = str(CONFIGS / 'sweeps' / 'table1.py')
+BENCHMARKED = (str(CONFIGS / 'mnist_baseline.py'), str(CONFIGS / 'mnist_dilated.py'))
 
 HELP = """\
 MLP-Mixer with dilated patches.
@@ -32,6 +34,12 @@ MLP-Mixer with dilated patches.
       Default folder of both: runs/<sweep name>
   python run.py report DIR
       Writes report.html of a run or study again, from its files.
+  python run.py benchmark [--config=FILE ...] [--against=reference,torch]
+                          [--json=FILE] [--config.KEY=VALUE ...]
+      Times a training step and the forward pass and says how near they are to
+      the speed of this machine's matrix products. --against adds plain Flax
+      called from Python, and PyTorch if it is installed.
+      Default configs: configs/mnist_baseline.py and configs/mnist_dilated.py
   python run.py keys
       Every configuration key: default, meaning, what is allowed.
 
@@ -86,7 +94,7 @@ def _exit_interrupted() -> None:
 
 def _run(argv: list[str], started: float) -> int:
     from mixer_dilated.cli import commands
-    from mixer_dilated.cli.arguments import parse
+    from mixer_dilated.cli.arguments import parse, parse_each
 
     table = {
         'train': (commands.train, ('config', 'workdir')),
@@ -95,6 +103,7 @@ def _run(argv: list[str], started: float) -> int:
         'table1': (commands.sweep, ('sweep', 'seeds', 'workdir')),
         'sweep': (commands.sweep, ('sweep', 'seeds', 'workdir')),
         'report': (commands.report, ('folder',)),
+        'benchmark': (commands.benchmark, ('config', 'against', 'json')),
         'keys': (commands.keys, ()),
     }
     named = bool(argv) and not argv[0].startswith('-')
@@ -102,8 +111,11 @@ def _run(argv: list[str], started: float) -> int:
     if name not in table:
         raise InputError(f'{name}: no such command; allowed are {", ".join(table)} (see --help)')
     command, flags = table[name]
-    own_sweep = TABLE1 if name == 'table1' else ''
-    command(parse(argv[1:] if named else argv, flags, own_sweep), started)
+    words = argv[1:] if named else argv
+    if name == 'benchmark':
+        command(parse_each(words, flags, BENCHMARKED), started)
+    else:
+        command(parse(words, flags, TABLE1 if name == 'table1' else ''), started)
     return 0
 
 

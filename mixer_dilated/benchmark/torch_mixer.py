@@ -1,0 +1,163 @@
+"""The same network, optimizer and loss in PyTorch, where it is installed."""
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from mixer_dilated.benchmark.forms import plain_sizes
+from mixer_dilated.data.examples import Examples
+from mixer_dilated.errors import InputError
+from mixer_dilated.training.task import Task
+
+
+class TimedTorch:
+    """A training step of PyTorch, eager or under `torch.compile`, on the CPU.
+
+    Args:
+      task: whose network and optimizer; AdamW alone is supported.
+      examples: its training set.
+      compiled: whether by `torch.compile`.
+
+    Attributes:
+      compile_seconds: of the first step beyond a later one.
+
+    Raises:
+      InputError: torch is not installed, or the config asks for what this network lacks.
+    """
+
+    def __init__(self, task: Task, examples: Examples, compiled: bool):
+        torch = import_torch()
+        config = task.config
+        if config.optimizer.name != 'adamw' or config.optimizer.grad_norm_clip:
+            raise InputError(
+                f'config.optimizer.name = {config.optimizer.name!r}: --against=torch compares '
+                "'adamw' without grad_norm_clip; leave --against out or set it"
+            )
+        torch.manual_seed(0)
+        network = mixer(torch, task)
+        optimizer = torch.optim.AdamW(
+            network.parameters(),
+            lr=config.optimizer.base_lr,
+            weight_decay=config.optimizer.weight_decay,
+        )
+        loss_of = torch.nn.functional.cross_entropy
+
+        def step(images, labels):
+            optimizer.zero_grad(set_to_none=True)
+            loss = loss_of(network(images), labels, label_smoothing=config.label_smoothing)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        # The optimizer stays outside: compiled as a whole its step is no faster, and takes minutes.
+        if compiled:
+            network.compile()
+        self._step = step
+        count = task.steps_per_epoch * config.batch
+        images = torch.from_numpy(np.ascontiguousarray(examples.images[:count]))
+        self._images = images.permute(0, 3, 1, 2).split(config.batch)
+        self._labels = torch.from_numpy(examples.labels[:count].astype(np.int64)).split(
+            config.batch
+        )
+        self.compile_seconds = self._first_step()
+        self.seconds()
+
+    def seconds(self) -> float:
+        """Trains on every batch once and returns how long it took."""
+        start = time.perf_counter()
+        for images, labels in zip(self._images, self._labels, strict=True):
+            self._step(images.float() / 127.5 - 1.0, labels)
+        return time.perf_counter() - start
+
+    def _first_step(self) -> float:
+        start = time.perf_counter()
+        self._step(self._images[0].float() / 127.5 - 1.0, self._labels[0])
+        return time.perf_counter() - start
+
+
+def import_torch():
+    """The module torch, or an InputError that says how to have it."""
+    try:
+        import torch
+    except ImportError:
+        raise InputError(
+            '--against=torch: PyTorch is not installed; pip install torch==2.13.0, or leave '
+            'torch out of --against'
+        ) from None
+    return torch
+
+
+class _Sizes(NamedTuple):
+    tokens: int
+    channels: int
+    tokens_mlp_dim: int
+    channels_mlp_dim: int
+    approximate: str
+
+
+def mixer(torch, task: Task):
+    """A Mixer as a PyTorch program has it: a dilated convolution, blocks, norm, mean, head.
+
+    Args:
+      torch: the module.
+      task: whose network.
+
+    Returns:
+      A `torch.nn.Module` from float images (batch, channels, height, width) to logits.
+    """
+    nn = torch.nn
+    plain = plain_sizes(task)
+    height, width, channels = task.source.image_shape
+    patches, hidden_dim = plain['patches'], plain['hidden_dim']
+    (top, bottom), (left, right) = patches.pads((height, width))
+    sizes = _Sizes(
+        task.num_tokens,
+        hidden_dim,
+        plain['tokens_mlp_dim'],
+        plain['channels_mlp_dim'],
+        'tanh' if plain['gelu'] == 'tanh' else 'none',
+    )
+    blocks = [_block(nn, sizes) for _ in range(plain['num_blocks'])]
+    stem = nn.Conv2d(
+        channels, hidden_dim, patches.size, stride=patches.stride, dilation=patches.dilation
+    )
+
+    class Mixer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pad = nn.ConstantPad2d((left, right, top, bottom), 0.0)
+            self.stem = stem
+            self.blocks = nn.Sequential(*blocks)
+            self.norm = nn.LayerNorm(hidden_dim, eps=1e-6)
+            self.head = nn.Linear(hidden_dim, task.source.num_classes)
+
+        def forward(self, images):
+            tokens = self.stem(self.pad(images)).flatten(2).transpose(1, 2)
+            return self.head(self.norm(self.blocks(tokens)).mean(dim=1))
+
+    return Mixer()
+
+
+def _block(nn, sizes: _Sizes):
+    def mlp(width, hidden):
+        return nn.Sequential(
+            nn.Linear(width, hidden),
+            nn.GELU(approximate=sizes.approximate),
+            nn.Linear(hidden, width),
+        )
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm_0 = nn.LayerNorm(sizes.channels, eps=1e-6)
+            self.token_mixing = mlp(sizes.tokens, sizes.tokens_mlp_dim)
+            self.norm_1 = nn.LayerNorm(sizes.channels, eps=1e-6)
+            self.channel_mixing = mlp(sizes.channels, sizes.channels_mlp_dim)
+
+        def forward(self, x):
+            y = self.token_mixing(self.norm_0(x).transpose(1, 2))
+            x = x + y.transpose(1, 2)
+            return x + self.channel_mixing(self.norm_1(x))
+
+    return Block()
