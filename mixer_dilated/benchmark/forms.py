@@ -6,7 +6,7 @@ import time
 import jax
 
 from mixer_dilated.benchmark.plain_mixer import PlainMixer
-from mixer_dilated.config import changed, patch_branches
+from mixer_dilated.config import patch_branches
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.errors import InputError
 from mixer_dilated.training.optimizer import make_optimizer
@@ -28,11 +28,8 @@ class TimedForward:
     """
 
     def __init__(self, task: Task, examples: Examples):
-        config = changed(task.config, {'batch_eval': task.config.batch})
-        programs = Programs(
-            Task(config, task.source, task.train_examples, task.test_examples, task.num_tokens),
-            jax.devices()[:1],
-        )
+        task = task.changed({'batch_eval': task.config.batch})
+        programs = Programs(task, jax.devices()[:1])
         self._state = programs.create_state()
         before = programs.compile_seconds
         self._run = programs.prediction(programs.place(examples))

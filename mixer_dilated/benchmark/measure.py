@@ -17,14 +17,12 @@ from mixer_dilated.benchmark.products import (
     training_products,
 )
 from mixer_dilated.benchmark.torch_mixer import TimedTorch, import_torch
-from mixer_dilated.config import changed
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.errors import InputError
-from mixer_dilated.models.costs import layers, num_params
-from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.models.costs import num_params
 from mixer_dilated.training.summary import environment
 from mixer_dilated.training.task import Task, open_task
-from mixer_dilated.training.timing import Timed, TimedEpoch, on_noise, one_seed, seconds_in_turns
+from mixer_dilated.training.timing import Timed, TimedEpoch, on_noise, seconds_in_turns
 
 SEEDS = 8
 ROUNDS = 9
@@ -51,7 +49,7 @@ def benchmark(
     """
     if 'torch' in against:
         import_torch()
-    tasks = {name: one_seed(open_task(config)) for name, config in configs.items()}
+    tasks = {name: open_task(config).changed({'num_seeds': 1}) for name, config in configs.items()}
     large = {dtype: TimedProduct(Product(*LARGE), dtype, 50) for dtype in ('float32', 'bfloat16')}
     speed = Product(*LARGE).flops / large['float32'].seconds()
     return {
@@ -79,16 +77,11 @@ def _measure(
       products of a step at their own shapes. 'compile_seconds' by form. 'large_product': FLOPs
       a second by dtype in each round. 'resolutions', 'memory', 'start_up' and 'notes'.
     """
-    found_layers = layers(
-        mixer_from_config(task.config.model, task.source.num_classes), task.source.image_shape
-    )
     products = {
-        'training': training_products(found_layers, task.config.batch),
-        'forward': forward_products(found_layers, task.config.batch),
+        'training': training_products(task.layers, task.config.batch),
+        'forward': forward_products(task.layers, task.config.batch),
     }
-    step_flops = flops(products['training'])
-    # A step reaches about a third of the speed; a turn takes about `TURN_SECONDS`.
-    steps = min(max(round(TURN_SECONDS * speed / 3 / step_flops), 2), 500)
+    steps = _steps_of_a_turn(flops(products['training']), speed)
     say(f'{name}: compiles, then {ROUNDS} rounds in which all forms take turns')
     noise = on_noise(task, task.source.image_shape[:2], steps)
     notes: list[str] = []
@@ -103,7 +96,7 @@ def _measure(
     say(f'{name}: other resolutions, memory, start-up cold and warm')
     return {
         'num_tokens': task.num_tokens,
-        'num_params': num_params(found_layers),
+        'num_params': num_params(task.layers),
         'image_shape': list(task.source.image_shape),
         'batch': task.config.batch,
         'flops': {what: flops(of_step) for what, of_step in products.items()},
@@ -127,6 +120,11 @@ def _measure(
     }
 
 
+def _steps_of_a_turn(step_flops: int, speed: float) -> int:
+    """As many as take about `TURN_SECONDS` at a third of the speed of a large product."""
+    return min(max(round(TURN_SECONDS * speed / 3 / step_flops), 1), 500)
+
+
 def _of_a_step(form: str, seconds: list[float], steps: int) -> list[float]:
     """Seconds of one step of one seed, from those of a turn."""
     seeds = SEEDS if form == f'{SEEDS} seeds' else 1
@@ -138,10 +136,10 @@ def _forms(task: Task, against: set[str], notes: list[str]) -> dict[str, Timed]:
     examples = task.source.read('train')
     forms: dict[str, Timed] = {}
     for dtype in ('float32', 'bfloat16'):
-        of_dtype = _with(task, {'dtype': dtype})
+        of_dtype = task.changed({'dtype': dtype})
         forms[f'training, {dtype}'] = TimedEpoch(of_dtype, examples)
         forms[f'forward, {dtype}'] = TimedForward(of_dtype, examples)
-    forms[f'{SEEDS} seeds'] = TimedEpoch(_with(task, {'num_seeds': SEEDS}), examples)
+    forms[f'{SEEDS} seeds'] = TimedEpoch(task.changed({'num_seeds': SEEDS}), examples)
     if 'reference' in against:
         forms['plain Flax'] = TimedPlainFlax(task, examples)
     if 'torch' in against:
@@ -164,11 +162,6 @@ def _compiled_torch(task: Task, examples: Examples, notes: list[str]) -> Timed |
         return None
 
 
-def _with(task: Task, changes: dict) -> Task:
-    config = changed(task.config, changes)
-    return Task(config, task.source, task.train_examples, task.test_examples, task.num_tokens)
-
-
 def _summed(products: collections.Counter[Product], dtype: str, seconds: Mapping) -> list[float]:
     """Seconds of all products of a step in each round, each as fast as it is alone."""
     times = [[count * each for each in seconds[product, dtype]]
@@ -186,18 +179,17 @@ def _resolutions(task: Task, speed: float) -> list[dict]:
     for doubled in (1, 2, 4):
         image_size = (height * doubled // 2, width * doubled // 2)
         try:
-            noise = on_noise(task, image_size, steps=2)
+            noise = on_noise(task, image_size, steps=1)
         except InputError:
             continue
-        network = mixer_from_config(noise.config.model, noise.source.num_classes)
-        products = training_products(layers(network, noise.source.image_shape), noise.config.batch)
-        steps = min(max(round(TURN_SECONDS * speed / 3 / flops(products)), 1), 500)
+        step_flops = flops(training_products(noise.layers, noise.config.batch))
+        steps = _steps_of_a_turn(step_flops, speed)
         noise = on_noise(task, image_size, steps)
         epochs[image_size] = TimedEpoch(noise, noise.source.read('train'))
         rows[image_size] = {
             'image_size': list(image_size),
             'num_tokens': noise.num_tokens,
-            'flops': flops(products),
+            'flops': step_flops,
             'steps': steps,
         }
     seconds = seconds_in_turns(epochs, ROUNDS)

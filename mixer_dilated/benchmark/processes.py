@@ -14,9 +14,10 @@ import jax
 import ml_collections
 
 from mixer_dilated.config import changed, resolve
+from mixer_dilated.errors import InputError
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.task import Task, open_task
-from mixer_dilated.training.timing import on_noise, one_seed
+from mixer_dilated.training.timing import on_noise
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -29,8 +30,12 @@ def start_up_seconds(config: ml_collections.ConfigDict) -> dict[str, float]:
 
     Args:
       config: a resolved config.
+
+    Raises:
+      InputError: a run failed; the message has the end of what it said.
     """
-    config = changed(config, {'num_epochs': 1, 'optimizer.warmup_steps': 0})
+    own_cache = {'dataset.cache_dir': ''}
+    config = changed(config, {'num_epochs': 1, 'optimizer.warmup_steps': 0, **own_cache})
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder, 'config.py')
         file.write_text(
@@ -75,12 +80,13 @@ def _run(words: list[str], environment: dict[str, str]) -> str:
         text=True,
     )
     if done.returncode:
-        raise RuntimeError(f'{" ".join(words[:2])} failed: {done.stderr.strip()}')
+        cause = ' '.join(done.stderr.split())[-300:]
+        raise InputError(f'{words[0]} in a process of its own failed: {cause}')
     return done.stdout
 
 
 def _measure_peak(config: str, image_size: list[int], steps: int) -> dict[str, int | None]:
-    task = on_noise(one_seed(open_task(resolve(json.loads(config)))), tuple(image_size), steps)
+    task = on_noise(open_task(resolve(json.loads(config))), tuple(image_size), steps)
     examples = task.source.read('train')
     programs = Programs(task, jax.devices()[:1])
     state, placed = programs.create_state(), programs.place(examples)

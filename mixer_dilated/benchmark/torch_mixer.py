@@ -20,7 +20,7 @@ class TimedTorch:
       compiled: whether by `torch.compile`.
 
     Attributes:
-      compile_seconds: of the first step beyond a later one.
+      compile_seconds: of the first step, in which PyTorch compiles.
 
     Raises:
       InputError: torch is not installed, or the config asks for what this network lacks.

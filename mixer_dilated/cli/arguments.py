@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import re
 import runpy
 import traceback
 from typing import Any
@@ -61,9 +60,8 @@ def parse_each(argv: list[str], names: tuple[str, ...], files: tuple[str, ...]) 
     Raises:
       InputError: as `parse`.
     """
-    given = [word for word in argv if re.match('--?config=', word)]
-    others = [word for word in argv if word not in given]
-    return [parse([word, *others], names) for word in given or [f'--config={f}' for f in files]]
+    given, others = _take_files('config', argv)
+    return [parse([f'--config={path}', *others], names) for path in given or files]
 
 
 def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> Arguments:
@@ -84,7 +82,8 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
     if {'config', 'sweep'} & set(names):
         kind = 'config' if 'config' in names else 'sweep'
         if not default_sweep:
-            file, argv = _take_file(kind, argv)
+            files, argv = _take_files(kind, argv)
+            file = files[-1] if files else ''
         overridden = _overridden(kind, file, argv)
         if file:
             loaded = load_config(file) if kind == 'config' else load_sweep(file)
@@ -179,16 +178,16 @@ def _call(flag: str, path: str, function: str):
     raise InputError(f'--{flag}={path}: has no function {function}(){hint}')
 
 
-def _take_file(flag: str, argv: list[str]) -> tuple[str, list[str]]:
-    """The path that --config or --sweep names, or '', and the words without it."""
-    path, rest, words = '', [], iter(argv)
+def _take_files(flag: str, argv: list[str]) -> tuple[list[str], list[str]]:
+    """The paths that --config or --sweep names, and the words without them."""
+    paths, rest, words = [], [], iter(argv)
     for word in words:
         name, _, value = word.partition('=')
         if name in (f'--{flag}', f'-{flag}'):
-            path = value or next(words, '')
+            paths.append(value or next(words, ''))
         else:
             rest.append(word)
-    return path, rest
+    return paths, rest
 
 
 def _key_meant(argv: list[str]) -> str:

@@ -7,12 +7,11 @@ from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.sweep import PreparedCell
 from mixer_dilated.experiments.verdicts import HELD, OPEN, REVERSED
 from mixer_dilated.experiments.wording import is_settled, listing, ratio_text
-from mixer_dilated.models.costs import flops_per_image, layers
-from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.models.costs import flops_per_image
 from mixer_dilated.reports.quantities import QUANTITIES
 from mixer_dilated.statistics import compare_times, fit_exponent
 from mixer_dilated.training.task import Task
-from mixer_dilated.training.timing import TimedEpoch, on_noise, one_seed, seconds_in_turns
+from mixer_dilated.training.timing import TimedEpoch, on_noise, seconds_in_turns
 
 STEPS, ROUNDS = 4, 7
 
@@ -120,12 +119,11 @@ def _growth(label: str, fits: dict) -> str:
 
 def _at_side(task: Task, side: int) -> tuple[TimedEpoch, dict]:
     """An epoch of `STEPS` steps of a task's network on images of another side, and its costs."""
-    task = on_noise(one_seed(task), (side, side), STEPS)
+    task = on_noise(task.changed({'num_seeds': 1}), (side, side), STEPS)
     epoch = TimedEpoch(task, task.source.read('train'))
-    network = mixer_from_config(task.config.model, task.source.num_classes)
     return epoch, {
         'num_tokens': task.num_tokens,
-        'flops_per_image': flops_per_image(layers(network, task.source.image_shape)),
+        'flops_per_image': flops_per_image(task.layers),
         'memory_bytes': epoch.training_bytes['temporary'],
         'batch': task.config.batch,
     }

@@ -6,7 +6,7 @@ from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.sources import load_examples
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.training.task import Task
-from mixer_dilated.training.timing import TimedEpoch, one_seed, seconds_in_turns
+from mixer_dilated.training.timing import TimedEpoch, seconds_in_turns
 
 
 def epoch_seconds(
@@ -32,7 +32,7 @@ def epoch_seconds(
         dataset = task.config.dataset
         key = task.source.name, task.source.fingerprint, dataset.train_split
         train = placed.get(key) or load_examples(task.source, dataset.train_split, dataset)
-        epochs[name] = TimedEpoch(one_seed(task), train)
+        epochs[name] = TimedEpoch(task.changed({'num_seeds': 1}), train)
         placed[key] = epochs[name].examples
         progress.epoch_timed()
     return seconds_in_turns(epochs, rounds, progress.epoch_timed)

@@ -9,8 +9,7 @@ from rich import box
 from rich.table import Table
 
 from mixer_dilated.config import patch_branches, phase_range, pixels_seen
-from mixer_dilated.models.costs import Layer, flops_per_image, layers, num_params
-from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.models.costs import Layer, flops_per_image, num_params
 from mixer_dilated.reports.tables import print_table
 from mixer_dilated.training.task import Task
 
@@ -54,8 +53,7 @@ def print_summary(task: Task, training_bytes: dict[str, int]) -> None:
 
 
 def _layer_table(task: Task) -> Table:
-    network = mixer_from_config(task.config.model, task.source.num_classes)
-    found = layers(network, task.source.image_shape)
+    found = task.layers
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_footer=True)
     table.add_column('layer', 'total')
     table.add_column('output')

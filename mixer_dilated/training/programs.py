@@ -41,9 +41,6 @@ class Programs:
     Args:
       task: what to train.
       devices: to compute on; all there are if None.
-
-    Attributes:
-      compile_seconds: spent on tracing and compiling so far, summed over the programs.
     """
 
     def __init__(self, task: Task, devices: Sequence[jax.Device] | None = None):
@@ -55,8 +52,13 @@ class Programs:
         self._seed_keys = jax.device_put(
             seed_keys(config.seed, config.num_seeds), seeds_sharding(self._mesh)
         )
-        self.compile_seconds = 0.0
         self._compiled = {}
+        self._seconds = []
+
+    @property
+    def compile_seconds(self) -> float:
+        """Spent on tracing and compiling so far, summed over the programs."""
+        return sum(self._seconds)
 
     def check_batch(self) -> None:
         """Raises InputError if the devices of a seed do not divide the training batch."""
@@ -102,6 +104,8 @@ class Programs:
 
     def train_epoch_program(self) -> jax.stages.Compiled:
         """The compiled `epoch.train_epoch`: state, keys of the seeds, examples → state, metrics."""
+        if 'train' in self._compiled:  # the shapes of its arguments take time to find out
+            return self._compiled['train']
         config = self._task.config
         step = functools.partial(train_step, **step_settings(config))
         epoch = functools.partial(train_epoch, step=step, batch=config.batch)
@@ -184,5 +188,5 @@ class Programs:
             out_shardings=seeds_sharding(self._mesh),
         )
         compiled = program.lower(*args).compile(options)
-        self.compile_seconds += time.perf_counter() - start
+        self._seconds.append(time.perf_counter() - start)
         return compiled

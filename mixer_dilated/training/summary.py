@@ -8,8 +8,7 @@ import jax
 
 import mixer_dilated
 from mixer_dilated.config import pixels_seen
-from mixer_dilated.models.costs import flops_per_image, layers, num_params
-from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.models.costs import flops_per_image, num_params
 from mixer_dilated.training.task import Task
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
@@ -31,9 +30,7 @@ def run_summary(task: Task, name: str, history: list[dict], results: dict, secon
     epoch_seconds = [row['seconds'] for row in history if row['seed'] == config.seed]
     of_seeds = [_seed_results(task, results, k) for k in range(config.num_seeds)]
     covered = pixels_seen(config, task.source.image_shape[:2])
-    model_layers = layers(
-        mixer_from_config(config.model, task.source.num_classes), task.source.image_shape
-    )
+    model_layers = task.layers
     return {
         'config_name': name,
         'dataset': config.dataset.name,

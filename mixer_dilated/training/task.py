@@ -1,14 +1,17 @@
 """Everything that is known about a run before the first example is decoded."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import ml_collections
 
-from mixer_dilated.config import patch_branches
+from mixer_dilated.config import changed, patch_branches
 from mixer_dilated.data.examples import Source
 from mixer_dilated.data.sources import open_source
 from mixer_dilated.data.splits import num_examples
 from mixer_dilated.errors import InputError
+from mixer_dilated.models.costs import Layer, layers
+from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.patches.geometry import num_tokens
 
 
@@ -38,6 +41,16 @@ class Task:
     def total_steps(self) -> int:
         """Steps of the whole run."""
         return self.steps_per_epoch * self.config.num_epochs
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers of its network (see `models.costs`)."""
+        network = mixer_from_config(self.config.model, self.source.num_classes)
+        return layers(network, self.source.image_shape)
+
+    def changed(self, changes: Mapping) -> 'Task':
+        """The same data with other values of keys that do not bear on it, {'dtype': …}."""
+        return dataclasses.replace(self, config=changed(self.config, changes))
 
 
 def open_task(config: ml_collections.ConfigDict) -> Task:

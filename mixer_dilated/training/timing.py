@@ -1,6 +1,5 @@
 """Seconds that can be compared: what is compared takes turns on one warm machine."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -72,11 +71,6 @@ def seconds_in_turns(
             found[name].append(subject.seconds())
             after_each()
     return found
-
-
-def one_seed(task: Task) -> Task:
-    """The same task with one seed."""
-    return dataclasses.replace(task, config=resolve({**task.config, 'num_seeds': 1}))
 
 
 def on_noise(task: Task, image_size: tuple[int, int], steps: int) -> Task:
