@@ -209,3 +209,8 @@ def test_exact_gelu_and_its_derivative_are_those_of_flax(values):
     x = np.array(values, np.float32)
     for found, expected in zip(fast_gelu(x), flax_gelu(x), strict=True):
         np.testing.assert_allclose(found, expected, atol=2e-6, rtol=1e-6)
+    # In bfloat16 they are those numbers, rounded.
+    half = x.astype(jnp.bfloat16)
+    for found, exact in zip(fast_gelu(half), flax_gelu(half.astype(jnp.float32)), strict=True):
+        assert found.dtype == jnp.bfloat16
+        np.testing.assert_allclose(found.astype(np.float32), exact, rtol=2**-8, atol=3e-6)

@@ -40,10 +40,9 @@ def layer_norm(
 
 
 def _forward(x, scale, bias):
-    rows = x.reshape(-1, x.shape[-1])
-    mean, inverse_deviation = _statistics(rows)
-    y = (rows - mean) * inverse_deviation * scale + bias
-    return y.astype(x.dtype).reshape(x.shape), (rows, mean, inverse_deviation, scale)
+    mean, inverse_deviation = _statistics(x)
+    y = (x - mean) * inverse_deviation * scale + bias
+    return y.astype(x.dtype), (x, mean, inverse_deviation, scale)
 
 
 def _backward(saved, dy):
@@ -52,13 +51,12 @@ def _backward(saved, dy):
     dx = (g - mean(g) - n · mean(g · n)) / deviation,  dscale = Σ dy · n,  dbias = Σ dy.
     """
     x, mean, inverse_deviation, scale = saved
-    dy_rows = dy.reshape(x.shape).astype(jnp.float32)
+    dy_rows, rows = dy.astype(jnp.float32), tuple(range(dy.ndim - 1))
     normed = (x - mean) * inverse_deviation
     dy_normed = dy_rows * normed
     g = dy_rows * scale
     dx = (g - _row_means(g) - normed * _row_means(dy_normed * scale)) * inverse_deviation
-    dscale, dbias = jnp.sum(dy_normed, axis=0), jnp.sum(dy_rows, axis=0)
-    return dx.astype(dy.dtype).reshape(dy.shape), dscale, dbias
+    return dx.astype(dy.dtype), jnp.sum(dy_normed, axis=rows), jnp.sum(dy_rows, axis=rows)
 
 
 layer_norm.defvjp(_forward, _backward)

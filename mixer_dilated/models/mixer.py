@@ -8,6 +8,7 @@ Module and parameter names are those of the original Mixer code, so that its che
 import functools
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Array, Float
@@ -148,10 +149,16 @@ class MixerBlock(nn.Module):
         y = mlp(self.tokens_mlp_dim, axis=axis, name='token_mixing')(y.reshape(shape), train=train)
         x = x + skip()(y.reshape(x.shape))
         y = LayerNorm(name='LayerNorm_1')(x)
-        # A row for each token: XLA computes a weight gradient of two batch axes slowly.
-        y = y.reshape(-1, x.shape[-1])
+        if not _batch_is_split():
+            # A row for each token: XLA computes a weight gradient of two batch axes slowly.
+            y = y.reshape(-1, x.shape[-1])
         y = mlp(self.channels_mlp_dim, name='channel_mixing')(y, train=train)
         return x + skip()(y.reshape(x.shape))
+
+
+def _batch_is_split() -> bool:
+    """Whether each device has a part of the batch, which a joined axis would make it gather."""
+    return dict(jax.sharding.get_abstract_mesh().shape).get('data', 1) > 1
 
 
 class MlpMixer(nn.Module):

@@ -38,7 +38,7 @@ def _anew(function: Callable) -> Callable:
     def backward(saved, dy):
         variables, x, rngs = saved
         # Nothing can be computed from this x before dy is there.
-        x = x + 0 * dy.ravel()[0]
+        x = x + 0 * dy[(0,) * dy.ndim]
         _, gradient = jax.vjp(lambda variables, x: function(variables, x, rngs), variables, x)
         return (*gradient(dy), None)
 
