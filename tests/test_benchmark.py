@@ -1,9 +1,13 @@
 """The benchmark: counts by hand, forms that do the same work, memory as predicted, its command."""
 
 import contextlib
+import ctypes
 import dataclasses
 import io
 import json
+import pathlib
+import re
+import subprocess
 import sys
 
 import chex
@@ -11,10 +15,12 @@ import jax
 import numpy as np
 import pytest
 
-from mixer_dilated.benchmark import measure
-from mixer_dilated.benchmark.forms import TimedForward, TimedPlainFlax
-from mixer_dilated.benchmark.processes import peak_bytes
+from mixer_dilated.benchmark import forms, measure, processes
+from mixer_dilated.benchmark.forms import Form, TimedForward, TimedPlainFlax, compiled_forms
+from mixer_dilated.benchmark.processes import ProcessError, end_of, peak_bytes, start_up_seconds
 from mixer_dilated.benchmark.products import (
+    DTYPES,
+    LARGE,
     Product,
     TimedProduct,
     flops,
@@ -22,11 +28,13 @@ from mixer_dilated.benchmark.products import (
     training_products,
 )
 from mixer_dilated.benchmark.torch_mixer import TimedTorch, mixer
+from mixer_dilated.cli.arguments import parse_each
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
 from mixer_dilated.errors import InputError
 from mixer_dilated.models.costs import flops_per_image, layers
 from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.reports.benchmark_table import print_benchmark
 from mixer_dilated.training.task import open_task
 from mixer_dilated.training.timing import TimedEpoch, on_noise, seconds_in_turns
 from tests.conftest import ROOT, config_of, small_config
@@ -48,6 +56,17 @@ def test_products_of_a_step_are_counted_by_hand():
     assert flops(forward) == 128 * flops_per_image(found)
     assert flops(training) == 3 * flops(forward) - stem.flops
     assert training[Product(channel, rows, 128)] == 4  # a kernel's gradient
+    assert flops(forward_products(found, 128, phases=6)) == 6 * flops(forward)
+
+
+def test_a_forward_pass_at_every_phase_has_the_products_of_every_phase():
+    """`augment.random_phase` averages over them: at dilation 2 there are four."""
+    once, each = (
+        measure._products(open_task(small_config(**{'augment.random_phase': phases})))
+        for phases in (False, True)
+    )
+    assert flops(each['forward']) == 4 * flops(once['forward'])
+    assert each['training'] == once['training']
 
 
 def test_a_product_alone_is_computed_as_often_as_it_is_counted():
@@ -55,9 +74,17 @@ def test_a_product_alone_is_computed_as_often_as_it_is_counted():
     timed = TimedProduct(product, 'float32', milliseconds=1)
     left, right = timed._factors
     np.testing.assert_allclose(timed._repeat(left, right, 1), left @ right, rtol=1e-6)
-    program = timed._repeat.lower(left, right, 7).compile().as_text()
-    assert 'while' in program and timed.seconds() > 0
-    assert product.flops == 120
+    assert timed.seconds() > 0 and product.flops == 120
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_a_product_stays_inside_the_loop_that_repeats_it(dtype):
+    """XLA moves what is the same every time out of a loop, and then would compute it once."""
+    timed = TimedProduct(Product(3, 4, 5), dtype, milliseconds=1)
+    program = timed._repeat.lower(*timed._factors, 7).compile().as_text()
+    (body,) = re.findall(r'body=(%?[\w.-]+)', program)
+    (block,) = (part for part in program.split('\n\n') if part.startswith(f'{body} '))
+    assert 'dot_general' in block
 
 
 @pytest.fixture(scope='module')
@@ -99,14 +126,113 @@ def test_all_forms_train_the_same_batches(task):
         {'model.stoch_depth': 0.1},
         {'augment.random_phase': True},
         {'model.branches': ({'dilation': 1}, {'dilation': 2})},
+        {'model.remat': True},
+        {'dtype': 'bfloat16'},
     ],
     ids=str,
 )
 def test_what_the_plain_network_lacks_is_refused_by_name(changes):
     task = open_task(small_config(**changes))
     (key,) = changes
-    with pytest.raises(InputError, match=f'config.{key}: .* leave --against out'):
+    said = f'config.{key} = .* leave --against out, or config.{key} at '
+    with pytest.raises(InputError, match=said):
         TimedPlainFlax(task, None)
+    if key != 'dtype':  # which the benchmark sets aside
+        with pytest.raises(InputError, match=said):
+            measure.benchmark({'x': task.config}, ['reference'], say=None)
+
+
+class Recorded:
+    """Stands for any timed form; keeps the tasks that such were made of."""
+
+    compile_seconds = 0.25
+    tasks: list
+
+    def __init__(self, task, examples, compiled=False):
+        if compiled:
+            raise RuntimeError('no compiler: ' + 'word ' * 99 + 'g++ is missing')
+        self.tasks.append(task)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    monkeypatch.setattr(Recorded, 'tasks', [], raising=False)
+    for name in ('TimedEpoch', 'TimedForward', 'TimedPlainFlax', 'TimedTorch'):
+        monkeypatch.setattr(forms, name, Recorded)
+    return Recorded.tasks
+
+
+def test_every_form_runs_as_it_is_labelled_whatever_the_config_says(recorded):
+    task, notes = measure._opened(small_config(dtype='bfloat16', num_seeds=3))
+    found = compiled_forms(task, {'reference'}, notes)
+    assert [(form.dtype, form.seeds) for form in found] == [
+        (task.config.dtype, task.config.num_seeds) for task in recorded
+    ]
+    assert {(form.kind, form.dtype, form.seeds) for form in found} == {
+        *((kind, dtype, 1) for kind in ('training', 'forward') for dtype in DTYPES),
+        ('training', 'float32', 8),
+    }
+    assert notes == [
+        "config.dtype = 'bfloat16' is set aside: float32 and bfloat16 have rows of their own, and "
+        "all else is measured with 'float32'.",
+        'config.num_seeds = 3 is set aside: one seed and 8 have rows of their own, and all else is '
+        'measured with 1.',
+    ]
+    assert measure._opened(small_config())[1] == []
+
+
+def test_seconds_are_of_one_step_of_one_seed(recorded, task):
+    form, products = Form('4 seeds', seeds=4), {'training': {Product(1, 1, 1): 3}}
+    found = measure._of_form(form, Recorded(task, None), products, [8.0, 16.0], steps=2)
+    assert found == {
+        'kind': 'training',
+        'dtype': 'float32',
+        'seeds': 4,
+        'described': '',
+        'flops': 6,
+        'seconds': [1.0, 2.0],
+        'compile_seconds': 0.25,
+    }
+
+
+def test_what_pytorch_does_not_do_is_told(recorded):
+    task = open_task(small_config(**{'augment.shift': 2, 'augment.mixup': 0.5}))
+    notes = []
+    found = compiled_forms(task, {'torch'}, notes)
+    assert [form.name for form in found if form.described] == ['PyTorch eager']
+    shift, compiling = notes
+    assert 'without config.augment.shift = 2 and config.augment.mixup = 0.5' in shift
+    assert compiling.startswith('torch.compile failed here: RuntimeError: … word ')
+    assert compiling.endswith(' g++ is missing')
+    with pytest.raises(InputError, match=r"config.optimizer.name = 'sgd': --against=torch"):
+        forms.check_against(open_task(small_config(**{'optimizer.name': 'sgd'})), {'torch'})
+
+
+def test_pytorch_on_the_cpu_is_not_compared_with_an_accelerator(recorded, task, monkeypatch):
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
+    notes = []
+    assert not any(form.described for form in compiled_forms(task, {'torch'}, notes))
+    assert notes == ['PyTorch is left out: it computes on the CPU here, and JAX on tpu.']
+
+
+def test_what_is_compiled_is_compiled_anew_whatever_is_kept(tmp_path):
+    shortest = 'jax_persistent_cache_min_compile_time_secs'
+    settings = {'jax_compilation_cache_dir': str(tmp_path), shortest: 0}
+    before = {name: getattr(jax.config, name) for name in settings}
+    assert jax.config.jax_enable_compilation_cache
+    try:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        with measure._compiled_anew():
+            jax.jit(lambda x: x * 3).lower(1.0).compile()
+            assert not list(tmp_path.iterdir())
+        assert jax.config.jax_enable_compilation_cache
+        jax.jit(lambda x: x * 3).lower(1.0).compile()
+        assert list(tmp_path.iterdir())
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        measure.compilation_cache.reset_cache()
 
 
 def test_turns_are_taken_round_by_round():
@@ -136,22 +262,100 @@ def test_predicted_memory_is_within_20_percent_of_the_measured():
     assert abs(found['predicted'] / found['measured'] - 1) < 0.2
 
 
+@pytest.mark.parametrize('lacking', ['malloc_trim', 'clear_refs', 'libc'])
+def test_a_system_that_does_not_tell_memory_is_no_error(monkeypatch, lacking):
+    def refuse(*_):
+        raise OSError('not here')
+
+    if lacking == 'clear_refs':
+        monkeypatch.setattr(pathlib.Path, 'write_text', refuse)
+    else:
+        library = refuse if lacking == 'libc' else lambda _: object()
+        monkeypatch.setattr(ctypes, 'CDLL', library)
+    assert processes._peak_set_back() is None
+
+
+@pytest.mark.parametrize(
+    ('program', 'cause'),
+    [
+        (
+            'import sys; sys.exit("error: " + "word " * 99 + "the end")',
+            r'failed: … (word )+the end',
+        ),
+        ('import sys; sys.exit(3)', 'failed: exit status 3'),
+        ('import os; os.kill(os.getpid(), 9)', 'was ended: Killed'),
+        ('print("nothing")', r'(printed no result: nothing|left no result: FileNotFound.*)'),
+    ],
+    ids=['talks', 'fails', 'killed', 'silent'],
+)
+def test_a_process_that_fails_is_a_note_with_the_end_of_its_cause(
+    monkeypatch, task, program, cause
+):
+    for name in ('RUN', 'PEAK'):
+        monkeypatch.setattr(processes, name, ['-c', program])
+    notes = []
+    found = measure._in_processes('x', task, notes, say=lambda _: None)
+    assert found == {'memory': None, 'start_up': None}
+    for note, what in zip(notes, ('memory', 'start-up'), strict=True):
+        started = f'{what} is not measured: python -c {program} '
+        assert note.startswith(started)
+        assert re.fullmatch(cause, note.removeprefix(started)), note
+
+
+def test_a_process_that_cannot_start_is_an_error_of_its_own(monkeypatch, task):
+    monkeypatch.setattr(sys, 'executable', '/no/such/python')
+    with pytest.raises(ProcessError, match=r'-m mixer_dilated.benchmark.processes could not start'):
+        peak_bytes(task, steps=1)
+    with pytest.raises(ProcessError, match=r'run.py could not start'):
+        start_up_seconds(task.config)
+
+
+def test_the_end_of_a_text_begins_with_a_whole_word():
+    assert end_of('one\n two  three', 13) == 'one two three'
+    assert end_of('one two three', 12) == '… two three'
+    assert end_of('one two\x1b[2J', 99) == 'one two\\x1b[2J'
+    assert end_of('x' * 20, 10) == '… ' + 'x' * 8
+
+
+def test_other_processes_come_before_this_one_takes_the_device():
+    program = (
+        'import os, jax._src.xla_bridge as bridge\n'
+        'from mixer_dilated.benchmark import measure\n'
+        'from tests.conftest import small_config\n'
+        'def look(*args, **settings):\n'
+        '    os.write(1, str(bridge.backends_are_initialized()).encode())\n'
+        '    os._exit(0)\n'
+        'measure.peak_bytes = look\n'
+        'measure.benchmark({"x": small_config()}, ["reference"], lambda said: None)\n'
+    )
+    done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == 'False', done.stderr
+
+
+DIGITS = f'--config={ROOT / "configs" / "digits_dilated.py"}'
+
+
 @pytest.fixture(scope='module')
 def measured(tmp_path_factory):
-    """A whole benchmark from the command line, its rounds shortened: what it printed and wrote."""
+    """A whole benchmark from the command line, its rounds shortened: what it printed and wrote.
+
+    It is run in a folder that is not the repository.
+    """
     folder = tmp_path_factory.mktemp('benchmark')
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.setattr(measure, 'ROUNDS', 2)
         patch.setattr(measure, 'TURN_SECONDS', 0.005)
+        patch.chdir(folder)
         status = main(
             [
                 'benchmark',
-                '--config=configs/digits_dilated.py',
+                DIGITS,
                 '--config.model.num_blocks=1',
                 '--config.model.hidden_dim=8',
+                '--config.num_seeds=2',
                 '--against=reference',
-                f'--json={folder / "speed.json"}',
+                '--json=speed.json',
             ],
             0.0,
         )
@@ -162,14 +366,32 @@ def measured(tmp_path_factory):
 def test_the_benchmark_measures_every_form_in_every_round(measured):
     _, found = measured
     of_config = found['configs']['digits_dilated']
-    forms = ['training, float32', 'forward, float32', 'training, bfloat16', 'forward, bfloat16']
-    assert list(of_config['compile_seconds']) == [*forms, '8 seeds', 'plain Flax']
-    assert {len(rounds) for rounds in of_config['rounds'].values()} == {2}
-    assert all(each > 0 for rounds in of_config['rounds'].values() for each in rounds)
-    assert set(of_config['large_product']) == {'float32', 'bfloat16'}
-    assert {'cold', 'warm'} == set(of_config['start_up'])
+    own = ['training', 'forward', 'training bf16', 'forward bf16', '8 seeds']
+    assert list(of_config['forms']) == [*own, 'plain Flax']
+    rounds = [form['seconds'] for form in of_config['forms'].values()]
+    rounds += [each for of_kind in of_config['products'].values() for each in of_kind.values()]
+    rounds += [row['seconds'] for row in of_config['resolutions']]
+    rounds += of_config['large_product'].values()
+    assert all(len(each) == 2 and min(each) > 0 for each in rounds)
+    assert set(of_config['large_product']) == {*DTYPES}
+    assert {'cold', 'warm', 'programs_kept'} == set(of_config['start_up'])
     assert [row['image_size'] for row in of_config['resolutions']][-2:] == [[8, 8], [16, 16]]
-    assert of_config['memory']['predicted'] > 0 and of_config['notes'] == []
+    assert of_config['memory']['predicted'] > 0
+    (note,) = of_config['notes']
+    assert note.startswith('config.num_seeds = 2 is set aside')
+    assert found['large_shape'] == [LARGE.rows, LARGE.inner, LARGE.columns]
+
+
+def test_a_form_has_the_flops_of_its_kind_for_one_seed(measured):
+    _, found = measured
+    # A batch of 32; 4 tokens of 16 pixels, 8 channels, MLPs of 64 and 128, 10 classes.
+    multiplications = 4 * 16 * 8 + 2 * 8 * 4 * 64 + 2 * 4 * 8 * 128 + 8 * 10
+    forward = 2 * 32 * multiplications
+    training = 3 * forward - 2 * 32 * 4 * 16 * 8  # no gradient of the images
+    for name, form in found['configs']['digits_dilated']['forms'].items():
+        kind, dtype = name.split()[0], 'bfloat16' if 'bf16' in name else 'float32'
+        assert form['flops'] == (forward if kind == 'forward' else training), name
+        assert form['dtype'] == dtype and form['seeds'] == (8 if name == '8 seeds' else 1)
 
 
 def test_the_benchmark_prints_what_it_wrote_in_80_columns(measured):
@@ -179,12 +401,210 @@ def test_the_benchmark_prints_what_it_wrote_in_80_columns(measured):
     of_config = found['configs']['digits_dilated']
     for form in ('training  ', 'forward  ', 'training bf16', '8 seeds  ', 'plain Flax'):
         assert sum(line.startswith(form) for line in lines) == 1, form
-    median = np.median(of_config['rounds']['plain Flax']) * 1e3
-    (row,) = (line for line in lines if line.startswith('plain Flax'))
-    assert f' {median:.3g} ' in row
-    ratios = np.divide(of_config['rounds']['plain Flax'], of_config['rounds']['training, float32'])
+    assert '…' not in text.split('step of')[1]
+    ratios = np.divide(
+        *(of_config['forms'][name]['seconds'] for name in ('plain Flax', 'training'))
+    )
     assert f'takes {np.median(ratios):.2f} times' in ' '.join(text.split())
     assert f'{of_config["start_up"]["cold"]:.1f} s with empty caches' in ' '.join(text.split())
+
+
+@pytest.mark.parametrize(
+    ('place', 'said'),
+    [('.', 'Is a directory'), ('/proc/a.json', ''), ('file/a.json', 'no such folder'),
+     ('x' * 300, 'File name too long')],
+    ids=['folder', 'proc', 'under a file', 'long'],
+)  # fmt: skip
+def test_a_json_file_that_cannot_be_written_is_refused_first(
+    monkeypatch, capsys, tmp_path, place, said
+):
+    monkeypatch.setattr(measure, 'benchmark', lambda *_, **__: pytest.fail('it was measured'))
+    (tmp_path / 'file').write_text('')
+    json_file = tmp_path / place
+    assert main(['benchmark', DIGITS, f'--json={json_file}'], 0.0) == 2
+    out, error = capsys.readouterr()
+    assert not out and error.startswith(f'error: --json={json_file}: ') and error.count('\n') == 1
+    assert said in error
+
+
+def test_a_json_file_is_left_alone_until_there_is_something_to_write(capsys, tmp_path):
+    old, new = tmp_path / 'old.json', tmp_path / 'new.json'
+    old.write_text('{}')
+    for file in (old, new):
+        # Refused after the file is checked, before anything is measured.
+        words = [DIGITS, '--config.model.remat=True', '--against=reference', f'--json={file}']
+        assert main(['benchmark', *words], 0.0) == 2
+        assert 'config.model.remat = True' in capsys.readouterr().err
+    assert old.read_text() == '{}' and not new.exists()
+
+
+def test_a_disk_that_fills_meanwhile_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(measure, 'benchmark', lambda *_, **__: by_hand())
+    assert main(['benchmark', DIGITS, '--json=/dev/full'], 0.0) == 2
+    out, error = capsys.readouterr()
+    assert 'training' in out  # what was measured is not lost
+    assert error.startswith('error: --json=/dev/full: cannot be written: No space left on device')
+
+
+@pytest.mark.parametrize('words', [['--config='], ['--config'], ['--config=', '--json=x']], ids=str)
+@pytest.mark.parametrize('command', [['benchmark'], []], ids=['benchmark', 'train'])
+def test_an_empty_config_is_refused(capsys, command, words):
+    assert main([*command, *words], 0.0) == 2
+    assert capsys.readouterr().err == (
+        'error: --config is empty; give it a file, for example --config=configs/digits_dilated.py\n'
+    )
+
+
+def test_configs_that_are_compared_have_names_of_their_own(tmp_path, capsys):
+    text = (
+        'from mixer_dilated.config import base_config\n\n\ndef get_config(word="3"):\n'
+        '    config = base_config()\n    config.batch = int(word)\n    return config\n'
+    )
+    for folder in ('one', 'two'):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'word.py').write_text(text)
+    one, two = (str(tmp_path / folder / 'word.py') for folder in ('one', 'two'))
+
+    def names(*paths):
+        words = [f'--config={path}' for path in paths]
+        found = parse_each(words, ('config',), ())
+        return {each.name: each.config.batch for each in found}
+
+    assert names(one) == {'word': 3}
+    assert names(f'{one}:1', f'{one}:2') == {'word:1': 1, 'word:2': 2}
+    assert names(f'{one}:1', f'{two}:1', two) == {f'{one}:1': 1, f'{two}:1': 1, 'word': 3}
+    assert main(['benchmark', f'--config={one}', f'--config={one}'], 0.0) == 2
+    assert 'name each once' in capsys.readouterr().err
+
+
+def by_hand(**changes) -> dict:
+    """What a benchmark measured, in three rounds, in numbers whose shares a person can work out."""
+
+    def form(seconds, kind='training', dtype='float32', seeds=1, described=''):
+        flops = {'training': 6e9, 'forward': 2e9}[kind]
+        return {'kind': kind, 'dtype': dtype, 'seeds': seeds, 'described': described,
+                'flops': flops, 'seconds': seconds, 'compile_seconds': 3.14}  # fmt: skip
+
+    found = {
+        'num_tokens': 7,
+        'num_params': 123,
+        'image_shape': [8, 9, 1],
+        'batch': 100,
+        'forms': {
+            'training': form([0.05, 0.06, 0.10]),
+            'forward': form([0.02, 0.02, 0.04], 'forward'),
+            'training bf16': form([0.12, 0.10, 0.10], dtype='bfloat16'),
+            'forward bf16': form([0.04, 0.02, 0.01], 'forward', 'bfloat16'),
+            '5 seeds': form([0.03, 0.03, 0.05], seeds=5),
+            'plain Flax': form([0.10, 0.18, 0.10], described='plain Flax, slow,'),
+        },
+        'products': {
+            'training': {'float32': [0.04, 0.03, 0.05], 'bfloat16': [0.06, 0.07, 0.01]},
+            'forward': {'float32': [0.005, 0.008, 0.004], 'bfloat16': [0.03, 0.018, 0.008]},
+        },
+        'large_product': {'float32': [200e9, 150e9, 100e9], 'bfloat16': [100e9, 300e9, 300e9]},
+        'resolutions': [
+            {'image_size': [4, 5], 'num_tokens': 2, 'flops': 3e9, 'seconds': [0.002, 0.004, 0.006]}
+        ],
+        'memory': {'predicted': 2.5 * 2**20, 'measured': 3 * 2**20},
+        'start_up': {'cold': 6.0, 'warm': 2.5, 'programs_kept': True},
+        'notes': ['Something was left out.'],
+        **changes,
+    }
+    return {
+        'device': {'kind': 'abacus'},
+        'versions': {'jax': '0.10', 'python': '3.11'},
+        'large_shape': [64, 32, 16],
+        'configs': {'small': found},
+    }
+
+
+def cells(text: str, first: str) -> list[str]:
+    """The cells after the first of the one row of a table that begins like this."""
+    (row,) = (line for line in text.splitlines() if re.match(rf'{first}  ', line))
+    return row.removeprefix(first).split()
+
+
+def test_the_table_says_what_its_footer_promises(capsys):
+    """Every cell, by hand: limits are flops / large, large is limit / time, own products / time."""
+    print_benchmark(by_hand())
+    text = capsys.readouterr().out
+    names = ['quartiles', 'images/s', 'GFLOP/s', 'large', 'own', 'compile']
+    assert cells(text, 'step of') == ['ms', *names]
+    expected = {
+        'training': '60.0 55.0–80.0 1667 100 60% 50% 3.1',
+        'forward': '20.0 20.0–30.0 5000 100 50% 25% 3.1',
+        'training bf16': '100 100–110 1000 60 20% 50% 3.1',
+        'forward bf16': '20.0 15.0–30.0 5000 100 50% 80% 3.1',
+        '5 seeds': '30.0 30.0–40.0 3333 200 120% 100% 3.1',
+        'plain Flax': '100 100–140 1000 60 30% 40% 3.1',
+    }
+    assert {name: ' '.join(cells(text, name)) for name in expected} == expected
+    assert cells(text, 'image') == ['tokens', 'ms', 'quartiles', 'images/s', 'GFLOP/s']
+    assert cells(text, '4×5') == ['2', '4.00', '3.00–5.00', '25000', '750']
+
+
+def test_the_sentences_compare_round_by_round(capsys):
+    print_benchmark(by_hand())
+    text = ' '.join(capsys.readouterr().out.split())
+    for sentence in (
+        'abacus, jax 0.10, Python 3.11; one device small: 8×9×1, 7 tokens, 123 parameters, ',
+        'large matrix product: 150 GFLOP/s in float32, 300 GFLOP/s in bfloat16 ',
+        'A float32 training step takes 1.67 times what its products would take at the speed of ',
+        '5 seeds in one program have 2.00 times the throughput of 5 runs of one.',
+        'A step of plain Flax, slow, takes 2.00 times as long as the training step.',
+        'Peak memory of training: 3.0 MiB, predicted 2.5 MiB. From python run.py to the first ',
+        'first step: 6.0 s with empty caches, 2.5 s with full ones. Something was left out. ',
+        'a product of 64×16 matrices of the same dtype',
+    ):
+        assert sentence in text
+    assert 'Intel' not in text
+
+
+def test_what_was_not_measured_is_a_dash(capsys):
+    print_benchmark(by_hand(memory=None, start_up=None))
+    text = ' '.join(capsys.readouterr().out.split())
+    assert 'training: –, predicted –. From python run.py' in text
+    assert 'first step: – with empty caches, – with full ones.' in text
+    print_benchmark(
+        by_hand(
+            memory={'predicted': 2**20, 'measured': None},
+            start_up={'cold': 2.0, 'warm': 1.0, 'programs_kept': False},
+        )
+    )
+    text = ' '.join(capsys.readouterr().out.split())
+    assert 'training: not told by this system, predicted 1.0 MiB.' in text
+    assert text.endswith('full caches: of images; on Intel CPUs no compiled programs are kept.')
+
+
+@pytest.mark.parametrize(
+    ('shortest', 'unit', 'shown'),
+    [
+        (6.049e-7, 'µs', '0.60'),
+        (59.7e-6, 'µs', '59.7'),
+        (999.7e-6, 'µs', '1000'),
+        (3.9e-3, 'ms', '3.90'),
+        (96.9e-3, 'ms', '96.9'),
+        (0.9996, 'ms', '1000'),
+        (12.3, 's', '12.3'),
+    ],
+)
+def test_no_cell_is_cut_in_80_columns(capsys, shortest, unit, shown):
+    found = by_hand()
+    of_config = found['configs']['small']
+    like = of_config['forms']['training']
+    slower = {'forward': 1, 'training': 4, 'plain Flax': 300, 'PyTorch compiled': 99}
+    of_config['forms'] = {
+        name: {**like, 'seconds': [share * times * shortest for share in (0.97, 1, 1.1)],
+               'compile_seconds': 123.4}
+        for name, times in slower.items()
+    }  # fmt: skip
+    of_config['resolutions'][0]['seconds'] = of_config['forms']['training']['seconds']
+    print_benchmark(found)
+    text = capsys.readouterr().out
+    assert '…' not in text and max(map(len, text.splitlines())) <= 80
+    assert cells(text, 'step of')[0] == unit and cells(text, 'forward')[0] == shown
+    assert all(len(cells(text, name)) == 7 for name in slower)
 
 
 def test_torch_is_asked_for_by_name_where_it_is_missing(task, monkeypatch):

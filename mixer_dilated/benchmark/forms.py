@@ -1,12 +1,16 @@
 """What the benchmark times of a config: forms of the training step and of the forward pass."""
 
+import dataclasses
 import functools
 import time
+import warnings
 
 import jax
 
-from mixer_dilated.benchmark.plain_mixer import PlainMixer
-from mixer_dilated.config import patch_branches
+from mixer_dilated.benchmark.plain_mixer import PlainMixer, plain_sizes
+from mixer_dilated.benchmark.processes import end_of
+from mixer_dilated.benchmark.products import DTYPES
+from mixer_dilated.benchmark.torch_mixer import TimedTorch, check_optimizer, left_out
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.errors import InputError
 from mixer_dilated.training.optimizer import make_optimizer
@@ -14,6 +18,41 @@ from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.state import create_train_state
 from mixer_dilated.training.step import step_settings, train_step
 from mixer_dilated.training.task import Task
+from mixer_dilated.training.timing import Timed, TimedEpoch
+
+SEEDS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """One way to do a step.
+
+    Attributes:
+      name: as the table has it.
+      kind: 'training' or 'forward'.
+      dtype: of the computation.
+      seeds: trained at once, in one program.
+      described: how a sentence calls it that compares it with the training step; '' for none.
+    """
+
+    name: str
+    kind: str = 'training'
+    dtype: str = 'float32'
+    seeds: int = 1
+    described: str = ''
+
+
+OWN = (
+    *(
+        Form(f'{kind}{mark}', kind, dtype)
+        for dtype, mark in zip(DTYPES, ('', ' bf16'), strict=True)
+        for kind in ('training', 'forward')
+    ),
+    Form(f'{SEEDS} seeds', seeds=SEEDS),
+)
+PLAIN_FLAX = Form('plain Flax', described='plain Flax, called from Python as in the original code,')
+EAGER = Form('PyTorch eager', described='PyTorch, eager,')
+COMPILED = Form('PyTorch compiled', described='PyTorch under torch.compile')
 
 
 class TimedForward:
@@ -58,7 +97,7 @@ class TimedPlainFlax:
 
     def __init__(self, task: Task, examples: Examples):
         config = task.config
-        network = PlainMixer(num_classes=task.source.num_classes, **plain_sizes(task))
+        network = PlainMixer(num_classes=task.source.num_classes, **plain_sizes(config))
         optimizer = make_optimizer(config.optimizer, task.total_steps)
         self._seed_key = jax.random.key(config.seed)
         create = functools.partial(create_train_state, network, optimizer, task.source.image_shape)
@@ -83,27 +122,53 @@ class TimedPlainFlax:
         return time.perf_counter() - start
 
 
-def plain_sizes(task: Task) -> dict:
-    """Patches and sizes of a network that has one kind of patches and nothing special.
+def check_against(task: Task, against: set[str]) -> None:
+    """Raises InputError if a config cannot be held against 'reference' or 'torch'."""
+    if against:
+        plain_sizes(task.config)
+    if 'torch' in against:
+        check_optimizer(task.config.optimizer)
 
-    Raises:
-      InputError: the config asks for more; the message names the key.
+
+def compiled_forms(task: Task, against: set[str], notes: list[str]) -> dict[Form, Timed]:
+    """What takes turns, compiled; each does as many steps as an epoch of the task has.
+
+    Args:
+      task: of one seed, in float32.
+      against: 'reference', 'torch', or both.
+      notes: sentences on what is left out are added to it.
     """
-    config = task.config
-    special = {
-        'augment.random_phase': config.augment.random_phase,
-        'model.branches': config.model.branches,
-        'model.phases': config.model.phases != (1, 1),
-        'model.blur': config.model.blur,
-        'model.dropout_rate': config.model.dropout_rate,
-        'model.stoch_depth': config.model.stoch_depth,
-    }
-    for key, asked in special.items():
-        if asked:
-            raise InputError(
-                f'config.{key}: what --against compares with has only one kind of patches and no '
-                f'dropout; leave --against out, or config.{key} at its default'
-            )
-    (patches,) = patch_branches(config.model)
-    names = ('num_blocks', 'hidden_dim', 'tokens_mlp_dim', 'channels_mlp_dim', 'gelu')
-    return {'patches': patches, **{name: config.model[name] for name in names}}
+    examples = task.source.read('train')
+    forms: dict[Form, Timed] = {form: _compiled(form, task, examples) for form in OWN}
+    if 'reference' in against:
+        forms[PLAIN_FLAX] = TimedPlainFlax(task, examples)
+    if 'torch' in against:
+        forms |= _torch_forms(task, examples, notes)
+    return forms
+
+
+def _compiled(form: Form, task: Task, examples: Examples) -> Timed:
+    timed = {'training': TimedEpoch, 'forward': TimedForward}[form.kind]
+    return timed(task.changed({'dtype': form.dtype, 'num_seeds': form.seeds}), examples)
+
+
+def _torch_forms(task: Task, examples: Examples, notes: list[str]) -> dict[Form, Timed]:
+    if jax.default_backend() != 'cpu':
+        notes.append(
+            f'PyTorch is left out: it computes on the CPU here, and JAX on {jax.default_backend()}.'
+        )
+        return {}
+    lacking = left_out(task.config)
+    if lacking:
+        notes.append(f'The steps of PyTorch are without {" and ".join(lacking)}: they do less.')
+    forms: dict[Form, Timed] = {EAGER: TimedTorch(task, examples, compiled=False)}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            forms[COMPILED] = TimedTorch(task, examples, compiled=True)
+    except InputError:
+        raise
+    # The compiler of PyTorch needs one of C++ and raises whatever that one raises.
+    except Exception as error:
+        notes.append(f'torch.compile failed here: {type(error).__name__}: {end_of(str(error))}')
+    return forms

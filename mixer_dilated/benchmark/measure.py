@@ -1,14 +1,18 @@
 """How fast the networks of some configs are, and how fast this machine is at products alone."""
 
 import collections
-import warnings
+import contextlib
+import math
 from collections.abc import Callable, Iterable, Mapping
 
+import jax
 import ml_collections
+from jax.experimental.compilation_cache import compilation_cache
 
-from mixer_dilated.benchmark.forms import TimedForward, TimedPlainFlax
-from mixer_dilated.benchmark.processes import peak_bytes, start_up_seconds
+from mixer_dilated.benchmark.forms import SEEDS, Form, check_against, compiled_forms
+from mixer_dilated.benchmark.processes import ProcessError, peak_bytes, start_up_seconds
 from mixer_dilated.benchmark.products import (
+    DTYPES,
     LARGE,
     Product,
     TimedProduct,
@@ -16,19 +20,20 @@ from mixer_dilated.benchmark.products import (
     forward_products,
     training_products,
 )
-from mixer_dilated.benchmark.torch_mixer import TimedTorch, import_torch
-from mixer_dilated.data.examples import Examples
+from mixer_dilated.benchmark.torch_mixer import import_torch
+from mixer_dilated.config import phase_range
 from mixer_dilated.errors import InputError
 from mixer_dilated.models.costs import num_params
-from mixer_dilated.training.summary import environment
+from mixer_dilated.training.environment import environment
 from mixer_dilated.training.task import Task, open_task
 from mixer_dilated.training.timing import Timed, TimedEpoch, on_noise, seconds_in_turns
 
-SEEDS = 8
 ROUNDS = 9
 TURN_SECONDS = 0.5
 
 Say = Callable[[str], None]
+Products = collections.Counter[Product]
+ProductTimers = Mapping[tuple[Product, str], TimedProduct]
 
 
 def benchmark(
@@ -42,81 +47,128 @@ def benchmark(
       say: told what is measured next.
 
     Returns:
-      'versions', 'device', and 'configs': of each name what `_measure` returns.
+      'versions', 'device', 'large_shape' (rows, inner, columns of the large product), and
+      'configs': of each name what `_measure` and `_in_processes` return, and 'notes', sentences
+      on what is not as asked.
 
     Raises:
       InputError: a config that does not fit its data, or that cannot be compared as asked.
     """
+    against = set(against)
     if 'torch' in against:
         import_torch()
-    tasks = {name: open_task(config).changed({'num_seeds': 1}) for name, config in configs.items()}
-    large = {dtype: TimedProduct(Product(*LARGE), dtype, 50) for dtype in ('float32', 'bfloat16')}
-    speed = Product(*LARGE).flops / large['float32'].seconds()
-    return {
-        **environment(),
-        'configs': {
-            name: _measure(name, task, set(against), large, speed, say)
-            for name, task in tasks.items()
-        },
+    opened = {name: _opened(config) for name, config in configs.items()}
+    for task, _ in opened.values():
+        check_against(task, against)
+    # A TPU serves one process at a time: the others come before this one computes.
+    found = {name: _in_processes(name, task, notes, say) for name, (task, notes) in opened.items()}
+    with _compiled_anew():
+        large = {(LARGE, dtype): TimedProduct(LARGE, dtype, 50) for dtype in DTYPES}
+        for name, (task, notes) in opened.items():
+            say(f'{name}: compiles, then {ROUNDS} rounds in which all forms take turns')
+            found[name] |= {**_measure(task, against, large, notes), 'notes': notes}
+        return {**environment(), 'large_shape': [*vars(LARGE).values()], 'configs': found}
+
+
+def _opened(config: ml_collections.ConfigDict) -> tuple[Task, list[str]]:
+    """A config's task in float32 and of one seed, and sentences on what that sets aside."""
+    task, notes = open_task(config), []
+    rows = {'dtype': f'{" and ".join(DTYPES)} have', 'num_seeds': f'one seed and {SEEDS} have'}
+    common = {'dtype': 'float32', 'num_seeds': 1}
+    for key, value in common.items():
+        if config[key] != value:
+            notes.append(
+                f'config.{key} = {config[key]!r} is set aside: {rows[key]} rows of their own, and '
+                f'all else is measured with {value!r}.'
+            )
+    return task.changed(common), notes
+
+
+def _in_processes(name: str, task: Task, notes: list[str], say: Say) -> dict[str, dict | None]:
+    """'memory' and 'start_up'; None, and a sentence in `notes`, for what fails."""
+    say(f'{name}: memory, start-up cold and warm, each in a process of its own')
+    measurements = {
+        'memory': lambda: peak_bytes(task, steps=4),
+        'start_up': lambda: start_up_seconds(task.config),
     }
+    found = {}
+    for what, measure in measurements.items():
+        try:
+            found[what] = measure()
+        except ProcessError as error:
+            found[what] = None
+            notes.append(f'{what.replace("_", "-")} is not measured: {error}')
+    return found
 
 
-def _measure(
-    name: str,
-    task: Task,
-    against: set[str],
-    large: Mapping[str, TimedProduct],
-    speed: float,
-    say: Say,
-) -> dict:
-    """Everything about one config.
+@contextlib.contextmanager
+def _compiled_anew():
+    """Nothing is read from JAX's cache of programs: its time to compile would be no such time."""
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update('jax_enable_compilation_cache', False)
+    compilation_cache.reset_cache()  # whether it is on is looked up but once
+    try:
+        yield
+    finally:
+        jax.config.update('jax_enable_compilation_cache', before)
+        compilation_cache.reset_cache()
+
+
+def _measure(task: Task, against: set[str], large: ProductTimers, notes: list[str]) -> dict:
+    """What one config does on this device.
+
+    Args:
+      task: of one seed, in float32.
+      against: what else to time.
+      large: the large product in each dtype.
+      notes: sentences on what is left out are added to it.
 
     Returns:
-      Counts: 'num_tokens', 'num_params', 'batch', FLOPs of 'training' and 'forward' for a batch.
-      'rounds': {what: seconds in each round} of a step of each form (of one seed) and of all
-      products of a step at their own shapes. 'compile_seconds' by form. 'large_product': FLOPs
-      a second by dtype in each round. 'resolutions', 'memory', 'start_up' and 'notes'.
+      'num_tokens', 'num_params', 'image_shape', 'batch'. 'forms': {name: what `_of_form` returns}.
+      'products': {kind: {dtype: seconds that all products of a step, each at its own shape, take
+      in each round}}. 'large_product': FLOPs a second by dtype in each round. 'resolutions'.
     """
-    products = {
-        'training': training_products(task.layers, task.config.batch),
-        'forward': forward_products(task.layers, task.config.batch),
-    }
+    speed = LARGE.flops / large[LARGE, 'float32'].seconds()
+    products = _products(task)
     steps = _steps_of_a_turn(flops(products['training']), speed)
-    say(f'{name}: compiles, then {ROUNDS} rounds in which all forms take turns')
-    noise = on_noise(task, task.source.image_shape[:2], steps)
-    notes: list[str] = []
-    forms = _forms(noise, against, notes)
-    alone = {
-        (product, dtype): TimedProduct(product, dtype)
-        for product in {*products['training'], *products['forward']}
-        for dtype in large
-    }
-    by_dtype = {f'large {dtype}': product for dtype, product in large.items()}
-    seconds = seconds_in_turns({**forms, **alone, **by_dtype}, ROUNDS)
-    say(f'{name}: other resolutions, memory, start-up cold and warm')
+    forms = compiled_forms(on_noise(task, task.source.image_shape[:2], steps), against, notes)
+    timers = {**_timers(products), **large}
+    seconds = seconds_in_turns({**forms, **timers}, ROUNDS)
     return {
         'num_tokens': task.num_tokens,
         'num_params': num_params(task.layers),
         'image_shape': list(task.source.image_shape),
         'batch': task.config.batch,
-        'flops': {what: flops(of_step) for what, of_step in products.items()},
-        'rounds': {
-            **{form: _of_a_step(form, seconds[form], steps) for form in forms},
-            **{
-                f'{what} products, {dtype}': _summed(of_step, dtype, seconds)
-                for what, of_step in products.items()
-                for dtype in large
-            },
+        'forms': {
+            form.name: _of_form(form, timed, products, seconds[form], steps)
+            for form, timed in forms.items()
         },
-        'compile_seconds': {form: timed.compile_seconds for form, timed in forms.items()},
+        'products': {
+            kind: {dtype: _summed(of_step, dtype, seconds) for dtype in DTYPES}
+            for kind, of_step in products.items()
+        },
         'large_product': {
-            dtype: [Product(*LARGE).flops / each for each in seconds[f'large {dtype}']]
-            for dtype in large
+            dtype: [LARGE.flops / each for each in seconds[LARGE, dtype]] for dtype in DTYPES
         },
         'resolutions': _resolutions(task, speed),
-        'memory': peak_bytes(task, steps=4),
-        'start_up': start_up_seconds(task.config),
-        'notes': notes,
+    }
+
+
+def _products(task: Task) -> dict[str, Products]:
+    """The matrix products of a step by its kind, 'training' or 'forward'."""
+    layers, batch = task.layers, task.config.batch
+    phases = math.prod(phase_range(task.config))
+    return {
+        'training': training_products(layers, batch),
+        'forward': forward_products(layers, batch, phases),
+    }
+
+
+def _timers(products: Mapping[str, Products]) -> ProductTimers:
+    return {
+        (product, dtype): TimedProduct(product, dtype)
+        for product in set().union(*products.values())
+        for dtype in DTYPES
     }
 
 
@@ -125,44 +177,34 @@ def _steps_of_a_turn(step_flops: int, speed: float) -> int:
     return min(max(round(TURN_SECONDS * speed / 3 / step_flops), 1), 500)
 
 
-def _of_a_step(form: str, seconds: list[float], steps: int) -> list[float]:
-    """Seconds of one step of one seed, from those of a turn."""
-    seeds = SEEDS if form == f'{SEEDS} seeds' else 1
-    return [each / steps / seeds for each in seconds]
+def _of_form(
+    form: Form, timed: Timed, products: Mapping[str, Products], turns: list[float], steps: int
+) -> dict:
+    """What is known about a form.
+
+    Args:
+      form: which.
+      timed: the form, compiled.
+      products: of a step, by kind.
+      turns: seconds of a turn in each round.
+      steps: of a turn.
+
+    Returns:
+      'kind', 'dtype', 'seeds' and 'described' as in `Form`; 'flops' and 'seconds' (in each round)
+      of one step of one seed; 'compile_seconds'.
+    """
+    return {
+        'kind': form.kind,
+        'dtype': form.dtype,
+        'seeds': form.seeds,
+        'described': form.described,
+        'flops': flops(products[form.kind]),
+        'seconds': [turn / steps / form.seeds for turn in turns],
+        'compile_seconds': timed.compile_seconds,
+    }
 
 
-def _forms(task: Task, against: set[str], notes: list[str]) -> dict[str, Timed]:
-    """What takes turns, by name; each does as many steps as an epoch of the task has."""
-    examples = task.source.read('train')
-    forms: dict[str, Timed] = {}
-    for dtype in ('float32', 'bfloat16'):
-        of_dtype = task.changed({'dtype': dtype})
-        forms[f'training, {dtype}'] = TimedEpoch(of_dtype, examples)
-        forms[f'forward, {dtype}'] = TimedForward(of_dtype, examples)
-    forms[f'{SEEDS} seeds'] = TimedEpoch(task.changed({'num_seeds': SEEDS}), examples)
-    if 'reference' in against:
-        forms['plain Flax'] = TimedPlainFlax(task, examples)
-    if 'torch' in against:
-        forms['PyTorch eager'] = TimedTorch(task, examples, compiled=False)
-        compiled = _compiled_torch(task, examples, notes)
-        forms |= {'PyTorch compiled': compiled} if compiled else {}
-    return forms
-
-
-def _compiled_torch(task: Task, examples: Examples, notes: list[str]) -> Timed | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            return TimedTorch(task, examples, compiled=True)
-    except InputError:
-        raise
-    # The compiler of PyTorch needs one of C++ and raises whatever that one raises.
-    except Exception as error:
-        notes.append(f'torch.compile fails here: {" ".join(str(error).split())[:200]}')
-        return None
-
-
-def _summed(products: collections.Counter[Product], dtype: str, seconds: Mapping) -> list[float]:
+def _summed(products: Products, dtype: str, seconds: Mapping) -> list[float]:
     """Seconds of all products of a step in each round, each as fast as it is alone."""
     times = [[count * each for each in seconds[product, dtype]]
              for product, count in products.items()]  # fmt: skip

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mixer_dilated.models.costs import Layer
 
-LARGE = (2048, 2048, 2048)
+DTYPES = ('float32', 'bfloat16')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +26,23 @@ class Product:
         return 2 * self.rows * self.inner * self.columns
 
 
-def forward_products(layers: list[Layer], batch: int) -> collections.Counter[Product]:
-    """The products of the network's output for one batch, and how often each occurs."""
+LARGE = Product(2048, 2048, 2048)
+
+
+def forward_products(
+    layers: list[Layer], batch: int, phases: int = 1
+) -> collections.Counter[Product]:
+    """The products of the network's output for one batch, and how often each occurs.
+
+    Args:
+      layers: of the network.
+      batch: images.
+      phases: at which each image is shown, one after the other.
+    """
     found = collections.Counter()
     for layer in layers:
         if layer.flops:
-            found[_of_layer(layer, batch)] += 1
+            found[_of_layer(layer, batch)] += phases
     return found
 
 

@@ -3,9 +3,10 @@
 import time
 from typing import NamedTuple
 
+import ml_collections
 import numpy as np
 
-from mixer_dilated.benchmark.forms import plain_sizes
+from mixer_dilated.benchmark.plain_mixer import plain_sizes
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.errors import InputError
 from mixer_dilated.training.task import Task
@@ -29,11 +30,7 @@ class TimedTorch:
     def __init__(self, task: Task, examples: Examples, compiled: bool):
         torch = import_torch()
         config = task.config
-        if config.optimizer.name != 'adamw' or config.optimizer.grad_norm_clip:
-            raise InputError(
-                f'config.optimizer.name = {config.optimizer.name!r}: --against=torch compares '
-                "'adamw' without grad_norm_clip; leave --against out or set it"
-            )
+        check_optimizer(config.optimizer)
         torch.manual_seed(0)
         network = mixer(torch, task)
         optimizer = torch.optim.AdamW(
@@ -88,6 +85,22 @@ def import_torch():
     return torch
 
 
+def check_optimizer(optimizer: ml_collections.ConfigDict) -> None:
+    """Raises InputError if `config.optimizer` is not what `TimedTorch` has: AdamW, unclipped."""
+    for key, allowed in (('name', 'adamw'), ('grad_norm_clip', 0.0)):
+        if optimizer[key] != allowed:
+            raise InputError(
+                f'config.optimizer.{key} = {optimizer[key]!r}: --against=torch compares with '
+                f'{allowed!r} alone; leave torch out of --against, or set that'
+            )
+
+
+def left_out(config: ml_collections.ConfigDict) -> list[str]:
+    """What a config asks for that the steps of `TimedTorch` do not do, as 'config.KEY = VALUE'."""
+    augment = {key: config.augment[key] for key in ('shift', 'mixup')}
+    return [f'config.augment.{key} = {value}' for key, value in augment.items() if value]
+
+
 class _Sizes(NamedTuple):
     tokens: int
     channels: int
@@ -107,7 +120,7 @@ def mixer(torch, task: Task):
       A `torch.nn.Module` from float images (batch, channels, height, width) to logits.
     """
     nn = torch.nn
-    plain = plain_sizes(task)
+    plain = plain_sizes(task.config)
     height, width, channels = task.source.image_shape
     patches, hidden_dim = plain['patches'], plain['hidden_dim']
     (top, bottom), (left, right) = patches.pads((height, width))

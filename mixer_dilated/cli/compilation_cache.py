@@ -1,13 +1,17 @@
 """Compiled programs kept between runs, so that a second start does not compile again."""
 
 import hashlib
+import os
 import pathlib
 import platform
+import tempfile
 import warnings
 
 import jax
 
 from mixer_dilated.user_cache import user_cache
+
+_SHORTEST = 'jax_persistent_cache_min_compile_time_secs'
 
 
 def keep_compiled_programs() -> None:
@@ -18,7 +22,12 @@ def keep_compiled_programs() -> None:
     own programs when it reads them back (https://github.com/jax-ml/jax/issues/38445). A folder
     that cannot be written costs compile time and a warning, nothing else.
     """
-    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+    if not jax.config.jax_enable_compilation_cache:
+        return
+    if _SHORTEST.upper() not in os.environ:
+        # JAX's default of a second leaves out programs that together take several.
+        jax.config.update(_SHORTEST, 0.2)
+    if jax.config.jax_compilation_cache_dir:
         return
     processor = _processor()
     if 'GenuineIntel' in processor and jax.default_backend() == 'cpu':
@@ -28,12 +37,12 @@ def keep_compiled_programs() -> None:
     folder = user_cache() / 'compiled' / kind
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        warnings.warn(f'compiled programs are not kept: {folder}: {error}', stacklevel=2)
+        cause = error.strerror or error
+        warnings.warn(f'compiled programs are not kept: {folder}: {cause}', stacklevel=2)
         return
     jax.config.update('jax_compilation_cache_dir', str(folder))
-    # JAX's default of a second leaves out programs that together take several.
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
 def _processor() -> str:

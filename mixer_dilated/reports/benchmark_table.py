@@ -6,7 +6,10 @@ import textwrap
 from rich import box
 from rich.table import Table
 
+from mixer_dilated.reports.cell_text import NOTHING
 from mixer_dilated.reports.tables import print_table
+
+UNITS = {'µs': 1e-6, 'ms': 1e-3, 's': 1.0}
 
 
 def print_benchmark(found: dict) -> None:
@@ -15,112 +18,145 @@ def print_benchmark(found: dict) -> None:
     print(f'\n{device["kind"]}, jax {versions["jax"]}, Python {versions["python"]}; one device')
     for name, of_config in found['configs'].items():
         _print_config(name, of_config)
-    _print_text(
-        'ms: milliseconds a step, median over the rounds; of 8 seeds, for each of them.',
+    _print_text(*_footer(found))
+
+
+def _footer(found: dict) -> list[str]:
+    rows, _, columns = found['large_shape']
+    start_ups = [of_config['start_up'] for of_config in found['configs'].values()]
+    kept = all(start_up['programs_kept'] for start_up in start_ups if start_up)
+    return [
+        f'{", ".join(UNITS)}: a step, median over the rounds; of several seeds, for each of them.',
         'GFLOP/s: of the matrix products alone.',
-        'large: share of the speed of a product of 2048×2048 matrices of the same dtype.',
+        f'large: share of the speed of a product of {rows}×{columns} matrices of the same dtype.',
         "own: share of the step's time that its products take alone, at their own shapes.",
         'compile: seconds, with an empty cache.',
-    )
+        *([] if kept else ['full caches: of images; on Intel CPUs no compiled programs are kept.']),
+    ]
 
 
 def _print_config(name: str, found: dict) -> None:
     height, width, channels = found['image_shape']
-    print(
-        f'\n{name}: {height}×{width}×{channels}, {found["num_tokens"]} tokens, '
-        f'{found["num_params"]} parameters, batch {found["batch"]}'
-    )
     large = ', '.join(
         f'{statistics.median(rounds) / 1e9:.0f} GFLOP/s in {dtype}'
         for dtype, rounds in found['large_product'].items()
     )
-    print(f'large matrix product: {large}')
+    _print_text(
+        f'{name}: {height}×{width}×{channels}, {found["num_tokens"]} tokens, '
+        f'{found["num_params"]} parameters, batch {found["batch"]}',
+        f'large matrix product: {large}',
+    )
     print_table(_forms_table(found))
     _print_text(*_sentences(found))
     print_table(_resolutions_table(found))
 
 
 def _forms_table(found: dict) -> Table:
-    table = _table('step of', 'ms', 'quartiles', 'images/s', 'GFLOP/s', 'large', 'own', 'compile')
-    for form, compiling in found['compile_seconds'].items():
-        kind = 'forward' if form.startswith('forward') else 'training'
-        dtype = 'bfloat16' if form.endswith('bfloat16') else 'float32'
-        step_flops = found['flops'][kind]
-        seconds = found['rounds'][form]
-        middle = statistics.median(seconds)
-        limits = [step_flops / speed for speed in found['large_product'][dtype]]
-        products = found['rounds'][f'{kind} products, {dtype}']
+    forms = found['forms']
+    unit = _unit(form['seconds'] for form in forms.values())
+    table = _table('step of', unit, 'quartiles', 'images/s', 'GFLOP/s', 'large', 'own', 'compile')
+    for name, form in forms.items():
         table.add_row(
-            form.replace(', bfloat16', ' bf16').replace(', float32', ''),
-            f'{middle * 1e3:.3g}',
-            _quartiles(seconds),
-            f'{found["batch"] / middle:.0f}',
-            f'{step_flops / middle / 1e9:.0f}',
-            f'{_ratio(limits, seconds):.0%}',
-            f'{_ratio(products, seconds):.0%}',
-            f'{compiling:.1f}',
+            name,
+            *_speed_cells(form['seconds'], form['flops'], found['batch'], unit),
+            f'{_ratio(_limits(found, form), form["seconds"]):.0%}',
+            f'{_ratio(found["products"][form["kind"]][form["dtype"]], form["seconds"]):.0%}',
+            f'{form["compile_seconds"]:.1f}',
         )
     return table
 
 
+def _resolutions_table(found: dict) -> Table:
+    unit = _unit(row['seconds'] for row in found['resolutions'])
+    table = _table('image', 'tokens', unit, 'quartiles', 'images/s', 'GFLOP/s')
+    for row in found['resolutions']:
+        table.add_row(
+            '×'.join(map(str, row['image_size'])),
+            str(row['num_tokens']),
+            *_speed_cells(row['seconds'], row['flops'], found['batch'], unit),
+        )
+    return table
+
+
+def _speed_cells(seconds: list[float], flops: int, batch: int, unit: str) -> tuple[str, ...]:
+    """Median and quartiles of a step in a unit, images and GFLOP a second."""
+    middle = statistics.median(seconds)
+    low, _, high = statistics.quantiles(seconds, n=4, method='inclusive')
+    low, high = (_digits(each / UNITS[unit]) for each in (low, high))
+    return (
+        _digits(middle / UNITS[unit]),
+        f'{low}–{high}',
+        f'{batch / middle:.0f}',
+        f'{flops / middle / 1e9:.0f}',
+    )
+
+
+def _limits(found: dict, form: dict) -> list[float]:
+    """Seconds of a form's products in each round at the speed of the large one of its dtype."""
+    return [form['flops'] / speed for speed in found['large_product'][form['dtype']]]
+
+
 def _sentences(found: dict) -> list[str]:
-    training = found['rounds']['training, float32']
-    large = found['large_product']['float32']
-    limits = [found['flops']['training'] / speed for speed in large]
+    forms = found['forms']
+    step = forms['training']
     sentences = [
-        f'A float32 training step takes {_ratio(training, limits):.2f} times what its products '
-        'would take at the speed of the large one.',
-        f'8 seeds in one program have {_ratio(training, found["rounds"]["8 seeds"]):.2f} times '
-        'the throughput of 8 runs of one.',
+        f'A {step["dtype"]} training step takes '
+        f'{_ratio(step["seconds"], _limits(found, step)):.2f} times what its products would take '
+        'at the speed of the large one.'
     ]
-    for form, name in (
-        ('plain Flax', 'A step of plain Flax, called from Python as in the original code,'),
-        ('PyTorch eager', 'A step of PyTorch, eager,'),
-        ('PyTorch compiled', 'A step of PyTorch under torch.compile'),
-    ):
-        if form in found['rounds']:
-            ratio = _ratio(found['rounds'][form], training)
-            sentences.append(f'{name} takes {ratio:.2f} times as long as the training step.')
-    memory = found['memory']
-    measured = memory['measured']
-    peak = 'not told by this system' if measured is None else f'{measured / 2**20:.1f} MiB'
-    start_up = found['start_up']
+    for form in forms.values():
+        if form['seeds'] > 1:
+            sentences.append(
+                f'{form["seeds"]} seeds in one program have '
+                f'{_ratio(step["seconds"], form["seconds"]):.2f} times the throughput of '
+                f'{form["seeds"]} runs of one.'
+            )
+        if form['described']:
+            sentences.append(
+                f'A step of {form["described"]} takes '
+                f'{_ratio(form["seconds"], step["seconds"]):.2f} times as long as the training '
+                'step.'
+            )
     return [
         *sentences,
-        f'Peak memory of training: {peak}, predicted {memory["predicted"] / 2**20:.1f} MiB. '
-        f'From python run.py to the first step: {start_up["cold"]:.1f} s with empty caches, '
-        f'{start_up["warm"]:.1f} s with full ones.',
+        f'{_memory_text(found["memory"])} {_start_up_text(found["start_up"])}',
         *found['notes'],
     ]
 
 
-def _resolutions_table(found: dict) -> Table:
-    table = _table('image', 'tokens', 'ms', 'quartiles', 'images/s', 'GFLOP/s')
-    for row in found['resolutions']:
-        middle = statistics.median(row['seconds'])
-        table.add_row(
-            '×'.join(map(str, row['image_size'])),
-            str(row['num_tokens']),
-            f'{middle * 1e3:.3g}',
-            _quartiles(row['seconds']),
-            f'{found["batch"] / middle:.0f}',
-            f'{row["flops"] / middle / 1e9:.0f}',
-        )
-    return table
+def _memory_text(memory: dict | None) -> str:
+    if memory is None:
+        return f'Peak memory of training: {NOTHING}, predicted {NOTHING}.'
+    measured = memory['measured']
+    peak = 'not told by this system' if measured is None else f'{measured / 2**20:.1f} MiB'
+    return f'Peak memory of training: {peak}, predicted {memory["predicted"] / 2**20:.1f} MiB.'
+
+
+def _start_up_text(start_up: dict | None) -> str:
+    cold, warm = (
+        NOTHING if start_up is None else f'{start_up[state]:.1f} s' for state in ('cold', 'warm')
+    )
+    return f'From python run.py to the first step: {cold} with empty caches, {warm} with full ones.'
 
 
 def _table(first: str, *others: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     table.add_column(first, no_wrap=True)
     for heading in others:
-        table.add_column(heading, justify='right')
+        table.add_column(heading, justify='right', no_wrap=True)
     return table
 
 
-def _quartiles(seconds: list[float]) -> str:
-    """Lower and upper quartile in milliseconds."""
-    low, _, high = statistics.quantiles(seconds, n=4, method='inclusive')
-    return f'{low * 1e3:.3g}–{high * 1e3:.3g}'
+def _unit(rows) -> str:
+    """The largest unit of which the shortest median of some rows of seconds is at least one."""
+    shortest = min(map(statistics.median, rows))
+    return next((unit for unit in reversed(UNITS) if shortest >= UNITS[unit]), next(iter(UNITS)))
+
+
+def _digits(value: float) -> str:
+    """Three digits, or all that stand before the point."""
+    decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f'{value:.{decimals}f}'
 
 
 def _ratio(seconds: list[float], others: list[float]) -> float:
