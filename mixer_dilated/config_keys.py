@@ -62,13 +62,18 @@ KEYS: dict[str, Key] = {
     'eval_every': (
         1,
         _whole(1),
-        'epochs from one evaluation and checkpoint to the next; the last epoch has both',
+        'epochs from one evaluation to the next; the last epoch has one',
     ),
     'dataset.name': ('mnist', _NAME, "'digits' (embedded), or a TFDS image classification set"),
     'dataset.train_split': ('train[:10000]', _NAME, 'training examples, in TFDS split syntax'),
     'dataset.test_split': ('test[:2500]', _NAME, 'evaluation examples, in TFDS split syntax'),
     'dataset.data_dir': ('', _TEXT, "where prepared data lies; '' is TFDS_DATA_DIR or TFDS's own"),
     'dataset.cache_dir': ('', _TEXT, "where decoded images are kept; '' is the user's cache"),
+    'dataset.max_pixels': (
+        2**24,
+        _whole(1),
+        'pixels of an image; data with larger ones is refused before it is decoded',
+    ),
     'model.patches.size': (4, _GEOMETRY, 'P: pixels sampled a side; a number or (height, width)'),
     'model.patches.dilation': (1, _GEOMETRY, 'pixels from one sample to the next'),
     'model.patches.stride': (4, _GEOMETRY, 'pixels from one patch to the next'),
@@ -137,14 +142,35 @@ KEYS: dict[str, Key] = {
         'training shows each image at a random phase of the dilated grid, evaluation averages '
         'the probabilities over all phases',
     ),
+    'on_nonfinite': (
+        'stop',
+        _one_of('stop', 'skip'),
+        'what to do at a step whose loss or gradient is not finite: end the run, or leave the '
+        'step out and count it',
+    ),
     'checkpoints.keep': (2, _whole(1), 'newest checkpoints kept'),
+    'checkpoints.keep_best': (
+        False,
+        _TRUTH,
+        'whether the one of the highest test accuracy is kept too',
+    ),
+    'checkpoints.every_minutes': (0.25, _ABOVE_0, 'minutes from one checkpoint to the next'),
+    'checkpoints.every_steps': (0, _whole(0), 'also every so many steps; 0 is never'),
+    'checkpoints.other_versions': (
+        False,
+        _TRUTH,
+        'whether a run begun with other versions of the packages may go on with these',
+    ),
 }
 
 # Two runs may differ in these and be the same run: the trained network does not depend on them.
 NOT_PART_OF_THE_RESULT = (
     'dataset.data_dir',
     'dataset.cache_dir',
+    'dataset.max_pixels',
     'batch_eval',
     'eval_every',
-    'checkpoints.keep',
+    # Without a step that is not finite, which ends the run, skipping is the same as stopping.
+    'on_nonfinite',
+    *(path for path in KEYS if path.startswith('checkpoints.')),
 )

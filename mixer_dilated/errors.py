@@ -1,4 +1,4 @@
-"""The one error that a user's input can cause."""
+"""The ends of a run that are no defect of the program."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,30 @@ class InputError(ValueError):
     The message is one line: which key or file, which value, what is allowed, what to do next.
     The command line prints it and exits with 2; it never shows a traceback for it.
     """
+
+
+class NotFiniteError(InputError):
+    """The loss or its gradient became infinite or not a number, and the run ended there."""
+
+
+class Stopped(Exception):
+    """A run was asked to stop; its state is saved.
+
+    Attributes:
+      step: steps that are done and saved.
+    """
+
+    def __init__(self, step: int):
+        super().__init__(f'stopped after step {step}, which is saved')
+        self.step = step
+
+
+def printable(text: str) -> str:
+    """`text` with control characters, which a terminal would obey, written as escapes.
+
+    Names of files, data sets and labels may come from anywhere.
+    """
+    return ''.join(
+        letter if letter.isprintable() else letter.encode('unicode_escape').decode()
+        for letter in text
+    )

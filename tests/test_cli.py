@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import time
 import pytest
 
 from mixer_dilated.cli import interrupt
+from mixer_dilated.cli import main as main_module
 from mixer_dilated.cli.compilation_cache import _processor
 from mixer_dilated.cli.main import main
 from mixer_dilated.cli.progress import TerminalProgress
@@ -69,14 +71,8 @@ def test_a_second_run_compiles_nothing_new_and_has_the_bits_of_the_first(trained
     done = run_cli(*SMALL, f'--workdir={tmp_path / "again"}')
     assert done.returncode == 0 and done.stderr == ''
     assert set(cache.rglob('*-cache')) == kept
-    first, second = (
-        [
-            {name: value for name, value in json.loads(line).items() if 'second' not in name}
-            for line in (folder / 'metrics.jsonl').read_text().splitlines()
-        ]
-        for folder in (trained[0], tmp_path / 'again')
-    )
-    assert first == second
+    first, second = (folder / 'metrics.jsonl' for folder in (trained[0], tmp_path / 'again'))
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_the_same_command_again_shows_the_finished_run(trained):
@@ -93,11 +89,13 @@ def test_a_run_that_was_cut_off_continues(trained, tmp_path):
     copy = tmp_path / 'cut'
     shutil.copytree(workdir, copy)
     (copy / 'summary.json').unlink()
-    shutil.rmtree(copy / 'checkpoints' / '2')
+    newest = max((copy / 'checkpoints').iterdir(), key=lambda path: int(path.name))
+    shutil.rmtree(newest)
     done = run_cli(*SMALL, f'--workdir={copy}')
     assert done.returncode == 0, done.stderr
-    assert 'continues after epoch 1 of 2' in done.stdout
-    assert done.stdout.count('\nepoch ') == 1
+    assert f'continues after step 8 of {newest.name}, epoch 1 of 2' in done.stdout
+    assert done.stdout.count('\nepoch ') == 2
+    assert (copy / 'metrics.jsonl').read_bytes() == (workdir / 'metrics.jsonl').read_bytes()
     one, other = (json.loads((d / 'summary.json').read_text()) for d in (workdir, copy))
     assert one['results'] == other['results']
 
@@ -165,7 +163,7 @@ def test_missing_mnist_is_told_with_its_cause_and_the_ways_on(tmp_path):
 def test_help_is_short_and_has_examples(capsys):
     assert main(['--help'], started=0.0) == 0
     text = capsys.readouterr().out
-    assert 'Examples' in text and len(text.splitlines()) < 40
+    assert 'Examples' in text and len(text.splitlines()) < 45
     assert max(map(len, text.splitlines())) <= 80
 
 
@@ -298,6 +296,24 @@ def test_a_folder_that_cannot_be_made_is_refused(capsys, tmp_path):
     assert 'cannot be written' in message or 'not empty' in message
 
 
+REFUSES = """
+import sys
+from mixer_dilated.cli.main import main
+assert main(sys.argv[1:], 0.0) == 2
+print(*{'jax', 'flax', 'tensorflow_datasets', 'orbax', 'matplotlib', 'scipy'} & set(sys.modules))
+"""
+
+
+@pytest.mark.parametrize('words', [(CONFIG,), ('sweep', SWEEP)], ids=['train', 'sweep'])
+def test_a_wrong_value_is_refused_before_anything_large_is_imported(words):
+    done = subprocess.run(
+        [sys.executable, '-c', REFUSES, *words, '--config.batch=0'],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stdout.strip() == '', done
+    assert done.stderr.startswith('error: config.batch = 0')
+
+
 def test_nothing_is_left_behind_by_refusals(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(capsys, f'--config={ROOT / "configs" / "digits_dilated.py"}', '--config.batch=5000')
@@ -307,9 +323,10 @@ def test_nothing_is_left_behind_by_refusals(capsys, tmp_path, monkeypatch):
 def test_an_epoch_without_an_evaluation_shows_no_test_accuracy(capsys, tmp_path):
     progress = TerminalProgress('run', tmp_path)
     progress.compiled(open_task(small_config(num_epochs=2)), 0)
-    row = {'epoch': 1, 'train_accuracy': 0.5, 'test_accuracy': None, 'images_per_second': 10.0}
-    progress.epoch_done([row])
-    progress.epoch_done([{**row, 'epoch': 2, 'test_accuracy': 0.25}])
+    row = {'epoch': 1, 'train_accuracy': 0.5, 'test_accuracy': None}
+    speed = {'seconds': 1.0, 'images_per_second': 10.0}
+    progress.epoch_done([row], speed)
+    progress.epoch_done([{**row, 'epoch': 2, 'test_accuracy': 0.25}], speed)
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith('epoch 1/2  train 0.5000  10 images/s')
     assert second.startswith('epoch 2/2  train 0.5000  test 0.2500  10 images/s')
@@ -342,9 +359,97 @@ def test_an_interrupt_while_compiling_ends_with_130_and_the_way_on(tmp_path):
 
 def test_an_interrupt_that_was_swallowed_still_ends_the_run(monkeypatch):
     """As a library does that runs a callback of its own when the signal comes."""
-    monkeypatch.setattr(interrupt, '_received', False)
+    monkeypatch.setattr(interrupt, '_received', 0)
     interrupt.check()
     with contextlib.suppress(KeyboardInterrupt):
         interrupt._note(signal.SIGINT, None)
+    assert TerminalProgress('name', ROOT).stop_requested()
     with pytest.raises(KeyboardInterrupt):
-        TerminalProgress('name', ROOT).epoch_done({})
+        interrupt.check()
+
+
+LONG = (CONFIG, '--config.num_epochs=100000')
+
+
+def start(*words):
+    """A run in a process of its own, when its first epoch is done."""
+    process = subprocess.Popen(
+        [sys.executable, 'run.py', *words],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if line.startswith('epoch'):
+            return process
+    raise AssertionError(process.communicate())
+
+
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_says_where_and_ends(number, status, tmp_path):
+    workdir = tmp_path / 'run'
+    process = start(*LONG, f'--workdir={workdir}')
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status and err == '', err
+    told = re.search(r'stopped after step (\d+), which is saved; the same command with', out)
+    newest = max(int(path.name) for path in (workdir / 'checkpoints').iterdir())
+    assert int(told[1]) == newest and f'--workdir={workdir} goes on' in out
+
+
+HANGS = """
+import sys, time
+from mixer_dilated.cli import interrupt
+interrupt.PATIENCE = float(sys.argv[1])
+interrupt.listen()
+interrupt.stop_when_asked()
+print("ready", flush=True)
+while True:
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize(
+    ('pauses', 'patience'),
+    [((), 2), ((0.7,), 1000), ((0.1,), 2)],
+    ids=['one', 'a second', 'one that comes twice'],
+)
+def test_a_run_that_hangs_is_ended_by_time_or_a_second_signal(pauses, patience):
+    """The process never looks whether it was asked to stop."""
+    process = subprocess.Popen(
+        [sys.executable, '-c', HANGS, str(patience)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == 'ready\n'
+    start = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    for pause in pauses:
+        time.sleep(pause)
+        process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and 'the newest checkpoint is kept' in err
+    assert patience == 1000 or time.monotonic() - start >= patience
+
+
+def test_a_second_process_on_a_folder_is_refused_while_the_first_lives(tmp_path):
+    workdir = tmp_path / 'run'
+    first = start(*LONG, f'--workdir={workdir}')
+    second = run_cli(*LONG, f'--workdir={workdir}')
+    assert second.returncode == 2 and 'another process works in this folder' in second.stderr
+    first.kill()  # and leaves the file of its lock behind
+    first.communicate()
+    assert (workdir / '.lock').exists()
+    third = start(*LONG, f'--workdir={workdir}')
+    third.send_signal(signal.SIGTERM)
+    third.communicate(timeout=60)
+    assert third.returncode == 143
+
+
+def test_a_defect_is_told_in_one_line_and_shown_if_asked(monkeypatch, capsys):
+    def broken(argv, started):
+        raise RuntimeError('one\nbroken \x1b[31mthing')
+
+    monkeypatch.setattr(main_module, '_run', broken)
+    assert main(['keys'], 0.0) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: RuntimeError: one broken \\x1b[31mthing; a defect')
+    assert main(['keys', '--debug'], 0.0) == 1
+    assert 'Traceback' in capsys.readouterr().err

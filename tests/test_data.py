@@ -1,13 +1,18 @@
 """Data: real MNIST through TFDS, embedded digits, the cache, splits, augmentation."""
 
+import io
+import json
 import os
+import re
 import shutil
-import types
 
 import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
 
 from mixer_dilated.config import resolve
 from mixer_dilated.data import tfds_source
@@ -35,45 +40,144 @@ def test_mnist_is_read_as_tfds_gives_it(mnist):
     np.testing.assert_array_equal(examples.labels, [record['label'] for record in expected])
 
 
-def test_any_classification_set_is_read_through_tfds(tmp_path, monkeypatch):
-    """A colour set with made-up images, by TFDS's own mock."""
-    infos = {'train': 40, 'test': 12}
-    monkeypatch.setattr(tfds.core.DatasetBuilder, 'is_prepared', lambda self: True)
-    with tfds.testing.mock_data(num_examples=40):
-        builder = tfds.builder('cifar10', data_dir=tmp_path)
-        records = builder.as_data_source('train')
-        monkeypatch.setattr(
-            tfds_source, '_prepared_builder', lambda name, data_dir: _Prepared(builder, infos)
-        )
-        source = open_source(resolve({'dataset': {'name': 'cifar10'}}).dataset)
-        examples = source.read('train')
-        assert (source.image_shape, source.num_classes) == ((32, 32, 3), 10)
-        assert source.split_sizes == infos
-        assert examples.images.shape == (40, 32, 32, 3)
-        np.testing.assert_array_equal(examples.images[7], records[7]['image'])
-
-
-class _OneByOne(list):
-    """TFDS's mock of reading many records at once refuses the call that the real one takes."""
-
-    def __getitems__(self, keys):
-        return [self[key] for key in keys]
-
-
-class _Prepared:
-    """A mocked builder with the split sizes that a prepared one would know."""
-
-    def __init__(self, builder, sizes):
-        self.as_data_source = lambda split: _OneByOne(builder.as_data_source(split))
-        self.info = types.SimpleNamespace(
-            features=builder.info.features,
-            supervised_keys=builder.info.supervised_keys,
-            full_name=builder.info.full_name,
-            splits={
-                name: types.SimpleNamespace(num_examples=size, filepaths=[])
-                for name, size in sizes.items()
+def write_set(data_dir, records, shape=(8, 8, 1), name='tiny', version='1.0.0'):
+    """A prepared TFDS set of (image, label) records, as array_record."""
+    folder = data_dir / name / version
+    folder.mkdir(parents=True)
+    kind = 'tensorflow_datasets.core.features'
+    features = {
+        'pythonClassName': f'{kind}.features_dict.FeaturesDict',
+        'featuresDict': {'features': {
+            'image': {
+                'pythonClassName': f'{kind}.image_feature.Image',
+                'image': {'dtype': 'uint8', 'shape': {'dimensions': [str(n) for n in shape]}},
             },
-        )
+            'label': {
+                'pythonClassName': f'{kind}.class_label_feature.ClassLabel',
+                'classLabel': {'numClasses': '10'},
+            },
+        }},
+    }  # fmt: skip
+    (folder / 'features.json').write_text(json.dumps(features))
+    splits = [
+        {
+            'name': split,
+            'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
+            'shardLengths': [str(len(records))],
+            'numBytes': '1',
+        }
+        for split in ('train', 'test')
+    ]
+    info = {
+        'name': name, 'version': version, 'fileFormat': 'array_record', 'splits': splits,
+        'supervisedKeys': {'tuple': {'items': [{'featureKey': 'image'}, {'featureKey': 'label'}]}},
+    }  # fmt: skip
+    (folder / 'dataset_info.json').write_text(json.dumps(info))
+    for split in ('train', 'test'):
+        path = folder / f'{name}-{split}.array_record-00000-of-00001'
+        writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1')
+        for image, label in records:
+            example = tf_example_pb2.Example()
+            example.features.feature['image'].bytes_list.value.append(image)
+            example.features.feature['label'].int64_list.value.append(label)
+            writer.write(example.SerializeToString())
+        writer.close()
+    return folder
+
+
+def encoded(pixels, file_format='PNG'):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, file_format)
+    return file.getvalue()
+
+
+def grey(seed, size=(8, 8)):
+    return np.random.default_rng(seed).integers(0, 256, size, np.uint8)
+
+
+def test_any_classification_set_is_read_through_tfds(tmp_path):
+    """A colour set, in the files that TFDS prepares."""
+    colours = [grey(seed, (6, 4, 3)) for seed in range(5)]
+    records = [(encoded(pixels), label) for label, pixels in enumerate(colours)]
+    write_set(tmp_path, records, (6, 4, 3))
+    dataset = {'name': 'tiny', 'data_dir': str(tmp_path)}
+    source = open_source(resolve({'dataset': dataset}).dataset)
+    assert (source.image_shape, source.num_classes) == ((6, 4, 3), 10)
+    assert source.split_sizes == {'train': 5, 'test': 5}
+    examples = source.read('train[1:]')
+    np.testing.assert_array_equal(examples.images, colours[1:])
+    np.testing.assert_array_equal(examples.labels, [1, 2, 3, 4])
+
+
+GOOD = [(encoded(grey(seed)), seed % 10) for seed in range(12)]
+BROKEN_RECORDS = {
+    'label below': ((GOOD[0][0], -1), 'record 3: label -1: allowed are 0 to 9'),
+    'label above': ((GOOD[0][0], 10), 'record 3: label 10: allowed are 0 to 9'),
+    'another size': (
+        (encoded(grey(0, (9, 8))), 1),
+        'record 3: an image of 9×8, mode L; allowed is',
+    ),
+    'another mode': ((encoded(grey(0, (8, 8, 3))), 1), 'mode RGB; allowed is 8×8, mode L'),
+    'sixteen bits': ((encoded(grey(0).astype(np.uint16) * 257), 1), 'mode I;16; allowed is'),
+    'cut off': ((GOOD[0][0][:60], 1), 'record 3: an image that cannot be decoded'),
+    'flipped': ((GOOD[0][0].replace(b'IDAT', b'IDAU'), 1), 'an image that cannot be decoded'),
+    'no image': ((b'<html>', 1), 'an image that cannot be decoded'),
+    'empty': ((b'', 1), 'an image that cannot be decoded'),
+    'a large one': ((encoded(np.zeros((3000, 3000), np.uint8)), 1), 'an image of 3000×3000'),
+}
+
+
+@pytest.mark.parametrize('kind', BROKEN_RECORDS)
+def test_a_broken_record_is_refused_with_its_place(kind, tmp_path):
+    record, words = BROKEN_RECORDS[kind]
+    folder = write_set(tmp_path, [*GOOD[:3], record, *GOOD[3:]])
+    source = TfdsSource('tiny', str(tmp_path))
+    with pytest.raises(InputError, match=re.escape(words)) as caught:
+        source.read('train')
+    assert str(caught.value).startswith(f"{folder}, split 'train', record 3: ")
+    assert len(source.read('train[:3]').labels) == 3
+
+
+def test_damaged_files_of_a_prepared_set_are_refused_or_read_as_they_were(tmp_path):
+    """Cut off and flipped at many places: what is read is right, or refused in one line."""
+    folder = write_set(tmp_path, GOOD)
+    expected = TfdsSource('tiny', str(tmp_path)).read('train')
+    path = folder / 'tiny-train.array_record-00000-of-00001'
+    whole = path.read_bytes()
+    draw = np.random.default_rng(0)
+    refused = 0
+    used = np.flatnonzero(np.frombuffer(whole, np.uint8))  # the rest is padding
+    for k in range(60):
+        content = bytearray(whole)
+        if k < 10:
+            content = content[: len(content) * k // 10]
+        else:
+            content[draw.choice(used)] ^= 1 << draw.integers(8)
+        path.write_bytes(content)
+        try:
+            found = TfdsSource('tiny', str(tmp_path)).read('train')
+        except InputError as error:
+            refused += 1
+            assert '\n' not in str(error) and str(path.parent) in str(error)
+        else:
+            np.testing.assert_array_equal(found.labels, expected.labels)
+            np.testing.assert_array_equal(found.images, expected.images)
+    print(f'60 damaged files, {refused} refused')
+    assert refused > 30
+
+
+def test_data_that_vanishes_is_told(tmp_path):
+    folder = write_set(tmp_path, GOOD)
+    source = TfdsSource('tiny', str(tmp_path))
+    shutil.rmtree(folder)
+    with pytest.raises(InputError, match=re.escape(str(folder))):
+        source.read('train')
+
+
+def test_images_that_are_too_large_are_refused_before_they_are_decoded(tmp_path):
+    write_set(tmp_path, GOOD)
+    with pytest.raises(InputError, match=r'images of 64 pixels; allowed are at most 63 \(config'):
+        TfdsSource('tiny', str(tmp_path), max_pixels=63)
 
 
 def test_digits_are_split_for_good_and_by_class():

@@ -28,12 +28,13 @@ test = programs.place(Digits().read('test[:100]'))
 state = programs.create_state()
 one = Programs(open_task(config), jax.devices()[:1]).abstract_state()
 assert all(len(leaf.sharding.device_set) == 1 for leaf in jax.tree.leaves(one))
-compiled = programs.train_epoch_program().as_text()
+compiled = programs.training_program().as_text()
 state, metrics = programs.train_epoch(train)(state)
 result = programs.evaluation(test)(state)
 leaves = jax.tree.leaves((state.params, metrics, result))
 np.savez(sys.argv[1], *map(np.asarray, leaves), devices=jax.device_count(),
-    all_reduces=compiled.count(' all-reduce('))
+    all_reduces=compiled.count(' all-reduce('), all_gathers=compiled.count(' all-gather('),
+    temporary=programs.training_bytes()['temporary'])
 """
 
 
@@ -62,6 +63,10 @@ def test_one_and_eight_devices_agree_after_an_epoch(changes, tmp_path):
         assert saved[-1].pop('devices') == devices
         # Gradients of a batch that is split have to be added up; those of a whole one do not.
         assert (saved[-1].pop('all_reduces') > 0) == (devices > 1)
+        # No device computes the whole batch.
+        assert saved[-1].pop('all_gathers') == 0
+    whole, share = (each.pop('temporary') for each in saved)
+    assert share < 0.6 * whole
     assert set(saved[0]) == set(saved[1])
     for name, array in saved[0].items():
         np.testing.assert_allclose(saved[1][name], array, atol=1e-5, err_msg=name)

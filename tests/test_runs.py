@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 import struct
 
@@ -12,30 +13,32 @@ import pytest
 
 from mixer_dilated.config import resolve
 from mixer_dilated.data.digits import Digits
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import InputError, NotFiniteError, Stopped
 from mixer_dilated.reports.report import write_report
 from mixer_dilated.training.checkpoints import Checkpoints
 from mixer_dilated.training.evaluation import evaluate_checkpoint
 from mixer_dilated.training.loop import train_and_evaluate
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.progress import Progress
+from mixer_dilated.training.snapshot import Snapshot
 from mixer_dilated.training.task import open_task
 from tests.conftest import small_config
 
 
 class Recorder(Progress):
-    """Keeps every row, and stops the run after `stop_after` epochs as Ctrl-C would."""
+    """Keeps every row, and asks the run to stop after `stop_after` epochs, as a signal does."""
 
     def __init__(self, stop_after=None):
         self.rows, self.resumed_after, self.stop_after = [], None, stop_after
 
-    def compiled(self, task, epochs_done):
-        self.resumed_after = epochs_done
+    def compiled(self, task, step):
+        self.resumed_after = step
 
-    def epoch_done(self, rows):
+    def epoch_done(self, rows, speed):
         self.rows += rows
-        if rows[0]['epoch'] == self.stop_after:
-            raise KeyboardInterrupt
+
+    def stop_requested(self):
+        return bool(self.rows) and self.rows[-1]['epoch'] == self.stop_after
 
 
 def content(state):
@@ -47,15 +50,11 @@ def newest(config, workdir):
     """Arrays and metrics of the newest checkpoint in a folder."""
     programs = Programs(open_task(config))
     with Checkpoints(workdir) as checkpoints:
-        state, history = checkpoints.restore(programs.abstract_state())
-    return content(state), without_times(history)
+        snapshot = checkpoints.restore(programs.abstract_snapshot())
+    return content(snapshot.state), snapshot.metrics
 
 
-def without_times(rows):
-    return [{name: value for name, value in row.items() if 'second' not in name} for row in rows]
-
-
-RUN = {'model.dropout_rate': 0.1, 'augment.shift': 1}
+RUN = {'model.dropout_rate': 0.1, 'augment.shift': 1, 'checkpoints.every_steps': 9}
 
 
 @pytest.fixture(scope='module')
@@ -66,15 +65,19 @@ def run(tmp_path_factory):
     return config, workdir, train_and_evaluate(config, workdir, name='small')
 
 
-def metrics_of(workdir):
-    return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+def rows_of(workdir, name='metrics'):
+    return [json.loads(line) for line in (workdir / f'{name}.jsonl').read_text().splitlines()]
+
+
+def metrics_bytes(workdir):
+    return (workdir / 'metrics.jsonl').read_bytes()
 
 
 def test_two_runs_have_the_same_bits(run, tmp_path):
     config, workdir, summary = run
     again = train_and_evaluate(config, tmp_path / 'again')
     chex.assert_trees_all_equal(newest(config, tmp_path / 'again'), newest(config, workdir))
-    assert without_times(metrics_of(tmp_path / 'again')) == without_times(metrics_of(workdir))
+    assert metrics_bytes(tmp_path / 'again') == metrics_bytes(workdir)
     assert again['results'] == summary['results']
 
 
@@ -91,12 +94,12 @@ def test_another_seed_has_other_bits(run, tmp_path):
     _, workdir, _ = run
     other = small_config(**RUN, seed=1)
     train_and_evaluate(other, tmp_path / 'other')
-    assert without_times(metrics_of(tmp_path / 'other')) != without_times(metrics_of(workdir))
+    assert rows_of(tmp_path / 'other')[0]['train_loss'] != rows_of(workdir)[0]['train_loss']
 
 
 def test_a_resumed_run_has_the_bits_of_the_undisturbed_one(run, tmp_path):
     config, workdir, summary = run
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped, match='stopped after step 18, which is saved'):
         train_and_evaluate(config, tmp_path / 'run', progress=Recorder(stop_after=2))
     assert not (tmp_path / 'run' / 'summary.json').exists()
     # A line that was written after the last checkpoint must not appear twice.
@@ -104,36 +107,77 @@ def test_a_resumed_run_has_the_bits_of_the_undisturbed_one(run, tmp_path):
         file.write('{"epoch": 3, "unfinis')
     recorder = Recorder()
     resumed = train_and_evaluate(config, tmp_path / 'run', progress=recorder)
-    assert recorder.resumed_after == 2 and [row['epoch'] for row in recorder.rows] == [3]
+    assert recorder.resumed_after == 18 and [row['epoch'] for row in recorder.rows] == [3]
     chex.assert_trees_all_equal(newest(config, tmp_path / 'run'), newest(config, workdir))
-    assert without_times(metrics_of(tmp_path / 'run')) == without_times(metrics_of(workdir))
+    assert metrics_bytes(tmp_path / 'run') == metrics_bytes(workdir)
     same = [key for key in summary if key not in ('seconds', 'config_name')]
     assert {key: resumed[key] for key in same} == {key: summary[key] for key in same}
+
+
+class Impatient(Progress):
+    """Asks the run to stop when it looks up for the `looks`-th time."""
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    def stop_requested(self):
+        self.looks -= 1
+        return self.looks == 0
+
+
+@pytest.mark.parametrize(
+    ('looks', 'stops'),
+    [(3, [8, 9, 16, 18, 24]), (4, [9, 16, 20])],  # after 9 steps: with and without an evaluation
+)
+def test_a_run_that_is_stopped_again_and_again_has_the_same_bits(run, looks, stops, tmp_path):
+    config, workdir, summary = run
+    pieces = small_config(**RUN | {'checkpoints.every_steps': 4})  # ends at 4, 8, 9, 12, 16, 18 …
+    for step in stops:
+        with pytest.raises(Stopped) as stopped:
+            train_and_evaluate(pieces, tmp_path / 'run', progress=Impatient(looks))
+        assert stopped.value.step == step
+    found = train_and_evaluate(pieces, tmp_path / 'run', progress=Impatient(looks + 9))
+    chex.assert_trees_all_equal(newest(pieces, tmp_path / 'run')[0], newest(config, workdir)[0])
+    assert metrics_bytes(tmp_path / 'run') == metrics_bytes(workdir)
+    assert [row['epoch'] for row in rows_of(tmp_path / 'run', 'speed')] == [1, 2, 3]
+    assert found['results'] == summary['results']
 
 
 def test_evaluating_more_rarely_changes_no_result(run, tmp_path):
     config, workdir, summary = run
     rarely = small_config(**RUN, eval_every=2)  # epochs 2 and, because it is the last, 3
-    with pytest.raises(KeyboardInterrupt):
-        train_and_evaluate(rarely, tmp_path / 'run', progress=Recorder(stop_after=1))
-    recorder = Recorder()
-    again = train_and_evaluate(rarely, tmp_path / 'run', progress=recorder)
-    assert recorder.resumed_after == 0  # a checkpoint comes with an evaluation
+    again = train_and_evaluate(rarely, tmp_path / 'run')
     assert again['results'] == summary['results']
     chex.assert_trees_all_equal(newest(rarely, tmp_path / 'run')[0], newest(config, workdir)[0])
-    first, *others = without_times(metrics_of(tmp_path / 'run'))
-    every_first, *every_other = without_times(metrics_of(workdir))
+    first, *others = rows_of(tmp_path / 'run')
+    every_first, *every_other = rows_of(workdir)
     assert others == every_other
     assert first == {**every_first, 'test_loss': None, 'test_accuracy': None}
-    assert sorted(path.name for path in (tmp_path / 'run' / 'checkpoints').iterdir()) == ['2', '3']
     assert write_report(tmp_path / 'run').stat().st_size > 10_000
-    starts = [
-        event.step
-        for path in (tmp_path / 'run' / 'tensorboard').iterdir()
-        for event in events(path)
-        if event.HasField('session_log')
-    ]
-    assert starts == [0, 0]  # what the first process wrote is void
+
+
+def steps_kept(workdir):
+    return sorted(int(path.name) for path in (workdir / 'checkpoints').iterdir())
+
+
+def test_the_newest_checkpoints_and_the_best_are_kept(tmp_path):
+    keep = {'checkpoints.every_steps': 3, 'checkpoints.keep': 1, 'checkpoints.keep_best': True}
+    rough = {'optimizer.base_lr': 0.2, 'optimizer.decay_type': 'constant', 'num_epochs': 6}
+    config = small_config(**keep, **rough)
+    train_and_evaluate(config, tmp_path / 'best')
+    rows = rows_of(tmp_path / 'best')
+    best = max(rows, key=lambda row: row['test_accuracy'])  # the first of ties
+    assert best['epoch'] < 6  # else this shows nothing
+    assert steps_kept(tmp_path / 'best') == [best['step'], 54]
+    found = evaluate_checkpoint(tmp_path / 'best', best=True)
+    assert (found['epoch'], found['results'][0]['accuracy']) == (
+        best['epoch'],
+        best['test_accuracy'],
+    )
+    # Saved by the clock alone: the first steps and the last.
+    slow = small_config(**{'checkpoints.every_minutes': 60, 'num_epochs': 2})
+    train_and_evaluate(slow, tmp_path / 'slow')
+    assert steps_kept(tmp_path / 'slow') == [8, 18]
 
 
 def test_a_finished_run_is_not_trained_again(run):
@@ -153,35 +197,36 @@ def test_each_checkpoint_holds_its_own_epoch(tmp_path):
     train = programs.place(Digits().read('train[:300]'))
     state = programs.create_state()
     run_epoch = programs.train_epoch(train)
-    copies = []
-    with Checkpoints(tmp_path, keep=4) as checkpoints:
+    copies = {}
+    with Checkpoints(tmp_path, config) as checkpoints:
         for epoch in range(1, 5):
             state, _ = run_epoch(state)
-            copies.append(jax.tree.map(np.array, content(state)))
-            checkpoints.save(epoch, state, [{'epoch': epoch}])
-    folders = sorted((tmp_path / 'checkpoints').iterdir(), key=lambda path: int(path.name))
-    for folder, copy in reversed(list(zip(folders, copies, strict=True))):
+            copies[9 * epoch] = jax.tree.map(np.array, content(state))
+            checkpoints.save(Snapshot(state, programs.zero_sums(), [{'epoch': epoch}]))
+    for step, copy in reversed(copies.items()):
         with Checkpoints(tmp_path) as checkpoints:
-            restored, history = checkpoints.restore(programs.abstract_state())
-        assert history == [{'epoch': int(folder.name)}]
-        chex.assert_trees_all_equal(content(restored), copy)
-        shutil.rmtree(folder)
+            restored = checkpoints.restore(programs.abstract_snapshot())
+        assert restored.step == step and restored.metrics == [{'epoch': step // 9}]
+        chex.assert_trees_all_equal(content(restored.state), copy)
+        shutil.rmtree(tmp_path / 'checkpoints' / str(step))
 
 
 def test_the_runs_folder_explains_itself(run):
     config, workdir, summary = run
     assert json.loads((workdir / 'summary.json').read_text()) == summary
     assert resolve(json.loads((workdir / 'config.json').read_text())) == config
-    rows = metrics_of(workdir)
+    rows = rows_of(workdir)
+    speed = rows_of(workdir, 'speed')
     assert [row['epoch'] for row in rows] == [1, 2, 3]
     assert [row['step'] for row in rows] == [9, 18, 27]
     assert set(rows[0]) == {
         'epoch', 'step', 'seed', 'train_loss', 'train_accuracy', 'test_loss', 'test_accuracy',
-        'learning_rate', 'seconds', 'images_per_second',
+        'learning_rate', 'skipped_steps',
     }  # fmt: skip
     (of_seed,) = summary['results']
     assert rows[-1]['test_accuracy'] == summary['test_accuracy'] == of_seed['test_correct'] / 100
-    for row in rows:
+    assert [row['epoch'] for row in speed] == [1, 2, 3]
+    for row in speed:
         np.testing.assert_allclose(row['images_per_second'] * row['seconds'], 9 * 32)
     assert rows[0]['learning_rate'] > rows[1]['learning_rate'] > rows[2]['learning_rate'] > 0
     for key in (
@@ -190,7 +235,7 @@ def test_the_runs_folder_explains_itself(run):
     ):  # fmt: skip
         assert key in summary
     assert set(summary['seconds']) == {'startup', 'compile', 'train', 'epoch_median'}
-    assert sorted(path.name for path in (workdir / 'checkpoints').iterdir()) == ['2', '3']
+    assert steps_kept(workdir) == [18, 27]
 
 
 def events(path):
@@ -212,7 +257,7 @@ def test_tensorboard_events_hold_the_metrics(run):
         for event in events(path)
         for value in event.summary.value
     }
-    for row in metrics_of(workdir):
+    for row in rows_of(workdir):
         np.testing.assert_allclose(scalars['test_accuracy', row['step']], row['test_accuracy'])
         np.testing.assert_allclose(scalars['train_loss', row['step']], row['train_loss'])
 
@@ -221,20 +266,12 @@ def test_resuming_tells_tensorboard_from_where(run, tmp_path):
     config, workdir, _ = run
     shutil.copytree(workdir, tmp_path / 'cut')
     (tmp_path / 'cut' / 'summary.json').unlink()
-    shutil.rmtree(tmp_path / 'cut' / 'checkpoints' / '3')
+    shutil.rmtree(tmp_path / 'cut' / 'checkpoints' / '27')
     before = set((tmp_path / 'cut' / 'tensorboard').iterdir())
     train_and_evaluate(config, tmp_path / 'cut')
     (added,) = set((tmp_path / 'cut' / 'tensorboard').iterdir()) - before
     starts = [event.step for event in events(added) if event.HasField('session_log')]
     assert starts == [19]  # what an earlier process wrote from step 19 on is void
-
-
-def test_a_checkpoint_that_cannot_be_read_is_named(run, tmp_path):
-    _, workdir, _ = run
-    shutil.copytree(workdir, tmp_path / 'run')
-    shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '3' / 'state')
-    with pytest.raises(InputError, match=r'checkpoints/3: this checkpoint cannot be read'):
-        evaluate_checkpoint(tmp_path / 'run')
 
 
 def test_evaluating_writes_nothing(run):
@@ -317,18 +354,37 @@ def test_evaluating_without_a_run_or_checkpoint_is_refused(tmp_path):
         evaluate_checkpoint(tmp_path)
 
 
-def test_a_diverged_run_warns_and_still_writes_json(tmp_path):
-    config = small_config(**{'optimizer.name': 'sgd', 'optimizer.base_lr': 1e6, 'num_epochs': 1})
-    with pytest.warns(UserWarning, match='epoch 1: the training loss is not finite'):
+DIVERGES = {'optimizer.name': 'sgd', 'optimizer.base_lr': 1e6, 'checkpoints.every_steps': 1}
+
+
+def test_a_run_that_diverges_ends_at_the_step_and_keeps_what_it_had(tmp_path):
+    with pytest.raises(NotFiniteError) as caught:
+        train_and_evaluate(small_config(**DIVERGES), tmp_path / 'run')
+    told = re.match(
+        r'epoch 1, step (\d): the loss or its gradient is not finite \(seed 0\); that of step '
+        r'(\d) is kept\. Likely .*base_lr = 1000000.*--config.on_nonfinite=skip$',
+        str(caught.value),
+    )
+    step, kept = map(int, told.groups())
+    assert kept == step - 1 == steps_kept(tmp_path / 'run')[-1]
+    _, metrics = newest(small_config(**DIVERGES), tmp_path / 'run')
+    assert metrics == []
+
+
+def test_steps_that_are_not_finite_are_left_out_if_asked(tmp_path):
+    """It goes on in the folder of the run that ended, and leaves valid JSON."""
+    with pytest.raises(NotFiniteError):
+        train_and_evaluate(small_config(**DIVERGES, num_epochs=1), tmp_path / 'run')
+    config = small_config(**DIVERGES, num_epochs=1, on_nonfinite='skip')
+    with pytest.warns(UserWarning, match=r'epoch 1, seed 0: (\d) of 9 steps left out'):
         train_and_evaluate(config, tmp_path / 'run')
 
     def refuse(constant):
         raise AssertionError(constant)
 
     (line,) = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
-    assert json.loads(line, parse_constant=refuse)['train_loss'] is None
-    summary = json.loads((tmp_path / 'run' / 'summary.json').read_text(), parse_constant=refuse)
-    assert summary['results'][0]['test_loss'] is None
+    assert 0 < json.loads(line, parse_constant=refuse)['skipped_steps'] < 9
+    json.loads((tmp_path / 'run' / 'summary.json').read_text(), parse_constant=refuse)
 
 
 def test_real_mnist_trains_through_the_whole_path(mnist, tmp_path):

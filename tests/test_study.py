@@ -15,11 +15,12 @@ import pytest
 from scipy import stats
 
 from mixer_dilated.data.corruption import CORRUPTIONS
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import InputError, NotFiniteError
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.study import run_study, timed_together
 from mixer_dilated.experiments.sweep import Cell, Sweep, crossed, grid, prepare
 from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.training.workdir import locked
 from tests.conftest import ROOT, config_of, small_config
 
 METHODS = (
@@ -227,6 +228,25 @@ def test_times_of_a_cell_that_is_trained_anew_are_not_kept(study, tmp_path):
     assert after.keys() == before.keys()
     assert all(after[name] != before[name] for name in before)  # rounds are paired: all anew
     assert statistics['cells'] == study[1]['cells']
+
+
+def test_a_cell_that_does_not_stay_finite_costs_the_others_nothing(tmp_path):
+    cells = (METHODS[0], Cell({'method': 'wild'}, {'optimizer.base_lr': 1e6}), METHODS[1])
+    calm = {'optimizer.name': 'sgd', 'optimizer.base_lr': 0.1, 'num_seeds': 1}
+    with (
+        pytest.warns(UserWarning, match='^wild: epoch 1, step .* is not finite'),
+        pytest.raises(NotFiniteError, match=r'1 of 3 cells .*\(wild\); the others are trained'),
+    ):
+        run_study(small_sweep(cells, **calm), tmp_path / 'study', command='')
+    done = sorted(path.parent.name for path in tmp_path.glob('study/cells/*/summary.json'))
+    assert done == ['method=dilated', 'method=plain']
+    with pytest.warns(UserWarning, match=r'of 9 steps left out'):
+        run_study(small_sweep(cells, **calm, on_nonfinite='skip'), tmp_path / 'study', command='')
+
+
+def test_a_study_is_one_process_at_a_time(tmp_path):
+    with locked(tmp_path / 'study'), pytest.raises(InputError, match='another process works'):
+        run_study(small_sweep(), tmp_path / 'study', command='')
 
 
 def test_of_many_cells_those_are_timed_together_that_are_compared():

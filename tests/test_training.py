@@ -13,7 +13,13 @@ import pytest
 from mixer_dilated.config import resolve
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.models.mixer import mixer_from_config
-from mixer_dilated.training.epoch import evaluate, predict, train_epoch
+from mixer_dilated.training.epoch import (
+    EpochSums,
+    epoch_metrics,
+    evaluate,
+    predict,
+    train_steps,
+)
 from mixer_dilated.training.optimizer import kernels, learning_rate_schedule, make_optimizer
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.randomness import purpose_key
@@ -161,19 +167,22 @@ class Seen(typing.NamedTuple):
 
 def note(state, images, labels, seed_key):
     order = jax.lax.dynamic_update_slice(state.order, labels, (state.step * len(labels),))
-    return Seen(state.step + 1, order), {'loss': jnp.mean(images), 'correct': labels.sum()}
+    metrics = {'loss': jnp.mean(images), 'correct': labels.sum(), 'finite': jnp.bool(True)}
+    return Seen(state.step + 1, order), metrics
 
 
 def test_an_epoch_shows_each_example_once_in_an_order_of_its_own():
     examples = Examples(np.ones((23, 1, 1, 1), np.uint8), np.arange(23, dtype=np.int32))
-    epoch = functools.partial(train_epoch, step=note, batch=5)
-    epoch = jax.jit(epoch)
+    steps = jax.jit(functools.partial(train_steps, step=note, batch=5))
     orders = []
     state = Seen(jnp.zeros((), jnp.int32), jnp.full(40, -1, jnp.int32))
-    for _ in range(2):
-        state, metrics = epoch(state, jax.random.key(0), examples)
-        np.testing.assert_allclose(metrics['loss'], 1.0)
-    reseeded, _ = epoch(Seen(jnp.zeros((), jnp.int32), state.order), jax.random.key(1), examples)
+    for pieces in ((4,), (1, 0, 3)):
+        sums = EpochSums.zero()
+        for count in pieces:
+            state, sums = steps(state, sums, jax.random.key(0), (examples, count))
+        np.testing.assert_allclose(epoch_metrics(sums, 4, 5)['loss'], 1.0)
+    start = Seen(jnp.zeros((), jnp.int32), state.order)
+    reseeded, _ = steps(start, EpochSums.zero(), jax.random.key(1), (examples, 4))
     assert not np.array_equal(reseeded.order[:20], state.order[:20])
     for order in np.asarray(state.order).reshape(2, 20):
         assert len(set(order)) == 20 and set(order) <= set(range(23))
@@ -267,6 +276,78 @@ def test_every_setting_reaches_the_compiled_program(changes, plain_parameters):
         changed['MixerBlock_0']['channel_mixing']['Dense_0']['kernel'],
         plain_parameters['MixerBlock_0']['channel_mixing']['Dense_0']['kernel'],
     )
+
+
+def test_an_epoch_in_pieces_has_the_bits_of_one_in_one_piece():
+    programs = Programs(open_task(small_config(**{'model.dropout_rate': 0.1, 'augment.shift': 1})))
+    run = programs.train_steps(programs.place(digits()))
+
+    def after(*pieces):
+        state, sums = programs.create_state(), programs.zero_sums()
+        for count in pieces:
+            state, sums = run(state, sums, count)
+        return jax.device_get((state.params, state.opt_state, state.step, sums))
+
+    whole = after(9)
+    for pieces in ((1,) * 9, (4, 5), (0, 8, 1)):
+        chex.assert_trees_all_equal(after(*pieces), whole)
+
+
+@pytest.mark.parametrize('broken', ['loss', 'gradient', 'square of the gradient'])
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(broken):
+    """Of seed 1, steps 3 and 5 break; seed 0 goes on undisturbed."""
+    state, _ = fresh(small_config())
+
+    @jax.custom_vjp
+    def poison(value, at):
+        return value
+
+    factor = {'loss': jnp.nan, 'gradient': jnp.inf, 'square of the gradient': 1e25}[broken]
+    poison.defvjp(
+        lambda value, at: (value * jnp.where(at, jnp.nan, 1) if broken == 'loss' else value, at),
+        lambda at, dy: (dy * jnp.where(at, factor, 1), None),
+    )
+
+    def step(state, images, labels, seed_key):
+        number = state.step + 1
+        at = (jax.random.key_data(seed_key)[-1] == 1) & ((number == 3) | (number == 5))
+        apply = state.apply_fn
+        poisoned = state.replace(apply_fn=lambda *args, **kw: poison(apply(*args, **kw), at))
+        poisoned, metrics = train_step(poisoned, images, labels, seed_key)
+        return poisoned.replace(apply_fn=apply), metrics
+
+    examples = Examples(*digits('train[:160]'))
+    steps = jax.jit(
+        jax.vmap(functools.partial(train_steps, step=step, batch=32), in_axes=(None, 0, 0, None))
+    )
+    keys = jnp.stack([jax.random.key(0), jax.random.key(1)])
+    after = {
+        count: steps(state, EpochSums.zero((2,)), keys, (examples, count)) for count in (2, 3, 5)
+    }
+    sums = after[5][1]
+    assert sums.skipped.tolist() == [0, 2] and sums.first_skipped.tolist() == [0, 3]
+    assert np.isfinite(sums.loss).all() and after[5][0].step.tolist() == [5, 5]
+    for of_seed in (0, 1):
+        of = {
+            count: jax.tree.map(
+                lambda leaf, k=of_seed: leaf[k], (found[0].params, found[0].opt_state)
+            )
+            for count, found in after.items()
+        }
+        same = [
+            np.array_equal(*pair)
+            for pair in zip(jax.tree.leaves(of[2]), jax.tree.leaves(of[3]), strict=True)
+        ]
+        assert all(same) if of_seed == 1 else not all(same)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(of[5]))
+
+
+def test_metrics_of_an_epoch_leave_skipped_steps_out():
+    sums = EpochSums(np.float32([6, 0]), np.int32([9, 0]), np.int32([1, 4]), np.int32([2, 1]))
+    found = epoch_metrics(sums, num_steps=4, batch=6)
+    np.testing.assert_allclose(found['loss'], [2.0, np.nan])
+    np.testing.assert_allclose(found['accuracy'], [0.5, np.nan])
+    assert found['skipped'].tolist() == [1, 4]
 
 
 def test_the_state_that_is_handed_to_an_epoch_is_used_up():

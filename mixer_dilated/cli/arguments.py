@@ -17,6 +17,7 @@ _MEANING = {
     'workdir': 'folder of the run or study',
     'data_dir': 'where prepared data lies now',
     'split': 'examples to evaluate, in TFDS split syntax',
+    'checkpoint': 'newest or best',
     'picture': 'file to draw the patches into (.png, .svg or .pdf)',
     'seeds': 'seeds of every cell',
     'against': 'what else is timed, separated by commas',
@@ -33,7 +34,8 @@ class Arguments:
       sweep: the `Sweep` of --sweep, its base config with the overrides.
       name: the config or sweep file's name without its ending.
       folder: the word after the command, where it takes one.
-      workdir, split, data_dir, picture, seeds, against, json: the flags; None where not given.
+      workdir, split, data_dir, checkpoint, picture, seeds, against, json: the flags; None where not
+        given.
     """
 
     config: ml_collections.ConfigDict | None = None
@@ -43,6 +45,7 @@ class Arguments:
     workdir: pathlib.Path | None = None
     split: str | None = None
     data_dir: str | None = None
+    checkpoint: str | None = None
     picture: pathlib.Path | None = None
     seeds: int | None = None
     against: str | None = None
@@ -57,11 +60,22 @@ def parse_each(argv: list[str], names: tuple[str, ...], files: tuple[str, ...]) 
       names: what the command takes.
       files: config files to take if there is none.
 
+    Returns:
+      Of each its arguments; 'name' has the word of a 'FILE:WORD', and is the whole path where two
+      would else have one name.
+
     Raises:
       InputError: as `parse`.
     """
     given, others = _take_files('config', argv)
-    return [parse([f'--config={path}', *others], names) for path in given or files]
+    paths = given or [*files]
+    found = [parse([f'--config={path}', *others], names) for path in paths]
+    words = [path.partition(':')[1:] for path in paths]
+    short = [''.join((each.name, *word)) for each, word in zip(found, words, strict=True)]
+    return [
+        dataclasses.replace(each, name=path if short.count(name) > 1 else name)
+        for each, path, name in zip(found, paths, short, strict=True)
+    ]
 
 
 def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> Arguments:
@@ -179,14 +193,24 @@ def _call(flag: str, path: str, function: str):
 
 
 def _take_files(flag: str, argv: list[str]) -> tuple[list[str], list[str]]:
-    """The paths that --config or --sweep names, and the words without them."""
+    """The paths that --config or --sweep names, and the words without them.
+
+    Raises:
+      InputError: one is empty.
+    """
     paths, rest, words = [], [], iter(argv)
     for word in words:
-        name, _, value = word.partition('=')
-        if name in (f'--{flag}', f'-{flag}'):
-            paths.append(value or next(words, ''))
-        else:
+        name, equals, value = word.partition('=')
+        if name not in (f'--{flag}', f'-{flag}'):
             rest.append(word)
+            continue
+        path = value if equals else next(words, '')
+        if not path or (path.startswith('-') and not equals):  # the next flag is no file
+            example = {'config': 'digits_dilated.py', 'sweep': 'sweeps/dilation.py'}[flag]
+            raise InputError(
+                f'--{flag} is empty; give it a file, for example --{flag}=configs/{example}'
+            )
+        paths.append(path)
     return paths, rest
 
 

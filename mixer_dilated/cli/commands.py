@@ -3,6 +3,7 @@
 Libraries that one command needs are imported in it: `--help` and refusals stay quick.
 """
 
+import contextlib
 import datetime
 import functools
 import json
@@ -10,12 +11,8 @@ import pathlib
 import shlex
 import sys
 
-from absl import logging
-
 from mixer_dilated.cli.arguments import Arguments
 from mixer_dilated.errors import InputError
-
-logging.set_verbosity(logging.ERROR)
 
 AGAINST = ('reference', 'torch')
 
@@ -41,14 +38,17 @@ def train(arguments: Arguments, started: float) -> None:
 
 
 def evaluate(arguments: Arguments, started: float) -> None:
-    """Evaluates the newest checkpoint of a run and prints the result."""
+    """Evaluates a checkpoint of a run, the newest or the best, and prints the result."""
     workdir = _required(arguments, 'workdir')
+    if arguments.checkpoint not in (None, 'newest', 'best'):
+        raise InputError(f'--checkpoint={arguments.checkpoint}: allowed are newest, best')
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.reports.tables import print_evaluation
     from mixer_dilated.training.evaluation import evaluate_checkpoint
 
     keep_compiled_programs()
-    print_evaluation(evaluate_checkpoint(workdir, arguments.split, arguments.data_dir))
+    best = arguments.checkpoint == 'best'
+    print_evaluation(evaluate_checkpoint(workdir, arguments.split, arguments.data_dir, best=best))
 
 
 def summary(arguments: Arguments, started: float) -> None:
@@ -99,20 +99,21 @@ def report(arguments: Arguments, started: float) -> None:
 def benchmark(arguments: list[Arguments], started: float) -> None:
     """Measures the speed of configs and prints it."""
     against = _against(arguments[0].against)
-    from mixer_dilated.benchmark.measure import benchmark
-    from mixer_dilated.reports.benchmark_table import print_benchmark
-
     configs = {each.name: each.config for each in arguments}
     if len(configs) < len(arguments):
         names = ', '.join(each.name for each in arguments)
-        raise InputError(f'--config: {names}: two files of one name; name each once')
+        raise InputError(f'--config: {names}: one is there twice; name each once')
     file = arguments[0].json
-    if file and not file.absolute().parent.is_dir():
-        raise InputError(f'--json={file}: no such folder: {file.absolute().parent}; make it first')
+    if file:
+        _check_can_be_written(file)
+    from mixer_dilated.benchmark.measure import benchmark
+    from mixer_dilated.reports.benchmark_table import print_benchmark
+
     found = benchmark(configs, against, say=functools.partial(print, flush=True))
     print_benchmark(found)
     if file:
-        file.write_text(json.dumps(found, indent=2) + '\n')
+        with _told_of_json(file):
+            file.write_text(json.dumps(found, indent=2) + '\n')
         print(f'\njson: {file}')
 
 
@@ -130,6 +131,30 @@ def _against(words: str | None) -> list[str]:
         if word not in AGAINST:
             raise InputError(f'--against={words}: {word!r}: allowed are {", ".join(AGAINST)}')
     return given
+
+
+def _check_can_be_written(file: pathlib.Path) -> None:
+    """Raises InputError if --json cannot be written; what is in the file already stays there."""
+    with _told_of_json(file):
+        if not file.absolute().parent.is_dir():
+            raise InputError(
+                f'--json={file}: no such folder: {file.absolute().parent}; make it first'
+            )
+        new = not file.exists()
+        file.open('a').close()
+        if new:
+            file.resolve().unlink()  # not a link to it
+
+
+@contextlib.contextmanager
+def _told_of_json(file: pathlib.Path):
+    """Turns an OSError into the InputError that says why --json cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f'--json={file}: cannot be written: {error.strerror or error}; name a file that can'
+        ) from None
 
 
 def _shown_command() -> str:

@@ -1,13 +1,18 @@
 """From the words on the command line to a command."""
 
 import io
+import logging
 import os
 import pathlib
 import sys
+import threading
+import traceback
 import warnings
 
+import absl.logging
+
 from mixer_dilated.cli import interrupt
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import InputError, NotFiniteError, Stopped, printable
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 TABLE1 = str(CONFIGS / 'sweeps' / 'table1.py')
@@ -20,6 +25,7 @@ MLP-Mixer with dilated patches.
       Trains; given the folder of an earlier run, goes on where it stopped.
       Default folder: runs/<config name>-<time>
   python run.py evaluate --workdir=DIR [--split=SPLIT] [--data_dir=DIR]
+                         [--checkpoint=best]
       Evaluates the newest checkpoint of a run. Default split: its test split.
       Default data_dir: where the run's data lay.
   python run.py summary --config=FILE [--picture=FILE] [--config.KEY=VALUE ...]
@@ -43,6 +49,11 @@ MLP-Mixer with dilated patches.
   python run.py keys
       Every configuration key: default, meaning, what is allowed.
 
+Exit status: 0 done; 2 input, files or disk that cannot be used; 3 a loss that
+is not finite; 130 (Ctrl-C) or 143 (SIGTERM) stopped, saved within 10 seconds,
+and the same command with the same --workdir goes on; a second signal ends it
+at once. --debug shows the traceback of any error.
+
 Examples
   python run.py --config=configs/digits_dilated.py
   python run.py --config=configs/mnist_dilated.py --config.seed=1
@@ -62,7 +73,8 @@ def main(argv: list[str], started: float) -> int:
       started: `time.perf_counter()` at the start of the process.
 
     Returns:
-      The exit status: 0, 2 for input that cannot be used, 130 for an interrupt.
+      The exit status: 0; 1 for a defect of the program; 2 for input or surroundings that cannot
+      be used; 3 for a loss that is not finite. An interrupt ends the process: see `interrupt`.
     """
     if '--help' in argv or '-h' in argv:
         print(HELP, end='')
@@ -73,23 +85,50 @@ def main(argv: list[str], started: float) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', DeprecationWarning)
         warnings.showwarning = _print_warning
+        debug = '--debug' in argv
+        if not debug:
+            # What goes wrong in a library's thread reaches the main one as an error of its own.
+            threading.excepthook = sys.unraisablehook = lambda _: None
+            absl.logging.set_verbosity(absl.logging.FATAL)
+            logging.getLogger('asyncio').setLevel(logging.CRITICAL)
         try:
-            return _run(argv, started)
+            return _run([word for word in argv if word != '--debug'], started)
         except BaseException as error:
-            if interrupt.received():
-                _exit_interrupted()
-            if not isinstance(error, InputError):
-                raise
-            print(f'error: {error}', file=sys.stderr)
-            return 2
+            return _told(error, debug=debug)
 
 
-def _exit_interrupted() -> None:
-    print('\ninterrupted', file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # A compilation that goes on in the background crashes the interpreter's own shutdown.
-    os._exit(130)
+def _told(error: BaseException, *, debug: bool) -> int:
+    """Says what ended a command, in one line, and returns its exit status."""
+    if debug:
+        traceback.print_exception(error)
+    if interrupt.received():
+        if not isinstance(error, Stopped):  # which the command has told
+            print('\ninterrupted', file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        interrupt.exit_now()
+    if isinstance(error, BrokenPipeError):  # nobody reads on, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    if isinstance(error, SystemExit):
+        raise error
+    status, text = _status_and_text(error)
+    print(f'error: {printable(" ".join(text.split()))}', file=sys.stderr)
+    return status
+
+
+def _status_and_text(error: BaseException) -> tuple[int, str]:
+    text = str(error)
+    if isinstance(error, NotFiniteError):
+        return 3, text
+    if isinstance(error, InputError):
+        return 2, text
+    if isinstance(error, OSError) and error.strerror:
+        return 2, f'{error.filename}: {error.strerror}' if error.filename else error.strerror
+    if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in text:
+        less = 'config.batch, config.batch_eval, config.num_seeds or the sizes under config.model'
+        return 2, f'not enough memory ({text[:150]}); choose a smaller {less}'
+    return 1, f'{type(error).__name__}: {text}; a defect of this program (--debug shows where)'
 
 
 def _run(argv: list[str], started: float) -> int:
@@ -98,7 +137,7 @@ def _run(argv: list[str], started: float) -> int:
 
     table = {
         'train': (commands.train, ('config', 'workdir')),
-        'evaluate': (commands.evaluate, ('workdir', 'split', 'data_dir')),
+        'evaluate': (commands.evaluate, ('workdir', 'split', 'data_dir', 'checkpoint')),
         'summary': (commands.summary, ('config', 'picture')),
         'table1': (commands.sweep, ('sweep', 'seeds', 'workdir')),
         'sweep': (commands.sweep, ('sweep', 'seeds', 'workdir')),
@@ -120,4 +159,4 @@ def _run(argv: list[str], started: float) -> int:
 
 
 def _print_warning(message, category, filename, lineno, file=None, line=None):
-    print(f'warning: {message}', file=sys.stderr)
+    print(f'warning: {printable(str(message))}', file=sys.stderr)

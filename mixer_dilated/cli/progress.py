@@ -7,6 +7,7 @@ import sys
 import time
 
 from mixer_dilated.cli import interrupt
+from mixer_dilated.errors import Stopped
 from mixer_dilated.training.progress import Progress
 from mixer_dilated.training.task import Task
 
@@ -27,11 +28,13 @@ class TerminalProgress(Progress):
     def __enter__(self):
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, kind, error, _):
         if self._bar:
             self._bar.stop()
+        interrupt.stop_at_once()
         if kind is not None and interrupt.received():
-            print(f'\nthe same command with --workdir={self._workdir} goes on', flush=True)
+            how = f'{error};' if isinstance(error, Stopped) else 'interrupted;'
+            print(f'\n{how} the same command with --workdir={self._workdir} goes on', flush=True)
 
     def starts(self, task: Task) -> None:
         print(
@@ -45,13 +48,17 @@ class TerminalProgress(Progress):
     def already_finished(self, workdir: pathlib.Path) -> None:
         print(f'{workdir} holds this run, finished; this is its result', flush=True)
 
-    def compiled(self, task: Task, epochs_done: int) -> None:
-        interrupt.check()
+    def compiled(self, task: Task, step: int) -> None:
+        interrupt.stop_when_asked()
         self._num_epochs = task.config.num_epochs
-        self._epochs_before = epochs_done
+        self._epochs_before = step / task.steps_per_epoch
         self._start = time.perf_counter()
-        if epochs_done:
-            print(f'continues after epoch {epochs_done} of {self._num_epochs}', flush=True)
+        if step:
+            print(
+                f'continues after step {step} of {task.total_steps}, epoch '
+                f'{step // task.steps_per_epoch + 1} of {self._num_epochs}',
+                flush=True,
+            )
         if sys.stdout.isatty():
             from rich import progress
 
@@ -62,22 +69,28 @@ class TerminalProgress(Progress):
             )
             self._bar.start()
             self._bar_task = self._bar.add_task(
-                'first epoch', total=self._num_epochs, completed=epochs_done
+                'first epoch', total=self._num_epochs, completed=int(self._epochs_before)
             )
 
-    def epoch_done(self, rows: list[dict]) -> None:
-        interrupt.check()
+    def epoch_done(self, rows: list[dict], speed: dict) -> None:
         epoch = rows[0]['epoch']
-        pace = (time.perf_counter() - self._start) / (epoch - self._epochs_before)
+        here = epoch - self._epochs_before  # 0 if an earlier process left only the evaluation
+        pace = (time.perf_counter() - self._start) / here if here else speed['seconds']
         left = datetime.timedelta(seconds=round(pace * (self._num_epochs - epoch)))
         accuracies = '  '.join(
             f'{part} {statistics.fmean(row[f"{part}_accuracy"] for row in rows):.4f}'
             for part in ('train', 'test')
             if rows[0][f'{part}_accuracy'] is not None
         )
-        text = f'{accuracies}  {rows[0]["images_per_second"]:.0f} images/s  ETA {left}'
+        text = f'{accuracies}  {speed["images_per_second"]:.0f} images/s  ETA {left}'
         if self._bar:
             self._bar.update(self._bar_task, completed=epoch, description=text)
         else:
             width = len(str(self._num_epochs))
             print(f'epoch {epoch:{width}}/{self._num_epochs}  {text}', flush=True)
+
+    def trained(self) -> None:
+        interrupt.stop_at_once()
+
+    def stop_requested(self) -> bool:
+        return interrupt.received()

@@ -53,7 +53,10 @@ class TerminalStudyProgress(StudyProgress):
     def cell(self, cell: PreparedCell, finished: bool):
         interrupt.check()
         self._start = time.perf_counter()
-        yield _Epochs(f'{self._done + 1}/{self._count}  {cell.label}')
+        try:
+            yield _Epochs(f'{self._done + 1}/{self._count}  {cell.label}')
+        finally:
+            interrupt.stop_at_once()
         if sys.stdout.isatty():
             print('\r\x1b[K', end='')
 
@@ -105,9 +108,17 @@ class _Epochs(Progress):
         self._num_epochs = task.config.num_epochs
         self._show('reads the data and compiles …')
 
-    def epoch_done(self, rows: list[dict]) -> None:
-        interrupt.check()
+    def compiled(self, task, step: int) -> None:
+        interrupt.stop_when_asked()
+
+    def epoch_done(self, rows: list[dict], speed: dict) -> None:
         self._show(f'epoch {rows[0]["epoch"]}/{self._num_epochs}')
+
+    def trained(self) -> None:
+        interrupt.stop_at_once()
+
+    def stop_requested(self) -> bool:
+        return interrupt.received()
 
     def _show(self, text: str) -> None:
         if sys.stdout.isatty():

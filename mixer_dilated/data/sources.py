@@ -18,7 +18,7 @@ def open_source(dataset: ml_collections.ConfigDict) -> Source:
         return Digits()
     from mixer_dilated.data.tfds_source import TfdsSource
 
-    return TfdsSource(dataset.name, dataset.data_dir)
+    return TfdsSource(dataset.name, dataset.data_dir, dataset.max_pixels)
 
 
 def load_examples(source: Source, split: str, dataset: ml_collections.ConfigDict) -> Examples:

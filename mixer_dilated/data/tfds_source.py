@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import math
 import os
 import socket
 import urllib.parse
@@ -9,6 +10,7 @@ import urllib.request
 
 import numpy as np
 
+from mixer_dilated.data.decoding import MODES, decode_image
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.errors import InputError
 
@@ -19,39 +21,73 @@ class TfdsSource:
     Args:
       name: TFDS name, with an optional config and version: 'mnist', 'emnist/balanced'.
       data_dir: folder of prepared data; '' is TFDS_DATA_DIR, else TFDS's default.
+      max_pixels: the most pixels that an image may have.
 
     Raises:
-      InputError: no such data set, not there and not to be had, or not image classification.
+      InputError: no such data set, not there and not to be had, not image classification, or
+        images that are too large.
     """
 
-    def __init__(self, name: str, data_dir: str):
+    def __init__(self, name: str, data_dir: str, max_pixels: int = 2**24):
         self.name = name
         self._builder = _prepared_builder(name, data_dir)
         info = self._builder.info
         self._image_key, self._label_key = _supervised_keys(name, info)
         self.image_shape = info.features[self._image_key].shape
         self.num_classes = info.features[self._label_key].num_classes
-        if None in self.image_shape or info.features[self._image_key].np_dtype != np.uint8:
+        dtype = np.dtype(info.features[self._image_key].np_dtype)
+        fits = None not in self.image_shape and self.image_shape[2] in MODES
+        if not fits or dtype != np.uint8:
             raise InputError(
-                f'config.dataset.name = {name!r}: its images are {self.image_shape} of '
-                f'{np.dtype(info.features[self._image_key].np_dtype)}; allowed are uint8 images of '
-                'one size'
+                f'config.dataset.name = {name!r}: its images are {self.image_shape} of {dtype}; '
+                'allowed are uint8 images of one size with 1, 3 or 4 channels'
+            )
+        pixels = math.prod(self.image_shape[:2])
+        if pixels > max_pixels:
+            raise InputError(
+                f'config.dataset.name = {name!r}: images of {pixels} pixels; allowed are at most '
+                f'{max_pixels} (config.dataset.max_pixels)'
             )
         self.split_sizes = {name: split.num_examples for name, split in info.splits.items()}
         self.fingerprint = self._fingerprint()
 
     def read(self, split: str) -> Examples:
-        """Decodes the examples of a split given in TFDS split syntax, in the stored order."""
-        records = self._builder.as_data_source(split)
+        """Decodes the examples of a split given in TFDS split syntax, in the stored order.
+
+        Raises:
+          InputError: a record that cannot be read, an image of another size or kind than the set
+            says it has, or a label out of range.
+        """
+        encoded = {self._image_key: _tfds().decode.SkipDecoding()}
+        records = self._builder.as_data_source(split, decoders=encoded)
         images = np.empty((len(records), *self.image_shape), np.uint8)
         labels = np.empty(len(records), np.int32)
         # Grain's protocol for many records at once: half the time of one by one.
         for start in range(0, len(records), 1000):
-            chunk = records.__getitems__(list(range(start, min(start + 1000, len(records)))))
-            for i, record in enumerate(chunk, start):
-                images[i] = record[self._image_key]
-                labels[i] = record[self._label_key]
+            wanted = range(start, min(start + 1000, len(records)))
+            where = f'{self._builder.data_path}, split {split!r}'
+            try:
+                chunk = records.__getitems__(list(wanted))
+            # Reader, decompression and parser raise errors of many kinds at a damaged file.
+            except Exception as error:
+                cause = ' '.join(str(error).split())[:200]
+                raise InputError(
+                    f'{where}: a record among {wanted[0]} … {wanted[-1]} cannot be read: '
+                    f'{type(error).__name__}: {cause}; prepare the data set again'
+                ) from error
+            for i, record in zip(wanted, chunk, strict=True):
+                try:
+                    images[i] = decode_image(record[self._image_key], self.image_shape)
+                    labels[i] = self._label(record)
+                except InputError as error:
+                    raise InputError(f'{where}, record {i}: {error}') from None
         return Examples(images, labels)
+
+    def _label(self, record: dict) -> int:
+        label = int(record[self._label_key])
+        if not 0 <= label < self.num_classes:
+            raise InputError(f'label {label}: allowed are 0 to {self.num_classes - 1}')
+        return label
 
     def _fingerprint(self) -> str:
         """Name, version and every file's size and time of change, hashed."""
@@ -63,9 +99,15 @@ class TfdsSource:
         return hashlib.sha256('\n'.join(facts).encode()).hexdigest()
 
 
-def _prepared_builder(name: str, data_dir: str):
+def _tfds():
+    """The library, which takes its time to import and is not needed for a set that is cached."""
     import tensorflow_datasets as tfds
 
+    return tfds
+
+
+def _prepared_builder(name: str, data_dir: str):
+    tfds = _tfds()
     try:
         builder = tfds.builder(name, data_dir=data_dir or None)
     except tfds.core.DatasetNotFoundError:

@@ -15,7 +15,7 @@ from mixer_dilated.experiments.sweep import PreparedCell
 from mixer_dilated.experiments.wording import is_settled, p_text, points_text
 from mixer_dilated.reports.cell_text import count_text
 from mixer_dilated.statistics import compare, holm
-from mixer_dilated.training.evaluation import newest_checkpoint
+from mixer_dilated.training.evaluation import checkpoint
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.randomness import purpose_key
 
@@ -35,7 +35,7 @@ def robustness_rows(
     for done, cell in enumerate(cells, 1):
         task, dataset = cell.task, cell.task.config.dataset
         programs = Programs(task)
-        state, _ = newest_checkpoint(folder / 'cells' / cell.name, programs)
+        state = checkpoint(folder / 'cells' / cell.name, programs).state
         test = load_examples(task.source, dataset.test_split, dataset)
         for name, strength, images in corrupted(jnp.asarray(test.images)):
             examples = programs.place(Examples(images, test.labels))

@@ -3,21 +3,28 @@
 import collections
 import json
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 
 import jax
 
 from mixer_dilated.config import differences
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import InputError, NotFiniteError
 from mixer_dilated.experiments import results
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.resolution import resolution_rows, resolution_statistics
 from mixer_dilated.experiments.robustness import robustness_rows, robustness_statistics
 from mixer_dilated.experiments.sweep import PreparedCell, Sweep, prepare, reference_of
 from mixer_dilated.experiments.timing import epoch_seconds
+from mixer_dilated.training.environment import environment
 from mixer_dilated.training.loop import train_and_evaluate
-from mixer_dilated.training.summary import environment
-from mixer_dilated.training.workdir import read_json, write_json, write_json_lines
+from mixer_dilated.training.workdir import (
+    check_place,
+    locked,
+    read_json,
+    write_json,
+    write_json_lines,
+)
 
 # Epochs of each cell that are timed: of a few cells more than of many.
 TIMED_ROUNDS, FEW_CELLS, TIMED_ROUNDS_OF_MANY = 9, 20, 3
@@ -51,19 +58,23 @@ def run_study(
       The content of `statistics.json`.
 
     Raises:
-      InputError: the sweep cannot be, or the folder holds another study.
+      InputError: the sweep cannot be, the folder holds another study, or another process works
+        in it.
+      NotFiniteError: the loss of some cells did not stay finite; all others are trained.
     """
     progress = progress or StudyProgress()
     cells = prepare(sweep)
-    _claim(folder, _description(sweep, cells, command))
-    progress.starts(cells)
-    if sweep.kind == 'resolution':
-        rows = list(resolution_rows(cells, sweep.image_sizes, progress))
-        write_json_lines(folder / 'resolution.jsonl', rows)
-        found = resolution_statistics(cells, rows, _references(sweep, cells))
-    else:
-        found = _trained(sweep, cells, folder, progress)
-    write_json(folder / 'statistics.json', found)
+    check_place(folder, 'study', 'study.json')
+    with locked(folder):
+        _claim(folder, _description(sweep, cells, command))
+        progress.starts(cells)
+        if sweep.kind == 'resolution':
+            rows = list(resolution_rows(cells, sweep.image_sizes, progress))
+            write_json_lines(folder / 'resolution.jsonl', rows)
+            found = resolution_statistics(cells, rows, _references(sweep, cells))
+        else:
+            found = _trained(sweep, cells, folder, progress)
+        write_json(folder / 'statistics.json', found)
     return found
 
 
@@ -72,20 +83,31 @@ def _trained(
 ) -> dict:
     """Trains and times the cells, writes the tables and returns the statistics."""
     possible = [cell for cell in cells if not cell.impossible]
-    summaries, timing = {}, folder / 'timing.json'
+    summaries, not_finite, timing = {}, {}, folder / 'timing.json'
     known = read_json(timing) if timing.exists() else {}
     for cell in possible:
         run = folder / 'cells' / cell.name
         finished = (run / 'summary.json').exists()
-        with progress.cell(cell, finished) as epochs:
-            summaries[cell.name] = train_and_evaluate(
-                cell.task.config, run, name=cell.label, progress=epochs
-            )
+        try:
+            with progress.cell(cell, finished) as epochs:
+                summaries[cell.name] = train_and_evaluate(
+                    cell.task.config, run, name=cell.label, progress=epochs
+                )
+        except NotFiniteError as error:
+            not_finite[cell.label] = error
+            warnings.warn(f'{cell.label}: {error}', stacklevel=2)
+            continue
         if not finished and known.pop(cell.name, None):  # times of what had this name before
             write_json(timing, known)
         progress.cell_done(cell, summaries[cell.name], finished)
         results.write_table(folder, results.rows(cells, summaries, known))
         jax.clear_caches()  # no cell needs the programs of another
+    if not_finite:
+        raise NotFiniteError(
+            f'the loss of {len(not_finite)} of {len(possible)} cells did not stay finite '
+            f'({", ".join(not_finite)}); the others are trained. Change those cells in the sweep '
+            'file, or go on with --config.on_nonfinite=skip'
+        )
     references = _references(sweep, cells)
     rounds = TIMED_ROUNDS if len(possible) <= FEW_CELLS else TIMED_ROUNDS_OF_MANY
     for group in timed_together(possible, references):
@@ -162,30 +184,21 @@ def _description(sweep: Sweep, cells: list[PreparedCell], command: str) -> dict:
 def _claim(folder: pathlib.Path, description: Mapping) -> None:
     """Makes the folder this study's own; another kind, other axes or settings are refused."""
     path = folder / 'study.json'
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            there = read_json(path)
-            for key in ('kind', 'axes'):
-                if there.get(key) != description[key]:
-                    raise InputError(
-                        f'--workdir={folder}: holds another study ({key} {there.get(key)!r}, here '
-                        f'{description[key]!r}); name another folder'
-                    )
-            differing = differences(there.get('config', {}), description['config'])
-            if differing:
+    if path.exists():
+        there = read_json(path)
+        for key in ('kind', 'axes'):
+            if there.get(key) != description[key]:
                 raise InputError(
-                    f'--workdir={folder}: holds this study with other settings (key: there, '
-                    f'here): {"; ".join(differing)}. Name another folder, or give those settings'
+                    f'--workdir={folder}: holds another study ({key} {there.get(key)!r}, here '
+                    f'{description[key]!r}); name another folder'
                 )
-            if there.get('cells') != json.loads(json.dumps(description['cells'])):
-                for name in OF_ALL_CELLS:  # they speak of cells that are no longer all
-                    (folder / name).unlink(missing_ok=True)
-        elif any(folder.iterdir()):
+        differing = differences(there.get('config', {}), description['config'])
+        if differing:
             raise InputError(
-                f'--workdir={folder}: not empty, and not the folder of a study (no study.json); '
-                'name a new folder'
+                f'--workdir={folder}: holds this study with other settings (key: there, '
+                f'here): {"; ".join(differing)}. Name another folder, or give those settings'
             )
-        write_json(path, description)
-    except OSError as error:
-        raise InputError(f'--workdir={folder}: cannot be written: {error.strerror}') from None
+        if there.get('cells') != json.loads(json.dumps(description['cells'])):
+            for name in OF_ALL_CELLS:  # they speak of cells that are no longer all
+                (folder / name).unlink(missing_ok=True)
+    write_json(path, description)

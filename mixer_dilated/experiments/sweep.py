@@ -4,13 +4,16 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import ml_collections
 
 from mixer_dilated.config import changed, check_key, check_value
 from mixer_dilated.errors import InputError
 from mixer_dilated.reports.study_files import KINDS
-from mixer_dilated.training.task import Task, open_task
+
+if TYPE_CHECKING:  # a wrong override is refused before JAX is imported
+    from mixer_dilated.training.task import Task
 
 LONGEST_NAME = 200  # characters of a folder's name; file systems allow 255
 # Columns that the table of results has beside those of the settings.
@@ -103,7 +106,7 @@ class PreparedCell:
     label: str
     settings: Mapping[str, object]
     changes: Mapping[str, object]
-    task: Task | None
+    task: 'Task | None'
     impossible: str = ''
 
 
@@ -221,6 +224,8 @@ def _text(cell: Cell) -> str:
 
 
 def _prepared(base: ml_collections.ConfigDict, cell: Cell) -> PreparedCell:
+    from mixer_dilated.training.task import open_task
+
     name = _name(cell)
     label = str(cell.settings['method']) if [*cell.settings] == ['method'] else _text(cell)
     try:

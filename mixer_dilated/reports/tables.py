@@ -60,7 +60,7 @@ def print_evaluation(result: dict) -> None:
         {
             'data set': result['dataset'],
             'split': result['split'],
-            'epoch': str(result['epoch']),
+            'epoch': f'{result["epoch"]:.6g}',
             'loss': '   '.join(f'{each["loss"]:.4f}' for each in of_seeds),
             'accuracy': seeds_accuracy_text(
                 [each['correct'] for each in of_seeds], result['examples']

@@ -1,73 +1,222 @@
-"""Checkpoints: the state and the metrics so far, with orbax."""
+"""Checkpoints, with orbax: what is read back is what was saved, or it is set aside."""
 
+import contextlib
+import os
 import pathlib
+import re
+import time
+import warnings
 
+import ml_collections
 import orbax.checkpoint as ocp
-from flax.training.train_state import TrainState
+from orbax.checkpoint import checkpoint_managers as policies
 
 from mixer_dilated.errors import InputError
+from mixer_dilated.training.environment import versions
+from mixer_dilated.training.snapshot import Snapshot, fingerprints
+
+DAMAGED = 'damaged_checkpoints'
 
 
 class Checkpoints:
-    """`workdir/checkpoints`: one folder an epoch, written in the background, the newest kept.
+    """`workdir/checkpoints`: a folder a snapshot, named by its step, written in the background.
+
+    Every folder appears whole or not at all, and holds checksums of its content.
 
     Args:
       workdir: the run's folder.
-      keep: newest checkpoints kept when another is saved; None to read only, nothing is written.
+      config: the run's config; None to read only, nothing is changed.
     """
 
-    def __init__(self, workdir: pathlib.Path, keep: int | None = None):
+    def __init__(self, workdir: pathlib.Path, config: ml_collections.ConfigDict | None = None):
         self.folder = (workdir / 'checkpoints').absolute()
+        self._damaged = workdir / DAMAGED
+        self._config = config
+        self._best = _Best()
+        keep = [policies.LatestN(config.checkpoints.keep), self._best] if config else []
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, read_only=keep is None, create=keep is not None
+                preservation_policy=policies.AnyPreservationPolicy(keep) if keep else None,
+                read_only=config is None,
+                create=config is not None,
             ),
         )
+        self._newest = self._manager.latest_step()
+
+    @property
+    def newest(self) -> int | None:
+        """Step of the newest snapshot that was saved; None if there is none."""
+        return self._newest
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self._manager.wait_until_finished()
-        self._manager.close()
+    def __exit__(self, kind, *_):
+        try:
+            self.wait()
+        except InputError:
+            if kind is None:
+                raise
+        finally:
+            self._manager.close()
 
     def any_there(self) -> bool:
-        """Whether there is a checkpoint to restore."""
-        return self._manager.latest_step() is not None
+        """Whether there is a checkpoint to restore, or one that was."""
+        return bool(self._manager.all_steps()) or self._damaged.exists()
 
-    def save(self, epoch: int, state: TrainState, history: list[dict]) -> None:
-        """Writes the state after `epoch` epochs, and the metrics of all of them."""
-        self._manager.save(
-            epoch,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), history=ocp.args.JsonSave(history)
-            ),
-        )
-
-    def restore(self, abstract_state: TrainState) -> tuple[TrainState, list[dict]] | None:
-        """The newest state and its metrics, or None if there is no checkpoint.
+    def save(self, snapshot: Snapshot) -> None:
+        """Begins to write a snapshot, which is not changed by what is done to its arrays next.
 
         Args:
-          abstract_state: shapes, dtypes and shardings that the state shall have.
+          snapshot: of a step that has no checkpoint yet; else nothing is done.
 
         Raises:
-          InputError: the newest checkpoint cannot be read.
+          InputError: it cannot be written, or the one before could not.
         """
-        epoch = self._manager.latest_step()
-        if epoch is None:
-            return None
-        try:
-            restored = self._manager.restore(
-                epoch,
+        if snapshot.step == self._newest:
+            return
+        if self._config.checkpoints.keep_best:
+            self._best.step = snapshot.best_step
+        record = {
+            **snapshot.record,
+            'config': self._config.to_dict(),
+            'versions': versions(),
+        }
+        checked = {**record, 'checksums': fingerprints(snapshot.arrays, record)}
+        with _told(f'{self.folder}: a checkpoint cannot be written'):
+            self._manager.save(
+                snapshot.step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(abstract_state), history=ocp.args.JsonRestore()
+                    arrays=ocp.args.StandardSave(snapshot.arrays),
+                    record=ocp.args.JsonSave(checked),
                 ),
             )
-        except (ValueError, KeyError, OSError) as error:
-            cause = ' '.join(str(error).split())[:200]
+        self._newest = snapshot.step
+
+    def wait(self) -> None:
+        """Returns when what was saved is on disk. Raises InputError if it cannot be written."""
+        with _told(f'{self.folder}: a checkpoint cannot be written'):
+            self._manager.wait_until_finished()
+
+    def preempted(self, step: int) -> bool:
+        """Whether the machines of a cluster were told that they will be taken away, and all of
+        them should save at this step (JAX's preemption service)."""
+        return self._manager.reached_preemption(step)
+
+    def restore(self, abstract: Snapshot, *, expected: bool = False) -> Snapshot | None:
+        """The newest snapshot that is undamaged, or None if there is none to expect.
+
+        A damaged one is told of, and moved to `damaged_checkpoints` unless this only reads.
+
+        Args:
+          abstract: shapes, dtypes and shardings that the arrays shall have.
+          expected: whether there must have been one.
+
+        Raises:
+          InputError: none is left that is undamaged.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            found = self._undamaged(step, abstract)
+            if found:
+                return found
+        if steps or expected or self._damaged.exists():
             raise InputError(
-                f'{self.folder / str(epoch)}: this checkpoint cannot be read: {cause}; remove '
-                'that folder to go on from the one before it'
+                f'{self.folder}: the run was under way, and no undamaged checkpoint is left; to '
+                'train anew from the start, name a new folder or remove this one'
+            )
+        return None
+
+    def restore_best(self, abstract: Snapshot) -> Snapshot:
+        """The snapshot of the highest test accuracy; arguments and errors as `restore`."""
+        newest = self.restore(abstract, expected=True)
+        step = newest.best_step
+        found = self._undamaged(step, abstract) if step in self._manager.all_steps() else None
+        if not found:
+            raise InputError(
+                f'{self.folder}: the checkpoint of the highest test accuracy'
+                + (f', step {step},' if step else '')
+                + ' is not there; train with --config.checkpoints.keep_best=True to keep it'
+            )
+        return found
+
+    def _undamaged(self, step: int, abstract: Snapshot) -> Snapshot | None:
+        """A snapshot as it was saved; None, which is told, if it is damaged."""
+        try:
+            return self._read(step, abstract)
+        except PermissionError as error:
+            raise InputError(f'{self.folder / str(step)}: {error.strerror}') from None
+        # The libraries raise a dozen kinds of error on damaged files; all mean the same.
+        except Exception as error:
+            if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
+                raise
+            self._tell_damaged(step, error)
+            return None
+
+    def _read(self, step: int, abstract: Snapshot) -> Snapshot:
+        """A snapshot as it was saved; any error if it is not."""
+        found = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardRestore(abstract.arrays), record=ocp.args.JsonRestore()
+            ),
+        )
+        record = dict(found.record)
+        noted, checksums = record.pop('checksums'), fingerprints(found.arrays, record)
+        differing = [name for name in checksums if noted.get(name) != checksums[name]]
+        if differing:
+            raise ValueError(f'the checksum of {differing[0]} is not the one noted')
+        return Snapshot(
+            *(found.arrays[name] for name in ('state', 'sums')),
+            *(record[name] for name in ('metrics', 'speed', 'seconds')),
+        )
+
+    def _tell_damaged(self, step: int, error: Exception) -> None:
+        folder, cause = self.folder / str(step), _cause(error)
+        if self._config is None:
+            warnings.warn(f'{folder}: damaged, passed over: {cause}', stacklevel=4)
+            return
+        if self._config.checkpoints.other_versions:
+            raise InputError(
+                f'{folder}: cannot be read: {cause}; that may be for want of the versions that '
+                'wrote it (versions.json): go on with those, or name a new folder'
             ) from error
-        return restored.state, restored.history
+        self._damaged.mkdir(exist_ok=True)
+        aside = self._damaged / f'{step}-{time.time_ns()}'
+        os.rename(folder, aside)
+        self._manager.reload()
+        self._newest = self._manager.latest_step()
+        warnings.warn(f'{folder}: damaged ({cause}); set aside as {aside}', stacklevel=4)
+
+
+@contextlib.contextmanager
+def _told(what: str):
+    """Turns whatever a library raises when it writes into one line."""
+    try:
+        yield
+    # Orbax and its storage raise errors of many kinds, some from the thread that writes.
+    except Exception as error:
+        raise InputError(
+            f'{what}: {_cause(error)}. The one before it is undamaged: when that is mended, the '
+            'same command goes on from there'
+        ) from error
+
+
+def _cause(error: Exception) -> str:
+    """The system's own words, if it was the system that refused."""
+    of_storage = re.search(r"os_error_code='(\d+)'", str(error))
+    if of_storage:
+        return os.strerror(int(of_storage[1]))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return ' '.join(str(error).split())[:200] or type(error).__name__
+
+
+class _Best:
+    """Orbax's question which checkpoints to preserve, answered: that of one step."""
+
+    step = None
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        return [each.step == self.step for each in checkpoints]

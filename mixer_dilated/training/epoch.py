@@ -1,9 +1,11 @@
-"""A whole epoch, and a whole evaluation, as one program over data on the device, for one seed."""
+"""An epoch, and an evaluation, as one program over data on the device, for one seed."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.training.train_state import TrainState
 from jaxtyping import Array, Float
 
@@ -12,42 +14,85 @@ from mixer_dilated.training.randomness import purpose_key
 from mixer_dilated.training.sharding import split_batch
 
 
-def train_epoch(
+class EpochSums(NamedTuple):
+    """What the steps of an epoch, so far, add up to; a skipped step counts in the last two only.
+
+    Attributes:
+      loss: float32, sum of the losses.
+      correct: int32, examples.
+      skipped: int32, steps whose loss or gradient was not finite.
+      first_skipped: int32, the first of them, counted from 1 over the whole run; 0 if there is
+        none.
+    """
+
+    loss: jax.Array
+    correct: jax.Array
+    skipped: jax.Array
+    first_skipped: jax.Array
+
+    @classmethod
+    def zero(cls, shape: tuple[int, ...] = ()) -> 'EpochSums':
+        """Of no step yet, on the host; shape (seeds,), or () for a single seed."""
+        return cls(np.zeros(shape, np.float32), *(np.zeros(shape, np.int32) for _ in range(3)))
+
+
+def train_steps(
     state: TrainState,
+    sums: EpochSums,
     seed_key: jax.Array,
-    examples: Examples,
+    shared: tuple[Examples, jax.Array],
     *,
     step: Callable,
     batch: int,
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One pass over a permutation of the examples, batch by batch under `lax.scan`.
+) -> tuple[TrainState, EpochSums]:
+    """The next steps of an epoch: one pass over a permutation of the examples, batch by batch.
 
-    Examples that do not fill a last batch wait for another epoch's permutation.
+    The number of steps is an argument of the one program, so that an epoch cut into pieces, in
+    whatever way, has the bits of an epoch in one piece. Examples that do not fill a last batch
+    wait for another epoch's permutation.
 
     Args:
-      state: the state to start from; its step says which epoch this is.
+      state: the state to start from; its step says which epoch this is and which batch is next.
+      sums: of the steps of this epoch before these.
       seed_key: the key of the seed, one of `seed_keys`.
-      examples: the training set, on the devices.
+      shared: the training set, on the devices, and the number of steps, int32, which must not
+        reach beyond the epoch.
       step: `train_step` with its settings bound.
       batch: examples a step, over all devices.
 
     Returns:
-      The next state, and 'loss' (mean over the steps) and 'accuracy' (over the examples seen),
-      each measured before its step.
+      The next state and the sums with these steps.
     """
+    examples, num_steps = shared
     num_examples = len(examples.labels)
-    num_steps = num_examples // batch
-    key = purpose_key(seed_key, 'permutation', state.step // num_steps)
-    order = jax.random.permutation(key, num_examples)[: num_steps * batch]
+    steps_per_epoch = num_examples // batch
+    key = purpose_key(seed_key, 'permutation', state.step // steps_per_epoch)
+    order = jax.random.permutation(key, num_examples)[: steps_per_epoch * batch]
+    batches = order.reshape(steps_per_epoch, batch)
 
-    def body(state, index):
-        images, labels = _gather(examples, index)
-        return step(state, images, labels, seed_key)
+    def body(_, carried):
+        state, sums = carried
+        images, labels = _gather(examples, batches[state.step % steps_per_epoch])
+        state, metrics = step(state, images, labels, seed_key)
+        return state, _add(sums, metrics, state.step)
 
-    state, metrics = jax.lax.scan(body, state, order.reshape(num_steps, batch))
-    return state, {
-        'loss': metrics['loss'].mean(),
-        'accuracy': metrics['correct'].sum() / order.size,
+    return jax.lax.fori_loop(0, num_steps, body, (state, sums))
+
+
+def epoch_metrics(sums: EpochSums, num_steps: int, batch: int) -> dict[str, np.ndarray]:
+    """'loss' (mean over the steps), 'accuracy' and 'skipped', each measured before its step.
+
+    Args:
+      sums: of the steps; each array may have an axis of seeds.
+      num_steps: skipped ones included; if all are skipped, loss and accuracy are not numbers.
+      batch: examples a step.
+    """
+    sums = EpochSums(*map(np.asarray, sums))
+    counted = np.where(sums.skipped < num_steps, num_steps - sums.skipped, np.nan)
+    return {
+        'loss': sums.loss / counted,
+        'accuracy': sums.correct / (counted * batch),
+        'skipped': sums.skipped,
     }
 
 
@@ -103,6 +148,17 @@ def predict(
 def _batches(num_examples: int, batch: int) -> jax.Array:
     """Indices (steps, batch) that cover all examples; those past the end only fill up."""
     return jnp.arange(-(-num_examples // batch) * batch).reshape(-1, batch)
+
+
+def _add(sums: EpochSums, metrics: dict[str, jax.Array], step_number: jax.Array) -> EpochSums:
+    finite = metrics['finite']
+    first = ~finite & (sums.skipped == 0)
+    return EpochSums(
+        loss=sums.loss + jnp.where(finite, metrics['loss'], 0),
+        correct=sums.correct + jnp.where(finite, metrics['correct'], 0),
+        skipped=sums.skipped + ~finite,
+        first_skipped=jnp.where(first, step_number, sums.first_skipped),
+    )
 
 
 def _gather(examples: Examples, index: jax.Array) -> Examples:

@@ -3,7 +3,6 @@
 import pathlib
 
 import jax
-from flax.training.train_state import TrainState
 
 from mixer_dilated.config import resolve
 from mixer_dilated.data.sources import load_examples
@@ -11,6 +10,7 @@ from mixer_dilated.data.splits import num_examples
 from mixer_dilated.errors import InputError
 from mixer_dilated.training.checkpoints import Checkpoints
 from mixer_dilated.training.programs import Programs
+from mixer_dilated.training.snapshot import Snapshot
 from mixer_dilated.training.task import open_task
 from mixer_dilated.training.workdir import read_config
 
@@ -19,13 +19,16 @@ def evaluate_checkpoint(
     workdir: pathlib.Path,
     split: str | None = None,
     data_dir: str | None = None,
+    *,
+    best: bool = False,
 ) -> dict:
-    """Evaluates the newest checkpoint of a run.
+    """Evaluates a checkpoint of a run, the newest that is undamaged.
 
     Args:
       workdir: the run's folder.
       split: examples to evaluate, in TFDS split syntax; the run's test split if None.
       data_dir: where prepared data lies now; where the run's config says if None.
+      best: the checkpoint of the highest test accuracy instead.
 
     Returns:
       'dataset', 'split', 'examples', 'epoch', and 'results': of each seed its 'seed', 'loss',
@@ -41,14 +44,14 @@ def evaluate_checkpoint(
     split = task.config.dataset.test_split if split is None else split
     examples = num_examples('--split', split, task.source.split_sizes)
     programs = Programs(task)
-    state, history = newest_checkpoint(workdir, programs)
+    snapshot = checkpoint(workdir, programs, best=best)
     data = programs.place(load_examples(task.source, split, task.config.dataset))
-    result = jax.device_get(programs.evaluation(data)(state))
+    result = jax.device_get(programs.evaluation(data)(snapshot.state))
     return {
         'dataset': task.config.dataset.name,
         'split': split,
         'examples': examples,
-        'epoch': history[-1]['epoch'],
+        'epoch': snapshot.step / task.steps_per_epoch,
         'results': [
             {
                 'seed': config.seed + k,
@@ -61,19 +64,21 @@ def evaluate_checkpoint(
     }
 
 
-def newest_checkpoint(workdir: pathlib.Path, programs: Programs) -> tuple[TrainState, list[dict]]:
-    """The newest state of a run and its metrics so far.
+def checkpoint(workdir: pathlib.Path, programs: Programs, *, best: bool = False) -> Snapshot:
+    """The newest undamaged snapshot of a run, or its best.
 
     Args:
       workdir: the run's folder.
       programs: of its config; they say how the state is laid out.
+      best: as in `evaluate_checkpoint`.
 
     Raises:
-      InputError: no checkpoint there, or one that cannot be read.
+      InputError: no checkpoint there, or none that can be read.
     """
     if (workdir / 'checkpoints').is_dir():
         with Checkpoints(workdir) as checkpoints:
-            restored = checkpoints.restore(programs.abstract_state())
+            restore = checkpoints.restore_best if best else checkpoints.restore
+            restored = restore(programs.abstract_snapshot())
         if restored:
             return restored
     raise InputError(

@@ -1,6 +1,6 @@
 """What a finished run leaves for its report: predictions of the test set, and weights to draw."""
 
-import os
+import io
 import pathlib
 
 import jax
@@ -9,6 +9,7 @@ from flax import traverse_util
 from jaxtyping import Array, Float
 
 from mixer_dilated.data.examples import Examples
+from mixer_dilated.training.workdir import write_bytes
 
 MOST_SHOWN = 24
 
@@ -67,7 +68,6 @@ def write_weights(workdir: pathlib.Path, params: dict) -> None:
 
 def _write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:
     """Writes a compressed .npz that is there whole or not at all."""
-    unfinished = path.with_name(f'.{path.name}.unfinished')
-    with unfinished.open('wb') as file:
-        np.savez_compressed(file, **arrays)
-    os.replace(unfinished, path)
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    write_bytes(path, file.getvalue())

@@ -7,11 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.training.train_state import TrainState
 
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.models.mixer import mixer_from_config
-from mixer_dilated.training.epoch import evaluate, predict, train_epoch
+from mixer_dilated.training.epoch import (
+    EpochSums,
+    epoch_metrics,
+    evaluate,
+    predict,
+    train_steps,
+)
 from mixer_dilated.training.optimizer import make_optimizer
 from mixer_dilated.training.randomness import seed_keys
 from mixer_dilated.training.sharding import (
@@ -22,6 +29,7 @@ from mixer_dilated.training.sharding import (
     replicated,
     seeds_sharding,
 )
+from mixer_dilated.training.snapshot import Snapshot
 from mixer_dilated.training.state import create_train_state
 from mixer_dilated.training.step import (
     class_log_probabilities,
@@ -31,6 +39,8 @@ from mixer_dilated.training.step import (
     train_step,
 )
 from mixer_dilated.training.task import Task
+
+SMALL_NETWORKS = 1_000_000  # parameters, of all seeds
 
 
 class Programs:
@@ -75,7 +85,7 @@ class Programs:
           initialise: whether the run starts at step 0.
         """
         with ThreadPoolExecutor() as threads:
-            jobs = [threads.submit(self.train_epoch_program)]
+            jobs = [threads.submit(self.training_program)]
             if initialise:
                 jobs.append(threads.submit(self._initialisation))
         for job in jobs:
@@ -94,30 +104,66 @@ class Programs:
             jax.eval_shape(create, self._seed_keys, ()),
         )
 
-    def train_epoch(self, examples: Examples) -> Callable:
-        """`epoch.train_epoch` on the task's training examples: state → state, metrics.
+    def abstract_snapshot(self) -> Snapshot:
+        """Shapes, dtypes and shardings of a snapshot's arrays."""
+        sharding = seeds_sharding(self._mesh)
+        sums = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            self.zero_sums(),
+        )
+        return Snapshot(self.abstract_state(), sums)
 
-        The state that is handed to it is used up.
+    def train_steps(self, examples: Examples) -> Callable:
+        """`epoch.train_steps` on the task's training examples: state, sums, count → state, sums.
+
+        The state and the sums that are handed to it are used up.
         """
-        program = self.train_epoch_program()
-        return lambda state: program(state, self._seed_keys, examples)
+        program = self.training_program()
+        return lambda state, sums, count: program(
+            state, sums, self._seed_keys, (examples, np.int32(count))
+        )
 
-    def train_epoch_program(self) -> jax.stages.Compiled:
-        """The compiled `epoch.train_epoch`: state, keys of the seeds, examples → state, metrics."""
+    def train_epoch(self, examples: Examples) -> Callable:
+        """A whole epoch of `train_steps`: state → state, `epoch_metrics` on the host.
+
+        The state, which has to be at the start of an epoch, is used up.
+        """
+        run = self.train_steps(examples)
+        steps, batch = self._task.steps_per_epoch, self._task.config.batch
+
+        def epoch(state):
+            state, sums = run(state, self.zero_sums(), steps)
+            return state, epoch_metrics(jax.device_get(sums), steps, batch)
+
+        return epoch
+
+    def zero_sums(self) -> EpochSums:
+        """The sums at the start of an epoch."""
+        zero = EpochSums.zero((self._task.config.num_seeds,))
+        return jax.device_put(zero, seeds_sharding(self._mesh))
+
+    def training_program(self) -> jax.stages.Compiled:
+        """The compiled `epoch.train_steps`: state, sums, keys of the seeds, (examples, count)."""
         if 'train' in self._compiled:  # the shapes of its arguments take time to find out
             return self._compiled['train']
         config = self._task.config
         step = functools.partial(train_step, **step_settings(config))
-        epoch = functools.partial(train_epoch, step=step, batch=config.batch)
-        arguments = (self.abstract_state(), self._seed_keys, self._abstract_train_examples())
-        return self._compiled_once('train', epoch, *arguments, donate=(0,))
+        steps = functools.partial(train_steps, step=step, batch=config.batch)
+        count = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(self._mesh))
+        arguments = (
+            self.abstract_state(),
+            self.zero_sums(),
+            self._seed_keys,
+            (self._abstract_train_examples(), count),
+        )
+        return self._compiled_once('train', steps, *arguments, donate=(0, 1))
 
     def training_bytes(self) -> dict[str, int]:
         """Memory that the epoch program takes on each device, as the compiler lays it out.
 
         'arguments' are the state and the examples, 'temporary' what a step computes in between.
         """
-        memory = self.train_epoch_program().memory_analysis()
+        memory = self.training_program().memory_analysis()
         results = memory.output_size_in_bytes - memory.alias_size_in_bytes
         return {
             'arguments': memory.argument_size_in_bytes,
@@ -149,8 +195,10 @@ class Programs:
         return lambda state: self._compiled_once(key, program_of, state, examples)(state, examples)
 
     def _initialisation(self) -> jax.stages.Compiled:
-        # It runs once: on a CPU a second of optimising it would save some milliseconds.
-        options = {'xla_backend_optimization_level': 0} if on_cpu(self._mesh) else None
+        params = sum(leaf.size for leaf in jax.tree.leaves(self.abstract_state().params))
+        # On a CPU, to optimise what draws a small network takes a second and saves milliseconds.
+        small = params < SMALL_NETWORKS and on_cpu(self._mesh)
+        options = {'xla_backend_optimization_level': 0} if small else None
         arguments = (self._seed_keys, ())
         return self._compiled_once(
             'initialise', self._create_train_state, *arguments, options=options

@@ -1,4 +1,4 @@
-"""What a run tells while it runs."""
+"""What a run tells while it runs, and whether it should stop."""
 
 import pathlib
 
@@ -14,8 +14,20 @@ class Progress:
     def already_finished(self, workdir: pathlib.Path) -> None:
         """The folder holds this very run, finished; its summary is returned as it is."""
 
-    def compiled(self, task: Task, epochs_done: int) -> None:
-        """All is ready; `epochs_done` epochs were done by an earlier process."""
+    def compiled(self, task: Task, step: int) -> None:
+        """All is ready; `step` steps were done by an earlier process."""
 
-    def epoch_done(self, rows: list[dict]) -> None:
-        """An epoch is trained, and evaluated if it is its turn; `rows` are its metrics by seed."""
+    def epoch_done(self, rows: list[dict], speed: dict) -> None:
+        """An epoch is trained, and evaluated if it is its turn.
+
+        Args:
+          rows: its rows of `metrics.jsonl`, one a seed.
+          speed: its row of `speed.jsonl`.
+        """
+
+    def trained(self) -> None:
+        """All epochs are done and saved."""
+
+    def stop_requested(self) -> bool:
+        """Whether the run should save what it has and stop; asked about once a second."""
+        return False

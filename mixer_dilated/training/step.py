@@ -60,8 +60,9 @@ def train_step(
 
     Returns:
       The next state, and of the batch before the step 'loss' (mean cross-entropy of the mixed and
-      smoothed labels) and 'correct' (count against the labels as they are: under mixup those of
-      the larger share of each image).
+      smoothed labels), 'correct' (count against the labels as they are: under mixup those of
+      the larger share of each image) and 'finite': whether the loss and the norm of its gradient
+      are. If not, the next state differs in nothing but the count of steps.
     """
     if max_shift:
         images = random_shift(purpose_key(seed_key, 'shift', state.step), images, max_shift)
@@ -80,7 +81,13 @@ def train_step(
 
     (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
     correct = jnp.sum(logits.argmax(-1) == labels)
-    return state.apply_gradients(grads=grads), {'loss': loss, 'correct': correct}
+    finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+    next_state = jax.lax.cond(
+        finite,
+        lambda: state.apply_gradients(grads=grads),
+        lambda: state.replace(step=state.step + 1),
+    )
+    return next_state, {'loss': loss, 'correct': correct, 'finite': finite}
 
 
 def class_log_probabilities(

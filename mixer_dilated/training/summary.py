@@ -1,33 +1,27 @@
 """The result of a finished run: the content of `summary.json`."""
 
-import importlib.metadata
-import platform
 import statistics
 
-import jax
-
-import mixer_dilated
 from mixer_dilated.config import pixels_seen
 from mixer_dilated.models.costs import flops_per_image, num_params
+from mixer_dilated.training.environment import environment
 from mixer_dilated.training.task import Task
 
-PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
-
-def run_summary(task: Task, name: str, history: list[dict], results: dict, seconds: dict) -> dict:
+def run_summary(task: Task, name: str, speed: list[dict], results: dict, seconds: dict) -> dict:
     """Facts of a finished run.
 
     Args:
       task: what was trained.
       name: what the run is called.
-      history: the rows of `metrics.jsonl`.
+      speed: the rows of `speed.jsonl`.
       results: `epoch.evaluate` of the final parameters on 'train' and 'test', on the host; each
         array (seeds,).
       seconds: of the process that finished the run, 'startup' (from its start to its first step)
         and 'compile' (of which much goes on side by side; summed over the programs).
     """
     config = task.config
-    epoch_seconds = [row['seconds'] for row in history if row['seed'] == config.seed]
+    epoch_seconds = [row['seconds'] for row in speed]
     of_seeds = [_seed_results(task, results, k) for k in range(config.num_seeds)]
     covered = pixels_seen(config, task.source.image_shape[:2])
     model_layers = task.layers
@@ -56,22 +50,6 @@ def run_summary(task: Task, name: str, history: list[dict], results: dict, secon
             'epoch_median': statistics.median(epoch_seconds),
         },
         **environment(),
-    }
-
-
-def environment() -> dict:
-    """'versions' of what computes, and the 'device' it computes on."""
-    return {
-        'versions': {
-            'python': platform.python_version(),
-            'mixer_dilated': mixer_dilated.__version__,
-            **{package: importlib.metadata.version(package) for package in PACKAGES},
-        },
-        'device': {
-            'platform': jax.default_backend(),
-            'kind': jax.devices()[0].device_kind,
-            'count': jax.device_count(),
-        },
     }
 
 

@@ -1,37 +1,98 @@
 """A run's folder: its config and results, as files that explain themselves."""
 
+import contextlib
 import json
 import math
 import os
 import pathlib
+from collections.abc import Mapping
 
+import filelock
 import ml_collections
 
 from mixer_dilated.config import differences, resolve
 from mixer_dilated.errors import InputError
 
 
-def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Makes the folder this run's own: writes `config.json`, or checks the one that is there.
+@contextlib.contextmanager
+def locked(folder: pathlib.Path):
+    """Keeps every other process from working in a folder, which is made if it is not there.
+
+    The lock is the operating system's: it ends with the process that holds it, however that ends.
 
     Raises:
-      InputError: the folder holds a run with another config, holds other files, or cannot be
-        written.
+      InputError: another process works there, or the folder cannot be written.
     """
-    path = workdir / 'config.json'
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        if not path.exists() and any(workdir.iterdir()):
-            raise InputError(
-                f'--workdir={workdir}: not empty, and not the folder of a run (no config.json); '
-                'name a new folder'
-            )
-        with path.open('x') as file:  # of two processes that come at once, one writes
-            file.write(json.dumps(config.to_dict(), indent=2) + '\n')
-    except FileExistsError:
-        check_same_config(workdir, config)
+        folder.mkdir(parents=True, exist_ok=True)
+        held = filelock.FileLock(folder / '.lock').acquire(timeout=0)
+    except filelock.Timeout:
+        raise InputError(
+            f'--workdir={folder}: another process works in this folder; wait until it ends, or '
+            'name another folder'
+        ) from None
     except OSError as error:
-        raise InputError(f'--workdir={workdir}: cannot be written: {error.strerror}') from None
+        raise InputError(f'--workdir={folder}: cannot be written: {error.strerror}') from None
+    with held:
+        yield
+
+
+def check_place(folder: pathlib.Path, kind: str, mark: str) -> None:
+    """Raises InputError if a folder holds files, but not what was asked for.
+
+    Args:
+      folder: a run's or a study's; it need not be there.
+      kind: 'run' or 'study'.
+      mark: the file that every such folder has.
+    """
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    # Names that a process leaves that is killed when it has just begun.
+    just_begun = {name for name in there if name.startswith('.')} | {'versions.json'}
+    if mark not in there and there - just_begun:
+        raise InputError(
+            f'--workdir={folder}: not empty, and not the folder of a {kind} (no {mark}); name a '
+            'new folder'
+        )
+
+
+def claim(
+    workdir: pathlib.Path, config: ml_collections.ConfigDict, versions: Mapping[str, str]
+) -> None:
+    """Makes a locked folder this run's own: writes `config.json` and `versions.json`, or checks
+    those that are there.
+
+    Args:
+      workdir: the run's folder.
+      config: the run's config.
+      versions: `environment.versions()`.
+
+    Raises:
+      InputError: the folder holds a run with another config or of other versions.
+    """
+    if not (workdir / 'config.json').exists():
+        write_json(workdir / 'versions.json', versions)
+        write_json(workdir / 'config.json', config.to_dict())
+        return
+    check_same_config(workdir, config)
+    if not config.checkpoints.other_versions:
+        _check_same_versions(workdir, versions)
+
+
+def _check_same_versions(workdir: pathlib.Path, here: Mapping[str, str]) -> None:
+    path = workdir / 'versions.json'
+    there = read_json(path) if path.exists() else {}
+    differing = [
+        f'{name}: {there.get(name)}, {here.get(name)}'
+        for name in sorted({*there, *here})
+        if there.get(name) != here.get(name)
+    ]
+    if differing:
+        raise InputError(
+            f'--workdir={workdir}: begun with other versions (there, here): '
+            f'{"; ".join(differing)}. Go on with those, name another folder, or set '
+            '--config.checkpoints.other_versions=True: the result may then differ from that of '
+            'either'
+        )
 
 
 def check_same_data(workdir: pathlib.Path, checksums: dict) -> None:
@@ -144,6 +205,35 @@ def _finite(content):
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a text file that is there whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file that is there whole or not at all, even if the machine stops.
+
+    Raises:
+      InputError: it cannot be written; what was there before is undamaged.
+    """
     unfinished = path.with_name(f'.{path.name}.unfinished')
-    unfinished.write_text(text)
-    os.replace(unfinished, path)
+    with told(path):
+        try:
+            with unfinished.open('wb') as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def told(path: pathlib.Path):
+    """Turns an OSError into the InputError that says which file cannot be written, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f'{path}: cannot be written: {error.strerror or error}; what was saved before is '
+            'undamaged, and when that is mended the same command goes on'
+        ) from error

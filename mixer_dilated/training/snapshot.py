@@ -1,0 +1,74 @@
+"""All that decides how a run goes on, and all that it has told so far."""
+
+import dataclasses
+import json
+import zlib
+
+import jax
+import numpy as np
+from flax.training.train_state import TrainState
+
+from mixer_dilated.training.epoch import EpochSums
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """A run between two steps.
+
+    The step, which is part of the state, is also the position in the data and in the random
+    numbers: both follow from it and `config.seed`.
+
+    Attributes:
+      state: parameters, optimizer state and step of every seed.
+      sums: of the steps of the present epoch, of every seed.
+      metrics: rows of `metrics.jsonl` of the epochs that are done.
+      speed: rows of `speed.jsonl` of these epochs.
+      seconds: that the steps of the present epoch took so far.
+    """
+
+    state: TrainState
+    sums: EpochSums
+    metrics: list[dict] = dataclasses.field(default_factory=list)
+    speed: list[dict] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def step(self) -> int:
+        """Steps that are done."""
+        return int(np.asarray(self.state.step).flat[0])
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs whose metrics are known."""
+        return self.metrics[-1]['epoch'] if self.metrics else 0
+
+    @property
+    def best_step(self) -> int | None:
+        """Step of the epoch of the highest test accuracy, mean over the seeds; the first of ties.
+
+        None if no epoch was evaluated.
+        """
+        accuracies = {}
+        for row in self.metrics:
+            if row['test_accuracy'] is not None:
+                accuracies.setdefault(row['step'], []).append(row['test_accuracy'])
+        return max(accuracies, key=lambda step: sum(accuracies[step]), default=None)
+
+    @property
+    def arrays(self) -> dict:
+        """What is on the devices."""
+        return {'state': self.state, 'sums': self.sums}
+
+    @property
+    def record(self) -> dict:
+        """What is not, as JSON takes it."""
+        return {'metrics': self.metrics, 'speed': self.speed, 'seconds': self.seconds}
+
+
+def fingerprints(arrays, record: dict) -> dict[str, int]:
+    """CRC-32 of the bytes of every array, by its path in the tree, and of a record as JSON."""
+    found = {
+        jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(leaf))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(arrays))
+    }
+    return {**found, 'record': zlib.crc32(json.dumps(record, sort_keys=True).encode())}

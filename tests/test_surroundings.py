@@ -1,0 +1,100 @@
+"""Surroundings that fail: disks that are full, broken or read-only."""
+
+import errno
+import os
+import re
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from mixer_dilated.errors import InputError
+from mixer_dilated.training.workdir import write_text
+from tests.conftest import ROOT, run_cli
+
+TRAIN = (
+    '--config=configs/digits_dilated.py',
+    '--config.num_epochs=2',
+    '--config.checkpoints.every_steps=8',
+    '--config.checkpoints.keep=1000',
+)
+
+
+def told_in_one_line(done):
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith('warning: ')]
+    assert done.returncode == 2 and line.startswith('error: '), done.stderr
+    return line
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('undisturbed') / 'run'
+    assert run_cli(*TRAIN, f'--workdir={folder}').returncode == 0
+    return folder
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Makes a file system of a certain size at a folder, or changes the size of the one there."""
+    folder = tmp_path / 'disk'
+    folder.mkdir()
+
+    def sized(options, again=False):
+        options = f'remount,{options}' if again else options
+        done = subprocess.run(
+            ['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', str(folder)], capture_output=True
+        )
+        if done.returncode:
+            pytest.skip('file systems cannot be mounted here')
+        return folder
+
+    yield sized
+    subprocess.run(['umount', str(folder)], capture_output=True)
+
+
+@pytest.mark.parametrize('size', ['8k', '100k', '1m', '2m'])
+def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(size, disk, undisturbed):
+    workdir = disk(f'size={size}') / 'run'
+    line = told_in_one_line(run_cli(*TRAIN, f'--workdir={workdir}'))
+    assert 'No space left on device' in line and str(workdir) in line
+    disk('size=30m', again=True)
+    done = run_cli(*TRAIN, f'--workdir={workdir}')
+    assert done.returncode == 0, done.stderr
+    assert ('continues after step' in done.stdout) == (size == '2m')
+    for name in ('metrics.jsonl', 'weights.npz', 'predictions.npz'):
+        assert (workdir / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+def test_a_read_only_disk_is_told(disk, undisturbed):
+    folder = disk('ro')
+    done = run_cli(*TRAIN, f'--workdir={folder / "run"}')
+    assert 'cannot be written: Read-only file system' in told_in_one_line(done)
+    done = run_cli(*TRAIN, '--config.num_epochs=1', f'--workdir={folder}')
+    assert 'Read-only file system' in told_in_one_line(done)
+
+
+def test_files_of_a_limited_size_are_told(tmp_path):
+    """As on a disk with quotas; needs no right to mount anything."""
+    limit = 20_000
+    done = subprocess.run(
+        [sys.executable, 'run.py', *TRAIN, f'--workdir={tmp_path / "run"}'],
+        cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, 'JAX_ENABLE_COMPILATION_CACHE': 'false'},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    assert re.search('cannot be written: .*[Tt]oo large', told_in_one_line(done))
+
+
+@pytest.mark.parametrize('call', ['fsync', 'replace'])
+def test_a_file_that_cannot_be_written_leaves_the_one_before(call, tmp_path, monkeypatch):
+    path = tmp_path / 'summary.json'
+    write_text(path, 'before')
+
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(InputError, match=r'summary.json: cannot be written: Input/output error'):
+        write_text(path, 'after')
+    assert path.read_text() == 'before' and list(tmp_path.iterdir()) == [path]
