@@ -63,7 +63,8 @@ def remove(path):
     path.unlink()
 
 
-WAYS = (truncate, empty, flip, remove)
+# MIXER_LONG=1 tries all four on every file.
+WAYS = (truncate, empty, flip, remove) if os.environ.get('MIXER_LONG') else (truncate, flip)
 
 
 def restored(workdir, programs, config):
@@ -102,7 +103,7 @@ def test_every_file_damaged_in_turn_is_found_or_does_not_matter(run, programs, t
             outcome['set aside' if aside else 'no harm'] += 1
             shutil.rmtree(copy)
     print(f'{len(files)} files, {outcome}')
-    assert outcome['set aside'] >= 12  # of the four files that hold the content
+    assert outcome['set aside'] >= 3 * len(WAYS)  # of the four files that hold the content
 
 
 @pytest.fixture
