@@ -125,7 +125,8 @@ NAMES = (
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+# Where the damage does not matter a whole report is drawn, which takes seconds.
+@settings(max_examples=200 if FACTOR > 1 else 6, **UNHURRIED)
 @given(
     name=st.sampled_from(NAMES),
     cut=st.floats(0, 1),
