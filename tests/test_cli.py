@@ -18,6 +18,7 @@ from mixer_dilated.cli import main as main_module
 from mixer_dilated.cli.compilation_cache import _processor
 from mixer_dilated.cli.main import main
 from mixer_dilated.cli.progress import TerminalProgress
+from mixer_dilated.training.checkpoints import Checkpoints
 from mixer_dilated.training.task import open_task
 from tests.conftest import ROOT, run_cli, small_config
 
@@ -441,6 +442,16 @@ def test_a_second_process_on_a_folder_is_refused_while_the_first_lives(tmp_path)
     third.send_signal(signal.SIGTERM)
     third.communicate(timeout=60)
     assert third.returncode == 143
+
+
+def test_a_run_that_a_cluster_stops_ends_as_by_a_signal(monkeypatch, capsys, tmp_path):
+    """JAX's preemption service says so at the second look; no signal came."""
+    looks = iter([False, True])
+    monkeypatch.setattr(Checkpoints, 'preempted', lambda self, step: next(looks))
+    assert main([CONFIG, f'--workdir={tmp_path / "run"}'], 0.0) == 143
+    told = capsys.readouterr()
+    assert 'stopped after step 8, which is saved; the same command with' in told.out
+    assert told.err == '' and (tmp_path / 'run' / 'checkpoints' / '8').is_dir()
 
 
 def test_a_defect_is_told_in_one_line_and_shown_if_asked(monkeypatch, capsys):

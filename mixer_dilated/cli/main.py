@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import pathlib
+import signal
 import sys
 import threading
 import traceback
@@ -112,6 +113,8 @@ def _told(error: BaseException, *, debug: bool) -> int:
         return 141
     if isinstance(error, SystemExit):
         raise error
+    if isinstance(error, Stopped):  # by the notice of a cluster, which is no signal
+        return 128 + signal.SIGTERM
     status, text = _status_and_text(error)
     print(f'error: {printable(" ".join(text.split()))}', file=sys.stderr)
     return status

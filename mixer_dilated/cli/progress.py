@@ -32,9 +32,9 @@ class TerminalProgress(Progress):
         if self._bar:
             self._bar.stop()
         interrupt.stop_at_once()
-        if kind is not None and interrupt.received():
-            how = f'{error};' if isinstance(error, Stopped) else 'interrupted;'
-            print(f'\n{how} the same command with --workdir={self._workdir} goes on', flush=True)
+        if isinstance(error, Stopped) or (kind is not None and interrupt.received()):
+            how = error if isinstance(error, Stopped) else 'interrupted'
+            print(f'\n{how}; the same command with --workdir={self._workdir} goes on', flush=True)
 
     def starts(self, task: Task) -> None:
         print(

@@ -80,7 +80,13 @@ def claim(
 
 def _check_same_versions(workdir: pathlib.Path, here: Mapping[str, str]) -> None:
     path = workdir / 'versions.json'
-    there = read_json(path) if path.exists() else {}
+    way_on = 'set --config.checkpoints.other_versions=True'
+    try:
+        there = json.loads(path.read_text()) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f'{path}: cannot be read: {error}; to go on with the versions here {way_on}'
+        ) from None
     differing = [
         f'{name}: {there.get(name)}, {here.get(name)}'
         for name in sorted({*there, *here})
@@ -89,9 +95,8 @@ def _check_same_versions(workdir: pathlib.Path, here: Mapping[str, str]) -> None
     if differing:
         raise InputError(
             f'--workdir={workdir}: begun with other versions (there, here): '
-            f'{"; ".join(differing)}. Go on with those, name another folder, or set '
-            '--config.checkpoints.other_versions=True: the result may then differ from that of '
-            'either'
+            f'{"; ".join(differing)}. Go on with those, name another folder, or {way_on}: the '
+            'result may then differ from that of either'
         )
 
 
@@ -112,7 +117,9 @@ def check_same_data(workdir: pathlib.Path, checksums: dict) -> None:
         write_json(path, checksums)
         return
     except (OSError, ValueError) as error:
-        raise InputError(f'{path}: cannot be read: {error}') from None
+        raise InputError(
+            f'{path}: cannot be read: {error}; remove it, and the examples are noted anew'
+        ) from None
     if noted != checksums:
         raise InputError(
             f'--workdir={workdir}: this run was begun on other examples ({path} differs from the '
@@ -134,7 +141,10 @@ def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         ways = f'; it is a study, whose runs are in {workdir / "cells"}' if study else ''
         raise InputError(f'--workdir={workdir}: no run there (no {path}){ways}') from None
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f'{path}: cannot be read as a config: {error}') from None
+        raise InputError(
+            f'{path}: cannot be read as a config: {error}; write it again from a copy: every '
+            "checkpoint has one, in its record/metadata under 'config'"
+        ) from None
 
 
 def read_summary(workdir: pathlib.Path) -> dict | None:
