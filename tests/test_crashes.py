@@ -32,7 +32,7 @@ def get_config():
     return config
 """
 # MIXER_KILLS=100 is the long form.
-KILLS = int(os.environ.get('MIXER_KILLS', '3'))
+KILLS = int(os.environ.get('MIXER_KILLS', '2'))
 EPOCHS_A_KILL = 2
 
 
