@@ -195,6 +195,8 @@ class Programs:
         return lambda state: self._compiled_once(key, program_of, state, examples)(state, examples)
 
     def _initialisation(self) -> jax.stages.Compiled:
+        if 'initialise' in self._compiled:
+            return self._compiled['initialise']
         params = sum(leaf.size for leaf in jax.tree.leaves(self.abstract_state().params))
         # On a CPU, to optimise what draws a small network takes a second and saves milliseconds.
         small = params < SMALL_NETWORKS and on_cpu(self._mesh)
