@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 
 import jax
@@ -47,14 +48,15 @@ def benchmark(
       say: told what is measured next.
 
     Returns:
-      'versions', 'device', 'large_shape' (rows, inner, columns of the large product), and
-      'configs': of each name what `_measure` and `_in_processes` return, and 'notes', sentences
-      on what is not as asked.
+      'versions', 'device', 'large_shape' (rows, inner, columns of the large product), 'busy_cores'
+      (how many other programs used before it began, on average over a minute; None if unknown),
+      and 'configs': of each name what `_measure` and `_in_processes` return, 'config' (every key
+      with its value) and 'notes', sentences on what is not as asked.
 
     Raises:
       InputError: a config that does not fit its data, or that cannot be compared as asked.
     """
-    against = set(against)
+    against, busy = set(against), _busy_cores()
     if 'torch' in against:
         import_torch()
     opened = {name: _opened(config) for name, config in configs.items()}
@@ -66,8 +68,18 @@ def benchmark(
         large = {(LARGE, dtype): TimedProduct(LARGE, dtype, 50) for dtype in DTYPES}
         for name, (task, notes) in opened.items():
             say(f'{name}: compiles, then {ROUNDS} rounds in which all forms take turns')
-            found[name] |= {**_measure(task, against, large, notes), 'notes': notes}
-        return {**environment(), 'large_shape': [*vars(LARGE).values()], 'configs': found}
+            measured = _measure(task, against, large, notes)
+            found[name] |= {**measured, 'config': task.config.to_dict(), 'notes': notes}
+        return {
+            **environment(),
+            'large_shape': [*vars(LARGE).values()],
+            'busy_cores': busy,
+            'configs': found,
+        }
+
+
+def _busy_cores() -> float | None:
+    return os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
 
 
 def _opened(config: ml_collections.ConfigDict) -> tuple[Task, list[str]]:

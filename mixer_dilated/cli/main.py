@@ -44,8 +44,8 @@ MLP-Mixer with dilated patches.
   python run.py benchmark [--config=FILE ...] [--against=reference,torch]
                           [--json=FILE] [--config.KEY=VALUE ...]
       Times a training step and the forward pass and says how near they are to
-      the speed of this machine's matrix products. --against adds plain Flax
-      called from Python, and PyTorch if it is installed.
+      the speed of this machine's matrix products; some minutes a config.
+      --against adds plain Flax called from Python, and PyTorch if installed.
       Default configs: configs/mnist_baseline.py and configs/mnist_dilated.py
   python run.py keys
       Every configuration key: default, meaning, what is allowed.
@@ -55,14 +55,16 @@ is not finite; 130 (Ctrl-C) or 143 (SIGTERM) stopped, saved within 10 seconds,
 and the same command with the same --workdir goes on; a second signal ends it
 at once. --debug shows the traceback of any error.
 
+Decoded images and compiled programs are kept in ~/.cache/mixer_dilated (under
+XDG_CACHE_HOME if set), which may be deleted at any time.
+
 Examples
   python run.py --config=configs/digits_dilated.py
   python run.py --config=configs/mnist_dilated.py --config.seed=1
   python run.py --config=configs/mnist_dilated.py \\
       --config.model.patches.dilation=3 --config.model.patches.size="(4, 2)"
   python run.py evaluate --workdir=runs/mnist --split="test[2500:]"
-  python run.py table1 --seeds=10
-  python run.py sweep --sweep=configs/sweeps/dilation.py
+  python run.py sweep --sweep=configs/sweeps/dilation.py --seeds=5
 """
 
 

@@ -9,6 +9,9 @@ from rich.table import Table
 from mixer_dilated.reports.cell_text import NOTHING
 from mixer_dilated.reports.tables import print_table
 
+# Cores that other programs use, from which on it is said.
+BUSY = 0.3
+
 UNITS = {'µs': 1e-6, 'ms': 1e-3, 's': 1.0}
 
 
@@ -25,6 +28,7 @@ def _footer(found: dict) -> list[str]:
     rows, _, columns = found['large_shape']
     start_ups = [of_config['start_up'] for of_config in found['configs'].values()]
     kept = all(start_up['programs_kept'] for start_up in start_ups if start_up)
+    busy = found['busy_cores'] or 0
     return [
         f'{", ".join(UNITS)}: a step, median over the rounds; of several seeds, for each of them.',
         'GFLOP/s: of the matrix products alone.',
@@ -32,6 +36,11 @@ def _footer(found: dict) -> list[str]:
         "own: share of the step's time that its products take alone, at their own shapes.",
         'compile: seconds, with an empty cache.',
         *([] if kept else ['full caches: of images; on Intel CPUs no compiled programs are kept.']),
+        *(
+            [f'Other programs kept {busy:.1f} cores busy before it began: times may be too long.']
+            if busy > BUSY
+            else []
+        ),
     ]
 
 

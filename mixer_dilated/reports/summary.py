@@ -3,6 +3,7 @@
 import collections
 import math
 import re
+import textwrap
 
 import jax
 from rich import box
@@ -28,28 +29,33 @@ def print_summary(task: Task, training_bytes: dict[str, int]) -> None:
         window = '×'.join(map(str, patches.window))
         coverage = patches.coverage((height, width))
         seen = int((coverage > 0).sum())
-        print(
-            f'patches {patches}\n'
-            f'  window {window}, grid {rows}×{columns}, '
+        print(f'patches {patches}')
+        _print_indented(
+            f'window {window}, grid {rows}×{columns}, '
             f'sees {seen} of {coverage.size} pixels ({seen / coverage.size:.1%}), '
-            f'a pixel at most {coverage.max()} times'
+            f'each of them at most {coverage.max()}×'
         )
     if task.config.augment.random_phase:
         seen = pixels_seen(task.config, (height, width))
         phases = math.prod(phase_range(task.config))
-        print(
-            f'random_phase: training shows an image at one of {phases} phases, evaluation averages '
-            f'over\n  all of them ({phases} times these FLOPs); together they see {seen.sum()} of '
+        print('random_phase')
+        _print_indented(
+            f'training shows an image at one of {phases} phases, evaluation averages over all of '
+            f'them ({phases} times these FLOPs); together they see {seen.sum()} of '
             f'{seen.size} pixels'
         )
     print_table(_layer_table(task))
     arguments, temporary = (training_bytes[name] / 2**20 for name in ('arguments', 'temporary'))
     print(
-        f'\nmemory while training: {arguments + temporary:.1f} MiB on each of '
-        f'{jax.device_count()} devices,\n{arguments:.1f} for images and state, {temporary:.1f} '
+        f'\nmemory while training: {arguments + temporary:.1f} MiB on each device '
+        f'(of {jax.device_count()}),\n{arguments:.1f} for images and state, {temporary:.1f} '
         f'for activations and gradients (batch {task.config.batch})\n'
         'FLOPs: matrix products forward, 2 a multiply-add'
     )
+
+
+def _print_indented(text: str) -> None:
+    print(textwrap.fill(text, 80, initial_indent='  ', subsequent_indent='  '))
 
 
 def _layer_table(task: Task) -> Table:
