@@ -17,10 +17,10 @@ def _number(value) -> bool:
     return type(value) in (int, float) and abs(value) < 1e300
 
 
-def _whole(minimum: int) -> Kind:
+def _whole(minimum: int, maximum: int = 2**31 - 1) -> Kind:
     return Kind(
-        f'a whole number from {minimum} to 2147483647',
-        lambda v: type(v) is int and minimum <= v < 2**31,
+        f'a whole number from {minimum} to {maximum}',
+        lambda v: type(v) is int and minimum <= v <= maximum,
     )
 
 
@@ -58,7 +58,11 @@ KEYS: dict[str, Key] = {
         _one_of('float32', 'bfloat16'),
         'of the computation; parameters, statistics, softmax and loss are float32 either way',
     ),
-    'batch_eval': (512, _whole(1), 'examples a step of the evaluation, rounded up to the devices'),
+    'batch_eval': (
+        512,
+        _whole(1),
+        'examples a step of the evaluation, at most all there are, rounded up to the devices',
+    ),
     'eval_every': (
         1,
         _whole(1),
@@ -100,7 +104,7 @@ KEYS: dict[str, Key] = {
         'whether branches share tokens or add tokens',
     ),
     'model.blur': (False, _TRUTH, 'whether images are smoothed before dilated patches sample them'),
-    'model.num_blocks': (4, _whole(1), 'Mixer layers'),
+    'model.num_blocks': (4, _whole(1, 1000), 'Mixer layers'),
     'model.hidden_dim': (64, _whole(1), 'C: channels of a token'),
     'model.tokens_mlp_dim': (64, _whole(1), 'hidden width of the token mixing MLP'),
     'model.channels_mlp_dim': (128, _whole(1), 'hidden width of the channel mixing MLP'),

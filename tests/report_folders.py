@@ -9,6 +9,7 @@ import numpy as np
 from mixer_dilated.config import patch_branches
 from mixer_dilated.patches.geometry import num_tokens
 from mixer_dilated.statistics import compare, describe, fit_exponent
+from mixer_dilated.training.workdir import write_summary
 
 
 def write_jsonl(path: pathlib.Path, rows: list[dict]) -> None:
@@ -71,6 +72,7 @@ def make_run(folder, config, images, labels, *, accuracy=0.93, name='a run') -> 
         'image_shape': list(images.shape[1:]),
         'num_tokens': tokens,
         'num_params': 1000 * tokens,
+        'skipped_steps': 0,
         'flops_per_image': (9000 + 128 * sum(np.prod(b.size) for b in branches).item()) * tokens,
         'pixels_seen': int(seen.sum()),
         'pixels': seen.size,
@@ -83,7 +85,7 @@ def make_run(folder, config, images, labels, *, accuracy=0.93, name='a run') -> 
         summary[key] = float(np.mean([each[key] for each in results]))
     write_jsonl(folder / 'metrics.jsonl', _metrics(draw, results, epochs))
     (folder / 'config.json').write_text(json.dumps(config.to_dict()))
-    (folder / 'summary.json').write_text(json.dumps(summary))
+    write_summary(folder, summary)
     return summary
 
 
@@ -114,7 +116,7 @@ def make_study(folder, kind, cells, images, labels, *, reference=None, unfinishe
         summary = make_run(run, config, images, labels, accuracy=accuracy, name=label)
         if kind == 'little_data':
             summary['train_examples'] = settings['train_images']
-            (run / 'summary.json').write_text(json.dumps(summary))
+            write_summary(run, summary)
         accuracies[label] = [each['test_accuracy'] for each in summary['results']]
         seconds = 0.4 + summary['flops_per_image'] / 2e5
         rows += [

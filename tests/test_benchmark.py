@@ -34,7 +34,7 @@ from mixer_dilated.models.costs import flops_per_image, layers
 from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.training.task import open_task
 from mixer_dilated.training.timing import TimedEpoch, on_noise, seconds_in_turns
-from tests.conftest import ROOT, config_of, small_config
+from tests.conftest import QUICK_COMPILER, ROOT, config_of, small_config
 
 
 def test_products_of_a_step_are_counted_by_hand():
@@ -315,12 +315,13 @@ def test_other_processes_come_before_this_one_takes_the_device():
     program = (
         'import os, jax._src.xla_bridge as bridge\n'
         'from mixer_dilated.benchmark import measure\n'
-        'from tests.conftest import small_config\n'
+        'from mixer_dilated.config import resolve\n'
         'def look(*args, **settings):\n'
         '    os.write(1, str(bridge.backends_are_initialized()).encode())\n'
         '    os._exit(0)\n'
         'measure.peak_bytes = look\n'
-        'measure.benchmark({"x": small_config()}, ["reference"], lambda said: None)\n'
+        'digits = {"dataset": {"name": "digits", "train_split": "train", "test_split": "test"}}\n'
+        'measure.benchmark({"x": resolve(digits)}, ["reference"], lambda said: None)\n'
     )
     done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == 'False', done.stderr
@@ -330,6 +331,7 @@ DIGITS = f'--config={ROOT / "configs" / "digits_dilated.py"}'
 
 
 def test_a_whole_benchmark_in_a_folder_that_is_not_the_repository(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv('XLA_FLAGS', QUICK_COMPILER)
     monkeypatch.setattr(measure, 'ROUNDS', 2)
     monkeypatch.setattr(measure, 'TURN_SECONDS', 0.005)
     monkeypatch.chdir(tmp_path)

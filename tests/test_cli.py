@@ -1,6 +1,5 @@
 """The command line as a person meets it: whole programs, and every refusal."""
 
-import contextlib
 import json
 import os
 import pathlib
@@ -18,6 +17,7 @@ from mixer_dilated.cli import main as main_module
 from mixer_dilated.cli.compilation_cache import _processor
 from mixer_dilated.cli.main import main
 from mixer_dilated.cli.progress import TerminalProgress
+from mixer_dilated.errors import InputError
 from mixer_dilated.training.checkpoints import Checkpoints
 from mixer_dilated.training.task import open_task
 from mixer_dilated.training.workdir import locked
@@ -68,11 +68,17 @@ def test_a_second_run_compiles_nothing_new_and_has_the_bits_of_the_first(trained
     if 'GenuineIntel' in _processor():
         pytest.skip('XLA refuses on Intel CPUs what it kept')
     cache = pathlib.Path(os.environ['XDG_CACHE_HOME'], 'mixer_dilated', 'compiled')
-    kept = set(cache.rglob('*-cache'))
-    assert kept
+    # Of what is compiled in a moment, some is not kept: how long it took decides.
+    programs = ('train_steps', 'create_train_state', 'evaluate', 'predict')
+
+    def kept():
+        return {path for path in cache.rglob('*-cache') if any(p in path.name for p in programs)}
+
+    before = kept()
+    assert len(before) >= 3
     done = run_cli(*SMALL, f'--workdir={tmp_path / "again"}')
     assert done.returncode == 0 and done.stderr == ''
-    assert set(cache.rglob('*-cache')) == kept
+    assert kept() == before
     first, second = (folder / 'metrics.jsonl' for folder in (trained[0], tmp_path / 'again'))
     assert first.read_bytes() == second.read_bytes()
 
@@ -95,7 +101,7 @@ def test_a_run_that_was_cut_off_continues(trained, tmp_path):
     shutil.rmtree(newest)
     done = run_cli(*SMALL, f'--workdir={copy}')
     assert done.returncode == 0, done.stderr
-    assert f'continues after step 8 of {newest.name}, epoch 1 of 2' in done.stdout
+    assert 'continues after step 8, 0.8889 of 2 epochs' in done.stdout
     assert done.stdout.count('\nepoch ') == 2
     assert (copy / 'metrics.jsonl').read_bytes() == (workdir / 'metrics.jsonl').read_bytes()
     one, other = (json.loads((d / 'summary.json').read_text()) for d in (workdir, copy))
@@ -353,21 +359,72 @@ def test_an_interrupt_while_compiling_ends_with_130_and_the_way_on(tmp_path):
         pass
     time.sleep(1)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
-    assert 'interrupted' in err and 'Traceback' not in err
-    assert f'--workdir={tmp_path / "run"} goes on' in out
+    assert err == f'\ninterrupted; the same command with --workdir={tmp_path / "run"} goes on\n'
 
 
-def test_an_interrupt_that_was_swallowed_still_ends_the_run(monkeypatch):
-    """As a library does that runs a callback of its own when the signal comes."""
-    monkeypatch.setattr(interrupt, '_received', 0)
-    interrupt.check()
-    with contextlib.suppress(KeyboardInterrupt):
-        interrupt._note(signal.SIGINT, None)
-    assert TerminalProgress('name', ROOT).stop_requested()
-    with pytest.raises(KeyboardInterrupt):
-        interrupt.check()
+@pytest.mark.parametrize('command', ['train', 'evaluate'])
+def test_a_signal_at_any_moment_of_the_start_ends_the_program(command, trained, tmp_path):
+    """Also inside an import, where Python's own KeyboardInterrupt would be lost."""
+    words = {
+        'train': (*LONG, f'--workdir={tmp_path / "run"}'),
+        'evaluate': (f'--workdir={trained[0]}', '--split=train+test'),
+    }[command]
+    for pause in (0.15, 0.4, 0.6, 0.8, 1.0):
+        process = subprocess.Popen(
+            [sys.executable, 'run.py', command, *words],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        time.sleep(pause)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+        # Before the first line of the program, the system ends it.
+        assert process.returncode in (143, -signal.SIGTERM), err
+        assert 'Traceback' not in err and 'warning' not in err, err
+
+
+@pytest.mark.parametrize('closed', ['stdout', 'stderr'])
+def test_a_stream_that_is_closed_does_not_keep_a_run_from_saving(closed, tmp_path):
+    workdir = tmp_path / 'run'
+    close = {'stdout': '>&-', 'stderr': '2>&-'}[closed]
+    process = subprocess.Popen(
+        ['bash', '-c', f'exec "$@" {close}', '-', sys.executable, 'run.py', *LONG]
+        + [f'--workdir={workdir}', '--config.checkpoints.every_steps=11'],
+        cwd=ROOT,
+    )  # fmt: skip
+    while not any((workdir / 'checkpoints').glob('[0-9]*')):
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+
+
+def test_a_hung_run_ends_though_nobody_reads_what_it_says():
+    process = subprocess.Popen(
+        [sys.executable, '-c', HANGS, '1'],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == 'ready\n'
+    process.stderr.close()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+
+
+def test_a_save_that_fails_at_a_signal_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(interrupt, '_received', signal.SIGTERM)
+
+    def leave():
+        raise SystemExit(143)
+
+    def full(argv, started):
+        raise InputError('checkpoints: cannot be written: No space left on device')
+
+    monkeypatch.setattr(interrupt, 'exit_now', leave)
+    monkeypatch.setattr(main_module, '_run', full)
+    with pytest.raises(SystemExit):
+        main(['keys'], 0.0)
+    assert 'error: checkpoints: cannot be written: No space' in capsys.readouterr().err
 
 
 LONG = (CONFIG, '--config.num_epochs=100000')
@@ -392,7 +449,7 @@ def test_a_signal_saves_says_where_and_ends(number, status, tmp_path):
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == status and err == '', err
-    told = re.search(r'stopped after step (\d+), which is saved; the same command with', out)
+    told = re.search(r'stopped after step (\d+), which is saved;\nthe same command with', out)
     newest = max(int(path.name) for path in (workdir / 'checkpoints').iterdir())
     assert int(told[1]) == newest and f'--workdir={workdir} goes on' in out
 
@@ -449,7 +506,7 @@ def test_a_run_that_a_cluster_stops_ends_as_by_a_signal(monkeypatch, capsys, tmp
     monkeypatch.setattr(Checkpoints, 'preempted', lambda self, step: next(looks))
     assert main([CONFIG, f'--workdir={tmp_path / "run"}'], 0.0) == 143
     told = capsys.readouterr()
-    assert 'stopped after step 8, which is saved; the same command with' in told.out
+    assert 'stopped after step 8, which is saved;\nthe same command with' in told.out
     assert told.err == '' and (tmp_path / 'run' / 'checkpoints' / '8').is_dir()
 
 

@@ -53,7 +53,10 @@ def results(workdir):
         'predictions': (workdir / 'predictions.npz').read_bytes(),
         'weights': (workdir / 'weights.npz').read_bytes(),
         'arrays': {name: crc for name, crc in record['checksums'].items() if name != 'record'},
-        'summary': {name: found for name, found in summary.items() if name != 'seconds'},
+        'rows': record['metrics'],
+        'summary': {
+            name: found for name, found in summary.items() if name not in ('seconds', 'checksum')
+        },
     }
 
 

@@ -1,5 +1,6 @@
 """Damage to a run's folder: every file of a checkpoint in turn, in every way."""
 
+import errno
 import json
 import os
 import shutil
@@ -8,7 +9,9 @@ import warnings
 import chex
 import jax
 import pytest
+from orbax.checkpoint import CheckpointManager
 
+from mixer_dilated.config import changed
 from mixer_dilated.errors import InputError
 from mixer_dilated.training.checkpoints import DAMAGED, Checkpoints
 from mixer_dilated.training.evaluation import evaluate_checkpoint
@@ -16,7 +19,7 @@ from mixer_dilated.training.loop import train_and_evaluate
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.progress import Progress
 from mixer_dilated.training.task import open_task
-from mixer_dilated.training.workdir import locked
+from mixer_dilated.training.workdir import locked, write_text
 from tests.conftest import small_config
 
 CONFIG = {'checkpoints.every_steps': 9, 'model.dropout_rate': 0.1}
@@ -79,10 +82,10 @@ def arrays(snapshot):
 def test_every_file_damaged_in_turn_is_found_or_does_not_matter(run, programs, tmp_path):
     """What is restored is what was saved, of the newest step or, set aside, of the one before."""
     config, workdir, _ = run
-    newest = restored(workdir, programs, None)
+    newest = restored(workdir, programs, config)
     shutil.copytree(workdir, tmp_path / 'cut')
     shutil.rmtree(tmp_path / 'cut' / 'checkpoints' / '27')
-    before = restored(tmp_path / 'cut', programs, None)
+    before = restored(tmp_path / 'cut', programs, config)
     assert (newest.step, before.step) == (27, 18)
     files = [path for path in (workdir / 'checkpoints' / '27').rglob('*') if path.is_file()]
     outcome = {'set aside': 0, 'no harm': 0}
@@ -191,3 +194,38 @@ def test_a_lock_is_free_when_its_process_ends(tmp_path):
         locked(tmp_path).__enter__()
     with locked(tmp_path):
         pass
+
+
+def test_an_error_that_passes_sets_nothing_aside(run, programs, copy, monkeypatch):
+    def restore(self, *_, **__):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(CheckpointManager, 'restore', restore)
+    with pytest.raises(InputError, match='27: cannot be read: Too many open files; when that is'):
+        restored(copy, programs, run[0])
+    assert not (copy / DAMAGED).exists()
+
+
+OTHER_GELU = r"27: of another config .* model\.gelu: 'exact', 'tanh'"
+
+
+def test_a_checkpoint_of_another_config_than_the_folder_says_is_refused(run, copy):
+    """The shapes fit, and the numbers would be those of another network."""
+    config, _, _ = run
+    other = changed(config, {'model.gelu': 'tanh'})
+    (copy / 'config.json').write_text(json.dumps(other.to_dict()))
+    with pytest.raises(InputError, match=OTHER_GELU):
+        evaluate_checkpoint(copy)
+    with pytest.raises(InputError, match=OTHER_GELU):
+        train_and_evaluate(other, copy)
+
+
+def test_what_a_link_in_a_folder_leads_to_stays_as_it_is(run, copy, tmp_path):
+    """A folder may come from others."""
+    precious = tmp_path / 'precious'
+    precious.write_text('mine')
+    (copy / '.metrics.jsonl.unfinished').symlink_to(precious)
+    with pytest.raises(InputError, match=r'\.metrics\.jsonl\.unfinished is a link'):
+        train_and_evaluate(run[0], copy)
+    write_text(copy / 'metrics.jsonl', 'new')
+    assert precious.read_text() == 'mine' and not (copy / 'metrics.jsonl').is_symlink()

@@ -13,7 +13,7 @@ from mixer_dilated.errors import InputError
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.sharding import check_batch
 from mixer_dilated.training.task import open_task
-from tests.conftest import ROOT, small_config
+from tests.conftest import QUICK_COMPILER, ROOT, small_config
 
 ON_DEVICES = """
 import json, sys, numpy as np, jax
@@ -54,7 +54,7 @@ def test_one_and_eight_devices_agree_after_an_epoch(changes, tmp_path):
     saved = []
     for devices in (1, 8):
         path = tmp_path / f'{devices}.npz'
-        flags = f'--xla_force_host_platform_device_count={devices}'
+        flags = f'{QUICK_COMPILER} --xla_force_host_platform_device_count={devices}'
         subprocess.run(
             [sys.executable, '-c', ON_DEVICES, str(path), json.dumps(changes)],
             cwd=ROOT, env={**os.environ, 'XLA_FLAGS': flags}, check=True, timeout=300,

@@ -49,7 +49,7 @@ def content(state):
 def newest(config, workdir):
     """Arrays and metrics of the newest checkpoint in a folder."""
     programs = Programs(open_task(config))
-    with Checkpoints(workdir) as checkpoints:
+    with Checkpoints(workdir, config, read_only=True) as checkpoints:
         snapshot = checkpoints.restore(programs.abstract_snapshot())
     return content(snapshot.state), snapshot.metrics
 
@@ -84,10 +84,22 @@ def test_two_runs_have_the_same_bits(run, tmp_path):
 def test_a_damaged_summary_is_told_with_the_way_on(run, tmp_path):
     config, workdir, _ = run
     shutil.copytree(workdir, tmp_path / 'copy')
-    for content in ('{', '[]', '{"test_accuracy": 0.9}'):
+    edited = (workdir / 'summary.json').read_text().replace('"test_correct": ', '"test_correct": 1')
+    for content in ('{', '[]', '{"results": []}', edited):
         (tmp_path / 'copy' / 'summary.json').write_text(content)
         with pytest.raises(InputError, match='remove it, and the same command'):
             train_and_evaluate(config, tmp_path / 'copy')
+
+
+def test_files_of_a_finished_run_that_are_damaged_are_made_again(run, tmp_path):
+    config, workdir, _ = run
+    shutil.copytree(workdir, tmp_path / 'copy')
+    (tmp_path / 'copy' / 'metrics.jsonl').write_text('')
+    (tmp_path / 'copy' / 'predictions.npz').unlink()
+    with pytest.warns(UserWarning, match=r'metrics.jsonl, predictions.npz damaged or gone; made'):
+        train_and_evaluate(config, tmp_path / 'copy')
+    for name in ('metrics.jsonl', 'predictions.npz'):
+        assert (tmp_path / 'copy' / name).read_bytes() == (workdir / name).read_bytes()
 
 
 def test_another_seed_has_other_bits(run, tmp_path):
@@ -110,7 +122,7 @@ def test_a_resumed_run_has_the_bits_of_the_undisturbed_one(run, tmp_path):
     assert recorder.resumed_after == 18 and [row['epoch'] for row in recorder.rows] == [3]
     chex.assert_trees_all_equal(newest(config, tmp_path / 'run'), newest(config, workdir))
     assert metrics_bytes(tmp_path / 'run') == metrics_bytes(workdir)
-    same = [key for key in summary if key not in ('seconds', 'config_name')]
+    same = [key for key in summary if key not in ('seconds', 'config_name', 'checksum')]
     assert {key: resumed[key] for key in same} == {key: summary[key] for key in same}
 
 
@@ -127,7 +139,7 @@ class Impatient(Progress):
 
 @pytest.mark.parametrize(
     ('looks', 'stops'),
-    [(3, [8, 9, 16, 18, 24]), (4, [9, 16, 20])],  # after 9 steps: with and without an evaluation
+    [(3, [8, 12, 18, 24]), (4, [9, 18])],  # an epoch has 9 steps
 )
 def test_a_run_that_is_stopped_again_and_again_has_the_same_bits(run, looks, stops, tmp_path):
     config, workdir, summary = run
@@ -137,7 +149,7 @@ def test_a_run_that_is_stopped_again_and_again_has_the_same_bits(run, looks, sto
             train_and_evaluate(pieces, tmp_path / 'run', progress=Impatient(looks))
         assert stopped.value.step == step
     found = train_and_evaluate(pieces, tmp_path / 'run', progress=Impatient(looks + 9))
-    chex.assert_trees_all_equal(newest(pieces, tmp_path / 'run')[0], newest(config, workdir)[0])
+    chex.assert_trees_all_equal(newest(pieces, tmp_path / 'run'), newest(config, workdir))
     assert metrics_bytes(tmp_path / 'run') == metrics_bytes(workdir)
     assert [row['epoch'] for row in rows_of(tmp_path / 'run', 'speed')] == [1, 2, 3]
     assert found['results'] == summary['results']
@@ -204,7 +216,7 @@ def test_each_checkpoint_holds_its_own_epoch(tmp_path):
             copies[9 * epoch] = jax.tree.map(np.array, content(state))
             checkpoints.save(Snapshot(state, programs.zero_sums(), [{'epoch': epoch}]))
     for step, copy in reversed(copies.items()):
-        with Checkpoints(tmp_path) as checkpoints:
+        with Checkpoints(tmp_path, config, read_only=True) as checkpoints:
             restored = checkpoints.restore(programs.abstract_snapshot())
         assert restored.step == step and restored.metrics == [{'epoch': step // 9}]
         chex.assert_trees_all_equal(content(restored.state), copy)
@@ -347,11 +359,22 @@ def test_evaluating_without_a_run_or_checkpoint_is_refused(tmp_path):
     with pytest.raises(InputError, match='no run there'):
         evaluate_checkpoint(tmp_path / 'nothing')
     (tmp_path / 'config.json').write_text(json.dumps(small_config().to_dict()))
-    with pytest.raises(InputError, match='no checkpoint there; the command that trains it'):
+    with pytest.raises(InputError, match='no checkpoint there; remove this folder'):
         evaluate_checkpoint(tmp_path)
     (tmp_path / 'config.json').write_text('{"seed":')
     with pytest.raises(InputError, match='cannot be read as a config'):
         evaluate_checkpoint(tmp_path)
+
+
+def test_parameters_that_are_not_finite_are_never_kept(tmp_path):
+    """The one step of the run has a finite loss and gradient, and leaves parameters of infinity."""
+    overflows = {'optimizer.base_lr': 1e38, 'optimizer.name': 'sgd', 'optimizer.momentum': 0.0}
+    config = small_config(
+        **overflows, batch=300, num_epochs=1, on_nonfinite='skip', **{'optimizer.weight_decay': 1e9}
+    )
+    with pytest.raises(NotFiniteError, match='step 1: parameters are not finite'):
+        train_and_evaluate(config, tmp_path / 'run')
+    assert not list((tmp_path / 'run' / 'checkpoints').iterdir())
 
 
 DIVERGES = {'optimizer.name': 'sgd', 'optimizer.base_lr': 1e6, 'checkpoints.every_steps': 1}

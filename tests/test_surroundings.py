@@ -9,6 +9,9 @@ import sys
 import pytest
 
 from mixer_dilated.errors import InputError
+from mixer_dilated.training.events import EventsFile
+from mixer_dilated.training.metrics import MetricsWriter
+from mixer_dilated.training.snapshot import Snapshot
 from mixer_dilated.training.workdir import write_text
 from tests.conftest import ROOT, run_cli
 
@@ -104,3 +107,16 @@ def test_a_file_that_cannot_be_written_leaves_the_one_before(call, tmp_path, mon
     with pytest.raises(InputError, match=r'summary.json: cannot be written: Input/output error'):
         write_text(path, 'after')
     assert path.read_text() == 'before' and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_is_full_for_the_events_ends_the_run_there(tmp_path, monkeypatch):
+    events = EventsFile(tmp_path, first_step=0)
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writer = MetricsWriter(tmp_path, Snapshot(None, None))
+    monkeypatch.setattr(type(events._file), 'write_event', fail)
+    row = {'epoch': 1, 'step': 3, 'seed': 0, 'train_loss': 0.5}
+    with pytest.raises(InputError, match='tensorboard: cannot be written: No space left'):
+        writer.write([row], {'seconds': 1.0})

@@ -118,7 +118,7 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
         if isinstance(given[name], str) and not given[name]:
             raise InputError(f'--{name} is empty; leave it out or give a value')
         if name in ('workdir', 'picture', 'folder', 'json') and given[name]:
-            given[name] = pathlib.Path(given[name]).expanduser()
+            given[name] = _expanded(name, given[name])
     if given.get('seeds') is not None:
         given['seeds'] = _whole_number('seeds', given['seeds'])
     if file:
@@ -246,8 +246,15 @@ def _check_cells_leave(overridden: list[str], sweep) -> None:
             )
 
 
+def _expanded(flag: str, text: str) -> pathlib.Path:
+    try:
+        return pathlib.Path(text).expanduser()
+    except RuntimeError:
+        raise InputError(f'--{flag}={text}: no such user; write the folder without ~') from None
+
+
 def _whole_number(flag: str, text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) < 2**31:
+    if not text.isascii() or not text.isdigit() or len(text) > 10 or not 1 <= int(text) < 2**31:
         raise InputError(f'--{flag}={text}: allowed is a whole number from 1')
     return int(text)
 

@@ -11,6 +11,7 @@ import pathlib
 import shlex
 import sys
 
+from mixer_dilated.cli import interrupt
 from mixer_dilated.cli.arguments import Arguments
 from mixer_dilated.errors import InputError
 
@@ -98,6 +99,7 @@ def report(arguments: Arguments, started: float) -> None:
 
 def benchmark(arguments: list[Arguments], started: float) -> None:
     """Measures the speed of configs and prints it."""
+    interrupt.clean_up_first()  # ends the processes it starts
     against = _against(arguments[0].against)
     configs = {each.name: each.config for each in arguments}
     if len(configs) < len(arguments):

@@ -1,5 +1,6 @@
 """From the words on the command line to a command."""
 
+import contextlib
 import io
 import logging
 import os
@@ -18,6 +19,9 @@ from mixer_dilated.errors import InputError, NotFiniteError, Stopped, printable
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 TABLE1 = str(CONFIGS / 'sweeps' / 'table1.py')
 BENCHMARKED = (str(CONFIGS / 'mnist_baseline.py'), str(CONFIGS / 'mnist_dilated.py'))
+
+# Characters of a message; a value that was given may be of any length.
+LONGEST = 1500
 
 HELP = """\
 MLP-Mixer with dilated patches.
@@ -82,6 +86,9 @@ def main(argv: list[str], started: float) -> int:
     if '--help' in argv or '-h' in argv:
         print(HELP, end='')
         return 0
+    for name in ('stdout', 'stderr'):
+        if getattr(sys, name) is None:  # closed, as by `>&-`
+            setattr(sys, name, open(os.devnull, 'w'))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='replace')  # × and … on a terminal that has no such letters
@@ -105,11 +112,7 @@ def _told(error: BaseException, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     if interrupt.received():
-        if not isinstance(error, Stopped):  # which the command has told
-            print('\ninterrupted', file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        interrupt.exit_now()
+        _leave_after_a_signal(error)
     if isinstance(error, BrokenPipeError):  # nobody reads on, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -118,8 +121,27 @@ def _told(error: BaseException, *, debug: bool) -> int:
     if isinstance(error, Stopped):  # by the notice of a cluster, which is no signal
         return 128 + signal.SIGTERM
     status, text = _status_and_text(error)
-    print(f'error: {printable(" ".join(text.split()))}', file=sys.stderr)
+    _print_error(text)
     return status
+
+
+def _leave_after_a_signal(error: BaseException) -> None:
+    with contextlib.suppress(OSError):  # nobody reads on: Ctrl-C ended the other side of a pipe
+        if isinstance(error, KeyboardInterrupt):
+            print('\ninterrupted', file=sys.stderr)
+        elif not isinstance(error, Stopped | BrokenPipeError):  # Stopped is told by the command
+            _print_error(_status_and_text(error)[1])
+        sys.stdout.flush()
+        sys.stderr.flush()
+    interrupt.exit_now()
+
+
+def _print_error(text: str) -> None:
+    with contextlib.suppress(OSError):
+        text = printable(' '.join(text.split()))
+        if len(text) > LONGEST:
+            text = f'{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}'
+        print(f'error: {text}', file=sys.stderr)
 
 
 def _status_and_text(error: BaseException) -> tuple[int, str]:

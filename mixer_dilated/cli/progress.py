@@ -23,6 +23,7 @@ class TerminalProgress(Progress):
     def __init__(self, name: str, workdir: pathlib.Path):
         self._name = name
         self._workdir = workdir
+        self._goes_on = f'the same command with --workdir={workdir} goes on'
         self._bar = None
 
     def __enter__(self):
@@ -32,9 +33,8 @@ class TerminalProgress(Progress):
         if self._bar:
             self._bar.stop()
         interrupt.stop_at_once()
-        if isinstance(error, Stopped) or (kind is not None and interrupt.received()):
-            how = error if isinstance(error, Stopped) else 'interrupted'
-            print(f'\n{how}; the same command with --workdir={self._workdir} goes on', flush=True)
+        if isinstance(error, Stopped):
+            print(f'\n{error};\n{self._goes_on}', flush=True)
 
     def starts(self, task: Task) -> None:
         print(
@@ -44,21 +44,21 @@ class TerminalProgress(Progress):
         )
         print(f'folder: {self._workdir}')
         print('reads the data and compiles …', flush=True)
+        interrupt.say_at_the_end(f'interrupted; {self._goes_on}')
+
+    def restores(self) -> None:
+        interrupt.stop_when_asked()
 
     def already_finished(self, workdir: pathlib.Path) -> None:
         print(f'{workdir} holds this run, finished; this is its result', flush=True)
 
     def compiled(self, task: Task, step: int) -> None:
-        interrupt.stop_when_asked()
         self._num_epochs = task.config.num_epochs
         self._epochs_before = step / task.steps_per_epoch
         self._start = time.perf_counter()
         if step:
-            print(
-                f'continues after step {step} of {task.total_steps}, epoch '
-                f'{step // task.steps_per_epoch + 1} of {self._num_epochs}',
-                flush=True,
-            )
+            done = f'{self._epochs_before:.4g} of {self._num_epochs} epochs'
+            print(f'continues after step {step}, {done}', flush=True)
         if sys.stdout.isatty():
             from rich import progress
 

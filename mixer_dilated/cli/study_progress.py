@@ -8,6 +8,7 @@ import sys
 import time
 
 from mixer_dilated.cli import interrupt
+from mixer_dilated.errors import Stopped
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.sweep import PreparedCell
 from mixer_dilated.reports.cell_text import count_text
@@ -28,13 +29,14 @@ class TerminalStudyProgress(StudyProgress):
     def __init__(self, name: str, folder: pathlib.Path):
         self._name = name
         self._folder = folder
+        self._goes_on = f'interrupted; {folder} holds what is done, the same command goes on'
 
     def __enter__(self):
         return self
 
-    def __exit__(self, kind, *_):
-        if kind is not None and interrupt.received():
-            print(f'\n{self._folder} holds what is done; the same command goes on', flush=True)
+    def __exit__(self, kind, error, _):
+        if isinstance(error, Stopped):
+            print(f'\n{self._goes_on}', file=sys.stderr, flush=True)
 
     def starts(self, cells: list[PreparedCell]) -> None:
         possible = [cell for cell in cells if not cell.impossible]
@@ -48,6 +50,7 @@ class TerminalStudyProgress(StudyProgress):
             + (f'; {cannot} more cannot be (the report says why)' if cannot else '')
         )
         print(f'folder: {self._folder}', flush=True)
+        interrupt.say_at_the_end(self._goes_on)
 
     @contextlib.contextmanager
     def cell(self, cell: PreparedCell, finished: bool):
@@ -108,7 +111,7 @@ class _Epochs(Progress):
         self._num_epochs = task.config.num_epochs
         self._show('reads the data and compiles …')
 
-    def compiled(self, task, step: int) -> None:
+    def restores(self) -> None:
         interrupt.stop_when_asked()
 
     def epoch_done(self, rows: list[dict], speed: dict) -> None:

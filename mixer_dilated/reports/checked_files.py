@@ -53,8 +53,8 @@ def damaged(path: pathlib.Path) -> Iterator[None]:
     except FileNotFoundError:
         made_again = path.name in ('metrics.jsonl', 'predictions.npz', 'weights.npz')
         way_on = (
-            'remove summary.json beside it, and the command that trained this makes both again '
-            'from the newest checkpoint'
+            'the command that trained this, given again with this folder, makes it again from the '
+            'newest checkpoint'
         )
         raise InputError(
             f'{path}: not there; {way_on if made_again else "restore it, or train again"}'

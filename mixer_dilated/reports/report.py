@@ -129,7 +129,10 @@ def _data(runs: list[Run]) -> str:
     )
     seeds = range_text([len(summary['results']) for summary in summaries], 'seed')
     epochs = range_text([run.config.num_epochs for run in runs], 'epoch')
-    return f'{", ".join(names)}: trained on {trained}, tested on {tested}; {epochs}, {seeds}.'
+    skipped = sum(summary['skipped_steps'] for summary in summaries)
+    left_out = f', {count_text(skipped, "step")} left out (loss not finite)' if skipped else ''
+    data = f'{", ".join(names)}: trained on {trained}, tested on {tested}'
+    return f'{data}; {epochs}, {seeds}{left_out}.'
 
 
 def _unfinished(study: Study) -> str:

@@ -20,11 +20,14 @@ from mixer_dilated.reports.checked_files import (
     read_object,
     read_rows,
 )
+from mixer_dilated.training.workdir import read_summary
 
 MEASURES = ('train_accuracy', 'test_accuracy', 'train_loss', 'test_loss')
 _SUMMARY = {
     **dict.fromkeys(('config_name', 'dataset', 'train_split', 'test_split'), str),
-    **dict.fromkeys(('train_examples', 'test_examples', 'num_tokens', 'num_params'), int),
+    **dict.fromkeys(
+        ('train_examples', 'test_examples', 'num_tokens', 'num_params', 'skipped_steps'), int
+    ),
     **dict.fromkeys(('pixels_seen', 'pixels'), int),
     'flops_per_image': NUMBER,
     **dict.fromkeys(('image_shape', 'results'), list),
@@ -134,7 +137,7 @@ def read_run(folder: pathlib.Path) -> Run:
             f'{folder}: the run is not finished (no summary.json); give its training command '
             'with this folder again, then report'
         )
-    summary = read_object(summary_path)
+    summary = read_summary(folder)
     check(summary_path, summary, _SUMMARY)
     for each in summary['results']:
         check(summary_path, each, _SEED)

@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mixer_dilated.config import KEYS
+from mixer_dilated.errors import printable
+from mixer_dilated.reports.cell_text import count_text
 
 MOST_SENTENCES = 8
 MOST_ROWS = 20
@@ -35,7 +37,7 @@ def print_run(summary: dict) -> None:
     seconds = summary['seconds']
     _print_facts(
         {
-            'method': summary['config_name'],
+            'method': printable(summary['config_name']),
             'tokens': str(summary['num_tokens']),
             'parameters': str(summary['num_params']),
             **{
@@ -45,6 +47,7 @@ def print_run(summary: dict) -> None:
                 )
                 for part in ('train', 'test')
             },
+            **_left_out(summary['skipped_steps']),
             'seconds': (
                 f'start-up {seconds["startup"]:.1f}   compile {seconds["compile"]:.1f}   '
                 f'training {seconds["train"]:.1f} (an epoch {seconds["epoch_median"]:.2f})'
@@ -53,14 +56,20 @@ def print_run(summary: dict) -> None:
     )
 
 
+def _left_out(skipped_steps: int) -> dict[str, str]:
+    if not skipped_steps:
+        return {}
+    return {'left out': f'{count_text(skipped_steps, "step")} whose loss was not finite'}
+
+
 def print_evaluation(result: dict) -> None:
     """The result of `evaluate_checkpoint`."""
     of_seeds = result['results']
     _print_facts(
         {
-            'data set': result['dataset'],
-            'split': result['split'],
-            'epoch': f'{result["epoch"]:.6g}',
+            'data set': printable(result['dataset']),
+            'split': printable(result['split']),
+            'checkpoint': f'step {result["step"]}, {result["epoch"]:.4g} epochs',
             'loss': '   '.join(f'{each["loss"]:.4f}' for each in of_seeds),
             'accuracy': seeds_accuracy_text(
                 [each['correct'] for each in of_seeds], result['examples']
@@ -105,7 +114,7 @@ def print_study(folder: pathlib.Path) -> None:
             test, train = of_cell['test_accuracy'], of_cell['train_accuracy']
             several = test['std'] is not None
             table.add_row(
-                labels[name],
+                printable(labels[name]),
                 f'{test["mean"]:.4f}' + (f' ± {test["std"]:.4f}' if several else ''),
                 f'{test["low"]:.4f} … {test["high"]:.4f}' if several else '',
                 f'{train["mean"]:.4f}',

@@ -1,6 +1,7 @@
 """Checkpoints, with orbax: what is read back is what was saved, or it is set aside."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import re
@@ -11,11 +12,14 @@ import ml_collections
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from mixer_dilated.config import differences, resolve
 from mixer_dilated.errors import InputError
 from mixer_dilated.training.environment import versions
 from mixer_dilated.training.snapshot import Snapshot, fingerprints
 
 DAMAGED = 'damaged_checkpoints'
+# Errors of the system that mean damage; others, as too many open files, pass.
+DAMAGE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
 
 
 class Checkpoints:
@@ -25,21 +29,25 @@ class Checkpoints:
 
     Args:
       workdir: the run's folder.
-      config: the run's config; None to read only, nothing is changed.
+      config: the run's config.
+      read_only: whether nothing is changed, and nothing can be saved.
     """
 
-    def __init__(self, workdir: pathlib.Path, config: ml_collections.ConfigDict | None = None):
+    def __init__(
+        self, workdir: pathlib.Path, config: ml_collections.ConfigDict, *, read_only: bool = False
+    ):
         self.folder = (workdir / 'checkpoints').absolute()
         self._damaged = workdir / DAMAGED
         self._config = config
+        self._read_only = read_only
         self._best = _Best()
-        keep = [policies.LatestN(config.checkpoints.keep), self._best] if config else []
+        keep = [policies.LatestN(config.checkpoints.keep), self._best]
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(keep) if keep else None,
-                read_only=config is None,
-                create=config is not None,
+                preservation_policy=None if read_only else policies.AnyPreservationPolicy(keep),
+                read_only=read_only,
+                create=not read_only,
             ),
         )
         self._newest = self._manager.latest_step()
@@ -137,7 +145,8 @@ class Checkpoints:
             raise InputError(
                 f'{self.folder}: the checkpoint of the highest test accuracy'
                 + (f', step {step},' if step else '')
-                + ' is not there; train with --config.checkpoints.keep_best=True to keep it'
+                + ' is not there; train in a new folder with '
+                '--config.checkpoints.keep_best=True to keep it'
             )
         return found
 
@@ -145,12 +154,17 @@ class Checkpoints:
         """A snapshot as it was saved; None, which is told, if it is damaged."""
         try:
             return self._read(step, abstract)
-        except PermissionError as error:
-            raise InputError(f'{self.folder / str(step)}: {error.strerror}') from None
+        except InputError:
+            raise
         # The libraries raise a dozen kinds of error on damaged files; all mean the same.
         except Exception as error:
             if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
                 raise
+            if _of_the_system(error) not in (None, *DAMAGE):
+                raise InputError(
+                    f'{self.folder / str(step)}: cannot be read: {_cause(error)}; when that is '
+                    'mended, the same command goes on'
+                ) from error
             self._tell_damaged(step, error)
             return None
 
@@ -167,14 +181,27 @@ class Checkpoints:
         differing = [name for name in checksums if noted.get(name) != checksums[name]]
         if differing:
             raise ValueError(f'the checksum of {differing[0]} is not the one noted')
+        self._check_config(step, record['config'])
         return Snapshot(
             *(found.arrays[name] for name in ('state', 'sums')),
             *(record[name] for name in ('metrics', 'speed', 'seconds')),
         )
 
+    def _check_config(self, step: int, there: dict) -> None:
+        """Raises InputError if a snapshot is of another config than the folder says."""
+        with contextlib.suppress(InputError):  # of an earlier version, with keys that are no more
+            there = resolve(there)
+        differing = differences(there, self._config)
+        if differing:
+            raise InputError(
+                f'{self.folder / str(step)}: of another config than that of the folder (key: in '
+                f'the checkpoint, in config.json): {"; ".join(differing)}. Put the config.json '
+                'that was there back'
+            )
+
     def _tell_damaged(self, step: int, error: Exception) -> None:
         folder, cause = self.folder / str(step), _cause(error)
-        if self._config is None:
+        if self._read_only:
             warnings.warn(f'{folder}: damaged, passed over: {cause}', stacklevel=4)
             return
         if self._config.checkpoints.other_versions:
@@ -203,14 +230,22 @@ def _told(what: str):
         ) from error
 
 
-def _cause(error: Exception) -> str:
-    """The system's own words, if it was the system that refused."""
+def _of_the_system(error: Exception) -> int | None:
+    """The number of the system's error behind an error, if there is one."""
     of_storage = re.search(r"os_error_code='(\d+)'", str(error))
     if of_storage:
-        return os.strerror(int(of_storage[1]))
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return ' '.join(str(error).split())[:200] or type(error).__name__
+        return int(of_storage[1])
+    return error.errno if isinstance(error, OSError) else None
+
+
+def _cause(error: Exception) -> str:
+    """The system's own words, if it was the system that refused."""
+    number = _of_the_system(error)
+    return (
+        os.strerror(number)
+        if number
+        else ' '.join(str(error).split())[:200] or type(error).__name__
+    )
 
 
 class _Best:

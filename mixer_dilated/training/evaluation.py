@@ -31,8 +31,8 @@ def evaluate_checkpoint(
       best: the checkpoint of the highest test accuracy instead.
 
     Returns:
-      'dataset', 'split', 'examples', 'epoch', and 'results': of each seed its 'seed', 'loss',
-      'accuracy' and 'correct'.
+      'dataset', 'split', 'examples', 'step', 'epoch', and 'results': of each seed its 'seed',
+      'loss', 'accuracy' and 'correct'.
 
     Raises:
       InputError: no run or no checkpoint there, or no such data.
@@ -51,6 +51,7 @@ def evaluate_checkpoint(
         'dataset': task.config.dataset.name,
         'split': split,
         'examples': examples,
+        'step': snapshot.step,
         'epoch': snapshot.step / task.steps_per_epoch,
         'results': [
             {
@@ -76,12 +77,12 @@ def checkpoint(workdir: pathlib.Path, programs: Programs, *, best: bool = False)
       InputError: no checkpoint there, or none that can be read.
     """
     if (workdir / 'checkpoints').is_dir():
-        with Checkpoints(workdir) as checkpoints:
+        with Checkpoints(workdir, read_config(workdir), read_only=True) as checkpoints:
             restore = checkpoints.restore_best if best else checkpoints.restore
             restored = restore(programs.abstract_snapshot())
         if restored:
             return restored
     raise InputError(
-        f'{workdir}: no checkpoint there; the command that trains it makes one (if it says that '
-        'the run is finished, remove its summary.json first)'
+        f'{workdir}: no checkpoint there; remove this folder, and the command that trained it '
+        'makes one'
     )

@@ -2,6 +2,7 @@
 
 import pathlib
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -9,6 +10,7 @@ import ml_collections
 
 from mixer_dilated.data.examples import Examples, checksums
 from mixer_dilated.data.sources import load_examples
+from mixer_dilated.errors import InputError
 from mixer_dilated.training.checkpoints import Checkpoints
 from mixer_dilated.training.environment import versions
 from mixer_dilated.training.metrics import METRICS, MetricsWriter, has_rows
@@ -24,10 +26,14 @@ from mixer_dilated.training.workdir import (
     check_same_config,
     check_same_data,
     claim,
+    file_checksums,
     locked,
     read_summary,
-    write_json,
+    write_summary,
 )
+
+# Files of a finished run that its summary has the checksums of.
+RESULTS = (METRICS, 'predictions.npz', 'weights.npz')
 
 
 def train_and_evaluate(
@@ -58,9 +64,8 @@ def train_and_evaluate(
     """
     started = time.perf_counter() if started is None else started
     progress = progress or Progress()
-    finished = read_summary(workdir)
+    finished = _finished(workdir, config)
     if finished:
-        check_same_config(workdir, config)
         progress.already_finished(workdir)
         return finished
     task = open_task(config)
@@ -73,30 +78,70 @@ def train_and_evaluate(
         with Checkpoints(workdir, config) as checkpoints:
             examples = _read_and_compile(task, programs, initialise=not checkpoints.any_there())
             check_same_data(workdir, {part: checksums(found) for part, found in examples.items()})
-            train, test = (programs.place(found) for found in examples.values())
-            snapshot = checkpoints.restore(
-                programs.abstract_snapshot(), expected=has_rows(workdir / METRICS)
-            )
-            snapshot = snapshot or Snapshot(programs.create_state(), programs.zero_sums())
-            jax.block_until_ready((snapshot.arrays, train, test))
+            placed = {part: programs.place(found) for part, found in examples.items()}
+            progress.restores()
+            snapshot = _restored(workdir, config, checkpoints, programs)
+            jax.block_until_ready((snapshot.arrays, placed))
             startup = time.perf_counter() - started
             progress.compiled(task, snapshot.step)
             with MetricsWriter(workdir, snapshot) as writer:
                 trainer = Trainer(task, programs, checkpoints, writer, progress)
-                snapshot = trainer.run(snapshot, train, test)
+                snapshot = trainer.run(snapshot, placed['train'], placed['test'])
             progress.trained()
         state = snapshot.state
-        results = {
-            part: programs.evaluation(placed)(state)
-            for part, placed in (('train', train), ('test', test))
-        }
-        write_predictions(workdir, examples['test'], programs.prediction(test)(state))
+        results = {part: programs.evaluation(found)(state) for part, found in placed.items()}
+        write_predictions(workdir, examples['test'], programs.prediction(placed['test'])(state))
         write_weights(workdir, state.params)
         seconds = {'startup': startup, 'compile': programs.compile_seconds}
         name = name or workdir.name
-        summary = run_summary(task, name, snapshot.speed, jax.device_get(results), seconds)
-        write_json(workdir / 'summary.json', summary)
+        summary = run_summary(task, name, snapshot, jax.device_get(results), seconds)
+        return write_summary(workdir, {**summary, 'files': file_checksums(workdir, RESULTS)})
+
+
+def _finished(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict | None:
+    """The summary of the finished run in a folder; None if there is none, or files are damaged."""
+    summary = read_summary(workdir)
+    if not summary:
+        return None
+    check_same_config(workdir, config)
+    _check_none_left_out(workdir, config, summary['skipped_steps'])
+    there = file_checksums(workdir, RESULTS)
+    damaged = [name for name in RESULTS if there[name] != summary['files'][name]]
+    if damaged:
+        warnings.warn(
+            f'{workdir}: {", ".join(damaged)} damaged or gone; made again from the checkpoint',
+            stacklevel=3,
+        )
+        return None
     return summary
+
+
+def _restored(
+    workdir: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    checkpoints: Checkpoints,
+    programs: Programs,
+) -> Snapshot:
+    """The newest snapshot, or that of step 0 if nothing was trained yet."""
+    snapshot = checkpoints.restore(
+        programs.abstract_snapshot(), expected=has_rows(workdir / METRICS)
+    )
+    if snapshot is None:
+        return Snapshot(programs.create_state(), programs.zero_sums())
+    left_out = sum(row['skipped_steps'] for row in snapshot.metrics)
+    left_out += int(jax.device_get(snapshot.sums.skipped).sum())
+    _check_none_left_out(workdir, config, left_out)
+    return snapshot
+
+
+def _check_none_left_out(
+    workdir: pathlib.Path, config: ml_collections.ConfigDict, skipped_steps: int
+) -> None:
+    if skipped_steps and config.on_nonfinite == 'stop':
+        raise InputError(
+            f"config.on_nonfinite = 'stop': {workdir} holds a run that left out {skipped_steps} "
+            "steps; allowed is 'skip', or a new folder"
+        )
 
 
 def _read_and_compile(task: Task, programs: Programs, *, initialise: bool) -> dict[str, Examples]:

@@ -2,9 +2,9 @@
 
 import pathlib
 import statistics
-import time
 
 from mixer_dilated.errors import InputError
+from mixer_dilated.training.events import EventsFile
 from mixer_dilated.training.snapshot import Snapshot
 from mixer_dilated.training.workdir import json_line, told, write_json_lines
 
@@ -25,18 +25,12 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: pathlib.Path, snapshot: Snapshot):
-        from tensorboardX import SummaryWriter
-
         self._workdir = workdir
         write_json_lines(workdir / METRICS, snapshot.metrics)
         write_json_lines(workdir / SPEED, snapshot.speed)
         next_step = snapshot.metrics[-1]['step'] + 1 if snapshot.metrics else 0
-        self._events = SummaryWriter(
-            str(workdir / 'tensorboard'),
-            purge_step=next_step,
-            # A file of its own, though the run be stopped and resumed within a second.
-            filename_suffix=f'.{time.time_ns()}',
-        )
+        with told(workdir / 'tensorboard'):
+            self._events = EventsFile(workdir / 'tensorboard', next_step)
 
     def __enter__(self):
         return self
@@ -61,8 +55,7 @@ class MetricsWriter:
             if name not in ('step', 'seed') and value is not None
         }
         with told(self._workdir / 'tensorboard'):
-            for name, value in (means | speed).items():
-                self._events.add_scalar(name, value, rows[0]['step'])
+            self._events.write(means | speed, rows[0]['step'])
 
 
 def has_rows(path: pathlib.Path) -> bool:

@@ -189,7 +189,8 @@ class Programs:
 
     def _on_first_call(self, function: Callable, settings: dict, examples: Examples) -> Callable:
         devices = self._mesh.shape['data']
-        batch = -(-self._task.config.batch_eval // devices) * devices
+        batch = min(self._task.config.batch_eval, len(examples.labels))
+        batch = -(-batch // devices) * devices
         program_of = functools.partial(function, **settings, batch=batch)
         key = (function, examples.images.shape)
         return lambda state: self._compiled_once(key, program_of, state, examples)(state, examples)

@@ -11,6 +11,9 @@ class Progress:
     def starts(self, task: Task) -> None:
         """The config fits; data and programs are made ready next."""
 
+    def restores(self) -> None:
+        """From here on a stop is asked for with `stop_requested`, and nothing else ends it."""
+
     def already_finished(self, workdir: pathlib.Path) -> None:
         """The folder holds this very run, finished; its summary is returned as it is."""
 

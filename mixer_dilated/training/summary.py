@@ -5,23 +5,24 @@ import statistics
 from mixer_dilated.config import pixels_seen
 from mixer_dilated.models.costs import flops_per_image, num_params
 from mixer_dilated.training.environment import environment
+from mixer_dilated.training.snapshot import Snapshot
 from mixer_dilated.training.task import Task
 
 
-def run_summary(task: Task, name: str, speed: list[dict], results: dict, seconds: dict) -> dict:
+def run_summary(task: Task, name: str, snapshot: Snapshot, results: dict, seconds: dict) -> dict:
     """Facts of a finished run.
 
     Args:
       task: what was trained.
       name: what the run is called.
-      speed: the rows of `speed.jsonl`.
+      snapshot: its end.
       results: `epoch.evaluate` of the final parameters on 'train' and 'test', on the host; each
         array (seeds,).
       seconds: of the process that finished the run, 'startup' (from its start to its first step)
         and 'compile' (of which much goes on side by side; summed over the programs).
     """
     config = task.config
-    epoch_seconds = [row['seconds'] for row in speed]
+    epoch_seconds = [row['seconds'] for row in snapshot.speed]
     of_seeds = [_seed_results(task, results, k) for k in range(config.num_seeds)]
     covered = pixels_seen(config, task.source.image_shape[:2])
     model_layers = task.layers
@@ -35,6 +36,7 @@ def run_summary(task: Task, name: str, speed: list[dict], results: dict, seconds
         'seed': config.seed,
         'num_seeds': config.num_seeds,
         'num_epochs': config.num_epochs,
+        'skipped_steps': sum(row['skipped_steps'] for row in snapshot.metrics),
         'image_shape': list(task.source.image_shape),
         'num_tokens': task.num_tokens,
         'num_params': num_params(model_layers),

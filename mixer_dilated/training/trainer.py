@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 
 import jax
+import numpy as np
 
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.errors import NotFiniteError, Stopped
@@ -65,7 +66,8 @@ class Trainer:
             while snapshot.step < epoch * steps:
                 self._stop_if_asked(snapshot)
                 snapshot = self._piece(snapshot, epoch, run_steps)
-            self._stop_if_asked(snapshot)
+            # No stop here: a checkpoint of this step without its metrics would stand in the way of
+            # the one with them.
             evaluated = epoch % config.eval_every == 0 or epoch == config.num_epochs
             testing = jax.device_get(evaluate(snapshot.state)) if evaluated else None
             snapshot = self._epoch_done(snapshot, epoch, testing)
@@ -150,20 +152,38 @@ class Trainer:
     def _check_finite(self, snapshot: Snapshot, epoch: int) -> None:
         config = self._task.config
         sums = jax.device_get(snapshot.sums)
-        if config.on_nonfinite == 'skip' or not sums.skipped.any():
+        if not sums.skipped.any():
+            return
+        if config.on_nonfinite == 'skip':
+            self._check_parameters(snapshot)
             return
         first = sums.first_skipped[sums.skipped > 0].min()
         seeds = [str(config.seed + k) for k in (sums.first_skipped == first).nonzero()[0]]
-        there = self._checkpoints.newest
-        kept = 'there is no checkpoint yet' if there is None else f'that of step {there} is kept'
-        optimizer = config.optimizer
         raise NotFiniteError(
             f'epoch {epoch}, step {first}: the loss or its gradient is not finite (seed '
-            f'{", ".join(seeds)}); {kept}. Likely a learning rate too high '
+            f'{", ".join(seeds)}); {self._likely_causes()}, or leave such steps out: '
+            '--config.on_nonfinite=skip'
+        )
+
+    def _check_parameters(self, snapshot: Snapshot) -> None:
+        """Raises NotFiniteError if a parameter is not finite, after steps whose losses were."""
+        params = jax.device_get(snapshot.state.params)
+        if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+            return
+        raise NotFiniteError(
+            f'step {snapshot.step}: parameters are not finite, which no further step can mend; '
+            f'{self._likely_causes()}'
+        )
+
+    def _likely_causes(self) -> str:
+        there, optimizer = self._checkpoints.newest, self._task.config.optimizer
+        kept = 'there is no checkpoint yet' if there is None else f'that of step {there} is kept'
+        return (
+            f'{kept}. Likely a learning rate too high '
             f'(config.optimizer.base_lr = {optimizer.base_lr}), gradients without a limit '
             f'(config.optimizer.grad_norm_clip = {optimizer.grad_norm_clip}) or no warm-up '
             f'(config.optimizer.warmup_steps = {optimizer.warmup_steps}). Train with other values '
-            'in another folder, or leave such steps out: --config.on_nonfinite=skip'
+            'in another folder'
         )
 
     def _stop_if_asked(self, snapshot: Snapshot) -> None:
@@ -174,5 +194,6 @@ class Trainer:
             raise Stopped(snapshot.step)
 
     def _save(self, snapshot: Snapshot) -> None:
+        self._check_parameters(snapshot)  # what is kept can be used
         self._checkpoints.save(snapshot)
         self._pace.saved()

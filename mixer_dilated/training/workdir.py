@@ -5,7 +5,8 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 
 import filelock
 import ml_collections
@@ -29,7 +30,8 @@ def locked(folder: pathlib.Path):
     except filelock.Timeout:
         raise InputError(
             f'--workdir={folder}: another process works in this folder; wait until it ends, or '
-            'name another folder'
+            f'name another folder (if surely none does, as on a disk of a machine that is gone, '
+            f'remove {folder / ".lock"})'
         ) from None
     except OSError as error:
         raise InputError(f'--workdir={folder}: cannot be written: {error.strerror}') from None
@@ -46,6 +48,12 @@ def check_place(folder: pathlib.Path, kind: str, mark: str) -> None:
       mark: the file that every such folder has.
     """
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    for name in there:
+        if (folder / name).is_symlink():
+            raise InputError(
+                f'--workdir={folder}: {name} is a link, and what is written to it would be '
+                'elsewhere; put what it leads to in its place, or name a new folder'
+            )
     # Names that a process leaves that is killed when it has just begun.
     just_begun = {name for name in there if name.startswith('.')} | {'versions.json'}
     if mark not in there and there - just_begun:
@@ -158,14 +166,36 @@ def read_summary(workdir: pathlib.Path) -> dict | None:
         return None
     try:
         summary = json.loads(path.read_text())
-        if not isinstance(summary, dict) or 'results' not in summary:
-            raise ValueError('no results in it, as in those of earlier versions')
+        if not isinstance(summary, dict) or summary != sealed(summary):
+            raise ValueError('its checksum is not that of its content')
         return summary
     except (OSError, ValueError) as error:
         raise InputError(
             f'{path}: cannot be read: {error}; remove it, and the same command makes it again '
             'from the newest checkpoint'
         ) from None
+
+
+def write_summary(workdir: pathlib.Path, summary: dict) -> dict:
+    """Writes `summary.json`, sealed, and returns its content."""
+    summary = json.loads(json_line(sealed(summary)))
+    write_json(workdir / 'summary.json', summary)
+    return summary
+
+
+def sealed(summary: dict) -> dict:
+    """The content of `summary.json` with its own 'checksum', CRC-32 of all else in it."""
+    content = {name: value for name, value in summary.items() if name != 'checksum'}
+    return {**content, 'checksum': zlib.crc32(json_line(content).encode())}
+
+
+def file_checksums(workdir: pathlib.Path, names: Iterable[str]) -> dict[str, int | None]:
+    """CRC-32 of files of a run by name; None for one that cannot be read."""
+    found = dict.fromkeys(names)
+    for name in found:
+        with contextlib.suppress(OSError):
+            found[name] = zlib.crc32((workdir / name).read_bytes())
+    return found
 
 
 def check_same_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
@@ -227,7 +257,9 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
     unfinished = path.with_name(f'.{path.name}.unfinished')
     with told(path):
         try:
-            with unfinished.open('wb') as file:
+            # Not what such a name leads to: a folder may come from others.
+            unfinished.unlink(missing_ok=True)
+            with unfinished.open('xb') as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
