@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, FieldReference
 from mixer_dilated.config_keys import KEYS, NOT_PART_OF_THE_RESULT
 from mixer_dilated.errors import InputError
 from mixer_dilated.patches.geometry import Pair, Patches, whole_pair
+from mixer_dilated.presets import preset_values
 
 
 def base_config() -> ConfigDict:
@@ -23,15 +24,32 @@ def base_config() -> ConfigDict:
     The fields are untyped on purpose (an int may become a pair, 1 a 1.0): `resolve` checks every
     value, so that each refusal reads alike wherever the value came from.
     """
-    return ConfigDict(
-        nested({path: FieldReference(key[0], field_type=object) for path, key in KEYS.items()})
-    )
+    fields = {path: FieldReference(key[0], field_type=object) for path, key in KEYS.items()}
+    # Not type safe, so that a preset's name can take the place of all keys of `model`.
+    return ConfigDict(nested(fields), type_safe=False)
+
+
+def preset(name: str) -> ConfigDict:
+    """All keys of `config.model` as a preset of the Mixer paper has them, for a file to change.
+
+        config.model = preset('B/16')
+        config.model.patches.dilation = 2
+
+    `config.model = 'B/16'` does for a config that changes nothing in it.
+
+    Args:
+      name: one of `presets.PRESETS`.
+
+    Raises:
+      InputError: no such preset.
+    """
+    return complete({'model': name}).model
 
 
 def complete(config: Mapping) -> ConfigDict:
     """`base_config()` with the values of `config`; raises InputError at an unknown key."""
     completed = base_config()
-    for path, value in _leaves(config):
+    for path, value in _leaves(_with_preset(config)):
         check_key(path)
         *parents, name = path.split('.')
         node = completed
@@ -54,7 +72,7 @@ def resolve(config: Mapping) -> ConfigDict:
       InputError: an unknown key (its nearest neighbour is named), a value that is not allowed, or
         patches that cannot be.
     """
-    values = dict(_leaves(config))
+    values = dict(_leaves(_with_preset(config)))
     for path in values:
         check_key(path)
     for path, (default, _, _) in KEYS.items():
@@ -75,6 +93,12 @@ def resolve(config: Mapping) -> ConfigDict:
     if tree['augment']['random_phase']:
         _check_random_phase(model)
     return ConfigDict(tree).lock()
+
+
+def _with_preset(config: Mapping) -> dict:
+    """`config` with the keys of a preset where `model` is its name."""
+    named = isinstance(config.get('model'), str)
+    return {**config, **({'model': preset_values(config['model'])} if named else {})}
 
 
 def _check_random_phase(model: Mapping) -> None:
