@@ -1,0 +1,139 @@
+"""Weights in files: .npz as the original Mixer has them, .safetensors, and folders of orbax.
+
+Nothing that is read is executed: pickled objects are refused.
+"""
+
+import io
+import json
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from mixer_dilated.errors import InputError, printable
+from mixer_dilated.pretrained.linen_names import linen_names
+from mixer_dilated.pretrained.weights import Weights
+
+FILES = ('.npz', '.safetensors')
+# In a folder of orbax: what is not parameters.
+ABOUT = 'model.json'
+PARAMS = 'params'
+
+# Text in the header of a .safetensors file.
+_HEADER_KEY = 'mixer_dilated'
+
+
+def read_weights(path: pathlib.Path) -> Weights:
+    """Reads the weights of a .npz or .safetensors file, or of a folder that orbax wrote.
+
+    Args:
+      path: a .npz has the names of the original Mixer, of either form (see `linen_names`).
+
+    Raises:
+      InputError: no such file, one of another kind, one that is damaged, or no Mixer in it.
+    """
+    if path.suffix not in FILES and not path.is_dir():
+        there = 'is of another kind' if path.exists() else 'is not there'
+        raise InputError(
+            f'{path}: {there}; allowed are a .npz or .safetensors file, a folder that convert '
+            'wrote, or the folder of a run'
+        )
+    try:
+        arrays, about = _READERS.get(path.suffix, _read_orbax)(path)
+        checked = {name: _numbers(name, array) for name, array in arrays.items()}
+    except FileNotFoundError:
+        raise InputError(f'{path}: no such file') from None
+    # The readers raise errors of many kinds at files that are damaged or no such archive.
+    except Exception as error:
+        cause = printable(' '.join(str(error).split()))[:200]
+        raise InputError(
+            f'{path}: cannot be read: {type(error).__name__}: {cause}; it is damaged or of '
+            'another kind: get it again'
+        ) from error
+    about = about if isinstance(about, dict) else {}
+    image_size = about.get('image_size')
+    return Weights(
+        linen_names(checked, str(path)),
+        about.get('model'),
+        tuple(image_size) if image_size else None,
+    )
+
+
+def encoded(weights: Weights, suffix: str) -> bytes:
+    """Weights as the bytes of a file.
+
+    Args:
+      weights: what to write.
+      suffix: '.npz' (Linen names, which the original code reads; what the file says of the network
+        is lost, for the original has no place for it) or '.safetensors'.
+    """
+    arrays = {name: np.ascontiguousarray(array) for name, array in weights.arrays.items()}
+    if suffix == '.safetensors':
+        from safetensors.numpy import save
+
+        return save(arrays, {_HEADER_KEY: json.dumps(_about(weights))})
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def write_orbax(weights: Weights, folder: pathlib.Path) -> None:
+    """Writes weights into a new folder: `params` by orbax, and `model.json`."""
+    import orbax.checkpoint as ocp
+
+    tree = unflatten_dict(weights.arrays, sep='/')
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder.absolute() / PARAMS, tree)
+    checksums = {name: zlib.crc32(array) for name, array in weights.arrays.items()}
+    about = {**_about(weights), 'checksums': checksums}
+    (folder / ABOUT).write_text(json.dumps(about, indent=2) + '\n')
+
+
+def _about(weights: Weights) -> dict:
+    return {'model': weights.model, 'image_size': weights.image_size}
+
+
+def _read_npz(path: pathlib.Path) -> tuple[dict, None]:
+    with np.load(path, allow_pickle=False) as archive:
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise zipfile.BadZipFile('a single array, not an archive of them')
+        return {name: archive[name] for name in archive.files}, None
+
+
+def _read_safetensors(path: pathlib.Path) -> tuple[dict, dict]:
+    from safetensors import safe_open
+
+    with safe_open(path, 'numpy') as archive:
+        about = json.loads((archive.metadata() or {}).get(_HEADER_KEY, '{}'))
+        return {name: archive.get_tensor(name) for name in archive.keys()}, about  # noqa: SIM118
+
+
+def _read_orbax(folder: pathlib.Path) -> tuple[dict, dict]:
+    import orbax.checkpoint as ocp
+
+    about = json.loads((folder / ABOUT).read_text()) if (folder / ABOUT).exists() else {}
+    params = folder / PARAMS
+    with ocp.StandardCheckpointer() as checkpointer:
+        tree = checkpointer.restore((params if params.is_dir() else folder).absolute())
+    arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(tree, sep='/').items()}
+    for name, checksum in about.get('checksums', {}).items():
+        if name not in arrays or zlib.crc32(np.ascontiguousarray(arrays[name])) != checksum:
+            raise ValueError(f'the checksum of {name} is not the one noted')
+    return arrays, about
+
+
+def _numbers(name: str, array: np.ndarray) -> np.ndarray:
+    """An array of real numbers as it is; an error, naming it, if it is of anything else."""
+    # NumPy has no bfloat16: its files show it as two bytes without a meaning.
+    if array.dtype == np.dtype('V2'):
+        import ml_dtypes
+
+        array = array.view(ml_dtypes.bfloat16)
+    if array.dtype.kind not in 'fiu' and array.dtype.name != 'bfloat16':
+        raise ValueError(f'{name} is of {array.dtype}, not of numbers')
+    return array
+
+
+_READERS = {'.npz': _read_npz, '.safetensors': _read_safetensors}
