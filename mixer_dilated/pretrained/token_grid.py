@@ -1,0 +1,102 @@
+"""Token mixing of one grid of tokens, made to fit another.
+
+The kernels of token mixing have an entry a token: `Dense_0` (S, D), `Dense_1` (D, S) and its bias
+(S,). On another grid the MLP is applied between two resizings: features are resized from the new
+grid to the old one, mixed there, and what comes out is resized to the new grid. Both resizings are
+linear, so that they are multiplied into the kernels once:
+
+    Dense_0' = Rᵀ · Dense_0    Dense_1' = Dense_1 · Qᵀ    bias_1' = Q · bias_1
+
+with R (S, S') from the new grid to the old and Q (S', S) back. Every hidden unit, a map over the
+grid, is so interpolated on its own. The rows of R and Q sum to one: features that are the same
+everywhere come out as before.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from mixer_dilated.errors import InputError
+from mixer_dilated.patches.geometry import Pair
+
+Arrays = dict[str, np.ndarray]
+
+
+def interpolated(mixing: Arrays, old: Pair, new: tuple[Pair, ...]) -> Arrays:
+    """A token mixing MLP on another grid, by linear interpolation, antialiased where it shrinks.
+
+    Args:
+      mixing: {'Dense_0/kernel': (S, D), 'Dense_0/bias': (D,), 'Dense_1/kernel': (D, S),
+        'Dense_1/bias': (S,)}.
+      old: (rows, columns) of its grid, S of them.
+      new: the grid wanted; several, one after another, where branches add tokens. The old one
+        alone gives `mixing` as it is.
+    """
+    if new == (old,):
+        return mixing
+    gather = np.concatenate([_resizing(grid, old) for grid in new], axis=1) / len(new)
+    spread = np.concatenate([_resizing(old, grid) for grid in new], axis=0)
+    return _mixed(mixing, gather, spread)
+
+
+def block_diagonal(mixing: Arrays, old: Pair, new: Pair) -> Arrays:
+    """A token mixing MLP on a grid that has grown by a whole factor (Mixer paper, appendix C).
+
+    The new grid is cut into parts of the old size, each of which gets a copy of the MLP of its
+    own: the hidden width grows as the number of tokens.
+
+    Args:
+      mixing: as in `interpolated`.
+      old: (rows, columns) of its grid.
+      new: a multiple of each.
+
+    Raises:
+      InputError: it is none.
+    """
+    factors = [after // before for before, after in zip(old, new, strict=True)]
+    if tuple(f * before for f, before in zip(factors, old, strict=True)) != new:
+        raise InputError(
+            f"config.transfer.tokens = 'block_diagonal': a grid of {new[0]}×{new[1]} tokens is no "
+            f"multiple of {old[0]}×{old[1]}; allowed is 'interpolate', or other patches"
+        )
+    positions = np.arange(new[0] * new[1]).reshape(factors[0], old[0], factors[1], old[1])
+    order = positions.transpose(0, 2, 1, 3).reshape(-1)  # part by part, row-major in each
+    copies = len(order) // (old[0] * old[1])
+    diagonal = np.eye(copies, dtype=np.float32)
+    into, out = np.kron(diagonal, mixing['Dense_0/kernel']), np.kron(diagonal, mixing['Dense_1/kernel'])
+    found = {
+        'Dense_0/kernel': np.empty_like(into),
+        'Dense_0/bias': np.tile(mixing['Dense_0/bias'], copies),
+        'Dense_1/kernel': np.empty_like(out),
+        'Dense_1/bias': np.empty(len(order), np.float32),
+    }
+    found['Dense_0/kernel'][order] = into
+    found['Dense_1/kernel'][:, order] = out
+    found['Dense_1/bias'][order] = np.tile(mixing['Dense_1/bias'], copies)
+    return found
+
+
+def resampling(old: int, new: int) -> Float[np.ndarray, 'new old']:
+    """Linear interpolation from `old` to `new` cells that share an axis, antialiased.
+
+    Weights fall linearly with the distance of the cells' centres, to zero at the wider of the two
+    spacings; each row sums to one.
+    """
+    centres = (np.arange(new) + 0.5) / new
+    neighbours = (np.arange(old) + 0.5) / old
+    reach = max(1 / old, 1 / new)
+    weights = np.maximum(0, 1 - np.abs(centres[:, None] - neighbours) / reach)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _resizing(old: Pair, new: Pair) -> Float[np.ndarray, 'new old']:
+    """From all tokens of one grid to all of another, both in row-major order."""
+    return np.kron(resampling(old[0], new[0]), resampling(old[1], new[1]))
+
+
+def _mixed(mixing: Arrays, gather: np.ndarray, spread: np.ndarray) -> Arrays:
+    return {
+        'Dense_0/kernel': (gather.T @ mixing['Dense_0/kernel']).astype(np.float32),
+        'Dense_0/bias': mixing['Dense_0/bias'],
+        'Dense_1/kernel': (mixing['Dense_1/kernel'] @ spread.T).astype(np.float32),
+        'Dense_1/bias': (spread @ mixing['Dense_1/bias']).astype(np.float32),
+    }
