@@ -32,6 +32,7 @@ def _one_of(*words: str) -> Kind:
 _AT_LEAST_0 = Kind('a number of at least 0', lambda v: _number(v) and v >= 0)
 _ABOVE_0 = Kind('a number above 0', lambda v: _number(v) and v > 0)
 _SHARE = Kind('a number from 0 up to but without 1', lambda v: _number(v) and 0 <= v < 1)
+_FACTOR = Kind('a number above 0 and up to 1', lambda v: _number(v) and 0 < v <= 1)
 _TRUTH = Kind('True or False', lambda v: type(v) is bool)
 # Beyond these bounds a float32 draw from the Beta distribution is not a number.
 _MIXUP = Kind(
@@ -67,6 +68,28 @@ KEYS: dict[str, Key] = {
         1,
         _whole(1),
         'epochs from one evaluation to the next; the last epoch has one',
+    ),
+    'init_from': (
+        '',
+        _TEXT,
+        "weights to start from: .npz of the original, .safetensors, a folder of convert's, or a run",
+    ),
+    'transfer.head': (
+        'new',
+        _one_of('new', 'keep'),
+        'whether the head of init_from is replaced by zeros for the classes of this data set',
+    ),
+    'transfer.stem': (
+        'sample',
+        _one_of('sample', 'resize'),
+        'how a stem kernel becomes one of other patches: sampled at their pixels, or resized by '
+        'the pseudo-inverse',
+    ),
+    'transfer.tokens': (
+        'interpolate',
+        _one_of('interpolate', 'block_diagonal'),
+        'how token mixing becomes that of another grid; block_diagonal, for a grid grown by a '
+        'whole factor, needs tokens_mlp_dim grown likewise',
     ),
     'dataset.name': ('mnist', _NAME, "'digits' (embedded), or a TFDS image classification set"),
     'dataset.train_split': ('train[:10000]', _NAME, 'training examples, in TFDS split syntax'),
@@ -136,6 +159,13 @@ KEYS: dict[str, Key] = {
     'optimizer.warmup_steps': (0, _whole(0), 'steps of linear warm-up from 0'),
     'optimizer.weight_decay': (0.1, _AT_LEAST_0, 'on kernels; never on biases and LayerNorm'),
     'optimizer.momentum': (0.9, _SHARE, 'of sgd'),
+    'optimizer.layer_decay': (
+        1.0,
+        _FACTOR,
+        'factor of the learning rate from each block to the one before it; 1 is the same for all',
+    ),
+    'optimizer.freeze_stem': (False, _TRUTH, 'whether the stem stays as it is'),
+    'optimizer.freeze_blocks': (0, _whole(0, 1000), 'first blocks that stay as they are'),
     'optimizer.grad_norm_clip': (0.0, _AT_LEAST_0, 'largest global gradient norm; 0 is no limit'),
     'label_smoothing': (0.0, _SHARE, 'share of a label spread over all classes'),
     'augment.shift': (0, _whole(0), 'random shift of training images, pixels either way'),

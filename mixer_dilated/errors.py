@@ -9,6 +9,18 @@ class InputError(ValueError):
     """
 
 
+class MisfitError(InputError):
+    """Weights do not fit a network.
+
+    Attributes:
+      rows: (name, found, expected, what to do) of what does not.
+    """
+
+    def __init__(self, message: str, rows: list[tuple[str, str, str, str]]):
+        super().__init__(message)
+        self.rows = rows
+
+
 class NotFiniteError(InputError):
     """The loss or its gradient became infinite or not a number, and the run ended there."""
 

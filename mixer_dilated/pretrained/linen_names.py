@@ -44,9 +44,7 @@ def linen_names(arrays: dict[str, np.ndarray], file: str) -> dict[str, np.ndarra
                 f'{file}: {name!r} and another array both are {linen}; the file holds two networks '
                 'or is damaged: name another'
             )
-        found[linen] = (
-            _without_axes_of_one(name, inside) if '_mixing_phase_0/' in name else array
-        )
+        found[linen] = _without_axes_of_one(name, inside) if '_mixing_phase_0/' in name else array
     if not any(re.match(r'(stem(_\d+)?|MixerBlock_\d+|head)/', name) for name in found):
         some = ', '.join(sorted(found)[:3]) or 'nothing'
         raise InputError(

@@ -8,7 +8,7 @@ has the same relative positions, and stays as it is.
 import numpy as np
 from jaxtyping import Float
 
-from mixer_dilated.patches.geometry import Pair, Patches
+from mixer_dilated.patches.geometry import Patches
 
 METHODS = ('sample', 'resize')
 

@@ -62,7 +62,10 @@ def block_diagonal(mixing: Arrays, old: Pair, new: Pair) -> Arrays:
     order = positions.transpose(0, 2, 1, 3).reshape(-1)  # part by part, row-major in each
     copies = len(order) // (old[0] * old[1])
     diagonal = np.eye(copies, dtype=np.float32)
-    into, out = np.kron(diagonal, mixing['Dense_0/kernel']), np.kron(diagonal, mixing['Dense_1/kernel'])
+    into, out = (
+        np.kron(diagonal, mixing['Dense_0/kernel']),
+        np.kron(diagonal, mixing['Dense_1/kernel']),
+    )
     found = {
         'Dense_0/kernel': np.empty_like(into),
         'Dense_0/bias': np.tile(mixing['Dense_0/bias'], copies),
