@@ -72,7 +72,7 @@ KEYS: dict[str, Key] = {
     'init_from': (
         '',
         _TEXT,
-        "weights to start from: .npz of the original, .safetensors, a folder of convert's, or a run",
+        "weights to start from: a .npz of the original, a .safetensors, convert's folder, a run's",
     ),
     'transfer.head': (
         'new',
