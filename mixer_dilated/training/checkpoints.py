@@ -7,8 +7,11 @@ import pathlib
 import re
 import time
 import warnings
+import zlib
 
+import jax
 import ml_collections
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -149,6 +152,36 @@ class Checkpoints:
                 '--config.checkpoints.keep_best=True to keep it'
             )
         return found
+
+    def params(self) -> dict:
+        """The parameters of the newest undamaged snapshot, of every seed, nested, on the host.
+
+        Raises:
+          InputError: there is none.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return self._read_params(step)
+            except InputError:
+                raise
+            except Exception as error:  # as in `_undamaged`
+                self._tell_damaged(step, error)
+        raise InputError(f'{self.folder}: no undamaged checkpoint there; train the run first')
+
+    def _read_params(self, step: int) -> dict:
+        found = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardRestore(), record=ocp.args.JsonRestore()
+            ),
+        )
+        self._check_config(step, found.record['config'])
+        params = jax.device_get(found.arrays['state']['params'])
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+            name = f"['state'].params{jax.tree_util.keystr(path)}"
+            if found.record['checksums'].get(name) != zlib.crc32(np.ascontiguousarray(leaf)):
+                raise ValueError(f'the checksum of {name} is not the one noted')
+        return params
 
     def _undamaged(self, step: int, abstract: Snapshot) -> Snapshot | None:
         """A snapshot as it was saved; None, which is told, if it is damaged."""

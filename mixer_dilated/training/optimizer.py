@@ -1,6 +1,9 @@
 """Optimizer and learning rate schedule, from optax."""
 
+import re
+
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 
@@ -29,7 +32,8 @@ def learning_rate_schedule(
 def make_optimizer(
     optimizer: ml_collections.ConfigDict, total_steps: int
 ) -> optax.GradientTransformation:
-    """The gradient transformation of `config.optimizer`: clipping, then the optimizer.
+    """The gradient transformation of `config.optimizer`: clipping, the optimizer, then the share
+    of its update that each layer makes (see `layer_factors`).
 
     Weight decay acts on kernels alone: biases and LayerNorm are spared.
     """
@@ -44,9 +48,49 @@ def make_optimizer(
         rule = {'adamw': optax.adamw, 'lamb': optax.lamb}[optimizer.name](
             schedule, weight_decay=decay, mask=kernels
         )
+    if optimizer.freeze_stem or optimizer.freeze_blocks or optimizer.layer_decay != 1:
+        rule = optax.chain(rule, _scaled_by_layer(optimizer))
     if not optimizer.grad_norm_clip:
         return rule
     return optax.chain(optax.clip_by_global_norm(optimizer.grad_norm_clip), rule)
+
+
+def layer_factors(optimizer: ml_collections.ConfigDict, params) -> object:
+    """A tree like `params` of factors of the learning rate: 0 where a layer is frozen.
+
+    With b blocks the factor is 1 for the head and the norm before it, layer_decay^(b - i) for
+    block i = 0 … b - 1, and layer_decay^(b + 1) for the stem.
+    """
+    blocks = sum(name.startswith('MixerBlock_') for name in params)
+
+    def factor(path, _) -> float:
+        name = path[0].key
+        if name.startswith('stem'):
+            return 0.0 if optimizer.freeze_stem else optimizer.layer_decay ** (blocks + 1)
+        block = re.match(r'MixerBlock_(\d+)', name)
+        if not block:
+            return 1.0
+        frozen = int(block[1]) < optimizer.freeze_blocks
+        return 0.0 if frozen else optimizer.layer_decay ** (blocks - int(block[1]))
+
+    return jax.tree_util.tree_map_with_path(factor, params)
+
+
+def frozen_stopped(optimizer: ml_collections.ConfigDict, params):
+    """`params` of which frozen layers have no gradient, so that none is computed for them."""
+    if not optimizer.freeze_stem and not optimizer.freeze_blocks:
+        return params
+    factors = layer_factors(optimizer, params)
+    return jax.tree.map(
+        lambda leaf, factor: leaf if factor else jax.lax.stop_gradient(leaf), params, factors
+    )
+
+
+def _scaled_by_layer(optimizer: ml_collections.ConfigDict) -> optax.GradientTransformation:
+    def scaled(updates, _):
+        return jax.tree.map(jnp.multiply, updates, layer_factors(optimizer, updates))
+
+    return optax.stateless(scaled)
 
 
 def kernels(params) -> object:
