@@ -4,10 +4,11 @@ import datetime
 import pathlib
 import statistics
 import sys
+import textwrap
 import time
 
 from mixer_dilated.cli import interrupt
-from mixer_dilated.errors import Stopped
+from mixer_dilated.errors import Stopped, printable
 from mixer_dilated.training.progress import Progress
 from mixer_dilated.training.task import Task
 
@@ -51,6 +52,14 @@ class TerminalProgress(Progress):
 
     def already_finished(self, workdir: pathlib.Path) -> None:
         print(f'{workdir} holds this run, finished; this is its result', flush=True)
+
+    def initialised(self, initial: dict) -> None:
+        accuracy = statistics.fmean(initial['test_accuracy'])
+        for text in (
+            f'begins with {printable(initial["init_from"])}; test {accuracy:.4f} before training',
+            *initial['adapted'],
+        ):
+            print(textwrap.fill(text, 80, subsequent_indent='  '), flush=True)
 
     def compiled(self, task: Task, step: int) -> None:
         self._num_epochs = task.config.num_epochs

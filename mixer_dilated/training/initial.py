@@ -1,10 +1,11 @@
 """`config.init_from`: the parameters that a run starts with, from a file or another run."""
 
+import dataclasses
 import pathlib
 
 import jax
-import ml_collections
 import numpy as np
+from flax.training.train_state import TrainState
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mixer_dilated.models.mixer import mixer_from_config
@@ -14,7 +15,7 @@ from mixer_dilated.pretrained.fit import fitted
 from mixer_dilated.pretrained.weights import Weights
 from mixer_dilated.training.checkpoints import Checkpoints
 from mixer_dilated.training.task import Task
-from mixer_dilated.training.workdir import read_config, read_summary
+from mixer_dilated.training.workdir import read_config, read_summary, write_json
 
 
 def read_any(path: pathlib.Path) -> list[Weights]:
@@ -37,19 +38,32 @@ def read_any(path: pathlib.Path) -> list[Weights]:
     ]
 
 
-def starting_params(task: Task) -> tuple[dict, list[str]]:
-    """The parameters that `config.init_from` gives a task's network, with an axis of seeds.
+@dataclasses.dataclass(frozen=True)
+class Initial:
+    """Parameters to start with.
+
+    Attributes:
+      params: nested as in the network, each with an axis of seeds; without those that start as
+        they would without `config.init_from`.
+      adapted: in words what was done to them.
+    """
+
+    params: dict
+    adapted: list[str]
+
+
+def starting_params(task: Task) -> Initial:
+    """The parameters that `config.init_from` gives a task's network; none if it is ''.
 
     A run of as many seeds gives each its own; of anything else every seed has the same (of a run
     the first), and differs in what is random.
 
-    Returns:
-      Nested as in the network, without a head that is new; and in words what was adapted.
-
     Raises:
       InputError, MisfitError: they cannot be read, or do not fit.
     """
-    config: ml_collections.ConfigDict = task.config
+    config = task.config
+    if not config.init_from:
+        return Initial({}, [])
     path = pathlib.Path(config.init_from).expanduser()
     found = read_any(path)
     found = found if len(found) == config.num_seeds else found[:1] * config.num_seeds
@@ -57,19 +71,32 @@ def starting_params(task: Task) -> tuple[dict, list[str]]:
     shape = task.source.image_shape
     of_seeds = [fitted(each, network, shape, config.transfer, str(path)) for each in found]
     arrays = {name: np.stack([each[name] for each, _ in of_seeds]) for name in of_seeds[0][0]}
-    return unflatten_dict(arrays, sep='/'), of_seeds[0][1]
+    return Initial(unflatten_dict(arrays, sep='/'), of_seeds[0][1])
 
 
-def with_params(state, params: dict):
-    """A state with some of its parameters replaced, laid out as they were.
-
-    Args:
-      state: a `TrainState` of every seed.
-      params: nested, some of those that it has.
-    """
-    there, new = (flatten_dict(each, sep='/') for each in (state.params, params))
+def with_params(state: TrainState, initial: Initial) -> TrainState:
+    """The state of every seed with the parameters of `initial`, laid out as those it had."""
+    there, new = (flatten_dict(each, sep='/') for each in (state.params, initial.params))
     placed = {name: jax.device_put(array, there[name].sharding) for name, array in new.items()}
     return state.replace(params=unflatten_dict({**there, **placed}, sep='/'))
+
+
+def write_initial(workdir: pathlib.Path, initial: Initial, task: Task, result: dict) -> dict:
+    """Writes `initial.json`: what a run began with, and how good that was; returns its content.
+
+    Args:
+      workdir: the run's folder.
+      initial: its first parameters.
+      task: what is trained.
+      result: of `epoch.evaluate` on the test examples, before the first step.
+    """
+    content = {
+        'init_from': task.config.init_from,
+        'adapted': initial.adapted,
+        'test_accuracy': [int(correct) / task.test_examples for correct in result['correct']],
+    }
+    write_json(workdir / 'initial.json', content)
+    return content
 
 
 def _image_size(path: pathlib.Path) -> Pair | None:

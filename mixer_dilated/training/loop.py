@@ -13,6 +13,7 @@ from mixer_dilated.data.sources import load_examples
 from mixer_dilated.errors import InputError
 from mixer_dilated.training.checkpoints import Checkpoints
 from mixer_dilated.training.environment import versions
+from mixer_dilated.training.initial import starting_params, with_params, write_initial
 from mixer_dilated.training.metrics import METRICS, MetricsWriter, has_rows
 from mixer_dilated.training.predictions import write_predictions, write_weights
 from mixer_dilated.training.programs import Programs
@@ -72,6 +73,8 @@ def train_and_evaluate(
     programs = Programs(task)
     programs.check_batch()
     check_place(workdir, 'run', 'config.json')
+    starts = not (workdir / 'checkpoints').exists()
+    initial = starting_params(task) if starts else None  # refused before there is a folder
     with locked(workdir):
         claim(workdir, config, versions())
         progress.starts(task)
@@ -81,6 +84,13 @@ def train_and_evaluate(
             placed = {part: programs.place(found) for part, found in examples.items()}
             progress.restores()
             snapshot = _restored(workdir, config, checkpoints, programs)
+            if snapshot is None:
+                initial = initial or starting_params(task)
+                state = with_params(programs.create_state(), initial)
+                snapshot = Snapshot(state, programs.zero_sums())
+                if config.init_from:
+                    result = jax.device_get(programs.evaluation(placed['test'])(state))
+                    progress.initialised(write_initial(workdir, initial, task, result))
             jax.block_until_ready((snapshot.arrays, placed))
             startup = time.perf_counter() - started
             progress.compiled(task, snapshot.step)
@@ -121,13 +131,13 @@ def _restored(
     config: ml_collections.ConfigDict,
     checkpoints: Checkpoints,
     programs: Programs,
-) -> Snapshot:
-    """The newest snapshot, or that of step 0 if nothing was trained yet."""
+) -> Snapshot | None:
+    """The newest snapshot; None if nothing was trained yet."""
     snapshot = checkpoints.restore(
         programs.abstract_snapshot(), expected=has_rows(workdir / METRICS)
     )
     if snapshot is None:
-        return Snapshot(programs.create_state(), programs.zero_sums())
+        return None
     left_out = sum(row['skipped_steps'] for row in snapshot.metrics)
     left_out += int(jax.device_get(snapshot.sums.skipped).sum())
     _check_none_left_out(workdir, config, left_out)

@@ -17,6 +17,9 @@ class Progress:
     def already_finished(self, workdir: pathlib.Path) -> None:
         """The folder holds this very run, finished; its summary is returned as it is."""
 
+    def initialised(self, initial: dict) -> None:
+        """The run begins with weights of `config.init_from`; content of `initial.json`."""
+
     def compiled(self, task: Task, step: int) -> None:
         """All is ready; `step` steps were done by an earlier process."""
 
