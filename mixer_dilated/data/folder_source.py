@@ -80,8 +80,9 @@ class FolderSource:
             examples, broken = self._decode(files)
             if broken:
                 raise InputError(
-                    f'{self._root}: {_counted(broken, len(files))}; remove or mend them, or leave '
-                    'them out: --config.dataset.on_broken=skip'
+                    f'{self._root}: {len(broken)} of {len(files)} pictures cannot be used: '
+                    f'{_named(broken)}; remove or mend them, or leave them out: '
+                    '--config.dataset.on_broken=skip'
                 )
             parts.append(examples)
         if len(parts) == 1:
@@ -118,7 +119,11 @@ class FolderSource:
         if not broken:
             return
         total = sum(map(len, self._files.values()))
-        warnings.warn(f'{self._root}: left out {_counted(broken, total)}', stacklevel=3)
+        warnings.warn(
+            f'{self._root}: left out {len(broken)} of {total} pictures, which cannot be used: '
+            f'{_named(broken)}',
+            stacklevel=3,
+        )
         for split, files in self._files.items():
             files[:] = [file for file in files if file.path not in broken]
             without = {*range(self.num_classes)} - {file.label for file in files}
@@ -127,6 +132,7 @@ class FolderSource:
                     f'{self._root}: no picture of class {self.class_names[min(without)]!r} in '
                     f'{split} can be used; put others there, or remove the class'
                 )
+        self.fingerprint = self._fingerprint()
 
     def _fingerprint(self) -> str:
         """Settings and every file's name, size and time of change, hashed."""
@@ -138,12 +144,10 @@ class FolderSource:
         return digest.hexdigest()
 
 
-def _counted(broken: dict[str, str], total: int) -> str:
+def _named(broken: dict[str, str]) -> str:
     named = '; '.join(f'{path}: {cause}' for path, cause in [*broken.items()][:MOST_NAMED])
     more = len(broken) - MOST_NAMED
-    return f'{len(broken)} of {total} pictures that cannot be used: {named}' + (
-        f'; and {more} more' if more > 0 else ''
-    )
+    return named + (f'; and {more} more' if more > 0 else '')
 
 
 def _broken_note(name: str, fingerprint: str, cache_dir: str) -> pathlib.Path:

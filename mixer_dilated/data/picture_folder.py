@@ -10,7 +10,9 @@ from mixer_dilated.errors import InputError
 Ignored = collections.Counter
 
 
-def walk_pictures(folder: str | os.PathLike, ignored: Ignored) -> Iterator[os.DirEntry]:
+def walk_pictures(
+    folder: str | os.PathLike, ignored: Ignored, root: str | os.PathLike | None = None
+) -> Iterator[os.DirEntry]:
     """The entries of all picture files, folder by folder, in sorted order, one at a time.
 
     Left out and counted: files without one of the suffixes .png, .jpg, .jpeg and .webp; what is no
@@ -20,11 +22,12 @@ def walk_pictures(folder: str | os.PathLike, ignored: Ignored) -> Iterator[os.Di
     Args:
       folder: where to begin.
       ignored: counts of what is left out, which are added to.
+      root: the folder that links must not lead out of, if it is not the one where to begin.
 
     Raises:
       InputError: a folder that cannot be read.
     """
-    root = os.path.realpath(folder)
+    root = os.path.realpath(root or folder)
     folders = [os.fspath(folder)]
     while folders:
         inside = []
@@ -61,10 +64,10 @@ def _left_out(entry: os.DirEntry, root: str) -> tuple[str, str] | None:
     """Why an entry that is no folder is left out, for one of them and for several."""
     if entry.is_symlink():
         target = os.path.realpath(entry.path)
-        if not target.startswith(os.path.join(root, '')):
-            return 'link out of the folder', 'links out of the folder'
         if os.path.isdir(target):
             return 'link to a folder', 'links to folders'
+        if not target.startswith(os.path.join(root, '')):
+            return 'link out of the folder', 'links out of the folder'
     if not entry.name.lower().endswith(SUFFIXES):
         return 'file that is no picture', 'files that are no pictures'
     try:

@@ -41,12 +41,12 @@ def find_pictures(
       InputError: no folder, fewer than two classes, a class without pictures or with a single one
         to be split, or splits of different classes.
     """
-    folders = _folders(root)
+    folders = _folders(root, ignored)
     if not _has_splits(root, folders):
         names, files = _classes(root, root, folders, ignored)
         return names, _split(root, names, files, test_share, split_seed)
     found = {
-        split: _classes(root, root / split, _folders(root / split), ignored)
+        split: _classes(root, root / split, _folders(root / split, ignored), ignored)
         for split in SPLITS
         if split in folders
     }
@@ -64,10 +64,17 @@ def find_pictures(
     }
 
 
-def _folders(root: pathlib.Path) -> list[str]:
-    return [
-        entry.name for entry in visible_entries(str(root)) if entry.is_dir(follow_symlinks=False)
-    ]
+def _folders(root: pathlib.Path, ignored: Ignored) -> list[str]:
+    """Names of the folders in a folder; links and files beside them are left out and counted."""
+    names = []
+    for entry in visible_entries(str(root)):
+        if entry.is_dir(follow_symlinks=False):
+            names.append(entry.name)
+        elif entry.is_dir():
+            ignored['link to a folder', 'links to folders'] += 1
+        else:
+            ignored['file beside the folders', 'files beside the folders'] += 1
+    return names
 
 
 def _has_splits(root: pathlib.Path, folders: list[str]) -> bool:
@@ -102,7 +109,7 @@ def _classes(
     files = []
     for label, name in enumerate(names):
         before = len(files)
-        for entry in walk_pictures(folder / name, ignored):
+        for entry in walk_pictures(folder / name, ignored, root):
             status = entry.stat()
             path = os.path.relpath(entry.path, root).replace(os.sep, '/')
             files.append(PictureFile(path, label, f'{status.st_size} {status.st_mtime_ns}'))

@@ -1,13 +1,15 @@
 """Predictions on the terminal: a table of files and their classes."""
 
 from rich import box
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
 from mixer_dilated.errors import printable
 from mixer_dilated.reports.tables import print_table
 
-WIDTH = 80
+WIDTH, BETWEEN = 80, 3  # characters of a line, and from a column to the next
+_HEADINGS = ('most probable', '2nd', '3rd')
 FILE, CLASS = 30, 24  # characters of a name; what is longer is cut
 
 
@@ -26,12 +28,13 @@ def print_predictions(rows: list[tuple[str, list[tuple[str, float]]]]) -> None:
         for _, classes in rows
     ]
     table = Table('file', box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    room = WIDTH - max(map(len, [*files, 'file']))
+    room = WIDTH - max(map(cell_len, [*files, 'file']))
     for rank, column in enumerate(zip(*cells, strict=True)):
-        room -= 2 + max(map(len, column))
+        heading = _HEADINGS[rank] if rank < len(_HEADINGS) else f'{rank + 1}th'
+        room -= BETWEEN + max(map(cell_len, [*column, heading]))
         if room < 0 and rank:
             break
-        table.add_column(('most probable', '2nd', '3rd')[rank] if rank < 3 else f'{rank + 1}th')
+        table.add_column(heading)
     shown = len(table.columns) - 1
     for file, classes in zip(files, cells, strict=True):
         table.add_row(*(Text(each, no_wrap=True) for each in (file, *classes[:shown])))
