@@ -11,9 +11,9 @@ from mixer_dilated.errors import InputError
 from mixer_dilated.reports.figure_style import COLOURS, figure_style, label_text
 from mixer_dilated.reports.plot import PNG_DOTS_PER_INCH
 
-COLUMNS, IMAGE_INCHES, LINE_INCHES = 10, 1.25, 0.17
+COLUMNS, IMAGE_INCHES, LINE_INCHES = 10, 1.25, 0.19
 MOST_CLASSES = 5
-LETTERS = 19  # of 8 points beside one another on a picture's width
+LETTERS = 17  # of 9 points beside one another on a picture's width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ def prediction_sheet(pictures: list[Predicted], note: str = '') -> Figure:
         text_top = top - (IMAGE_INCHES + 0.04) / height
         _show_classes(figure.add_axes((left, text_top - share[1], *share)), picture, lines)
     if note:
-        figure.text(0.1 / width, 0.09 / height, note, fontsize=8, color='#555555')
+        figure.text(0.1 / width, 0.09 / height, note, fontsize=9, color='#555555')
     return figure
 
 
@@ -72,7 +72,7 @@ def _show_image(axes, image: np.ndarray) -> None:
 def _show_classes(axes, picture: Predicted, lines: int) -> None:
     axes.set(xlim=(0, 1), ylim=(lines, 0))
     axes.set_axis_off()
-    style = {'fontsize': 8, 'va': 'center', 'transform': axes.transData}
+    style = {'fontsize': 9, 'va': 'center', 'transform': axes.transData}
     axes.text(0, 0.5, label_text(picture.file, LETTERS), color='#555555', **style)
     for line, (name, probability) in enumerate(picture.classes[: lines - 1], 1):
         axes.barh(line + 0.5, probability, 0.86, color=COLOURS[5] if line == 1 else '#cfe6f5')
