@@ -24,15 +24,27 @@ def _whole(minimum: int, maximum: int = 2**31 - 1) -> Kind:
     )
 
 
-def _one_of(*words: str) -> Kind:
+def _one_of(*words: Any) -> Kind:
     listed = ', '.join(repr(word) for word in words)
-    return Kind(f'one of {listed}', lambda v: v in words)
+    return Kind(f'one of {listed}', lambda v: type(v) is type(words[0]) and v in words)
 
 
 _AT_LEAST_0 = Kind('a number of at least 0', lambda v: _number(v) and v >= 0)
 _ABOVE_0 = Kind('a number above 0', lambda v: _number(v) and v > 0)
 _SHARE = Kind('a number from 0 up to but without 1', lambda v: _number(v) and 0 <= v < 1)
 _FACTOR = Kind('a number above 0 and up to 1', lambda v: _number(v) and 0 < v <= 1)
+_SHARE_ABOVE_0 = Kind('a number above 0 and below 1', lambda v: _number(v) and 0 < v < 1)
+_IMAGE_SIZE = Kind(
+    '0, a whole number from 1 to 8192, or a pair (height, width) of such',
+    lambda v: (
+        (type(v) is int and 0 <= v <= 8192)
+        or (
+            type(v) is tuple
+            and len(v) == 2
+            and all(type(side) is int and 1 <= side <= 8192 for side in v)
+        )
+    ),
+)
 _TRUTH = Kind('True or False', lambda v: type(v) is bool)
 # Beyond these bounds a float32 draw from the Beta distribution is not a number.
 _MIXUP = Kind(
@@ -91,15 +103,59 @@ KEYS: dict[str, Key] = {
         'how token mixing becomes that of another grid; block_diagonal, for a grid grown by a '
         'whole factor, needs tokens_mlp_dim grown likewise',
     ),
-    'dataset.name': ('mnist', _NAME, "'digits' (embedded), or a TFDS image classification set"),
+    'dataset.name': (
+        'mnist',
+        _NAME,
+        "'digits' (embedded), 'folder:PATH' (pictures in a folder a class), or a TFDS image "
+        'classification set',
+    ),
     'dataset.train_split': ('train[:10000]', _NAME, 'training examples, in TFDS split syntax'),
     'dataset.test_split': ('test[:2500]', _NAME, 'evaluation examples, in TFDS split syntax'),
-    'dataset.data_dir': ('', _TEXT, "where prepared data lies; '' is TFDS_DATA_DIR or TFDS's own"),
+    'dataset.data_dir': (
+        '',
+        _TEXT,
+        "where prepared data lies; '' is TFDS_DATA_DIR or TFDS's own, or for 'folder:PATH' here",
+    ),
     'dataset.cache_dir': ('', _TEXT, "where decoded images are kept; '' is the user's cache"),
     'dataset.max_pixels': (
         2**24,
         _whole(1),
         'pixels of an image; data with larger ones is refused before it is decoded',
+    ),
+    'dataset.image_size': (
+        0,
+        _IMAGE_SIZE,
+        "pixels a side that pictures of 'folder:PATH' are brought to, where it has to be set; 0 "
+        'for other data sets, which have their own',
+    ),
+    'dataset.channels': (3, _one_of(1, 3), "of pictures of 'folder:PATH': grey or colour"),
+    'dataset.resize': (
+        'crop',
+        _one_of('crop', 'pad', 'squash'),
+        'of pictures of another shape: the middle is cut out, or black added, or the shape changed',
+    ),
+    'dataset.preprocess': (
+        'auto',
+        _one_of('auto', 'resize', 'mnist', 'fill'),
+        "how pictures come to the form of the data: resized; as MNIST's: light on black, the digit "
+        "in 20 of 28 pixels by its centre of mass; so, but filling the image; 'auto' is 'mnist' "
+        "for mnist, 'fill' for fashion_mnist and digits, else 'resize'",
+    ),
+    'dataset.on_broken': (
+        'stop',
+        _one_of('stop', 'skip'),
+        "what to do where 'folder:PATH' has files that cannot be used: refuse it and name them, or "
+        'leave them out and count them',
+    ),
+    'dataset.test_share': (
+        0.2,
+        _SHARE_ABOVE_0,
+        "of each class of 'folder:PATH', where it has no train and test folders",
+    ),
+    'dataset.split_seed': (
+        0,
+        _whole(0),
+        "decides which pictures of 'folder:PATH' are for testing, and the order of all",
     ),
     'model.patches.size': (4, _GEOMETRY, 'P: pixels sampled a side; a number or (height, width)'),
     'model.patches.dilation': (1, _GEOMETRY, 'pixels from one sample to the next'),
@@ -202,6 +258,8 @@ NOT_PART_OF_THE_RESULT = (
     'dataset.data_dir',
     'dataset.cache_dir',
     'dataset.max_pixels',
+    # If nothing is broken, which else ends the run, skipping is the same as stopping.
+    'dataset.on_broken',
     'batch_eval',
     'eval_every',
     # Without a step that is not finite, which ends the run, skipping is the same as stopping.

@@ -35,7 +35,7 @@ def figures(label):
         'curves': training_curves({label: curves([[0.5, 0.9], [0.6, 0.8]])}),
         'confusion': confusion_matrices({label: np.arange(9).reshape(3, 3)}),
         'weights': weight_images({label: draw.normal(size=(2, 2, 5))}, 'weight'),
-        'mistakes': mistakes_picture([Mistake(IMAGES[0], 4, 9, 0.5)]),
+        'mistakes': mistakes_picture([Mistake(IMAGES[0], '4', '9', 0.5)]),
     }
 
 
@@ -163,14 +163,23 @@ def test_many_classes_are_colours_without_numbers():
 
 
 def test_mistakes_stand_in_order_and_none_is_called_certain():
-    mistakes = [Mistake(IMAGES[0], 4, 9, 0.99996), Mistake(IMAGES[0], 2, 7, 0.8765)]
+    mistakes = [Mistake(IMAGES[0], '4', '9', 0.99996), Mistake(IMAGES[0], '2', '7', 0.8765)]
     titles = [axes.get_title() for axes in mistakes_picture(mistakes).axes]
     assert titles[:2] == ['4 → 9\n0.999', '2 → 7\n0.876']
 
 
+def test_classes_are_called_by_their_names():
+    names = ['cat', '<b>dog</b>', 'a very long name of a class']
+    axes = confusion_matrices({'a': np.ones((3, 3), int)}, names).axes[0]
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [label.get_text() for label in labels] == [*names[:2], 'a very long nam…']
+    (mistake, *_) = mistakes_picture([Mistake(IMAGES[0], 'automobile', 'aeroplane', 0.9)]).axes
+    assert mistake.get_title() == 'automobile →\naeropla… 0.900'
+
+
 def test_colour_images_are_drawn_in_colour():
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
-    axes = mistakes_picture([Mistake(image, 1, 2, 0.5)]).axes[0]
+    axes = mistakes_picture([Mistake(image, '1', '2', 0.5)]).axes[0]
     np.testing.assert_array_equal(axes.images[0].get_array(), image)
 
 

@@ -21,8 +21,12 @@ _MEANING = {
     'picture': 'file to draw the patches into (.png, .svg or .pdf)',
     'seeds': 'seeds of every cell',
     'against': 'what else is timed, separated by commas',
-    'json': 'file for all that was measured',
+    'json': 'file for all that was measured, or every prediction',
+    'top': 'classes shown of each picture',
+    'csv': 'file for every prediction',
+    'sheet': 'file to draw the pictures and their predictions into (.png, .svg or .pdf)',
 }
+_FILES = ('workdir', 'picture', 'folder', 'json', 'csv', 'sheet')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +38,16 @@ class Arguments:
       sweep: the `Sweep` of --sweep, its base config with the overrides.
       name: the config or sweep file's name without its ending.
       folder: the word after the command, where it takes one.
-      workdir, split, data_dir, checkpoint, picture, seeds, against, json: the flags; None where not
-        given.
+      paths: all words after the command, where it takes many.
+      workdir, split, data_dir, checkpoint, picture, seeds, against, json, top, csv, sheet: the
+        flags; None where not given.
     """
 
     config: ml_collections.ConfigDict | None = None
     sweep: Any = None
     name: str = ''
     folder: pathlib.Path | None = None
+    paths: tuple[str, ...] = ()
     workdir: pathlib.Path | None = None
     split: str | None = None
     data_dir: str | None = None
@@ -50,6 +56,9 @@ class Arguments:
     seeds: int | None = None
     against: str | None = None
     json: pathlib.Path | None = None
+    top: int | None = None
+    csv: pathlib.Path | None = None
+    sheet: pathlib.Path | None = None
 
 
 def parse_each(argv: list[str], names: tuple[str, ...], files: tuple[str, ...]) -> list[Arguments]:
@@ -79,7 +88,7 @@ def parse_each(argv: list[str], names: tuple[str, ...], files: tuple[str, ...]) 
 
 
 def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> Arguments:
-    """Reads the flags `names` from `argv`; 'folder' is a word that is no flag.
+    """Reads the flags `names` from `argv`; 'folder' is a word that is no flag, 'paths' all such.
 
     Args:
       argv: the words after the command.
@@ -107,6 +116,8 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
             if preset:
                 base = complete({**base, 'model': preset})
             config_flags.DEFINE_config_dict('config', base, flag_values=values, sys_argv=argv)
+    if 'paths' in names:
+        values.set_gnu_getopt()  # flags may follow words
     try:
         words = values(['run.py', *argv])[1:]
     except flags.Error as error:
@@ -114,15 +125,18 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
     given = {name: values[name].value for name in (*names, 'config') if name in values}
     if words and 'folder' in names:
         given['folder'] = words.pop(0)
+    if 'paths' in names:
+        given['paths'], words = tuple(words), []
     if words:
         raise InputError(f'{words[0]!r} is not understood; flags look like --workdir=DIR')
     for name in given:
         if isinstance(given[name], str) and not given[name]:
             raise InputError(f'--{name} is empty; leave it out or give a value')
-        if name in ('workdir', 'picture', 'folder', 'json') and given[name]:
+        if name in _FILES and given[name]:
             given[name] = _expanded(name, given[name])
-    if given.get('seeds') is not None:
-        given['seeds'] = _whole_number('seeds', given['seeds'])
+    for name in ('seeds', 'top'):
+        if given.get(name) is not None:
+            given[name] = _whole_number(name, given[name])
     if file:
         given['name'] = pathlib.Path(file.split(':')[0]).stem
         if sweep:

@@ -41,15 +41,26 @@ def train(arguments: Arguments, started: float) -> None:
 def evaluate(arguments: Arguments, started: float) -> None:
     """Evaluates a checkpoint of a run, the newest or the best, and prints the result."""
     workdir = _required(arguments, 'workdir')
-    if arguments.checkpoint not in (None, 'newest', 'best'):
-        raise InputError(f'--checkpoint={arguments.checkpoint}: allowed are newest, best')
+    best = _best(arguments)
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.reports.tables import print_evaluation
     from mixer_dilated.training.evaluation import evaluate_checkpoint
 
     keep_compiled_programs()
-    best = arguments.checkpoint == 'best'
     print_evaluation(evaluate_checkpoint(workdir, arguments.split, arguments.data_dir, best=best))
+
+
+def predict(arguments: Arguments, started: float) -> None:
+    """Classifies picture files, and prints and writes their classes."""
+    workdir = _required(arguments, 'workdir')
+    _required(arguments, 'paths')
+    best = _best(arguments)
+    from mixer_dilated.cli.compilation_cache import keep_compiled_programs
+    from mixer_dilated.cli.predict import check_outputs, predict_files
+
+    check_outputs(arguments)
+    keep_compiled_programs()
+    predict_files(arguments, workdir, best=best)
 
 
 def summary(arguments: Arguments, started: float) -> None:
@@ -126,6 +137,13 @@ def keys(arguments: Arguments, started: float) -> None:
     print_keys()
 
 
+def _best(arguments: Arguments) -> bool:
+    """Whether --checkpoint asks for the best; InputError if it is no such word."""
+    if arguments.checkpoint not in (None, 'newest', 'best'):
+        raise InputError(f'--checkpoint={arguments.checkpoint}: allowed are newest, best')
+    return arguments.checkpoint == 'best'
+
+
 def _against(words: str | None) -> list[str]:
     """The words of --against; InputError if one is not among `AGAINST`."""
     given = words.split(',') if words else []
@@ -166,12 +184,13 @@ def _shown_command() -> str:
 
 def _required(arguments: Arguments, name: str):
     value = getattr(arguments, name)
-    if value is not None:
+    if value is not None and value != ():
         return value
     missing, example = {
         'config': ('--config', '--config=configs/digits_dilated.py'),
         'sweep': ('--sweep', '--sweep=configs/sweeps/dilation.py'),
         'workdir': ('--workdir', '--workdir=runs/NAME'),
         'folder': ('the folder of a run or study', 'report runs/NAME'),
+        'paths': ('what to predict', 'predict --workdir=runs/NAME photo.png photos'),
     }[name]
     raise InputError(f'{missing} is missing; for example {example} (see --help)')

@@ -33,6 +33,11 @@ MLP-Mixer with dilated patches.
                          [--checkpoint=best]
       Evaluates the newest checkpoint of a run. Default split: its test split.
       Default data_dir: where the run's data lay.
+  python run.py predict --workdir=DIR FILE_OR_FOLDER ... [--top=3] [--csv=FILE]
+                        [--json=FILE] [--sheet=FILE] [--checkpoint=best]
+      Classes of pictures (PNG, JPEG, WebP), with their probabilities; '-' reads
+      a list of files from standard input. Files that cannot be used are named,
+      and the rest goes on; the exit status is then 2.
   python run.py summary --config=FILE [--picture=FILE] [--config.KEY=VALUE ...]
       Tokens, window, coverage, parameters, FLOPs and memory; trains nothing.
   python run.py table1 [--seeds=10] [--workdir=DIR] [--config.KEY=VALUE ...]
@@ -68,6 +73,7 @@ Examples
   python run.py --config=configs/mnist_dilated.py \\
       --config.model.patches.dilation=3 --config.model.patches.size="(4, 2)"
   python run.py evaluate --workdir=runs/mnist --split="test[2500:]"
+  python run.py predict --workdir=runs/mnist photos --csv=classes.csv
   python run.py sweep --sweep=configs/sweeps/dilation.py --seeds=5
 """
 
@@ -165,6 +171,10 @@ def _run(argv: list[str], started: float) -> int:
     table = {
         'train': (commands.train, ('config', 'workdir')),
         'evaluate': (commands.evaluate, ('workdir', 'split', 'data_dir', 'checkpoint')),
+        'predict': (
+            commands.predict,
+            ('workdir', 'paths', 'top', 'csv', 'json', 'sheet', 'checkpoint'),
+        ),
         'summary': (commands.summary, ('config', 'picture')),
         'table1': (commands.sweep, ('sweep', 'seeds', 'workdir')),
         'sweep': (commands.sweep, ('sweep', 'seeds', 'workdir')),

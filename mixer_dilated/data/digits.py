@@ -18,6 +18,7 @@ class Digits:
     name = 'digits'
     image_shape = (8, 8, 1)
     num_classes = 10
+    class_names = tuple('0123456789')
     split_sizes = {'train': 1433, 'test': 364}
     fingerprint = 'digits of scikit-learn, every fifth of a class is test, grey * 255 / 16'
 

@@ -31,6 +31,7 @@ class Source(Protocol):
       name: the data set's name.
       image_shape: (height, width, channels).
       num_classes: number of labels.
+      class_names: of each label its name.
       split_sizes: examples in each named split.
       fingerprint: changes whenever the examples may have changed.
     """
@@ -38,6 +39,7 @@ class Source(Protocol):
     name: str
     image_shape: tuple[int, int, int]
     num_classes: int
+    class_names: tuple[str, ...]
     split_sizes: dict[str, int]
     fingerprint: str
 

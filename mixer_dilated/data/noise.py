@@ -18,6 +18,10 @@ class Noise:
     fingerprint: str = ''
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(map(str, range(self.num_classes)))
+
+    @property
     def split_sizes(self) -> dict[str, int]:
         return {'train': self.examples}
 

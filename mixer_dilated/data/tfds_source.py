@@ -35,6 +35,7 @@ class TfdsSource:
         self._image_key, self._label_key = _supervised_keys(name, info)
         self.image_shape = info.features[self._image_key].shape
         self.num_classes = info.features[self._label_key].num_classes
+        self.class_names = tuple(info.features[self._label_key].names)
         dtype = np.dtype(info.features[self._image_key].np_dtype)
         fits = None not in self.image_shape and self.image_shape[2] in MODES
         if not fits or dtype != np.uint8:
@@ -112,8 +113,8 @@ def _prepared_builder(name: str, data_dir: str):
         builder = tfds.builder(name, data_dir=data_dir or None)
     except tfds.core.DatasetNotFoundError:
         raise InputError(
-            f"config.dataset.name = {name!r}: no such data set; allowed are 'digits' and the "
-            'names of the TFDS catalogue, like mnist, fashion_mnist, cifar10'
+            f"config.dataset.name = {name!r}: no such data set; allowed are 'digits', "
+            "'folder:PATH' and the names of the TFDS catalogue, like mnist, fashion_mnist, cifar10"
         ) from None
     except (ValueError, RuntimeError, ImportError, AssertionError, TypeError) as error:
         cause = ' '.join(str(error).split())

@@ -1,6 +1,6 @@
 """Confusion matrices: which class is taken for which."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from mixer_dilated.reports.figure_style import figure_style, label_text
 
 MOST_CLASSES_WITH_NUMBERS = 12
+LONGEST_NAME = 16
 
 
 def confusion_matrix(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -24,11 +25,14 @@ def confusion_matrix(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarra
 
 
 @figure_style()
-def confusion_matrices(methods: Mapping[str, np.ndarray]) -> Figure:
+def confusion_matrices(
+    methods: Mapping[str, np.ndarray], class_names: Sequence[str] = ()
+) -> Figure:
     """A panel a method; the colour is that of the errors, what is right is grey.
 
     Args:
       methods: {label: counts (true class, predicted class)}.
+      class_names: of every class, at the sides of a small matrix; their numbers if empty.
     """
     columns = min(len(methods), 2)
     rows = -(-len(methods) // columns)
@@ -45,8 +49,7 @@ def confusion_matrices(methods: Mapping[str, np.ndarray]) -> Figure:
         axes.grid(False)
         axes.spines[:].set_visible(False)
         if len(counts) <= MOST_CLASSES_WITH_NUMBERS:
-            axes.set(xticks=range(len(counts)), yticks=range(len(counts)))
-            axes.tick_params(length=0)
+            _name_classes(axes, class_names or list(map(str, range(len(counts)))))
     for axes in list(grid.flat)[len(methods) :]:
         axes.set_axis_off()
     figure.colorbar(
@@ -57,6 +60,14 @@ def confusion_matrices(methods: Mapping[str, np.ndarray]) -> Figure:
 
 def _errors(counts: np.ndarray) -> np.ndarray:
     return np.where(np.eye(len(counts), dtype=bool), 0, counts)
+
+
+def _name_classes(axes, class_names: Sequence[str]) -> None:
+    texts = [label_text(name, LONGEST_NAME) for name in class_names]
+    upright = max(map(len, texts)) > 3
+    axes.set_xticks(range(len(texts)), texts, rotation=90 if upright else 0)
+    axes.set_yticks(range(len(texts)), texts)
+    axes.tick_params(length=0)
 
 
 def _grey_diagonal(axes, classes: int) -> None:

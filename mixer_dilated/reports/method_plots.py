@@ -78,13 +78,14 @@ def confusion_plot(runs: Mapping[str, Run]) -> Plot:
         label: confusion_matrix(run.predictions['labels'], run.predictions['probabilities'])
         for label, run in runs.items()
     }
+    names = next(iter(runs.values())).class_names
     return Plot(
         'confusion',
         'Confusion matrices',
         'A row is a true class, a column what it was taken for, counts are summed over seeds; the '
         'grey diagonal is right, the darker the orange the more errors.',
-        '; '.join(f'{label}: {_worst_confusion(found)}' for label, found in counts.items()),
-        confusion_matrices(counts),
+        '; '.join(f'{label}: {_worst_confusion(found, names)}' for label, found in counts.items()),
+        confusion_matrices(counts, names),
     )
 
 
@@ -173,22 +174,22 @@ def _classes_to_show(class_images: np.ndarray) -> list[int]:
 
 
 def _mistakes(run: Run) -> list[Mistake]:
-    found = run.predictions
+    found, names = run.predictions, run.class_names
     probabilities = found['probabilities'][0, found['shown_index']].astype(np.float64)
     return [
-        Mistake(image, int(found['labels'][index]), int(each.argmax()), float(each.max()))
+        Mistake(image, names[found['labels'][index]], names[each.argmax()], float(each.max()))
         for image, index, each in zip(
             found['shown_images'], found['shown_index'], probabilities, strict=True
         )
     ]
 
 
-def _worst_confusion(counts: np.ndarray) -> str:
+def _worst_confusion(counts: np.ndarray, names: list[str]) -> str:
     errors = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     true, predicted = np.unravel_index(errors.argmax(), errors.shape)
     return (
-        f'{errors.sum()} of {counts.sum()} wrong, most often {true} taken for {predicted} '
-        f'({errors[true, predicted]} times)'
+        f'{errors.sum()} of {counts.sum()} wrong, most often {names[true]} taken for '
+        f'{names[predicted]} ({errors[true, predicted]} times)'
     )
 
 

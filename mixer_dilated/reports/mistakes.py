@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 from matplotlib.figure import Figure
 
-from mixer_dilated.reports.figure_style import figure_style
+from mixer_dilated.reports.figure_style import figure_style, label_text
 
 COLUMNS, IMAGE_INCHES, TITLE_INCHES = 8, 1.0, 0.5
+LETTERS = 12  # in a line that is as wide as a picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,19 +17,19 @@ class Mistake:
 
     Attributes:
       image: uint8 (height, width, channels).
-      true, predicted: classes.
+      true, predicted: names of classes.
       confidence: the probability that the network gave the predicted class.
     """
 
     image: np.ndarray
-    true: int
-    predicted: int
+    true: str
+    predicted: str
     confidence: float
 
 
 @figure_style()
 def mistakes_picture(mistakes: list[Mistake]) -> Figure:
-    """Images in reading order; above each 'true → predicted' and the confidence."""
+    """Images in reading order; above each 'true → predicted' and the confidence; long names cut."""
     columns = min(COLUMNS, len(mistakes))
     rows = -(-len(mistakes) // columns)
     # The layout is known, and finding it anew for so many panels would take long.
@@ -43,6 +44,13 @@ def mistakes_picture(mistakes: list[Mistake]) -> Figure:
         grey = mistake.image.shape[-1] == 1
         image = 255 - mistake.image[..., 0] if grey else mistake.image
         axes.imshow(image, cmap='gray', vmin=0, vmax=255)
-        confidence = f'{min(mistake.confidence, 0.999):.3f}'
-        axes.set_title(f'{mistake.true} → {mistake.predicted}\n{confidence}', fontsize=9.5)
+        axes.set_title(_title(mistake), fontsize=9.5)
     return figure
+
+
+def _title(mistake: Mistake) -> str:
+    confidence = f'{min(mistake.confidence, 0.999):.3f}'
+    title = f'{mistake.true} → {mistake.predicted}'
+    if len(title) > LETTERS:
+        return f'{label_text(mistake.true, 12)} →\n{label_text(mistake.predicted, 8)} {confidence}'
+    return f'{title}\n{confidence}'

@@ -115,6 +115,20 @@ class Run:
         return found
 
     @functools.cached_property
+    def class_names(self) -> list[str]:
+        """Of every class; their numbers in runs of earlier versions, which kept no names."""
+        classes = self.predictions['probabilities'].shape[-1]
+        path = self.folder / 'preprocessing.json'
+        if not path.is_file():
+            return [str(label) for label in range(classes)]
+        noted = read_object(path)
+        check(path, noted, {'class_names': list})
+        names = noted['class_names']
+        if len(names) != classes or not all(isinstance(name, str) for name in names):
+            raise InputError(f'{path}: class_names are not {classes} names; make the run again')
+        return names
+
+    @functools.cached_property
     def weights(self) -> dict[str, np.ndarray]:
         """Arrays of `weights.npz`."""
         return read_arrays(self.folder / 'weights.npz')

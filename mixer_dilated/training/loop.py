@@ -16,6 +16,7 @@ from mixer_dilated.training.environment import versions
 from mixer_dilated.training.initial import starting_params, with_params, write_initial
 from mixer_dilated.training.metrics import METRICS, MetricsWriter, has_rows
 from mixer_dilated.training.predictions import write_predictions, write_weights
+from mixer_dilated.training.preprocessing_file import write_preprocessing
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.progress import Progress
 from mixer_dilated.training.snapshot import Snapshot
@@ -80,6 +81,7 @@ def train_and_evaluate(
         progress.starts(task)
         with Checkpoints(workdir, config) as checkpoints:
             examples = _read_and_compile(task, programs, initialise=not checkpoints.any_there())
+            write_preprocessing(workdir, task)
             check_same_data(workdir, {part: checksums(found) for part, found in examples.items()})
             placed = {part: programs.place(found) for part, found in examples.items()}
             progress.restores()

@@ -1,0 +1,1 @@
+"""Classifying picture files with a trained run."""

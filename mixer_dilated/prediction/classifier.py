@@ -1,0 +1,58 @@
+"""A trained run as a function from images to probabilities: `Classifier`."""
+
+import pathlib
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from mixer_dilated.data.examples import Examples
+from mixer_dilated.training.evaluation import checkpoint
+from mixer_dilated.training.preprocessing_file import read_trained_task
+from mixer_dilated.training.programs import Programs
+
+
+class Classifier:
+    """The network of a run, of all its seeds, for batches of one size.
+
+    Args:
+      workdir: the run's folder.
+      batch: images a call.
+      best: the checkpoint of the highest test accuracy instead of the newest.
+
+    Attributes:
+      batch: images a call.
+      class_names: of every class.
+      preprocessing: how files become its images.
+
+    Raises:
+      InputError: no run or no checkpoint there.
+    """
+
+    def __init__(self, workdir: pathlib.Path, batch: int, *, best: bool = False):
+        task, self.preprocessing = read_trained_task(workdir)
+        self.batch = batch
+        self.class_names = task.source.class_names
+        self._programs = Programs(task.changed({'batch_eval': batch}))
+        self._state = checkpoint(workdir, self._programs, best=best).state
+        self._labels = np.zeros(batch, np.int32)  # which nothing looks at
+
+    def __call__(
+        self, images: UInt8[np.ndarray, 'batch height width channels']
+    ) -> Float[Array, 'seeds batch classes']:
+        """Natural logarithms of the probabilities, begun to be computed on the devices.
+
+        It is compiled at the first call.
+
+        Args:
+          images: uint8 (B, H, W, C), with B = `batch`.
+        """
+        examples = self._programs.place(Examples(images, self._labels))
+        return self._programs.prediction(examples)(self._state)
+
+
+def mean_over_seeds(
+    log_probabilities: Float[Array, 'seeds batch classes'],
+) -> Float[np.ndarray, 'batch classes']:
+    """The mean of the probabilities that the seeds give, on the host."""
+    return np.exp(np.asarray(jax.device_get(log_probabilities), np.float64)).mean(axis=0)

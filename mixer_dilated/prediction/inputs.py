@@ -1,0 +1,52 @@
+"""The picture files that words of the command line mean."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+
+from mixer_dilated.data.picture_folder import Ignored, walk_pictures
+from mixer_dilated.errors import InputError
+
+STDIN = '-'
+
+
+def picture_paths(words: Iterable[str], ignored: Ignored) -> Iterator[str | tuple[str, InputError]]:
+    """Paths, one at a time, in the order of the words.
+
+    A folder stands for the picture files in it and in all folders below (see `walk_pictures`), '-'
+    for the paths that standard input lists, one a line, anything else for the file of that name.
+
+    Args:
+      words: folders, files and '-'.
+      ignored: counts of what is left out in folders, which are added to.
+
+    Yields:
+      A path; or, of a folder that cannot be read or holds no pictures, its path and the error.
+    """
+    for word in words:
+        if word == STDIN:
+            yield from _listed()
+        elif os.path.isdir(word):
+            yield from _in_folder(word, ignored)
+        else:
+            yield word
+
+
+def _listed() -> Iterator[str]:
+    for line in sys.stdin.buffer:
+        path = os.fsdecode(line).rstrip('\r\n')
+        if path:
+            yield path
+
+
+def _in_folder(folder: str, ignored: Ignored) -> Iterator[str | tuple[str, InputError]]:
+    found = False
+    try:
+        for entry in walk_pictures(folder, ignored):
+            found = True
+            yield entry.path
+    except InputError as error:
+        yield folder, error
+        return
+    if not found:
+        yield folder, InputError('a folder without pictures (.png, .jpg, .jpeg, .webp)')

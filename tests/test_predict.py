@@ -1,0 +1,316 @@
+"""`python run.py predict`: classes of picture files."""
+
+import csv
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixer_dilated.cli.main import main
+from mixer_dilated.data.digits import Digits
+from mixer_dilated.data.picture_folder import Ignored
+from mixer_dilated.errors import InputError
+from mixer_dilated.prediction.inputs import picture_paths
+from mixer_dilated.prediction.stream import open_classifier, predictions
+from mixer_dilated.reports.prediction_sheet import Predicted, prediction_sheet, write_sheet
+from mixer_dilated.reports.prediction_table import print_predictions
+from mixer_dilated.training.loop import train_and_evaluate
+from mixer_dilated.training.workdir import read_config, write_json
+from tests.conftest import ROOT, small_config
+
+BATCH = 16
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """A run of two seeds that takes pictures of the size of its images as they are."""
+    workdir = tmp_path_factory.mktemp('predict') / 'run'
+    config = small_config(**{
+        'num_seeds': 2, 'batch_eval': BATCH, 'dataset.preprocess': 'resize',
+        'optimizer.base_lr': 0.03, 'checkpoints.keep_best': True,
+    })  # fmt: skip
+    train_and_evaluate(config, workdir)
+    return workdir
+
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+    """The first test digits as files, some in a folder below."""
+    folder = tmp_path_factory.mktemp('pictures')
+    (folder / 'more').mkdir()
+    for k, image in enumerate(Digits().read('test[:40]').images[..., 0]):
+        Image.fromarray(image).save((folder / 'more' if k % 4 else folder) / f'{k:02d}.png')
+    return folder
+
+
+def number(path):
+    return int(pathlib.Path(path).stem)
+
+
+def rows_of(path):
+    with path.open(newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def expected(run):
+    """Mean probabilities over the seeds of the first 40 test digits, as the run kept them."""
+    with np.load(run / 'predictions.npz') as kept:
+        return kept['probabilities'].mean(axis=0)[:40]
+
+
+def test_probabilities_are_the_means_over_the_seeds_in_batches_of_one_program(run, pictures):
+    classifier, paths = open_classifier(run, picture_paths([str(pictures)], Ignored()))
+    found = list(predictions(classifier, paths))
+    assert classifier.batch == BATCH and len(classifier._programs._compiled) == 1
+    assert [number(each.path) for each in found] == [
+        *range(0, 40, 4), *(k for k in range(40) if k % 4)
+    ]  # fmt: skip
+    wanted = expected(run)
+    for each in found:
+        k = number(each.path)
+        np.testing.assert_allclose(each.probabilities, wanted[k], atol=1e-6)
+        np.testing.assert_array_equal(each.image, Digits().read(f'test[{k}:{k + 1}]').images[0])
+        (first, probability), *_ = each.top(3)
+        assert first == wanted[k].argmax() and probability == each.probabilities.max()
+
+
+@pytest.mark.parametrize(('count', 'batch'), [(1, 1), (3, 4), (16, 16), (17, 16)])
+def test_few_files_make_a_small_batch(run, pictures, count, batch):
+    paths = sorted(map(str, pictures.rglob('*.png')))[:count]
+    classifier, chained = open_classifier(run, paths)
+    assert classifier.batch == batch and list(chained) == paths
+
+
+def test_files_that_fail_are_between_the_others_and_fill_no_batch(run, pictures):
+    good = sorted(map(str, pictures.rglob('*.png')))
+    mixed = [path for k, each in enumerate(good) for path in [f'{k}-gone.png'] * 5 + [each]]
+    classifier, paths = open_classifier(run, [*mixed, ('folder', InputError('cannot be read'))])
+    found = list(predictions(classifier, paths))
+    assert [each.path for each in found] == [*mixed, 'folder']
+    assert found[-1].error == 'cannot be read' and found[0].error == 'No such file or directory'
+    wanted = expected(run)
+    for each in found:
+        assert (each.probabilities is None) == bool(each.error)
+        if not each.error:
+            np.testing.assert_allclose(each.probabilities, wanted[number(each.path)], atol=1e-6)
+
+
+def test_predict_writes_a_table_files_and_a_sheet(run, pictures, tmp_path, capsys):
+    outputs = {name: tmp_path / f'out.{name}' for name in ('csv', 'json')}
+    sheet = tmp_path / 'sheet.png'
+    flags = [f'--{name}={path}' for name, path in outputs.items()]
+    words = ['predict', f'--workdir={run}', str(pictures), *flags, f'--sheet={sheet}', '--top=2']
+    assert main(words, 0.0) == 0
+    told, err = capsys.readouterr()
+    assert err == '' and '40 pictures in ' in told
+    rows, listed = rows_of(outputs['csv']), json.loads(outputs['json'].read_text())
+    assert len(rows) == len(listed) == 40
+    wanted = expected(run)
+    for row, each in zip(rows, listed, strict=True):
+        first, second = each['classes']
+        probabilities = wanted[number(each['file'])]
+        assert row['file'] == each['file'] and row['error'] == '' and len(row) == 6
+        assert row['class_1'] == first['class'] == str(probabilities.argmax())
+        assert row['class_2'] == second['class'] and first['probability'] >= second['probability']
+        np.testing.assert_allclose(float(row['probability_1']), probabilities.max(), atol=1e-5)
+        assert f'{first["class"]} {first["probability"]:.3f}' in told
+    assert Image.open(sheet).size[0] > 1000
+    assert {path.name for path in tmp_path.iterdir()} == {'out.csv', 'out.json', 'sheet.png'}
+    lines = [line for line in told.splitlines() if not line.startswith(('csv', 'json', 'sheet'))]
+    assert max(map(len, lines)) <= 80
+
+
+def test_files_that_cannot_be_used_are_named_counted_and_make_the_status_2(
+    run, pictures, tmp_path, capsys
+):
+    folder = tmp_path / 'odd'
+    folder.mkdir()
+    shutil.copy(pictures / '00.png', folder / '00.png')
+    shutil.copy(pictures / '00.png', folder / '=1+1,"\x1b[31m\n.png')
+    shutil.copy(pictures / '00.png', os.fsencode(folder) + b'/\xff.png')
+    (folder / 'cut.png').write_bytes((pictures / '00.png').read_bytes()[:60])
+    (folder / 'empty.png').touch()
+    os.mkfifo(folder / 'pipe.png')
+    os.mkfifo(tmp_path / 'named.png')
+    (folder / 'notes.txt').touch()
+    (folder / 'x.png').mkdir()
+    given = [str(folder), str(tmp_path / 'named.png'), 'no/where.png', str(folder / 'x.png')]
+    output = tmp_path / 'out.csv'
+    assert main(['predict', *given, f'--workdir={run}', f'--csv={output}'], 0.0) == 2
+    told, err = capsys.readouterr()
+    assert '3 pictures in' in told and '5 could not be used' in told and '\x1b' not in told + err
+    assert 'left out in folders: 1 file that is no picture, 1 pipe, device or dead link' in told
+    *named, last = err.splitlines()
+    assert [re.sub(r'.*/', '', line) for line in named] == [
+        'cut.png: image file is truncated',
+        'empty.png: an empty file',
+        'named.png: not a file but a pipe or device',
+        'where.png: No such file or directory',
+        'x.png: a folder without pictures (.png, .jpg, .jpeg, .webp)',
+    ]
+    assert last == 'error: 5 of 8 files could not be used; they are named above'
+    with output.open(newline='', errors='surrogateescape') as file:
+        rows = list(csv.DictReader(file))
+    names = {os.path.basename(row['file']) for row in rows if not row['error']}
+    assert names == {'00.png', '=1+1,"\x1b[31m\n.png', '\udcff.png'}
+    assert len({row['probability_1'] for row in rows if not row['error']}) == 1
+
+
+PROGRAM = """
+import sys
+from mixer_dilated.cli.main import main
+assert main(sys.argv[1:], 0.0) == 0
+assert not {'tensorflow_datasets', 'matplotlib', 'sklearn', 'scipy'} & set(sys.modules)
+"""
+
+
+def test_a_list_of_files_is_read_from_standard_input_and_no_data_set_library(
+    run, pictures, tmp_path
+):
+    names = sorted(map(str, pictures.rglob('*.png')))[:5]
+    words = ['predict', f'--workdir={run}', '-', f'--json={tmp_path / "out.json"}']
+    done = subprocess.run(
+        [sys.executable, '-c', PROGRAM, *words],
+        cwd=ROOT, input='\n'.join([names[0], '', *names[1:]]), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == '', done.stderr
+    assert [row['file'] for row in json.loads((tmp_path / 'out.json').read_text())] == names
+
+
+def test_a_digit_on_paper_is_brought_to_the_form_of_the_data(run, pictures, tmp_path):
+    """Inverted, enlarged and in a corner: it is the preprocessing that the run keeps."""
+    workdir = tmp_path / 'run'
+    shutil.copytree(run, workdir)
+    kept = json.loads((workdir / 'preprocessing.json').read_text())
+    assert kept['preprocess'] == 'resize' and kept['class_names'] == list('0123456789')
+    write_json(workdir / 'preprocessing.json', {**kept, 'preprocess': 'fill'})
+    paper = Image.new('L', (200, 150), 255)
+    digit = Image.open(pictures / '00.png')
+    paper.paste(digit.resize((64, 64)).point(lambda level: 255 - level), (120, 60))
+    paper.save(tmp_path / 'paper.png')
+    classifier, paths = open_classifier(workdir, [str(tmp_path / 'paper.png')])
+    (found,) = predictions(classifier, paths)
+    assert found.image.shape == (8, 8, 1) and found.image[:, 0].mean() < 128
+    assert np.corrcoef(found.image.ravel(), np.asarray(digit).ravel())[0, 1] > 0.7
+
+
+def test_a_run_of_an_earlier_version_takes_the_facts_from_its_data(run, pictures, tmp_path):
+    workdir = tmp_path / 'run'
+    shutil.copytree(run, workdir)
+    (workdir / 'preprocessing.json').unlink()
+    classifier, paths = open_classifier(workdir, [str(pictures / '00.png')])
+    (found,) = predictions(classifier, paths)
+    np.testing.assert_allclose(found.probabilities, expected(run)[0], atol=1e-6)
+    config = read_config(workdir).to_dict()
+    config['dataset'].update(name='folder:no/where', image_size=8)
+    write_json(workdir / 'config.json', config)
+    with pytest.raises(InputError, match=r'preprocessing.json: not there, as in runs of earlier'):
+        open_classifier(workdir, ['x.png'])
+
+
+@pytest.mark.parametrize(
+    ('changes', 'said'),
+    [
+        ({'class_names': []}, r'class_names = \[\]: allowed is a list of names'),
+        ({'class_names': [1]}, 'allowed is a list of names'),
+        ({'image_shape': [8, 8]}, 'image_shape = .*: allowed is height, width and 1, 3 or 4'),
+        ({'image_shape': [8, 8, 2]}, 'allowed is height, width and 1, 3 or 4'),
+        ({'image_shape': [10**9, 8, 1]}, 'allowed is height, width and 1, 3 or 4'),
+        ({'image_shape': [8, 8, 3], 'preprocess': 'fill'}, 'it is for grey images'),
+        ({'preprocess': ['crop']}, 'allowed is one of resize, mnist, fill'),
+        ({'resize': None}, 'allowed is one of crop, pad, squash'),
+        ({'train_examples': 0}, 'train_examples = 0: allowed is a whole number from 1'),
+        (None, 'class_names = None: allowed'),
+        ('not json', 'cannot be read'),
+    ],
+    ids=str,
+)
+def test_a_damaged_file_of_preprocessing_is_told(run, tmp_path, changes, said):
+    shutil.copy(run / 'config.json', tmp_path)
+    kept = json.loads((run / 'preprocessing.json').read_text())
+    content = json.dumps({**kept, **changes} if isinstance(changes, dict) else changes)
+    (tmp_path / 'preprocessing.json').write_text('{' if changes == 'not json' else content)
+    with pytest.raises(InputError, match=said) as refusal:
+        open_classifier(tmp_path, ['x.png'])
+    assert str(tmp_path / 'preprocessing.json') in str(refusal.value)
+    assert 'remove it' in str(refusal.value) and '\n' not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ('words', 'said'),
+    [
+        (['RUN'], 'what to predict is missing; for example predict --workdir=runs/NAME'),
+        (['x.png'], '--workdir is missing'),
+        (['--workdir=no/where', 'x.png'], 'no run there'),
+        (['RUN', 'x.png', '--top=0'], '--top=0: allowed is a whole number from 1'),
+        (['RUN', 'x.png', '--checkpoint=first'], '--checkpoint=first: allowed are newest, best'),
+        (['RUN', 'x.png', '--csv=no/where/x.csv'], '--csv=no/where/x.csv: no such folder'),
+        (['RUN', 'x.png', '--json=/dev/null'], '--json=/dev/null: not a file'),
+        (['RUN', 'x.png', '--csv=tests'], '--csv=tests: not a file'),
+        (['RUN', 'x.png', '--sheet=x.exe'], 'names that end with .png, .pdf, .svg'),
+        (['RUN', 'x.png', '--csv=a', '--json=./a'], 'two outputs in one file'),
+        (['RUN', 'x.png', '--tpo=2'], 'tpo'),
+    ],
+    ids=str,
+)
+def test_wrong_words_are_refused_before_any_work(run, capsys, monkeypatch, words, said):
+    monkeypatch.chdir(ROOT)
+    words = [f'--workdir={run}' if word == 'RUN' else word for word in words]
+    assert main(['predict', *words], 0.0) == 2
+    out, err = capsys.readouterr()
+    assert out == '' and err.startswith('error: ') and err.count('\n') == 1 and said in err
+
+
+def test_the_best_checkpoint_can_be_asked_for(run, pictures, capsys):
+    assert main(['predict', f'--workdir={run}', '--checkpoint=best', f'{pictures}/00.png'], 0) == 0
+    assert '1 picture in' in capsys.readouterr().out
+
+
+def test_what_was_in_a_file_stays_if_predicting_ends_early(run, pictures, tmp_path, monkeypatch):
+    from mixer_dilated.prediction import stream
+
+    output = tmp_path / 'out.csv'
+    output.write_text('before')
+
+    def broken(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stream, '_told', broken)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        main(['predict', f'--workdir={run}', str(pictures), f'--csv={output}'], 0.0)
+    assert output.read_text() == 'before' and list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize('length', [1, 14, 70])
+def test_a_table_of_long_names_stays_within_80_columns(capsys, length):
+    classes = [(f'{k}' * length, 0.1) for k in range(5)]
+    print_predictions([('/long/folder' * 12 + '/end.png', classes), ('a.png', classes)])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert 'end.png' in lines[-2] and ('3 0.100' in lines[-1]) == (length == 1)
+
+
+@pytest.mark.parametrize('ending', ['png', 'pdf', 'svg'])
+def test_a_sheet_draws_any_picture_and_name(tmp_path, ending):
+    """Markup, formulas, letters without a shape and a name without end."""
+    names = ['<b>&', '$x^2$', 'さくら' * 9, 'n' * 300, 'a\x1b[31m\nb']
+    images = [np.full((9, 7, channels), 99, np.uint8) for channels in (1, 3, 4)]
+    drawn = [
+        Predicted(images[k % 3], name, [(name, 0.75), ('other', 0.25)])
+        for k, name in enumerate(names * 3)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        write_sheet(prediction_sheet(drawn, 'a note'), tmp_path / f'sheet.{ending}')
+    assert (tmp_path / f'sheet.{ending}').stat().st_size > 1000
+    with pytest.raises(InputError, match='cannot be written'):
+        write_sheet(prediction_sheet(drawn[:1]), tmp_path / 'no' / 'where.png')
