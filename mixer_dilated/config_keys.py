@@ -224,8 +224,35 @@ KEYS: dict[str, Key] = {
     'optimizer.freeze_blocks': (0, _whole(0, 1000), 'first blocks that stay as they are'),
     'optimizer.grad_norm_clip': (0.0, _AT_LEAST_0, 'largest global gradient norm; 0 is no limit'),
     'label_smoothing': (0.0, _SHARE, 'share of a label spread over all classes'),
+    'augment.crop': (
+        0.0,
+        _SHARE,
+        'smallest share of the area of random crops, resized to the image; 0 is off',
+    ),
+    'augment.flip': (False, _TRUTH, 'whether half of the training images are mirrored'),
     'augment.shift': (0, _whole(0), 'random shift of training images, pixels either way'),
+    'augment.randaugment.num_layers': (
+        0,
+        _whole(0),
+        'random operations on each training image, one after the other; 0 is off',
+    ),
+    'augment.randaugment.magnitude': (
+        10.0,
+        Kind('a number from 0 to 30', lambda v: _number(v) and 0 <= v <= 30),
+        "how strong they are; 10 is AutoAugment's strongest",
+    ),
+    'augment.randaugment.fill': (
+        0,
+        Kind('a whole number from 0 to 255', lambda v: type(v) is int and 0 <= v < 256),
+        'what moves in where they move an image; 0 is black, the original has 128',
+    ),
     'augment.mixup': (0.0, _MIXUP, 'alpha of mixup: training images and labels in pairs; 0 is off'),
+    'augment.cutmix': (
+        0.0,
+        _MIXUP,
+        'alpha of cutmix: a box of one training image in the next; 0 is off. With mixup too, each '
+        'batch has one of them at random',
+    ),
     'augment.random_phase': (
         False,
         _TRUTH,

@@ -1,5 +1,6 @@
 """Augmentation: what it does to images and labels, what it follows, what evaluation makes of it."""
 
+import dataclasses
 import functools
 
 import chex
@@ -10,15 +11,16 @@ import optax
 import pytest
 from flax.training.train_state import TrainState
 
-from mixer_dilated.data.augmentation import at_phase, draw_mixup, random_phase, random_shift
+from mixer_dilated.data.augmentation import at_phase, random_flip, random_phase, random_shift
+from mixer_dilated.data.mixing import Mixing, draw_mixup
 from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.training.augmentation import Augmentation, augmentation_from_config
 from mixer_dilated.training.randomness import purpose_key
 from mixer_dilated.training.step import (
     class_log_probabilities,
     eval_settings,
     eval_step,
     normalise,
-    step_settings,
     train_step,
 )
 from tests.conftest import small_config
@@ -62,30 +64,13 @@ def test_random_shift_of_nothing_is_nothing():
     np.testing.assert_array_equal(random_shift(jax.random.key(0), images, 0), images)
 
 
-@pytest.mark.parametrize('alpha', [0.001, 0.2, 1.0, 1000.0])
-def test_mixup_mixes_each_example_with_its_neighbour_by_one_share(alpha):
-    mixed = draw_mixup(jax.random.key(3), alpha)
-    share = float(mixed(jnp.array([1.0, 0.0]))[0])
-    assert 0.5 <= share <= 1
-    images = np.random.default_rng(0).normal(size=(5, 3, 2, 1)).astype(np.float32)
-    for array in (images, np.eye(5, 7, dtype=np.float32)):
-        expected = np.stack([share * array[i] + (1 - share) * array[i - 1] for i in range(5)])
-        np.testing.assert_allclose(mixed(array), expected, atol=1e-6)
-
-
-def test_shares_of_mixup_are_the_larger_of_a_beta_draw_and_its_rest():
-    def share(key):
-        return draw_mixup(key, 0.4)(jnp.array([1.0, 0.0]))[0]
-
-    found = np.sort(jax.vmap(share)(jax.random.split(jax.random.key(0), 2000)))
-    drawn = np.random.default_rng(0).beta(0.4, 0.4, 200_000)
-    expected = np.quantile(np.maximum(drawn, 1 - drawn), (np.arange(2000) + 0.5) / 2000)
-    np.testing.assert_allclose(found, expected, atol=0.03)
-
-
-def test_mixup_of_0_hands_back_what_it_is_given():
-    array = np.ones(3)
-    assert draw_mixup(jax.random.key(0), 0.0)(array) is array
+def test_random_flip_mirrors_half_of_the_images():
+    image = random_bytes((1, 3, 5, 2))
+    images = np.repeat(image, 2000, axis=0)
+    shown = np.asarray(jax.jit(random_flip)(jax.random.key(0), images))
+    flipped = (shown == image[:, :, ::-1]).all(axis=(1, 2, 3))
+    assert (flipped | (shown == image).all(axis=(1, 2, 3))).all()
+    assert abs(flipped.sum() - 1000) < 5 * np.sqrt(2000 / 4)  # 5 standard deviations
 
 
 def small_state(**changes):
@@ -108,15 +93,15 @@ LABELS = np.arange(16, dtype=np.int32) % 10
 @pytest.mark.parametrize(
     ('changes', 'settings'),
     [
-        ({}, {'mixup': 1.0}),
-        ({}, {'phase_range': (2, 2)}),
+        ({'model.dropout_rate': 0.5}, {}),
         ({'model.stoch_depth': 0.5, 'model.num_blocks': 2}, {}),
+        ({}, {'shift': 1}),
     ],
-    ids=['mixup', 'random phase', 'stochastic depth'],
+    ids=['dropout', 'stochastic depth', 'shift'],
 )
 def test_each_random_purpose_follows_seed_and_step(changes, settings):
     state, seed_key = small_state(**changes), jax.random.key(0)
-    step = jax.jit(functools.partial(train_step, **settings))
+    step = jax.jit(functools.partial(train_step, augmentation=Augmentation(**settings)))
     loss = [
         float(step(state.replace(step=at), IMAGES, LABELS, key)[1]['loss'])
         for at, key in ((0, seed_key), (0, seed_key), (1, seed_key), (0, jax.random.key(9)))
@@ -126,9 +111,10 @@ def test_each_random_purpose_follows_seed_and_step(changes, settings):
 
 def test_mixup_trains_on_mixed_images_and_labels_and_counts_by_the_unmixed():
     state, seed_key = small_state(), jax.random.key(0)
-    step = functools.partial(train_step, mixup=1.0, label_smoothing=0.1)
+    augmentation = Augmentation(mixup=1.0, label_smoothing=0.1)
+    step = jax.jit(functools.partial(train_step, augmentation=augmentation))
     _, metrics = step(state, IMAGES, LABELS, seed_key)
-    share = float(draw_mixup(purpose_key(seed_key, 'mixup', 0), 1.0)(jnp.array([1.0, 0.0]))[0])
+    share = float(draw_mixup(purpose_key(seed_key, 'mixup', 0), 1.0).share)
     assert 0.5 < share < 0.99
 
     def mixed(array):
@@ -177,22 +163,95 @@ def test_without_random_phase_probabilities_are_the_softmax_of_the_logits():
     )
 
 
-def test_settings_of_the_steps_are_those_of_the_config():
+def test_what_the_steps_do_is_what_the_config_says():
     plain = small_config()
     assert eval_settings(plain) == {'phase_range': (1, 1)}
+    assert augmentation_from_config(plain) == Augmentation()
     config = small_config(
         **{
             'label_smoothing': 0.1,
+            'augment.crop': 0.3,
+            'augment.flip': True,
             'augment.shift': 1,
+            'augment.randaugment.num_layers': 2,
+            'augment.randaugment.magnitude': 15,
+            'augment.randaugment.fill': 128,
             'augment.mixup': 0.2,
+            'augment.cutmix': 1,
             'augment.random_phase': True,
             'model.patches.dilation': (2, 3),
         }
     )
     assert eval_settings(config) == {'phase_range': (2, 3)}
-    assert step_settings(config) == {
-        'label_smoothing': 0.1,
-        'max_shift': 1,
-        'mixup': 0.2,
-        'phase_range': (2, 3),
-    }
+    assert augmentation_from_config(config) == WHOLE
+
+
+WHOLE = Augmentation(
+    label_smoothing=0.1,
+    crop=0.3,
+    flip=True,
+    shift=1,
+    num_layers=2,
+    magnitude=15.0,
+    fill=128,
+    mixup=0.2,
+    cutmix=1.0,
+    phase_range=(2, 3),
+)
+
+
+def test_each_change_alone_is_a_part_of_the_whole():
+    alone = WHOLE.each_alone
+    assert list(alone) == [
+        'crop', 'flip', 'shift', 'randaugment', 'random_phase', 'mixup', 'cutmix',
+    ]  # fmt: skip
+    assert alone['randaugment'] == Augmentation(num_layers=2, magnitude=15.0, fill=128)
+    assert alone['random_phase'] == Augmentation(phase_range=(2, 3))
+    assert Augmentation(label_smoothing=0.1).each_alone == {}
+
+
+def test_without_augmentation_a_batch_stays_what_it_is():
+    seed_key, nothing = jax.random.key(0), Augmentation()
+    assert nothing.shown(seed_key, 0, IMAGES) is IMAGES
+    assert nothing.mixing(seed_key, 0, (8, 8)) == Mixing()
+    assert nothing.mixing(seed_key, 0, (8, 8)).images(IMAGES) is IMAGES
+
+
+def test_the_phase_is_the_last_of_the_moves():
+    """What moves in for a phase is neither enlarged nor filled anew."""
+    images = np.full((200, 8, 8, 1), 255, np.uint8)
+    augmentation = Augmentation(crop=0.3, flip=True, shift=1, phase_range=(3, 1))
+    shown = np.asarray(jax.jit(augmentation.shown)(jax.random.key(0), 0, images))
+    below = 8 - np.array([np.flatnonzero(image.any(axis=(1, 2))).max() + 1 for image in shown])
+    assert set(below) == {0, 1, 2, 3}  # a shift of one at most, a phase of two at most
+    assert set(np.unique(shown)) == {0, 255}  # an enlarged edge would have values in between
+
+
+def test_seeds_at_once_are_augmented_as_each_alone():
+    seed_keys = jax.random.split(jax.random.key(0), 2)
+    # RandAugment and mixing have tests of their own.
+    augmentation = dataclasses.replace(WHOLE, num_layers=0)
+
+    def shown(seed_key, step):
+        return augmentation.shown(seed_key, step, IMAGES).astype(int)
+
+    at_once, alone = jax.jit(jax.vmap(shown, (0, None)))(seed_keys, 3), jax.jit(shown)
+    for found, seed_key in zip(at_once, seed_keys, strict=True):
+        # A value may be rounded up in one program and down in the other.
+        np.testing.assert_allclose(found, alone(seed_key, 3), atol=1)
+    assert not np.array_equal(*at_once)
+    assert not np.array_equal(at_once[0], alone(seed_keys[0], 4))
+
+
+def test_every_change_has_a_key_of_its_own_from_seed_and_step(monkeypatch):
+    keys = []
+
+    def noted(seed_key, purpose, index):
+        keys.append((seed_key, purpose, index))
+        return purpose_key(seed_key, purpose, index)
+
+    monkeypatch.setattr('mixer_dilated.training.augmentation.purpose_key', noted)
+    seed_key = jax.random.key(0)
+    jax.eval_shape(lambda: (WHOLE.shown(seed_key, 5, IMAGES), WHOLE.mixing(seed_key, 5, (8, 8)))[0])
+    purposes = ['crop', 'flip', 'shift', 'randaugment', 'phase', 'mixup', 'cutmix', 'mixing']
+    assert keys == [(seed_key, purpose, 5) for purpose in purposes]

@@ -78,6 +78,12 @@ def test_a_key_that_is_left_out_takes_its_default():
         ('model.stoch_depth', 1.0, 'up to but without 1'),
         ('augment.mixup', -0.1, 'from 0.001 to 1000'),
         ('augment.mixup', 1e-9, 'from 0.001 to 1000'),
+        ('augment.cutmix', -1, 'from 0.001 to 1000'),
+        ('augment.crop', 1.0, 'up to but without 1'),
+        ('augment.flip', 1, 'True or False'),
+        ('augment.randaugment.num_layers', 1.5, 'whole number from 0'),
+        ('augment.randaugment.magnitude', 31, 'from 0 to 30'),
+        ('augment.randaugment.fill', 256, 'from 0 to 255'),
         ('augment.random_phase', 'yes', 'True or False'),
         ('augment.random_phase', True, 'dilation to 2 or more'),
     ],
@@ -218,7 +224,7 @@ def test_a_config_of_an_earlier_run_is_the_same_run_with_the_new_keys_at_their_d
         for parent in parents:
             node = node[parent]
         del node[name]
-    for name in ('mixup', 'random_phase'):
+    for name in ('crop', 'flip', 'randaugment', 'mixup', 'cutmix', 'random_phase'):
         del earlier['augment'][name]
     assert resolve(earlier) == now and differences(resolve(earlier), now) == []
 

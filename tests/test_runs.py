@@ -248,6 +248,8 @@ def test_the_runs_folder_explains_itself(run):
         assert key in summary
     assert set(summary['seconds']) == {'startup', 'compile', 'train', 'epoch_median'}
     assert steps_kept(workdir) == [18, 27]
+    with np.load(workdir / 'augmented.npz', allow_pickle=False) as augmented:
+        assert augmented['titles'].tolist() == [f'shift, step {step}' for step in (1, 2, 3, 4)]
 
 
 def events(path):

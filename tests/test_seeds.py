@@ -21,6 +21,9 @@ RANDOM = {
     'model.dropout_rate': 0.1,
     'augment.shift': 1,
     'augment.mixup': 0.2,
+    'augment.crop': 0.5,
+    'augment.flip': True,
+    'augment.cutmix': 1.0,
 }
 
 

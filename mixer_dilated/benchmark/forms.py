@@ -13,10 +13,11 @@ from mixer_dilated.benchmark.products import DTYPES
 from mixer_dilated.benchmark.torch_mixer import TimedTorch, check_optimizer, left_out
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.errors import InputError
+from mixer_dilated.training.augmentation import augmentation_from_config
 from mixer_dilated.training.optimizer import make_optimizer
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.state import create_train_state
-from mixer_dilated.training.step import step_settings, train_step
+from mixer_dilated.training.step import train_step
 from mixer_dilated.training.task import Task
 from mixer_dilated.training.timing import Timed, TimedEpoch
 
@@ -102,7 +103,7 @@ class TimedPlainFlax:
         self._seed_key = jax.random.key(config.seed)
         create = functools.partial(create_train_state, network, optimizer, task.source.image_shape)
         self._state = jax.jit(create)(self._seed_key)
-        step = functools.partial(train_step, **step_settings(config))
+        step = functools.partial(train_step, augmentation=augmentation_from_config(config))
         self._step = jax.jit(step, donate_argnums=0)
         self._batches = [
             Examples(*(array[start : start + config.batch] for array in examples))

@@ -97,8 +97,10 @@ def check_optimizer(optimizer: ml_collections.ConfigDict) -> None:
 
 def left_out(config: ml_collections.ConfigDict) -> list[str]:
     """What a config asks for that the steps of `TimedTorch` do not do, as 'config.KEY = VALUE'."""
-    augment = {key: config.augment[key] for key in ('shift', 'mixup')}
-    return [f'config.augment.{key} = {value}' for key, value in augment.items() if value]
+    augment = config.augment
+    found = {key: augment[key] for key in ('crop', 'flip', 'shift', 'mixup', 'cutmix')}
+    found['randaugment.num_layers'] = augment.randaugment.num_layers
+    return [f'config.augment.{key} = {value}' for key, value in found.items() if value]
 
 
 class _Sizes(NamedTuple):

@@ -1,6 +1,4 @@
-"""Random changes of training images, on the device."""
-
-from collections.abc import Callable
+"""Random flips and moves of training images by whole pixels, on the device."""
 
 import jax
 import jax.numpy as jnp
@@ -52,26 +50,17 @@ def at_phase(
     return _cut_out(images, jnp.broadcast_to(phase, (len(images), 2)), _room(phase_range))
 
 
-def draw_mixup(key: jax.Array, alpha: float) -> Callable[[jax.Array], jax.Array]:
-    """Draws how the examples of one batch are mixed (mixup, arXiv:1710.09412).
-
-        mixed[i] = λ · array[i] + (1 - λ) · array[i - 1],    λ = max(b, 1 - b), b ~ Beta(α, α)
-
-    Each example meets its neighbour, so the batch has to be in random order; λ is one for the
-    batch, and at least a half, so that an example stays more itself than its neighbour.
+def random_flip(
+    key: jax.Array, images: UInt8[Array, 'batch height width channels']
+) -> UInt8[Array, 'batch height width channels']:
+    """Mirrors each image left to right with probability 1/2.
 
     Args:
       key: random key.
-      alpha: α; 0 mixes nothing.
-
-    Returns:
-      The function array → mixed over the first axis, for the images and for their targets alike.
+      images: uint8 (B, H, W, C).
     """
-    if not alpha:
-        return lambda array: array
-    drawn = jax.random.beta(key, alpha, alpha)
-    share = jnp.maximum(drawn, 1 - drawn)
-    return lambda array: share * array + (1 - share) * jnp.roll(array, 1, axis=0)
+    flipped = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
+    return jnp.where(flipped, images[:, :, ::-1], images)
 
 
 def _room(phase_range: Pair) -> Pads:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from mixer_dilated.patches.geometry import Patches
+from mixer_dilated.reports.augmentation_picture import augmentation_picture
 from mixer_dilated.reports.cell_text import count_text, setting_text, share_text, spread_text
 from mixer_dilated.reports.confusion import confusion_matrices, confusion_matrix
 from mixer_dilated.reports.coverage_picture import Seen, coverage_picture
@@ -51,6 +52,27 @@ def coverage_plot(runs: Mapping[str, Run]) -> Plot:
         'one token and its window, grey borders are padding.',
         alt,
         coverage_picture(methods),
+    )
+
+
+def augmentation_plots(run: Run) -> Iterator[Plot | Omitted]:
+    """What augmentation makes of a few training images; nothing for a run that has none."""
+    title = 'What training shows'
+    if not run.augmented_by:
+        return
+    if not run.augmented:
+        yield Omitted(title, 'augmented.npz is not there, as in runs of earlier versions')
+        return
+    mixed = {'mixup', 'cutmix'} & {*run.augmented_by}
+    yield Plot(
+        'augmentation',
+        title,
+        'A row is one training image, left as it is'
+        + (', then changed in each way alone' if len(run.augmented_by) > 1 else '')
+        + ', then as each of the first steps would show it (first seed)'
+        + ('; it is mixed with the row above.' if mixed else '.'),
+        f'{len(run.augmented["original"])} images under {", ".join(run.augmented_by)}',
+        augmentation_picture(run.augmented),
     )
 
 

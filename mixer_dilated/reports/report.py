@@ -60,6 +60,7 @@ def _run_page(run: Run) -> dict:
 
     def plots():
         yield method_plots.coverage_plot(runs)
+        yield from method_plots.augmentation_plots(run)
         yield method_plots.curves_plot(runs)
         yield method_plots.confusion_plot(runs)
         yield from method_plots.stem_plots(runs)

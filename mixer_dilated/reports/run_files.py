@@ -72,6 +72,13 @@ class Run:
         """How many times evaluation shows an image: once in every phase of a `random_phase`."""
         return math.prod(phase_range(self.config))
 
+    @property
+    def augmented_by(self) -> list[str]:
+        """Names under `config.augment` of what changes training images."""
+        augment = self.config.augment
+        amounts = {**augment, 'randaugment': augment.randaugment.num_layers}
+        return [name for name, amount in amounts.items() if amount]
+
     def values(self, name: str) -> list[float]:
         """One result of every seed."""
         return [each[name] for each in self.summary['results']]
@@ -127,6 +134,27 @@ class Run:
         if len(names) != classes or not all(isinstance(name, str) for name in names):
             raise InputError(f'{path}: class_names are not {classes} names; make the run again')
         return names
+
+    @functools.cached_property
+    def augmented(self) -> dict[str, np.ndarray]:
+        """{title: images} of `augmented.npz`, 'original' first; {} where that file is not there."""
+        path = self.folder / 'augmented.npz'
+        if not path.is_file():
+            return {}
+        found = read_arrays(path)
+        for name, rank in {'images': 4, 'drawn': 5, 'titles': 1}.items():
+            if name not in found or found[name].ndim != rank:
+                raise InputError(f'{path}: no {name} of {rank} axes in it; make the run again')
+        images, drawn, titles = (found[name] for name in ('images', 'drawn', 'titles'))
+        whole = (
+            images.dtype == drawn.dtype == np.uint8
+            and images.size > 0
+            and drawn.shape == (len(titles), *images.shape)
+            and images.shape[1:] == tuple(self.summary['image_shape'])
+        )
+        if not whole:
+            raise InputError(f'{path}: its arrays do not fit each other; make the run again')
+        return {'original': images, **dict(zip(map(str, titles), drawn, strict=True))}
 
     @functools.cached_property
     def weights(self) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ import ml_collections
 from mixer_dilated.data.examples import Examples, checksums
 from mixer_dilated.data.sources import load_examples
 from mixer_dilated.errors import InputError
+from mixer_dilated.training.augmented_images import write_augmented_images
 from mixer_dilated.training.checkpoints import Checkpoints
 from mixer_dilated.training.environment import versions
 from mixer_dilated.training.initial import starting_params, with_params, write_initial
@@ -104,6 +105,7 @@ def train_and_evaluate(
         results = {part: programs.evaluation(found)(state) for part, found in placed.items()}
         write_predictions(workdir, examples['test'], programs.prediction(placed['test'])(state))
         write_weights(workdir, state.params)
+        write_augmented_images(workdir, config, examples['train'])
         seconds = {'startup': startup, 'compile': programs.compile_seconds}
         name = name or workdir.name
         summary = run_summary(task, name, snapshot, jax.device_get(results), seconds)

@@ -1,6 +1,5 @@
 """What a finished run leaves for its report: predictions of the test set, and weights to draw."""
 
-import io
 import pathlib
 
 import jax
@@ -9,7 +8,7 @@ from flax import traverse_util
 from jaxtyping import Array, Float
 
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.training.workdir import write_bytes
+from mixer_dilated.training.workdir import write_arrays
 
 MOST_SHOWN = 24
 
@@ -37,7 +36,7 @@ def write_predictions(
     for label in range(len(class_images)):
         found = np.flatnonzero(test.labels == label)[:1]
         class_images[label : label + 1][: len(found)] = test.images[found]
-    _write_arrays(
+    write_arrays(
         workdir / 'predictions.npz',
         labels=np.asarray(test.labels, np.int32),
         probabilities=probabilities,
@@ -63,11 +62,4 @@ def write_weights(workdir: pathlib.Path, params: dict) -> None:
         if name.rsplit('/', 1)[-1].startswith('kernel')
         and name.startswith(('stem', 'MixerBlock_0/token_mixing/'))
     }
-    _write_arrays(workdir / 'weights.npz', **drawn)
-
-
-def _write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:
-    """Writes a compressed .npz that is there whole or not at all."""
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
-    write_bytes(path, file.getvalue())
+    write_arrays(workdir / 'weights.npz', **drawn)

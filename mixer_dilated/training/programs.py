@@ -12,6 +12,7 @@ from flax.training.train_state import TrainState
 
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.training.augmentation import augmentation_from_config
 from mixer_dilated.training.epoch import (
     EpochSums,
     epoch_metrics,
@@ -35,7 +36,6 @@ from mixer_dilated.training.step import (
     class_log_probabilities,
     eval_settings,
     eval_step,
-    step_settings,
     train_step,
 )
 from mixer_dilated.training.task import Task
@@ -147,7 +147,7 @@ class Programs:
         if 'train' in self._compiled:  # the shapes of its arguments take time to find out
             return self._compiled['train']
         config = self._task.config
-        step = functools.partial(train_step, **step_settings(config))
+        step = functools.partial(train_step, augmentation=augmentation_from_config(config))
         steps = functools.partial(train_steps, step=step, batch=config.batch)
         count = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(self._mesh))
         arguments = (

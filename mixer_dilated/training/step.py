@@ -8,8 +8,9 @@ from flax.training.train_state import TrainState
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from mixer_dilated.config import phase_range
-from mixer_dilated.data.augmentation import at_phase, draw_mixup, random_phase, random_shift
+from mixer_dilated.data.augmentation import at_phase
 from mixer_dilated.patches.geometry import Pair
+from mixer_dilated.training.augmentation import NO_AUGMENTATION, Augmentation
 from mixer_dilated.training.randomness import purpose_key
 
 
@@ -20,18 +21,8 @@ def normalise(
     return images.astype(jnp.float32) / 127.5 - 1.0
 
 
-def step_settings(config: ml_collections.ConfigDict) -> dict:
-    """The keyword arguments of `train_step` that a resolved config asks for."""
-    return {
-        'label_smoothing': config.label_smoothing,
-        'max_shift': config.augment.shift,
-        'mixup': config.augment.mixup,
-        **eval_settings(config),
-    }
-
-
 def eval_settings(config: ml_collections.ConfigDict) -> dict:
-    """The keyword arguments of `eval_step` and `class_log_probabilities`, likewise."""
+    """What a resolved config asks of `eval_step` and `class_log_probabilities`, by keyword."""
     return {'phase_range': phase_range(config)}
 
 
@@ -41,10 +32,7 @@ def train_step(
     labels: Int32[Array, ' batch'],
     seed_key: jax.Array,
     *,
-    label_smoothing: float = 0.0,
-    max_shift: int = 0,
-    mixup: float = 0.0,
-    phase_range: Pair = (1, 1),
+    augmentation: Augmentation = NO_AUGMENTATION,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step of gradient descent on one batch.
 
@@ -53,30 +41,27 @@ def train_step(
       images: uint8 (B, H, W, C).
       labels: int32 (B,).
       seed_key: `jax.random.key(config.seed)`.
-      label_smoothing: share of each label spread evenly over the classes.
-      max_shift: pixels of random shift augmentation, 0 for none.
-      mixup: α of mixup's Beta distribution, 0 for none.
-      phase_range: phases along (height, width), one of which each image is shown at.
+      augmentation: what is made of images and labels.
 
     Returns:
       The next state, and of the batch before the step 'loss' (mean cross-entropy of the mixed and
-      smoothed labels), 'correct' (count against the labels as they are: under mixup those of
-      the larger share of each image) and 'finite': whether the loss and the norm of its gradient
-      are. If not, the next state differs in nothing but the count of steps.
+      smoothed labels), 'correct' (count against the labels as they are, without what is mixed in)
+      and 'finite': whether the loss and the norm of its gradient are. If not, the next state
+      differs in nothing but the count of steps.
     """
-    if max_shift:
-        images = random_shift(purpose_key(seed_key, 'shift', state.step), images, max_shift)
-    if phase_range != (1, 1):
-        images = random_phase(purpose_key(seed_key, 'phase', state.step), images, phase_range)
-    mixed = draw_mixup(purpose_key(seed_key, 'mixup', state.step), mixup)
+    shown = augmentation.shown(seed_key, state.step, images)
+    mixing = augmentation.mixing(seed_key, state.step, images.shape[1:3])
     dropout_key = purpose_key(seed_key, 'dropout', state.step)
 
     def loss_fn(params):
         logits = state.apply_fn(
-            {'params': params}, mixed(normalise(images)), train=True, rngs={'dropout': dropout_key}
+            {'params': params},
+            mixing.images(normalise(shown)),
+            train=True,
+            rngs={'dropout': dropout_key},
         )
-        targets = mixed(jax.nn.one_hot(labels, logits.shape[-1]))
-        targets = optax.smooth_labels(targets, label_smoothing)
+        targets = mixing.targets(jax.nn.one_hot(labels, logits.shape[-1]))
+        targets = optax.smooth_labels(targets, augmentation.label_smoothing)
         return optax.softmax_cross_entropy(logits, targets).mean(), logits
 
     (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)

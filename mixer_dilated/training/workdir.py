@@ -1,6 +1,7 @@
 """A run's folder: its config and results, as files that explain themselves."""
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import filelock
 import ml_collections
+import numpy as np
 
 from mixer_dilated.config import differences, resolve
 from mixer_dilated.errors import InputError
@@ -246,6 +248,13 @@ def _finite(content):
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a text file that is there whole or not at all."""
     write_bytes(path, text.encode())
+
+
+def write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:
+    """Writes a compressed .npz that is there whole or not at all."""
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    write_bytes(path, file.getvalue())
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
