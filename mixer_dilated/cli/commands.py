@@ -63,6 +63,34 @@ def predict(arguments: Arguments, started: float) -> None:
     predict_files(arguments, workdir, best=best)
 
 
+def convert(arguments: Arguments, started: float) -> None:
+    """Writes weights in another form."""
+    if len(arguments.paths) != 2:
+        raise InputError(
+            f'convert takes two names, IN and OUT; {len(arguments.paths)} were given, for example '
+            'python run.py convert Mixer-B_16.npz mixer_b16.safetensors'
+        )
+    from mixer_dilated.training.conversion import convert
+
+    print(convert(*map(pathlib.Path, arguments.paths)))
+
+
+def probe(arguments: Arguments, started: float) -> None:
+    """Fits a linear classifier to frozen features, and prints its accuracy."""
+    config = _required(arguments, 'config')
+    if arguments.split is None:
+        raise InputError(
+            '--split is missing: the examples on which the strength is chosen, for example '
+            "--split='train[50000:]'"
+        )
+    from mixer_dilated.cli.compilation_cache import keep_compiled_programs
+    from mixer_dilated.reports.tables import print_probe
+    from mixer_dilated.training.probe import linear_probe
+
+    keep_compiled_programs()
+    print_probe(linear_probe(config, arguments.split))
+
+
 def summary(arguments: Arguments, started: float) -> None:
     """Prints what a config's patches see and what its network costs."""
     config = _required(arguments, 'config')

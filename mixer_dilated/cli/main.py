@@ -14,7 +14,7 @@ import warnings
 import absl.logging
 
 from mixer_dilated.cli import interrupt
-from mixer_dilated.errors import InputError, NotFiniteError, Stopped, printable
+from mixer_dilated.errors import InputError, MisfitError, NotFiniteError, Stopped, printable
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 TABLE1 = str(CONFIGS / 'sweeps' / 'table1.py')
@@ -50,6 +50,13 @@ MLP-Mixer with dilated patches.
       Default folder of both: runs/<sweep name>
   python run.py report DIR
       Writes report.html of a run or study again, from its files.
+  python run.py convert IN OUT
+      Writes weights in another form: .npz (names of the original Mixer; its
+      older ones are read too), .safetensors, or else a folder of orbax. IN may
+      be the folder of a run.
+  python run.py probe --config=FILE --config.init_from=WEIGHTS --split=SPLIT
+      Fits a linear classifier to the features of weights, in closed form; how
+      strongly it is regularised is chosen on SPLIT.
   python run.py benchmark [--config=FILE ...] [--against=reference,torch]
                           [--json=FILE] [--config.KEY=VALUE ...]
       Times a training step and the forward pass and says how near they are to
@@ -127,8 +134,17 @@ def _told(error: BaseException, *, debug: bool) -> int:
     if isinstance(error, Stopped):  # by the notice of a cluster, which is no signal
         return 128 + signal.SIGTERM
     status, text = _status_and_text(error)
+    if isinstance(error, MisfitError):
+        _print_misfits(error)
     _print_error(text)
     return status
+
+
+def _print_misfits(error: MisfitError) -> None:
+    from mixer_dilated.reports.tables import misfits_table, print_table
+
+    with contextlib.suppress(OSError), contextlib.redirect_stdout(sys.stderr):
+        print_table(misfits_table(error.rows))
 
 
 def _leave_after_a_signal(error: BaseException) -> None:
@@ -179,6 +195,8 @@ def _run(argv: list[str], started: float) -> int:
         'table1': (commands.sweep, ('sweep', 'seeds', 'workdir')),
         'sweep': (commands.sweep, ('sweep', 'seeds', 'workdir')),
         'report': (commands.report, ('folder',)),
+        'convert': (commands.convert, ('paths',)),
+        'probe': (commands.probe, ('config', 'split')),
         'benchmark': (commands.benchmark, ('config', 'against', 'json')),
         'keys': (commands.keys, ()),
     }

@@ -78,6 +78,21 @@ def print_evaluation(result: dict) -> None:
     )
 
 
+def print_probe(result: dict) -> None:
+    """The result of `training.probe.linear_probe`."""
+    for sentence in result['adapted']:
+        print(sentence)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column('strength', justify='right')
+    table.add_column('accuracy on validation', justify='right')
+    for strength, accuracy in result['validation'].items():
+        chosen = ' ←' if strength == result['strength'] else '  '
+        table.add_row(f'{strength:g}', f'{accuracy:.4f}{chosen}')
+    print_table(table)
+    text = accuracy_text(result['test_correct'], result['test_examples'])
+    _print_facts({'test accuracy': text})
+
+
 def seeds_accuracy_text(correct: list[int], count: int) -> str:
     """One seed: as `accuracy_text`. Several: mean, standard deviation, 95 % t interval."""
     if len(correct) == 1:
@@ -154,6 +169,18 @@ def _print_facts(facts: dict[str, str]) -> None:
     for name, value in facts.items():
         table.add_row(name, value)
     print_table(table)
+
+
+def misfits_table(rows: list[tuple[str, str, str, str]]) -> Table:
+    """What of some weights does not fit a network (see `errors.MisfitError`)."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for heading in ('parameter', 'found', 'expected', 'set config.model.…'):
+        table.add_column(heading, overflow='fold')
+    for row in rows[:MOST_ROWS]:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    if len(rows) > MOST_ROWS:
+        table.add_row(f'… and {len(rows) - MOST_ROWS} more', '', '', '')
+    return table
 
 
 def print_table(table: Table) -> None:

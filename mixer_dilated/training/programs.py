@@ -20,7 +20,7 @@ from mixer_dilated.training.epoch import (
     predict,
     train_steps,
 )
-from mixer_dilated.training.optimizer import make_optimizer
+from mixer_dilated.training.optimizer import frozen_stopped, make_optimizer
 from mixer_dilated.training.randomness import seed_keys
 from mixer_dilated.training.sharding import (
     check_batch,
@@ -147,7 +147,11 @@ class Programs:
         if 'train' in self._compiled:  # the shapes of its arguments take time to find out
             return self._compiled['train']
         config = self._task.config
-        step = functools.partial(train_step, augmentation=augmentation_from_config(config))
+        step = functools.partial(
+            train_step,
+            augmentation=augmentation_from_config(config),
+            trained=functools.partial(frozen_stopped, config.optimizer),
+        )
         steps = functools.partial(train_steps, step=step, batch=config.batch)
         count = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(self._mesh))
         arguments = (

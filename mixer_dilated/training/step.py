@@ -1,5 +1,7 @@
 """The training step and the evaluation step: pure functions of one batch."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -33,6 +35,7 @@ def train_step(
     seed_key: jax.Array,
     *,
     augmentation: Augmentation = NO_AUGMENTATION,
+    trained: Callable = lambda params: params,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step of gradient descent on one batch.
 
@@ -42,6 +45,7 @@ def train_step(
       labels: int32 (B,).
       seed_key: `jax.random.key(config.seed)`.
       augmentation: what is made of images and labels.
+      trained: parameters as the network takes them, without a gradient where they are frozen.
 
     Returns:
       The next state, and of the batch before the step 'loss' (mean cross-entropy of the mixed and
@@ -55,7 +59,7 @@ def train_step(
 
     def loss_fn(params):
         logits = state.apply_fn(
-            {'params': params},
+            {'params': trained(params)},
             mixing.images(normalise(shown)),
             train=True,
             rngs={'dropout': dropout_key},

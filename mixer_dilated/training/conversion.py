@@ -1,0 +1,42 @@
+"""`python run.py convert`: weights from one form to another."""
+
+import pathlib
+
+from mixer_dilated.errors import InputError
+from mixer_dilated.pretrained.archives import FILES, encoded, write_orbax
+from mixer_dilated.training.initial import read_any
+from mixer_dilated.training.workdir import told, write_bytes
+
+
+def convert(source: pathlib.Path, target: pathlib.Path) -> str:
+    """Writes the weights of one file or folder into another.
+
+    Args:
+      source: as `initial.read_any` takes it; of a run with several seeds, the first.
+      target: by its ending .npz, .safetensors, or else a new folder of orbax.
+
+    Returns:
+      What was written, and what the new form cannot say.
+
+    Raises:
+      InputError: the one cannot be read, or the other is there already or cannot be written.
+    """
+    if target.exists():
+        raise InputError(f'{target}: is there already; remove it, or give another name')
+    if not target.absolute().parent.is_dir():
+        raise InputError(f'{target}: no such folder: {target.absolute().parent}; make it first')
+    found = read_any(source)
+    weights = found[0]
+    if target.suffix in FILES:
+        write_bytes(target, encoded(weights, target.suffix))
+    else:
+        with told(target):
+            write_orbax(weights, target)
+    said = [f'{target}: {len(weights.arrays)} arrays']
+    if len(found) > 1:
+        said.append(f'of the first of {len(found)} seeds')
+    if target.suffix == '.npz' and weights.model:
+        said.append('without patches and grid, which this form cannot say')
+        if weights.model.get('gelu') == 'exact':
+            said.append('trained with exact GELU, where the original code takes tanh')
+    return ', '.join(said)

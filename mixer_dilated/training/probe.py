@@ -1,0 +1,128 @@
+"""Linear probe: how well a linear classifier tells the classes by frozen features."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Float, Int
+
+from mixer_dilated.data.examples import Examples
+from mixer_dilated.data.sources import load_examples
+from mixer_dilated.data.splits import num_examples
+from mixer_dilated.errors import InputError
+from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.training.initial import starting_params
+from mixer_dilated.training.step import normalise
+from mixer_dilated.training.task import open_task
+
+STRENGTHS = tuple(10.0**power for power in range(-6, 3))
+
+
+def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
+    """Fits ridge regression of one-hot labels to the features before the head.
+
+        W = (XᵀX / n + λ I)⁻¹ XᵀY / n
+
+    with X the features and Y the labels of n training examples, both centred. λ, in units of the
+    features' mean variance, is the one of `STRENGTHS` with the highest accuracy on the validation
+    examples; the test examples are looked at once, with it.
+
+    Args:
+      config: a resolved config with `init_from`.
+      validation: split in TFDS syntax, none of whose examples should be training examples.
+
+    Returns:
+      'validation' ({strength: accuracy}), 'strength', 'test_accuracy', 'test_correct',
+      'test_examples' and 'adapted' as of `Initial`.
+
+    Raises:
+      InputError: no `init_from`, or weights or splits that cannot be used.
+    """
+    if not config.init_from:
+        raise InputError(
+            "config.init_from = '': a probe is of weights; for example "
+            '--config.init_from=Mixer-B_16.npz'
+        )
+    task = open_task(config)
+    num_examples('--split', validation, task.source.split_sizes)
+    initial = starting_params(task)
+    params = jax.tree.map(lambda leaf: leaf[0], initial.params)
+    splits = (config.dataset.train_split, validation, config.dataset.test_split)
+    found = [load_examples(task.source, split, config.dataset) for split in splits]
+    (train, train_labels), (chosen_on, labels), (test, test_labels) = (
+        (features(config, task.source.num_classes, params, each), np.asarray(each.labels))
+        for each in found
+    )
+    fits = {
+        strength: ridge(train, train_labels, task.source.num_classes, strength)
+        for strength in STRENGTHS
+    }
+    accuracies = {
+        strength: float(np.mean(classify(chosen_on) == labels))
+        for strength, classify in fits.items()
+    }
+    best = max(accuracies, key=accuracies.get)
+    correct = int(np.sum(fits[best](test) == test_labels))
+    return {
+        'validation': accuracies,
+        'strength': best,
+        'test_correct': correct,
+        'test_examples': len(test_labels),
+        'test_accuracy': correct / len(test_labels),
+        'adapted': initial.adapted,
+    }
+
+
+def features(
+    config: ml_collections.ConfigDict, num_classes: int, params: dict, examples: Examples
+) -> Float[np.ndarray, 'examples channels']:
+    """What the network hands to its head, for every example.
+
+    Args:
+      config: resolved.
+      num_classes: of the data.
+      params: of one seed; a head is not needed.
+      examples: images and labels.
+    """
+    network = mixer_from_config(config.model, num_classes, config.dtype)
+    head = {'kernel': jnp.zeros((config.model.hidden_dim, num_classes)), 'bias': jnp.zeros(1)}
+
+    @jax.jit
+    def of_batch(params, images):
+        _, intermediates = network.apply(
+            {'params': {'head': head, **params}},
+            normalise(images),
+            train=False,
+            return_intermediates=True,
+        )
+        return intermediates['pre_logits']
+
+    size = min(config.batch_eval, len(examples.labels))
+    batches = []
+    for start in range(0, len(examples.labels), size):
+        images = np.asarray(examples.images[start : start + size])
+        filled = np.concatenate([images, np.zeros((size - len(images), *images.shape[1:]), 'u1')])
+        batches.append(np.asarray(of_batch(params, filled))[: len(images)])
+    return np.concatenate(batches)
+
+
+def ridge(
+    features: Float[np.ndarray, 'examples channels'],
+    labels: Int[np.ndarray, ' examples'],
+    num_classes: int,
+    strength: float,
+):
+    """A classifier, features to labels, by ridge regression in float64 (see `linear_probe`)."""
+    x, y = features.astype(np.float64), np.eye(num_classes)[labels]
+    mean, prior = x.mean(axis=0), y.mean(axis=0)
+    x, y = x - mean, y - prior
+    scale = np.mean(x * x)
+    matrix = x.T @ x / len(x) + strength * scale * np.eye(x.shape[1])
+    weights = np.linalg.solve(matrix, x.T @ y / len(x))
+    return functools.partial(_nearest, mean=mean, prior=prior, weights=weights)
+
+
+def _nearest(features, *, mean, prior, weights):
+    return np.argmax((features - mean) @ weights + prior, axis=1)
