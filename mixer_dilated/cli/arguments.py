@@ -18,6 +18,7 @@ _MEANING = {
     'data_dir': 'where prepared data lies now',
     'split': 'examples to evaluate, in TFDS split syntax',
     'checkpoint': 'newest or best',
+    'calibrate': 'examples to fit temperatures on, in TFDS split syntax',
     'picture': 'file to draw the patches into (.png, .svg or .pdf)',
     'seeds': 'seeds of every cell',
     'against': 'what else is timed, separated by commas',
@@ -34,8 +35,8 @@ class Arguments:
       sweep: the `Sweep` of --sweep, its base config with the overrides.
       name: the config or sweep file's name without its ending.
       folder: the word after the command, where it takes one.
-      workdir, split, data_dir, checkpoint, picture, seeds, against, json: the flags; None where not
-        given.
+      workdir, split, data_dir, checkpoint, calibrate, picture, seeds, against, json: the
+        flags; None where not given.
     """
 
     config: ml_collections.ConfigDict | None = None
@@ -46,6 +47,7 @@ class Arguments:
     split: str | None = None
     data_dir: str | None = None
     checkpoint: str | None = None
+    calibrate: str | None = None
     picture: pathlib.Path | None = None
     seeds: int | None = None
     against: str | None = None

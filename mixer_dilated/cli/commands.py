@@ -39,16 +39,21 @@ def train(arguments: Arguments, started: float) -> None:
 
 def evaluate(arguments: Arguments, started: float) -> None:
     """Evaluates a checkpoint of a run, the newest or the best, and prints the result."""
-    workdir = _required(arguments, 'workdir')
-    if arguments.checkpoint not in (None, 'newest', 'best'):
-        raise InputError(f'--checkpoint={arguments.checkpoint}: allowed are newest, best')
+    workdir, best = _required(arguments, 'workdir'), _best(arguments)
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.reports.tables import print_evaluation
     from mixer_dilated.training.evaluation import evaluate_checkpoint
 
     keep_compiled_programs()
-    best = arguments.checkpoint == 'best'
-    print_evaluation(evaluate_checkpoint(workdir, arguments.split, arguments.data_dir, best=best))
+    print_evaluation(
+        evaluate_checkpoint(
+            workdir,
+            arguments.split,
+            arguments.data_dir,
+            best=best,
+            calibrate=arguments.calibrate,
+        )
+    )
 
 
 def summary(arguments: Arguments, started: float) -> None:
@@ -122,6 +127,13 @@ def keys(arguments: Arguments, started: float) -> None:
     from mixer_dilated.reports.tables import print_keys
 
     print_keys()
+
+
+def _best(arguments: Arguments) -> bool:
+    """Whether --checkpoint=best; InputError if it is no word that is allowed."""
+    if arguments.checkpoint not in (None, 'newest', 'best'):
+        raise InputError(f'--checkpoint={arguments.checkpoint}: allowed are newest, best')
+    return arguments.checkpoint == 'best'
 
 
 def _against(words: str | None) -> list[str]:

@@ -26,9 +26,11 @@ MLP-Mixer with dilated patches.
       Trains; given the folder of an earlier run, goes on where it stopped.
       Default folder: runs/<config name>-<time>
   python run.py evaluate --workdir=DIR [--split=SPLIT] [--data_dir=DIR]
-                         [--checkpoint=best]
-      Evaluates the newest checkpoint of a run. Default split: its test split.
-      Default data_dir: where the run's data lay.
+                         [--checkpoint=best] [--calibrate=SPLIT]
+      Loss, accuracy and expected calibration error (ECE) of a run's newest
+      checkpoint. Default split: its test split. Default data_dir: where the
+      run's data lay. --calibrate first fits a temperature, on examples that
+      are neither evaluated nor trained on.
   python run.py summary --config=FILE [--picture=FILE] [--config.KEY=VALUE ...]
       Tokens, window, coverage, parameters, FLOPs and memory; trains nothing.
   python run.py table1 [--seeds=10] [--workdir=DIR] [--config.KEY=VALUE ...]
@@ -142,7 +144,10 @@ def _run(argv: list[str], started: float) -> int:
 
     table = {
         'train': (commands.train, ('config', 'workdir')),
-        'evaluate': (commands.evaluate, ('workdir', 'split', 'data_dir', 'checkpoint')),
+        'evaluate': (
+            commands.evaluate,
+            ('workdir', 'split', 'data_dir', 'checkpoint', 'calibrate'),
+        ),
         'summary': (commands.summary, ('config', 'picture')),
         'table1': (commands.sweep, ('sweep', 'seeds', 'workdir')),
         'sweep': (commands.sweep, ('sweep', 'seeds', 'workdir')),

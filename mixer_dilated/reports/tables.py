@@ -55,18 +55,25 @@ def print_run(summary: dict) -> None:
 
 def print_evaluation(result: dict) -> None:
     """The result of `evaluate_checkpoint`."""
-    of_seeds = result['results']
-    _print_facts(
-        {
-            'data set': result['dataset'],
-            'split': result['split'],
-            'epoch': f'{result["epoch"]:.6g}',
-            'loss': '   '.join(f'{each["loss"]:.4f}' for each in of_seeds),
-            'accuracy': seeds_accuracy_text(
-                [each['correct'] for each in of_seeds], result['examples']
-            ),
-        }
-    )
+    of_seeds, fitted = result['results'], result['calibration']
+
+    def listed(name):
+        return '   '.join(f'{each[name]:.4f}' for each in of_seeds)
+
+    facts = {
+        'data set': result['dataset'],
+        'split': result['split'],
+        'epoch': f'{result["epoch"]:.6g}',
+        'loss': listed('loss'),
+        'accuracy': seeds_accuracy_text([each['correct'] for each in of_seeds], result['examples']),
+        'ECE': listed('ece'),
+    }
+    if fitted:
+        facts['temperature'] = listed('temperature')
+        facts['  fitted on'] = f'{fitted["split"]}, {fitted["examples"]} examples'
+        facts['  loss at it'] = listed('calibrated_loss')
+        facts['  ECE at it'] = listed('calibrated_ece')
+    _print_facts(facts)
 
 
 def seeds_accuracy_text(correct: list[int], count: int) -> str:
