@@ -19,6 +19,7 @@ _MEANING = {
     'split': 'examples to evaluate, in TFDS split syntax',
     'checkpoint': 'newest or best',
     'calibrate': 'examples to fit temperatures on, in TFDS split syntax',
+    'output': 'new folder of the export',
     'picture': 'file to draw the patches into (.png, .svg or .pdf)',
     'seeds': 'seeds of every cell',
     'against': 'what else is timed, separated by commas',
@@ -35,7 +36,7 @@ class Arguments:
       sweep: the `Sweep` of --sweep, its base config with the overrides.
       name: the config or sweep file's name without its ending.
       folder: the word after the command, where it takes one.
-      workdir, split, data_dir, checkpoint, calibrate, picture, seeds, against, json: the
+      workdir, split, data_dir, checkpoint, calibrate, output, picture, seeds, against, json: the
         flags; None where not given.
     """
 
@@ -48,6 +49,7 @@ class Arguments:
     data_dir: str | None = None
     checkpoint: str | None = None
     calibrate: str | None = None
+    output: pathlib.Path | None = None
     picture: pathlib.Path | None = None
     seeds: int | None = None
     against: str | None = None
@@ -119,7 +121,7 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
     for name in given:
         if isinstance(given[name], str) and not given[name]:
             raise InputError(f'--{name} is empty; leave it out or give a value')
-        if name in ('workdir', 'picture', 'folder', 'json') and given[name]:
+        if name in ('workdir', 'output', 'picture', 'folder', 'json') and given[name]:
             given[name] = pathlib.Path(given[name]).expanduser()
     if given.get('seeds') is not None:
         given['seeds'] = _whole_number('seeds', given['seeds'])

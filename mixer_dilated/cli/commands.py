@@ -56,6 +56,17 @@ def evaluate(arguments: Arguments, started: float) -> None:
     )
 
 
+def export(arguments: Arguments, started: float) -> None:
+    """Writes a run's network as files that JAX alone can load and call."""
+    workdir, best = _required(arguments, 'workdir'), _best(arguments)
+    output = _required(arguments, 'output')
+    from mixer_dilated.export.folder import export_run
+    from mixer_dilated.reports.tables import print_export
+
+    print_export(export_run(workdir, output, arguments.data_dir, best=best))
+    print(f'\nfolder: {output}')
+
+
 def summary(arguments: Arguments, started: float) -> None:
     """Prints what a config's patches see and what its network costs."""
     config = _required(arguments, 'config')
@@ -182,6 +193,7 @@ def _required(arguments: Arguments, name: str):
         'config': ('--config', '--config=configs/digits_dilated.py'),
         'sweep': ('--sweep', '--sweep=configs/sweeps/dilation.py'),
         'workdir': ('--workdir', '--workdir=runs/NAME'),
+        'output': ('--output', '--output=NEW_FOLDER'),
         'folder': ('the folder of a run or study', 'report runs/NAME'),
     }[name]
     raise InputError(f'{missing} is missing; for example {example} (see --help)')

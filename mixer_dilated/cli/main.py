@@ -43,6 +43,10 @@ MLP-Mixer with dilated patches.
       Default folder of both: runs/<sweep name>
   python run.py report DIR
       Writes report.html of a run or study again, from its files.
+  python run.py export --workdir=DIR --output=DIR [--checkpoint=best]
+                       [--data_dir=DIR]
+      Writes the network of a run for CPU, CUDA and TPU, with an example that
+      loads it with jax and NumPy alone. The output is a new or empty folder.
   python run.py benchmark [--config=FILE ...] [--against=reference,torch]
                           [--json=FILE] [--config.KEY=VALUE ...]
       Times a training step and the forward pass and says how near they are to
@@ -152,6 +156,7 @@ def _run(argv: list[str], started: float) -> int:
         'table1': (commands.sweep, ('sweep', 'seeds', 'workdir')),
         'sweep': (commands.sweep, ('sweep', 'seeds', 'workdir')),
         'report': (commands.report, ('folder',)),
+        'export': (commands.export, ('workdir', 'output', 'data_dir', 'checkpoint')),
         'benchmark': (commands.benchmark, ('config', 'against', 'json')),
         'keys': (commands.keys, ()),
     }

@@ -76,6 +76,25 @@ def print_evaluation(result: dict) -> None:
     _print_facts(facts)
 
 
+def print_export(manifest: dict) -> None:
+    """What an export holds, from the content of its `manifest.json`."""
+    fitted = manifest['calibration']
+    temperatures = '   '.join(f'{each:.4f}' for each in fitted['temperatures']) if fitted else ''
+    _print_facts(
+        {
+            'images': f'{"×".join(map(str, manifest["input"]["shape"]))} uint8',
+            'probabilities': f'{"×".join(map(str, manifest["output"]["shape"]))} float32',
+            'platforms': ', '.join(manifest['platforms']),
+            'epoch': f'{manifest["epoch"]:.6g}',
+            'seeds': str(len(manifest['seeds'])),
+            'temperature': temperatures or 'none fitted (evaluate --calibrate=SPLIT)',
+            'MB': '   '.join(
+                f'{name} {size / 1e6:.3f}' for name, size in manifest['bytes'].items()
+            ),
+        }
+    )
+
+
 def seeds_accuracy_text(correct: list[int], count: int) -> str:
     """One seed: as `accuracy_text`. Several: mean, standard deviation, 95 % t interval."""
     if len(correct) == 1:
