@@ -39,10 +39,12 @@ SUMMARY = {
 @pytest.mark.parametrize('seeds', [1, 10])
 def test_the_result_of_a_large_run_fits_80_columns(capsys, seeds):
     print_run({**SUMMARY, 'results': SUMMARY['results'] * seeds})
-    of_seed = {'correct': 49999, 'loss': 1.0}
+    of_seed = {'correct': 49999, 'loss': 1.0, 'ece': 0.5, 'temperature': 1.5}
+    of_seed |= {'calibrated_loss': 0.9, 'calibrated_ece': 0.25}
     print_evaluation({
         'dataset': 'imagenet2012', 'split': 'validation', 'epoch': 300, 'examples': 50000,
         'results': [of_seed] * min(seeds, 5),
+        'calibration': {'split': 'train[1200000:1250000]', 'examples': 50000},
     })  # fmt: skip
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line.rstrip()) for line in lines) <= 80

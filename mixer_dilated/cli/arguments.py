@@ -18,6 +18,8 @@ _MEANING = {
     'data_dir': 'where prepared data lies now',
     'split': 'examples to evaluate, in TFDS split syntax',
     'checkpoint': 'newest or best',
+    'calibrate': 'examples to fit temperatures on, in TFDS split syntax',
+    'output': 'new folder of the export',
     'picture': 'file to draw the patches into (.png, .svg or .pdf)',
     'seeds': 'seeds of every cell',
     'against': 'what else is timed, separated by commas',
@@ -26,7 +28,7 @@ _MEANING = {
     'csv': 'file for every prediction',
     'sheet': 'file to draw the pictures and their predictions into (.png, .svg or .pdf)',
 }
-_FILES = ('workdir', 'picture', 'folder', 'json', 'csv', 'sheet')
+_FILES = ('workdir', 'output', 'picture', 'folder', 'json', 'csv', 'sheet')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +41,8 @@ class Arguments:
       name: the config or sweep file's name without its ending.
       folder: the word after the command, where it takes one.
       paths: all words after the command, where it takes many.
-      workdir, split, data_dir, checkpoint, picture, seeds, against, json, top, csv, sheet: the
-        flags; None where not given.
+      workdir, split, data_dir, checkpoint, calibrate, output, picture, seeds, against, json, top,
+        csv, sheet: the flags; None where not given.
     """
 
     config: ml_collections.ConfigDict | None = None
@@ -52,6 +54,8 @@ class Arguments:
     split: str | None = None
     data_dir: str | None = None
     checkpoint: str | None = None
+    calibrate: str | None = None
+    output: pathlib.Path | None = None
     picture: pathlib.Path | None = None
     seeds: int | None = None
     against: str | None = None

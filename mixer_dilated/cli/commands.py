@@ -40,14 +40,32 @@ def train(arguments: Arguments, started: float) -> None:
 
 def evaluate(arguments: Arguments, started: float) -> None:
     """Evaluates a checkpoint of a run, the newest or the best, and prints the result."""
-    workdir = _required(arguments, 'workdir')
-    best = _best(arguments)
+    workdir, best = _required(arguments, 'workdir'), _best(arguments)
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.reports.tables import print_evaluation
     from mixer_dilated.training.evaluation import evaluate_checkpoint
 
     keep_compiled_programs()
-    print_evaluation(evaluate_checkpoint(workdir, arguments.split, arguments.data_dir, best=best))
+    print_evaluation(
+        evaluate_checkpoint(
+            workdir,
+            arguments.split,
+            arguments.data_dir,
+            best=best,
+            calibrate=arguments.calibrate,
+        )
+    )
+
+
+def export(arguments: Arguments, started: float) -> None:
+    """Writes a run's network as files that JAX alone can load and call."""
+    workdir, best = _required(arguments, 'workdir'), _best(arguments)
+    output = _required(arguments, 'output')
+    from mixer_dilated.export.folder import export_run
+    from mixer_dilated.reports.tables import print_export
+
+    print_export(export_run(workdir, output, arguments.data_dir, best=best))
+    print(f'\nfolder: {output}')
 
 
 def predict(arguments: Arguments, started: float) -> None:
@@ -166,7 +184,7 @@ def keys(arguments: Arguments, started: float) -> None:
 
 
 def _best(arguments: Arguments) -> bool:
-    """Whether --checkpoint asks for the best; InputError if it is no such word."""
+    """Whether --checkpoint=best; InputError if it is no word that is allowed."""
     if arguments.checkpoint not in (None, 'newest', 'best'):
         raise InputError(f'--checkpoint={arguments.checkpoint}: allowed are newest, best')
     return arguments.checkpoint == 'best'
@@ -218,6 +236,7 @@ def _required(arguments: Arguments, name: str):
         'config': ('--config', '--config=configs/digits_dilated.py'),
         'sweep': ('--sweep', '--sweep=configs/sweeps/dilation.py'),
         'workdir': ('--workdir', '--workdir=runs/NAME'),
+        'output': ('--output', '--output=NEW_FOLDER'),
         'folder': ('the folder of a run or study', 'report runs/NAME'),
         'paths': ('what to predict', 'predict --workdir=runs/NAME photo.png photos'),
     }[name]

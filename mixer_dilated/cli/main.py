@@ -30,9 +30,11 @@ MLP-Mixer with dilated patches.
       Trains; given the folder of an earlier run, goes on where it stopped.
       Default folder: runs/<config name>-<time>
   python run.py evaluate --workdir=DIR [--split=SPLIT] [--data_dir=DIR]
-                         [--checkpoint=best]
-      Evaluates the newest checkpoint of a run. Default split: its test split.
-      Default data_dir: where the run's data lay.
+                         [--checkpoint=best] [--calibrate=SPLIT]
+      Loss, accuracy and expected calibration error (ECE) of a run's newest
+      checkpoint. Default split: its test split. Default data_dir: where the
+      run's data lay. --calibrate first fits a temperature, on examples that
+      are neither evaluated nor trained on.
   python run.py predict --workdir=DIR FILE_OR_FOLDER ... [--top=3] [--csv=FILE]
                         [--json=FILE] [--sheet=FILE] [--checkpoint=best]
       Classes of pictures (PNG, JPEG, WebP), with their probabilities; '-' reads
@@ -57,6 +59,10 @@ MLP-Mixer with dilated patches.
   python run.py probe --config=FILE --config.init_from=WEIGHTS --split=SPLIT
       Fits a linear classifier to the features of weights, in closed form; how
       strongly it is regularised is chosen on SPLIT.
+  python run.py export --workdir=DIR --output=DIR [--checkpoint=best]
+                       [--data_dir=DIR]
+      Writes the network of a run for CPU, CUDA and TPU, with an example that
+      loads it with jax and NumPy alone. The output is a new or empty folder.
   python run.py benchmark [--config=FILE ...] [--against=reference,torch]
                           [--json=FILE] [--config.KEY=VALUE ...]
       Times a training step and the forward pass and says how near they are to
@@ -186,7 +192,10 @@ def _run(argv: list[str], started: float) -> int:
 
     table = {
         'train': (commands.train, ('config', 'workdir')),
-        'evaluate': (commands.evaluate, ('workdir', 'split', 'data_dir', 'checkpoint')),
+        'evaluate': (
+            commands.evaluate,
+            ('workdir', 'split', 'data_dir', 'checkpoint', 'calibrate'),
+        ),
         'predict': (
             commands.predict,
             ('workdir', 'paths', 'top', 'csv', 'json', 'sheet', 'checkpoint'),
@@ -197,6 +206,7 @@ def _run(argv: list[str], started: float) -> int:
         'report': (commands.report, ('folder',)),
         'convert': (commands.convert, ('paths',)),
         'probe': (commands.probe, ('config', 'split')),
+        'export': (commands.export, ('workdir', 'output', 'data_dir', 'checkpoint')),
         'benchmark': (commands.benchmark, ('config', 'against', 'json')),
         'keys': (commands.keys, ()),
     }

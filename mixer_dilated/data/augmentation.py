@@ -47,7 +47,7 @@ def at_phase(
       phase: pixels (up, left), 0 … phase_range - 1; zeros move in.
       phase_range: phases along (height, width).
     """
-    return _cut_out(images, jnp.broadcast_to(phase, (len(images), 2)), _room(phase_range))
+    return _cut_out(images, jnp.broadcast_to(phase, (images.shape[0], 2)), _room(phase_range))
 
 
 def random_flip(

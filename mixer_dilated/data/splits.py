@@ -48,5 +48,31 @@ def num_examples(key: str, split: str, split_sizes: dict[str, int]) -> int:
     return sum(stop - start for _, start, stop in split_slices(key, split, split_sizes))
 
 
+def check_disjoint(
+    key: str, split: str, others: dict[str, str], split_sizes: dict[str, int]
+) -> None:
+    """Raises InputError if a split shares examples with one of several others.
+
+    Args:
+      key: the flag or config key that holds `split`, for the message.
+      split: TFDS split syntax.
+      others: the flags or keys of the others, and what they hold.
+      split_sizes: examples in each named split.
+    """
+    slices = split_slices(key, split, split_sizes)
+    for other_key, other in others.items():
+        shared = sum(
+            max(0, min(stop, other_stop) - max(start, other_start))
+            for name, start, stop in slices
+            for other_name, other_start, other_stop in split_slices(other_key, other, split_sizes)
+            if name == other_name
+        )
+        if shared:
+            raise InputError(
+                f'{key} = {split!r}: {shared} of its examples are in {other_key} = {other!r} too; '
+                f'name others; available: {_listed(split_sizes)}'
+            )
+
+
 def _listed(split_sizes: dict[str, int]) -> str:
     return ', '.join(f'{name} ({size} examples)' for name, size in split_sizes.items())

@@ -195,8 +195,25 @@ class MlpMixer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, 'batch height width channels_in'], *, train: bool
-    ) -> Float[Array, 'batch classes']:
+        self,
+        images: Float[Array, 'batch height width channels_in'],
+        *,
+        train: bool,
+        return_intermediates: bool = False,
+    ) -> Float[Array, 'batch classes'] | tuple[Float[Array, 'batch classes'], dict]:
+        """Logits of images; on request also what the network computes on the way to them.
+
+        Args:
+          images: floats (B, H, W, C_in), -1 … 1.
+          train: whether dropout and stochastic depth drop anything.
+          return_intermediates: whether to return the pair of the logits and a dict of 'stem',
+            'block_0', 'block_1', … (B, S, C), each as it leaves its module and in its dtype, and
+            'pre_logits' float32 (B, C), the mean over tokens that the head maps.
+
+        Returns:
+          Logits, float32 (B, classes), or that pair.
+        """
+        found = {}
         stem = functools.partial(Stem, hidden_dim=self.hidden_dim, blur=self.blur, dtype=self.dtype)
         if self.join == 'tokens' and len(self.branches) > 1:
             stems = [
@@ -206,6 +223,7 @@ class MlpMixer(nn.Module):
             x = jnp.concatenate(stems, axis=0)
         else:
             x = stem(self.branches, name='stem')(images)
+        found['stem'] = x
         for i in range(self.num_blocks):
             block = MixerBlock(
                 self.tokens_mlp_dim,
@@ -217,9 +235,14 @@ class MlpMixer(nn.Module):
             )
             anew = self.remat and not self.is_initializing()
             x = call_rematerialised(block, x, train) if anew else block(x, train)
+            found[f'block_{i}'] = x
         x = LayerNorm(name='pre_head_layer_norm')(x)
         x = jnp.mean(x.astype(jnp.float32), axis=0)
-        return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name='head')(x)
+        logits = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name='head')(x)
+        if not return_intermediates:
+            return logits
+        batch_first = {name: jnp.swapaxes(tokens, 0, 1) for name, tokens in found.items()}
+        return logits, {**batch_first, 'pre_logits': x}
 
 
 def mixer_from_config(

@@ -64,15 +64,41 @@ def _left_out(skipped_steps: int) -> dict[str, str]:
 
 def print_evaluation(result: dict) -> None:
     """The result of `evaluate_checkpoint`."""
-    of_seeds = result['results']
+    of_seeds, fitted = result['results'], result['calibration']
+
+    def listed(name):
+        return '   '.join(f'{each[name]:.4f}' for each in of_seeds)
+
+    facts = {
+        'data set': printable(result['dataset']),
+        'split': printable(result['split']),
+        'checkpoint': f'step {result["step"]}, {result["epoch"]:.4g} epochs',
+        'loss': listed('loss'),
+        'accuracy': seeds_accuracy_text([each['correct'] for each in of_seeds], result['examples']),
+        'ECE': listed('ece'),
+    }
+    if fitted:
+        facts['temperature'] = listed('temperature')
+        facts['  fitted on'] = f'{fitted["split"]}, {fitted["examples"]} examples'
+        facts['  loss at it'] = listed('calibrated_loss')
+        facts['  ECE at it'] = listed('calibrated_ece')
+    _print_facts(facts)
+
+
+def print_export(manifest: dict) -> None:
+    """What an export holds, from the content of its `manifest.json`."""
+    fitted = manifest['calibration']
+    temperatures = '   '.join(f'{each:.4f}' for each in fitted['temperatures']) if fitted else ''
     _print_facts(
         {
-            'data set': printable(result['dataset']),
-            'split': printable(result['split']),
-            'checkpoint': f'step {result["step"]}, {result["epoch"]:.4g} epochs',
-            'loss': '   '.join(f'{each["loss"]:.4f}' for each in of_seeds),
-            'accuracy': seeds_accuracy_text(
-                [each['correct'] for each in of_seeds], result['examples']
+            'images': f'{"×".join(map(str, manifest["input"]["shape"]))} uint8',
+            'probabilities': f'{"×".join(map(str, manifest["output"]["shape"]))} float32',
+            'platforms': ', '.join(manifest['platforms']),
+            'epoch': f'{manifest["epoch"]:.6g}',
+            'seeds': str(len(manifest['seeds'])),
+            'temperature': temperatures or 'none fitted (evaluate --calibrate=SPLIT)',
+            'MB': '   '.join(
+                f'{name} {size / 1e6:.3f}' for name, size in manifest['bytes'].items()
             ),
         }
     )

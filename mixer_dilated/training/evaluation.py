@@ -3,15 +3,24 @@
 import pathlib
 
 import jax
+import numpy as np
+from jaxtyping import Float, Int32
 
 from mixer_dilated.config import resolve
 from mixer_dilated.data.sources import load_examples
-from mixer_dilated.data.splits import num_examples
+from mixer_dilated.data.splits import check_disjoint, num_examples
 from mixer_dilated.errors import InputError
+from mixer_dilated.training.calibration import (
+    at_temperature,
+    expected_calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+)
+from mixer_dilated.training.calibration_file import read_calibration, write_calibration
 from mixer_dilated.training.checkpoints import Checkpoints
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.snapshot import Snapshot
-from mixer_dilated.training.task import open_task
+from mixer_dilated.training.task import Task, open_task
 from mixer_dilated.training.workdir import read_config
 
 
@@ -21,6 +30,7 @@ def evaluate_checkpoint(
     data_dir: str | None = None,
     *,
     best: bool = False,
+    calibrate: str | None = None,
 ) -> dict:
     """Evaluates a checkpoint of a run, the newest that is undamaged.
 
@@ -29,40 +39,96 @@ def evaluate_checkpoint(
       split: examples to evaluate, in TFDS split syntax; the run's test split if None.
       data_dir: where prepared data lies now; where the run's config says if None.
       best: the checkpoint of the highest test accuracy instead.
+      calibrate: validation examples to fit a temperature a seed on, which is then written to the
+        run's `calibration.json`.
 
     Returns:
-      'dataset', 'split', 'examples', 'step', 'epoch', and 'results': of each seed its 'seed',
-      'loss', 'accuracy' and 'correct'.
+      'dataset', 'split', 'examples', 'epoch', 'step', 'calibration' (the content of that file if
+      it is of this checkpoint, else None) and 'results': of each seed its 'seed', 'loss' (the
+      negative log-likelihood), 'accuracy', 'correct' and 'ece' (expected calibration error); with
+      a calibration also its 'temperature', and 'calibrated_loss' and 'calibrated_ece' at that.
 
     Raises:
-      InputError: no run or no checkpoint there, or no such data.
+      InputError: no run or no checkpoint there, no such data, or a split to calibrate on that
+        shares examples with the one that is evaluated or the one trained on.
     """
-    config = read_config(workdir)
-    if data_dir is not None:
-        config = resolve({**config, 'dataset': {**config.dataset, 'data_dir': data_dir}})
-    task = open_task(config)
-    split = task.config.dataset.test_split if split is None else split
-    examples = num_examples('--split', split, task.source.split_sizes)
+    task = opened(workdir, data_dir)
+    dataset, sizes = task.config.dataset, task.source.split_sizes
+    split = dataset.test_split if split is None else split
+    examples = num_examples('--split', split, sizes)
+    if calibrate is not None:
+        others = {'config.dataset.train_split': dataset.train_split, '--split': split}
+        check_disjoint('--calibrate', calibrate, others, sizes)
     programs = Programs(task)
     snapshot = checkpoint(workdir, programs, best=best)
-    data = programs.place(load_examples(task.source, split, task.config.dataset))
-    result = jax.device_get(programs.evaluation(data)(snapshot.state))
+    if calibrate is not None:
+        write_calibration(workdir, _fitted(task, programs, snapshot, calibrate))
+    calibration = read_calibration(workdir, snapshot.step)
+    predicted, labels = _predicted(task, programs, snapshot, split)
+    seeds = range(task.config.num_seeds)
+    fitted = calibration['temperatures'] if calibration else [None for _ in seeds]
     return {
-        'dataset': task.config.dataset.name,
+        'dataset': dataset.name,
         'split': split,
         'examples': examples,
         'step': snapshot.step,
         'epoch': snapshot.step / task.steps_per_epoch,
+        'calibration': calibration,
         'results': [
-            {
-                'seed': config.seed + k,
-                'loss': float(loss),
-                'accuracy': int(correct) / examples,
-                'correct': int(correct),
-            }
-            for k, (loss, correct) in enumerate(zip(result['loss'], result['correct'], strict=True))
+            {'seed': task.config.seed + k, **_seed_results(predicted[k], labels, fitted[k])}
+            for k in seeds
         ],
     }
+
+
+def _seed_results(
+    log_probabilities: Float[np.ndarray, 'examples classes'],
+    labels: Int32[np.ndarray, ' examples'],
+    temperature: float | None,
+) -> dict:
+    correct = int((log_probabilities.argmax(-1) == labels).sum())
+    found = {
+        'loss': negative_log_likelihood(log_probabilities, labels),
+        'accuracy': correct / len(labels),
+        'correct': correct,
+        'ece': expected_calibration_error(log_probabilities, labels),
+    }
+    if temperature is not None:
+        calibrated = at_temperature(log_probabilities, temperature)
+        found['temperature'] = temperature
+        found['calibrated_loss'] = negative_log_likelihood(calibrated, labels)
+        found['calibrated_ece'] = expected_calibration_error(calibrated, labels)
+    return found
+
+
+def _fitted(task: Task, programs: Programs, snapshot: Snapshot, split: str) -> dict:
+    """Content of `calibration.json`, fitted on a split."""
+    predicted, labels = _predicted(task, programs, snapshot, split)
+    key = f'--calibrate = {split!r}'
+    return {
+        'step': snapshot.step,
+        'dataset': task.config.dataset.name,
+        'split': split,
+        'examples': len(labels),
+        'temperatures': [fit_temperature(key, of_seed, labels) for of_seed in predicted],
+    }
+
+
+def _predicted(
+    task: Task, programs: Programs, snapshot: Snapshot, split: str
+) -> tuple[Float[np.ndarray, 'seeds examples classes'], Int32[np.ndarray, ' examples']]:
+    """Log-probabilities of a split, as evaluation has them, and its labels."""
+    examples = load_examples(task.source, split, task.config.dataset)
+    found = programs.prediction(programs.place(examples))(snapshot.state)
+    return jax.device_get(found), np.asarray(examples.labels)
+
+
+def opened(workdir: pathlib.Path, data_dir: str | None = None) -> Task:
+    """What the run in `workdir` trained; arguments and errors as `evaluate_checkpoint`."""
+    config = read_config(workdir)
+    if data_dir is not None:
+        config = resolve({**config, 'dataset': {**config.dataset, 'data_dir': data_dir}})
+    return open_task(config)
 
 
 def checkpoint(workdir: pathlib.Path, programs: Programs, *, best: bool = False) -> Snapshot:

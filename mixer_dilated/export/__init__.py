@@ -1,0 +1,1 @@
+"""Export: a trained network as files that need this library no more."""

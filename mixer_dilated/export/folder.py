@@ -1,0 +1,135 @@
+"""The folder of an export, made from that of a run: `export_run`."""
+
+import hashlib
+import io
+import os
+import pathlib
+import shutil
+
+import numpy as np
+
+from mixer_dilated.config import phase_range
+from mixer_dilated.errors import InputError
+from mixer_dilated.export.program import (
+    PLATFORMS,
+    classifier,
+    exported_program,
+    flat_weights,
+)
+from mixer_dilated.training.calibration_file import read_calibration, temperatures
+from mixer_dilated.training.environment import versions
+from mixer_dilated.training.trained import Trained, load_trained
+from mixer_dilated.training.workdir import told, write_bytes, write_json
+
+PROGRAM, WEIGHTS, MANIFEST, EXAMPLE = (
+    'program.jax_export',
+    'weights.npz',
+    'manifest.json',
+    'predict.py',
+)
+
+
+def export_run(
+    workdir: pathlib.Path,
+    output: pathlib.Path,
+    data_dir: str | None = None,
+    *,
+    best: bool = False,
+) -> dict:
+    """Writes the network of a run's checkpoint as a folder that needs this library no more.
+
+    The folder appears whole or not at all. It holds `program.jax_export` (see `classifier`),
+    `weights.npz`, `manifest.json` and `predict.py`, which loads and calls them.
+
+    Args:
+      workdir: the run's folder.
+      output: a folder that is not there yet, or empty.
+      data_dir: where prepared data lies now; where the run's config says if None.
+      best: the checkpoint of the highest test accuracy instead of the newest.
+
+    Returns:
+      The content of `manifest.json`.
+
+    Raises:
+      InputError: no run or no checkpoint there, or `output` is not empty or cannot be written.
+    """
+    check_new(output)
+    trained = load_trained(workdir, data_dir, best=best)
+    fitted = temperatures(workdir, trained.step)
+    classify = classifier(trained.model, phase_range(trained.task.config), fitted)
+    weights = flat_weights(trained.params)
+    files = {
+        PROGRAM: exported_program(classify, weights, trained.task.source.image_shape),
+        WEIGHTS: _npz(weights),
+        EXAMPLE: pathlib.Path(__file__).with_name(EXAMPLE).read_bytes(),
+    }
+    manifest = {
+        **_facts(trained),
+        'calibration': read_calibration(workdir, trained.step),
+        'sha256': {name: hashlib.sha256(files[name]).hexdigest() for name in (PROGRAM, WEIGHTS)},
+        'bytes': {name: len(content) for name, content in files.items()},
+    }
+    _write_folder(output, files, manifest)
+    return manifest
+
+
+def check_new(output: pathlib.Path) -> None:
+    """Raises InputError if an export cannot be made at `output`, for it is there and not empty."""
+    if output.is_dir() and not any(output.iterdir()):
+        return
+    if os.path.lexists(output):
+        what = 'not empty' if output.is_dir() else 'not a folder'
+        if (output / MANIFEST).is_file():
+            what = 'holds an export already'
+        raise InputError(f'--output={output}: {what}; name a new folder, or an empty one')
+
+
+def _facts(trained: Trained) -> dict:
+    task = trained.task
+    config = task.config.to_dict()
+    for place in ('data_dir', 'cache_dir'):  # of the machine that trained it
+        del config['dataset'][place]
+    classes = getattr(task.source, 'class_names', None)
+    return {
+        'classes': [str(name) for name in classes or range(task.source.num_classes)],
+        'input': {'shape': ['batch', *task.source.image_shape], 'dtype': 'uint8'},
+        'output': {
+            'shape': ['batch', task.source.num_classes],
+            'dtype': 'float32',
+            'meaning': 'probabilities, means over the seeds',
+        },
+        'platforms': list(PLATFORMS),
+        'seeds': [task.config.seed + k for k in range(task.config.num_seeds)],
+        'step': trained.step,
+        'epoch': trained.step / task.steps_per_epoch,
+        'versions': versions(),
+        'config': config,
+    }
+
+
+def _npz(weights: dict[str, np.ndarray]) -> bytes:
+    """Not compressed: weights hardly become smaller, and reading them would take longer."""
+    file = io.BytesIO()
+    np.savez(file, **weights)
+    return file.getvalue()
+
+
+def _write_folder(output: pathlib.Path, files: dict[str, bytes], manifest: dict) -> None:
+    """Writes beside `output`, and gives the folder its name when all is there."""
+    unfinished = output.absolute().with_name(f'.{output.absolute().name}.unfinished-{os.getpid()}')
+    try:
+        with told(unfinished):
+            unfinished.mkdir(parents=True)
+        for name, content in files.items():
+            write_bytes(unfinished / name, content)
+        write_json(unfinished / MANIFEST, manifest)
+        with told(output):
+            os.rename(unfinished, output)
+    except InputError as error:
+        cause = getattr(error.__cause__, 'strerror', None) or error
+        raise InputError(
+            f'--output={output}: cannot be written: {cause}; nothing was left there; when that is '
+            'mended give the same command, or name another folder'
+        ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

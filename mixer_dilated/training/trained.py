@@ -1,0 +1,53 @@
+"""A run's network as it was trained, to compute with: `load_trained`."""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+
+from mixer_dilated.models.mixer import MlpMixer, mixer_from_config
+from mixer_dilated.training.evaluation import checkpoint, opened
+from mixer_dilated.training.programs import Programs
+from mixer_dilated.training.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """The network of a checkpoint.
+
+    Attributes:
+      task: what was trained.
+      model: the network.
+      params: of all seeds, on the host; every leaf has a leading axis of seeds.
+      step: of the checkpoint.
+    """
+
+    task: Task
+    model: MlpMixer
+    params: dict
+    step: int
+
+    def variables(self, k: int = 0) -> dict:
+        """What `model.apply` takes as its first argument, of the k-th seed."""
+        return {'params': jax.tree.map(lambda leaf: leaf[k], self.params)}
+
+
+def load_trained(
+    workdir: pathlib.Path, data_dir: str | None = None, *, best: bool = False
+) -> Trained:
+    """Loads the newest undamaged checkpoint of a run, or its best.
+
+    Args:
+      workdir: the run's folder.
+      data_dir: where prepared data lies now; where the run's config says if None.
+      best: the checkpoint of the highest test accuracy instead.
+
+    Raises:
+      InputError: no run or no checkpoint there, or no such data set.
+    """
+    task = opened(pathlib.Path(workdir), data_dir)
+    snapshot = checkpoint(pathlib.Path(workdir), Programs(task), best=best)
+    model = mixer_from_config(task.config.model, task.source.num_classes, task.config.dtype)
+    params = jax.tree.map(np.asarray, jax.device_get(snapshot.state.params))
+    return Trained(task, model, params, snapshot.step)

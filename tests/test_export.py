@@ -1,0 +1,289 @@
+"""Exports: the numbers of the model, for any batch, from files that need this library no more."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax import export
+
+from mixer_dilated.cli.main import main
+from mixer_dilated.config import phase_range, resolve
+from mixer_dilated.errors import InputError
+from mixer_dilated.export.folder import export_run
+from mixer_dilated.export.program import classifier, exported_program, flat_weights
+from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.training.calibration import at_temperature
+from mixer_dilated.training.calibration_file import write_calibration
+from mixer_dilated.training.loop import train_and_evaluate
+from mixer_dilated.training.trained import load_trained
+from mixer_dilated.training.workdir import read_config
+from tests.conftest import small_config
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
+PHASES = {'augment.random_phase': True, 'model.patches.dilation': (1, 2)}
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """The folder of a small run of two seeds whose evaluation averages over phases."""
+    workdir = tmp_path_factory.mktemp('export') / 'run'
+    changes = {'num_seeds': 2, 'checkpoints.keep_best': True, 'optimizer.base_lr': 0.1, **PHASES}
+    train_and_evaluate(small_config(**changes), workdir)
+    return workdir
+
+
+@pytest.fixture(scope='module')
+def exported(run):
+    """Its export: folder and manifest."""
+    output = run.parent / 'exports' / 'first'  # the folder above is made too
+    return output, export_run(run, output)
+
+
+def called(output, images):
+    program = export.deserialize(bytearray((output / 'program.jax_export').read_bytes()))
+    with np.load(output / 'weights.npz', allow_pickle=False) as weights:
+        return np.asarray(program.call(dict(weights), images))
+
+
+def digits(split='test[:100]'):
+    from mixer_dilated.data.digits import Digits
+
+    return Digits().read(split)
+
+
+def test_the_export_of_a_run_says_what_its_evaluation_said(run, exported):
+    expected = np.load(run / 'predictions.npz')['probabilities'].mean(0)
+    found = called(exported[0], digits().images)
+    assert (found.shape, found.dtype) == ((100, 10), np.float32)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+
+
+def test_an_export_takes_any_batch_and_no_other_shape_or_dtype(exported):
+    whole = called(exported[0], IMAGES)
+    for size in (1, 2):
+        np.testing.assert_allclose(called(exported[0], IMAGES[:size]), whole[:size], atol=1e-6)
+    for wrong in (IMAGES[:, 1:], IMAGES.astype(np.float32), IMAGES[..., 0]):
+        with pytest.raises((ValueError, TypeError)):
+            called(exported[0], wrong)
+
+
+def test_the_manifest_says_what_is_there(run, exported):
+    output, manifest = exported
+    assert json.loads((output / 'manifest.json').read_text()) == json.loads(json.dumps(manifest))
+    assert {path.name for path in output.iterdir()} == {*manifest['bytes'], 'manifest.json'}
+    for name, size in manifest['bytes'].items():
+        assert (output / name).stat().st_size == size
+    assert {*manifest['sha256']} == {'program.jax_export', 'weights.npz'}
+    for name, digest in manifest['sha256'].items():
+        content = (output / name).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == digest
+    assert manifest['classes'] == [str(label) for label in range(10)]
+    assert manifest['input'] == {'shape': ['batch', 8, 8, 1], 'dtype': 'uint8'}
+    assert manifest['output']['shape'] == ['batch', 10]
+    assert (manifest['step'], manifest['epoch'], manifest['seeds']) == (27, 3, [0, 1])
+    assert manifest['calibration'] is None
+    config = json.loads((output / 'manifest.json').read_text())['config']
+    assert resolve(config) == read_config(run)
+    assert str(run.parent) not in json.dumps(manifest)
+    program = export.deserialize(bytearray((output / 'program.jax_export').read_bytes()))
+    assert program.platforms == tuple(manifest['platforms']) == ('cpu', 'cuda', 'tpu')
+    text = program.mlir_module()
+    assert 'stablehlo' in text and not re.search(r'custom_call.*cpu', text)
+
+
+NETWORKS = {
+    'branches': {'model.branches': ({'dilation': 1}, {'dilation': 3}), 'model.join': 'tokens'},
+    'phases': {'model.phases': 2, 'model.blur': True},
+    'one token': {'model.patches.size': 4, 'model.patches.stride': 9, 'model.gelu': 'tanh'},
+    'remat': {'model.remat': True, 'model.dropout_rate': 0.5, 'model.stoch_depth': 0.5},
+}
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_every_kind_of_network_exports_to_its_own_numbers(name):
+    config = small_config(**NETWORKS[name])
+    model = mixer_from_config(config.model, 10)
+    shapes = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32), train=False)
+    )
+    draw = np.random.default_rng(2)
+    params = jax.tree.map(
+        lambda leaf: draw.normal(0, 0.3, (1, *leaf.shape)).astype(np.float32), shapes['params']
+    )
+    weights = flat_weights(params)
+    classify = classifier(model, phase_range(config), np.ones(1))
+    program = export.deserialize(bytearray(exported_program(classify, weights, (8, 8, 1))))
+    variables = {'params': jax.tree.map(lambda leaf: leaf[0], params)}
+    images = IMAGES.astype(np.float32) / 127.5 - 1
+    logits = jax.jit(lambda v: model.apply(v, images, train=False))(variables)
+    expected = np.asarray(jax.nn.softmax(logits))
+    np.testing.assert_allclose(program.call(weights, IMAGES), expected, atol=1e-6)
+    assert np.ptp(expected, axis=0).max() > 1e-3  # the images do differ
+
+
+def test_a_temperature_is_baked_in_if_it_is_of_the_checkpoint(run, exported, tmp_path):
+    copy = tmp_path / 'run'
+    shutil.copytree(run, copy)
+    noted = {'step': 27, 'dataset': 'digits', 'split': 'train[300:]', 'examples': 1133}
+    noted['temperatures'] = [0.5, 2.0]
+    write_calibration(copy, noted)
+    manifest = export_run(copy, tmp_path / 'out')
+    assert manifest['calibration'] == noted
+    each = np.log(np.load(run / 'predictions.npz')['probabilities'])
+    pairs = zip(each, noted['temperatures'], strict=True)
+    expected = np.mean([np.exp(at_temperature(*pair)) for pair in pairs], axis=0)
+    found = called(tmp_path / 'out', digits().images)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    write_calibration(copy, {**noted, 'step': 18})  # of another checkpoint
+    assert export_run(copy, tmp_path / 'other')['calibration'] is None
+    plain = called(exported[0], IMAGES)
+    np.testing.assert_array_equal(called(tmp_path / 'other', IMAGES), plain)
+
+
+def test_the_best_checkpoint_is_exported_on_request(run, tmp_path):
+    accuracies = {}
+    for line in (run / 'metrics.jsonl').open():
+        row = json.loads(line)
+        accuracies[row['step']] = accuracies.get(row['step'], 0) + row['test_accuracy']
+    best = max(accuracies, key=accuracies.get)
+    words = ['export', f'--workdir={run}', f'--output={tmp_path / "out"}', '--checkpoint=best']
+    assert main(words, 0.0) == 0
+    assert json.loads((tmp_path / 'out' / 'manifest.json').read_text())['step'] == best
+    with np.load(tmp_path / 'out' / 'weights.npz', allow_pickle=False) as weights:
+        expected = load_trained(run, best=True).params['head']['kernel']
+        np.testing.assert_array_equal(weights['head/kernel'], expected)
+
+
+def test_the_weights_are_those_of_the_checkpoint_by_the_names_of_the_original(run, exported):
+    trained = load_trained(run)
+    with np.load(exported[0] / 'weights.npz', allow_pickle=False) as weights:
+        assert {'stem/kernel', 'MixerBlock_0/token_mixing/Dense_0/kernel'} <= {*weights}
+        np.testing.assert_array_equal(weights['head/kernel'], trained.params['head']['kernel'])
+
+
+@pytest.fixture(scope='module')
+def example(exported, tmp_path_factory):
+    """Runs the example on images, where this library cannot be imported."""
+    elsewhere = tmp_path_factory.mktemp('elsewhere')
+    np.save(elsewhere / 'images.npy', IMAGES)
+    (elsewhere / 'mixer_dilated.py').write_text('raise SystemExit("the library was imported")')
+    for package in ('flax', 'optax', 'orbax'):
+        (elsewhere / f'{package}.py').write_text(f'raise SystemExit("{package} was imported")')
+
+    def run_example(folder):
+        return subprocess.run(
+            [sys.executable, str(folder / 'predict.py'), 'images.npy'],
+            cwd=elsewhere,
+            env={**os.environ, 'PYTHONPATH': str(elsewhere)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run_example
+
+
+def test_the_example_predicts_with_jax_and_numpy_alone(exported, example):
+    done = example(exported[0])
+    assert done.returncode == 0, done.stderr
+    found = called(exported[0], IMAGES)
+    assert done.stdout.splitlines() == [f"{row.max():.4f} '{row.argmax()}'" for row in found]
+
+
+@pytest.mark.parametrize('name', ['weights.npz', 'program.jax_export'])
+def test_the_example_refuses_a_damaged_file_before_it_reads_it(exported, example, tmp_path, name):
+    copy = tmp_path / 'copy'
+    shutil.copytree(exported[0], copy)
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / name).write_bytes(content)
+    done = example(copy)
+    assert done.returncode == 1 and done.stdout == ''
+    assert done.stderr.splitlines() == [
+        f'{name}: damaged, not the file that was exported; export again'
+    ]
+
+
+def test_class_names_of_the_data_are_the_labels(run, tmp_path, monkeypatch):
+    from mixer_dilated.data.digits import Digits
+
+    names = [f'digit {label}\x1b[2J' for label in range(10)]
+    monkeypatch.setattr(Digits, 'class_names', names, raising=False)
+    manifest = export_run(run, tmp_path / 'out')
+    assert manifest['classes'] == names
+    assert '\x1b' not in (tmp_path / 'out' / 'manifest.json').read_text()
+
+
+def test_the_command_line_exports_and_says_what(run, tmp_path, capsys):
+    output = tmp_path / 'made'
+    output.mkdir()  # empty
+    assert main(['export', f'--workdir={run}', f'--output={output}'], 0.0) == 0
+    printed = capsys.readouterr().out
+    assert 'batch×8×8×1 uint8' in printed and 'cpu, cuda, tpu' in printed
+    assert max(len(line) for line in printed.splitlines() if str(output) not in line) <= 80
+    assert (output / 'manifest.json').is_file()
+
+
+@pytest.mark.parametrize(
+    ('there', 'said'),
+    [
+        ('manifest.json', 'holds an export already; name a new folder'),
+        ('notes.txt', 'not empty; name a new folder'),
+        ('', 'not a folder; name a new folder'),
+    ],
+)
+def test_an_output_that_is_in_use_is_left_as_it_is(run, tmp_path, capsys, there, said):
+    output = tmp_path / 'out'
+    file = output / there if there else output
+    file.parent.mkdir(exist_ok=True)
+    file.write_text('mine')
+    assert main(['export', f'--workdir={run}', f'--output={output}'], 0.0) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line and f'--output={output}' in line
+    assert file.read_text() == 'mine' and len([*tmp_path.iterdir()]) == 1
+
+
+@pytest.mark.parametrize(
+    ('words', 'said'),
+    [
+        (['--output=x'], '--workdir is missing'),
+        (['--workdir=RUN'], '--output is missing; for example --output=NEW_FOLDER'),
+        (['--workdir=RUN', '--output='], '--output is empty'),
+        (['--workdir=RUN', '--output=x', '--checkpoint=oldest'], 'allowed are newest, best'),
+        (['--workdir=no/where', '--output=x'], 'no run there'),
+    ],
+)
+def test_a_wrong_export_is_refused_in_one_line(run, tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
+    assert main(['export', *(word.replace('RUN', str(run)) for word in words)], 0.0) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('fails', ['mkdir', 'weights.npz', 'manifest.json', 'rename'])
+def test_a_full_disk_leaves_nothing_and_says_so(run, tmp_path, monkeypatch, fails):
+    """The system refuses at each of the places where something is written."""
+
+    def full(*_, **__):
+        raise OSError(28, 'No space left on device')
+
+    if fails in ('mkdir', 'rename'):
+        owner = {'mkdir': 'pathlib.Path.mkdir', 'rename': 'os.rename'}[fails]
+        monkeypatch.setattr(owner, full)
+    else:
+        replace = os.replace
+        monkeypatch.setattr(
+            'os.replace', lambda a, b: full() if str(b).endswith(fails) else replace(a, b)
+        )
+    with pytest.raises(InputError, match=r'^--output=.*out: cannot be written: No space left on'):
+        export_run(run, tmp_path / 'out')
+    assert not any(tmp_path.iterdir())
