@@ -26,6 +26,7 @@ def test_wilson_interval_is_wilsons_formula(correct, count):
 IMAGE = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
 
 SUMMARY = {
+    'skipped_steps': 12345,
     'config_name': 'mnist_dilated_with_a_long_name',
     'num_tokens': 3136,
     'num_params': 431_000_000,
@@ -41,7 +42,8 @@ def test_the_result_of_a_large_run_fits_80_columns(capsys, seeds):
     print_run({**SUMMARY, 'results': SUMMARY['results'] * seeds})
     of_seed = {'correct': 49999, 'loss': 1.0}
     print_evaluation({
-        'dataset': 'imagenet2012', 'split': 'validation', 'epoch': 300, 'examples': 50000,
+        'dataset': 'imagenet2012', 'split': 'validation', 'examples': 50000,
+        'step': 375000, 'epoch': 300,
         'results': [of_seed] * min(seeds, 5),
     })  # fmt: skip
     lines = capsys.readouterr().out.splitlines()
