@@ -26,6 +26,7 @@ def test_wilson_interval_is_wilsons_formula(correct, count):
 IMAGE = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
 
 SUMMARY = {
+    'skipped_steps': 12345,
     'config_name': 'mnist_dilated_with_a_long_name',
     'num_tokens': 3136,
     'num_params': 431_000_000,
@@ -42,7 +43,8 @@ def test_the_result_of_a_large_run_fits_80_columns(capsys, seeds):
     of_seed = {'correct': 49999, 'loss': 1.0, 'ece': 0.5, 'temperature': 1.5}
     of_seed |= {'calibrated_loss': 0.9, 'calibrated_ece': 0.25}
     print_evaluation({
-        'dataset': 'imagenet2012', 'split': 'validation', 'epoch': 300, 'examples': 50000,
+        'dataset': 'imagenet2012', 'split': 'validation', 'examples': 50000,
+        'step': 375000, 'epoch': 300,
         'results': [of_seed] * min(seeds, 5),
         'calibration': {'split': 'train[1200000:1250000]', 'examples': 50000},
     })  # fmt: skip
