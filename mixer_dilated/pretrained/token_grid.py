@@ -84,6 +84,8 @@ def resampling(old: int, new: int) -> Float[np.ndarray, 'new old']:
     Weights fall linearly with the distance of the cells' centres, to zero at the wider of the two
     spacings; each row sums to one.
     """
+    if old == new:
+        return np.eye(old)
     centres = (np.arange(new) + 0.5) / new
     neighbours = (np.arange(old) + 0.5) / old
     reach = max(1 / old, 1 / new)

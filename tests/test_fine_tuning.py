@@ -1,0 +1,129 @@
+"""Starting from weights: what a run begins with, frozen layers, learning rates by layer, probe."""
+
+import json
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from mixer_dilated.cli.main import main
+from mixer_dilated.config import resolve
+from mixer_dilated.errors import InputError
+from mixer_dilated.training.initial import read_any, starting_params
+from mixer_dilated.training.loop import train_and_evaluate
+from mixer_dilated.training.optimizer import layer_factors
+from mixer_dilated.training.probe import linear_probe, ridge
+from mixer_dilated.training.task import open_task
+from tests.conftest import small_config
+
+PLAIN = {
+    'model.patches.size': 2,
+    'model.patches.dilation': 1,
+    'model.patches.stride': 2,
+    'model.patches.padding': 'VALID',
+    'model.num_blocks': 2,
+}
+
+
+@pytest.fixture(scope='module')
+def plain(tmp_path_factory):
+    """A run of plain patches, two seeds."""
+    folder = tmp_path_factory.mktemp('plain') / 'run'
+    train_and_evaluate(small_config(**PLAIN, num_seeds=2), folder)
+    return folder
+
+
+def newest(folder):
+    return [each.arrays for each in read_any(folder)]
+
+
+def test_a_run_begins_with_the_parameters_of_each_seed(plain, tmp_path):
+    """Kept head and nothing to adapt: the accuracy before training is that of the run."""
+    kept = {'transfer.head': 'keep', 'num_seeds': 2, 'num_epochs': 1, 'seed': 7}
+    config = small_config(**PLAIN, **kept, init_from=str(plain))
+    initial = starting_params(open_task(config))
+    assert initial.adapted == []
+    for k, arrays in enumerate(newest(plain)):
+        kernel = initial.params['MixerBlock_1']['token_mixing']['Dense_0']['kernel'][k]
+        np.testing.assert_array_equal(kernel, arrays['MixerBlock_1/token_mixing/Dense_0/kernel'])
+    train_and_evaluate(config, tmp_path / 'run')
+    begun = json.loads((tmp_path / 'run' / 'initial.json').read_text())
+    summary = json.loads((plain / 'summary.json').read_text())
+    assert begun['test_accuracy'] == [each['test_accuracy'] for each in summary['results']]
+
+
+def test_a_plain_run_becomes_a_dilated_one(plain, tmp_path):
+    """4×4 tokens of 2×2 pixels to 3×3 of 2×2 pixels 2 apart."""
+    dilated = {**PLAIN, 'model.patches.dilation': 2, 'model.patches.stride': 3}
+    dilated |= {'model.patches.padding': 'SAME', 'num_epochs': 1}
+    train_and_evaluate(small_config(**dilated, init_from=str(plain)), tmp_path / 'run')
+    begun = json.loads((tmp_path / 'run' / 'initial.json').read_text())
+    assert begun['adapted'] == [
+        "token mixing of 4×4 tokens made for 3×3 by config.transfer.tokens = 'interpolate'",
+        'head new: zeros, for 10 classes',
+    ]
+
+
+def test_frozen_layers_stay_and_others_train(plain, tmp_path):
+    frozen = {'optimizer.freeze_stem': True, 'optimizer.freeze_blocks': 1, 'num_epochs': 1}
+    config = small_config(**PLAIN, **frozen, init_from=str(plain))
+    train_and_evaluate(config, tmp_path / 'run')
+    (found,), before = newest(tmp_path / 'run'), newest(plain)[0]
+    for name, array in found.items():
+        same = np.array_equal(array, before[name])
+        assert same == name.startswith(('stem', 'MixerBlock_0')), name
+
+
+def test_layers_have_their_share_of_the_learning_rate():
+    optimizer = resolve({'optimizer': {'layer_decay': 0.5, 'freeze_blocks': 1}}).optimizer
+    params = {name: {'kernel': 1.0} for name in ('stem', 'head', 'pre_head_layer_norm')}
+    params |= {f'MixerBlock_{i}': {'token_mixing': {'bias': 1.0}} for i in range(3)}
+    found = layer_factors(optimizer, params)
+    assert jax.tree.leaves(found['stem']) == [0.5**4]
+    blocks = [jax.tree.leaves(found[f'MixerBlock_{i}'])[0] for i in range(3)]
+    assert blocks == [0, 0.25, 0.5]
+    assert found['head']['kernel'] == found['pre_head_layer_norm']['kernel'] == 1
+
+
+def test_a_file_that_does_not_fit_leaves_no_folder_and_shows_a_table(plain, tmp_path, capsys):
+    words = ['--config=configs/digits_dilated.py', f'--config.init_from={plain}']
+    assert main([*words, f'--workdir={tmp_path / "run"}'], 0.0) == 2
+    err = capsys.readouterr().err
+    assert 'hidden_dim=8' in err and max(map(len, err.splitlines()[:-1])) <= 80
+    assert err.splitlines()[-1].startswith(f'error: {plain}: does not fit the network')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_run_that_goes_on_needs_its_weights_no_more(plain, tmp_path):
+    gone = tmp_path / 'weights.npz'
+    assert main(['convert', str(plain), str(gone)], 0.0) == 0
+    config = small_config(**PLAIN, init_from=str(gone), num_epochs=1)
+    train_and_evaluate(config, tmp_path / 'run')
+    (tmp_path / 'run' / 'summary.json').unlink()
+    gone.unlink()
+    train_and_evaluate(config, tmp_path / 'run')
+    with pytest.raises(InputError, match=r'weights.npz: is not there; allowed are'):
+        train_and_evaluate(config, tmp_path / 'other')
+
+
+def test_ridge_is_the_solution_of_its_equations():
+    """The gradient of |XW + b - Y|² / n + λ s |W|² vanishes, with centred X."""
+    draw = np.random.default_rng(0)
+    x, labels = draw.normal(size=(50, 4)), draw.integers(0, 3, 50)
+    fit = ridge(x, labels, 3, strength=0.3).keywords
+    centred, y = x - x.mean(axis=0), np.eye(3)[labels]
+    error = centred @ fit['weights'] + fit['prior'] - y
+    gradient = centred.T @ error / 50 + 0.3 * np.mean(centred**2) * fit['weights']
+    np.testing.assert_allclose(gradient, 0, atol=1e-12)
+
+
+def test_a_probe_chooses_on_validation_and_tells_the_classes(plain, capsys):
+    config = small_config(**PLAIN, init_from=str(plain))
+    found = linear_probe(config, 'train[300:600]')
+    assert found['strength'] == max(found['validation'], key=found['validation'].get)
+    assert found['test_accuracy'] > 0.5  # of ten classes
+    again = linear_probe(config, 'train[300:600]')
+    chex.assert_trees_all_equal(again['validation'], found['validation'])
+    assert main(['probe', '--config=configs/digits_dilated.py', '--split=test'], 0.0) == 2
+    assert "config.init_from = ''" in capsys.readouterr().err

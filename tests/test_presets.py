@@ -1,0 +1,65 @@
+"""Presets of the Mixer paper: their sizes, and every way to name one."""
+
+import pytest
+
+from mixer_dilated.cli.arguments import parse
+from mixer_dilated.config import base_config, preset, resolve
+from mixer_dilated.errors import InputError
+from mixer_dilated.models.costs import layers, num_params
+from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.presets import PRESETS
+
+# At 224×224 pixels with 1 000 classes. The paper's millions (Table 1) are without the head.
+PARAMETERS = {
+    'S/32': (19_104_624, 19),
+    'S/16': (18_528_264, 18),
+    'B/32': (60_293_428, 60),
+    'B/16': (59_880_472, 59),
+    'L/32': (206_939_264, 206),
+    'L/16': (208_196_168, 207),
+    'H/14': (432_350_952, 431),
+}
+
+
+@pytest.mark.parametrize('name', PRESETS)
+def test_parameters_are_those_of_the_papers_table(name):
+    model = resolve({'model': name}).model
+    found = num_params(layers(mixer_from_config(model, 1000), (224, 224, 3)))
+    total, millions_without_head = PARAMETERS[name]
+    assert found == total
+    assert round((found - 1000 * (model.hidden_dim + 1)) / 1e6) == millions_without_head
+
+
+@pytest.mark.parametrize('name', PRESETS)
+def test_every_preset_takes_dilation_stride_and_branches(name):
+    model = preset(name)
+    model.patches.size = 4
+    model.patches.stride = 16
+    model.patches.padding = 'SAME'
+    model.branches = ({'dilation': 1}, {'dilation': 3})
+    config = resolve({'model': model})
+    assert config.model.gelu == 'tanh'
+    found = {each.path: each for each in layers(mixer_from_config(config.model, 10), (64, 64, 3))}
+    stem = found[('stem',)]
+    assert stem.output_shape == (16, config.model.hidden_dim)
+    assert stem.params == (2 * 4 * 4 * 3 + 1) * config.model.hidden_dim
+
+
+def test_a_preset_is_named_in_a_file_or_on_the_command_line(tmp_path):
+    config = base_config()
+    config.model = 'B/16'
+    assert resolve(config) == resolve({'model': preset('B/16')})
+    file = tmp_path / 'plain.py'
+    file.write_text(
+        'from mixer_dilated.config import base_config\n\n\ndef get_config():\n'
+        '    config = base_config()\n    config.model = "B/16"\n    return config\n'
+    )
+    # The keys beside it change the preset, whatever comes first.
+    words = [f'--config={file}', '--config.model.patches.dilation=2', '--config.model=S/32']
+    model = parse(words, ('config',)).config.model
+    assert (model.hidden_dim, model.patches.size, model.patches.dilation) == (512, (32, 32), (2, 2))
+
+
+def test_an_unknown_preset_is_refused_with_those_there_are():
+    with pytest.raises(InputError, match="'B/17': no such preset; allowed are S/32"):
+        resolve({'model': 'B/17'})
