@@ -103,7 +103,7 @@ def test_a_run_that_goes_on_needs_its_weights_no_more(plain, tmp_path):
     (tmp_path / 'run' / 'summary.json').unlink()
     gone.unlink()
     train_and_evaluate(config, tmp_path / 'run')
-    with pytest.raises(InputError, match=r'weights.npz: is not there; allowed are'):
+    with pytest.raises(InputError, match=r'weights.npz: no such file'):
         train_and_evaluate(config, tmp_path / 'other')
 
 

@@ -1,5 +1,6 @@
 """Weights in and out, of both forms of the original, and fitted to other networks."""
 
+import itertools
 import json
 
 import chex
@@ -61,7 +62,7 @@ def before_linen(arrays, second_norm):
             name = name.replace('_mixing/', '_mixing_phase_0/')
             name = name.replace('/Dense_0/kernel', '/kernel1').replace('/Dense_0/bias', '/bias1')
             name = name.replace('/Dense_1/kernel', '/kernel2').replace('/Dense_1/bias', '/bias2')
-            array = array[None, :, None] if array.ndim == 2 else array[None, :, None]
+            array = array[None, :, None]
         old[name] = array
     return old
 
@@ -113,7 +114,7 @@ def test_every_form_gives_back_the_bits(arrays, tmp_path):
 def test_convert_goes_round_through_every_form(arrays, tmp_path, capsys):
     np.savez(tmp_path / 'a.npz', **before_linen(arrays, 'LayerNorm_1'))
     names = ['a.npz', 'b.safetensors', 'c', 'd.npz']
-    for one, other in zip(names, names[1:], strict=False):
+    for one, other in itertools.pairwise(names):
         assert main(['convert', str(tmp_path / one), str(tmp_path / other)], 0.0) == 0
     chex.assert_trees_all_equal(read_weights(tmp_path / 'd.npz').arrays, arrays)
     assert main(['convert', str(tmp_path / 'a.npz'), str(tmp_path / 'd.npz')], 0.0) == 2
@@ -201,7 +202,7 @@ def mix(mixing, x):
 def test_resampling_is_that_of_jax_and_keeps_what_is_even(old, new):
     found = resampling(old, new)
     expected = jax.image.resize(jnp.eye(old), (new, old), 'linear', antialias=True)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_allclose(found.sum(axis=1), 1)
     if old == new:
         np.testing.assert_array_equal(found, np.eye(old))

@@ -87,7 +87,10 @@ def features(
       examples: images and labels.
     """
     network = mixer_from_config(config.model, num_classes, config.dtype)
-    head = {'kernel': jnp.zeros((config.model.hidden_dim, num_classes)), 'bias': jnp.zeros(1)}
+    head = {
+        'kernel': jnp.zeros((config.model.hidden_dim, num_classes)),
+        'bias': jnp.zeros(num_classes),
+    }
 
     @jax.jit
     def of_batch(params, images):
