@@ -122,7 +122,7 @@ def test_a_probe_chooses_on_validation_and_tells_the_classes(plain, capsys):
     config = small_config(**PLAIN, init_from=str(plain))
     found = linear_probe(config, 'train[300:600]')
     assert found['strength'] == max(found['validation'], key=found['validation'].get)
-    assert found['test_accuracy'] > 0.5  # of ten classes
+    assert found['test_accuracy'] > 0.3  # of ten classes, with eight channels
     again = linear_probe(config, 'train[300:600]')
     chex.assert_trees_all_equal(again['validation'], found['validation'])
     assert main(['probe', '--config=configs/digits_dilated.py', '--split=test'], 0.0) == 2
