@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, FieldReference
 from mixer_dilated.config_keys import KEYS, NOT_PART_OF_THE_RESULT
 from mixer_dilated.errors import InputError
 from mixer_dilated.patches.geometry import Pair, Patches, whole_pair
-from mixer_dilated.presets import preset_values
+from mixer_dilated.presets import PRESETS, preset_values
 
 
 def base_config() -> ConfigDict:
@@ -120,7 +120,10 @@ def check_key(path: str) -> None:
     sections = {'.'.join(known.split('.')[:depth]) for known in KEYS for depth in (1, 2, 3)}
     if path in sections:
         inside = ', '.join(known for known in KEYS if known.startswith(f'{path}.'))
-        raise InputError(f'config.{path} is a group of keys, not a value; set one of {inside}')
+        preset = f', or name a preset: {", ".join(PRESETS)}' if path == 'model' else ''
+        raise InputError(
+            f'config.{path} is a group of keys, not a value; set one of {inside}{preset}'
+        )
     last = path.rsplit('.', 1)[-1]
     same_name = [known for known in KEYS if known.rsplit('.', 1)[-1] == last]
     near = difflib.get_close_matches(path, same_name or KEYS, n=1, cutoff=0.0)[0]

@@ -258,7 +258,10 @@ def test_wrong_input_is_refused_in_one_line(capsys, words, said):
         ('def get_config():\n    return None', 'get_config'),
         ('BASE\n    config.batch_size = 3\n    return config', 'config.batch_size: no such key'),
         ('BASE\n    config.modle.x = 3\n    return config', ' line 4: AttributeError'),
-        ('BASE\n    config.model = 3\n    return config', ' line 4: TypeError'),
+        (
+            'BASE\n    config.model = 3\n    return config',
+            'config.model is a group of keys, not a value; set one of',
+        ),
         ('def get_config():\n    return {}["x"]', " line 2: KeyError: 'x'"),
     ],
 )
