@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,7 +23,11 @@ from mixer_dilated.prediction.inputs import picture_paths
 from mixer_dilated.prediction.stream import open_classifier, predictions
 from mixer_dilated.reports.prediction_sheet import Predicted, prediction_sheet, write_sheet
 from mixer_dilated.reports.prediction_table import print_predictions
+from mixer_dilated.training.calibration_file import write_calibration
 from mixer_dilated.training.loop import train_and_evaluate
+from mixer_dilated.training.snapshot import Snapshot
+from mixer_dilated.training.step import normalise
+from mixer_dilated.training.trained import load_trained
 from mixer_dilated.training.workdir import read_config, write_json
 from tests.conftest import ROOT, small_config
 
@@ -35,7 +40,7 @@ def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp('predict') / 'run'
     config = small_config(**{
         'num_seeds': 2, 'batch_eval': BATCH, 'dataset.preprocess': 'resize',
-        'optimizer.base_lr': 0.03, 'checkpoints.keep_best': True,
+        'optimizer.base_lr': 0.03, 'checkpoints.every_steps': 9,
     })  # fmt: skip
     train_and_evaluate(config, workdir)
     return workdir
@@ -269,9 +274,38 @@ def test_wrong_words_are_refused_before_any_work(run, capsys, monkeypatch, words
     assert out == '' and err.startswith('error: ') and err.count('\n') == 1 and said in err
 
 
-def test_the_best_checkpoint_can_be_asked_for(run, pictures, capsys):
-    assert main(['predict', f'--workdir={run}', '--checkpoint=best', f'{pictures}/00.png'], 0) == 0
-    assert '1 picture in' in capsys.readouterr().out
+def test_the_best_checkpoint_can_be_asked_for(run, pictures, tmp_path, monkeypatch):
+    """As if the one before the newest were the best."""
+    monkeypatch.setattr(Snapshot, 'best_step', property(lambda self: 18))
+    found = {}
+    for kind in ('newest', 'best'):
+        file = tmp_path / f'{kind}.json'
+        words = [f'--workdir={run}', f'--checkpoint={kind}', f'--json={file}']
+        assert main(['predict', *words, f'{pictures}/00.png'], 0.0) == 0
+        found[kind] = json.loads(file.read_text())[0]['classes'][0]['probability']
+    image = Digits().read('test[:1]').images
+    for kind, probability in found.items():
+        trained = load_trained(run, best=kind == 'best')
+        assert trained.step == {'newest': 27, 'best': 18}[kind]
+        logits = [
+            trained.model.apply(trained.variables(k), normalise(image), train=False)
+            for k in range(2)
+        ]
+        wanted = np.mean([jax.nn.softmax(each) for each in logits], axis=0).max()
+        np.testing.assert_allclose(probability, wanted, atol=1e-6)
+    assert found['newest'] != found['best']
+
+
+def test_each_seed_has_the_temperature_that_was_fitted_for_it(run, pictures, tmp_path):
+    shutil.copytree(run, tmp_path / 'run')
+    fitted = {'step': 27, 'temperatures': [2.0, 0.5], 'dataset': 'digits', 'split': 'train'}
+    write_calibration(tmp_path / 'run', {**fitted, 'examples': 300})
+    classifier, paths = open_classifier(tmp_path / 'run', [f'{pictures}/00.png'])
+    (found,) = predictions(classifier, paths)
+    with np.load(run / 'predictions.npz') as kept:
+        warmer, colder = kept['probabilities'][:, 0].astype(np.float64)
+    wanted = (warmer**0.5 / (warmer**0.5).sum() + colder**2 / (colder**2).sum()) / 2
+    np.testing.assert_allclose(found.probabilities, wanted, atol=1e-6)
 
 
 def test_what_was_in_a_file_stays_if_predicting_ends_early(run, pictures, tmp_path, monkeypatch):

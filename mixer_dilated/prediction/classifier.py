@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from mixer_dilated.data.examples import Examples
+from mixer_dilated.training.calibration import at_temperature
+from mixer_dilated.training.calibration_file import temperatures
 from mixer_dilated.training.evaluation import checkpoint
 from mixer_dilated.training.preprocessing_file import read_trained_task
 from mixer_dilated.training.programs import Programs
@@ -34,7 +36,9 @@ class Classifier:
         self.batch = batch
         self.class_names = task.source.class_names
         self._programs = Programs(task.changed({'batch_eval': batch}))
-        self._state = checkpoint(workdir, self._programs, best=best).state
+        snapshot = checkpoint(workdir, self._programs, best=best)
+        self._state = snapshot.state
+        self._temperatures = temperatures(workdir, snapshot.step)
         self._labels = np.zeros(batch, np.int32)  # which nothing looks at
 
     def __call__(
@@ -50,9 +54,9 @@ class Classifier:
         examples = self._programs.place(Examples(images, self._labels))
         return self._programs.prediction(examples)(self._state)
 
-
-def mean_over_seeds(
-    log_probabilities: Float[Array, 'seeds batch classes'],
-) -> Float[np.ndarray, 'batch classes']:
-    """The mean of the probabilities that the seeds give, on the host."""
-    return np.exp(np.asarray(jax.device_get(log_probabilities), np.float64)).mean(axis=0)
+    def probabilities(
+        self, log_probabilities: Float[Array, 'seeds batch classes']
+    ) -> Float[np.ndarray, 'batch classes']:
+        """The mean over the seeds, each at the temperature fitted for it, on the host."""
+        of_seeds = zip(jax.device_get(log_probabilities), self._temperatures, strict=True)
+        return np.mean([np.exp(at_temperature(*of_seed)) for of_seed in of_seeds], axis=0)

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 
 from mixer_dilated.data.decoding_threads import decoded
 from mixer_dilated.errors import InputError
-from mixer_dilated.prediction.classifier import Classifier, mean_over_seeds
+from mixer_dilated.prediction.classifier import Classifier
 from mixer_dilated.training.workdir import read_config
 
 
@@ -69,9 +69,9 @@ def predictions(classifier: Classifier, paths: Iterable) -> Iterator[Prediction]
     for found in _batches(classifier, paths):
         waiting.append(found)
         if len(waiting) > 1:
-            yield from _told(*waiting.pop(0))
+            yield from _told(classifier, *waiting.pop(0))
     for found in waiting:
-        yield from _told(*found)
+        yield from _told(classifier, *found)
 
 
 def _batches(classifier: Classifier, paths: Iterable) -> Iterator[tuple]:
@@ -97,8 +97,8 @@ def _computing(classifier: Classifier, images: list[np.ndarray]):
     return classifier(filled)
 
 
-def _told(files: list[tuple], computing) -> Iterator[Prediction]:
-    rows = iter(() if computing is None else mean_over_seeds(computing))
+def _told(classifier: Classifier, files: list[tuple], computing) -> Iterator[Prediction]:
+    rows = iter(() if computing is None else classifier.probabilities(computing))
     for path, image in files:
         if isinstance(image, InputError):
             yield Prediction(path, error=str(image))

@@ -50,9 +50,12 @@ def at_temperature(
       log_probabilities: log p, natural logarithms (n, classes).
       temperature: T; above 1 makes a network less sure.
     """
+    log_probabilities = np.asarray(log_probabilities, np.float64)
+    if temperature == 1:
+        return log_probabilities
     from scipy.special import log_softmax
 
-    return log_softmax(np.asarray(log_probabilities, np.float64) / temperature, axis=-1)
+    return log_softmax(log_probabilities / temperature, axis=-1)
 
 
 def fit_temperature(
