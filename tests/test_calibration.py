@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixer_dilated.cli.main import main
+from mixer_dilated.data.digits import Digits
 from mixer_dilated.data.splits import check_disjoint
 from mixer_dilated.errors import InputError
 from mixer_dilated.training.calibration import (
@@ -206,7 +207,7 @@ def test_a_damaged_calibration_is_told(run, tmp_path, text):
 
 def test_a_loaded_network_says_what_the_evaluation_says(run):
     trained = load_trained(run)
-    examples = trained.task.source.read('test[:100]')
+    examples = Digits().read('test[:100]')
     images = np.asarray(examples.images, np.float32) / 127.5 - 1
     for k, of_seed in enumerate(evaluate_checkpoint(run)['results']):
         logits, seen = trained.model.apply(

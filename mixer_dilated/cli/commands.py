@@ -64,7 +64,7 @@ def export(arguments: Arguments, started: float) -> None:
     from mixer_dilated.export.folder import export_run
     from mixer_dilated.reports.tables import print_export
 
-    print_export(export_run(workdir, output, arguments.data_dir, best=best))
+    print_export(export_run(workdir, output, best=best))
     print(f'\nfolder: {output}')
 
 

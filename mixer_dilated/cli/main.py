@@ -60,7 +60,6 @@ MLP-Mixer with dilated patches.
       Fits a linear classifier to the features of weights, in closed form; how
       strongly it is regularised is chosen on SPLIT.
   python run.py export --workdir=DIR --output=DIR [--checkpoint=best]
-                       [--data_dir=DIR]
       Writes the network of a run for CPU, CUDA and TPU, with an example that
       loads it with jax and NumPy alone. The output is a new or empty folder.
   python run.py benchmark [--config=FILE ...] [--against=reference,torch]
@@ -206,7 +205,7 @@ def _run(argv: list[str], started: float) -> int:
         'report': (commands.report, ('folder',)),
         'convert': (commands.convert, ('paths',)),
         'probe': (commands.probe, ('config', 'split')),
-        'export': (commands.export, ('workdir', 'output', 'data_dir', 'checkpoint')),
+        'export': (commands.export, ('workdir', 'output', 'checkpoint')),
         'benchmark': (commands.benchmark, ('config', 'against', 'json')),
         'keys': (commands.keys, ()),
     }

@@ -1,12 +1,9 @@
 """The folder of an export, made from that of a run: `export_run`."""
 
 import hashlib
-import io
 import os
 import pathlib
 import shutil
-
-import numpy as np
 
 from mixer_dilated.config import phase_range
 from mixer_dilated.errors import InputError
@@ -16,6 +13,8 @@ from mixer_dilated.export.program import (
     exported_program,
     flat_weights,
 )
+from mixer_dilated.pretrained.archives import encoded
+from mixer_dilated.pretrained.weights import Weights
 from mixer_dilated.training.calibration_file import read_calibration, temperatures
 from mixer_dilated.training.environment import versions
 from mixer_dilated.training.trained import Trained, load_trained
@@ -32,7 +31,6 @@ PROGRAM, WEIGHTS, MANIFEST, EXAMPLE = (
 def export_run(
     workdir: pathlib.Path,
     output: pathlib.Path,
-    data_dir: str | None = None,
     *,
     best: bool = False,
 ) -> dict:
@@ -44,7 +42,6 @@ def export_run(
     Args:
       workdir: the run's folder.
       output: a folder that is not there yet, or empty.
-      data_dir: where prepared data lies now; where the run's config says if None.
       best: the checkpoint of the highest test accuracy instead of the newest.
 
     Returns:
@@ -54,13 +51,13 @@ def export_run(
       InputError: no run or no checkpoint there, or `output` is not empty or cannot be written.
     """
     check_new(output)
-    trained = load_trained(workdir, data_dir, best=best)
+    trained = load_trained(workdir, best=best)
     fitted = temperatures(workdir, trained.step)
     classify = classifier(trained.model, phase_range(trained.task.config), fitted)
     weights = flat_weights(trained.params)
     files = {
         PROGRAM: exported_program(classify, weights, trained.task.source.image_shape),
-        WEIGHTS: _npz(weights),
+        WEIGHTS: encoded(Weights(weights), '.npz'),
         EXAMPLE: pathlib.Path(__file__).with_name(EXAMPLE).read_bytes(),
     }
     manifest = {
@@ -89,9 +86,8 @@ def _facts(trained: Trained) -> dict:
     config = task.config.to_dict()
     for place in ('data_dir', 'cache_dir'):  # of the machine that trained it
         del config['dataset'][place]
-    classes = getattr(task.source, 'class_names', None)
     return {
-        'classes': [str(name) for name in classes or range(task.source.num_classes)],
+        'classes': list(task.source.class_names),
         'input': {'shape': ['batch', *task.source.image_shape], 'dtype': 'uint8'},
         'output': {
             'shape': ['batch', task.source.num_classes],
@@ -105,13 +101,6 @@ def _facts(trained: Trained) -> dict:
         'versions': versions(),
         'config': config,
     }
-
-
-def _npz(weights: dict[str, np.ndarray]) -> bytes:
-    """Not compressed: weights hardly become smaller, and reading them would take longer."""
-    file = io.BytesIO()
-    np.savez(file, **weights)
-    return file.getvalue()
 
 
 def _write_folder(output: pathlib.Path, files: dict[str, bytes], manifest: dict) -> None:

@@ -75,7 +75,7 @@ def encoded(weights: Weights, suffix: str) -> bytes:
 
         return save(arrays, {_HEADER_KEY: json.dumps(_about(weights))})
     file = io.BytesIO()
-    np.savez(file, **arrays)
+    np.savez(file, **arrays)  # not compressed: weights hardly become smaller
     return file.getvalue()
 
 

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from mixer_dilated.models.mixer import MlpMixer, mixer_from_config
-from mixer_dilated.training.evaluation import checkpoint, opened
+from mixer_dilated.training.evaluation import checkpoint
+from mixer_dilated.training.preprocessing_file import read_trained_task
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.task import Task
 
@@ -33,21 +34,19 @@ class Trained:
         return {'params': jax.tree.map(lambda leaf: leaf[k], self.params)}
 
 
-def load_trained(
-    workdir: pathlib.Path, data_dir: str | None = None, *, best: bool = False
-) -> Trained:
-    """Loads the newest undamaged checkpoint of a run, or its best.
+def load_trained(workdir: pathlib.Path, *, best: bool = False) -> Trained:
+    """Loads the newest undamaged checkpoint of a run, or its best; the data need not be there.
 
     Args:
       workdir: the run's folder.
-      data_dir: where prepared data lies now; where the run's config says if None.
       best: the checkpoint of the highest test accuracy instead.
 
     Raises:
-      InputError: no run or no checkpoint there, or no such data set.
+      InputError: no run or no checkpoint there.
     """
-    task = opened(pathlib.Path(workdir), data_dir)
-    snapshot = checkpoint(pathlib.Path(workdir), Programs(task), best=best)
+    workdir = pathlib.Path(workdir)
+    task, _ = read_trained_task(workdir)
+    snapshot = checkpoint(workdir, Programs(task), best=best)
     model = mixer_from_config(task.config.model, task.source.num_classes, task.config.dtype)
     params = jax.tree.map(np.asarray, jax.device_get(snapshot.state.params))
     return Trained(task, model, params, snapshot.step)
