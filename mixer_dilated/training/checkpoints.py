@@ -2,23 +2,26 @@
 
 import contextlib
 import errno
+import functools
 import os
 import pathlib
 import re
 import time
 import warnings
-import zlib
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import ml_collections
-import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from mixer_dilated.config import differences, resolve
 from mixer_dilated.errors import InputError
 from mixer_dilated.training.environment import versions
-from mixer_dilated.training.snapshot import Snapshot, fingerprints
+from mixer_dilated.training.snapshot import Snapshot, array_checksums, fingerprints
+
+Found = TypeVar('Found')
 
 DAMAGED = 'damaged_checkpoints'
 # Errors of the system that mean damage; others, as too many open files, pass.
@@ -127,9 +130,10 @@ class Checkpoints:
         Raises:
           InputError: none is left that is undamaged.
         """
+        read = functools.partial(self._read, abstract)
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
-            found = self._undamaged(step, abstract)
+            found = self._undamaged(step, read)
             if found:
                 return found
         if steps or expected or self._damaged.exists():
@@ -143,7 +147,8 @@ class Checkpoints:
         """The snapshot of the highest test accuracy; arguments and errors as `restore`."""
         newest = self.restore(abstract, expected=True)
         step = newest.best_step
-        found = self._undamaged(step, abstract) if step in self._manager.all_steps() else None
+        read = functools.partial(self._read, abstract)
+        found = self._undamaged(step, read) if step in self._manager.all_steps() else None
         if not found:
             raise InputError(
                 f'{self.folder}: the checkpoint of the highest test accuracy'
@@ -160,12 +165,9 @@ class Checkpoints:
           InputError: there is none.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                return self._read_params(step)
-            except InputError:
-                raise
-            except Exception as error:  # as in `_undamaged`
-                self._tell_damaged(step, error)
+            found = self._undamaged(step, self._read_params)
+            if found:
+                return found
         raise InputError(f'{self.folder}: no undamaged checkpoint there; train the run first')
 
     def _read_params(self, step: int) -> dict:
@@ -177,16 +179,14 @@ class Checkpoints:
         )
         self._check_config(step, found.record['config'])
         params = jax.device_get(found.arrays['state']['params'])
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-            name = f"['state'].params{jax.tree_util.keystr(path)}"
-            if found.record['checksums'].get(name) != zlib.crc32(np.ascontiguousarray(leaf)):
-                raise ValueError(f'the checksum of {name} is not the one noted')
+        checksums = array_checksums(params, prefix="['state'].params")
+        _check_checksums(checksums, found.record['checksums'])
         return params
 
-    def _undamaged(self, step: int, abstract: Snapshot) -> Snapshot | None:
-        """A snapshot as it was saved; None, which is told, if it is damaged."""
+    def _undamaged(self, step: int, read: Callable[[int], Found]) -> Found | None:
+        """What `read` finds of a snapshot; None, which is told, if that is damaged."""
         try:
-            return self._read(step, abstract)
+            return read(step)
         except InputError:
             raise
         # The libraries raise a dozen kinds of error on damaged files; all mean the same.
@@ -195,13 +195,13 @@ class Checkpoints:
                 raise
             if _of_the_system(error) not in (None, *DAMAGE):
                 raise InputError(
-                    f'{self.folder / str(step)}: cannot be read: {_cause(error)}; when that is '
+                    f'{self.folder / str(step)}: cannot be read: {cause_of(error)}; when that is '
                     'mended, the same command goes on'
                 ) from error
             self._tell_damaged(step, error)
             return None
 
-    def _read(self, step: int, abstract: Snapshot) -> Snapshot:
+    def _read(self, abstract: Snapshot, step: int) -> Snapshot:
         """A snapshot as it was saved; any error if it is not."""
         found = self._manager.restore(
             step,
@@ -210,10 +210,8 @@ class Checkpoints:
             ),
         )
         record = dict(found.record)
-        noted, checksums = record.pop('checksums'), fingerprints(found.arrays, record)
-        differing = [name for name in checksums if noted.get(name) != checksums[name]]
-        if differing:
-            raise ValueError(f'the checksum of {differing[0]} is not the one noted')
+        noted = record.pop('checksums')
+        _check_checksums(fingerprints(found.arrays, record), noted)
         self._check_config(step, record['config'])
         return Snapshot(
             *(found.arrays[name] for name in ('state', 'sums')),
@@ -233,7 +231,7 @@ class Checkpoints:
             )
 
     def _tell_damaged(self, step: int, error: Exception) -> None:
-        folder, cause = self.folder / str(step), _cause(error)
+        folder, cause = self.folder / str(step), cause_of(error)
         if self._read_only:
             warnings.warn(f'{folder}: damaged, passed over: {cause}', stacklevel=4)
             return
@@ -250,6 +248,12 @@ class Checkpoints:
         warnings.warn(f'{folder}: damaged ({cause}); set aside as {aside}', stacklevel=4)
 
 
+def _check_checksums(found: dict[str, int], noted: dict[str, int]) -> None:
+    differing = [name for name in found if noted.get(name) != found[name]]
+    if differing:
+        raise ValueError(f'the checksum of {differing[0]} is not the one noted')
+
+
 @contextlib.contextmanager
 def _told(what: str):
     """Turns whatever a library raises when it writes into one line."""
@@ -258,7 +262,7 @@ def _told(what: str):
     # Orbax and its storage raise errors of many kinds, some from the thread that writes.
     except Exception as error:
         raise InputError(
-            f'{what}: {_cause(error)}. The one before it is undamaged: when that is mended, the '
+            f'{what}: {cause_of(error)}. The one before it is undamaged: when that is mended, the '
             'same command goes on from there'
         ) from error
 
@@ -271,14 +275,12 @@ def _of_the_system(error: Exception) -> int | None:
     return error.errno if isinstance(error, OSError) else None
 
 
-def _cause(error: Exception) -> str:
-    """The system's own words, if it was the system that refused."""
+def cause_of(error: Exception) -> str:
+    """Why orbax could not read or write, in the system's own words if that refused."""
     number = _of_the_system(error)
-    return (
-        os.strerror(number)
-        if number
-        else ' '.join(str(error).split())[:200] or type(error).__name__
-    )
+    if number:
+        return os.strerror(number)
+    return ' '.join(str(error).split())[:200] or type(error).__name__
 
 
 class _Best:

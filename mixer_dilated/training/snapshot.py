@@ -66,9 +66,19 @@ class Snapshot:
 
 
 def fingerprints(arrays, record: dict) -> dict[str, int]:
-    """CRC-32 of the bytes of every array, by its path in the tree, and of a record as JSON."""
-    found = {
-        jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(leaf))
+    """`array_checksums`, and 'record': that of a record as JSON."""
+    of_record = zlib.crc32(json.dumps(record, sort_keys=True).encode())
+    return {**array_checksums(arrays), 'record': of_record}
+
+
+def array_checksums(arrays, prefix: str = '') -> dict[str, int]:
+    """CRC-32 of the bytes of every array, by its path in the tree.
+
+    Args:
+      arrays: a tree.
+      prefix: its own path in a larger tree.
+    """
+    return {
+        prefix + jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(leaf))
         for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(arrays))
     }
-    return {**found, 'record': zlib.crc32(json.dumps(record, sort_keys=True).encode())}
