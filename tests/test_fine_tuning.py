@@ -10,6 +10,7 @@ import pytest
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
 from mixer_dilated.errors import InputError
+from mixer_dilated.training import conversion
 from mixer_dilated.training.initial import read_any, starting_params
 from mixer_dilated.training.loop import train_and_evaluate
 from mixer_dilated.training.optimizer import layer_factors
@@ -127,3 +128,19 @@ def test_a_probe_chooses_on_validation_and_tells_the_classes(plain, capsys):
     chex.assert_trees_all_equal(again['validation'], found['validation'])
     assert main(['probe', '--config=configs/digits_dilated.py', '--split=test'], 0.0) == 2
     assert "config.init_from = ''" in capsys.readouterr().err
+
+
+def test_a_probe_is_not_chosen_on_what_is_trained_or_tested_on(plain):
+    config = small_config(**PLAIN, init_from=str(plain))
+    for split, key in (('train[299:400]', 'train_split'), ('test[:1]', 'test_split')):
+        with pytest.raises(InputError, match=f'1 of its examples are in config.dataset.{key}'):
+            linear_probe(config, split)
+
+
+def test_a_folder_that_cannot_be_written_is_told(plain, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise ValueError("RESOURCE: os_error_code='28'")
+
+    monkeypatch.setattr(conversion, 'write_orbax', full)
+    assert main(['convert', str(plain), str(tmp_path / 'out')], 0.0) == 2
+    assert 'out: cannot be written: No space left on device; remove' in capsys.readouterr().err

@@ -4,8 +4,9 @@ import pathlib
 
 from mixer_dilated.errors import InputError
 from mixer_dilated.pretrained.archives import FILES, encoded, write_orbax
+from mixer_dilated.training.checkpoints import cause_of
 from mixer_dilated.training.initial import read_any
-from mixer_dilated.training.workdir import told, write_bytes
+from mixer_dilated.training.workdir import write_bytes
 
 
 def convert(source: pathlib.Path, target: pathlib.Path) -> str:
@@ -30,8 +31,14 @@ def convert(source: pathlib.Path, target: pathlib.Path) -> str:
     if target.suffix in FILES:
         write_bytes(target, encoded(weights, target.suffix))
     else:
-        with told(target):
+        try:
             write_orbax(weights, target)
+        # Orbax and its storage raise errors of many kinds.
+        except Exception as error:
+            raise InputError(
+                f'{target}: cannot be written: {cause_of(error)}; remove what is there, and when '
+                'that is mended give the same command again'
+            ) from error
     said = [f'{target}: {len(weights.arrays)} arrays']
     if len(found) > 1:
         said.append(f'of the first of {len(found)} seeds')

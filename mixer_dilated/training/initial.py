@@ -9,13 +9,13 @@ from flax.training.train_state import TrainState
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mixer_dilated.models.mixer import mixer_from_config
-from mixer_dilated.patches.geometry import Pair
 from mixer_dilated.pretrained.archives import read_weights
 from mixer_dilated.pretrained.fit import fitted
 from mixer_dilated.pretrained.weights import Weights
 from mixer_dilated.training.checkpoints import Checkpoints
+from mixer_dilated.training.preprocessing_file import read_trained_task
 from mixer_dilated.training.task import Task
-from mixer_dilated.training.workdir import read_config, read_summary, write_json
+from mixer_dilated.training.workdir import read_config, write_json
 
 
 def read_any(path: pathlib.Path) -> list[Weights]:
@@ -29,7 +29,7 @@ def read_any(path: pathlib.Path) -> list[Weights]:
     config = read_config(path)
     with Checkpoints(path, config, read_only=True) as checkpoints:
         arrays = flatten_dict(checkpoints.params(), sep='/')
-    image_size = _image_size(path)
+    image_size = read_trained_task(path)[0].source.image_shape[:2]
     return [
         Weights(
             {name: array[k] for name, array in arrays.items()}, config.model.to_dict(), image_size
@@ -97,9 +97,3 @@ def write_initial(workdir: pathlib.Path, initial: Initial, task: Task, result: d
     }
     write_json(workdir / 'initial.json', content)
     return content
-
-
-def _image_size(path: pathlib.Path) -> Pair | None:
-    """(height, width) of a run's images, from its summary; None if it is not finished."""
-    summary = read_summary(path)
-    return tuple(summary['image_shape'][:2]) if summary else None

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.sources import load_examples
-from mixer_dilated.data.splits import num_examples
+from mixer_dilated.data.splits import check_disjoint
 from mixer_dilated.errors import InputError
 from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.training.initial import starting_params
@@ -31,7 +31,7 @@ def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
 
     Args:
       config: a resolved config with `init_from`.
-      validation: split in TFDS syntax, none of whose examples should be training examples.
+      validation: split in TFDS syntax, none of whose examples is trained or tested on.
 
     Returns:
       'validation' ({strength: accuracy}), 'strength', 'test_accuracy', 'test_correct',
@@ -46,14 +46,16 @@ def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
             '--config.init_from=Mixer-B_16.npz'
         )
     task = open_task(config)
-    num_examples('--split', validation, task.source.split_sizes)
+    others = {f'config.dataset.{key}': config.dataset[key] for key in ('train_split', 'test_split')}
+    check_disjoint('--split', validation, others, task.source.split_sizes)
     initial = starting_params(task)
     params = jax.tree.map(lambda leaf: leaf[0], initial.params)
-    splits = (config.dataset.train_split, validation, config.dataset.test_split)
-    found = [load_examples(task.source, split, config.dataset) for split in splits]
     (train, train_labels), (chosen_on, labels), (test, test_labels) = (
-        (features(config, task.source.num_classes, params, each), np.asarray(each.labels))
-        for each in found
+        (features(config, task.source.num_classes, params, examples), np.asarray(examples.labels))
+        for examples in (
+            load_examples(task.source, split, config.dataset)
+            for split in (config.dataset.train_split, validation, config.dataset.test_split)
+        )
     )
     fits = {
         strength: ridge(train, train_labels, task.source.num_classes, strength)
