@@ -212,5 +212,8 @@ def misfits_table(rows: list[tuple[str, str, str, str]]) -> Table:
 def print_table(table: Table) -> None:
     """Prints a table after an empty line, with the numbers left as they are."""
     console = Console(highlight=False)
-    console.print()
-    console.print(table, markup=False)
+    with console.capture() as printed:
+        console.print(table, markup=False)
+    print()
+    for line in printed.get().splitlines():
+        print(line.rstrip())  # rich fills cells with blanks, which a narrow terminal wraps
