@@ -125,14 +125,14 @@ KEYS: dict[str, Key] = {
     'dataset.image_size': (
         0,
         _IMAGE_SIZE,
-        "pixels a side that pictures of 'folder:PATH' are brought to, where it has to be set; 0 "
-        'for other data sets, which have their own',
+        'pixels a side that images are brought to; 0 for their own. It has to be set for '
+        "'folder:PATH' and other sets of several sizes",
     ),
     'dataset.channels': (3, _one_of(1, 3), "of pictures of 'folder:PATH': grey or colour"),
     'dataset.resize': (
         'crop',
         _one_of('crop', 'pad', 'squash'),
-        'of pictures of another shape: the middle is cut out, or black added, or the shape changed',
+        'of images of another shape: the middle is cut out, or black added, or the shape changed',
     ),
     'dataset.preprocess': (
         'auto',

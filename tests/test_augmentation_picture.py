@@ -35,7 +35,7 @@ def made(folder, **changes):
     images, labels = Digits().read('train[:100]')
     config = small_config(seed=4, **changes)
     make_run(folder, config, images, labels)
-    write_augmented_images(folder, config, Digits().read('train[:300]'))
+    write_augmented_images(folder, config, Digits().read('train[:300]'), (8, 8))
     return folder
 
 
@@ -62,7 +62,7 @@ def test_a_run_leaves_images_of_several_classes_before_and_after_augmentation(ru
 def test_mixed_images_are_left_as_pixels(tmp_path):
     train = Digits().read('train[:50]')
     config = small_config(**{'augment.cutmix': 1.0})
-    write_augmented_images(tmp_path, config, train)
+    write_augmented_images(tmp_path, config, train, (8, 8))
     found = arrays_of(tmp_path)
     assert found['titles'].tolist() == [f'cutmix, step {step}' for step in (1, 2, 3, 4)]
     own, others = found['images'], np.roll(found['images'], 1, axis=0)
@@ -71,7 +71,9 @@ def test_mixed_images_are_left_as_pixels(tmp_path):
 
 
 def test_without_augmentation_nothing_is_left(tmp_path):
-    write_augmented_images(tmp_path, small_config(label_smoothing=0.1), Digits().read('train[:50]'))
+    write_augmented_images(
+        tmp_path, small_config(label_smoothing=0.1), Digits().read('train[:50]'), (8, 8)
+    )
     assert not list(tmp_path.iterdir())
 
 

@@ -1,7 +1,5 @@
 """Data: real MNIST through TFDS, embedded digits, the cache, splits, augmentation."""
 
-import io
-import json
 import os
 import re
 import shutil
@@ -10,9 +8,6 @@ import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from array_record.python import array_record_module
-from PIL import Image
-from tensorflow_datasets.proto import tf_example_pb2
 
 from mixer_dilated.config import resolve
 from mixer_dilated.data import tfds_source
@@ -24,6 +19,7 @@ from mixer_dilated.data.sources import load_examples, open_source
 from mixer_dilated.data.splits import num_examples, split_slices
 from mixer_dilated.data.tfds_source import TfdsSource
 from mixer_dilated.errors import InputError
+from tests.tfds_files import encoded, grey, write_set
 
 
 def test_mnist_is_read_as_tfds_gives_it(mnist):
@@ -38,61 +34,6 @@ def test_mnist_is_read_as_tfds_gives_it(mnist):
     ]
     np.testing.assert_array_equal(examples.images, [record['image'] for record in expected])
     np.testing.assert_array_equal(examples.labels, [record['label'] for record in expected])
-
-
-def write_set(data_dir, records, shape=(8, 8, 1), name='tiny', version='1.0.0'):
-    """A prepared TFDS set of (image, label) records, as array_record."""
-    folder = data_dir / name / version
-    folder.mkdir(parents=True)
-    kind = 'tensorflow_datasets.core.features'
-    features = {
-        'pythonClassName': f'{kind}.features_dict.FeaturesDict',
-        'featuresDict': {'features': {
-            'image': {
-                'pythonClassName': f'{kind}.image_feature.Image',
-                'image': {'dtype': 'uint8', 'shape': {'dimensions': [str(n) for n in shape]}},
-            },
-            'label': {
-                'pythonClassName': f'{kind}.class_label_feature.ClassLabel',
-                'classLabel': {'numClasses': '10'},
-            },
-        }},
-    }  # fmt: skip
-    (folder / 'features.json').write_text(json.dumps(features))
-    splits = [
-        {
-            'name': split,
-            'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
-            'shardLengths': [str(len(records))],
-            'numBytes': '1',
-        }
-        for split in ('train', 'test')
-    ]
-    info = {
-        'name': name, 'version': version, 'fileFormat': 'array_record', 'splits': splits,
-        'supervisedKeys': {'tuple': {'items': [{'featureKey': 'image'}, {'featureKey': 'label'}]}},
-    }  # fmt: skip
-    (folder / 'dataset_info.json').write_text(json.dumps(info))
-    for split in ('train', 'test'):
-        path = folder / f'{name}-{split}.array_record-00000-of-00001'
-        writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1')
-        for image, label in records:
-            example = tf_example_pb2.Example()
-            example.features.feature['image'].bytes_list.value.append(image)
-            example.features.feature['label'].int64_list.value.append(label)
-            writer.write(example.SerializeToString())
-        writer.close()
-    return folder
-
-
-def encoded(pixels, file_format='PNG'):
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, file_format)
-    return file.getvalue()
-
-
-def grey(seed, size=(8, 8)):
-    return np.random.default_rng(seed).integers(0, 256, size, np.uint8)
 
 
 def test_any_classification_set_is_read_through_tfds(tmp_path):
@@ -338,13 +279,6 @@ def test_a_set_without_classes_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(tfds_source, '_prepared_builder', lambda name, data_dir: builder)
     with pytest.raises(InputError, match='not an image classification set'):
         TfdsSource('dsprites', str(tmp_path))
-
-
-def test_images_of_many_sizes_are_refused(tmp_path, monkeypatch):
-    builder = tfds.builder('cats_vs_dogs', data_dir=tmp_path)
-    monkeypatch.setattr(tfds_source, '_prepared_builder', lambda name, data_dir: builder)
-    with pytest.raises(InputError, match='images of one size'):
-        TfdsSource('cats_vs_dogs', str(tmp_path))
 
 
 def test_records_that_cannot_be_read_at_random_are_refused(mnist, tmp_path):

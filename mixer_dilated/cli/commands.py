@@ -113,6 +113,7 @@ def summary(arguments: Arguments, started: float) -> None:
     """Prints what a config's patches see and what its network costs."""
     config = _required(arguments, 'config')
     from mixer_dilated.config import patch_branches
+    from mixer_dilated.data.enlarging import enlarged
     from mixer_dilated.data.sources import load_examples
     from mixer_dilated.reports.summary import print_summary
     from mixer_dilated.training.programs import Programs
@@ -122,7 +123,8 @@ def summary(arguments: Arguments, started: float) -> None:
     if arguments.picture:
         from mixer_dilated.reports.patch_picture import draw_patches
 
-        first = load_examples(task.source, config.dataset.train_split, config.dataset).images[0]
+        examples = load_examples(task.source, config.dataset.train_split, config.dataset)
+        first = enlarged(examples.images[:1], task.image_size)[0]
         draw_patches(patch_branches(config.model), first, arguments.picture)
         print(f'picture: {arguments.picture}')
     print_summary(task, Programs(task).training_bytes())

@@ -11,16 +11,22 @@ from mixer_dilated.data.splits import split_slices
 class Digits:
     """The embedded data set, as a `Source`.
 
+    Args:
+      side: pixels a side that a network sees, at least the 8 that are stored.
+
     The split is fixed and stratified: of each class, every fifth image is a test image. Grey
     levels 0 … 16 become 0 … 255.
     """
 
     name = 'digits'
-    image_shape = (8, 8, 1)
+    stored_shape = (8, 8, 1)
     num_classes = 10
     class_names = tuple('0123456789')
     split_sizes = {'train': 1433, 'test': 364}
     fingerprint = 'digits of scikit-learn, every fifth of a class is test, grey * 255 / 16'
+
+    def __init__(self, side: int = 8):
+        self.image_shape = (side, side, 1)
 
     def read(self, split: str) -> Examples:
         """Decodes the examples of a split given in TFDS split syntax, in the stored order."""

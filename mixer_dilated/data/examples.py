@@ -29,7 +29,8 @@ class Source(Protocol):
 
     Attributes:
       name: the data set's name.
-      image_shape: (height, width, channels).
+      image_shape: (height, width, channels) that a network sees.
+      stored_shape: of the images that `read` gives; if it is another, they are `enlarged`.
       num_classes: number of labels.
       class_names: of each label its name.
       split_sizes: examples in each named split.
@@ -38,6 +39,7 @@ class Source(Protocol):
 
     name: str
     image_shape: tuple[int, int, int]
+    stored_shape: tuple[int, int, int]
     num_classes: int
     class_names: tuple[str, ...]
     split_sizes: dict[str, int]

@@ -50,7 +50,7 @@ class FolderSource:
     ):
         # What a cache entry is called: a few letters that any file system takes.
         self.name = 'folder-' + ''.join(c for c in root.resolve().name if c.isalnum())[:40]
-        self.image_shape = preprocessing.image_shape
+        self.image_shape = self.stored_shape = preprocessing.image_shape
         self._root = root
         self._preprocessing = preprocessing
         self._decoded = {}

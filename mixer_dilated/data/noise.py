@@ -22,6 +22,10 @@ class Noise:
         return tuple(map(str, range(self.num_classes)))
 
     @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        return self.image_shape
+
+    @property
     def split_sizes(self) -> dict[str, int]:
         return {'train': self.examples}
 

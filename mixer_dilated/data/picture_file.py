@@ -1,5 +1,6 @@
 """Picture files from anywhere: opened without trust, upright, in grey or colour."""
 
+import io
 import os
 import stat
 from typing import BinaryIO
@@ -25,7 +26,7 @@ _TURNED = {
 
 
 def read_picture(
-    path: str | os.PathLike, channels: int, *, max_pixels: int, enough: int = 0
+    path: str | os.PathLike | bytes, channels: int, *, max_pixels: int, enough: int = 0
 ) -> Image.Image:
     """Reads a PNG, JPEG or WebP file of any size.
 
@@ -33,7 +34,7 @@ def read_picture(
     become 8; of an animation it is the first frame; colour profiles are not applied.
 
     Args:
-      path: the file.
+      path: the file, or its content.
       channels: 1 (grey, ITU-R 601), 3 (colour) or 4 (colour and opacity, as it is).
       max_pixels: more are refused by the header, before anything is decoded.
       enough: pixels a side that are enough: a larger JPEG may be decoded at 1/2, 1/4 or 1/8 of its
@@ -46,7 +47,7 @@ def read_picture(
       InputError: why it cannot be used; the message does not name the file.
     """
     try:
-        with _open_regular(path, max_pixels) as file, Image.open(file, formats=FORMATS) as image:
+        with _opened(path, max_pixels) as file, Image.open(file, formats=FORMATS) as image:
             pixels = image.width * image.height
             if pixels > max_pixels:
                 raise InputError(
@@ -71,6 +72,10 @@ def read_picture(
     # Pillow raises errors of many kinds at damaged files; all mean the same.
     except Exception as error:
         raise InputError(_cause(error)) from None
+
+
+def _opened(path: str | os.PathLike | bytes, max_pixels: int) -> BinaryIO:
+    return io.BytesIO(path) if isinstance(path, bytes) else _open_regular(path, max_pixels)
 
 
 def _open_regular(path: str | os.PathLike, max_pixels: int) -> BinaryIO:

@@ -38,8 +38,8 @@ class Preprocessing:
                 f"{self.image_shape[2]} channels; allowed is 'resize'"
             )
 
-    def read(self, path: str | os.PathLike) -> UInt8[np.ndarray, 'height width channels']:
-        """The image of a file.
+    def read(self, path: str | os.PathLike | bytes) -> UInt8[np.ndarray, 'height width channels']:
+        """The image of a file, or of a file's content.
 
         Raises:
           InputError: why it cannot be used; the message does not name the file.

@@ -5,35 +5,31 @@ import pathlib
 import ml_collections
 
 from mixer_dilated.data.cache import cached_read
+from mixer_dilated.data.enlarging import only_enlarges
 from mixer_dilated.data.examples import Examples, Source
 from mixer_dilated.data.preprocessing import Preprocessing, preprocess_of
 from mixer_dilated.errors import InputError
-from mixer_dilated.patches.geometry import whole_pair
+from mixer_dilated.patches.geometry import Pair, whole_pair
 
 FOLDER = 'folder:'
 
 
 def open_source(dataset: ml_collections.ConfigDict) -> Source:
-    """The data set that `config.dataset` names; nothing is decoded yet, or what tells which
-    pictures of a folder are broken.
+    """The data set that `config.dataset` names.
+
+    Nothing is decoded yet, but for what tells which pictures of a folder are broken.
 
     Raises:
       InputError: it does not exist, is not there and cannot be downloaded, or does not fit.
     """
     if dataset.name.startswith(FOLDER):
         return _folder_source(dataset)
-    if dataset.image_size != 0:
-        raise InputError(
-            f'config.dataset.image_size = {dataset.image_size!r}: {dataset.name!r} has images of '
-            "its own size; allowed is 0, or another value with dataset.name = 'folder:PATH'"
-        )
+    size = whole_pair('dataset.image_size', dataset.image_size, 1) if dataset.image_size else None
     if dataset.name == 'digits':
-        from mixer_dilated.data.digits import Digits
-
-        return Digits()
+        return _digits(size)
     from mixer_dilated.data.tfds_source import TfdsSource
 
-    return TfdsSource(dataset.name, dataset.data_dir, dataset.max_pixels)
+    return TfdsSource(dataset.name, dataset.data_dir, dataset.max_pixels, size, dataset.resize)
 
 
 def load_examples(source: Source, split: str, dataset: ml_collections.ConfigDict) -> Examples:
@@ -53,6 +49,19 @@ def preprocessing_of(dataset: ml_collections.ConfigDict, image_shape: tuple) -> 
     """
     how = preprocess_of(dataset.name, dataset.preprocess)
     return Preprocessing(tuple(image_shape), how, dataset.resize, dataset.max_pixels)
+
+
+def _digits(size: Pair | None) -> Source:
+    from mixer_dilated.data.digits import Digits
+
+    if size is None:
+        return Digits()
+    if not only_enlarges(Digits.stored_shape[:2], size):
+        raise InputError(
+            f"config.dataset.image_size = {size!r}: 'digits' has images of 8×8, and they can only "
+            'be enlarged; allowed are 0 and numbers from 8'
+        )
+    return Digits(size[0])
 
 
 def _folder_source(dataset: ml_collections.ConfigDict) -> Source:

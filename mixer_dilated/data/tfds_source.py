@@ -1,5 +1,6 @@
 """Any TFDS image classification set, read with `tfds.data_source` and without TensorFlow."""
 
+import functools
 import hashlib
 import importlib.util
 import math
@@ -7,12 +8,17 @@ import os
 import socket
 import urllib.parse
 import urllib.request
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from mixer_dilated.data.decoding import MODES, decode_image
+from mixer_dilated.data.enlarging import only_enlarges
 from mixer_dilated.data.examples import Examples
+from mixer_dilated.data.preprocessing import Preprocessing
 from mixer_dilated.errors import InputError
+from mixer_dilated.patches.geometry import Pair
 
 
 class TfdsSource:
@@ -22,28 +28,49 @@ class TfdsSource:
       name: TFDS name, with an optional config and version: 'mnist', 'emnist/balanced'.
       data_dir: folder of prepared data; '' is TFDS_DATA_DIR, else TFDS's default.
       max_pixels: the most pixels that an image may have.
+      image_size: (height, width) that its images are brought to; None for their own. Images of one
+        size that only grow are stored as they are, the rest resized when they are decoded.
+      resize: how images of another shape are (see `Preprocessing`).
 
     Raises:
       InputError: no such data set, not there and not to be had, not image classification, or
         images that are too large.
     """
 
-    def __init__(self, name: str, data_dir: str, max_pixels: int = 2**24):
+    def __init__(
+        self,
+        name: str,
+        data_dir: str,
+        max_pixels: int = 2**24,
+        image_size: Pair | None = None,
+        resize: str = 'crop',
+    ):
         self.name = name
         self._builder = _prepared_builder(name, data_dir)
         info = self._builder.info
         self._image_key, self._label_key = _supervised_keys(name, info)
-        self.image_shape = info.features[self._image_key].shape
+        *own_size, channels = info.features[self._image_key].shape
+        self.image_shape = (*(image_size or own_size), channels)
+        grow = None not in own_size and only_enlarges(own_size, self.image_shape[:2])
+        self.stored_shape = (*own_size, channels) if grow else self.image_shape
         self.num_classes = info.features[self._label_key].num_classes
         self.class_names = tuple(info.features[self._label_key].names)
         dtype = np.dtype(info.features[self._image_key].np_dtype)
-        fits = None not in self.image_shape and self.image_shape[2] in MODES
-        if not fits or dtype != np.uint8:
+        if channels not in MODES or dtype != np.uint8:
             raise InputError(
-                f'config.dataset.name = {name!r}: its images are {self.image_shape} of {dtype}; '
-                'allowed are uint8 images of one size with 1, 3 or 4 channels'
+                f'config.dataset.name = {name!r}: its images are {(*own_size, channels)} of '
+                f'{dtype}; allowed are uint8 images with 1, 3 or 4 channels'
             )
-        pixels = math.prod(self.image_shape[:2])
+        if None in self.image_shape:
+            raise InputError(
+                f'config.dataset.image_size = 0: the images of {name!r} are of several sizes, and '
+                'are brought to one; set it, for example --config.dataset.image_size=224'
+            )
+        # Images that stay as they are have the size that the set says, else they are refused.
+        self._preprocessing = (
+            None if grow else Preprocessing(self.image_shape, 'resize', resize, max_pixels)
+        )
+        pixels = math.prod(self.stored_shape[:2])
         if pixels > max_pixels:
             raise InputError(
                 f'config.dataset.name = {name!r}: images of {pixels} pixels; allowed are at most '
@@ -61,7 +88,7 @@ class TfdsSource:
         """
         encoded = {self._image_key: _tfds().decode.SkipDecoding()}
         records = self._builder.as_data_source(split, decoders=encoded)
-        images = np.empty((len(records), *self.image_shape), np.uint8)
+        images = np.empty((len(records), *self.stored_shape), np.uint8)
         labels = np.empty(len(records), np.int32)
         # Grain's protocol for many records at once: half the time of one by one.
         for start in range(0, len(records), 1000):
@@ -76,13 +103,23 @@ class TfdsSource:
                     f'{where}: a record among {wanted[0]} … {wanted[-1]} cannot be read: '
                     f'{type(error).__name__}: {cause}; prepare the data set again'
                 ) from error
-            for i, record in zip(wanted, chunk, strict=True):
+            for i, record, image in zip(wanted, chunk, self._decoded(chunk), strict=True):
                 try:
-                    images[i] = decode_image(record[self._image_key], self.image_shape)
+                    images[i] = image()
                     labels[i] = self._label(record)
                 except InputError as error:
                     raise InputError(f'{where}, record {i}: {error}') from None
         return Examples(images, labels)
+
+    def _decoded(self, records: list[dict]) -> Iterable[Callable[[], np.ndarray]]:
+        """Of each record a function that returns its image, or raises InputError."""
+        encoded = [record[self._image_key] for record in records]
+        if self._preprocessing is None:
+            # Small images: threads would hand Python's lock around longer than they decode.
+            return (functools.partial(decode_image, each, self.stored_shape) for each in encoded)
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            jobs = [threads.submit(self._preprocessing.read, each) for each in encoded]
+        return [job.result for job in jobs]
 
     def _label(self, record: dict) -> int:
         label = int(record[self._label_key])
@@ -93,6 +130,8 @@ class TfdsSource:
     def _fingerprint(self) -> str:
         """Name, version and every file's size and time of change, hashed."""
         facts = [self._builder.info.full_name]
+        if self._preprocessing:
+            facts.append(repr(self._preprocessing))
         for split in self._builder.info.splits.values():
             for path in split.filepaths:
                 status = os.stat(path)

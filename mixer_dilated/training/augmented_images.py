@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from mixer_dilated.data.enlarging import enlarged
 from mixer_dilated.data.examples import Examples
+from mixer_dilated.patches.geometry import Pair
 from mixer_dilated.training.augmentation import Augmentation, augmentation_from_config
 from mixer_dilated.training.workdir import write_arrays
 
@@ -16,7 +18,7 @@ MOST_IMAGES, STEPS = 6, 4
 
 
 def write_augmented_images(
-    workdir: pathlib.Path, config: ml_collections.ConfigDict, train: Examples
+    workdir: pathlib.Path, config: ml_collections.ConfigDict, train: Examples, image_size: Pair
 ) -> None:
     """Writes `augmented.npz`, if the config has augmentation: images before and after it.
 
@@ -24,6 +26,7 @@ def write_augmented_images(
       workdir: the run's folder.
       config: of the run.
       train: the training examples, on the host.
+      image_size: (height, width) that the network sees.
 
     The file holds `images` uint8 (shown, height, width, channels), the first of as many classes;
     `drawn` uint8 (columns, shown, height, width, channels), what becomes of these as one batch with
@@ -35,7 +38,8 @@ def write_augmented_images(
     if not alone:
         return
     _, first_of_class = np.unique(train.labels, return_index=True)
-    images = np.asarray(train.images[np.sort(first_of_class)[:MOST_IMAGES]])
+    first = np.asarray(train.images[np.sort(first_of_class)[:MOST_IMAGES]])
+    images = np.asarray(enlarged(first, image_size))
     seed_key = jax.random.key(config.seed)
     drawn = {name: _augmented(one, seed_key, 0, images) for name, one in alone.items()}
     prefix = 'together, ' if len(alone) > 1 else f'{drawn.popitem()[0]}, '

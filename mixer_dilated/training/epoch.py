@@ -9,7 +9,9 @@ import numpy as np
 from flax.training.train_state import TrainState
 from jaxtyping import Array, Float
 
+from mixer_dilated.data.enlarging import enlarged
 from mixer_dilated.data.examples import Examples
+from mixer_dilated.patches.geometry import Pair
 from mixer_dilated.training.randomness import purpose_key
 from mixer_dilated.training.sharding import split_batch
 
@@ -44,6 +46,7 @@ def train_steps(
     *,
     step: Callable,
     batch: int,
+    image_size: Pair | None = None,
 ) -> tuple[TrainState, EpochSums]:
     """The next steps of an epoch: one pass over a permutation of the examples, batch by batch.
 
@@ -59,6 +62,7 @@ def train_steps(
         reach beyond the epoch.
       step: `train_step` with its settings bound.
       batch: examples a step, over all devices.
+      image_size: (height, width) that the images are enlarged to; None for their own.
 
     Returns:
       The next state and the sums with these steps.
@@ -72,7 +76,7 @@ def train_steps(
 
     def body(_, carried):
         state, sums = carried
-        images, labels = _gather(examples, batches[state.step % steps_per_epoch])
+        images, labels = _gather(examples, batches[state.step % steps_per_epoch], image_size)
         state, metrics = step(state, images, labels, seed_key)
         return state, _add(sums, metrics, state.step)
 
@@ -97,7 +101,12 @@ def epoch_metrics(sums: EpochSums, num_steps: int, batch: int) -> dict[str, np.n
 
 
 def evaluate(
-    state: TrainState, examples: Examples, *, step: Callable, batch: int
+    state: TrainState,
+    examples: Examples,
+    *,
+    step: Callable,
+    batch: int,
+    image_size: Pair | None = None,
 ) -> dict[str, jax.Array]:
     """Counts every example exactly once; the last batch is filled up with uncounted ones.
 
@@ -106,6 +115,7 @@ def evaluate(
       examples: on the devices.
       step: `eval_step` with its settings bound.
       batch: examples a step, over all devices.
+      image_size: as in `train_steps`.
 
     Returns:
       'loss' (mean cross-entropy) and 'correct' (count).
@@ -113,7 +123,7 @@ def evaluate(
     num_examples = len(examples.labels)
 
     def body(sums, index):
-        images, labels = _gather(examples, jnp.minimum(index, num_examples - 1))
+        images, labels = _gather(examples, jnp.minimum(index, num_examples - 1), image_size)
         return jax.tree.map(jnp.add, sums, step(state, images, labels, index < num_examples)), None
 
     zeros = {'loss': jnp.zeros(()), 'correct': jnp.zeros((), jnp.int32)}
@@ -125,7 +135,12 @@ def evaluate(
 
 
 def predict(
-    state: TrainState, examples: Examples, *, classify: Callable, batch: int
+    state: TrainState,
+    examples: Examples,
+    *,
+    classify: Callable,
+    batch: int,
+    image_size: Pair | None = None,
 ) -> Float[Array, 'examples classes']:
     """Log-probabilities of every class for every example, in the order of the examples.
 
@@ -134,11 +149,12 @@ def predict(
       examples: on the devices.
       classify: `class_log_probabilities` with its settings bound.
       batch: examples a step, over all devices.
+      image_size: as in `train_steps`.
     """
     num_examples = len(examples.labels)
 
     def body(_, index):
-        images, _ = _gather(examples, jnp.minimum(index, num_examples - 1))
+        images, _ = _gather(examples, jnp.minimum(index, num_examples - 1), image_size)
         return None, classify(state, images)
 
     _, found = jax.lax.scan(body, None, _batches(num_examples, batch))
@@ -161,6 +177,7 @@ def _add(sums: EpochSums, metrics: dict[str, jax.Array], step_number: jax.Array)
     )
 
 
-def _gather(examples: Examples, index: jax.Array) -> Examples:
+def _gather(examples: Examples, index: jax.Array, image_size: Pair | None) -> Examples:
     index = split_batch(index)
-    return Examples(*(split_batch(array[index]) for array in examples))
+    images, labels = (split_batch(array[index]) for array in examples)
+    return Examples(enlarged(images, image_size) if image_size else images, labels)

@@ -103,9 +103,10 @@ def train_and_evaluate(
             progress.trained()
         state = snapshot.state
         results = {part: programs.evaluation(found)(state) for part, found in placed.items()}
-        write_predictions(workdir, examples['test'], programs.prediction(placed['test'])(state))
+        predicted = programs.prediction(placed['test'])(state)
+        write_predictions(workdir, examples['test'], predicted, task.image_size)
         write_weights(workdir, state.params)
-        write_augmented_images(workdir, config, examples['train'])
+        write_augmented_images(workdir, config, examples['train'], task.image_size)
         seconds = {'startup': startup, 'compile': programs.compile_seconds}
         name = name or workdir.name
         summary = run_summary(task, name, snapshot, jax.device_get(results), seconds)

@@ -7,14 +7,19 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import Array, Float
 
+from mixer_dilated.data.enlarging import enlarged
 from mixer_dilated.data.examples import Examples
+from mixer_dilated.patches.geometry import Pair
 from mixer_dilated.training.workdir import write_arrays
 
 MOST_SHOWN = 24
 
 
 def write_predictions(
-    workdir: pathlib.Path, test: Examples, log_probabilities: Float[Array, 'seeds examples classes']
+    workdir: pathlib.Path,
+    test: Examples,
+    log_probabilities: Float[Array, 'seeds examples classes'],
+    image_size: Pair,
 ) -> None:
     """Writes `predictions.npz`: probabilities, and the images that a report shows.
 
@@ -22,6 +27,7 @@ def write_predictions(
       workdir: the run's folder.
       test: the test examples, on the host.
       log_probabilities: of the final parameters of every seed.
+      image_size: (height, width) that the network sees.
 
     The file holds `labels` int32 (examples,), `probabilities` float32 (seeds, examples, classes),
     `class_images` uint8 (classes, height, width, channels): the first image of each class, zeros
@@ -41,8 +47,8 @@ def write_predictions(
         labels=np.asarray(test.labels, np.int32),
         probabilities=probabilities,
         shown_index=shown.astype(np.int32),
-        shown_images=np.asarray(test.images[shown]),
-        class_images=class_images,
+        shown_images=np.asarray(enlarged(test.images[shown], image_size)),
+        class_images=np.asarray(enlarged(class_images, image_size)),
     )
 
 

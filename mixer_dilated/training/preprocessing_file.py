@@ -33,6 +33,10 @@ class NotedSource:
     fingerprint: str = ''
 
     @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        return self.image_shape
+
+    @property
     def num_classes(self) -> int:
         return len(self.class_names)
 

@@ -8,6 +8,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Float, Int
 
+from mixer_dilated.data.enlarging import enlarged
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.sources import load_examples
 from mixer_dilated.data.splits import check_disjoint
@@ -15,7 +16,7 @@ from mixer_dilated.errors import InputError
 from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.training.initial import starting_params
 from mixer_dilated.training.step import normalise
-from mixer_dilated.training.task import open_task
+from mixer_dilated.training.task import Task, open_task
 
 STRENGTHS = tuple(10.0**power for power in range(-6, 3))
 
@@ -51,7 +52,7 @@ def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
     initial = starting_params(task)
     params = jax.tree.map(lambda leaf: leaf[0], initial.params)
     (train, train_labels), (chosen_on, labels), (test, test_labels) = (
-        (features(config, task.source.num_classes, params, examples), np.asarray(examples.labels))
+        (features(task, params, examples), np.asarray(examples.labels))
         for examples in (
             load_examples(task.source, split, config.dataset)
             for split in (config.dataset.train_split, validation, config.dataset.test_split)
@@ -78,16 +79,16 @@ def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
 
 
 def features(
-    config: ml_collections.ConfigDict, num_classes: int, params: dict, examples: Examples
+    task: Task, params: dict, examples: Examples
 ) -> Float[np.ndarray, 'examples channels']:
     """What the network hands to its head, for every example.
 
     Args:
-      config: resolved.
-      num_classes: of the data.
+      task: whose network and data.
       params: of one seed; a head is not needed.
       examples: images and labels.
     """
+    config, num_classes = task.config, task.source.num_classes
     network = mixer_from_config(config.model, num_classes, config.dtype)
     head = {
         'kernel': jnp.zeros((config.model.hidden_dim, num_classes)),
@@ -98,7 +99,7 @@ def features(
     def of_batch(params, images):
         _, intermediates = network.apply(
             {'params': {'head': head, **params}},
-            normalise(images),
+            normalise(enlarged(images, task.image_size)),
             train=False,
             return_intermediates=True,
         )

@@ -152,7 +152,9 @@ class Programs:
             augmentation=augmentation_from_config(config),
             trained=functools.partial(frozen_stopped, config.optimizer),
         )
-        steps = functools.partial(train_steps, step=step, batch=config.batch)
+        steps = functools.partial(
+            train_steps, step=step, batch=config.batch, image_size=self._task.image_size
+        )
         count = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(self._mesh))
         arguments = (
             self.abstract_state(),
@@ -195,7 +197,9 @@ class Programs:
         devices = self._mesh.shape['data']
         batch = min(self._task.config.batch_eval, len(examples.labels))
         batch = -(-batch // devices) * devices
-        program_of = functools.partial(function, **settings, batch=batch)
+        program_of = functools.partial(
+            function, **settings, batch=batch, image_size=self._task.image_size
+        )
         key = (function, examples.images.shape)
         return lambda state: self._compiled_once(key, program_of, state, examples)(state, examples)
 
@@ -219,7 +223,7 @@ class Programs:
         count, sharding = self._task.train_examples, replicated(self._mesh)
         return Examples(
             jax.ShapeDtypeStruct(
-                (count, *self._task.source.image_shape), jnp.uint8, sharding=sharding
+                (count, *self._task.source.stored_shape), jnp.uint8, sharding=sharding
             ),
             jax.ShapeDtypeStruct((count,), jnp.int32, sharding=sharding),
         )

@@ -12,7 +12,7 @@ from mixer_dilated.data.splits import num_examples
 from mixer_dilated.errors import InputError
 from mixer_dilated.models.costs import Layer, layers
 from mixer_dilated.models.mixer import mixer_from_config
-from mixer_dilated.patches.geometry import num_tokens
+from mixer_dilated.patches.geometry import Pair, num_tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Task:
     def total_steps(self) -> int:
         """Steps of the whole run."""
         return self.steps_per_epoch * self.config.num_epochs
+
+    @property
+    def image_size(self) -> Pair:
+        """(height, width) in pixels that the network sees."""
+        return self.source.image_shape[:2]
 
     @property
     def layers(self) -> list[Layer]:

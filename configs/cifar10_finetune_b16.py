@@ -1,0 +1,36 @@
+"""Fine-tunes the original's Mixer-B/16 on CIFAR-10 at 224 pixels, with the original's settings.
+
+curl -O https://storage.googleapis.com/mixer_models/imagenet21k/Mixer-B_16.npz
+python run.py --config=configs/cifar10_finetune_b16.py
+
+Images are kept at 32×32 and enlarged on the device. An epoch has 95 steps, the run 9 975; the
+original has 10 000, and adds up the gradients of eight parts of a batch, where this has a device
+compute each block anew for its gradient (`model.remat`). For dilated patches change
+`config.model.patches`; the stem and token mixing are then adapted as `config.transfer` says.
+
+What was run: a few steps, of the whole network with weights of this form, on random images of this
+form. What was not: the training, which takes an accelerator; no accuracy is known.
+"""
+
+from mixer_dilated.config import base_config, preset
+
+
+def get_config():
+    config = base_config()
+    config.init_from = 'Mixer-B_16.npz'
+    config.dataset.name = 'cifar10'
+    config.dataset.image_size = 224
+    config.dataset.train_split = 'train[:98%]'
+    config.dataset.test_split = 'test'
+    config.model = preset('B/16')
+    config.model.remat = True
+    config.num_epochs = 105
+    config.batch = 512
+    config.augment.crop = 0.05
+    config.augment.flip = True
+    config.optimizer.name = 'sgd'
+    config.optimizer.base_lr = 0.03
+    config.optimizer.warmup_steps = 500
+    config.optimizer.weight_decay = 0.0
+    config.optimizer.grad_norm_clip = 1.0
+    return config

@@ -1,0 +1,21 @@
+"""The paper's dilated patches on Fashion-MNIST, whose images have the form of MNIST's.
+
+python run.py --config=configs/fashion_mnist_dilated.py
+
+What was run: a few steps, on random images of this form. What was not: the training; no accuracy
+is known, and every setting is that of MNIST, but for the mirroring and the whole training set.
+"""
+
+from mixer_dilated.config import base_config
+
+
+def get_config():
+    config = base_config()
+    config.dataset.name = 'fashion_mnist'
+    config.dataset.train_split = 'train[:55000]'  # the rest is for choosing settings
+    config.dataset.test_split = 'test'
+    config.augment.flip = True
+    config.model.patches.size = 4
+    config.model.patches.dilation = 2
+    config.model.patches.stride = 7
+    return config

@@ -1,0 +1,36 @@
+"""Mixer-S/16 on ImageNet from scratch, with the recipe of the Mixer paper for its ImageNet models.
+
+python run.py --config=configs/imagenet2012_s16.py
+
+300 epochs of 309 steps. Pictures are brought to 224 pixels when they are decoded: the middle
+square, resized. The pixels of all of them are kept in memory, on each device: 191 GB, which no
+device has. As it is, this config is for parts of the data (`dataset.train_split`).
+
+What was run: a few steps, on random pictures of several sizes. What was not: the training; no
+accuracy is known.
+"""
+
+from mixer_dilated.config import base_config, preset
+
+
+def get_config():
+    config = base_config()
+    config.dataset.name = 'imagenet2012'
+    config.dataset.image_size = 224
+    config.dataset.train_split = 'train[:99%]'  # the rest is for choosing settings
+    config.dataset.test_split = 'validation'
+    config.model = preset('S/16')
+    config.model.stoch_depth = 0.1
+    config.num_epochs = 300
+    config.batch = 4096
+    config.augment.crop = 0.05
+    config.augment.flip = True
+    config.augment.mixup = 0.5
+    config.augment.randaugment.num_layers = 2
+    config.augment.randaugment.magnitude = 15
+    config.optimizer.base_lr = 0.001
+    config.optimizer.decay_type = 'linear'
+    config.optimizer.warmup_steps = 10_000
+    config.optimizer.weight_decay = 0.1
+    config.optimizer.grad_norm_clip = 1.0
+    return config

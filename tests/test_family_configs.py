@@ -1,0 +1,96 @@
+"""The configs whose data is not here: a few steps of each, on random data of the right form."""
+
+import json
+import os
+
+import numpy as np
+
+from mixer_dilated.config import changed
+from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.pretrained.fit import expected_shapes
+from mixer_dilated.training.loop import train_and_evaluate
+from tests.conftest import ROOT, config_of
+from tests.tfds_files import encoded, write_set
+
+SMALL = {
+    'model.num_blocks': 2,
+    'model.hidden_dim': 32,
+    'model.tokens_mlp_dim': 16,
+    'model.channels_mlp_dim': 32,
+}
+# MIXER_LONG=1 trains the networks of the configs themselves.
+NETWORK = {} if os.environ.get('MIXER_LONG') else SMALL
+STEPS = 3
+
+
+def few_steps(name, data_dir, **changes):
+    """A config file's config, for a few steps on the data in a folder."""
+    few = {
+        'dataset.data_dir': str(data_dir),
+        'dataset.train_split': f'train[:{2 * STEPS}]',
+        'dataset.test_split': 'test',
+        'batch': 2,
+        'batch_eval': 2,
+        'num_epochs': 1,
+        'optimizer.warmup_steps': 1,
+    }
+    return changed(config_of(ROOT / 'configs' / f'{name}.py'), {**few, **changes})
+
+
+def pictures(sizes, file_format, num_classes):
+    draw = np.random.default_rng(0)
+    return [
+        (encoded(draw.integers(0, 256, size, np.uint8), file_format), k * 3 % num_classes)
+        for k, size in enumerate(sizes)
+    ]
+
+
+def check_learned(config, folder):
+    summary = train_and_evaluate(config, folder)
+    (result,) = summary['results']
+    assert np.isfinite([result['train_loss'], result['test_loss']]).all()
+    rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+    assert [row['step'] for row in rows] == [STEPS]
+    return summary
+
+
+def test_fashion_mnist(tmp_path):
+    write_set(tmp_path, pictures([(28, 28)] * 8, 'PNG', 10), (28, 28, 1), 'fashion_mnist', '3.0.1')
+    summary = check_learned(few_steps('fashion_mnist_dilated', tmp_path), tmp_path / 'run')
+    assert summary['num_tokens'] == 16 and summary['image_shape'] == [28, 28, 1]
+
+
+def test_cifar10_begins_with_weights_of_the_original_and_sees_224_pixels(tmp_path):
+    records = pictures([(32, 32, 3)] * 8, 'PNG', 10)
+    write_set(tmp_path, records, (32, 32, 3), 'cifar10', '3.0.2', text_feature='id')
+    weights = tmp_path / 'Mixer-B_16.npz'
+    config = few_steps('cifar10_finetune_b16', tmp_path, init_from=str(weights), **NETWORK)
+    # Pretrained on ImageNet-21k, as the original's.
+    shapes = expected_shapes(mixer_from_config(config.model, 21843), (224, 224, 3))
+    draw = np.random.default_rng(1)
+    np.savez(weights, **{k: draw.normal(0, 0.02, n).astype('f4') for k, n in shapes.items()})
+    summary = check_learned(config, tmp_path / 'run')
+    assert summary['num_tokens'] == 196 and summary['image_shape'] == [224, 224, 3]
+    begun = json.loads((tmp_path / 'run' / 'initial.json').read_text())
+    assert begun['adapted'] == ['head new: zeros, for 10 classes']
+
+
+def test_imagenet2012_has_pictures_of_several_sizes(tmp_path):
+    records = pictures([(90 + 7 * k, 120 - 5 * k, 3) for k in range(8)], 'JPEG', 1000)
+    splits = ('train', 'test')
+    write_set(
+        tmp_path,
+        records,
+        (None, None, 3),
+        'imagenet2012',
+        '5.1.0',
+        splits,
+        text_feature='file_name',
+    )
+    config = few_steps('imagenet2012_s16', tmp_path, **NETWORK)
+    summary = check_learned(config, tmp_path / 'run')
+    assert summary['num_tokens'] == 196 and summary['image_shape'] == [224, 224, 3]
+    assert (
+        len(json.loads((tmp_path / 'run' / 'preprocessing.json').read_text())['class_names'])
+        == 1000
+    )

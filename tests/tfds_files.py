@@ -1,0 +1,78 @@
+"""Small TFDS sets in the files that TFDS prepares, written without TensorFlow."""
+
+import io
+import json
+
+import numpy as np
+from array_record.python import array_record_module
+from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
+
+
+def write_set(
+    data_dir,
+    records,
+    shape=(8, 8, 1),
+    name='tiny',
+    version='1.0.0',
+    splits=('train', 'test'),
+    text_feature=None,
+):
+    """A prepared TFDS set of (image, label) records, as array_record; every split has them all.
+
+    Of a set that TFDS knows, the features are TFDS's, and `text_feature` is one more that it has.
+    """
+    folder = data_dir / name / version
+    folder.mkdir(parents=True)
+    dimensions = ['-1' if n is None else str(n) for n in shape]
+    kind = 'tensorflow_datasets.core.features'
+    features = {
+        'pythonClassName': f'{kind}.features_dict.FeaturesDict',
+        'featuresDict': {'features': {
+            'image': {
+                'pythonClassName': f'{kind}.image_feature.Image',
+                'image': {'dtype': 'uint8', 'shape': {'dimensions': dimensions}},
+            },
+            'label': {
+                'pythonClassName': f'{kind}.class_label_feature.ClassLabel',
+                'classLabel': {'numClasses': '10'},
+            },
+        }},
+    }  # fmt: skip
+    (folder / 'features.json').write_text(json.dumps(features))
+    infos = [
+        {
+            'name': split,
+            'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
+            'shardLengths': [str(len(records))],
+            'numBytes': '1',
+        }
+        for split in splits
+    ]
+    info = {
+        'name': name, 'version': version, 'fileFormat': 'array_record', 'splits': infos,
+        'supervisedKeys': {'tuple': {'items': [{'featureKey': 'image'}, {'featureKey': 'label'}]}},
+    }  # fmt: skip
+    (folder / 'dataset_info.json').write_text(json.dumps(info))
+    for split in splits:
+        path = folder / f'{name}-{split}.array_record-00000-of-00001'
+        writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1')
+        for image, label in records:
+            example = tf_example_pb2.Example()
+            example.features.feature['image'].bytes_list.value.append(image)
+            example.features.feature['label'].int64_list.value.append(label)
+            if text_feature:
+                example.features.feature[text_feature].bytes_list.value.append(b'text')
+            writer.write(example.SerializeToString())
+        writer.close()
+    return folder
+
+
+def encoded(pixels, file_format='PNG'):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, file_format)
+    return file.getvalue()
+
+
+def grey(seed, size=(8, 8)):
+    return np.random.default_rng(seed).integers(0, 256, size, np.uint8)
