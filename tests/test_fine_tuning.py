@@ -1,6 +1,8 @@
 """Starting from weights: what a run begins with, frozen layers, learning rates by layer, probe."""
 
+import functools
 import json
+import warnings
 
 import chex
 import jax
@@ -137,10 +139,33 @@ def test_a_probe_is_not_chosen_on_what_is_trained_or_tested_on(plain):
             linear_probe(config, split)
 
 
-def test_a_folder_that_cannot_be_written_is_told(plain, tmp_path, monkeypatch, capsys):
-    def full(*_):
+def test_a_folder_that_cannot_be_written_is_told_and_leaves_nothing(
+    plain, tmp_path, monkeypatch, capsys
+):
+    def full(_, folder):
+        folder.mkdir()
         raise ValueError("RESOURCE: os_error_code='28'")
 
     monkeypatch.setattr(conversion, 'write_orbax', full)
     assert main(['convert', str(plain), str(tmp_path / 'out')], 0.0) == 2
-    assert 'out: cannot be written: No space left on device; remove' in capsys.readouterr().err
+    assert 'out: cannot be written: No space left on device; when' in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_weights_trained_with_another_gelu_are_warned_of(plain, tmp_path):
+    assert main(['convert', str(plain), str(tmp_path / 'w.npz')], 0.0) == 0
+    exact, tanh = (
+        functools.partial(small_config, **PLAIN, **{'model.gelu': gelu})
+        for gelu in ('exact', 'tanh')
+    )
+    cases = [
+        (tanh, plain, "gelu = 'tanh': these weights were trained with 'exact'"),
+        (exact, tmp_path / 'w.npz', 'if these are some, were .* set --config.model.gelu=tanh'),
+    ]
+    for config, path, words in cases:
+        with pytest.warns(UserWarning, match=words):
+            starting_params(open_task(config(init_from=str(path))))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        starting_params(open_task(exact(init_from=str(plain))))
+        starting_params(open_task(tanh(init_from=str(tmp_path / 'w.npz'))))

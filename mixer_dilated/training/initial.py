@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import warnings
 
 import jax
 import numpy as np
@@ -66,12 +67,27 @@ def starting_params(task: Task) -> Initial:
         return Initial({}, [])
     path = pathlib.Path(config.init_from).expanduser()
     found = read_any(path)
+    _warn_of_gelu(found[0], config.model.gelu, path)
     found = found if len(found) == config.num_seeds else found[:1] * config.num_seeds
     network = mixer_from_config(config.model, task.source.num_classes)
     shape = task.source.image_shape
     of_seeds = [fitted(each, network, shape, config.transfer, str(path)) for each in found]
     arrays = {name: np.stack([each[name] for each, _ in of_seeds]) for name in of_seeds[0][0]}
     return Initial(unflatten_dict(arrays, sep='/'), of_seeds[0][1])
+
+
+def _warn_of_gelu(weights: Weights, gelu: str, path: pathlib.Path) -> None:
+    """Warns where weights were trained with another GELU than the network's."""
+    said = weights.model.get('gelu') if weights.model else None
+    if (said or 'tanh') == gelu:
+        return
+    of_whom = 'these weights were' if said else 'weights of the original, if these are some, were'
+    trained_with = said or 'tanh'
+    warnings.warn(
+        f'config.model.gelu = {gelu!r}: {of_whom} trained with {trained_with!r} ({path}); for that '
+        f'set --config.model.gelu={trained_with}',
+        stacklevel=3,
+    )
 
 
 def with_params(state: TrainState, initial: Initial) -> TrainState:
