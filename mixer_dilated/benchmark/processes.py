@@ -74,7 +74,7 @@ def _run_seconds(folder: pathlib.Path, name: str) -> float:
         'JAX_COMPILATION_CACHE_DIR': '',
         'JAX_ENABLE_COMPILATION_CACHE': 'true',
     }
-    _run(RUN, [f'--config={folder / "config.py"}', f'--workdir={workdir}'], own_caches)
+    run_python(RUN, [f'--config={folder / "config.py"}', f'--workdir={workdir}'], own_caches)
     try:
         return json.loads((workdir / 'summary.json').read_text())['seconds']['startup']
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -101,7 +101,7 @@ def peak_bytes(task: Task, steps: int) -> dict[str, int | None]:
             'steps': steps,
         }
     )
-    said = _run(PEAK, [arguments], {})
+    said = run_python(PEAK, [arguments], {})
     try:
         found = json.loads(said.splitlines()[-1])
         return {name: found[name] for name in ('predicted', 'measured')}
@@ -109,7 +109,7 @@ def peak_bytes(task: Task, steps: int) -> dict[str, int | None]:
         raise ProcessError(f'{_shown(PEAK)} printed no result: {end_of(said)}') from None
 
 
-def _run(program: list[str], words: list[str], environment: dict[str, str]) -> str:
+def run_python(program: list[str], words: list[str], environment: dict[str, str]) -> str:
     """What a program prints in a process of its own, run in the user's own folder.
 
     Raises:

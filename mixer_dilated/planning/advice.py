@@ -1,0 +1,83 @@
+"""What to change where a network does not fit, each change planned: `changes_that_help`."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping
+
+from mixer_dilated.errors import InputError
+from mixer_dilated.planning.plan import Plan, plan_of
+
+MOST_PARTS = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """Other values of some keys, and the plan with them."""
+
+    values: Mapping[str, object]
+    plan: Plan
+
+
+def changes_that_help(plan: Plan) -> list[Change]:
+    """Single changes, then all of them one after the other until the network fits.
+
+    Only changes that save memory and that the mesh allows are among them.
+
+    Args:
+      plan: one that does not fit.
+    """
+    helpful = []
+    for values in _single(plan):
+        change = _planned(plan, values)
+        if change and change.plan.total_bytes < plan.total_bytes:
+            helpful.append(change)
+    if any(change.plan.fits for change in helpful):
+        return helpful
+    together = {}
+    for change in helpful:
+        together |= change.values
+        both = _planned(plan, together)
+        if both and len(together) > 1 and both.plan.fits:
+            return [*helpful, both]
+    return helpful
+
+
+def _single(plan: Plan) -> Iterator[dict[str, object]]:
+    """Changes of one thing, the cheapest in time first."""
+    config, sizes = plan.task.config, plan.share.mesh_shape
+    if config.get('input') is not None and not plan.streamed:
+        yield {'input.mode': 'stream'}
+    if config.dtype == 'float32':
+        yield {'dtype': 'bfloat16'}
+    if sizes['data'] > 1 and not config.mesh.fsdp:
+        yield {'mesh.fsdp': True}
+    if not config.model.remat:
+        yield {'model.remat': True}
+    parts = [config.accum_steps * 2**power for power in range(1, 7)]
+    fitting = (each for each in parts if each <= MOST_PARTS and _fits(plan, each))
+    fewest = next(fitting, None) or max((each for each in parts if _allowed(plan, each)), default=0)
+    if fewest:
+        yield {'accum_steps': fewest}
+    for model in itertools.takewhile(lambda each: each <= plan.devices.count, (2, 4, 8)):
+        if model > config.mesh.model:
+            yield {'mesh.model': model, 'mesh.data': 0}
+
+
+def _fits(plan: Plan, parts: int) -> bool:
+    change = _planned(plan, {'accum_steps': parts})
+    return change is not None and change.plan.fits
+
+
+def _allowed(plan: Plan, parts: int) -> bool:
+    return parts <= MOST_PARTS and _planned(plan, {'accum_steps': parts}) is not None
+
+
+def _planned(plan: Plan, values: Mapping[str, object]) -> Change | None:
+    """A change and its plan; None where the mesh or the batch does not allow it."""
+    if plan.devices.measured and 'dtype' in values:
+        return None  # its speed is not measured
+    try:
+        task = plan.task.changed(values)
+        return Change(dict(values), plan_of(task, plan.shapes, plan.devices, plan.hardware))
+    except InputError:
+        return None

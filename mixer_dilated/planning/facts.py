@@ -1,0 +1,107 @@
+"""What a plan has to know of a data set, which need not be on this machine: `planned_source`."""
+
+import dataclasses
+
+import ml_collections
+
+from mixer_dilated.data.enlarging import only_enlarges
+from mixer_dilated.data.examples import Examples, Source
+from mixer_dilated.data.sources import FOLDER, open_source
+from mixer_dilated.errors import InputError
+from mixer_dilated.patches.geometry import whole_pair
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """Of a TFDS data set, from its page in https://www.tensorflow.org/datasets/catalog/.
+
+    Attributes:
+      image_size: (height, width); None if they are of several sizes.
+      channels: of an image.
+      num_classes: number of labels.
+      split_sizes: examples in each named split.
+    """
+
+    image_size: tuple[int, int] | None
+    channels: int
+    num_classes: int
+    split_sizes: dict[str, int]
+
+
+FACTS = {
+    'mnist': Facts((28, 28), 1, 10, {'train': 60_000, 'test': 10_000}),
+    'fashion_mnist': Facts((28, 28), 1, 10, {'train': 60_000, 'test': 10_000}),
+    'cifar10': Facts((32, 32), 3, 10, {'train': 50_000, 'test': 10_000}),
+    'cifar100': Facts((32, 32), 3, 100, {'train': 50_000, 'test': 10_000}),
+    'imagenet2012': Facts(
+        None, 3, 1000, {'train': 1_281_167, 'validation': 50_000, 'test': 100_000}
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedSource:
+    """A data set as a `Source` of which nothing can be read."""
+
+    name: str
+    image_shape: tuple[int, int, int]
+    stored_shape: tuple[int, int, int]
+    num_classes: int
+    split_sizes: dict[str, int]
+    fingerprint: str = ''
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(map(str, range(self.num_classes)))
+
+    def read(self, split: str) -> Examples:
+        raise InputError(f'{self.name}: only its shapes are known here; open it to read it')
+
+
+def planned_source(dataset: ml_collections.ConfigDict) -> Source:
+    """The data set of `config.dataset`: from `FACTS`, or as it lies here; nothing is downloaded.
+
+    Raises:
+      InputError: it is neither there nor known, or its images need a size.
+    """
+    if dataset.name in FACTS:
+        return _known(dataset)
+    if dataset.name != 'digits' and not dataset.name.startswith(FOLDER):
+        _check_prepared(dataset)
+    return open_source(dataset)
+
+
+def _known(dataset: ml_collections.ConfigDict) -> PlannedSource:
+    facts = FACTS[dataset.name]
+    asked = whole_pair('dataset.image_size', dataset.image_size, 1) if dataset.image_size else None
+    size = asked or facts.image_size
+    if size is None:
+        raise InputError(
+            f'config.dataset.image_size = 0: the images of {dataset.name!r} are of several sizes, '
+            'and are brought to one; set it, for example --config.dataset.image_size=224'
+        )
+    grows = facts.image_size is not None and only_enlarges(facts.image_size, size)
+    return PlannedSource(
+        name=dataset.name,
+        image_shape=(*size, facts.channels),
+        stored_shape=(*(facts.image_size if grows else size), facts.channels),
+        num_classes=facts.num_classes,
+        split_sizes=facts.split_sizes,
+    )
+
+
+def _check_prepared(dataset: ml_collections.ConfigDict) -> None:
+    """Raises InputError if a TFDS data set is there to be had, but not here."""
+    import tensorflow_datasets as tfds
+
+    try:
+        prepared = tfds.builder(dataset.name, data_dir=dataset.data_dir or None).is_prepared()
+    # Whatever goes wrong in the code of one of TFDS's many builders is told when it is opened.
+    except Exception:
+        return
+    if not prepared:
+        raise InputError(
+            f'config.dataset.name = {dataset.name!r}: not prepared here, and a plan downloads '
+            f'nothing; known without their data are {", ".join(FACTS)}; prepare it, or plan with '
+            'one of those and its dataset.image_size'
+        )

@@ -1,0 +1,43 @@
+"""The shapes of a network and of its training state, without computing anything."""
+
+import dataclasses
+
+import jax
+from flax.training.train_state import TrainState
+
+from mixer_dilated.models.costs import Layer, num_params
+from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.training.optimizer import make_optimizer
+from mixer_dilated.training.state import create_train_state
+from mixer_dilated.training.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """Of one seed, whatever mesh, dtype and parts of a batch it is trained with.
+
+    Attributes:
+      layers: of the network, for one image.
+      state: parameters and optimizer state, as shapes.
+    """
+
+    layers: list[Layer]
+    state: TrainState
+
+    @property
+    def num_params(self) -> int:
+        """Parameters of the network."""
+        return num_params(self.layers)
+
+
+def shapes_of(task: Task) -> Shapes:
+    """The shapes of a task's network and state; nothing is computed."""
+    config, source = task.config, task.source
+    network = mixer_from_config(config.model, source.num_classes)
+    optimizer = make_optimizer(config.optimizer, task.total_steps)
+
+    def create(key):
+        return create_train_state(network, optimizer, source.image_shape, key)
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return Shapes(task.layers, jax.eval_shape(create, key))

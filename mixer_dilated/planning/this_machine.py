@@ -1,0 +1,79 @@
+"""This machine, measured: the speed of its products and of its memory."""
+
+import os
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from mixer_dilated.benchmark.products import LARGE, TimedProduct
+from mixer_dilated.planning.hardware import Hardware
+from mixer_dilated.planning.links import SharedMemory
+from mixer_dilated.training.sharding import all_devices
+
+# Of the arrays that memory's bandwidth is measured with.
+SMALLEST, LARGEST = 2**16, 2**28
+TURNS = 5
+TURN_SECONDS = 0.02
+
+
+def this_machine(dtype: str, array_bytes: int) -> Hardware:
+    """One device of this machine.
+
+    Args:
+      dtype: that the config computes in; another one is not measured.
+      array_bytes: of the arrays between its products, which caches may hold.
+
+    Raises:
+      InputError: JAX finds no device.
+    """
+    device = all_devices()[0]
+    bandwidth = memory_bandwidth(array_bytes)
+    on_device = device.memory_stats()
+    return Hardware(
+        title=f'{device.device_kind} (this machine, measured)',
+        peak_flops={dtype: LARGE.flops / _fastest(TimedProduct(LARGE, dtype).seconds)},
+        memory_bytes=on_device['bytes_limit'] if on_device else _host_bytes(),
+        usable=1.0,
+        memory_bandwidth=bandwidth,
+        links=SharedMemory(bandwidth / 2),
+        seeds_at_once=device.platform != 'cpu',
+        remark='measured now, with whatever else this machine does',
+    )
+
+
+def memory_bandwidth(array_bytes: int) -> float:
+    """Bytes a second, read and written by elementwise steps over an array of that size."""
+    array_bytes = min(max(array_bytes, SMALLEST), LARGEST)
+    array = jnp.ones(array_bytes // 4, jnp.float32)
+    repeat = jax.jit(_doubled_and_halved)
+
+    def turn(count: int) -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(repeat(array, count))
+        return time.perf_counter() - start
+
+    count = 1
+    turn(count)  # compiles
+    while turn(count) < TURN_SECONDS:
+        count *= 2
+    return 2 * 2 * array_bytes * count / _fastest(lambda: turn(count))
+
+
+def _doubled_and_halved(array: jax.Array, count: int) -> jax.Array:
+    """Two elementwise steps, `count` times over; the barriers keep them apart."""
+
+    def twice(_, array):
+        return jax.lax.optimization_barrier(jax.lax.optimization_barrier(2 * array) / 2)
+
+    return jax.lax.fori_loop(0, count, twice, array)
+
+
+def _fastest(seconds: Callable[[], float]) -> float:
+    """Of some turns: what else the machine does only makes them longer."""
+    return min(seconds() for _ in range(TURNS))
+
+
+def _host_bytes() -> int:
+    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
