@@ -265,7 +265,7 @@ KEYS: dict[str, Key] = {
         'training shows each image at a random phase of the dilated grid, evaluation averages '
         'the probabilities over all phases',
     ),
-    'mesh.seed': (0, _whole(0), 'devices that seeds are dealt out over; 0 is as many as divide them'),
+    'mesh.seed': (0, _whole(0), 'devices that seeds are dealt out over; 0 is all that divide them'),
     'mesh.data': (0, _whole(0), 'devices that split the batch of a seed; 0 is all that are left'),
     'mesh.model': (1, _whole(1), 'devices that split each MLP by its hidden width'),
     'mesh.fsdp': (

@@ -66,7 +66,9 @@ def _forward(array, split, joined):
 
 
 def _backward(split, joined, _, gradient):
-    return (jax.lax.with_sharding_constraint(gradient, split),)
+    # Of `split` alone XLA would make a product that is laid out in another way, and move it.
+    summed = jax.lax.with_sharding_constraint(gradient, joined)
+    return (jax.lax.with_sharding_constraint(summed, split),)
 
 
 _put_together.defvjp(_forward, _backward)

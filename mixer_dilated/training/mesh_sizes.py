@@ -1,10 +1,30 @@
-"""`config.mesh` against the devices that are there: `mesh_sizes`."""
+"""`config.mesh` against the devices that are there: `mesh_sizes`, `fitting_mesh`."""
 
 import math
 
 import ml_collections
 
+from mixer_dilated.config import changed
 from mixer_dilated.errors import InputError
+
+
+def without_mesh(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """`config` with the sizes of `config.mesh` left to the devices."""
+    return changed(config, {'mesh.seed': 0, 'mesh.data': 0, 'mesh.model': 1})
+
+
+def fitting_mesh(config: ml_collections.ConfigDict, devices: int) -> ml_collections.ConfigDict:
+    """`config` of a run that other devices may have trained: its mesh is kept if it fits here.
+
+    Args:
+      config: a resolved config.
+      devices: how many there are.
+    """
+    try:
+        mesh_sizes(config, devices)
+    except InputError:
+        return without_mesh(config)
+    return config
 
 
 def mesh_sizes(config: ml_collections.ConfigDict, devices: int) -> tuple[int, int, int]:

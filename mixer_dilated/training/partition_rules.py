@@ -62,12 +62,12 @@ class Partition:
         """Names of the parameters that the table splits further than their axes divide.
 
         Args:
-          params: a tree of what has a shape, of one seed.
+          params: of all seeds, or their shapes.
         """
         return [
             name
-            for name, leaf in named_leaves(params)
-            for axis, size in zip(_rule(name, leaf.ndim), leaf.shape, strict=True)
+            for name, shape in ((name, leaf.shape[1:]) for name, leaf in named_leaves(params))
+            for axis, size in zip(_rule(name, len(shape)), shape, strict=True)
             if self._dividing(axis, size) != self._there(axis)
         ]
 

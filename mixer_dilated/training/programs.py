@@ -1,5 +1,6 @@
 """The compiled programs of a run, and the seconds that compiling them took."""
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -21,10 +22,12 @@ from mixer_dilated.training.epoch import (
     train_steps,
 )
 from mixer_dilated.training.fully_sharded import gathered, gathered_anew, state_shardings
+from mixer_dilated.training.mesh_sizes import fitting_mesh, without_mesh
 from mixer_dilated.training.optimizer import frozen_stopped, make_optimizer
 from mixer_dilated.training.partition_rules import Partition
 from mixer_dilated.training.randomness import seed_keys
 from mixer_dilated.training.sharding import (
+    all_devices,
     check_batch,
     make_mesh,
     on_cpu,
@@ -52,7 +55,8 @@ class Programs:
 
     Args:
       task: what to train.
-      devices: to compute on; all there are if None.
+      devices: to compute on, as if `config.mesh` had no sizes; all there are, in the mesh of those
+        sizes, if None.
 
     Raises:
       InputError: `config.mesh` does not fit the devices, the seeds or the network.
@@ -61,7 +65,7 @@ class Programs:
     def __init__(self, task: Task, devices: Sequence[jax.Device] | None = None):
         config, source = task.config, task.source
         self._task = task
-        self._mesh = make_mesh(config, devices)
+        self._mesh = make_mesh(config if devices is None else without_mesh(config), devices)
         self._partition = Partition(dict(self._mesh.shape), config.mesh.fsdp)
         self._model = mixer_from_config(config.model, source.num_classes, config.dtype)
         self._optimizer = make_optimizer(config.optimizer, task.total_steps)
@@ -70,6 +74,12 @@ class Programs:
         )
         self._compiled = {}
         self._seconds = []
+
+    @classmethod
+    def of_run(cls, task: Task) -> 'Programs':
+        """Those of a run that other devices may have trained (see `fitting_mesh`)."""
+        config = fitting_mesh(task.config, len(all_devices()))
+        return cls(dataclasses.replace(task, config=config))
 
     @property
     def compile_seconds(self) -> float:
@@ -80,6 +90,15 @@ class Programs:
         """Raises InputError if the devices of a seed do not divide the training batch."""
         config = self._task.config
         check_batch(config.batch, self._mesh, config.accum_steps)
+
+    @property
+    def mesh_shape(self) -> dict[str, int]:
+        """Devices along 'seeds', 'data' and 'model'."""
+        return dict(self._mesh.shape)
+
+    def kept_whole(self) -> list[str]:
+        """Names of the parameters that `config.mesh` would split, but that do not divide."""
+        return self._partition.kept_whole(self.abstract_state().params)
 
     def place(self, examples: Examples) -> Examples:
         """Puts examples on the devices, whole on each."""

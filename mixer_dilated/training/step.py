@@ -96,9 +96,7 @@ def train_step(
             None if found is None else jax.nn.one_hot(found, logits.shape[-1])
             for found in (batch.labels, batch.labels_before)
         )
-        targets = optax.smooth_labels(
-            mixing.targets(targets, before), augmentation.label_smoothing
-        )
+        targets = optax.smooth_labels(mixing.targets(targets, before), augmentation.label_smoothing)
         return optax.softmax_cross_entropy(logits, targets).mean(), logits
 
     gradient = jax.value_and_grad(around_loss(loss_fn), has_aux=True)
