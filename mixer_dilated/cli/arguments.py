@@ -22,8 +22,10 @@ _MEANING = {
     'output': 'new folder of the export',
     'picture': 'file to draw the patches into (.png, .svg or .pdf)',
     'seeds': 'seeds of every cell',
-    'against': 'what else is timed, separated by commas',
-    'json': 'file for all that was measured, or every prediction',
+    'against': 'what else is timed or compiled, separated by commas',
+    'json': 'file for all that was measured or planned, or every prediction',
+    'devices': 'devices to plan for, several separated by commas',
+    'batch_per_device': 'images that each device has of a batch',
     'top': 'classes shown of each picture',
     'csv': 'file for every prediction',
     'sheet': 'file to draw the pictures and their predictions into (.png, .svg or .pdf)',
@@ -41,8 +43,8 @@ class Arguments:
       name: the config or sweep file's name without its ending.
       folder: the word after the command, where it takes one.
       paths: all words after the command, where it takes many.
-      workdir, split, data_dir, checkpoint, calibrate, output, picture, seeds, against, json, top,
-        csv, sheet: the flags; None where not given.
+      workdir, split, data_dir, checkpoint, calibrate, output, picture, seeds, against, json,
+        devices, batch_per_device, top, csv, sheet: the flags; None where not given.
     """
 
     config: ml_collections.ConfigDict | None = None
@@ -60,6 +62,8 @@ class Arguments:
     seeds: int | None = None
     against: str | None = None
     json: pathlib.Path | None = None
+    devices: str | None = None
+    batch_per_device: int | None = None
     top: int | None = None
     csv: pathlib.Path | None = None
     sheet: pathlib.Path | None = None
@@ -138,7 +142,7 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
             raise InputError(f'--{name} is empty; leave it out or give a value')
         if name in _FILES and given[name]:
             given[name] = _expanded(name, given[name])
-    for name in ('seeds', 'top'):
+    for name in ('seeds', 'top', 'batch_per_device'):
         if given.get(name) is not None:
             given[name] = _whole_number(name, given[name])
     if file:

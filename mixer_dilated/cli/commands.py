@@ -20,7 +20,7 @@ AGAINST = ('reference', 'torch')
 
 def train(arguments: Arguments, started: float) -> None:
     """Trains a config and prints its result."""
-    config = _required(arguments, 'config')
+    config = required(arguments, 'config')
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.cli.progress import TerminalProgress
     from mixer_dilated.reports.tables import print_run
@@ -40,7 +40,7 @@ def train(arguments: Arguments, started: float) -> None:
 
 def evaluate(arguments: Arguments, started: float) -> None:
     """Evaluates a checkpoint of a run, the newest or the best, and prints the result."""
-    workdir, best = _required(arguments, 'workdir'), _best(arguments)
+    workdir, best = required(arguments, 'workdir'), _best(arguments)
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.reports.tables import print_evaluation
     from mixer_dilated.training.evaluation import evaluate_checkpoint
@@ -59,8 +59,8 @@ def evaluate(arguments: Arguments, started: float) -> None:
 
 def export(arguments: Arguments, started: float) -> None:
     """Writes a run's network as files that JAX alone can load and call."""
-    workdir, best = _required(arguments, 'workdir'), _best(arguments)
-    output = _required(arguments, 'output')
+    workdir, best = required(arguments, 'workdir'), _best(arguments)
+    output = required(arguments, 'output')
     from mixer_dilated.export.folder import export_run
     from mixer_dilated.reports.tables import print_export
 
@@ -70,8 +70,8 @@ def export(arguments: Arguments, started: float) -> None:
 
 def predict(arguments: Arguments, started: float) -> None:
     """Classifies picture files, and prints and writes their classes."""
-    workdir = _required(arguments, 'workdir')
-    _required(arguments, 'paths')
+    workdir = required(arguments, 'workdir')
+    required(arguments, 'paths')
     best = _best(arguments)
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.cli.predict import check_outputs, predict_files
@@ -95,7 +95,7 @@ def convert(arguments: Arguments, started: float) -> None:
 
 def probe(arguments: Arguments, started: float) -> None:
     """Fits a linear classifier to frozen features, and prints its accuracy."""
-    config = _required(arguments, 'config')
+    config = required(arguments, 'config')
     if arguments.split is None:
         raise InputError(
             '--split is missing: the examples on which the strength is chosen, for example '
@@ -111,7 +111,7 @@ def probe(arguments: Arguments, started: float) -> None:
 
 def summary(arguments: Arguments, started: float) -> None:
     """Prints what a config's patches see and what its network costs."""
-    config = _required(arguments, 'config')
+    config = required(arguments, 'config')
     from mixer_dilated.config import patch_branches
     from mixer_dilated.data.enlarging import enlarged
     from mixer_dilated.data.sources import load_examples
@@ -134,7 +134,7 @@ def summary(arguments: Arguments, started: float) -> None:
 
 def sweep(arguments: Arguments, started: float) -> None:
     """Runs a study, writes its report and prints its result."""
-    cells = _required(arguments, 'sweep')
+    cells = required(arguments, 'sweep')
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.cli.study_progress import TerminalStudyProgress
     from mixer_dilated.experiments.study import run_study
@@ -152,7 +152,7 @@ def sweep(arguments: Arguments, started: float) -> None:
 
 def report(arguments: Arguments, started: float) -> None:
     """Writes the report of a run or a study again, from its files."""
-    folder = _required(arguments, 'folder')
+    folder = required(arguments, 'folder')
     from mixer_dilated.reports.report import write_report
 
     print(f'report: {write_report(folder)}')
@@ -168,14 +168,14 @@ def benchmark(arguments: list[Arguments], started: float) -> None:
         raise InputError(f'--config: {names}: one is there twice; name each once')
     file = arguments[0].json
     if file:
-        _check_can_be_written(file)
+        check_can_be_written(file)
     from mixer_dilated.benchmark.measure import benchmark
     from mixer_dilated.reports.benchmark_table import print_benchmark
 
     found = benchmark(configs, against, say=functools.partial(print, flush=True))
     print_benchmark(found)
     if file:
-        with _told_of_json(file):
+        with told_of_json(file):
             file.write_text(json.dumps(found, indent=2) + '\n')
         print(f'\njson: {file}')
 
@@ -203,9 +203,9 @@ def _against(words: str | None) -> list[str]:
     return given
 
 
-def _check_can_be_written(file: pathlib.Path) -> None:
+def check_can_be_written(file: pathlib.Path) -> None:
     """Raises InputError if --json cannot be written; what is in the file already stays there."""
-    with _told_of_json(file):
+    with told_of_json(file):
         if not file.absolute().parent.is_dir():
             raise InputError(
                 f'--json={file}: no such folder: {file.absolute().parent}; make it first'
@@ -217,7 +217,7 @@ def _check_can_be_written(file: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _told_of_json(file: pathlib.Path):
+def told_of_json(file: pathlib.Path):
     """Turns an OSError into the InputError that says why --json cannot be written."""
     try:
         yield
@@ -232,7 +232,8 @@ def _shown_command() -> str:
     return shlex.join(['python', *sys.argv])
 
 
-def _required(arguments: Arguments, name: str):
+def required(arguments: Arguments, name: str):
+    """A flag's value; InputError, with an example, if it is not given."""
     value = getattr(arguments, name)
     if value is not None and value != ():
         return value
@@ -242,6 +243,7 @@ def _required(arguments: Arguments, name: str):
         'workdir': ('--workdir', '--workdir=runs/NAME'),
         'output': ('--output', '--output=NEW_FOLDER'),
         'folder': ('the folder of a run or study', 'report runs/NAME'),
+        'devices': ('--devices', '--devices=v5e:4x4'),
         'paths': ('what to predict', 'predict --workdir=runs/NAME photo.png photos'),
     }[name]
     raise InputError(f'{missing} is missing; for example {example} (see --help)')

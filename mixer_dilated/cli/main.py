@@ -68,6 +68,13 @@ MLP-Mixer with dilated patches.
       the speed of this machine's matrix products; some minutes a config.
       --against adds plain Flax called from Python, and PyTorch if installed.
       Default configs: configs/mnist_baseline.py and configs/mnist_dilated.py
+  python run.py plan --config=FILE --devices=v5e:4x4[,h100:8 ...]
+                     [--batch_per_device=N] [--against=compiled,measured]
+                     [--json=FILE] [--config.KEY=VALUE ...]
+      Memory, work, communication and time of a training step on devices that
+      are not there, and what to change where it does not fit; computes nothing.
+      Known are v5e, v6e, h100, h200, and of this machine cpu:N and this.
+      --against compiles the program for as many CPU devices, or times a step.
   python run.py keys
       Every configuration key: default, meaning, what is allowed.
 
@@ -186,7 +193,7 @@ def _status_and_text(error: BaseException) -> tuple[int, str]:
 
 
 def _run(argv: list[str], started: float) -> int:
-    from mixer_dilated.cli import commands
+    from mixer_dilated.cli import commands, plan
     from mixer_dilated.cli.arguments import parse, parse_each
 
     table = {
@@ -207,6 +214,7 @@ def _run(argv: list[str], started: float) -> int:
         'probe': (commands.probe, ('config', 'split')),
         'export': (commands.export, ('workdir', 'output', 'checkpoint')),
         'benchmark': (commands.benchmark, ('config', 'against', 'json')),
+        'plan': (plan.plan, ('config', 'devices', 'batch_per_device', 'against', 'json')),
         'keys': (commands.keys, ()),
     }
     named = bool(argv) and not argv[0].startswith('-')

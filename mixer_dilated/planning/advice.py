@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from mixer_dilated.errors import InputError
 from mixer_dilated.planning.plan import Plan, plan_of
 
-MOST_PARTS = 64
+# More parts of a batch than now.
+FACTORS = (2, 4, 8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,23 +54,14 @@ def _single(plan: Plan) -> Iterator[dict[str, object]]:
         yield {'mesh.fsdp': True}
     if not config.model.remat:
         yield {'model.remat': True}
-    parts = [config.accum_steps * 2**power for power in range(1, 7)]
-    fitting = (each for each in parts if each <= MOST_PARTS and _fits(plan, each))
-    fewest = next(fitting, None) or max((each for each in parts if _allowed(plan, each)), default=0)
-    if fewest:
-        yield {'accum_steps': fewest}
+    parts = [config.accum_steps * factor for factor in FACTORS]
+    allowed = [each for each in parts if _planned(plan, {'accum_steps': each})]
+    enough = (each for each in allowed if _planned(plan, {'accum_steps': each}).plan.fits)
+    if allowed:
+        yield {'accum_steps': next(enough, allowed[-1])}
     for model in itertools.takewhile(lambda each: each <= plan.devices.count, (2, 4, 8)):
         if model > config.mesh.model:
             yield {'mesh.model': model, 'mesh.data': 0}
-
-
-def _fits(plan: Plan, parts: int) -> bool:
-    change = _planned(plan, {'accum_steps': parts})
-    return change is not None and change.plan.fits
-
-
-def _allowed(plan: Plan, parts: int) -> bool:
-    return parts <= MOST_PARTS and _planned(plan, {'accum_steps': parts}) is not None
 
 
 def _planned(plan: Plan, values: Mapping[str, object]) -> Change | None:

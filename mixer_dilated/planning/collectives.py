@@ -83,4 +83,3 @@ def _of_activations(share: Share) -> list[Collective]:
     times = share.num_blocks * (5 if share.remat else 4) * share.parts * share.seeds
     size = times * share.stream * share.dtype_bytes
     return [Collective('model', 'all-reduce', 'activations', size, share.mesh_shape['model'])]
-

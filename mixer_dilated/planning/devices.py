@@ -64,4 +64,5 @@ def part_of(machine: Hardware, devices: int) -> Hardware:
         peak_flops={dtype: peak / devices for dtype, peak in machine.peak_flops.items()},
         memory_bytes=machine.memory_bytes / devices,
         memory_bandwidth=machine.memory_bandwidth / devices,
+        elementwise_bandwidth=machine.elementwise_bandwidth / devices,
     )

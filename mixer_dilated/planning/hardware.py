@@ -18,6 +18,7 @@ class Hardware:
       memory_bytes: of one device.
       usable: share of the memory that a program may take.
       memory_bandwidth: bytes a second, reading and writing together.
+      elementwise_bandwidth: the same in steps like GELU, if their arithmetic takes longer.
       links: how devices are joined.
       seeds_at_once: whether the seeds of one device are computed side by side, not in turns.
       sources: (title, URL) of the pages that the numbers are from; none if they were measured.
@@ -30,6 +31,7 @@ class Hardware:
     usable: float
     memory_bandwidth: float
     links: Links
+    elementwise_bandwidth: float | None = None
     seeds_at_once: bool = True
     sources: tuple[tuple[str, str], ...] = ()
     remark: str = ''

@@ -17,7 +17,7 @@ _ARRAY = re.compile(r'\b([a-z]+[0-9]*)\[([0-9,]*)\]')
 _CALLED = re.compile(r'(?:body|to_apply|calls|branch_computations)=\{?((?:%?[\w.-]+(?:, )?)+)\}?')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _LISTED = re.compile(r'(?:replica_groups|source_target_pairs)=\{(\{[\d,{} ]*\})\}')
-_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
+_MESH = re.compile(r'replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}')
 _COUNTED = re.compile(r'replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?')
 
 

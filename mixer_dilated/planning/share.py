@@ -108,6 +108,4 @@ def _split_over_model(layer: Layer, devices: int) -> Layer:
     shape = list(layer.output_shape)
     if name == 'Dense_0':
         shape[0 if 'token_mixing' in layer.path else -1] //= devices
-    return dataclasses.replace(
-        layer, output_shape=tuple(shape), flops=layer.flops // devices
-    )
+    return dataclasses.replace(layer, output_shape=tuple(shape), flops=layer.flops // devices)

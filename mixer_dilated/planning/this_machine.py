@@ -1,5 +1,6 @@
 """This machine, measured: the speed of its products and of its memory."""
 
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mixer_dilated.benchmark.products import LARGE, TimedProduct
+from mixer_dilated.models.gelu import exact_gelu
 from mixer_dilated.planning.hardware import Hardware
 from mixer_dilated.planning.links import SharedMemory
 from mixer_dilated.training.sharding import all_devices
@@ -29,7 +31,7 @@ def this_machine(dtype: str, array_bytes: int) -> Hardware:
       InputError: JAX finds no device.
     """
     device = all_devices()[0]
-    bandwidth = memory_bandwidth(array_bytes)
+    bandwidth = elementwise_bandwidth(_doubled, array_bytes)
     on_device = device.memory_stats()
     return Hardware(
         title=f'{device.device_kind} (this machine, measured)',
@@ -37,17 +39,23 @@ def this_machine(dtype: str, array_bytes: int) -> Hardware:
         memory_bytes=on_device['bytes_limit'] if on_device else _host_bytes(),
         usable=1.0,
         memory_bandwidth=bandwidth,
+        elementwise_bandwidth=elementwise_bandwidth(exact_gelu, array_bytes),
         links=SharedMemory(bandwidth / 2),
         seeds_at_once=device.platform != 'cpu',
         remark='measured now, with whatever else this machine does',
     )
 
 
-def memory_bandwidth(array_bytes: int) -> float:
-    """Bytes a second, read and written by elementwise steps over an array of that size."""
+def elementwise_bandwidth(function: Callable, array_bytes: int) -> float:
+    """Bytes a second, read and written by a function of each number of a float32 array.
+
+    Args:
+      function: of an array, to one of its shape; it is called again and again on its result.
+      array_bytes: of the array.
+    """
     array_bytes = min(max(array_bytes, SMALLEST), LARGEST)
     array = jnp.ones(array_bytes // 4, jnp.float32)
-    repeat = jax.jit(_doubled_and_halved)
+    repeat = jax.jit(functools.partial(_repeated, function))
 
     def turn(count: int) -> float:
         start = time.perf_counter()
@@ -58,16 +66,18 @@ def memory_bandwidth(array_bytes: int) -> float:
     turn(count)  # compiles
     while turn(count) < TURN_SECONDS:
         count *= 2
-    return 2 * 2 * array_bytes * count / _fastest(lambda: turn(count))
+    return 2 * array_bytes * count / _fastest(lambda: turn(count))
 
 
-def _doubled_and_halved(array: jax.Array, count: int) -> jax.Array:
-    """Two elementwise steps, `count` times over; the barriers keep them apart."""
+def _repeated(function: Callable, array: jax.Array, count: int) -> jax.Array:
+    def again(_, array):
+        return jax.lax.optimization_barrier(function(array))
 
-    def twice(_, array):
-        return jax.lax.optimization_barrier(jax.lax.optimization_barrier(2 * array) / 2)
+    return jax.lax.fori_loop(0, count, again, array)
 
-    return jax.lax.fori_loop(0, count, twice, array)
+
+def _doubled(array: jax.Array) -> jax.Array:
+    return 2 * array
 
 
 def _fastest(seconds: Callable[[], float]) -> float:

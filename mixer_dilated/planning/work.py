@@ -66,7 +66,7 @@ class Work:
                 max(product.flops / peak, self._bytes_of(product) / bandwidth) * count
                 for product, count in self.products.items()
             ),
-            'elementwise': self.elementwise_bytes / bandwidth,
+            'elementwise': self.elementwise_bytes / (hardware.elementwise_bandwidth or bandwidth),
             'update': self.update_bytes / bandwidth,
         }
 
@@ -95,9 +95,7 @@ def work_of(share: Share, parameter_bytes: int, state_bytes: int) -> Work:
         + (forward * HIDDEN_FORWARD + HIDDEN_BACKWARD) * sum(share.hidden)
     )
     # Images become floats, and floats patches.
-    images = share.images * (
-        share.pixels * (1 + 2 * FLOAT32) + share.features * share.dtype_bytes
-    )
+    images = share.images * (share.pixels * (1 + 2 * FLOAT32) + share.features * share.dtype_bytes)
     return Work(
         products=products,
         elementwise_bytes=rounds * (numbers * share.dtype_bytes + images),

@@ -58,13 +58,17 @@ class Task:
         return dataclasses.replace(self, config=changed(self.config, changes))
 
 
-def open_task(config: ml_collections.ConfigDict) -> Task:
+def open_task(config: ml_collections.ConfigDict, source: Source | None = None) -> Task:
     """Opens the data set and checks that patches, batch, shift and data fit each other.
+
+    Args:
+      config: a resolved config.
+      source: to take for the data set that `config.dataset` names; that one if None.
 
     Raises:
       InputError: they do not, or the data set is not to be had.
     """
-    source = open_source(config.dataset)
+    source = source or open_source(config.dataset)
     train_examples, test_examples = (
         num_examples(f'config.dataset.{key}', config.dataset[key], source.split_sizes)
         for key in ('train_split', 'test_split')

@@ -1,0 +1,19 @@
+"""A training step on this machine, timed: what a plan for `--devices=this` is held against."""
+
+from mixer_dilated.planning.plan import Plan
+from mixer_dilated.training.timing import TimedEpoch, on_noise
+
+TURNS = 5
+TURN_SECONDS = 0.5
+
+
+def measured_step(plan: Plan) -> float:
+    """Seconds of a training step on random images, on one device: the fastest of some turns.
+
+    Args:
+      plan: for this machine, whose estimate says how many steps make a turn.
+    """
+    steps = min(max(round(TURN_SECONDS / plan.step), 1), 500)
+    task = on_noise(plan.task, plan.task.image_size, steps)
+    epoch = TimedEpoch(task, task.source.read('train'))
+    return min(epoch.seconds() for _ in range(TURNS)) / steps
