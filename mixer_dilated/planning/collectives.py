@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from mixer_dilated.planning.memory import leaf_bytes
 from mixer_dilated.planning.links import Dimension, Links
+from mixer_dilated.planning.memory import leaf_bytes
 from mixer_dilated.planning.shapes import Shapes
 from mixer_dilated.planning.share import Share
 from mixer_dilated.training.partition_rules import Partition, named_leaves

@@ -52,7 +52,7 @@ def parse_devices(word: str) -> Devices:
         shape = links.shape(size)
     except ValueError as error:
         raise InputError(
-            f'--devices={word}: no such number of {kind}; allowed is {error}; for example {EXAMPLES}'
+            f'--devices={word}: no such number of {kind}; allowed: {error}; for example {EXAMPLES}'
         ) from None
     return Devices(word, kind, shape, math.prod(shape))
 

@@ -1,4 +1,4 @@
-"""The table of devices: how fast they compute, read memory and talk to each other, by whose word."""
+"""The table of devices: what they compute, keep and send a second, and the pages that say so."""
 
 import dataclasses
 
@@ -37,7 +37,9 @@ class Hardware:
     remark: str = ''
 
 
-# Which slices of 16 chips a side close their rings, and that links are of one speed either way.
+SLICES = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
+
+# That axes of 16 chips close to rings, and shorter ones do not.
 _TORUS = (
     'How to Think About TPUs (How To Scale Your Model)',
     'https://jax-ml.github.io/scaling-book/tpus/',
@@ -65,7 +67,7 @@ HARDWARE = {
         memory_bytes=16 * GB,
         usable=0.95,
         memory_bandwidth=819 * GB,
-        links=Torus(axes=2, link_bandwidth=50 * GB, ring=16, most=256),
+        links=Torus(SLICES, link_bandwidth=50 * GB, ring=16),
         sources=(
             ('TPU v5e (Google Cloud)', 'https://docs.cloud.google.com/tpu/docs/v5e'),
             _TORUS,
@@ -79,7 +81,7 @@ HARDWARE = {
         memory_bytes=32 * GB,
         usable=0.95,
         memory_bandwidth=1638 * GB,
-        links=Torus(axes=2, link_bandwidth=100 * GB, ring=16, most=256),
+        links=Torus(SLICES, link_bandwidth=100 * GB, ring=16),
         sources=(
             ('TPU v6e (Google Cloud)', 'https://docs.cloud.google.com/tpu/docs/v6e'),
             _TORUS,

@@ -33,24 +33,21 @@ class Torus:
     """Neighbours are joined by links along some axes, which close to rings when they are long.
 
     Attributes:
-      axes: of the grid.
+      slices: grids that can be had, each a pair of chips along either axis.
       link_bandwidth: bytes a second in one direction of one link.
       ring: devices along an axis from which on its ends are joined.
-      most: devices that a network may have.
     """
 
-    axes: int
+    slices: tuple[tuple[int, ...], ...]
     link_bandwidth: float
     ring: int
-    most: int
 
     def shape(self, text: str) -> tuple[int, ...]:
         sizes = _sizes(text)
-        if len(sizes) > self.axes or not sizes or math.prod(sizes) > self.most:
-            raise ValueError(f'1, or a grid like 4x4, of at most {self.most} chips')
-        if any(size > self.ring for size in sizes):
-            raise ValueError(f'a grid like 4x4, of at most {self.ring} chips a side')
-        return (*[1] * (self.axes - len(sizes)), *sizes)
+        for each in self.slices:
+            if sizes in (each, (math.prod(each),)):
+                return each
+        raise ValueError(', '.join('x'.join(map(str, each)) for each in self.slices))
 
     def dimensions(self, shape: tuple[int, ...]) -> tuple[Dimension, ...]:
         return tuple((size, self.link_bandwidth * self._links(size)) for size in shape)

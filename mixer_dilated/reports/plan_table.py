@@ -1,4 +1,4 @@
-"""A plan on the terminal: memory, work, communication and time of one device, and what to change."""
+"""A plan on the terminal: memory, work, communication, time, and what to change."""
 
 import textwrap
 
@@ -49,8 +49,8 @@ def print_plans(name: str, plans: list[dict]) -> None:
     _print_text(_network_text(plans[0], of_devices=False))
     print_table(_comparison_table(plans))
     _print_text(
-        'each: images a second and device, relative to the first row of its kind. exchange: time of '
-        'what devices exchange, which goes beside the computation where it can.',
+        'each: images a second and device, relative to the first row of its kind. exchange: time '
+        'of what devices exchange, which goes beside the computation where it can.',
         *plans[0]['assumptions'],
     )
 
@@ -116,8 +116,8 @@ def _fits_text(plan: dict) -> str:
     share = f', {usable / memory:.0%} of its {_gib(memory)}' if usable < memory else ''
     verdict = 'It fits' if plan['fits'] else 'It does not fit'
     images = (
-        ' Its images alone are more than that: train on a part of them (config.dataset.train_split) '
-        'or stream them.'
+        ' Its images alone are more than that: train on a part of them '
+        '(config.dataset.train_split) or stream them.'
         if plan['memory']['data'] > usable
         else ''
     )
