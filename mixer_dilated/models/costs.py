@@ -42,9 +42,11 @@ def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
             calls.append((context.module.path, tuple(n for n in output.shape if n > 1) or (1,)))
         return output
 
-    images = jnp.zeros((1, *image_shape), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     with nn.intercept_methods(record):
-        variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+        variables = jax.eval_shape(
+            lambda images: model.init(jax.random.key(0), images, train=False), images
+        )
 
     found = []
     for path, output_shape in calls:

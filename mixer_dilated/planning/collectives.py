@@ -50,8 +50,9 @@ def collectives_of(shapes: Shapes, share: Share, *, on_cpu: bool) -> list[Collec
     Args:
       shapes: of the network and its state.
       share: what a device does of it.
-      on_cpu: whether XLA compiles for CPUs, where it gathers parameters once instead of again for
-        the gradient, and adds gradients up whole instead of scattering their sums.
+      on_cpu: whether XLA compiles for CPUs, where it gathers parameters once a step instead of
+        twice for each part of a batch, and adds gradients up whole instead of scattering their
+        sums.
     """
     found = _of_parameters(shapes, share, on_cpu) + _of_activations(share)
     return [each for each in found if each.array_bytes and each.devices > 1]
@@ -68,10 +69,10 @@ def _of_parameters(shapes: Shapes, share: Share, on_cpu: bool) -> list[Collectiv
         else:
             split += size
     rounds, devices = share.parts * share.seeds, share.mesh_shape['data']
-    gathers = 1 if on_cpu else 2
+    gathers = share.seeds if on_cpu else 2 * rounds
     scatter = 'all-reduce' if on_cpu else 'reduce-scatter'
     return [
-        Collective('data', 'all-gather', 'parameters', gathers * rounds * split, devices),
+        Collective('data', 'all-gather', 'parameters', gathers * split, devices),
         Collective('data', scatter, 'gradients', rounds * split, devices),
         Collective('data', 'all-reduce', 'gradients', rounds * whole, devices),
     ]

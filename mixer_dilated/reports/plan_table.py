@@ -1,14 +1,17 @@
 """A plan on the terminal: memory, work, communication, time, and what to change."""
 
+import collections
 import textwrap
 
 from rich import box
 from rich.table import Table
 
 from mixer_dilated.errors import printable
-from mixer_dilated.reports.cell_text import grouped_text
+from mixer_dilated.reports.cell_text import NOTHING, grouped_text
 from mixer_dilated.reports.tables import print_table
 
+# Bytes of arrays from which on an exchange is shown.
+SHOWN = 10_000
 GIB, MIB = 2**30, 2**20
 PREFIXES = ((1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k'))
 NAMES = {
@@ -35,6 +38,8 @@ def print_plan(name: str, plan: dict) -> None:
     if plan['changes']:
         print_table(_changes_table(plan['changes'], devices['usable_bytes']))
     print_table(_time_table(plan))
+    if 'compiled' in plan:
+        print_table(_exchanges_table(plan))
     _print_text(*_time_sentences(plan))
     _print_text(*plan['assumptions'])
     if devices['sources']:
@@ -49,8 +54,8 @@ def print_plans(name: str, plans: list[dict]) -> None:
     _print_text(_network_text(plans[0], of_devices=False))
     print_table(_comparison_table(plans))
     _print_text(
-        'each: images a second and device, relative to the first row of its kind. exchange: time '
-        'of what devices exchange, which goes beside the computation where it can.',
+        'in turn: a step in which nothing goes on beside anything else. each: images a second and '
+        'device, relative to the first row of its kind, in turn and at best.',
         *plans[0]['assumptions'],
     )
 
@@ -172,7 +177,7 @@ def _time_sentences(plan: dict) -> list[str]:
     seconds = plan['seconds']
     sentences = [
         f'A step: {_seconds(seconds["step"])} at least, {_seconds(seconds["step_in_turn"])} if '
-        f'nothing went on beside anything else; {grouped_text(plan["images_per_second"])} '
+        f'nothing went on beside anything else; {_count(plan["images_per_second"])} '
         f'images/s, {plan["peak_share"]:.0%} of the peak. The {grouped_text(plan["steps"])} steps '
         f'of the run take {_lasting(seconds["run"])}.'
     ]
@@ -182,51 +187,45 @@ def _time_sentences(plan: dict) -> list[str]:
             f'Measured on random images: {_seconds(measured)}, {measured / seconds["step"]:.2f} '
             'times as long.'
         )
-    if 'compiled' in plan:
-        sentences.append(_compiled_text(plan))
     if plan['devices']['remark']:
         sentences.append(f'Of the device: {plan["devices"]["remark"]}.')
     return sentences
 
 
-def _compiled_text(plan: dict) -> str:
-    found = plan['compiled']
-    listed = ', '.join(
-        f'{axis}: {kind} {_scaled(size)}B'
-        for axis, kinds in found['exchanged'].items()
-        for kind, size in kinds.items()
-        if size > 1e4
-    )
-    ours = ', '.join(
-        f'{each["axis"]}: {each["kind"]} {_scaled(each["array_bytes"])}B'
-        for each in plan['exchanges']
-    )
-    return (
-        f'Compiled in {found["compile_seconds"]:.0f} s for {plan["devices"]["count"]} devices of '
-        f'this CPU, it exchanges arrays of {listed or "no size"}; planned: {ours or "none"}.'
-    )
+def _exchanges_table(plan: dict) -> Table:
+    """Arrays that are exchanged, as planned and in the compiled program; small ones left out."""
+    planned, compiled = collections.Counter(), {}
+    for each in plan['exchanges']:
+        planned[each['axis'], each['kind']] += each['array_bytes']
+    for axis, kinds in plan['compiled']['exchanged'].items():
+        compiled |= {(axis, kind): size for kind, size in kinds.items() if size >= SHOWN}
+    table = _table(('arrays exchanged', ''), ('planned', ''), ('compiled', ''))
+    for key in sorted({*planned, *compiled}):
+        sizes = (planned.get(key), compiled.get(key))
+        cells = (NOTHING if size is None else f'{_scaled(size)}B' for size in sizes)
+        table.add_row(': '.join(key), *cells)
+    return table
 
 
 def _comparison_table(plans: list[dict]) -> Table:
-    table = _table(
-        ('devices', ''), ('mesh', ''), ('batch', ''), ('GiB', ''), ('fits', ''),
-        ('exchange', ''), ('a step', ''), ('images/s', ''), ('each', ''),
-    )  # fmt: skip
+    headings = ('devices', 'mesh', 'batch', 'GiB', 'fits', 'a step', 'in turn', 'images/s', 'each')
+    table = _table(*((heading, '') for heading in headings))
     first = {}
     for plan in plans:
         seconds, devices = plan['seconds'], plan['devices']
         of_each = plan['images_per_second'] / devices['count']
-        first.setdefault(devices['title'], of_each)
+        share = of_each / first.setdefault(devices['title'], of_each)
+        in_turn = share * seconds['step'] / seconds['step_in_turn']
         table.add_row(
-            plan['devices']['asked'],
+            devices['asked'],
             '×'.join(map(str, plan['mesh'].values())),
             str(plan['batch']),
             _gib(plan['total_bytes']),
             'yes' if plan['fits'] else 'no',
-            _seconds(seconds['data'] + seconds['model']),
             _seconds(seconds['step']),
-            grouped_text(plan['images_per_second']),
-            f'{of_each / first[devices["title"]]:.1%}',
+            _seconds(seconds['step_in_turn']),
+            _count(plan['images_per_second']),
+            f'{in_turn:.0%}–{share:.0%}',
         )
     return table
 
@@ -257,6 +256,10 @@ def _scaled(value: float) -> str:
     return f'{_digits(value / scale)} {prefix}'
 
 
+def _count(value: float) -> str:
+    return grouped_text(value) if value >= 100 else _digits(value)
+
+
 def _digits(value: float) -> str:
     """Three digits, or all that stand before the point."""
     return f'{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}'
@@ -280,4 +283,4 @@ def _seconds(seconds: float) -> str:
 def _print_text(*sentences: str) -> None:
     print()
     for sentence in sentences:
-        print(textwrap.fill(sentence, 80))
+        print(textwrap.fill(sentence, 80, break_on_hyphens=False))
