@@ -90,6 +90,12 @@ def resolve(config: Mapping) -> ConfigDict:
         model['phases'] = phases
     except InputError as error:
         raise InputError(f'config.model.{error}') from None
+    frozen = tree['optimizer']['freeze_blocks']
+    if frozen > model['num_blocks']:
+        raise InputError(
+            f'config.optimizer.freeze_blocks = {frozen}: the network has {model["num_blocks"]}; '
+            'allowed is at most that'
+        )
     if tree['augment']['random_phase']:
         _check_random_phase(model)
     return ConfigDict(tree).lock()

@@ -13,7 +13,7 @@ class MisfitError(InputError):
     """Weights do not fit a network.
 
     Attributes:
-      rows: (name, found, expected, what to do) of what does not.
+      rows: (names, found, expected, what to do) of what does not.
     """
 
     def __init__(self, message: str, rows: list[tuple[str, str, str, str]]):

@@ -161,9 +161,18 @@ def test_what_does_not_fit_is_a_table(arrays):
     with pytest.raises(MisfitError, match='does not fit') as error:
         fitted(Weights(arrays), network_of(hidden_dim=8, num_blocks=3), SHAPE, TRANSFER, 'f.npz')
     rows = error.value.rows
-    assert ('stem/bias', '6', '8', 'hidden_dim=6') in rows
-    assert ('MixerBlock_…/channel_mixing/Dense_0/kernel', '6×7', '8×7', 'hidden_dim=6') in rows
-    assert ('MixerBlock_…/token_mixing/Dense_0/bias', 'not there', '5', 'num_blocks=2') in rows
+    assert rows == [
+        ('MixerBlock_…/LayerNorm_0/bias and 9 more', '6', '8', 'model.hidden_dim=6'),
+        (
+            'MixerBlock_…/channel_mixing/Dense_1/bias', '6', '8',
+            'model.hidden_dim=6, model.channels_mlp_dim=7',
+        ),
+        ('MixerBlock_…/LayerNorm_0/bias and 11 more', 'not there', '8', 'model.num_blocks=2'),
+    ]  # fmt: skip
+    kept = resolve({'transfer': {'head': 'keep'}}).transfer
+    with pytest.raises(MisfitError) as error:
+        fitted(Weights(arrays), network_of(classes=9), SHAPE, kept, 'f.npz')
+    assert {row[3] for row in error.value.rows} == {'transfer.head=new'}
 
 
 def test_a_head_is_new_unless_it_is_kept(arrays):

@@ -148,16 +148,24 @@ def _grid(weights: Weights, new: tuple[Pair, ...], file: str) -> Pair | None:
 def _misfits(
     found: dict[str, Shape], expected: dict[str, Shape], told: dict[str, int]
 ) -> list[tuple[str, str, str, str]]:
-    """Rows (name, found, expected, what to do) of what differs, blocks that are alike in one."""
+    """Rows (names, found, expected, what to do) of what differs: one for all that has one cure."""
     rows = {}
     for name in (*expected, *(name for name in found if name not in expected)):
         one, other = found.get(name), expected.get(name)
         if one != other:
             alike = re.sub(r'MixerBlock_\d+', 'MixerBlock_…', name)
             rows.setdefault((alike, one, other), name)
+    cures = {}
+    for name, one, other in rows:
+        cures.setdefault(_what_to_do(name, one, other, told), []).append((name, one, other))
     return [
-        (name, _shape_text(one), _shape_text(other), _what_to_do(name, one, other, told))
-        for name, one, other in rows
+        (
+            f'{name} and {len(others)} more' if others else name,
+            _shape_text(one),
+            _shape_text(other),
+            cure,
+        )
+        for cure, ((name, one, other), *others) in cures.items()
     ]
 
 
@@ -168,7 +176,9 @@ def _shape_text(shape: Shape | None) -> str:
 def _what_to_do(name: str, one: Shape | None, other: Shape | None, told: dict[str, int]) -> str:
     if one is None or other is None:
         block = name.startswith('MixerBlock')
-        return f'num_blocks={told["num_blocks"]}' if block else 'another file, or other branches'
+        return f'model.num_blocks={told["num_blocks"]}' if block else 'another file, or branches'
+    if name == 'head/bias' or (name == 'head/kernel' and one[:-1] == other[:-1]):
+        return 'transfer.head=new'
     wanted = {
         'stem': ('hidden_dim',),
         'MixerBlock_…/token_mixing': ('tokens_mlp_dim',),
@@ -179,7 +189,9 @@ def _what_to_do(name: str, one: Shape | None, other: Shape | None, told: dict[st
     }
     for start, keys in wanted.items():
         if name.startswith(start):
-            known = [f'{key}={told[key]}' for key in keys if key in told and told[key] not in other]
+            known = [
+                f'model.{key}={told[key]}' for key in keys if key in told and told[key] not in other
+            ]
             if known:
                 return ', '.join(known)
-    return "transfer.head='new'" if name.startswith('head') else 'another file'
+    return 'another file'
