@@ -33,6 +33,7 @@ SMALL = {
     'gelu': 'tanh',
 }
 SHAPE = (16, 16, 3)
+GREY = (28, 28, 1)
 TRANSFER = resolve({}).transfer
 
 
@@ -267,9 +268,11 @@ def features(images, kernels, branches):
     found = 0
     for kernel, patches in zip(kernels, branches, strict=True):
         index = patches.pixel_indices(images.shape[:2])
+        seen = ((index >= 0) & (index < images.shape[0])).all(axis=-1, keepdims=True)
+        rows, columns = np.moveaxis(index.clip(0, images.shape[0] - 1), -1, 0)
         found = found + np.einsum(
             'tpc,pcd->td',
-            images[index[..., 0], index[..., 1]],
+            np.where(seen, images[rows, columns], 0),
             kernel.reshape(-1, *kernel.shape[2:]),
         )
     return found
@@ -280,14 +283,14 @@ def features(images, kernels, branches):
 def test_a_kernel_of_as_many_pixels_stays_as_it_is(method, dilation):
     kernel = np.random.default_rng(0).normal(size=(4, 5, 3, 2)).astype(np.float32)
     branches = (Patches(size=(4, 5), dilation=dilation, stride=9),)
-    (found,) = fitted_kernels(kernel, branches, 3, method, add_up=True)
+    (found,) = fitted_kernels(kernel, branches, (28, 28, 3), method, add_up=True)
     np.testing.assert_array_equal(found, kernel)
 
 
 def test_sampling_takes_the_values_at_the_dilated_pixels():
     """7×7 to 4×4 pixels 2 apart: every second value, for the part of 7 that is nearest to it."""
     kernel = np.random.default_rng(0).normal(size=(7, 7, 1, 2)).astype(np.float32)
-    (found,) = fitted_kernels(kernel, (Patches(4, 2, 7),), 1, 'sample', add_up=True)
+    (found,) = fitted_kernels(kernel, (Patches(4, 2, 7),), GREY, 'sample', add_up=True)
     parts = np.array([1.5, 2, 2, 1.5])
     expected = kernel[::2, ::2] * np.outer(parts, parts)[..., None, None]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
@@ -297,7 +300,7 @@ def test_all_phases_together_have_the_kernel_they_came_from():
     """Side by side they see every pixel of the window once."""
     kernel = np.random.default_rng(0).normal(size=(8, 8, 1, 2)).astype(np.float32)
     branches = Patches(4, 2, 8).phases(2)
-    found = fitted_kernels(kernel, branches, 1, 'sample', add_up=True)
+    found = fitted_kernels(kernel, branches, (16, 16, 1), 'sample', add_up=True)
     images = np.random.default_rng(1).normal(size=(16, 16, 1))
     np.testing.assert_allclose(
         features(images, found, branches),
@@ -308,7 +311,7 @@ def test_all_phases_together_have_the_kernel_they_came_from():
 
 def test_resizing_is_the_pseudo_inverse_of_the_resized_patch():
     kernel = np.random.default_rng(0).normal(size=(7, 7, 1, 1)).astype(np.float32)
-    (found,) = fitted_kernels(kernel, (Patches(4, 2, 7),), 1, 'resize', add_up=True)
+    (found,) = fitted_kernels(kernel, (Patches(4, 2, 7),), GREY, 'resize', add_up=True)
     at, wide = np.linspace(0, 1, 4), np.linspace(0, 1, 7)
     matrix = np.maximum(0, 1 - np.abs(at[:, None] - wide) * 3)
     matrix /= matrix.sum(axis=1, keepdims=True)
@@ -317,21 +320,70 @@ def test_resizing_is_the_pseudo_inverse_of_the_resized_patch():
     np.testing.assert_allclose(found.reshape(-1), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize('method', ['sample', 'resize'])
-def test_a_smooth_image_gives_nearly_the_same_features(method):
+WAYS = {
+    'dilated': ((Patches(4, 2, 7),), Patches(7, stride=7)),
+    'all phases': (Patches(4, 2, 8).phases(2), Patches(8, stride=8)),
+    'three dilations, SAME': (
+        tuple(Patches(4, dilation, 4, 'SAME') for dilation in (1, 2, 3)),
+        Patches(10, stride=4, padding=((3, 3), (3, 3))),
+    ),
+    'two from one corner': ((Patches(3, 1, 7), Patches(3, 3, 7)), Patches(7, stride=7)),
+    'two of one middle': (
+        (Patches(3, 1, 7, ((-2, -2), (-2, -2))), Patches(3, 3, 7)),
+        Patches(7, stride=7),
+    ),
+}
+
+
+@pytest.mark.parametrize(('method', 'sampling'), [('sample', 0.2), ('resize', 0.005)])
+@pytest.mark.parametrize('way', WAYS)
+def test_constant_and_smooth_images_give_nearly_the_same_features(way, method, sampling):
+    """Branches of other windows see other pixels; together they give what the old patch gave.
+
+    Sampling is as far off as a sum over few samples is of a kernel with a peak; at a kernel that
+    is straight, next to nothing.
+    """
+    branches, plain = WAYS[way]
+    axis = np.linspace(-1, 1, plain.size[0])
+    peak = np.exp(-2 * (axis[:, None] ** 2 + axis**2))
+    straight = 1.5 + axis[:, None] + 0 * axis
+    kernel = np.stack([peak, straight], axis=-1)[:, :, None].astype(np.float32)
+    found = fitted_kernels(kernel, branches, GREY, method, add_up=True)
     rows, columns = np.mgrid[:28, :28] / 28
-    image = (np.sin(2 * rows) + np.cos(3 * columns))[..., None]
-    axis = np.linspace(-1, 1, 7)
-    smooth = np.exp(-(axis[:, None] ** 2 + axis**2))[..., None, None].astype(np.float32)
-    branches = (Patches(4, 2, 7),)
-    found = features(image, fitted_kernels(smooth, branches, 1, method, add_up=True), branches)
-    before = features(image, [smooth], [Patches(7, stride=7)])
-    assert np.abs(found - before).max() < 0.06 * np.abs(before).max()
+    for image in (np.ones((28, 28)), np.sin(2 * rows) + np.cos(3 * columns) + 1.5):
+        after = features(image[..., None], found, branches)
+        before = features(image[..., None], [kernel], [plain])
+        inner = inside((*branches, plain), 28)
+        error = np.abs(after - before)[inner].max(axis=0) / np.abs(before)[inner].max(axis=0)
+        assert inner.sum() >= 9 and error[0] < sampling and error[1] < 0.01
+
+
+def inside(branches, side):
+    """Tokens of which no branch sees padding."""
+    index = np.concatenate([patches.pixel_indices((side, side)) for patches in branches], axis=1)
+    return ((index >= 0) & (index < side)).all(axis=(1, 2))
+
+
+def test_a_pixel_that_several_branches_sample_counts_once():
+    """The same patches twice: each has half of the kernel."""
+    kernel = np.random.default_rng(0).normal(size=(4, 4, 1, 2)).astype(np.float32)
+    for method in ('sample', 'resize'):
+        for found in fitted_kernels(kernel, (Patches(4, 2, 7),) * 2, GREY, method, add_up=True):
+            np.testing.assert_allclose(found, kernel / 2, atol=1e-6)
+
+
+def test_branches_of_other_strides_that_add_up_have_no_kernel():
+    branches = (Patches(4, 1, 4), Patches(4, 2, 3, ((0, 2), (0, 2))))
+    assert branches[0].grid((28, 28)) == (7, 7)
+    kernel = np.ones((4, 4, 1, 1), np.float32)
+    with pytest.raises(InputError, match='of strides 3, 4, so that tokens'):
+        fitted_kernels(kernel, branches, GREY, 'sample', add_up=True)
+    assert len(fitted_kernels(kernel, branches, GREY, 'sample', add_up=False)) == 2
 
 
 def test_grey_images_take_the_sum_of_a_kernel_for_colours():
     kernel = np.random.default_rng(0).normal(size=(4, 4, 3, 2)).astype(np.float32)
-    (found,) = fitted_kernels(kernel, (Patches(4, stride=4),), 1, 'sample', add_up=True)
+    (found,) = fitted_kernels(kernel, (Patches(4, stride=4),), GREY, 'sample', add_up=True)
     np.testing.assert_allclose(found, kernel.sum(axis=2, keepdims=True), rtol=1e-6)
 
 

@@ -47,7 +47,7 @@ def fitted(
     """
     expected, notes = expected_shapes(network, image_shape), []
     arrays = {name: array.astype(np.float32) for name, array in weights.arrays.items()}
-    arrays = _with_stem(arrays, expected, network, image_shape[2], transfer.stem, notes)
+    arrays = _with_stem(arrays, expected, network, image_shape, transfer.stem, notes)
     arrays = _with_tokens(arrays, expected, network, image_shape, weights, transfer, file, notes)
     if transfer.head == 'new':
         notes.append(f'head new: zeros, for {expected["head/bias"][0]} classes')
@@ -72,7 +72,7 @@ def expected_shapes(network: nn.Module, image_shape: tuple[int, int, int]) -> di
     return {name: leaf.shape for name, leaf in flatten_dict(tree['params'], sep='/').items()}
 
 
-def _with_stem(arrays, expected, network, channels, method, notes) -> dict[str, np.ndarray]:
+def _with_stem(arrays, expected, network, image_shape, method, notes) -> dict[str, np.ndarray]:
     """The arrays with the kernels and biases of the network's stem or stems."""
     of_stem = {name: shape for name, shape in expected.items() if name.startswith('stem')}
     found = {name: array for name, array in arrays.items() if name.startswith('stem')}
@@ -81,7 +81,7 @@ def _with_stem(arrays, expected, network, channels, method, notes) -> dict[str, 
         return arrays
     add_up = network.join == 'channels' or len(network.branches) == 1
     kernel = found['stem/kernel']
-    kernels = fitted_kernels(kernel, network.branches, channels, method, add_up=add_up)
+    kernels = fitted_kernels(kernel, network.branches, image_shape, method, add_up=add_up)
     names = [name for name in of_stem if not name.endswith('bias')]
     names.sort(key=lambda name: [int(n) for n in re.findall(r'\d+', name)])
     notes.append(

@@ -7,7 +7,6 @@ has the same relative positions, and stays as it is.
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial import ConvexHull, Voronoi
 
 from mixer_dilated.errors import InputError
 from mixer_dilated.patches.geometry import Pair, Patches
@@ -124,6 +123,8 @@ def _parts(points: Float[np.ndarray, 'points 2'], old: Pair) -> Float[np.ndarray
       points: relative positions, all different.
       old: pixels of the window: half of the first and of the last lies outside of 0 … 1.
     """
+    from scipy.spatial import ConvexHull, Voronoi
+
     margin = np.array([0.5 / max(length - 1, 1) for length in old])
     scale = np.maximum(np.array(old) - 1, 1)  # distances are those of pixels
     points, low, high = points * scale, -margin * scale, (1 + margin) * scale
@@ -144,7 +145,7 @@ def _parts(points: Float[np.ndarray, 'points 2'], old: Pair) -> Float[np.ndarray
 # Resizing
 
 # Singular values below this share of the largest are those of rounding.
-_NO_LESS = 1e-6
+_NO_LESS = 1e-5
 
 
 def _resized(kernel: Kernel, positions: list[Positions]) -> list[Kernel]:
@@ -153,14 +154,13 @@ def _resized(kernel: Kernel, positions: list[Positions]) -> list[Kernel]:
     if len(matrices) == 1:  # of a product of matrices, the pseudo-inverse is that of each
         rows, columns = (np.linalg.pinv(matrix.T, rcond=_NO_LESS) for matrix in matrices[0])
         return [np.einsum('hi,wj,ijcd->hwcd', rows, columns, kernel, optimize=True)]
-    resizing = np.concatenate([np.kron(rows, columns) for rows, columns in matrices])
-    flat = kernel.reshape(resizing.shape[1], -1)
-    solution = np.linalg.pinv(resizing.T, rcond=_NO_LESS) @ flat
-    sizes = [(len(rows), len(columns)) for rows, columns in matrices]
-    ends = np.cumsum([rows * columns for rows, columns in sizes])
+    # That of all branches' Bᵀ is B (BᵀB)⁺, whose inside has the size of the old window alone.
+    squared = sum(np.kron(rows.T @ rows, columns.T @ columns) for rows, columns in matrices)
+    inverse = np.linalg.pinv(squared, rcond=_NO_LESS**2, hermitian=True)
+    shared = (inverse @ kernel.reshape(len(inverse), -1)).reshape(kernel.shape)
     return [
-        part.reshape(*size, *kernel.shape[2:])
-        for part, size in zip(np.split(solution, ends[:-1]), sizes, strict=True)
+        np.einsum('hi,wj,ijcd->hwcd', rows, columns, shared, optimize=True)
+        for rows, columns in matrices
     ]
 
 
