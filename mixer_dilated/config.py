@@ -90,6 +90,8 @@ def resolve(config: Mapping) -> ConfigDict:
         model['phases'] = phases
     except InputError as error:
         raise InputError(f'config.model.{error}') from None
+    if model['gelu'] == 'auto':
+        model['gelu'] = 'tanh' if tree['init_from'].endswith('.npz') else 'exact'
     frozen = tree['optimizer']['freeze_blocks']
     if frozen > model['num_blocks']:
         raise InputError(

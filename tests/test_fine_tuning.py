@@ -68,6 +68,8 @@ def test_a_plain_run_becomes_a_dilated_one(plain, tmp_path):
     train_and_evaluate(config, tmp_path / 'run')
     begun = json.loads((tmp_path / 'run' / 'initial.json').read_text())
     assert begun['adapted'] == [
+        'stem kernel trained on patches (size 2×2, dilation 1×1, stride 2×2, padding VALID), here '
+        '(size 2×2, dilation 2×2, stride 3×3, padding SAME)',
         "token mixing of 4×4 tokens made for 3×3 by config.transfer.tokens = 'interpolate'",
     ]
     before = newest(plain)[0]
@@ -75,7 +77,7 @@ def test_a_plain_run_becomes_a_dilated_one(plain, tmp_path):
     np.testing.assert_array_equal(found['stem/kernel'][0], before['stem/kernel'])
     mixing = 'MixerBlock_1/token_mixing/'
     old = {name.removeprefix(mixing): a for name, a in before.items() if name.startswith(mixing)}
-    for name, array in interpolated(old, (4, 4), ((3, 3),)).items():
+    for name, array in interpolated(old, ((4, 4),), ((3, 3),)).items():
         np.testing.assert_allclose(found[mixing + name][0], array, atol=1e-6)
 
 
@@ -215,20 +217,26 @@ def test_a_folder_that_cannot_be_written_is_told_and_leaves_nothing(
     assert [*tmp_path.iterdir()] == []
 
 
-def test_weights_trained_with_another_gelu_are_warned_of(plain, tmp_path):
-    assert main(['convert', str(plain), str(tmp_path / 'w.npz')], 0.0) == 0
-    exact, tanh = (
+def test_weights_of_the_original_get_the_gelu_they_were_trained_with(plain, tmp_path):
+    """And whoever asks for another, or has weights of another, is told so."""
+    for name in ('w.npz', 'unsaid.safetensors'):
+        source = plain if name == 'w.npz' else tmp_path / 'w.npz'
+        assert main(['convert', str(source), str(tmp_path / name)], 0.0) == 0
+    auto, exact = (
         functools.partial(small_config, **PLAIN, **{'model.gelu': gelu})
-        for gelu in ('exact', 'tanh')
+        for gelu in ('auto', 'exact')
     )
-    cases = [
-        (tanh, plain, "gelu = 'tanh': these weights were trained with 'exact'"),
-        (exact, tmp_path / 'w.npz', 'if these are some, were .* set --config.model.gelu=tanh'),
-    ]
-    for config, path, words in cases:
-        with pytest.warns(UserWarning, match=words):
-            starting_params(open_task(config(init_from=str(path))))
+    original, unsaid = str(tmp_path / 'w.npz'), str(tmp_path / 'unsaid.safetensors')
+    found = {path: auto(init_from=path).model.gelu for path in ('', str(plain), unsaid, original)}
+    assert [*found.values()] == ['exact', 'exact', 'exact', 'tanh']
+    for config in (exact(init_from=original), auto(init_from=unsaid)):
+        with pytest.warns(
+            UserWarning, match='if these are some, were'
+        ):
+            starting_params(open_task(config))
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        starting_params(open_task(exact(init_from=str(plain))))
-        starting_params(open_task(tanh(init_from=str(tmp_path / 'w.npz'))))
+        starting_params(open_task(auto(init_from=original)))
+        assert starting_params(open_task(auto(init_from=str(plain)))).adapted == [
+            'head new: zeros, for 10 classes'
+        ]
