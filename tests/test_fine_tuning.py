@@ -230,9 +230,7 @@ def test_weights_of_the_original_get_the_gelu_they_were_trained_with(plain, tmp_
     found = {path: auto(init_from=path).model.gelu for path in ('', str(plain), unsaid, original)}
     assert [*found.values()] == ['exact', 'exact', 'exact', 'tanh']
     for config in (exact(init_from=original), auto(init_from=unsaid)):
-        with pytest.warns(
-            UserWarning, match='if these are some, were'
-        ):
+        with pytest.warns(UserWarning, match='if these are some, were'):
             starting_params(open_task(config))
     with warnings.catch_warnings():
         warnings.simplefilter('error')
