@@ -3,6 +3,8 @@
 Writes what `tests/test_meshes.py` looks at: `found.json`, and a run's folder.
 """
 
+import contextlib
+import io
 import itertools
 import json
 import math
@@ -14,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import numpy as np
 
+from mixer_dilated.cli import main as command_line
 from mixer_dilated.data.digits import Digits
 from mixer_dilated.training import programs as programs_file
 from mixer_dilated.training import sharding
@@ -23,7 +26,7 @@ from mixer_dilated.training.partition_rules import named_leaves
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.snapshot import Snapshot
 from mixer_dilated.training.task import open_task
-from tests.conftest import small_config
+from tests.conftest import ROOT, small_config
 
 SEEDS = 8
 NETWORK = {
@@ -160,6 +163,15 @@ def seeds_take_turns(mesh) -> bool:
     return mesh.shape['data'] in (1, 8)
 
 
+def printed_summary() -> str:
+    """What `run.py summary` prints of a network that a mesh does not divide everywhere."""
+    words = ('mesh.model=2', 'mesh.fsdp=True', 'model.tokens_mlp_dim=12', 'model.num_blocks=2')
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        config = f'--config={ROOT}/configs/digits_dilated.py'
+        command_line.main(['summary', config, *(f'--config.{word}' for word in words)], 0.0)
+    return printed.getvalue()
+
+
 def main(folder: pathlib.Path) -> None:
     """Everything; the meshes differ in how the seeds of a device are computed."""
     sharding.on_cpu = programs_file.on_cpu = seeds_take_turns
@@ -193,6 +205,7 @@ def main(folder: pathlib.Path) -> None:
         'same_bits': bits,
         'second_epoch': other.found(whole.epoch())['difference'],
         'summary': train_and_evaluate(config_on(shape, num_epochs=1), folder / 'run'),
+        'printed': printed_summary(),
     }
     (folder / 'found.json').write_text(json.dumps(content))
 
