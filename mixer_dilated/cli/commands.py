@@ -120,6 +120,8 @@ def summary(arguments: Arguments, started: float) -> None:
     from mixer_dilated.training.task import open_task
 
     task = open_task(config)
+    programs = Programs(task)
+    programs.check_batch()
     if arguments.picture:
         from mixer_dilated.reports.patch_picture import draw_patches
 
@@ -127,7 +129,7 @@ def summary(arguments: Arguments, started: float) -> None:
         first = enlarged(examples.images[:1], task.image_size)[0]
         draw_patches(patch_branches(config.model), first, arguments.picture)
         print(f'picture: {arguments.picture}')
-    print_summary(task, Programs(task).training_bytes())
+    print_summary(task, programs.training_bytes(), programs.mesh_shape, programs.kept_whole())
 
 
 def sweep(arguments: Arguments, started: float) -> None:

@@ -61,7 +61,7 @@ def evaluate_checkpoint(
     if calibrate is not None:
         others = {'config.dataset.train_split': dataset.train_split, '--split': split}
         check_disjoint('--calibrate', calibrate, others, sizes)
-    programs = Programs(task)
+    programs = Programs.of_run(task)
     snapshot = checkpoint(workdir, programs, best=best)
     if calibrate is not None:
         write_calibration(workdir, _fitted(task, programs, snapshot, calibrate))
