@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import pathlib
-import tempfile
 import warnings
 from typing import NoReturn
 
@@ -18,6 +17,7 @@ from mixer_dilated.data.preprocessing import Preprocessing
 from mixer_dilated.data.splits import split_slices
 from mixer_dilated.errors import InputError, UnreadableError
 from mixer_dilated.user_cache import user_cache
+from mixer_dilated.whole_file import WholeFile
 
 MOST_NAMED = 3
 
@@ -183,10 +183,7 @@ def _write_note(path: pathlib.Path, broken: dict[str, str]) -> None:
     """Keeps what was found; a cache that cannot be written costs time at the next start."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            'w', dir=path.parent, prefix='unfinished-', delete=False
-        ) as f:
-            f.write(json.dumps(broken))
-        os.replace(f.name, path)
+        with WholeFile(path) as file:
+            file.write(json.dumps(broken).encode())
     except OSError as error:
         warnings.warn(f'broken pictures are not noted: {path}: {error}', stacklevel=2)
