@@ -218,12 +218,17 @@ def changed(config: ConfigDict, changes: Mapping) -> ConfigDict:
 
     Args:
       config: as `resolve` takes it.
-      changes: {'model.patches.size': 4, …}.
+      changes: {'model.patches.size': 4, …}; 'model' may be the name of a preset, which the other
+        keys change.
 
     Raises:
       InputError: as `resolve`.
     """
-    return resolve(_merged(config.to_dict(), nested(changes)))
+    changes = dict(changes)
+    values = config.to_dict()
+    if 'model' in changes:
+        values = _with_preset({**values, 'model': changes.pop('model')})
+    return resolve(_merged(values, nested(changes)))
 
 
 def _merged(values: dict, changes: dict) -> dict:
@@ -245,6 +250,11 @@ def nested(flat: Mapping) -> dict:
             node = node.setdefault(parent, {})
         node[name] = value
     return tree
+
+
+def flat(config: Mapping) -> dict:
+    """{'model': {'hidden_dim': 8}} as {'model.hidden_dim': 8}."""
+    return dict(_leaves(config))
 
 
 def _leaves(config: Mapping, prefix: str = ''):
