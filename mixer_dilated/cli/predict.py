@@ -148,7 +148,7 @@ class _Told:
         counted = f'{self.classified} {"picture" if self.classified == 1 else "pictures"}'
         speed = f'{counted} in {seconds:.1f} s, {self.classified / seconds:.0f} a second'
         print(
-            f'\n{speed if self.classified else "no picture was classified"}'
+            (f'\n{speed}' if self.classified else 'no picture was classified')
             + (f'; {self.failed} could not be used' if self.failed else '')
         )
 

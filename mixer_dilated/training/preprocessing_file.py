@@ -79,7 +79,7 @@ def read_trained_task(workdir: pathlib.Path) -> tuple[Task, Preprocessing]:
     path = workdir / NAME
     if not os.path.lexists(path):
         return _from_data_set(config, path)
-    return _from_file(config, read_json(path, _way_on()), path)
+    return _from_file(config, read_json(path, way_on()), path)
 
 
 def _from_data_set(
@@ -102,7 +102,7 @@ def _from_file(
         value = noted.get(name) if isinstance(noted, Mapping) else None
         if not fits(value):
             raise InputError(
-                f'{path}: {name} = {reprlib.repr(value)}: allowed is {allowed}; {_way_on()}'
+                f'{path}: {name} = {reprlib.repr(value)}: allowed is {allowed}; {way_on()}'
             )
     shape = tuple(noted['image_shape'])
     try:
@@ -111,13 +111,14 @@ def _from_file(
         )
         tokens = num_tokens(patch_branches(config.model), config.model.join, shape[:2])
     except InputError as error:
-        raise InputError(f'{path}: {error}; {_way_on()}') from None
+        raise InputError(f'{path}: {error}; {way_on()}') from None
     examples = {part: noted[f'{part}_examples'] for part in ('train', 'test')}
     source = NotedSource(config.dataset.name, shape, tuple(noted['class_names']), examples)
     return Task(config, source, examples['train'], examples['test'], tokens), preprocessing
 
 
-def _way_on() -> str:
+def way_on() -> str:
+    """What to do with a file that cannot be used."""
     return 'remove it, and the same command takes the facts from the data set'
 
 
