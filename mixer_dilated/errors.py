@@ -9,6 +9,13 @@ class InputError(ValueError):
     """
 
 
+class UnreadableError(InputError):
+    """The system did not let a file be read: too many are open, it is not allowed, a disk fails.
+
+    That says nothing of what is in the file, and may be over the next time.
+    """
+
+
 class MisfitError(InputError):
     """Weights do not fit a network.
 

@@ -8,8 +8,8 @@ import tempfile
 from mixer_dilated.errors import InputError
 from mixer_dilated.pretrained.archives import FILES, encoded, write_orbax
 from mixer_dilated.pretrained.weights import Weights
-from mixer_dilated.training.checkpoints import cause_of
 from mixer_dilated.training.initial import read_any
+from mixer_dilated.training.orbax_errors import cause_of
 from mixer_dilated.training.workdir import write_bytes
 
 

@@ -19,6 +19,7 @@ from mixer_dilated.training.calibration import (
 )
 from mixer_dilated.training.calibration_file import read_calibration, write_calibration
 from mixer_dilated.training.checkpoints import Checkpoints
+from mixer_dilated.training.network_check import check_network
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.snapshot import Snapshot
 from mixer_dilated.training.task import Task, open_task
@@ -61,7 +62,7 @@ def evaluate_checkpoint(
     if calibrate is not None:
         others = {'config.dataset.train_split': dataset.train_split, '--split': split}
         check_disjoint('--calibrate', calibrate, others, sizes)
-    programs = Programs(task)
+    programs = Programs.of_run(task)
     snapshot = checkpoint(workdir, programs, best=best)
     if calibrate is not None:
         write_calibration(workdir, _fitted(task, programs, snapshot, calibrate))
@@ -157,12 +158,14 @@ def checkpoint(workdir: pathlib.Path, programs: Programs, *, best: bool = False)
       best: as in `evaluate_checkpoint`.
 
     Raises:
-      InputError: no checkpoint there, or none that can be read.
+      InputError: no checkpoint there, none that can be read, or of a network for other data.
     """
     if (workdir / 'checkpoints').is_dir():
         with Checkpoints(workdir, read_config(workdir), read_only=True) as checkpoints:
             restore = checkpoints.restore_best if best else checkpoints.restore
-            restored = restore(programs.abstract_snapshot())
+            abstract = programs.abstract_snapshot()
+            check_network(workdir, programs.task, abstract, checkpoints.parameter_shapes())
+            restored = restore(abstract)
         if restored:
             return restored
     raise InputError(

@@ -80,6 +80,13 @@ def open_task(config: ml_collections.ConfigDict) -> Task:
             f'config.batch = {config.batch}: larger than the training set; allowed is at most '
             f'its {train_examples} examples'
         )
+    if config.batch % config.accum_steps:
+        fits = [each for each in range(1, config.batch + 1) if not config.batch % each]
+        near = sorted(fits, key=lambda each: abs(each - config.accum_steps))[:4]
+        raise InputError(
+            f'config.accum_steps = {config.accum_steps}: does not divide config.batch = '
+            f'{config.batch}; allowed are its divisors, like {", ".join(map(str, sorted(near)))}'
+        )
     if config.augment.shift >= min(source.image_shape[:2]):
         raise InputError(
             f'config.augment.shift = {config.augment.shift}: moves images of '

@@ -49,7 +49,7 @@ def load_trained(workdir: pathlib.Path, *, best: bool = False) -> Trained:
     """
     workdir = pathlib.Path(workdir)
     task, preprocessing = read_trained_task(workdir)
-    snapshot = checkpoint(workdir, Programs(task), best=best)
+    snapshot = checkpoint(workdir, Programs.of_run(task), best=best)
     model = mixer_from_config(task.config.model, task.source.num_classes, task.config.dtype)
     params = jax.tree.map(np.asarray, jax.device_get(snapshot.state.params))
     return Trained(task, model, params, snapshot.step, preprocessing)
