@@ -201,9 +201,10 @@ KEYS: dict[str, Key] = {
         'the first block',
     ),
     'model.gelu': (
-        'exact',
-        _one_of('exact', 'tanh'),
-        'erf form, or the approximation the original was trained with',
+        'auto',
+        _one_of('auto', 'exact', 'tanh'),
+        "erf form, or the approximation the original was trained with; 'auto' is 'tanh' where "
+        "init_from is a .npz, the original's form, which cannot say its own, else 'exact'",
     ),
     'model.remat': (
         False,

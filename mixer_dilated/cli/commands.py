@@ -3,7 +3,6 @@
 Libraries that one command needs are imported in it: `--help` and refusals stay quick.
 """
 
-import contextlib
 import datetime
 import functools
 import json
@@ -14,6 +13,7 @@ import sys
 from mixer_dilated.cli import interrupt
 from mixer_dilated.cli.arguments import Arguments
 from mixer_dilated.errors import InputError
+from mixer_dilated.output_file import check_output, output_file
 
 AGAINST = ('reference', 'torch')
 
@@ -168,15 +168,15 @@ def benchmark(arguments: list[Arguments], started: float) -> None:
         raise InputError(f'--config: {names}: one is there twice; name each once')
     file = arguments[0].json
     if file:
-        check_can_be_written(file)
+        check_output('json', file)
     from mixer_dilated.benchmark.measure import benchmark
     from mixer_dilated.reports.benchmark_table import print_benchmark
 
     found = benchmark(configs, against, say=functools.partial(print, flush=True))
     print_benchmark(found)
     if file:
-        with told_of_json(file):
-            file.write_text(json.dumps(found, indent=2) + '\n')
+        with output_file('json', file) as output:
+            output.write((json.dumps(found, indent=2) + '\n').encode())
         print(f'\njson: {file}')
 
 
@@ -201,30 +201,6 @@ def _against(words: str | None) -> list[str]:
         if word not in AGAINST:
             raise InputError(f'--against={words}: {word!r}: allowed are {", ".join(AGAINST)}')
     return given
-
-
-def check_can_be_written(file: pathlib.Path) -> None:
-    """Raises InputError if --json cannot be written; what is in the file already stays there."""
-    with told_of_json(file):
-        if not file.absolute().parent.is_dir():
-            raise InputError(
-                f'--json={file}: no such folder: {file.absolute().parent}; make it first'
-            )
-        new = not file.exists()
-        file.open('a').close()
-        if new:
-            file.resolve().unlink()  # not a link to it
-
-
-@contextlib.contextmanager
-def told_of_json(file: pathlib.Path):
-    """Turns an OSError into the InputError that says why --json cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f'--json={file}: cannot be written: {error.strerror or error}; name a file that can'
-        ) from None
 
 
 def _shown_command() -> str:

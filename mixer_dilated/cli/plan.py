@@ -4,8 +4,9 @@ import json
 
 from mixer_dilated.cli import interrupt
 from mixer_dilated.cli.arguments import Arguments
-from mixer_dilated.cli.commands import check_can_be_written, required, told_of_json
+from mixer_dilated.cli.commands import required
 from mixer_dilated.errors import InputError
+from mixer_dilated.output_file import check_output, output_file
 
 AGAINST = ('compiled', 'measured')
 
@@ -16,7 +17,7 @@ def plan(arguments: Arguments, started: float) -> None:
     words = required(arguments, 'devices').split(',')
     against = _against(arguments.against)
     if arguments.json:
-        check_can_be_written(arguments.json)
+        check_output('json', arguments.json)
     from mixer_dilated.planning.devices import parse_devices
     from mixer_dilated.planning.facts import planned_source
     from mixer_dilated.planning.plan import hardware_of, plan_of
@@ -44,8 +45,8 @@ def plan(arguments: Arguments, started: float) -> None:
         print_plans(arguments.name, contents)
     if arguments.json:
         found = {'name': arguments.name, 'config': config.to_dict(), 'plans': contents}
-        with told_of_json(arguments.json):
-            arguments.json.write_text(json.dumps(found, indent=2) + '\n')
+        with output_file('json', arguments.json) as output:
+            output.write((json.dumps(found, indent=2) + '\n').encode())
         print(f'\njson: {arguments.json}')
 
 

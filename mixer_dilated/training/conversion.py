@@ -8,8 +8,8 @@ import tempfile
 from mixer_dilated.errors import InputError
 from mixer_dilated.pretrained.archives import FILES, encoded, write_orbax
 from mixer_dilated.pretrained.weights import Weights
-from mixer_dilated.training.checkpoints import cause_of
 from mixer_dilated.training.initial import read_any
+from mixer_dilated.training.orbax_errors import cause_of
 from mixer_dilated.training.workdir import write_bytes
 
 
@@ -28,6 +28,11 @@ def convert(source: pathlib.Path, target: pathlib.Path) -> str:
     """
     if target.exists():
         raise InputError(f'{target}: is there already; remove it, or give another name')
+    if target.suffix not in FILES and any(map(str.isalpha, target.suffix)):
+        raise InputError(
+            f'{target}: no form of weights ends in {target.suffix!r}; allowed are '
+            f'{", ".join(FILES)}, or a name without an ending for a folder of orbax'
+        )
     if not target.absolute().parent.is_dir():
         raise InputError(f'{target}: no such folder: {target.absolute().parent}; make it first')
     found = read_any(source)

@@ -46,7 +46,7 @@ class Initial:
     Attributes:
       params: nested as in the network, each with an axis of seeds; without those that start as
         they would without `config.init_from`.
-      adapted: in words what was done to them.
+      adapted: in words what was done to them, and how the network is unlike that of the weights.
     """
 
     params: dict
@@ -77,17 +77,13 @@ def starting_params(task: Task) -> Initial:
 
 
 def _warn_of_gelu(weights: Weights, gelu: str, path: pathlib.Path) -> None:
-    """Warns where weights were trained with another GELU than the network's."""
-    said = weights.model.get('gelu') if weights.model else None
-    if (said or 'tanh') == gelu:
-        return
-    of_whom = 'these weights were' if said else 'weights of the original, if these are some, were'
-    trained_with = said or 'tanh'
-    warnings.warn(
-        f'config.model.gelu = {gelu!r}: {of_whom} trained with {trained_with!r} ({path}); for that '
-        f'set --config.model.gelu={trained_with}',
-        stacklevel=3,
-    )
+    """Warns where weights that do not say their GELU get another than the original's."""
+    if weights.model is None and gelu != 'tanh':
+        warnings.warn(
+            f'config.model.gelu = {gelu!r}: weights of the original, if these are some, were '
+            f"trained with 'tanh' ({path}); for that set --config.model.gelu=tanh",
+            stacklevel=3,
+        )
 
 
 def with_params(state: TrainState, initial: Initial) -> TrainState:

@@ -45,19 +45,12 @@ def mesh_sizes(config: ml_collections.ConfigDict, devices: int) -> tuple[int, in
     rest = devices // model
     if seed:
         _check_seed(config, rest)
-    if data and (rest % data or (seed and seed * data != rest)):
-        fits = [rest // seed] if seed else _divisors(rest)
+    fits = [rest // count for count in ([seed] if seed else _divisors(rest, config.num_seeds))]
+    if data and data not in fits:
         raise InputError(
-            f'config.mesh.data = {data}: with model = {model} and seed = {seed or "any"} it does '
-            f'not lay out the {_counted(devices)}; allowed are {_listed(fits)}, or 0 for what is '
-            'left'
-        )
-    if data and not seed and config.num_seeds % (rest // data):
-        fits = [rest // count for count in _divisors(rest) if not config.num_seeds % count]
-        raise InputError(
-            f'config.mesh.data = {data}: leaves {rest // data} of the {_counted(devices)} for '
-            f'seeds, which do not divide config.num_seeds = {config.num_seeds}; allowed are '
-            f'{_listed(fits[::-1])}, or 0 for what is left'
+            f'config.mesh.data = {data}: does not fit {_counted(devices)} with '
+            f'config.num_seeds = {config.num_seeds}, config.mesh.seed = {seed} and '
+            f'config.mesh.model = {model}; allowed are {_listed(fits)}, or 0 for what is left'
         )
     seed = seed or (rest // data if data else math.gcd(config.num_seeds, rest))
     return seed, rest // seed, model
@@ -66,7 +59,7 @@ def mesh_sizes(config: ml_collections.ConfigDict, devices: int) -> tuple[int, in
 def _check_model(config: ml_collections.ConfigDict, devices: int) -> None:
     model = config.mesh.model
     widths = {key: config.model[key] for key in ('tokens_mlp_dim', 'channels_mlp_dim')}
-    fits = _listed(_divisors(math.gcd(devices, *widths.values())))
+    fits = _listed(_divisors(devices, *widths.values()))
     if devices % model:
         raise InputError(
             f'config.mesh.model = {model}: does not divide the {_counted(devices)}; allowed are '
@@ -82,7 +75,7 @@ def _check_model(config: ml_collections.ConfigDict, devices: int) -> None:
 
 def _check_seed(config: ml_collections.ConfigDict, rest: int) -> None:
     """`rest` devices are not taken by 'model'."""
-    seed, fits = config.mesh.seed, _divisors(math.gcd(config.num_seeds, rest))
+    seed, fits = config.mesh.seed, _divisors(config.num_seeds, rest)
     if seed in fits:
         return
     what = (
@@ -96,12 +89,14 @@ def _check_seed(config: ml_collections.ConfigDict, rest: int) -> None:
     )
 
 
-def _divisors(number: int) -> list[int]:
-    return [each for each in range(1, number + 1) if number % each == 0]
+def _divisors(*numbers: int) -> list[int]:
+    """Of all the numbers, ascending."""
+    common = math.gcd(*numbers)
+    return [each for each in range(1, common + 1) if common % each == 0]
 
 
 def _listed(numbers: list[int]) -> str:
-    return ', '.join(map(str, numbers))
+    return ', '.join(map(str, sorted(numbers)))
 
 
 def _counted(devices: int) -> str:

@@ -64,7 +64,7 @@ class Programs:
 
     def __init__(self, task: Task, devices: Sequence[jax.Device] | None = None):
         config, source = task.config, task.source
-        self._task = task
+        self.task = task
         self._mesh = make_mesh(config if devices is None else without_mesh(config), devices)
         self._partition = Partition(dict(self._mesh.shape), config.mesh.fsdp)
         self._model = mixer_from_config(config.model, source.num_classes, config.dtype)
@@ -88,7 +88,7 @@ class Programs:
 
     def check_batch(self) -> None:
         """Raises InputError if the devices of a seed do not divide the training batch."""
-        config = self._task.config
+        config = self.task.config
         check_batch(config.batch, self._mesh, config.accum_steps)
 
     @property
@@ -156,7 +156,7 @@ class Programs:
         The state, which has to be at the start of an epoch, is used up.
         """
         run = self.train_steps(examples)
-        steps, batch = self._task.steps_per_epoch, self._task.config.batch
+        steps, batch = self.task.steps_per_epoch, self.task.config.batch
 
         def epoch(state):
             state, sums = run(state, self.zero_sums(), steps)
@@ -166,14 +166,14 @@ class Programs:
 
     def zero_sums(self) -> EpochSums:
         """The sums at the start of an epoch."""
-        zero = EpochSums.zero((self._task.config.num_seeds,))
+        zero = EpochSums.zero((self.task.config.num_seeds,))
         return jax.device_put(zero, seeds_sharding(self._mesh))
 
     def training_program(self) -> jax.stages.Compiled:
         """The compiled `epoch.train_steps`: state, sums, keys of the seeds, (examples, count)."""
         if 'train' in self._compiled:  # the shapes of its arguments take time to find out
             return self._compiled['train']
-        config = self._task.config
+        config = self.task.config
         step = functools.partial(
             train_step,
             augmentation=augmentation_from_config(config),
@@ -184,7 +184,7 @@ class Programs:
             accum_steps=config.accum_steps,
         )
         steps = functools.partial(
-            train_steps, step=step, batch=config.batch, image_size=self._task.image_size
+            train_steps, step=step, batch=config.batch, image_size=self.task.image_size
         )
         count = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(self._mesh))
         state = self.abstract_state()
@@ -215,7 +215,7 @@ class Programs:
         It is compiled when it is first called, once for all examples of one shape: training does
         not wait for it.
         """
-        step = functools.partial(eval_step, **eval_settings(self._task.config))
+        step = functools.partial(eval_step, **eval_settings(self.task.config))
         return self._on_first_call(evaluate, {'step': step}, examples)
 
     def prediction(self, examples: Examples) -> Callable:
@@ -223,16 +223,16 @@ class Programs:
 
         It is compiled when it is first called, as that of `evaluation`.
         """
-        classify = functools.partial(class_log_probabilities, **eval_settings(self._task.config))
+        classify = functools.partial(class_log_probabilities, **eval_settings(self.task.config))
         return self._on_first_call(predict, {'classify': classify}, examples)
 
     def _on_first_call(self, function: Callable, settings: dict, examples: Examples) -> Callable:
         devices = self._mesh.shape['data']
-        batch = min(self._task.config.batch_eval, len(examples.labels))
+        batch = min(self.task.config.batch_eval, len(examples.labels))
         batch = -(-batch // devices) * devices
         program_of = functools.partial(
             self._with_whole_params,
-            functools.partial(function, **settings, batch=batch, image_size=self._task.image_size),
+            functools.partial(function, **settings, batch=batch, image_size=self.task.image_size),
         )
         key = (function, examples.images.shape)
         return lambda state: self._compiled_once(key, program_of, state, examples)(state, examples)
@@ -258,14 +258,14 @@ class Programs:
         )
 
     def _create_train_state(self, seed_key: jax.Array, _) -> TrainState:
-        image_shape = self._task.source.image_shape
+        image_shape = self.task.source.image_shape
         return create_train_state(self._model, self._optimizer, image_shape, seed_key)
 
     def _abstract_train_examples(self) -> Examples:
-        count, sharding = self._task.train_examples, replicated(self._mesh)
+        count, sharding = self.task.train_examples, replicated(self._mesh)
         return Examples(
             jax.ShapeDtypeStruct(
-                (count, *self._task.source.stored_shape), jnp.uint8, sharding=sharding
+                (count, *self.task.source.stored_shape), jnp.uint8, sharding=sharding
             ),
             jax.ShapeDtypeStruct((count,), jnp.int32, sharding=sharding),
         )

@@ -141,10 +141,23 @@ def class_log_probabilities(
 
     if phase_range == (1, 1):
         return log_softmax(images)
+    found = at_every_phase(log_softmax, images, phase_range)
+    return jax.nn.logsumexp(found, axis=0) - jnp.log(len(found))
+
+
+def at_every_phase(
+    function: Callable, images: UInt8[Array, 'batch height width channels'], phase_range: Pair
+) -> Float[Array, 'phases batch ...']:
+    """What a function says of images at each phase of a dilated grid, one phase after another.
+
+    Args:
+      function: uint8 (B, H, W, C) to (B, …).
+      images: uint8 (B, H, W, C).
+      phase_range: phases along (height, width).
+    """
     phases = jnp.indices(phase_range).reshape(2, -1).T
-    # One phase after another: they need the memory of one.
-    found = jax.lax.map(lambda phase: log_softmax(at_phase(images, phase, phase_range)), phases)
-    return jax.nn.logsumexp(found, axis=0) - jnp.log(len(phases))
+    # Not at once: they need the memory of one.
+    return jax.lax.map(lambda phase: function(at_phase(images, phase, phase_range)), phases)
 
 
 def eval_step(

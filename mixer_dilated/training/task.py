@@ -8,7 +8,7 @@ import ml_collections
 from mixer_dilated.config import changed, patch_branches
 from mixer_dilated.data.examples import Source
 from mixer_dilated.data.sources import open_source
-from mixer_dilated.data.splits import num_examples
+from mixer_dilated.data.splits import check_disjoint, num_examples
 from mixer_dilated.errors import InputError
 from mixer_dilated.models.costs import Layer, layers
 from mixer_dilated.models.mixer import mixer_from_config
@@ -72,6 +72,12 @@ def open_task(config: ml_collections.ConfigDict, source: Source | None = None) -
     train_examples, test_examples = (
         num_examples(f'config.dataset.{key}', config.dataset[key], source.split_sizes)
         for key in ('train_split', 'test_split')
+    )
+    check_disjoint(
+        'config.dataset.test_split',
+        config.dataset.test_split,
+        {'config.dataset.train_split': config.dataset.train_split},
+        source.split_sizes,
     )
     if config.batch > train_examples:
         raise InputError(
