@@ -114,16 +114,16 @@ def summary(arguments: Arguments, started: float) -> None:
     config = _required(arguments, 'config')
     from mixer_dilated.config import patch_branches
     from mixer_dilated.data.enlarging import enlarged
-    from mixer_dilated.data.sources import load_examples
     from mixer_dilated.reports.summary import print_summary
     from mixer_dilated.training.programs import Programs
+    from mixer_dilated.training.streamed_examples import open_examples
     from mixer_dilated.training.task import open_task
 
     task = open_task(config)
     if arguments.picture:
         from mixer_dilated.reports.patch_picture import draw_patches
 
-        examples = load_examples(task.source, config.dataset.train_split, config.dataset)
+        examples = open_examples(task, config.dataset.train_split)
         first = enlarged(examples.images[:1], task.image_size)[0]
         draw_patches(patch_branches(config.model), first, arguments.picture)
         print(f'picture: {arguments.picture}')

@@ -1,0 +1,236 @@
+"""Streaming input: what it shares with memory to the bit, and how its processes end."""
+
+import json
+import math
+import multiprocessing
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import chex
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixer_dilated.data.batch_order import EpochOrder, StoredOrder
+from mixer_dilated.data.examples import Examples, ExamplesInMemory
+from mixer_dilated.data.folder_source import FolderSource
+from mixer_dilated.data.preprocessing import Preprocessing
+from mixer_dilated.data.stream import Stream
+from mixer_dilated.data.tfds_source import TfdsSource
+from mixer_dilated.errors import InputError, Stopped
+from mixer_dilated.training.loop import train_and_evaluate
+from mixer_dilated.training.streamed_examples import StreamedExamples, epoch_orders
+from mixer_dilated.training.task import open_task
+from tests.conftest import ROOT, small_config
+from tests.test_runs import Recorder, metrics_bytes, newest
+from tests.tfds_files import encoded, grey, write_set
+
+STREAM = {'input.mode': 'stream', 'augment.shift': 1, 'model.dropout_rate': 0.1, 'num_seeds': 2}
+SEEDS = {k: jax.random.key(k) for k in (5, 6)}
+
+
+def numbered(count):
+    """Examples whose pixels and labels tell their number."""
+    numbers = np.arange(count, dtype=np.int32)
+    images = numbers.astype(np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 1), np.uint8)
+    return ExamplesInMemory(Examples(images, numbers))
+
+
+def permutation(seed_key, epoch, count):
+    """The order of an epoch, as the program of an epoch in memory draws it."""
+    from mixer_dilated.training.randomness import purpose_key
+
+    return np.asarray(jax.random.permutation(purpose_key(seed_key, 'permutation', epoch), count))
+
+
+def drawn(count, seed=5, num_seeds=2):
+    return lambda epoch: epoch_orders(seed, num_seeds, count, epoch)
+
+
+def taken(stream, count):
+    try:
+        return [next(stream) for _ in range(count)]
+    finally:
+        stream.close()
+
+
+@settings(deadline=None, max_examples=15)
+@given(data=st.data())
+def test_the_shares_of_all_processes_are_the_batches_of_memory_in_order(data):
+    count, processes = 40, data.draw(st.integers(1, 4))
+    batch = processes * data.draw(st.integers(1, 40 // processes))
+    steps = count // batch
+    first = data.draw(st.integers(0, 3 * steps))
+    shares = [
+        taken(
+            Stream(
+                numbered(count),
+                EpochOrder(drawn(count), batch, steps, to_processes=False),
+                first_step=first,
+                process_index=k,
+                process_count=processes,
+            ),
+            3,
+        )
+        for k in range(processes)
+    ]
+    for i, of_step in enumerate(zip(*shares, strict=True)):
+        epoch, number = divmod(first + i, steps)
+        expected = [
+            permutation(key, epoch, count)[number * batch : (number + 1) * batch]
+            for key in SEEDS.values()
+        ]
+        labels = np.concatenate([share.labels for share in of_step], axis=1)
+        np.testing.assert_array_equal(labels, expected)
+        images = np.concatenate([share.images for share in of_step], axis=1)
+        assert images.shape == (2, batch, 2, 3, 1)
+        np.testing.assert_array_equal(images[..., 1, 2, 0], labels)
+
+
+@given(count=st.integers(1, 60), batch=st.integers(1, 20), passes=st.integers(0, 3))
+def test_a_pass_has_every_example_once_and_fills_up_with_the_last(count, batch, passes):
+    order = StoredOrder(count, batch)
+    assert order.steps == math.ceil(count / batch)
+    found = np.concatenate([order.batch(passes * order.steps + i)[0] for i in range(order.steps)])
+    np.testing.assert_array_equal(found[:count], np.arange(count))
+    assert (found[count:] == count - 1).all()
+
+
+def test_processes_that_do_not_divide_the_batch_are_refused():
+    with pytest.raises(InputError, match=r'config.batch = 5: 2 processes .* multiples of 2'):
+        Stream(numbered(9), StoredOrder(9, 5), process_count=2)
+
+
+def photographs(folder):
+    """JPEGs of several sizes, as a TFDS set and as a folder."""
+    draw = np.random.default_rng(0)
+    sizes = [(40 + 3 * k, 60 - 2 * k, 3) for k in range(7)]
+    records = [
+        (encoded(draw.integers(0, 256, size, np.uint8), 'JPEG'), k % 2)
+        for k, size in enumerate(sizes)
+    ]
+    write_set(folder / 'tfds', records, (None, None, 3))
+    for k, (content, label) in enumerate(records):
+        (folder / 'pictures' / 'ab'[label]).mkdir(parents=True, exist_ok=True)
+        (folder / 'pictures' / 'ab'[label] / f'{k}.jpg').write_bytes(content)
+    return {
+        'tfds': TfdsSource('tiny', str(folder / 'tfds'), image_size=(16, 16)),
+        'folder': FolderSource(folder / 'pictures', Preprocessing((16, 16, 3))),
+    }
+
+
+@pytest.mark.parametrize('kind', ['tfds', 'folder'])
+def test_records_have_the_pixels_that_reading_all_of_them_has(kind, tmp_path):
+    source = photographs(tmp_path)[kind]
+    split = 'train[1:]+test'
+    expected, records = source.read(split), source.records(split)
+    index = [3, 0, len(records) - 1, 3]
+    assert len(records) == len(expected.labels) and records.image_shape == (16, 16, 3)
+    for found, array in zip(records.read(index), expected, strict=True):
+        np.testing.assert_array_equal(found, array[index])
+    np.testing.assert_array_equal(records.labels(index), expected.labels[index])
+    streamed = StreamedExamples(records, small_config().input)
+    np.testing.assert_array_equal(streamed.images[1:3], expected.images[1:3])
+    np.testing.assert_array_equal(streamed.images[2], expected.images[2])
+    np.testing.assert_array_equal(streamed.images[[]], expected.images[:0])
+    np.testing.assert_array_equal(streamed.labels, expected.labels)
+    np.testing.assert_array_equal(streamed.labels[[4, 1]], expected.labels[[4, 1]])
+
+
+def test_a_copy_of_the_data_has_the_same_identity_and_other_data_another(tmp_path):
+    sources = photographs(tmp_path / 'one')
+    shutil.copytree(tmp_path / 'one', tmp_path / 'two', copy_function=shutil.copyfile)
+    copies = {
+        'tfds': TfdsSource('tiny', str(tmp_path / 'two' / 'tfds'), image_size=(16, 16)),
+        'folder': FolderSource(tmp_path / 'two' / 'pictures', Preprocessing((16, 16, 3))),
+    }
+    for kind, copy in copies.items():
+        assert copy.identity == sources[kind].identity
+        assert copy.fingerprint != sources[kind].fingerprint
+    (tmp_path / 'two' / 'pictures' / 'a' / '8.jpg').write_bytes(b'more')
+    other = FolderSource(tmp_path / 'two' / 'pictures', Preprocessing((16, 16, 3)))
+    assert other.identity != copies['folder'].identity
+
+
+@pytest.mark.parametrize(
+    ('changes', 'train', 'test'),
+    [
+        ({}, False, False),
+        ({'input.mode': 'stream'}, True, True),
+        ({'input.memory_gib': 6400 / 2**30}, True, False),  # 300 and 100 images of 64 bytes
+        ({'input.memory_gib': 0, 'input.mode': 'memory'}, False, False),
+    ],
+)
+def test_each_split_streams_by_its_own_size(changes, train, test):
+    task = open_task(small_config(**changes))
+    assert (task.streams('train'), task.streams('test')) == (train, test)
+
+
+@pytest.fixture(scope='module')
+def in_memory(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('memory') / 'run'
+    config = small_config(**{**STREAM, 'input.mode': 'memory'})
+    return config, workdir, train_and_evaluate(config, workdir)
+
+
+@pytest.fixture(scope='module')
+def streamed(tmp_path_factory):
+    """Two workers decode the training examples; 100 test examples are 64 and 36."""
+    workdir = tmp_path_factory.mktemp('stream') / 'run'
+    config = small_config(**STREAM)
+    return config, workdir, train_and_evaluate(config, workdir)
+
+
+def rows_and_arrays(workdir):
+    rows = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    arrays = {}
+    for name in ('predictions', 'weights', 'augmented'):
+        with np.load(workdir / f'{name}.npz') as file:
+            arrays |= {f'{name} {key}': file[key] for key in file if file[key].dtype.kind != 'U'}
+    return rows, arrays
+
+
+def test_a_stream_trains_and_evaluates_as_memory_does(in_memory, streamed):
+    (rows, arrays), (expected_rows, expected) = map(rows_and_arrays, (streamed[1], in_memory[1]))
+    chex.assert_trees_all_close(rows, expected_rows, rtol=1e-5)
+    chex.assert_trees_all_close(arrays, expected, rtol=1e-4, atol=1e-5)
+    for config, workdir, _ in (in_memory, streamed):
+        assert {file.name for file in workdir.iterdir()} >= {'data.json', 'summary.json'}, config
+    found = newest(streamed[0], streamed[1])[0]
+    chex.assert_trees_all_close(found, newest(*in_memory[:2])[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_stream_that_is_resumed_has_the_bits_of_one_that_was_not(streamed, tmp_path):
+    config, workdir, _ = streamed
+    with pytest.raises(Stopped, match='stopped after step 18'):
+        train_and_evaluate(config, tmp_path, progress=Recorder(stop_after=2))
+    train_and_evaluate(config, tmp_path)
+    chex.assert_trees_all_equal(newest(config, tmp_path), newest(config, workdir))
+    assert metrics_bytes(tmp_path) == metrics_bytes(workdir)
+    assert (tmp_path / 'predictions.npz').read_bytes() == (workdir / 'predictions.npz').read_bytes()
+
+
+def test_a_run_may_go_on_in_the_other_mode_but_not_with_other_data(in_memory, streamed, tmp_path):
+    config, workdir, summary = in_memory
+    copy = tmp_path / 'run'
+    shutil.copytree(workdir, copy)
+    (copy / 'summary.json').unlink()
+    assert train_and_evaluate(streamed[0], copy)['results'] == pytest.approx(summary['results'])
+    noted = json.loads((copy / 'data.json').read_text())
+    for change, said in (('identity', 'begun on other examples'), (None, 'by an earlier version')):
+        (copy / 'summary.json').unlink(missing_ok=True)
+        parts = {part: dict(facts) for part, facts in noted.items()}
+        if change:
+            parts['test'][change] = 'another'
+        else:
+            parts['train'].pop('identity')
+        (copy / 'data.json').write_text(json.dumps(parts))
+        with pytest.raises(InputError, match=said):
+            train_and_evaluate(streamed[0], copy)
