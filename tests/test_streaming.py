@@ -1,10 +1,12 @@
 """Streaming input: what it shares with memory to the bit, and how its processes end."""
 
+import contextlib
 import json
 import math
 import multiprocessing
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -182,7 +184,7 @@ def in_memory(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def streamed(tmp_path_factory):
-    """Two workers decode the training examples; 100 test examples are 64 and 36."""
+    """In batches of 64 the 100 test examples do not fill the second."""
     workdir = tmp_path_factory.mktemp('stream') / 'run'
     config = small_config(**STREAM)
     return config, workdir, train_and_evaluate(config, workdir)
@@ -201,8 +203,8 @@ def test_a_stream_trains_and_evaluates_as_memory_does(in_memory, streamed):
     (rows, arrays), (expected_rows, expected) = map(rows_and_arrays, (streamed[1], in_memory[1]))
     chex.assert_trees_all_close(rows, expected_rows, rtol=1e-5)
     chex.assert_trees_all_close(arrays, expected, rtol=1e-4, atol=1e-5)
-    for config, workdir, _ in (in_memory, streamed):
-        assert {file.name for file in workdir.iterdir()} >= {'data.json', 'summary.json'}, config
+    files = [{file.name for file in run[1].iterdir()} for run in (in_memory, streamed)]
+    assert files[0] == files[1]
     found = newest(streamed[0], streamed[1])[0]
     chex.assert_trees_all_close(found, newest(*in_memory[:2])[0], rtol=1e-4, atol=1e-5)
 
@@ -218,11 +220,11 @@ def test_a_stream_that_is_resumed_has_the_bits_of_one_that_was_not(streamed, tmp
 
 
 def test_a_run_may_go_on_in_the_other_mode_but_not_with_other_data(in_memory, streamed, tmp_path):
-    config, workdir, summary = in_memory
     copy = tmp_path / 'run'
-    shutil.copytree(workdir, copy)
+    shutil.copytree(in_memory[1], copy)
     (copy / 'summary.json').unlink()
-    assert train_and_evaluate(streamed[0], copy)['results'] == pytest.approx(summary['results'])
+    results = train_and_evaluate(streamed[0], copy)['results']
+    chex.assert_trees_all_close(results, in_memory[2]['results'], rtol=1e-5)
     noted = json.loads((copy / 'data.json').read_text())
     for change, said in (('identity', 'begun on other examples'), (None, 'by an earlier version')):
         (copy / 'summary.json').unlink(missing_ok=True)
@@ -234,3 +236,116 @@ def test_a_run_may_go_on_in_the_other_mode_but_not_with_other_data(in_memory, st
         (copy / 'data.json').write_text(json.dumps(parts))
         with pytest.raises(InputError, match=said):
             train_and_evaluate(streamed[0], copy)
+
+
+def broken_set(folder):
+    """A TFDS set of 64 images, number 50 of which is cut off."""
+    records = [(encoded(grey(k)), k % 10) for k in range(64)]
+    records[50] = (records[50][0][:60], 0)
+    return write_set(folder, records)
+
+
+def workers_of(pid):
+    """Processes below another that decode, by what Linux tells of all processes."""
+    found = {}
+    for status in pathlib.Path('/proc').glob('[0-9]*/stat'):
+        with contextlib.suppress(OSError):
+            words = status.read_text().rpartition(')')[2].split()
+            command = (status.parent / 'cmdline').read_text()
+            if int(words[1]) == pid and words[0] != 'Z' and 'spawn_main' in command:
+                found[int(status.parent.name)] = command
+    return [*found]
+
+
+def wait_until(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def alive(pids):
+    return [pid for pid in pids if pathlib.Path(f'/proc/{pid}').exists()]
+
+
+def test_workers_give_the_batches_of_threads_and_end_with_an_error_in_one_of_them(tmp_path):
+    folder = broken_set(tmp_path)
+    records = TfdsSource('tiny', str(tmp_path)).records('train')
+    draw = drawn(64, num_seeds=1)
+    first = int(np.flatnonzero(draw(0)[0] == 50)[0]) // 8  # the batch with the broken one
+    order = EpochOrder(draw, 8, 8, to_processes=True)
+    stream = Stream(records, order, workers=2)
+    try:
+        for step in range(first):
+            batch = next(stream)
+            expected = records.read(order.batch(step)[0])
+            np.testing.assert_array_equal(batch.images[0], expected.images)
+            np.testing.assert_array_equal(batch.labels[0], expected.labels)
+        with pytest.raises(InputError, match=re.escape(f"{folder}, split 'train', record 50: an")):
+            next(stream)
+    finally:
+        stream.close()
+    assert first > 0 and not multiprocessing.active_children() and not order.folder.exists()
+
+
+CONFIG = """
+from mixer_dilated.config import base_config
+
+def get_config():
+    config = base_config()
+    config.num_epochs = 100_000
+    config.batch = 32
+    config.dataset.name = 'digits'
+    config.dataset.train_split = 'train[:300]'
+    config.dataset.test_split = 'test[:100]'
+    config.input.mode = 'stream'
+    config.input.workers = 2
+    config.eval_every = 100_000
+    config.model.patches.size = 2
+    config.model.num_blocks = 1
+    config.model.hidden_dim = config.model.tokens_mlp_dim = config.model.channels_mlp_dim = 8
+    return config
+"""
+
+
+@contextlib.contextmanager
+def running(tmp_path, temporary):
+    """A run that streams, in a process group of its own, when its second epoch is told."""
+    (tmp_path / 'config.py').write_text(CONFIG)
+    words = [f'--config={tmp_path / "config.py"}', f'--workdir={tmp_path / "run"}']
+    temporary.mkdir(exist_ok=True)
+    run = subprocess.Popen(
+        [sys.executable, 'run.py', *words], cwd=ROOT, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, 'TMPDIR': str(temporary)},
+    )  # fmt: skip
+    try:
+        for line in run.stdout:
+            if re.match('epoch +[0-9]*[2-9]/', line):
+                break
+        workers = workers_of(run.pid)
+        assert len(workers) == 2
+        yield run, workers
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
+
+
+def test_a_worker_or_run_that_is_killed_and_a_signal_to_all_leave_nothing_behind(tmp_path):
+    temporary = tmp_path / 'temporary'
+    with running(tmp_path, temporary) as (run, workers):
+        os.kill(workers[0], signal.SIGKILL)
+        _, said = run.communicate(timeout=60)
+        assert run.returncode == 2 and len(said.splitlines()) == 1
+        assert said.startswith('error: config.input.workers: a process that decodes images has')
+        assert '(Killed)' in said and not alive(workers)
+    with running(tmp_path, temporary) as (run, workers):
+        os.killpg(run.pid, signal.SIGTERM)  # as a cluster does
+        rest, said = run.communicate(timeout=60)
+        assert run.returncode == 143 and said == '' and 'which is saved' in rest
+        assert not alive(workers)
+    with running(tmp_path, temporary) as (run, workers):
+        run.kill()
+        wait_until(lambda: not alive(workers))
+        wait_until(lambda: not [*temporary.glob('mixer_dilated-order-*')])

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import multiprocessing.resource_tracker
 import multiprocessing.util
 import os
 import pathlib
@@ -171,6 +172,7 @@ def _processes(chunks: Chunks, workers: int) -> list[Iterator]:
 
     if not absl.flags.FLAGS.is_parsed():  # Grain looks at flags of its own; they have defaults
         absl.flags.FLAGS.mark_as_parsed()
+    _start_quiet_tracker()
     readers = []
     begin = functools.partial(_begin_worker, folder=getattr(chunks.order, 'folder', None))
     for k in range(workers):
@@ -180,6 +182,22 @@ def _processes(chunks: Chunks, workers: int) -> list[Iterator]:
         decoded = grain.MapDataset.source(own).to_iter_dataset(in_turn)
         readers.append(iter(decoded.mp_prefetch(options, worker_init_fn=begin)))
     return readers
+
+
+def _start_quiet_tracker() -> None:
+    """Starts the process that frees the shared memory of processes that were killed.
+
+    It does so without a warning: that a worker was killed is told in a line of our own.
+    """
+    before = os.environ.get('PYTHONWARNINGS')
+    os.environ['PYTHONWARNINGS'] = 'ignore:resource_tracker:UserWarning'
+    try:
+        multiprocessing.resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ['PYTHONWARNINGS']
+        else:
+            os.environ['PYTHONWARNINGS'] = before
 
 
 def _begin_worker(index: int, count: int, folder: pathlib.Path | None) -> None:

@@ -114,8 +114,9 @@ class BatchPrograms:
     def train_steps(self, examples: StreamedExamples, program: jax.stages.Compiled) -> Callable:
         """As `Programs.train_steps`, but that fewer steps may be done than are asked for.
 
-        After a second it stops, even if it had to wait for the first batch all the time. The batches that are next follow from the step of the state alone. No step waits for the
-        device but for the one `IN_FLIGHT` steps before.
+        After a second it stops, even if it had to wait for the first batch all the time. The
+        batches that are next follow from the step of the state alone. No step waits for the device
+        but for the one `IN_FLIGHT` steps before.
         """
         config, count = self._task.config, self._task.train_examples
         draw = functools.partial(epoch_orders, config.seed, config.num_seeds, count)
