@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import chex
@@ -27,7 +28,9 @@ from mixer_dilated.data.preprocessing import Preprocessing
 from mixer_dilated.data.stream import Stream
 from mixer_dilated.data.tfds_source import TfdsSource
 from mixer_dilated.errors import InputError, Stopped
+from mixer_dilated.training import batch_programs
 from mixer_dilated.training.loop import train_and_evaluate
+from mixer_dilated.training.progress import Progress
 from mixer_dilated.training.streamed_examples import StreamedExamples, epoch_orders
 from mixer_dilated.training.task import open_task
 from tests.conftest import ROOT, small_config
@@ -257,13 +260,6 @@ def workers_of(pid):
     return [*found]
 
 
-def wait_until(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def alive(pids):
     return [pid for pid in pids if pathlib.Path(f'/proc/{pid}').exists()]
 
@@ -285,7 +281,7 @@ def test_workers_give_the_batches_of_threads_and_end_with_an_error_in_one_of_the
             next(stream)
     finally:
         stream.close()
-    assert first > 0 and not multiprocessing.active_children() and not order.folder.exists()
+    assert not multiprocessing.active_children() and not order.folder.exists()
 
 
 CONFIG = """
@@ -309,43 +305,116 @@ def get_config():
 
 
 @contextlib.contextmanager
-def running(tmp_path, temporary):
-    """A run that streams, in a process group of its own, when its second epoch is told."""
-    (tmp_path / 'config.py').write_text(CONFIG)
-    words = [f'--config={tmp_path / "config.py"}', f'--workdir={tmp_path / "run"}']
-    temporary.mkdir(exist_ok=True)
-    run = subprocess.Popen(
-        [sys.executable, 'run.py', *words], cwd=ROOT, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, 'TMPDIR': str(temporary)},
-    )  # fmt: skip
+def killed_at_the_end(run):
     try:
-        for line in run.stdout:
-            if re.match('epoch +[0-9]*[2-9]/', line):
-                break
-        workers = workers_of(run.pid)
-        assert len(workers) == 2
-        yield run, workers
+        yield
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(run.pid, signal.SIGKILL)
+        run.kill()
         run.communicate()
 
 
-def test_a_worker_or_run_that_is_killed_and_a_signal_to_all_leave_nothing_behind(tmp_path):
-    temporary = tmp_path / 'temporary'
-    with running(tmp_path, temporary) as (run, workers):
-        os.kill(workers[0], signal.SIGKILL)
-        _, said = run.communicate(timeout=60)
-        assert run.returncode == 2 and len(said.splitlines()) == 1
-        assert said.startswith('error: config.input.workers: a process that decodes images has')
-        assert '(Killed)' in said and not alive(workers)
-    with running(tmp_path, temporary) as (run, workers):
+def test_a_signal_to_all_processes_saves_and_leaves_none_behind(tmp_path):
+    (tmp_path / 'config.py').write_text(CONFIG)
+    words = [f'--config={tmp_path / "config.py"}', f'--workdir={tmp_path / "run"}']
+    run = subprocess.Popen(
+        [sys.executable, 'run.py', *words], cwd=ROOT, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with killed_at_the_end(run):
+        for line in run.stdout:
+            if line.startswith('epoch'):
+                break
+        workers = workers_of(run.pid)
         os.killpg(run.pid, signal.SIGTERM)  # as a cluster does
         rest, said = run.communicate(timeout=60)
         assert run.returncode == 143 and said == '' and 'which is saved' in rest
-        assert not alive(workers)
-    with running(tmp_path, temporary) as (run, workers):
-        run.kill()
-        wait_until(lambda: not alive(workers))
-        wait_until(lambda: not [*temporary.glob('mixer_dilated-order-*')])
+        assert len(workers) == 2 and not alive(workers)
+
+
+def test_a_worker_that_is_killed_is_told_and_the_others_end():
+    order = StoredOrder(64, 8)
+    stream = Stream(numbered(64), order, workers=2)
+    try:
+        next(stream)
+        workers = workers_of(os.getpid())
+        os.kill(workers[0], signal.SIGKILL)
+        with pytest.raises(InputError, match=r'process that decodes images has ended \(Killed\)'):
+            taken(stream, 1000)
+    finally:
+        stream.close()
+    assert len(workers) == 2 and not alive(workers)
+
+
+ALONE = """
+import numpy as np
+from mixer_dilated.data.batch_order import EpochOrder
+from mixer_dilated.data.examples import Examples, ExamplesInMemory
+from mixer_dilated.data.stream import Stream
+
+if __name__ == '__main__':
+    records = ExamplesInMemory(Examples(np.zeros((64, 2, 2, 1), 'u1'), np.arange(64)))
+    order = EpochOrder(lambda epoch: np.arange(64)[None], 8, 8, to_processes=True)
+    stream = Stream(records, order, workers=1)
+    next(stream)
+    print(order.folder, flush=True)
+    while True:
+        next(stream)
+"""
+
+
+def test_a_process_that_is_killed_leaves_no_worker_and_no_file_behind(tmp_path):
+    (tmp_path / 'alone.py').write_text(ALONE)
+    run = subprocess.Popen(
+        [sys.executable, tmp_path / 'alone.py'], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )  # fmt: skip
+    with killed_at_the_end(run):
+        folder = pathlib.Path(run.stdout.readline().strip())
+        (worker,) = workers_of(run.pid)
+        assert folder.is_dir()
+    end = time.monotonic() + 60
+    while alive([worker]) or folder.exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_what_goes_wrong_in_the_background_ends_the_run_and_what_works_there(
+    streamed, tmp_path, monkeypatch
+):
+    batches, closed = [], []
+
+    def next_batch(self, taken=Stream.__next__):
+        if len(batches) == 3:
+            raise InputError('record 7: an image that cannot be decoded')
+        batches.append(taken(self))
+        return batches[-1]
+
+    def close(self, close=Stream.close):
+        closed.append(self)
+        close(self)
+
+    monkeypatch.setattr(Stream, '__next__', next_batch)
+    monkeypatch.setattr(Stream, 'close', close)
+    with pytest.raises(InputError, match='record 7: an image that cannot be decoded'):
+        train_and_evaluate(streamed[0], tmp_path)
+    assert len(closed) == 1
+    assert 'feed' not in [thread.name for thread in threading.enumerate()]
+
+
+class StopsSoon(Progress):
+    """Asks to stop at the third look, however far the run is."""
+
+    looks = 0
+
+    def stop_requested(self):
+        self.looks += 1
+        return self.looks == 3
+
+
+def test_a_run_stops_while_it_waits_for_its_data(streamed, tmp_path, monkeypatch):
+    stopped = threading.Event()
+    monkeypatch.setattr(batch_programs, 'MOST_SECONDS', 0.05)
+    monkeypatch.setattr(Stream, '_next_chunk', lambda self: stopped.wait(60))
+    threading.Timer(1, stopped.set).start()  # a decoder comes to an end at some time
+    with pytest.raises(Stopped, match='stopped after step 0'):
+        train_and_evaluate(streamed[0], tmp_path, progress=StopsSoon())

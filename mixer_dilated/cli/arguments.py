@@ -24,6 +24,7 @@ _MEANING = {
     'seeds': 'seeds of every cell',
     'against': 'what else is timed, separated by commas',
     'json': 'file for all that was measured, or every prediction',
+    'input': 'whether the input is timed instead of the step',
     'top': 'classes shown of each picture',
     'csv': 'file for every prediction',
     'sheet': 'file to draw the pictures and their predictions into (.png, .svg or .pdf)',
@@ -41,8 +42,8 @@ class Arguments:
       name: the config or sweep file's name without its ending.
       folder: the word after the command, where it takes one.
       paths: all words after the command, where it takes many.
-      workdir, split, data_dir, checkpoint, calibrate, output, picture, seeds, against, json, top,
-        csv, sheet: the flags; None where not given.
+      workdir, split, data_dir, checkpoint, calibrate, output, picture, seeds, against, json,
+        input, top, csv, sheet: the flags; None where not given.
     """
 
     config: ml_collections.ConfigDict | None = None
@@ -60,6 +61,7 @@ class Arguments:
     seeds: int | None = None
     against: str | None = None
     json: pathlib.Path | None = None
+    input: bool | None = None
     top: int | None = None
     csv: pathlib.Path | None = None
     sheet: pathlib.Path | None = None
@@ -104,7 +106,8 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
     """
     values = flags.FlagValues()
     for name in set(names) & set(_MEANING):
-        flags.DEFINE_string(name, None, _MEANING[name], flag_values=values)
+        define = flags.DEFINE_bool if name == 'input' else flags.DEFINE_string
+        define(name, None, _MEANING[name], flag_values=values)
     file, sweep = default_sweep, None
     if {'config', 'sweep'} & set(names):
         kind = 'config' if 'config' in names else 'sweep'

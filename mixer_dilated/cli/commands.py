@@ -10,6 +10,7 @@ import json
 import pathlib
 import shlex
 import sys
+from collections.abc import Callable
 
 from mixer_dilated.cli import interrupt
 from mixer_dilated.cli.arguments import Arguments
@@ -167,15 +168,31 @@ def benchmark(arguments: list[Arguments], started: float) -> None:
     file = arguments[0].json
     if file:
         _check_can_be_written(file)
-    from mixer_dilated.benchmark.measure import benchmark
-    from mixer_dilated.reports.benchmark_table import print_benchmark
-
-    found = benchmark(configs, against, say=functools.partial(print, flush=True))
-    print_benchmark(found)
+    say = functools.partial(print, flush=True)
+    timed_input = arguments[0].input
+    found = _benchmark_input(configs, say) if timed_input else _benchmark(configs, against, say)
     if file:
         with _told_of_json(file):
             file.write_text(json.dumps(found, indent=2) + '\n')
         print(f'\njson: {file}')
+
+
+def _benchmark(configs: dict, against: list[str], say: Callable[[str], None]) -> dict:
+    from mixer_dilated.benchmark.measure import benchmark
+    from mixer_dilated.reports.benchmark_table import print_benchmark
+
+    found = benchmark(configs, against, say)
+    print_benchmark(found)
+    return found
+
+
+def _benchmark_input(configs: dict, say: Callable[[str], None]) -> dict:
+    from mixer_dilated.benchmark.input_speed import benchmark_input
+    from mixer_dilated.reports.input_table import print_input_benchmark
+
+    found = benchmark_input(configs, say)
+    print_input_benchmark(found)
+    return found
 
 
 def keys(arguments: Arguments, started: float) -> None:

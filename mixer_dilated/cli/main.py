@@ -67,7 +67,8 @@ MLP-Mixer with dilated patches.
       Times a training step and the forward pass and says how near they are to
       the speed of this machine's matrix products; some minutes a config.
       --against adds plain Flax called from Python, and PyTorch if installed.
-      Default configs: configs/mnist_baseline.py and configs/mnist_dilated.py
+      Default configs: configs/mnist_baseline.py and configs/mnist_dilated.py.
+      --input times the examples as they stream instead, against decoding alone.
   python run.py keys
       Every configuration key: default, meaning, what is allowed.
 
@@ -206,7 +207,7 @@ def _run(argv: list[str], started: float) -> int:
         'convert': (commands.convert, ('paths',)),
         'probe': (commands.probe, ('config', 'split')),
         'export': (commands.export, ('workdir', 'output', 'checkpoint')),
-        'benchmark': (commands.benchmark, ('config', 'against', 'json')),
+        'benchmark': (commands.benchmark, ('config', 'against', 'json', 'input')),
         'keys': (commands.keys, ()),
     }
     named = bool(argv) and not argv[0].startswith('-')

@@ -96,7 +96,7 @@ class Stream:
         process_index: int = 0,
         process_count: int = 1,
     ):
-        self._order, self._step = order, first_step
+        self._order, self._step, self._stopped = order, first_step, False
         order.entering(first_step)
         seeds, batch = order.batch(first_step).shape
         if batch % process_count:
@@ -126,6 +126,8 @@ class Stream:
         images = np.empty((count, *self._image_shape), np.uint8)
         labels = np.empty(count, np.int32)
         for start in range(0, count, size):
+            if self._stopped:
+                raise RuntimeError('the stream was stopped')
             part = slice(start, start + size)
             images[part], labels[part] = self._next_chunk()
         self._step += 1
@@ -133,6 +135,10 @@ class Stream:
         return Examples(
             images.reshape(*seeds_first, *self._image_shape), labels.reshape(seeds_first)
         )
+
+    def stop(self) -> None:
+        """Ends soon, with an error, what another thread waits for: a batch may take long."""
+        self._stopped = True
 
     def close(self) -> None:
         """Ends the workers; nobody may be waiting for a batch."""

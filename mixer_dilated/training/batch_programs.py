@@ -130,8 +130,8 @@ class BatchPrograms:
                 feed = examples.epochs(draw, config.batch, step, place)
             start, unfinished = time.perf_counter(), _Unfinished()
             for _ in range(num_steps):
-                left = max(0.0, start + MOST_SECONDS - time.perf_counter())
-                batch = feed.next_batch(left)
+                left = start + MOST_SECONDS - time.perf_counter()
+                batch = feed.next_batch(left) if left > 0 else None
                 if batch is None:
                     break
                 state, sums, number = program(state, sums, self._seed_keys, batch, ())

@@ -3,10 +3,10 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from mixer_dilated.data.stream import signals_blocked
+from mixer_dilated.data.stream import Stream, signals_blocked
 
 LOOK_EVERY = 0.1  # seconds between two looks whether it should end
 
@@ -18,7 +18,7 @@ class Feed:
     batch is asked for.
 
     Args:
-      open_stream: what gives the stream, an iterator with `close`; the thread calls it.
+      open_stream: gives the `Stream`; the thread calls it.
       place: a batch on the host to the same on the devices.
       ahead: batches placed before they are asked for.
 
@@ -26,9 +26,9 @@ class Feed:
       waited: seconds that were spent in asking for batches.
     """
 
-    def __init__(self, open_stream: Callable[[], Iterator], place: Callable, ahead: int):
+    def __init__(self, open_stream: Callable[[], Stream], place: Callable, ahead: int):
         self.waited = 0.0
-        self._open_stream, self._place = open_stream, place
+        self._open_stream, self._place, self._stream = open_stream, place, None
         self._ready = queue.Queue(ahead)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._fill, name='feed', daemon=True)
@@ -50,20 +50,21 @@ class Feed:
     def close(self) -> None:
         """Ends the thread and the workers of its stream."""
         self._closing.set()
+        if self._stream is not None:
+            self._stream.stop()
         self._thread.join()
 
     def _fill(self) -> None:
-        stream = None
         with signals_blocked():
             try:
-                stream = self._open_stream()
+                self._stream = self._open_stream()
                 while not self._closing.is_set():
-                    self._put((self._place(next(stream)), None))
+                    self._put((self._place(next(self._stream)), None))
             except BaseException as error:
                 self._put((None, error))
             finally:
-                if stream is not None:
-                    stream.close()
+                if self._stream is not None:
+                    self._stream.close()
 
     def _put(self, item: tuple) -> None:
         while not self._closing.is_set():

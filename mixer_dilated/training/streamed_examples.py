@@ -44,6 +44,11 @@ class StreamedExamples:
     def labels(self) -> '_Labels':
         return _Labels(self._records, self._labels)
 
+    @property
+    def waited(self) -> float:
+        """Seconds that were spent in asking the present feed for batches."""
+        return self._feed.waited if self._feed else 0.0
+
     def note_labels(self, labels: Int32[np.ndarray, ' examples']) -> None:
         """Keeps all labels, which a pass over the examples has shown."""
         self._labels = labels
