@@ -132,7 +132,7 @@ class Programs:
         )
 
     def train_epoch(self, examples: Examples) -> Callable:
-        """A whole epoch of `train_steps`: state → state, `epoch_metrics` on the host.
+        """A whole epoch of `train_steps` in memory: state → state, `epoch_metrics` on the host.
 
         The state, which has to be at the start of an epoch, is used up.
         """
