@@ -514,7 +514,8 @@ def test_the_input_is_timed_against_decoding_alone(tmp_path, capsys, monkeypatch
     printed, found = capsys.readouterr().out, json.loads(file.read_text())['inputs']['small']
     assert found['examples'] == 300 and found['batch'] == 32 and found['image_shape'] == [8, 8, 1]
     (stream,) = found['streams'].values()
-    assert len(stream['speed']) == len(found['decoding']) == 2 and min(stream['speed']) > 0
+    assert len(stream['speed']) == len(found['decoding']['speed']) == 2
+    assert min(stream['speed'] + stream['cpu_speed'] + found['decoding']['cpu_speed']) > 0
     assert 0 <= found['waiting']['waited'] <= found['waiting']['seconds']
     assert found['waiting']['steps'] > 0
     for words in ('small: 300 images to 8×8×1, batch 32', 'threads ', 'Training waited for data'):

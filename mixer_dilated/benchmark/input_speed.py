@@ -1,6 +1,8 @@
 """How fast examples stream, against decoding alone; what a run waits for them; their memory."""
 
+import multiprocessing
 import os
+import pathlib
 import time
 from collections.abc import Callable, Mapping
 
@@ -9,6 +11,7 @@ import ml_collections
 import numpy as np
 
 from mixer_dilated.benchmark.input_memory import peak_bytes, shuffled_stream
+from mixer_dilated.benchmark.measure import busy_cores
 from mixer_dilated.benchmark.processes import ProcessError
 from mixer_dilated.config import changed
 from mixer_dilated.data.examples import Records
@@ -44,22 +47,22 @@ def _measure(name: str, config: ml_collections.ConfigDict, say: Callable[[str], 
     """One config's input.
 
     Returns:
-      'image_shape', 'examples', 'batch'; 'decoding' (images a second of one thread, in each
-      round); 'streams': of each number of workers its 'speed' (images a second in each round) and
-      'first_batch' (seconds in each round); 'waiting' (of `_waiting`); 'memory': bytes at their
-      most of all processes, streaming a 'tenth' of the examples and the 'whole', None where the
-      system does not tell, and 'notes'.
+      'image_shape', 'examples', 'batch'; 'decoding' of one thread that does nothing else: its
+      'speed' (images a second) and 'cpu_speed' (images a second of CPU time) in each round;
+      'streams': of each number of workers the same, over all processes (None where the system does
+      not tell), and 'first_batch' (seconds); 'waiting' (of `_waiting`); 'memory': bytes at their
+      most of all processes, streaming a 'tenth' of the examples and the 'whole'; 'busy_cores' that
+      other programs used before; and 'notes'.
     """
     task = open_task(changed(config, {'input.mode': 'stream', 'num_seeds': 1}))
     records = task.source.records(config.dataset.train_split)
+    busy = busy_cores()
     say(f'{name}: decoding alone and streams, {ROUNDS} rounds in turns')
-    decoding, streams = [], {workers: ([], []) for workers in WORKERS}
+    decoding, streams = [], {workers: [] for workers in WORKERS}
     for number in range(ROUNDS):
-        decoding.append(_decoding_speed(records, number))
-        for workers, (speeds, first) in streams.items():
-            seconds, speed = _stream_speed(task, records, workers)
-            speeds.append(speed)
-            first.append(seconds)
+        decoding.append(_decoding(records, number))
+        for workers, rounds in streams.items():
+            rounds.append(_streaming(task, records, workers))
     say(f'{name}: training on the stream')
     waiting = _waiting(task, records)
     say(f'{name}: memory, each in a process of its own')
@@ -74,36 +77,42 @@ def _measure(name: str, config: ml_collections.ConfigDict, say: Callable[[str], 
         'image_shape': list(records.image_shape),
         'examples': len(records),
         'batch': config.batch,
-        'decoding': decoding,
+        'decoding': _by_name(('speed', 'cpu_speed'), decoding),
         'streams': {
-            workers: {'speed': speeds, 'first_batch': first}
-            for workers, (speeds, first) in streams.items()
+            workers: _by_name(('speed', 'cpu_speed', 'first_batch'), rounds)
+            for workers, rounds in streams.items()
         },
         'waiting': waiting,
         'memory': memory,
+        'busy_cores': busy,
         'notes': notes,
     }
 
 
-def _decoding_speed(records: Records, number: int) -> float:
-    """Images a second that this thread decodes, without reading their records if it can."""
-    draw, images, seconds = np.random.default_rng(number), 0, 0.0
+def _decoding(records: Records, number: int) -> tuple[float, float]:
+    """Images a second and a second of CPU time of this thread, without reading their records."""
+    draw, images, seconds, cpu = np.random.default_rng(number), 0, 0.0, 0.0
     while seconds < TURN_SECONDS / 2:
         index = draw.integers(0, len(records), 64)
         encoded = records.encoded(index) if isinstance(records, TfdsRecords) else None
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.thread_time()
         if encoded is None:
             records.read(index)
         else:
             for record in encoded:
                 records.image(record)
         seconds += time.perf_counter() - start
+        cpu += time.thread_time() - cpu_start
         images += len(index)
-    return images / seconds
+    return images / seconds, images / cpu
 
 
-def _stream_speed(task: Task, records: Records, workers: int) -> tuple[float, float]:
-    """Seconds to the first batch, and images a second after it."""
+def _by_name(names: tuple[str, ...], rounds: list[tuple]) -> dict[str, list]:
+    return dict(zip(names, map(list, zip(*rounds, strict=True)), strict=True))
+
+
+def _streaming(task: Task, records: Records, workers: int) -> tuple[float, float | None, float]:
+    """Images a second, images a second of CPU time, and seconds to the first batch."""
     start = time.perf_counter()
     stream = shuffled_stream(task, records, workers)
     try:
@@ -112,12 +121,25 @@ def _stream_speed(task: Task, records: Records, workers: int) -> tuple[float, fl
         # What was decoded ahead while nobody asked is not counted.
         while time.perf_counter() - start - first < TURN_SECONDS / 4:
             next(stream)
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), _cpu_seconds()
         while time.perf_counter() - start < TURN_SECONDS:
             images += next(stream).labels.size
-        return first, images / (time.perf_counter() - start)
+        seconds, spent = time.perf_counter() - start, _cpu_seconds()
+        return images / seconds, None if cpu is None else images / (spent - cpu), first
     finally:
         stream.close()
+
+
+def _cpu_seconds() -> float | None:
+    """CPU time so far of this process and of those that decode for it; None if it is not told."""
+    ticks = 0
+    for worker in multiprocessing.active_children():
+        try:
+            words = pathlib.Path(f'/proc/{worker.pid}/stat').read_text().rpartition(')')[2].split()
+        except OSError:
+            return None
+        ticks += int(words[11]) + int(words[12])
+    return time.process_time() + (ticks / os.sysconf('SC_CLK_TCK') if ticks else 0)
 
 
 def _waiting(task: Task, records: Records) -> dict[str, float]:
