@@ -90,6 +90,14 @@ def resolve(config: Mapping) -> ConfigDict:
         model['phases'] = phases
     except InputError as error:
         raise InputError(f'config.model.{error}') from None
+    if model['gelu'] == 'auto':
+        model['gelu'] = 'tanh' if tree['init_from'].endswith('.npz') else 'exact'
+    frozen = tree['optimizer']['freeze_blocks']
+    if frozen > model['num_blocks']:
+        raise InputError(
+            f'config.optimizer.freeze_blocks = {frozen}: the network has {model["num_blocks"]}; '
+            'allowed is at most that'
+        )
     if tree['augment']['random_phase']:
         _check_random_phase(model)
     return ConfigDict(tree).lock()
@@ -212,12 +220,17 @@ def changed(config: ConfigDict, changes: Mapping) -> ConfigDict:
 
     Args:
       config: as `resolve` takes it.
-      changes: {'model.patches.size': 4, …}.
+      changes: {'model.patches.size': 4, …}; 'model' may be the name of a preset, which the other
+        keys change.
 
     Raises:
       InputError: as `resolve`.
     """
-    return resolve(_merged(config.to_dict(), nested(changes)))
+    changes = dict(changes)
+    values = config.to_dict()
+    if 'model' in changes:
+        values = _with_preset({**values, 'model': changes.pop('model')})
+    return resolve(_merged(values, nested(changes)))
 
 
 def _merged(values: dict, changes: dict) -> dict:
@@ -239,6 +252,11 @@ def nested(flat: Mapping) -> dict:
             node = node.setdefault(parent, {})
         node[name] = value
     return tree
+
+
+def flat(config: Mapping) -> dict:
+    """{'model': {'hidden_dim': 8}} as {'model.hidden_dim': 8}."""
+    return dict(_leaves(config))
 
 
 def _leaves(config: Mapping, prefix: str = ''):

@@ -66,6 +66,12 @@ KEYS: dict[str, Key] = {
     'num_seeds': (1, _whole(1), 'independent seeds in one program: seed, seed + 1, …'),
     'num_epochs': (10, _whole(1), 'passes over the training examples'),
     'batch': (128, _whole(1), 'training examples a step'),
+    'accum_steps': (
+        1,
+        _whole(1),
+        'parts of a batch that are computed one after the other, for one update from the mean of '
+        'their gradients: memory of a part. Dropout draws other numbers than without parts',
+    ),
     'dtype': (
         'float32',
         _one_of('float32', 'bfloat16'),
@@ -212,9 +218,10 @@ KEYS: dict[str, Key] = {
         'the first block',
     ),
     'model.gelu': (
-        'exact',
-        _one_of('exact', 'tanh'),
-        'erf form, or the approximation the original was trained with',
+        'auto',
+        _one_of('auto', 'exact', 'tanh'),
+        "erf form, or the approximation the original was trained with; 'auto' is 'tanh' where "
+        "init_from is a .npz, the original's form, which cannot say its own, else 'exact'",
     ),
     'model.remat': (
         False,
@@ -276,6 +283,14 @@ KEYS: dict[str, Key] = {
         'training shows each image at a random phase of the dilated grid, evaluation averages '
         'the probabilities over all phases',
     ),
+    'mesh.seed': (0, _whole(0), 'devices that seeds are dealt out over; 0 is all that divide them'),
+    'mesh.data': (0, _whole(0), 'devices that split the batch of a seed; 0 is all that are left'),
+    'mesh.model': (1, _whole(1), 'devices that split each MLP by its hidden width'),
+    'mesh.fsdp': (
+        False,
+        _TRUTH,
+        'whether mesh.data splits parameters and optimizer state too (fully sharded data parallel)',
+    ),
     'on_nonfinite': (
         'stop',
         _one_of('stop', 'skip'),
@@ -310,5 +325,5 @@ NOT_PART_OF_THE_RESULT = (
     'eval_every',
     # Without a step that is not finite, which ends the run, skipping is the same as stopping.
     'on_nonfinite',
-    *(path for path in KEYS if path.startswith('checkpoints.')),
+    *(path for path in KEYS if path.startswith(('checkpoints.', 'mesh.'))),
 )

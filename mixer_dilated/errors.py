@@ -9,11 +9,18 @@ class InputError(ValueError):
     """
 
 
+class UnreadableError(InputError):
+    """The system did not let a file be read: too many are open, it is not allowed, a disk fails.
+
+    That says nothing of what is in the file, and may be over the next time.
+    """
+
+
 class MisfitError(InputError):
     """Weights do not fit a network.
 
     Attributes:
-      rows: (name, found, expected, what to do) of what does not.
+      rows: (names, found, expected, what to do) of what does not.
     """
 
     def __init__(self, message: str, rows: list[tuple[str, str, str, str]]):

@@ -388,7 +388,7 @@ def check_what_is_printed_is_what_is_written(text, of_config):
 
 @pytest.mark.parametrize(
     ('place', 'said'),
-    [('.', 'Is a directory'), ('/proc/a.json', ''), ('file/a.json', 'no such folder'),
+    [('.', 'not a file'), ('/proc/a.json', ''), ('file/a.json', 'no such folder'),
      ('x' * 300, 'File name too long')],
     ids=['folder', 'proc', 'under a file', 'long'],
 )  # fmt: skip

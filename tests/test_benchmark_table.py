@@ -1,5 +1,7 @@
 """What a benchmark prints: every cell by hand, every sentence, 80 columns."""
 
+import errno
+import os
 import re
 
 import pytest
@@ -142,10 +144,17 @@ def test_no_cell_is_cut_in_80_columns(capsys, shortest, unit, shown):
     assert all(len(cells(text, name)) == 7 for name in slower)
 
 
-def test_a_disk_that_fills_meanwhile_is_one_line(monkeypatch, capsys):
+def test_a_disk_that_fills_meanwhile_is_one_line(monkeypatch, capsys, tmp_path):
+    file = tmp_path / 'speed.json'
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, 'fsync', full)
     monkeypatch.setattr(measure, 'benchmark', lambda *_, **__: by_hand())
     config = ROOT / 'configs' / 'digits_dilated.py'
-    assert main(['benchmark', f'--config={config}', '--json=/dev/full'], 0.0) == 2
+    assert main(['benchmark', f'--config={config}', f'--json={file}'], 0.0) == 2
     out, error = capsys.readouterr()
     assert 'training' in out  # what was measured is not lost
-    assert error.startswith('error: --json=/dev/full: cannot be written: No space left on device')
+    assert error.startswith(f'error: --json={file}: cannot be written: No space left on device')
+    assert not list(tmp_path.iterdir())

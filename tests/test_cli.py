@@ -206,7 +206,7 @@ SWEEP = '--sweep=configs/sweeps/digits.py'
         (['trian', CONFIG], 'allowed are train, evaluate, predict, summary, table1, sweep'),
         ([], '--config is missing'),
         (['evaluate'], '--workdir is missing'),
-        (['--config=configs/mnist.py'], 'no such file; those in configs/: configs/digits_d'),
+        (['--config=configs/mnist.py'], 'no such file; those in configs/: configs/cifar10'),
         (['--config.seed=1'], '--config=FILE is missing'),
         ([CONFIG, '--workdri=x'], 'workdri'),
         ([CONFIG, 'extra'], "'extra' is not understood"),

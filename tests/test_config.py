@@ -54,7 +54,7 @@ def test_a_key_that_is_left_out_takes_its_default():
         ('batch', 'many', 'whole number from 1'),
         ('dataset.name', '', 'not empty'),
         ('model.dropout_rate', 1, 'up to but without 1'),
-        ('model.gelu', 'relu', "'exact', 'tanh'"),
+        ('model.gelu', 'relu', "'auto', 'exact', 'tanh'"),
         ('model.join', ['channels'], "'channels', 'tokens'"),
         ('optimizer.name', 'adam', "'adamw', 'sgd', 'lamb'"),
         ('optimizer.base_lr', 0, 'above 0'),

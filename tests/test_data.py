@@ -19,6 +19,8 @@ from mixer_dilated.data.sources import load_examples, open_source
 from mixer_dilated.data.splits import num_examples, split_slices
 from mixer_dilated.data.tfds_source import TfdsSource
 from mixer_dilated.errors import InputError
+from mixer_dilated.training.task import open_task
+from tests.conftest import small_config
 from tests.tfds_files import encoded, grey, write_set
 
 
@@ -262,6 +264,14 @@ def test_the_cache_of_mnist_follows_its_files(mnist, tmp_path):
     assert TfdsSource('mnist', str(copy)).fingerprint != fingerprint
 
 
+def test_an_example_is_trained_or_tested_on_but_not_both():
+    splits = {'dataset.test_split': 'test+train[299:310]'}
+    with pytest.raises(
+        InputError, match=r'config.dataset.test_split = .*: 1 of its examples are in'
+    ):
+        open_task(small_config(**splits))
+
+
 def test_load_examples_uses_the_configs_cache(tmp_path):
     dataset = resolve({'dataset': {'name': 'digits', 'cache_dir': str(tmp_path)}}).dataset
     examples = load_examples(open_source(dataset), 'train[:7]', dataset)
@@ -297,6 +307,7 @@ class FakeBuilder:
     """A builder of a set that is not prepared."""
 
     data_path = '/data/made_up/1.0.0'
+    MANUAL_DOWNLOAD_INSTRUCTIONS = None
 
     def __init__(self, url='', error=None):
         self.url_infos = {url: None} if url else None  # as for sets that download nothing

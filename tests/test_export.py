@@ -87,7 +87,9 @@ def test_the_manifest_says_what_is_there(run, exported):
         content = (output / name).read_bytes()
         assert hashlib.sha256(content).hexdigest() == digest
     assert manifest['classes'] == [str(label) for label in range(10)]
-    assert manifest['input'] == {'shape': ['batch', 8, 8, 1], 'dtype': 'uint8'}
+    assert manifest['input'] == {
+        'shape': ['batch', 8, 8, 1], 'dtype': 'uint8', 'preprocess': 'fill', 'resize': 'crop',
+    }  # fmt: skip
     assert manifest['output']['shape'] == ['batch', 10]
     assert (manifest['step'], manifest['epoch'], manifest['seeds']) == (27, 3, [0, 1])
     assert manifest['calibration'] is None

@@ -1,20 +1,26 @@
 """Starting from weights: what a run begins with, frozen layers, learning rates by layer, probe."""
 
+import functools
 import json
+import warnings
 
 import chex
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
+from mixer_dilated.data.enlarging import enlarged
 from mixer_dilated.errors import InputError
+from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.pretrained.token_grid import interpolated
 from mixer_dilated.training import conversion
 from mixer_dilated.training.initial import read_any, starting_params
 from mixer_dilated.training.loop import train_and_evaluate
-from mixer_dilated.training.optimizer import layer_factors
-from mixer_dilated.training.probe import linear_probe, ridge
+from mixer_dilated.training.optimizer import layer_factors, make_optimizer
+from mixer_dilated.training.probe import features, linear_probe, ridge
 from mixer_dilated.training.task import open_task
 from tests.conftest import small_config
 
@@ -57,13 +63,22 @@ def test_a_run_begins_with_the_parameters_of_each_seed(plain, tmp_path):
 def test_a_plain_run_becomes_a_dilated_one(plain, tmp_path):
     """4×4 tokens of 2×2 pixels to 3×3 of 2×2 pixels 2 apart."""
     dilated = {**PLAIN, 'model.patches.dilation': 2, 'model.patches.stride': 3}
-    dilated |= {'model.patches.padding': 'SAME', 'num_epochs': 1}
-    train_and_evaluate(small_config(**dilated, init_from=str(plain)), tmp_path / 'run')
+    dilated |= {'model.patches.padding': 'SAME', 'num_epochs': 1, 'transfer.head': 'keep'}
+    config = small_config(**dilated, init_from=str(plain))
+    train_and_evaluate(config, tmp_path / 'run')
     begun = json.loads((tmp_path / 'run' / 'initial.json').read_text())
     assert begun['adapted'] == [
+        'stem kernel trained on patches (size 2×2, dilation 1×1, stride 2×2, padding VALID), here '
+        '(size 2×2, dilation 2×2, stride 3×3, padding SAME)',
         "token mixing of 4×4 tokens made for 3×3 by config.transfer.tokens = 'interpolate'",
-        'head new: zeros, for 10 classes',
     ]
+    before = newest(plain)[0]
+    found = flatten_dict(starting_params(open_task(config)).params, sep='/')
+    np.testing.assert_array_equal(found['stem/kernel'][0], before['stem/kernel'])
+    mixing = 'MixerBlock_1/token_mixing/'
+    old = {name.removeprefix(mixing): a for name, a in before.items() if name.startswith(mixing)}
+    for name, array in interpolated(old, ((4, 4),), ((3, 3),)).items():
+        np.testing.assert_allclose(found[mixing + name][0], array, atol=1e-6)
 
 
 def test_frozen_layers_stay_and_others_train(plain, tmp_path):
@@ -85,6 +100,50 @@ def test_layers_have_their_share_of_the_learning_rate():
     blocks = [jax.tree.leaves(found[f'MixerBlock_{i}'])[0] for i in range(3)]
     assert blocks == [0, 0.25, 0.5]
     assert found['head']['kernel'] == found['pre_head_layer_norm']['kernel'] == 1
+
+
+def test_the_update_of_each_layer_is_its_share():
+    """Of plain gradient descent by 1."""
+    keys = {'layer_decay': 0.5, 'name': 'sgd', 'base_lr': 1.0, 'momentum': 0.0}
+    keys |= {'decay_type': 'constant', 'weight_decay': 0.0}
+    optimizer = resolve({'optimizer': keys}).optimizer
+    params = {name: {'kernel': np.ones(2)} for name in ('stem', 'MixerBlock_0', 'head')}
+    rule = make_optimizer(optimizer, 10)
+    updates, _ = rule.update(params, rule.init(params), params)
+    found = {name: float(layer['kernel'][0]) for name, layer in updates.items()}
+    assert found == {'stem': -0.25, 'MixerBlock_0': -0.5, 'head': -1.0}
+
+
+def test_a_probe_sees_what_the_network_sees(plain):
+    """Enlarged images, at every phase."""
+    seen = {
+        'dataset.image_size': 12,
+        'augment.random_phase': True,
+        'model.patches.dilation': 2,
+        'model.patches.padding': 'SAME',
+        'batch_eval': 7,
+    }
+    config = small_config(**{**PLAIN, **seen}, init_from=str(plain))
+    task = open_task(config)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        params = jax.tree.map(lambda leaf: leaf[0], starting_params(task).params)
+    examples = task.source.read('train[:10]')
+    found = features(task, params, examples)
+    network = mixer_from_config(config.model, 10)
+    head = {'kernel': np.zeros((config.model.hidden_dim, 10)), 'bias': np.zeros(10)}
+    padded = np.pad(enlarged(examples.images, (12, 12)), ((0, 0), (0, 1), (0, 1), (0, 0)))
+    expected = [
+        network.apply(
+            {'params': {'head': head, **params}},
+            padded[:, down : 12 + down, right : 12 + right] / 127.5 - 1,
+            train=False,
+            return_intermediates=True,
+        )[1]['pre_logits']
+        for down in (0, 1)
+        for right in (0, 1)
+    ]
+    np.testing.assert_allclose(found, np.mean(expected, axis=0), atol=1e-5)
 
 
 def test_a_file_that_does_not_fit_leaves_no_folder_and_shows_a_table(plain, tmp_path, capsys):
@@ -112,11 +171,13 @@ def test_ridge_is_the_solution_of_its_equations():
     """The gradient of |XW + b - Y|² / n + λ s |W|² vanishes, with centred X."""
     draw = np.random.default_rng(0)
     x, labels = draw.normal(size=(50, 4)), draw.integers(0, 3, 50)
-    fit = ridge(x, labels, 3, strength=0.3).keywords
+    fit = ridge(x, labels, 3, [0.3, 1.0])[0.3].keywords
     centred, y = x - x.mean(axis=0), np.eye(3)[labels]
     error = centred @ fit['weights'] + fit['prior'] - y
     gradient = centred.T @ error / 50 + 0.3 * np.mean(centred**2) * fit['weights']
     np.testing.assert_allclose(gradient, 0, atol=1e-12)
+    with pytest.raises(InputError, match='features of all training examples are alike'):
+        ridge(np.ones((50, 4)), labels, 3, [0.3])
 
 
 def test_a_probe_chooses_on_validation_and_tells_the_classes(plain, capsys):
@@ -132,15 +193,48 @@ def test_a_probe_chooses_on_validation_and_tells_the_classes(plain, capsys):
 
 def test_a_probe_is_not_chosen_on_what_is_trained_or_tested_on(plain):
     config = small_config(**PLAIN, init_from=str(plain))
+    # Of the run that the weights are from, too.
+    others = small_config(
+        **PLAIN, init_from=str(plain), **{'dataset.train_split': 'train[400:500]'}
+    )
+    with pytest.raises(InputError, match=r'1 of its examples are in dataset.train_split of '):
+        linear_probe(others, 'train[299:400]')
     for split, key in (('train[299:400]', 'train_split'), ('test[:1]', 'test_split')):
         with pytest.raises(InputError, match=f'1 of its examples are in config.dataset.{key}'):
             linear_probe(config, split)
 
 
-def test_a_folder_that_cannot_be_written_is_told(plain, tmp_path, monkeypatch, capsys):
-    def full(*_):
+def test_a_folder_that_cannot_be_written_is_told_and_leaves_nothing(
+    plain, tmp_path, monkeypatch, capsys
+):
+    def full(_, folder):
+        folder.mkdir()
         raise ValueError("RESOURCE: os_error_code='28'")
 
     monkeypatch.setattr(conversion, 'write_orbax', full)
     assert main(['convert', str(plain), str(tmp_path / 'out')], 0.0) == 2
-    assert 'out: cannot be written: No space left on device; remove' in capsys.readouterr().err
+    assert 'out: cannot be written: No space left on device; when' in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_weights_of_the_original_get_the_gelu_they_were_trained_with(plain, tmp_path):
+    """And whoever asks for another, or has weights of another, is told so."""
+    for name in ('w.npz', 'unsaid.safetensors'):
+        source = plain if name == 'w.npz' else tmp_path / 'w.npz'
+        assert main(['convert', str(source), str(tmp_path / name)], 0.0) == 0
+    auto, exact = (
+        functools.partial(small_config, **PLAIN, **{'model.gelu': gelu})
+        for gelu in ('auto', 'exact')
+    )
+    original, unsaid = str(tmp_path / 'w.npz'), str(tmp_path / 'unsaid.safetensors')
+    found = {path: auto(init_from=path).model.gelu for path in ('', str(plain), unsaid, original)}
+    assert [*found.values()] == ['exact', 'exact', 'exact', 'tanh']
+    for config in (exact(init_from=original), auto(init_from=unsaid)):
+        with pytest.warns(UserWarning, match='if these are some, were'):
+            starting_params(open_task(config))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        starting_params(open_task(auto(init_from=original)))
+        assert starting_params(open_task(auto(init_from=str(plain)))).adapted == [
+            'head new: zeros, for 10 classes'
+        ]

@@ -1,5 +1,6 @@
 """Pictures in a folder a class, as a data set."""
 
+import errno
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from PIL import Image
 
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
-from mixer_dilated.data import folder_source
+from mixer_dilated.data import folder_source, picture_file
 from mixer_dilated.data.picture_folder import Ignored, ignored_text, walk_pictures
 from mixer_dilated.data.picture_split import find_pictures
 from mixer_dilated.data.sources import load_examples, open_source
@@ -153,7 +154,6 @@ def test_a_folder_of_another_kind_is_refused_with_what_is_there(tmp_path, paths,
         ({'name': 'folder:no/where'}, 'no such folder: no/where'),
         ({'name': 'folder:'}, 'no such folder'),
         ({'image_size': 0}, 'set it, for example --config.dataset.image_size=64'),
-        ({'name': 'digits', 'image_size': 9}, "image_size = 9: 'digits' has images of its own"),
         ({'image_size': (3, 0)}, r'image_size = \(3, 0\): allowed is 0, a whole number from 1'),
         ({'channels': 2}, 'channels = 2: allowed is one of 1, 3'),
         ({'channels': True}, 'channels = True: allowed is one of 1, 3'),
@@ -192,12 +192,36 @@ def test_what_is_no_picture_is_left_out_and_counted_and_hidden_files_are_not_see
     (root / 'bird').symlink_to(outside)
     told = (
         '1 file beside the folders, 3 links to folders, 1 file that is no picture, '
-        '2 pipes, devices or dead links, 1 link out of the folder'
+        '2 pipes, devices or dead links, 1 link to a picture of the folder, '
+        '1 link out of the folder'
     )
     with pytest.warns(UserWarning, match=f'set: left out {told}$'):
         source = opened(root)
     assert source.class_names == ('cat', 'dog')
-    assert source.split_sizes == {'train': 17, 'test': 4}  # with the link inside
+    assert source.split_sizes == {'train': 16, 'test': 4}
+
+
+def test_no_picture_is_trained_on_and_tested_with_under_two_names(tmp_path):
+    """By links; one to a place where no picture is looked for is the picture's only name."""
+    root = tmp_path / 'set'
+    for place in ('.store', 'train/cat', 'train/dog', 'test/cat', 'test/dog'):
+        for k in range(2):
+            put(root / place / f'{len(place)}-{k}.png', 10 * len(place) + k)
+    put(root / 'train' / 'beside.png', 5)
+    for name in ('cat', 'dog'):
+        (root / 'test' / name / 'again.png').symlink_to(f'../../train/{name}/9-0.png')
+    (root / 'test' / 'cat' / 'stored.png').symlink_to('../../.store/6-0.png')
+    (root / 'test' / 'dog' / 'beside.png').symlink_to('../../train/beside.png')
+    told = '1 file beside the folders, 2 links to pictures of the folder$'
+    with pytest.warns(UserWarning, match=told):
+        source = opened(root)
+    assert source.split_sizes == {'train': 4, 'test': 6}
+    in_folder = Ignored()
+    names = {os.path.relpath(entry.path, root) for entry in walk_pictures(root, in_folder)}
+    assert 'test/cat/stored.png' in names and 'test/cat/again.png' not in names
+    # Here the picture beside the folders is walked.
+    assert 'train/beside.png' in names and 'test/dog/beside.png' not in names
+    assert ignored_text(in_folder) == '3 links to pictures of the folder'
 
 
 def test_folders_are_walked_in_order_however_deep(tmp_path):
@@ -237,9 +261,40 @@ def test_broken_pictures_are_named_and_refused(tmp_path):
     with pytest.raises(InputError) as refusal:
         source.read('train')
     message = str(refusal.value)
-    assert message.startswith(f'{tmp_path / "set"}: 8 of 16 pictures cannot be used: cat/')
-    assert 'truncated' in message and 'and 5 more' in message
+    assert message.startswith(f'{tmp_path / "set"}: 10 of 20 pictures cannot be used: cat/')
+    assert 'truncated' in message and 'and 7 more' in message
     assert 'on_broken=skip' in message and '\n' not in message
+
+
+def test_broken_pictures_of_all_splits_are_named_at_once(tmp_path):
+    root = tmp_path / 'set'
+    for split in ('train', 'test'):
+        classes(root / split, 3)
+        (root / split / 'cat' / '1.png').write_bytes(b'no picture')
+    for split in ('train', 'test[:1]+test[1:]'):
+        with pytest.raises(InputError, match='2 of 12 pictures cannot be used') as refusal:
+            opened(root).read(split)
+        assert all(f'{part}/cat/1.png: ' in str(refusal.value) for part in ('train', 'test'))
+
+
+@pytest.mark.parametrize('on_broken', ['stop', 'skip'])
+@pytest.mark.parametrize('number', [errno.EMFILE, errno.EACCES, errno.EIO])
+def test_an_error_of_the_system_is_told_and_makes_no_picture_a_broken_one(
+    tmp_path, monkeypatch, number, on_broken
+):
+    root = classes(tmp_path / 'set')
+
+    def fail(path, _):
+        if str(path).endswith('cat/3.png'):
+            raise OSError(number, os.strerror(number))
+        return open(path, 'rb')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(picture_file, '_open_regular', fail)
+        said = f'cat/3.png: cannot be read: {os.strerror(number)}; when that is mended'
+        with pytest.raises(InputError, match=said):
+            [source := opened(root, on_broken=on_broken), source.read('train+test')]
+    assert sum(opened(root, on_broken=on_broken).split_sizes.values()) == 20
 
 
 def test_broken_pictures_are_left_out_and_counted_if_asked(tmp_path, monkeypatch):

@@ -38,7 +38,7 @@ def by_pillow(image, change):
 
 def pillow_change(name, strength):
     """What Pillow calls the operation at a strength of at least -1."""
-    size, factor = abs(strength), max(1 + 0.9 * strength, 0)
+    size, factor = abs(strength), max(1 + 0.9 * strength, 0.1)
     enhanced = {
         'color': ImageEnhance.Color,
         'contrast': ImageEnhance.Contrast,
@@ -66,6 +66,13 @@ def pictures(draw):
     low, high = sorted((draw(st.integers(0, 255)), draw(st.integers(0, 255))))
     even = np.random.default_rng(seed).random(shape)
     return (low + (high - low) * even ** draw(st.sampled_from((0.2, 1, 5)))).astype(np.uint8)
+
+
+@pytest.mark.parametrize('name', ['color', 'contrast', 'brightness', 'sharpness'])
+@pytest.mark.parametrize('strength', [-3, 3])
+def test_the_strongest_change_leaves_something_to_be_seen(name, strength):
+    image = np.random.default_rng(0).integers(0, 256, SHAPES[0], np.uint8)
+    assert len(np.unique(operated(name, image, strength))) > 1
 
 
 @pytest.mark.parametrize('name', [name for name in operations() if name not in MOVES])

@@ -5,6 +5,7 @@ import io
 import os
 import struct
 import threading
+import tracemalloc
 import zlib
 
 import hypothesis.strategies as st
@@ -13,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from scipy import ndimage
 
 from mixer_dilated.data.decoding_threads import CHUNK, decoded
-from mixer_dilated.data.mnist_form import mnist_form
+from mixer_dilated.data.mnist_form import _bounding_box, mnist_form
 from mixer_dilated.data.picture_file import read_picture
 from mixer_dilated.data.preprocessing import Preprocessing, fitted, preprocess_of
 from mixer_dilated.errors import InputError
@@ -300,6 +302,36 @@ def test_pictures_in_the_form_of_mnist_pass_nearly_unchanged(mnist):
     found = np.array([mnist_form(image, (28, 28)) for image in images])
     changed = np.abs(found.astype(int) - images).mean(axis=(1, 2))
     assert changed.mean() < 0.5 and np.median(changed) == 0
+
+
+def test_millions_of_specks_take_no_more_memory_than_the_picture_a_few_times():
+    dots = np.zeros((1024, 1024), np.uint8)
+    dots[100:900:2, 200:1000:2] = 255
+    tracemalloc.start()
+    try:
+        form = mnist_form(dots, (28, 28))
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # None of them counts, so that all do: the field of dots fills the box.
+    assert form[4:24, 4:24].min() > 200 and form.sum() == form[4:24, 4:24].sum()
+    assert most < 30 * dots.size
+
+
+@settings(deadline=None)
+@given(arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12))))
+def test_the_box_is_that_of_all_parts_with_a_fiftieth_of_the_ink(ink):
+    found = _bounding_box(ink, 0.0)
+    parts, count = ndimage.label(ink > 16, np.ones((3, 3)))
+    masses = [int(ink[parts == part].sum()) for part in range(1, count + 1)]
+    counted = [part for part, mass in enumerate(masses, 1) if mass >= 0.02 * sum(masses)]
+    rows, columns = np.nonzero(np.isin(parts, counted))
+    if not count:
+        assert found is None
+        return
+    assert found == (
+        slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
+    )  # fmt: skip
 
 
 def test_an_empty_picture_is_black():

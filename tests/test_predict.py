@@ -348,3 +348,60 @@ def test_a_sheet_draws_any_picture_and_name(tmp_path, ending):
     assert (tmp_path / f'sheet.{ending}').stat().st_size > 1000
     with pytest.raises(InputError, match='cannot be written'):
         write_sheet(prediction_sheet(drawn[:1]), tmp_path / 'no' / 'where.png')
+
+
+@pytest.mark.parametrize(
+    ('file', 'changes', 'said'),
+    [
+        ('preprocessing', {'class_names': list('012345678')},
+         'class_names are 9, and the network of the checkpoints has 10 classes; put back'),
+        ('preprocessing', {'image_shape': [16, 16, 1]}, r'image_shape = \[16, 16, 1\]: the check'),
+        ('preprocessing', {'image_shape': [8, 8, 3]}, 'with stem/kernel of .* 1, 8.*, not .* 3, 8'),
+        ('config', {'num_seeds': 3}, 'of another config than that of the folder .* num_seeds: 2'),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_edit_that_the_network_does_not_fit_is_no_damage_of_checkpoints(
+    run, tmp_path, file, changes, said
+):
+    workdir = tmp_path / 'run'
+    shutil.copytree(run, workdir)
+    kept = json.loads((workdir / f'{file}.json').read_text())
+    write_json(workdir / f'{file}.json', {**kept, **changes})
+    with warnings.catch_warnings(), pytest.raises(InputError, match=said) as refusal:
+        warnings.simplefilter('error', UserWarning)
+        load_trained(workdir)
+    message = str(refusal.value)
+    assert '\n' not in message and 'undamaged' not in message
+    if file == 'preprocessing':
+        assert message.startswith(f'{workdir / "preprocessing.json"}: ') and 'remove it' in message
+
+
+def test_a_damaged_checkpoint_tells_no_shapes_and_the_one_before_it_does(run, tmp_path):
+    workdir = tmp_path / 'run'
+    shutil.copytree(run, workdir)
+    for path in (workdir / 'checkpoints' / '27' / 'record').iterdir():
+        path.write_text('[' * 200_000)
+    with pytest.warns(UserWarning, match='27: damaged, passed over'):
+        assert load_trained(workdir).step == 18
+
+
+@pytest.mark.parametrize('name', ['preprocessing.json', 'calibration.json', 'config.json'])
+def test_a_file_of_thousands_of_brackets_is_told_in_a_line(run, tmp_path, capsys, name):
+    workdir = tmp_path / 'run'
+    shutil.copytree(run, workdir)
+    (workdir / name).write_text('[' * 200_000)
+    assert main(['predict', f'--workdir={workdir}', 'x.png'], 0.0) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f'error: {workdir / name}: cannot be read') and error.count('\n') == 1
+
+
+def test_a_closed_standard_input_is_told(monkeypatch):
+    monkeypatch.setattr(sys, 'stdin', None)
+    with pytest.raises(InputError, match=r"^'-': standard input is closed; give it a list"):
+        list(picture_paths(['-'], Ignored()))
+
+
+def test_nothing_classified_is_no_speed(run, capsys):
+    assert main(['predict', f'--workdir={run}', 'no/where.png'], 0.0) == 2
+    assert capsys.readouterr().out == 'no picture was classified; 1 could not be used\n'

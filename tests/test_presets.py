@@ -1,10 +1,13 @@
 """Presets of the Mixer paper: their sizes, and every way to name one."""
 
+import warnings
+
 import pytest
 
 from mixer_dilated.cli.arguments import parse
-from mixer_dilated.config import base_config, preset, resolve
+from mixer_dilated.config import base_config, changed, preset, resolve
 from mixer_dilated.errors import InputError
+from mixer_dilated.experiments.sweep import Cell, Sweep, check_sweep
 from mixer_dilated.models.costs import layers, num_params
 from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.presets import PRESETS
@@ -63,3 +66,24 @@ def test_a_preset_is_named_in_a_file_or_on_the_command_line(tmp_path):
 def test_an_unknown_preset_is_refused_with_those_there_are():
     with pytest.raises(InputError, match="'B/17': no such preset; allowed are S/32"):
         resolve({'model': 'B/17'})
+
+
+def test_a_preset_on_the_command_line_says_what_of_the_file_it_does_away_with():
+    words = ['--config=configs/mnist_dilated.py', '--config.model=S/16']
+    with pytest.warns(UserWarning, match='takes the place of config.model.patches.dilation = 2 in'):
+        parse(words, ('config',))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        parse(['--config=configs/mnist_baseline.py', '--config.model=S/16'], ('config',))
+
+
+def test_cells_of_a_sweep_may_be_presets():
+    changes = {'model.patches.dilation': 2, 'model': 'S/16'}
+    cells = [Cell({'network': name}, {**changes, 'model': name}) for name in ('S/16', 'S/32')]
+    check_sweep(Sweep('title', 'question', base_config(), cells))
+    found = changed(base_config(), cells[0].changes)
+    expected = preset('S/16')
+    expected.patches.dilation = 2
+    assert found == resolve({'model': expected})
+    with pytest.raises(InputError, match="'S/17': no such preset"):
+        check_sweep(Sweep('t', 'q', base_config(), [Cell({'network': 1}, {'model': 'S/17'})]))

@@ -10,6 +10,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from mixer_dilated.cli.preset_flag import take_preset, warn_of_dropped
 from mixer_dilated.config import KEYS, check_key, complete, resolve
 from mixer_dilated.errors import InputError
 
@@ -114,13 +115,14 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
         if not default_sweep:
             files, argv = _take_files(kind, argv)
             file = files[-1] if files else ''
-        preset, argv = _take_preset(argv)
+        preset, argv = take_preset(argv)
         overridden = _overridden(kind, file, argv)
         if file:
             loaded = load_config(file) if kind == 'config' else load_sweep(file)
             sweep = loaded if kind == 'sweep' else None
             base = loaded.base if sweep else loaded
             if preset:
+                warn_of_dropped(base, preset)
                 base = complete({**base, 'model': preset})
             config_flags.DEFINE_config_dict('config', base, flag_values=values, sys_argv=argv)
     if 'paths' in names:
@@ -235,16 +237,6 @@ def _take_files(flag: str, argv: list[str]) -> tuple[list[str], list[str]]:
             )
         paths.append(path)
     return paths, rest
-
-
-def _take_preset(argv: list[str]) -> tuple[str, list[str]]:
-    """The preset that --config.model=NAME names, or '', and the words without it.
-
-    The keys of `config.model` that are overridden beside it change the preset, in any order.
-    """
-    flag = '--config.model='
-    named = [word.removeprefix(flag) for word in argv if word.startswith(flag)]
-    return named[-1] if named else '', [word for word in argv if not word.startswith(flag)]
 
 
 def _key_meant(argv: list[str]) -> str:

@@ -3,7 +3,6 @@
 Libraries that one command needs are imported in it: `--help` and refusals stay quick.
 """
 
-import contextlib
 import datetime
 import functools
 import json
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from mixer_dilated.cli import interrupt
 from mixer_dilated.cli.arguments import Arguments
 from mixer_dilated.errors import InputError
+from mixer_dilated.output_file import check_output, output_file
 
 AGAINST = ('reference', 'torch')
 
@@ -121,6 +121,8 @@ def summary(arguments: Arguments, started: float) -> None:
     from mixer_dilated.training.task import open_task
 
     task = open_task(config)
+    programs = Programs(task)
+    programs.check_batch()
     if arguments.picture:
         from mixer_dilated.reports.patch_picture import draw_patches
 
@@ -128,7 +130,7 @@ def summary(arguments: Arguments, started: float) -> None:
         first = enlarged(examples.images[:1], task.image_size)[0]
         draw_patches(patch_branches(config.model), first, arguments.picture)
         print(f'picture: {arguments.picture}')
-    print_summary(task, Programs(task).training_bytes())
+    print_summary(task, programs.training_bytes(), programs.mesh_shape, programs.kept_whole())
 
 
 def sweep(arguments: Arguments, started: float) -> None:
@@ -167,13 +169,13 @@ def benchmark(arguments: list[Arguments], started: float) -> None:
         raise InputError(f'--config: {names}: one is there twice; name each once')
     file = arguments[0].json
     if file:
-        _check_can_be_written(file)
+        check_output('json', file)
     say = functools.partial(print, flush=True)
     timed_input = arguments[0].input
     found = _benchmark_input(configs, say) if timed_input else _benchmark(configs, against, say)
     if file:
-        with _told_of_json(file):
-            file.write_text(json.dumps(found, indent=2) + '\n')
+        with output_file('json', file) as output:
+            output.write((json.dumps(found, indent=2) + '\n').encode())
         print(f'\njson: {file}')
 
 
@@ -216,30 +218,6 @@ def _against(words: str | None) -> list[str]:
         if word not in AGAINST:
             raise InputError(f'--against={words}: {word!r}: allowed are {", ".join(AGAINST)}')
     return given
-
-
-def _check_can_be_written(file: pathlib.Path) -> None:
-    """Raises InputError if --json cannot be written; what is in the file already stays there."""
-    with _told_of_json(file):
-        if not file.absolute().parent.is_dir():
-            raise InputError(
-                f'--json={file}: no such folder: {file.absolute().parent}; make it first'
-            )
-        new = not file.exists()
-        file.open('a').close()
-        if new:
-            file.resolve().unlink()  # not a link to it
-
-
-@contextlib.contextmanager
-def _told_of_json(file: pathlib.Path):
-    """Turns an OSError into the InputError that says why --json cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f'--json={file}: cannot be written: {error.strerror or error}; name a file that can'
-        ) from None
 
 
 def _shown_command() -> str:

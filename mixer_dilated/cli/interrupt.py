@@ -16,6 +16,8 @@ import sys
 import threading
 import time
 
+from mixer_dilated.whole_file import remove_unfinished
+
 PATIENCE = 9.0
 TOGETHER = 0.5  # seconds within which signals are one: some send it to a process and to its group
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -76,6 +78,7 @@ def exit_now() -> None:
     """Ends the process with 128 + the number of the signal, as shells expect (130 and 143)."""
     if sys.stdout and sys.stdout.isatty():
         _write(sys.stdout, '\x1b[?25h')  # a progress bar hides the cursor
+    remove_unfinished()
     # A compilation that goes on in the background crashes the interpreter's own shutdown.
     os._exit(128 + (_received or signal.SIGINT))
 

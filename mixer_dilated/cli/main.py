@@ -61,7 +61,7 @@ MLP-Mixer with dilated patches.
       strongly it is regularised is chosen on SPLIT.
   python run.py export --workdir=DIR --output=DIR [--checkpoint=best]
       Writes the network of a run for CPU, CUDA and TPU, with an example that
-      loads it with jax and NumPy alone. The output is a new or empty folder.
+      loads it with jax (and flatbuffers). The output is a new or empty folder.
   python run.py benchmark [--config=FILE ...] [--against=reference,torch]
                           [--json=FILE] [--config.KEY=VALUE ...]
       Times a training step and the forward pass and says how near they are to

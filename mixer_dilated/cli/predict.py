@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from mixer_dilated.cli.arguments import Arguments
 from mixer_dilated.data.picture_folder import Ignored, ignored_text
 from mixer_dilated.errors import InputError, printable
+from mixer_dilated.output_file import check_output
 from mixer_dilated.prediction.inputs import picture_paths
 
 OUTPUTS = ('csv', 'json', 'sheet')
@@ -26,24 +27,13 @@ def check_outputs(arguments: Arguments) -> None:
     """Raises InputError if a file that shall be written cannot be."""
     given = {flag: getattr(arguments, flag) for flag in OUTPUTS if getattr(arguments, flag)}
     for flag, path in given.items():
-        told = f'--{flag}={path}'
-        folder = path.absolute().parent
-        if not folder.is_dir():
-            raise InputError(f'{told}: no such folder: {folder}; make it first')
-        if path.exists() and not path.is_file():
-            raise InputError(f'{told}: not a file; name one that is, or a new one')
-        if not os.access(path if path.exists() else folder, os.W_OK):
-            raise InputError(f'{told}: cannot be written: Permission denied; name a file that can')
-        if list(map(_real, given.values())).count(_real(path)) > 1:
-            raise InputError(f'{told}: two outputs in one file; name one each')
+        check_output(flag, path)
+        if list(map(os.path.realpath, given.values())).count(os.path.realpath(path)) > 1:
+            raise InputError(f'--{flag}={path}: two outputs in one file; name one each')
     if arguments.sheet and arguments.sheet.suffix.lower() not in SHEET_ENDINGS:
         raise InputError(
             f'--sheet={arguments.sheet}: allowed are names that end with {", ".join(SHEET_ENDINGS)}'
         )
-
-
-def _real(path: pathlib.Path) -> str:
-    return os.path.realpath(path)
 
 
 def predict_files(arguments: Arguments, workdir: pathlib.Path, *, best: bool) -> None:
@@ -155,9 +145,10 @@ class _Told:
         more = self.classified - len(self._rows)
         if more > 0:
             print(f'… {more} more; --csv=FILE or --json=FILE has all of them')
+        counted = f'{self.classified} {"picture" if self.classified == 1 else "pictures"}'
+        speed = f'{counted} in {seconds:.1f} s, {self.classified / seconds:.0f} a second'
         print(
-            f'\n{self.classified} {"picture" if self.classified == 1 else "pictures"} in '
-            f'{seconds:.1f} s, {self.classified / seconds:.0f} a second'
+            (f'\n{speed}' if self.classified else 'no picture was classified')
             + (f'; {self.failed} could not be used' if self.failed else '')
         )
 

@@ -5,9 +5,9 @@ import json
 import math
 import os
 import pathlib
-import tempfile
 import warnings
 from collections.abc import Callable
+from typing import NoReturn
 
 import numpy as np
 
@@ -18,8 +18,9 @@ from mixer_dilated.data.picture_folder import Ignored, ignored_text
 from mixer_dilated.data.picture_split import PictureFile, find_pictures
 from mixer_dilated.data.preprocessing import Preprocessing
 from mixer_dilated.data.splits import split_slices
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import InputError, UnreadableError
 from mixer_dilated.user_cache import user_cache
+from mixer_dilated.whole_file import WholeFile
 
 MOST_NAMED = 3
 MOST_KEPT = 2**30  # bytes of images that were decoded to be checked
@@ -32,14 +33,14 @@ class FolderSource:
       root: the folder.
       preprocessing: how its files become images.
       test_share, split_seed: see `find_pictures`.
-      on_broken: 'stop', which refuses when they are read, or 'skip': all files are decoded once,
-        and those that cannot be used are left out of the splits, counted and told. Which they are
-        is kept beside the decoded images.
+      on_broken: 'stop', which refuses when a split with one is read, or 'skip': all files are
+        decoded once, and those that cannot be used are left out of the splits, counted and told.
+        Which they are is kept beside the decoded images.
       cache_dir: folder of the cache; '' is the user's cache folder.
 
     Raises:
       InputError: the folder is not one of classes, or 'skip' leaves a split or class without
-        pictures.
+        pictures, or meets a file that the system does not let be read.
     """
 
     def __init__(
@@ -72,7 +73,8 @@ class FolderSource:
         """Decodes the examples of a split given in TFDS split syntax, in the stored order.
 
         Raises:
-          InputError: files that cannot be used, named and counted.
+          InputError: files that cannot be used, of all splits, named and counted; or one that the
+            system does not let be read.
         """
         slices = split_slices('split', split, self.split_sizes)
         parts = []
@@ -83,11 +85,7 @@ class FolderSource:
             files = self._files[name][start:stop]
             examples, broken = self._decode(files)
             if broken:
-                raise InputError(
-                    f'{self._root}: {len(broken)} of {len(files)} pictures cannot be used: '
-                    f'{_named(broken)}; remove or mend them, or leave them out: '
-                    '--config.dataset.on_broken=skip'
-                )
+                self._refuse(files, broken)
             parts.append(examples)
         if len(parts) == 1:
             return parts[0]
@@ -98,6 +96,18 @@ class FolderSource:
         slices = split_slices('split', split, self.split_sizes)
         files = [file for name, start, stop in slices for file in self._files[name][start:stop]]
         return FolderRecords.of(self._root, files, self._preprocessing)
+
+    def _refuse(self, decoded: list[PictureFile], broken: dict[str, str]) -> NoReturn:
+        """Names the broken pictures of all splits, so that nobody mends one after the other."""
+        done = {file.path for file in decoded}
+        everything = [file for files in self._files.values() for file in files]
+        others = [file for file in everything if file.path not in done]
+        broken = broken | self._decode(others, keep=False)[1]
+        raise InputError(
+            f'{self._root}: {len(broken)} of {len(everything)} pictures cannot be used: '
+            f'{_named(broken)}; remove or mend them, or leave them out: '
+            '--config.dataset.on_broken=skip'
+        )
 
     def _decode(
         self, files: list[PictureFile], *, keep: bool = True
@@ -114,6 +124,11 @@ class FolderSource:
             paths = (os.path.join(self._root, file.path) for file in files)
             found = decoded(paths, self._preprocessing)
             for file, (_, image) in zip(files, found, strict=True):
+                if isinstance(image, UnreadableError):
+                    raise InputError(
+                        f'{self._root}: {file.path}: cannot be read: {image}; when that is mended, '
+                        'the same command goes on'
+                    )
                 if isinstance(image, InputError):
                     broken[file.path] = str(image)
                     continue
@@ -182,7 +197,7 @@ def _read_note(path: pathlib.Path) -> dict[str, str] | None:
     """The broken files that an earlier start found; None if it is to be found out."""
     try:
         noted = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     strings = isinstance(noted, dict) and all(isinstance(each, str) for each in noted.values())
     return noted if strings else None
@@ -192,10 +207,7 @@ def _write_note(path: pathlib.Path, broken: dict[str, str]) -> None:
     """Keeps what was found; a cache that cannot be written costs time at the next start."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            'w', dir=path.parent, prefix='unfinished-', delete=False
-        ) as f:
-            f.write(json.dumps(broken))
-        os.replace(f.name, path)
+        with WholeFile(path) as file:
+            file.write(json.dumps(broken).encode())
     except OSError as error:
         warnings.warn(f'broken pictures are not noted: {path}: {error}', stacklevel=2)

@@ -95,7 +95,7 @@ def contrast(image: Image, strength: jax.Array) -> Image:
 
 
 def brightness(image: Image, strength: jax.Array) -> Image:
-    """Brighter, or darker, down to black."""
+    """Brighter, or darker, down to a tenth."""
     return _blended(jnp.float32(0), image, strength)
 
 
@@ -121,8 +121,8 @@ def _grey(image: Image) -> Float[Array, 'height width channels_or_1']:
 
 
 def _blended(dull: jax.Array, image: Image, strength: jax.Array) -> Image:
-    """dull + f · (image - dull) with f = 1 + 0.9 · s, at least 0."""
-    factor = jnp.maximum(1 + MOST_FACTOR * strength, 0)
+    """dull + f · (image - dull) with f = 1 + 0.9 · s, at least 0.1, so that some of it is left."""
+    factor = jnp.maximum(1 + MOST_FACTOR * strength, 1 - MOST_FACTOR)
     mixed = dull + factor * (image.astype(jnp.float32) - dull)
     return jnp.round(jnp.clip(mixed, 0, 255)).astype(jnp.uint8)
 

@@ -23,15 +23,31 @@ class Mixing:
     pixels: jax.Array | None = None
     share: jax.Array | None = None
 
-    def images(
-        self, images: Float[Array, 'batch height width channels']
-    ) -> Float[Array, 'batch height width channels']:
-        """The mixed images."""
-        return _mixed(images, self.pixels)
+    @property
+    def mixes(self) -> bool:
+        """Whether anything is mixed."""
+        return self.pixels is not None
 
-    def targets(self, targets: Float[Array, 'batch classes']) -> Float[Array, 'batch classes']:
-        """The mixed targets, which are probabilities of the classes."""
-        return _mixed(targets, self.share)
+    def images(
+        self,
+        images: Float[Array, 'batch height width channels'],
+        before: Float[Array, 'batch height width channels'] | None = None,
+    ) -> Float[Array, 'batch height width channels']:
+        """The mixed images.
+
+        Args:
+          images: (B, H, W, C).
+          before: array[i - 1] for every i, of a part of a batch; taken from `images` if None.
+        """
+        return _mixed(images, before, self.pixels)
+
+    def targets(
+        self,
+        targets: Float[Array, 'batch classes'],
+        before: Float[Array, 'batch classes'] | None = None,
+    ) -> Float[Array, 'batch classes']:
+        """The mixed targets, which are probabilities of the classes; arguments as `images`."""
+        return _mixed(targets, before, self.share)
 
 
 def draw_mixup(key: jax.Array, alpha: float) -> Mixing:
@@ -88,5 +104,8 @@ def _inside(length: int, start: jax.Array, end: jax.Array) -> Bool[Array, ' leng
     return (places >= start) & (places < end)
 
 
-def _mixed(array: jax.Array, own: jax.Array | None) -> jax.Array:
-    return array if own is None else own * array + (1 - own) * jnp.roll(array, 1, axis=0)
+def _mixed(array: jax.Array, before: jax.Array | None, own: jax.Array | None) -> jax.Array:
+    if own is None:
+        return array
+    before = jnp.roll(array, 1, axis=0) if before is None else before
+    return own * array + (1 - own) * before

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mixer_dilated.data.decoding import MODES
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import InputError, UnreadableError
 
 FORMATS = ('PNG', 'JPEG', 'WEBP')
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
@@ -44,7 +44,8 @@ def read_picture(
       An image of mode 'L', 'RGB' or 'RGBA'.
 
     Raises:
-      InputError: why it cannot be used; the message does not name the file.
+      InputError: why it cannot be used; the message does not name the file. UnreadableError, if
+        the reason is not in the file but in the system.
     """
     try:
         with _opened(path, max_pixels) as file, Image.open(file, formats=FORMATS) as image:
@@ -66,7 +67,9 @@ def read_picture(
     except UnidentifiedImageError:
         raise InputError('not a PNG, JPEG or WebP image, or its header is damaged') from None
     except OSError as error:
-        raise InputError(error.strerror or _cause(error)) from None
+        if error.strerror:
+            raise UnreadableError(error.strerror) from None
+        raise InputError(_cause(error)) from None
     except MemoryError:
         raise
     # Pillow raises errors of many kinds at damaged files; all mean the same.

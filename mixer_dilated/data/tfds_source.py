@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import math
 import os
+import pathlib
 import socket
 import urllib.parse
 import urllib.request
@@ -146,6 +147,10 @@ def _tfds():
 
 
 def _prepared_builder(name: str, data_dir: str):
+    if pathlib.Path(name).expanduser().is_dir():
+        raise InputError(
+            f"config.dataset.name = {name!r}: is a folder; for its pictures set 'folder:{name}'"
+        )
     tfds = _tfds()
     try:
         builder = tfds.builder(name, data_dir=data_dir or None)
@@ -177,6 +182,10 @@ def _prepare(tfds, name: str, builder) -> None:
         '(--config.dataset.data_dir=DIR, for evaluate --data_dir=DIR, or TFDS_DATA_DIR=DIR), or '
         'train --config=configs/digits_dilated.py, whose data is embedded'
     )
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        looked += (
+            ' (its files have to be fetched by hand first: see its page in the TFDS catalogue)'
+        )
     if importlib.util.find_spec('tensorflow') is None:
         raise InputError(
             f'{looked}; preparing it the first time takes TensorFlow, which is not installed '

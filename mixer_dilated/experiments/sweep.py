@@ -10,6 +10,7 @@ import ml_collections
 
 from mixer_dilated.config import changed, check_key, check_value
 from mixer_dilated.errors import InputError
+from mixer_dilated.presets import preset_values
 from mixer_dilated.reports.study_files import KINDS
 
 if TYPE_CHECKING:  # a wrong override is refused before JAX is imported
@@ -173,6 +174,9 @@ def check_sweep(sweep: Sweep) -> None:
 
 def _check_changes(cells: Sequence[Cell]) -> None:
     for key, value in (change for cell in cells for change in cell.changes.items()):
+        if key == 'model' and isinstance(value, str):
+            preset_values(value)
+            continue
         check_key(key)
         if key in ('seed', 'num_seeds'):
             raise InputError(

@@ -88,7 +88,12 @@ def _facts(trained: Trained) -> dict:
         del config['dataset'][place]
     return {
         'classes': list(task.source.class_names),
-        'input': {'shape': ['batch', *task.source.image_shape], 'dtype': 'uint8'},
+        'input': {
+            'shape': ['batch', *task.source.image_shape],
+            'dtype': 'uint8',
+            'preprocess': trained.preprocessing.how,
+            'resize': trained.preprocessing.resize,
+        },
         'output': {
             'shape': ['batch', task.source.num_classes],
             'dtype': 'float32',

@@ -18,9 +18,14 @@ for name, digest in MANIFEST['sha256'].items():
         if hashlib.file_digest(file, 'sha256').hexdigest() != digest:
             sys.exit(f'{name}: damaged, not the file that was exported; export again')
 
+_, *shape = MANIFEST['input']['shape']
+if len(sys.argv) != 2 or not sys.argv[1].endswith('.npy'):
+    sys.exit(f'{__doc__}\nHere height, width and channels are {shape}.')
 program = export.deserialize(bytearray((FOLDER / 'program.jax_export').read_bytes()))
 weights = dict(np.load(FOLDER / 'weights.npz', allow_pickle=False))
 images = np.load(sys.argv[1], allow_pickle=False)
+if images.dtype != np.uint8 or [*images.shape[1:]] != shape or not len(images):
+    sys.exit(f'{sys.argv[1]}: {images.dtype} {images.shape}; needed is uint8 (batch, *{shape})')
 for probabilities in np.asarray(program.call(weights, images)):
     label = MANIFEST['classes'][probabilities.argmax()]
     print(f'{probabilities.max():.4f} {label!a}')

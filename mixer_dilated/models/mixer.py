@@ -8,7 +8,6 @@ Module and parameter names are those of the original Mixer code, so that its che
 import functools
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Array, Float
@@ -16,6 +15,7 @@ from jaxtyping import Array, Float
 from mixer_dilated.config import patch_branches
 from mixer_dilated.models.gelu import GELU
 from mixer_dilated.models.layer_norm import LayerNorm
+from mixer_dilated.models.mesh_axes import batch_is_split, split_hidden_layer
 from mixer_dilated.models.remat import call_rematerialised
 from mixer_dilated.patches.blur import low_pass
 from mixer_dilated.patches.extraction import extract_patches
@@ -101,7 +101,7 @@ class MlpBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, '...'], *, train: bool) -> Float[Array, '...']:
         dense = functools.partial(DenseOfColumns if self.axis == 0 else nn.Dense, dtype=self.dtype)
-        y = dense(self.mlp_dim, name='Dense_0')(x)
+        y = split_hidden_layer(dense(self.mlp_dim, name='Dense_0')(x), self.axis)
         y = GELU[self.gelu](y)
         y = nn.Dropout(self.dropout_rate, deterministic=not train)(y)
         y = dense(x.shape[self.axis], name='Dense_1')(y)
@@ -149,16 +149,11 @@ class MixerBlock(nn.Module):
         y = mlp(self.tokens_mlp_dim, axis=axis, name='token_mixing')(y.reshape(shape), train=train)
         x = x + skip()(y.reshape(x.shape))
         y = LayerNorm(name='LayerNorm_1')(x)
-        if not _batch_is_split():
+        if not batch_is_split():
             # A row for each token: XLA computes a weight gradient of two batch axes slowly.
             y = y.reshape(-1, x.shape[-1])
         y = mlp(self.channels_mlp_dim, name='channel_mixing')(y, train=train)
         return x + skip()(y.reshape(x.shape))
-
-
-def _batch_is_split() -> bool:
-    """Whether each device has a part of the batch, which a joined axis would make it gather."""
-    return dict(jax.sharding.get_abstract_mesh().shape).get('data', 1) > 1
 
 
 class MlpMixer(nn.Module):

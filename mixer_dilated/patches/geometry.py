@@ -155,7 +155,8 @@ class Patches:
                 padded = f' padded to {length + low + high}' if low + high else ''
                 raise InputError(
                     f'patches {self}: a window of {window} pixels does not fit an image of '
-                    f'{name} {length}{padded}; choose a smaller size or dilation, or more padding'
+                    f'{name} {length}{padded}; choose a smaller size or dilation, more padding, or '
+                    'larger images (config.dataset.image_size)'
                 )
             starts = np.arange(room // self.stride[axis] + 1) * self.stride[axis] - low
             samples = starts[:, None] + np.arange(self.size[axis]) * self.dilation[axis]

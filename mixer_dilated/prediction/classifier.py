@@ -35,7 +35,7 @@ class Classifier:
         task, self.preprocessing = read_trained_task(workdir)
         self.batch = batch
         self.class_names = task.source.class_names
-        self._programs = Programs(task.changed({'batch_eval': batch}))
+        self._programs = Programs.of_run(task.changed({'batch_eval': batch}))
         snapshot = checkpoint(workdir, self._programs, best=best)
         self._state = snapshot.state
         self._temperatures = temperatures(workdir, snapshot.step)

@@ -22,6 +22,9 @@ def picture_paths(words: Iterable[str], ignored: Ignored) -> Iterator[str | tupl
 
     Yields:
       A path; or, of a folder that cannot be read or holds no pictures, its path and the error.
+
+    Raises:
+      InputError: '-', and standard input is closed.
     """
     for word in words:
         if word == STDIN:
@@ -33,6 +36,11 @@ def picture_paths(words: Iterable[str], ignored: Ignored) -> Iterator[str | tupl
 
 
 def _listed() -> Iterator[str]:
+    if sys.stdin is None:  # closed, as by `<&-`
+        raise InputError(
+            "'-': standard input is closed; give it a list of files, as in find album | …, or name "
+            'the files'
+        )
     for line in sys.stdin.buffer:
         path = os.fsdecode(line).rstrip('\r\n')
         if path:

@@ -3,13 +3,13 @@
 import contextlib
 import csv
 import json
-import os
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from types import SimpleNamespace
 
-from mixer_dilated.errors import InputError
+from mixer_dilated.output_file import output_file
 from mixer_dilated.prediction.stream import Prediction
+from mixer_dilated.whole_file import WholeFile
 
 Write = Callable[[Prediction], None]
 
@@ -27,8 +27,8 @@ def csv_output(path: pathlib.Path, class_names: tuple[str, ...], top: int) -> It
       top: classes a row.
     """
     ranks = range(1, top + 1)
-    with _written('csv', path) as file:
-        rows = csv.writer(file)
+    with output_file('csv', path) as file:
+        rows = csv.writer(_text(file))
         of_ranks = [name for rank in ranks for name in (f'class_{rank}', f'probability_{rank}')]
         rows.writerow(['file', *of_ranks, 'error'])
 
@@ -51,7 +51,7 @@ def json_output(path: pathlib.Path, class_names: tuple[str, ...], top: int) -> I
 
     Each has 'file' and 'classes', a list of objects with 'class' and 'probability', or 'error'.
     """
-    with _written('json', path) as file:
+    with output_file('json', path) as file:
         separator = '[\n'
 
         def write(prediction: Prediction) -> None:
@@ -64,28 +64,15 @@ def json_output(path: pathlib.Path, class_names: tuple[str, ...], top: int) -> I
                     {'class': class_names[label], 'probability': probability}
                     for label, probability in prediction.top(top)
                 ]
-            file.write(separator + json.dumps(row))
+            file.write((separator + json.dumps(row)).encode())
             separator = ',\n'
 
         yield write
-        file.write('[]\n' if separator == '[\n' else '\n]\n')
+        file.write(b'[]\n' if separator == '[\n' else b'\n]\n')
 
 
-@contextlib.contextmanager
-def _written(flag: str, path: pathlib.Path) -> Iterator[TextIO]:
-    """A text file that is there whole or not at all.
-
-    Names of files that are not UTF-8 keep their bytes.
-    """
-    unfinished = path.with_name(f'.{path.name}.unfinished')
-    try:
-        # CSV has its own ends of lines.
-        with unfinished.open('w', encoding='utf-8', errors='surrogateescape', newline='') as file:
-            yield file
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise InputError(
-            f'--{flag}={path}: cannot be written: {error.strerror or error}; name a file that can'
-        ) from None
-    finally:
-        unfinished.unlink(missing_ok=True)
+def _text(file: WholeFile) -> SimpleNamespace:
+    """A text file for `csv.writer`; names of files that are not UTF-8 keep their bytes."""
+    return SimpleNamespace(
+        write=lambda text: file.write(text.encode('utf-8', errors='surrogateescape'))
+    )

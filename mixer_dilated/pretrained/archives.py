@@ -4,6 +4,7 @@ Nothing that is read is executed: pickled objects are refused.
 """
 
 import io
+import itertools
 import json
 import pathlib
 import zipfile
@@ -11,8 +12,11 @@ import zlib
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from ml_collections import ConfigDict
 
+from mixer_dilated.config import patch_branches, resolve
 from mixer_dilated.errors import InputError, printable
+from mixer_dilated.patches.geometry import Pair
 from mixer_dilated.pretrained.linen_names import linen_names
 from mixer_dilated.pretrained.weights import Weights
 
@@ -23,6 +27,8 @@ PARAMS = 'params'
 
 # Text in the header of a .safetensors file.
 _HEADER_KEY = 'mixer_dilated'
+# The longest side of an image, in pixels, that a file may say; as in config.dataset.image_size.
+_SIDE = 8192
 
 
 def read_weights(path: pathlib.Path) -> Weights:
@@ -43,6 +49,7 @@ def read_weights(path: pathlib.Path) -> Weights:
     try:
         arrays, about = _READERS.get(path.suffix, _read_orbax)(path)
         checked = {name: _numbers(name, array) for name, array in arrays.items()}
+        model, image_size = _said(about or {})
     except FileNotFoundError:
         raise InputError(f'{path}: no such file') from None
     # The readers raise errors of many kinds at files that are damaged or no such archive.
@@ -52,13 +59,7 @@ def read_weights(path: pathlib.Path) -> Weights:
             f'{path}: cannot be read: {type(error).__name__}: {cause}; it is damaged or of '
             'another kind: get it again'
         ) from error
-    about = about if isinstance(about, dict) else {}
-    image_size = about.get('image_size')
-    return Weights(
-        linen_names(checked, str(path)),
-        about.get('model'),
-        tuple(image_size) if image_size else None,
-    )
+    return Weights(linen_names(checked, str(path)), model, image_size)
 
 
 def encoded(weights: Weights, suffix: str) -> bytes:
@@ -122,6 +123,36 @@ def _read_orbax(folder: pathlib.Path) -> tuple[dict, dict]:
         if name not in arrays or zlib.crc32(np.ascontiguousarray(arrays[name])) != checksum:
             raise ValueError(f'the checksum of {name} is not the one noted')
     return arrays, about
+
+
+def _said(about: dict) -> tuple[dict | None, Pair | None]:
+    """What a file says of its network, complete; an error at anything that no run can have had."""
+    if not isinstance(about, dict):
+        raise ValueError(f'what it says of the network is {about!r}, not a dict')
+    model, image_size = about.get('model'), about.get('image_size')
+    if model is not None:
+        if not isinstance(model, dict):
+            raise ValueError(f'it says model = {model!r}, not a dict of the keys of config.model')
+        model = resolve({'model': model}).model.to_dict()
+    if image_size is not None:
+        sides = image_size if isinstance(image_size, list) else []
+        if len(sides) != 2 or not all(type(side) is int and 1 <= side <= _SIDE for side in sides):
+            raise ValueError(
+                f'it says image_size = {image_size!r}, not two whole numbers from 1 to {_SIDE}'
+            )
+        image_size = tuple(sides)
+        if model:
+            _check_grids(model, image_size)
+    return model, image_size
+
+
+def _check_grids(model: dict, image_size: Pair) -> None:
+    """Raises an error at patches that cannot be on the images, before arrays are made of them."""
+    for patches in patch_branches(ConfigDict(model)):
+        reach = (*patches.size, *patches.window, *itertools.chain(*patches.pads(image_size)))
+        if max(map(abs, reach)) > 2 * _SIDE:
+            raise ValueError(f'it says patches {patches} of images of {image_size} pixels')
+        patches.grid(image_size)
 
 
 def _numbers(name: str, array: np.ndarray) -> np.ndarray:

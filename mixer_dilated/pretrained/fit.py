@@ -12,14 +12,18 @@ from flax.traverse_util import flatten_dict
 
 from mixer_dilated.config import patch_branches, resolve
 from mixer_dilated.errors import InputError, MisfitError
-from mixer_dilated.patches.geometry import Pair
+from mixer_dilated.patches.geometry import Pair, Patches
+from mixer_dilated.pretrained.misfits import Shape, misfits
 from mixer_dilated.pretrained.stem_kernel import fitted_kernels
 from mixer_dilated.pretrained.token_grid import block_diagonal, interpolated
 from mixer_dilated.pretrained.weights import Weights, sizes
 
-Shape = tuple[int, ...]
-
 _TOKEN_MIXING = ('Dense_0/kernel', 'Dense_0/bias', 'Dense_1/kernel', 'Dense_1/bias')
+_ADAPTED = {'interpolate': interpolated, 'block_diagonal': block_diagonal}
+
+
+# Branches whose patches differ, of which more are only counted.
+_MOST_TOLD = 4
 
 
 def fitted(
@@ -39,15 +43,16 @@ def fitted(
       file: where the weights come from, for messages.
 
     Returns:
-      {name: float32 array}, without the head if that is new, and what was adapted, in words.
+      {name: float32 array}, without the head if that is new, and in words what was adapted, and
+      what the network computes otherwise than the one they were trained in.
 
     Raises:
       InputError: they cannot be adapted as asked.
       MisfitError: a name or a shape does not fit.
     """
-    expected, notes = expected_shapes(network, image_shape), []
+    expected, notes = expected_shapes(network, image_shape), _unlike(weights, network)
     arrays = {name: array.astype(np.float32) for name, array in weights.arrays.items()}
-    arrays = _with_stem(arrays, expected, network, image_shape[2], transfer.stem, notes)
+    arrays = _with_stem(arrays, expected, network, image_shape, transfer.stem, notes)
     arrays = _with_tokens(arrays, expected, network, image_shape, weights, transfer, file, notes)
     if transfer.head == 'new':
         notes.append(f'head new: zeros, for {expected["head/bias"][0]} classes')
@@ -60,7 +65,7 @@ def fitted(
     if found != expected:
         raise MisfitError(
             f'{file}: does not fit the network of the config; set its keys as the table says',
-            _misfits(found, expected, sizes(weights.arrays)),
+            misfits(found, expected),
         )
     return arrays, notes
 
@@ -72,7 +77,30 @@ def expected_shapes(network: nn.Module, image_shape: tuple[int, int, int]) -> di
     return {name: leaf.shape for name, leaf in flatten_dict(tree['params'], sep='/').items()}
 
 
-def _with_stem(arrays, expected, network, channels, method, notes) -> dict[str, np.ndarray]:
+def _unlike(weights: Weights, network: nn.Module) -> list[str]:
+    """In words, where shapes do not tell: how the network is unlike the one weights are of."""
+    if not weights.model:
+        return []
+    model = resolve({'model': weights.model}).model
+    found = [
+        f'trained with config.model.{key} = {model[key]!r}, here {getattr(network, key)!r}'
+        for key in ('gelu', 'blur')
+        if model[key] != getattr(network, key)
+    ]
+    old, new = patch_branches(model), network.branches
+    if [patches.size for patches in old] == [patches.size for patches in new]:
+        moved = [
+            (k, *pair) for k, pair in enumerate(zip(old, new, strict=True)) if len({*pair}) > 1
+        ]
+        for k, before, now in moved[:_MOST_TOLD]:
+            of = f' of branch {k}' if len(new) > 1 else ''
+            found.append(f'stem kernel{of} trained on patches {before}, here {now}')
+        if len(moved) > _MOST_TOLD:
+            found.append(f'and so {len(moved) - _MOST_TOLD} more branches')
+    return found
+
+
+def _with_stem(arrays, expected, network, image_shape, method, notes) -> dict[str, np.ndarray]:
     """The arrays with the kernels and biases of the network's stem or stems."""
     of_stem = {name: shape for name, shape in expected.items() if name.startswith('stem')}
     found = {name: array for name, array in arrays.items() if name.startswith('stem')}
@@ -81,7 +109,7 @@ def _with_stem(arrays, expected, network, channels, method, notes) -> dict[str, 
         return arrays
     add_up = network.join == 'channels' or len(network.branches) == 1
     kernel = found['stem/kernel']
-    kernels = fitted_kernels(kernel, network.branches, channels, method, add_up=add_up)
+    kernels = fitted_kernels(kernel, network.branches, image_shape, method, add_up=add_up)
     names = [name for name in of_stem if not name.endswith('bias')]
     names.sort(key=lambda name: [int(n) for n in re.findall(r'\d+', name)])
     notes.append(
@@ -97,89 +125,69 @@ def _with_tokens(
     arrays, expected, network, image_shape, weights, transfer, file, notes
 ) -> dict[str, np.ndarray]:
     """The arrays with token mixing for the network's grid."""
-    new = tuple(patches.grid(image_shape[:2]) for patches in network.branches)
-    new = new if network.join == 'tokens' else new[:1]
-    old = _grid(weights, new, file)
-    if old is None or new == (old,):
-        return arrays
-    one_by_one = transfer.tokens == 'block_diagonal'
-    if one_by_one and len(new) > 1:
-        raise InputError(
-            "config.transfer.tokens = 'block_diagonal': branches that add tokens have no one "
-            "grid; allowed is 'interpolate'"
-        )
+    new = _grids_of(network.branches, network.join, image_shape[:2])
+    old = _known_grids(weights) or _square_grid(weights, new, file)
+    tokens = sum(math.prod(grid) for grid in old)
     found = dict(arrays)
     for i in range(network.num_blocks):
         names = [f'MixerBlock_{i}/token_mixing/{name}' for name in _TOKEN_MIXING]
-        if not all(name in arrays for name in names):
-            continue  # the table of what does not fit has them
-        mixing = {short: arrays[name] for short, name in zip(_TOKEN_MIXING, names, strict=True)}
-        mixing = (
-            block_diagonal(mixing, old, new[0]) if one_by_one else interpolated(mixing, old, new)
+        mixing = {short: arrays.get(name) for short, name in zip(_TOKEN_MIXING, names, strict=True)}
+        if new != old and _is_of(mixing, tokens):  # else the table of what does not fit has them
+            adapted = _ADAPTED[transfer.tokens](mixing, old, new)
+            found |= {
+                name: adapted[short] for short, name in zip(_TOKEN_MIXING, names, strict=True)
+            }
+    if any(found[name] is not arrays[name] for name in arrays):
+        notes.append(
+            f'token mixing of {_grids_text(old)} tokens made for {_grids_text(new)} by '
+            f'config.transfer.tokens = {transfer.tokens!r}'
         )
-        found |= {name: mixing[short] for short, name in zip(_TOKEN_MIXING, names, strict=True)}
-    grids = ' and '.join('×'.join(map(str, grid)) for grid in new)
-    notes.append(
-        f'token mixing of {old[0]}×{old[1]} tokens made for {grids} by config.transfer.tokens = '
-        f'{transfer.tokens!r}'
-    )
     return found
 
 
-def _grid(weights: Weights, new: tuple[Pair, ...], file: str) -> Pair | None:
-    """The grid that weights were trained on; None if it is not known and need not be."""
-    if weights.model and weights.image_size:
-        model = resolve({'model': weights.model}).model
-        branches = patch_branches(model)
-        if model.join == 'channels' or len(branches) == 1:
-            return branches[0].grid(tuple(weights.image_size))
-    tokens = sizes(weights.arrays).get('num_tokens')
-    if tokens is None or tokens == sum(math.prod(grid) for grid in new):
+def _is_of(mixing: dict[str, np.ndarray | None], tokens: int) -> bool:
+    """Whether the four arrays of a token mixing MLP are those of that many tokens."""
+    first = mixing['Dense_0/kernel']
+    if first is None or first.ndim != 2:
+        return False
+    width = first.shape[1]
+    shapes = (tokens, width), (width,), (width, tokens), (tokens,)
+    return all(
+        mixing[name] is not None and mixing[name].shape == shape
+        for name, shape in zip(_TOKEN_MIXING, shapes, strict=True)
+    )
+
+
+def _grids_of(branches: tuple[Patches, ...], join: str, image_size: Pair) -> tuple[Pair, ...]:
+    """The grids of tokens, one after another, that a stem makes."""
+    grids = tuple(patches.grid(image_size) for patches in branches)
+    return grids if join == 'tokens' else grids[:1]
+
+
+def _known_grids(weights: Weights) -> tuple[Pair, ...] | None:
+    """The grids that weights were trained on, if their file says so."""
+    if not (weights.model and weights.image_size):
         return None
+    model = resolve({'model': weights.model}).model
+    return _grids_of(patch_branches(model), model.join, tuple(weights.image_size))
+
+
+def _square_grid(weights: Weights, new: tuple[Pair, ...], file: str) -> tuple[Pair, ...]:
+    """The grid of as many tokens as weights mix; `new` if it has as many, or they mix none."""
+    shapes = {name: array.shape for name, array in weights.arrays.items()}
+    tokens = sizes(shapes).get('num_tokens')
+    if tokens is None or tokens == sum(math.prod(grid) for grid in new):
+        return new
     side = math.isqrt(tokens)
-    if side * side != tokens:
+    several = any(name.startswith('stem_') for name in shapes)
+    if several or side * side != tokens:
+        why = 'are of several branches' if several else 'are no square'
         raise InputError(
-            f'{file}: mixes {tokens} tokens, which are no square, and does not say their grid; '
+            f'{file}: mixes {tokens} tokens, which {why}, and does not say their grid; '
             'take weights that do: the folder of a run, or a .safetensors file made from one'
         )
-    return side, side
+    return ((side, side),)
 
 
-def _misfits(
-    found: dict[str, Shape], expected: dict[str, Shape], told: dict[str, int]
-) -> list[tuple[str, str, str, str]]:
-    """Rows (name, found, expected, what to do) of what differs, blocks that are alike in one."""
-    rows = {}
-    for name in (*expected, *(name for name in found if name not in expected)):
-        one, other = found.get(name), expected.get(name)
-        if one != other:
-            alike = re.sub(r'MixerBlock_\d+', 'MixerBlock_…', name)
-            rows.setdefault((alike, one, other), name)
-    return [
-        (name, _shape_text(one), _shape_text(other), _what_to_do(name, one, other, told))
-        for name, one, other in rows
-    ]
-
-
-def _shape_text(shape: Shape | None) -> str:
-    return 'not there' if shape is None else '×'.join(map(str, shape)) or 'a number'
-
-
-def _what_to_do(name: str, one: Shape | None, other: Shape | None, told: dict[str, int]) -> str:
-    if one is None or other is None:
-        block = name.startswith('MixerBlock')
-        return f'num_blocks={told["num_blocks"]}' if block else 'another file, or other branches'
-    wanted = {
-        'stem': ('hidden_dim',),
-        'MixerBlock_…/token_mixing': ('tokens_mlp_dim',),
-        'MixerBlock_…/channel_mixing': ('hidden_dim', 'channels_mlp_dim'),
-        'MixerBlock_…/LayerNorm': ('hidden_dim',),
-        'pre_head': ('hidden_dim',),
-        'head': ('hidden_dim',),
-    }
-    for start, keys in wanted.items():
-        if name.startswith(start):
-            known = [f'{key}={told[key]}' for key in keys if key in told and told[key] not in other]
-            if known:
-                return ', '.join(known)
-    return "transfer.head='new'" if name.startswith('head') else 'another file'
+def _grids_text(grids: tuple[Pair, ...]) -> str:
+    return ' and '.join('×'.join(map(str, grid)) for grid in grids)

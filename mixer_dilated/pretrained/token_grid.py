@@ -21,24 +21,39 @@ from mixer_dilated.patches.geometry import Pair
 Arrays = dict[str, np.ndarray]
 
 
-def interpolated(mixing: Arrays, old: Pair, new: tuple[Pair, ...]) -> Arrays:
+def interpolated(mixing: Arrays, old: tuple[Pair, ...], new: tuple[Pair, ...]) -> Arrays:
     """A token mixing MLP on another grid, by linear interpolation, antialiased where it shrinks.
 
     Args:
       mixing: {'Dense_0/kernel': (S, D), 'Dense_0/bias': (D,), 'Dense_1/kernel': (D, S),
         'Dense_1/bias': (S,)}.
-      old: (rows, columns) of its grid, S of them.
-      new: the grid wanted; several, one after another, where branches add tokens. The old one
-        alone gives `mixing` as it is.
+      old: (rows, columns) of its grid, S of them; several, one after another, where branches add
+        tokens.
+      new: the grids wanted: from several as many, each from its own; from one any number. The old
+        ones give `mixing` as it is.
+
+    Raises:
+      InputError: from several grids another number is wanted.
     """
-    if new == (old,):
+    if new == old:
         return mixing
-    gather = np.concatenate([_resizing(grid, old) for grid in new], axis=1) / len(new)
-    spread = np.concatenate([_resizing(old, grid) for grid in new], axis=0)
+    if len(old) not in (1, len(new)):
+        raise InputError(
+            f'config.model.branches: {len(new)} that add tokens, where the token mixing of '
+            f'config.init_from is of {len(old)}; allowed is as many, or weights of a single grid'
+        )
+    if len(old) == 1:
+        gather = np.concatenate([_resizing(grid, old[0]) for grid in new], axis=1) / len(new)
+        spread = np.concatenate([_resizing(old[0], grid) for grid in new], axis=0)
+    else:
+        from scipy.linalg import block_diag
+
+        gather = block_diag(*map(_resizing, new, old))
+        spread = block_diag(*map(_resizing, old, new))
     return _mixed(mixing, gather, spread)
 
 
-def block_diagonal(mixing: Arrays, old: Pair, new: Pair) -> Arrays:
+def block_diagonal(mixing: Arrays, old: tuple[Pair, ...], new: tuple[Pair, ...]) -> Arrays:
     """A token mixing MLP on a grid that has grown by a whole factor (Mixer paper, appendix C).
 
     The new grid is cut into parts of the old size, each of which gets a copy of the MLP of its
@@ -46,12 +61,18 @@ def block_diagonal(mixing: Arrays, old: Pair, new: Pair) -> Arrays:
 
     Args:
       mixing: as in `interpolated`.
-      old: (rows, columns) of its grid.
-      new: a multiple of each.
+      old: its grid, one.
+      new: one, a multiple of it along each axis.
 
     Raises:
-      InputError: it is none.
+      InputError: it is none, or there are several.
     """
+    if len(old) > 1 or len(new) > 1:
+        raise InputError(
+            "config.transfer.tokens = 'block_diagonal': branches that add tokens have no one "
+            "grid; allowed is 'interpolate'"
+        )
+    (old,), (new,) = old, new
     factors = [after // before for before, after in zip(old, new, strict=True)]
     if tuple(f * before for f, before in zip(factors, old, strict=True)) != new:
         raise InputError(

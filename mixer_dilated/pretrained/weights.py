@@ -24,15 +24,15 @@ class Weights:
     image_size: Pair | None = None
 
 
-def sizes(arrays: dict[str, np.ndarray]) -> dict[str, int]:
+def sizes(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
     """The sizes of a network that the shapes of its parameters tell, as keys of `config.model`.
 
     Args:
-      arrays: by Linen name.
+      shapes: by Linen name.
 
     Returns:
       'num_blocks', and those of 'num_tokens', 'hidden_dim', 'tokens_mlp_dim', 'channels_mlp_dim'
-      and 'num_classes' whose arrays are there.
+      and 'num_classes' whose parameters are there.
     """
     told_by = {
         'num_tokens': ('MixerBlock_0/token_mixing/Dense_0/kernel', 0),
@@ -41,12 +41,12 @@ def sizes(arrays: dict[str, np.ndarray]) -> dict[str, int]:
         'channels_mlp_dim': ('MixerBlock_0/channel_mixing/Dense_0/kernel', 1),
         'num_classes': ('head/kernel', 1),
     }
-    blocks = {found[1] for name in arrays if (found := re.match(r'MixerBlock_(\d+)/', name))}
+    blocks = {found[1] for name in shapes if (found := re.match(r'MixerBlock_(\d+)/', name))}
     return {
         'num_blocks': len(blocks),
         **{
-            key: arrays[name].shape[axis]
+            key: shapes[name][axis]
             for key, (name, axis) in told_by.items()
-            if name in arrays and arrays[name].ndim == 2
+            if name in shapes and len(shapes[name]) == 2
         },
     }

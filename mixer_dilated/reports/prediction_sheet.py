@@ -1,13 +1,14 @@
 """A sheet of pictures with what a network says of them."""
 
 import dataclasses
+import io
 import pathlib
 import warnings
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from mixer_dilated.errors import InputError
+from mixer_dilated.output_file import output_file
 from mixer_dilated.reports.figure_style import COLOURS, figure_style, label_text
 from mixer_dilated.reports.plot import PNG_DOTS_PER_INCH
 
@@ -82,15 +83,14 @@ def _show_classes(axes, picture: Predicted, lines: int) -> None:
 
 @figure_style()
 def write_sheet(figure: Figure, path: pathlib.Path) -> None:
-    """Writes the sheet; the ending of the file chooses the format.
+    """Writes the file of --sheet; its ending, '.png', '.pdf' or '.svg', chooses the format.
 
     Raises:
       InputError: it cannot be written.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', 'Glyph', UserWarning)  # letters without a shape
-            figure.savefig(path, dpi=PNG_DOTS_PER_INCH)
-    except (OSError, ValueError) as error:
-        cause = getattr(error, 'strerror', None) or error
-        raise InputError(f'--sheet={path}: cannot be written: {cause}') from None
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Glyph', UserWarning)  # letters without a shape
+        figure.savefig(content, format=path.suffix[1:].lower(), dpi=PNG_DOTS_PER_INCH)
+    with output_file('sheet', path) as file:
+        file.write(content.getvalue())

@@ -5,7 +5,6 @@ import math
 import re
 import textwrap
 
-import jax
 from rich import box
 from rich.table import Table
 
@@ -15,12 +14,14 @@ from mixer_dilated.reports.tables import print_table
 from mixer_dilated.training.task import Task
 
 
-def print_summary(task: Task, training_bytes: dict[str, int]) -> None:
+def print_summary(
+    task: Task, training_bytes: dict[str, int], mesh_shape: dict[str, int], kept_whole: list[str]
+) -> None:
     """Prints tokens, window, coverage, parameters and FLOPs by layer, and memory.
 
     Args:
       task: whose patches and network.
-      training_bytes: `Programs.training_bytes` of the task.
+      training_bytes, mesh_shape, kept_whole: of the `Programs` of the task.
     """
     height, width, channels = task.source.image_shape
     print(f'{task.config.dataset.name}: {height}×{width}×{channels}, {task.num_tokens} tokens')
@@ -46,12 +47,28 @@ def print_summary(task: Task, training_bytes: dict[str, int]) -> None:
         )
     print_table(_layer_table(task))
     arguments, temporary = (training_bytes[name] / 2**20 for name in ('arguments', 'temporary'))
+    parts = task.config.accum_steps
+    batch = f'batch {task.config.batch}' + (f' in {parts} parts' if parts > 1 else '')
     print(
         f'\nmemory while training: {arguments + temporary:.1f} MiB on each device '
-        f'(of {jax.device_count()}),\n{arguments:.1f} for images and state, {temporary:.1f} '
-        f'for activations and gradients (batch {task.config.batch})\n'
-        'FLOPs: matrix products forward, 2 a multiply-add'
+        f'(of {math.prod(mesh_shape.values())}),\n{arguments:.1f} for images and state, '
+        f'{temporary:.1f} for activations and gradients ({batch})'
     )
+    if math.prod(mesh_shape.values()) > 1:
+        _print_mesh(task, mesh_shape, kept_whole)
+    print('FLOPs: matrix products forward, 2 a multiply-add')
+
+
+def _print_mesh(task: Task, mesh_shape: dict[str, int], kept_whole: list[str]) -> None:
+    """How many devices do what, and which parameters that leaves whole."""
+    seeds, data, model = (mesh_shape[axis] for axis in ('seeds', 'data', 'model'))
+    fully = task.config.mesh.fsdp and data > 1
+    state = '; data splits parameters and optimizer state too' if fully else ''
+    print(f'mesh: seed {seeds} × data {data} × model {model}{state}')
+    if kept_whole:
+        names = [_of_all_blocks(name, task.config.model.num_blocks) for name in kept_whole]
+        print('less split than that, since the devices do not divide them:')
+        print('\n'.join(f'  {name}' for name in dict.fromkeys(names)))
 
 
 def _print_indented(text: str) -> None:
@@ -79,6 +96,10 @@ def _parts(found: list[Layer], num_blocks: int) -> dict[str, list[Layer]]:
     """Layers by part of the network; the blocks, which are alike, are taken together."""
     parts = collections.defaultdict(list)
     for layer in found:
-        top = re.sub(r'MixerBlock_\d+', f'{num_blocks} × MixerBlock', layer.path[0])
+        top = _of_all_blocks(layer.path[0], num_blocks)
         parts['/'.join((top, *layer.path[1:2]))].append(layer)
     return parts
+
+
+def _of_all_blocks(name: str, num_blocks: int) -> str:
+    return re.sub(r'MixerBlock_\d+', f'{num_blocks} × MixerBlock', name)

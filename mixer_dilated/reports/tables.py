@@ -111,9 +111,10 @@ def print_probe(result: dict) -> None:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column('strength', justify='right')
     table.add_column('accuracy on validation', justify='right')
+    table.add_column('')
     for strength, accuracy in result['validation'].items():
-        chosen = ' ←' if strength == result['strength'] else '  '
-        table.add_row(f'{strength:g}', f'{accuracy:.4f}{chosen}')
+        chosen = 'chosen' if strength == result['strength'] else ''
+        table.add_row(f'{strength:g}', f'{accuracy:.4f}', chosen)
     print_table(table)
     text = accuracy_text(result['test_correct'], result['test_examples'])
     _print_facts({'test accuracy': text})
@@ -200,10 +201,11 @@ def _print_facts(facts: dict[str, str]) -> None:
 def misfits_table(rows: list[tuple[str, str, str, str]]) -> Table:
     """What of some weights does not fit a network (see `errors.MisfitError`)."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for heading in ('parameter', 'found', 'expected', 'set config.model.…'):
+    for heading in ('parameter', 'found', 'expected', 'set config.…'):
         table.add_column(heading, overflow='fold')
-    for row in rows[:MOST_ROWS]:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+    for name, *cells in rows[:MOST_ROWS]:
+        broken = textwrap.fill(printable(name).replace('/', '/ '), 24).replace('/ ', '/')
+        table.add_row(*map(Text, (broken, *map(printable, cells))))
     if len(rows) > MOST_ROWS:
         table.add_row(f'… and {len(rows) - MOST_ROWS} more', '', '', '')
     return table

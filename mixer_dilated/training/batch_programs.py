@@ -109,7 +109,11 @@ class BatchPrograms:
         function = functools.partial(train_batch, step=step, image_size=self._task.image_size)
         shape, sharding = (config.num_seeds, config.batch), batches_sharding(self._mesh)
         arguments = (state, sums, self._seed_keys, self._abstract(shape, sharding), ())
-        return self._compiled_once('train batch', function, *arguments, donate=(0, 1))
+        of_seeds = seeds_sharding(self._mesh)
+        results = (jax.tree.map(lambda leaf: leaf.sharding, state), of_seeds, of_seeds)
+        return self._compiled_once(
+            'train batch', function, *arguments, donate=(0, 1), results=results
+        )
 
     def train_steps(self, examples: StreamedExamples, program: jax.stages.Compiled) -> Callable:
         """As `Programs.train_steps`, but that fewer steps may be done than are asked for.

@@ -86,7 +86,10 @@ def fit_temperature(
         method='bounded',
         options={'xatol': 1e-5},
     )
-    if not np.isfinite(found.fun) or np.min(np.abs(found.x - bounds)) < 1e-3:
+    all_right = (
+        log_probabilities.argmax(-1) == labels
+    ).all()  # the least is then at no temperature
+    if all_right or not np.isfinite(found.fun) or np.min(np.abs(found.x - bounds)) < 1e-3:
         raise InputError(
             f'{key}: no temperature from {LOWEST} to {HIGHEST} is best for its {len(labels)} '
             'examples (all answers are right, or no better than chance); take more of them'

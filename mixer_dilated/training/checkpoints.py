@@ -1,11 +1,9 @@
 """Checkpoints, with orbax: what is read back is what was saved, or it is set aside."""
 
 import contextlib
-import errno
 import functools
 import os
 import pathlib
-import re
 import time
 import warnings
 from collections.abc import Callable
@@ -14,18 +12,18 @@ from typing import TypeVar
 import jax
 import ml_collections
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
 from orbax.checkpoint import checkpoint_managers as policies
 
 from mixer_dilated.config import differences, resolve
 from mixer_dilated.errors import InputError
 from mixer_dilated.training.environment import versions
+from mixer_dilated.training.orbax_errors import DAMAGE, cause_of, of_the_system, told_in_a_line
 from mixer_dilated.training.snapshot import Snapshot, array_checksums, fingerprints
 
 Found = TypeVar('Found')
 
 DAMAGED = 'damaged_checkpoints'
-# Errors of the system that mean damage; others, as too many open files, pass.
-DAMAGE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
 
 
 class Checkpoints:
@@ -98,7 +96,7 @@ class Checkpoints:
             'versions': versions(),
         }
         checked = {**record, 'checksums': fingerprints(snapshot.arrays, record)}
-        with _told(f'{self.folder}: a checkpoint cannot be written'):
+        with told_in_a_line(f'{self.folder}: a checkpoint cannot be written'):
             self._manager.save(
                 snapshot.step,
                 args=ocp.args.Composite(
@@ -110,7 +108,7 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when what was saved is on disk. Raises InputError if it cannot be written."""
-        with _told(f'{self.folder}: a checkpoint cannot be written'):
+        with told_in_a_line(f'{self.folder}: a checkpoint cannot be written'):
             self._manager.wait_until_finished()
 
     def preempted(self, step: int) -> bool:
@@ -170,6 +168,34 @@ class Checkpoints:
                 return found
         raise InputError(f'{self.folder}: no undamaged checkpoint there; train the run first')
 
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all parameters, of every seed, as 'head/kernel', in the newest snapshot that
+        tells them, though its arrays may be damaged; {} if none does.
+
+        Raises:
+          InputError: it is of another config than the folder says.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                config, shapes = self._described(step)
+            # Whatever is wrong with it is told when it is restored.
+            except Exception:
+                continue
+            self._check_config(step, config)
+            return shapes
+        return {}
+
+    def _described(self, step: int) -> tuple[dict, dict]:
+        """Config and shapes of the parameters of a snapshot; any error if it is damaged."""
+        found = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))
+        record = dict(found.record)
+        noted = record.pop('checksums')
+        _check_checksums(fingerprints({}, record), noted)
+        with ocp.StandardCheckpointer() as checkpointer:
+            arrays = checkpointer.metadata(self.folder / str(step) / 'arrays').item_metadata.tree
+        params = flatten_dict(arrays['state']['params'], sep='/')
+        return record['config'], {name: tuple(leaf.shape) for name, leaf in params.items()}
+
     def _read_params(self, step: int) -> dict:
         found = self._manager.restore(
             step,
@@ -193,7 +219,7 @@ class Checkpoints:
         except Exception as error:
             if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
                 raise
-            if _of_the_system(error) not in (None, *DAMAGE):
+            if of_the_system(error) not in (None, *DAMAGE):
                 raise InputError(
                     f'{self.folder / str(step)}: cannot be read: {cause_of(error)}; when that is '
                     'mended, the same command goes on'
@@ -252,35 +278,6 @@ def _check_checksums(found: dict[str, int], noted: dict[str, int]) -> None:
     differing = [name for name in found if noted.get(name) != found[name]]
     if differing:
         raise ValueError(f'the checksum of {differing[0]} is not the one noted')
-
-
-@contextlib.contextmanager
-def _told(what: str):
-    """Turns whatever a library raises when it writes into one line."""
-    try:
-        yield
-    # Orbax and its storage raise errors of many kinds, some from the thread that writes.
-    except Exception as error:
-        raise InputError(
-            f'{what}: {cause_of(error)}. The one before it is undamaged: when that is mended, the '
-            'same command goes on from there'
-        ) from error
-
-
-def _of_the_system(error: Exception) -> int | None:
-    """The number of the system's error behind an error, if there is one."""
-    of_storage = re.search(r"os_error_code='(\d+)'", str(error))
-    if of_storage:
-        return int(of_storage[1])
-    return error.errno if isinstance(error, OSError) else None
-
-
-def cause_of(error: Exception) -> str:
-    """Why orbax could not read or write, in the system's own words if that refused."""
-    number = _of_the_system(error)
-    if number:
-        return os.strerror(number)
-    return ' '.join(str(error).split())[:200] or type(error).__name__
 
 
 class _Best:

@@ -1,11 +1,15 @@
 """`python run.py convert`: weights from one form to another."""
 
+import os
 import pathlib
+import shutil
+import tempfile
 
 from mixer_dilated.errors import InputError
 from mixer_dilated.pretrained.archives import FILES, encoded, write_orbax
-from mixer_dilated.training.checkpoints import cause_of
+from mixer_dilated.pretrained.weights import Weights
 from mixer_dilated.training.initial import read_any
+from mixer_dilated.training.orbax_errors import cause_of
 from mixer_dilated.training.workdir import write_bytes
 
 
@@ -24,6 +28,11 @@ def convert(source: pathlib.Path, target: pathlib.Path) -> str:
     """
     if target.exists():
         raise InputError(f'{target}: is there already; remove it, or give another name')
+    if target.suffix not in FILES and any(map(str.isalpha, target.suffix)):
+        raise InputError(
+            f'{target}: no form of weights ends in {target.suffix!r}; allowed are '
+            f'{", ".join(FILES)}, or a name without an ending for a folder of orbax'
+        )
     if not target.absolute().parent.is_dir():
         raise InputError(f'{target}: no such folder: {target.absolute().parent}; make it first')
     found = read_any(source)
@@ -31,14 +40,7 @@ def convert(source: pathlib.Path, target: pathlib.Path) -> str:
     if target.suffix in FILES:
         write_bytes(target, encoded(weights, target.suffix))
     else:
-        try:
-            write_orbax(weights, target)
-        # Orbax and its storage raise errors of many kinds.
-        except Exception as error:
-            raise InputError(
-                f'{target}: cannot be written: {cause_of(error)}; remove what is there, and when '
-                'that is mended give the same command again'
-            ) from error
+        _write_folder(weights, target)
     said = [f'{target}: {len(weights.arrays)} arrays']
     if len(found) > 1:
         said.append(f'of the first of {len(found)} seeds')
@@ -47,3 +49,21 @@ def convert(source: pathlib.Path, target: pathlib.Path) -> str:
         if weights.model.get('gelu') == 'exact':
             said.append('trained with exact GELU, where the original code takes tanh')
     return ', '.join(said)
+
+
+def _write_folder(weights: Weights, target: pathlib.Path) -> None:
+    """Writes a folder that is there whole or not at all."""
+    unfinished = None
+    try:
+        unfinished = tempfile.mkdtemp(prefix=f'.{target.name}.unfinished-', dir=target.parent)
+        write_orbax(weights, pathlib.Path(unfinished, 'weights'))
+        os.rename(pathlib.Path(unfinished, 'weights'), target)
+    # Orbax and its storage raise errors of many kinds.
+    except Exception as error:
+        raise InputError(
+            f'{target}: cannot be written: {cause_of(error)}; when that is mended give the same '
+            'command again'
+        ) from error
+    finally:
+        if unfinished:
+            shutil.rmtree(unfinished, ignore_errors=True)

@@ -8,7 +8,7 @@ from mixer_dilated.data.examples import Examples, checksums
 from mixer_dilated.errors import InputError
 from mixer_dilated.training.streamed_examples import StreamedExamples
 from mixer_dilated.training.task import Task
-from mixer_dilated.training.workdir import write_json
+from mixer_dilated.training.workdir import UNREADABLE, write_json
 
 
 def data_facts(task: Task, part: str, examples: Examples | StreamedExamples) -> dict:
@@ -38,7 +38,7 @@ def check_same_data(workdir: pathlib.Path, facts: dict[str, dict]) -> None:
     except FileNotFoundError:
         write_json(path, facts)
         return
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise InputError(
             f'{path}: cannot be read: {error}; remove it, and the examples are noted anew'
         ) from None

@@ -1,6 +1,7 @@
 """Evaluating a run that is on disk: `evaluate_checkpoint`."""
 
 import pathlib
+import warnings
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from mixer_dilated.training.calibration import (
 )
 from mixer_dilated.training.calibration_file import read_calibration, write_calibration
 from mixer_dilated.training.checkpoints import Checkpoints
+from mixer_dilated.training.network_check import check_network
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.snapshot import Snapshot
 from mixer_dilated.training.streamed_examples import closing, open_examples
@@ -44,9 +46,10 @@ def evaluate_checkpoint(
 
     Returns:
       'dataset', 'split', 'examples', 'epoch', 'step', 'calibration' (the content of that file if
-      it is of this checkpoint, else None) and 'results': of each seed its 'seed', 'loss' (the
-      negative log-likelihood), 'accuracy', 'correct' and 'ece' (expected calibration error); with
-      a calibration also its 'temperature', and 'calibrated_loss' and 'calibrated_ece' at that.
+      it is of this checkpoint and was fitted on other examples, else None) and 'results': of each
+      seed its 'seed', 'loss' (the negative log-likelihood), 'accuracy', 'correct' and 'ece'
+      (expected calibration error); with a calibration also its 'temperature', and
+      'calibrated_loss' and 'calibrated_ece' at that.
 
     Raises:
       InputError: no run or no checkpoint there, no such data, or a split to calibrate on that
@@ -59,11 +62,13 @@ def evaluate_checkpoint(
     if calibrate is not None:
         others = {'config.dataset.train_split': dataset.train_split, '--split': split}
         check_disjoint('--calibrate', calibrate, others, sizes)
-    programs = Programs(task)
+    programs = Programs.of_run(task)
     snapshot = checkpoint(workdir, programs, best=best)
     if calibrate is not None:
         write_calibration(workdir, _fitted(task, programs, snapshot, calibrate))
     calibration = read_calibration(workdir, snapshot.step)
+    if calibration:
+        calibration = _if_fitted_on_others(calibration, split, sizes)
     predicted, labels = _predicted(task, programs, snapshot, split)
     seeds = range(task.config.num_seeds)
     fitted = calibration['temperatures'] if calibration else [None for _ in seeds]
@@ -99,6 +104,19 @@ def _seed_results(
         found['calibrated_loss'] = negative_log_likelihood(calibrated, labels)
         found['calibrated_ece'] = expected_calibration_error(calibrated, labels)
     return found
+
+
+def _if_fitted_on_others(calibration: dict, split: str, sizes: dict[str, int]) -> dict | None:
+    try:
+        check_disjoint('', split, {'': calibration['split']}, sizes)
+    except InputError:
+        warnings.warn(
+            f'the temperature is left out: it was fitted on {calibration["split"]!r}, and examples '
+            f'of that are in {split!r}',
+            stacklevel=3,
+        )
+        return None
+    return calibration
 
 
 def _fitted(task: Task, programs: Programs, snapshot: Snapshot, split: str) -> dict:
@@ -141,12 +159,14 @@ def checkpoint(workdir: pathlib.Path, programs: Programs, *, best: bool = False)
       best: as in `evaluate_checkpoint`.
 
     Raises:
-      InputError: no checkpoint there, or none that can be read.
+      InputError: no checkpoint there, none that can be read, or of a network for other data.
     """
     if (workdir / 'checkpoints').is_dir():
         with Checkpoints(workdir, read_config(workdir), read_only=True) as checkpoints:
             restore = checkpoints.restore_best if best else checkpoints.restore
-            restored = restore(programs.abstract_snapshot())
+            abstract = programs.abstract_snapshot()
+            check_network(workdir, programs.task, abstract, checkpoints.parameter_shapes())
+            restored = restore(abstract)
         if restored:
             return restored
     raise InputError(

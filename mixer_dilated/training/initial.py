@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import warnings
 
 import jax
 import numpy as np
@@ -45,7 +46,7 @@ class Initial:
     Attributes:
       params: nested as in the network, each with an axis of seeds; without those that start as
         they would without `config.init_from`.
-      adapted: in words what was done to them.
+      adapted: in words what was done to them, and how the network is unlike that of the weights.
     """
 
     params: dict
@@ -66,12 +67,23 @@ def starting_params(task: Task) -> Initial:
         return Initial({}, [])
     path = pathlib.Path(config.init_from).expanduser()
     found = read_any(path)
+    _warn_of_gelu(found[0], config.model.gelu, path)
     found = found if len(found) == config.num_seeds else found[:1] * config.num_seeds
     network = mixer_from_config(config.model, task.source.num_classes)
     shape = task.source.image_shape
     of_seeds = [fitted(each, network, shape, config.transfer, str(path)) for each in found]
     arrays = {name: np.stack([each[name] for each, _ in of_seeds]) for name in of_seeds[0][0]}
     return Initial(unflatten_dict(arrays, sep='/'), of_seeds[0][1])
+
+
+def _warn_of_gelu(weights: Weights, gelu: str, path: pathlib.Path) -> None:
+    """Warns where weights that do not say their GELU get another than the original's."""
+    if weights.model is None and gelu != 'tanh':
+        warnings.warn(
+            f'config.model.gelu = {gelu!r}: weights of the original, if these are some, were '
+            f"trained with 'tanh' ({path}); for that set --config.model.gelu=tanh",
+            stacklevel=3,
+        )
 
 
 def with_params(state: TrainState, initial: Initial) -> TrainState:

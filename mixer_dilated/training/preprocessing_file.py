@@ -1,8 +1,9 @@
 """`preprocessing.json`: what a run needs to classify pictures without its data set."""
 
 import dataclasses
-import json
+import os
 import pathlib
+import reprlib
 from collections.abc import Mapping
 
 import ml_collections
@@ -14,7 +15,7 @@ from mixer_dilated.data.sources import preprocessing_of
 from mixer_dilated.errors import InputError
 from mixer_dilated.patches.geometry import num_tokens
 from mixer_dilated.training.task import Task, open_task
-from mixer_dilated.training.workdir import read_config, write_json
+from mixer_dilated.training.workdir import read_config, read_json, write_json
 
 NAME = 'preprocessing.json'
 
@@ -76,13 +77,9 @@ def read_trained_task(workdir: pathlib.Path) -> tuple[Task, Preprocessing]:
     """
     config = read_config(workdir)
     path = workdir / NAME
-    try:
-        noted = json.loads(path.read_text())
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return _from_data_set(config, path)
-    except (OSError, ValueError) as error:
-        raise InputError(f'{path}: cannot be read: {error}; {_way_on()}') from None
-    return _from_file(config, noted, path)
+    return _from_file(config, read_json(path, way_on()), path)
 
 
 def _from_data_set(
@@ -105,7 +102,7 @@ def _from_file(
         value = noted.get(name) if isinstance(noted, Mapping) else None
         if not fits(value):
             raise InputError(
-                f'{path}: {name} = {str(value)[:80]}: allowed is {allowed}; {_way_on()}'
+                f'{path}: {name} = {reprlib.repr(value)}: allowed is {allowed}; {way_on()}'
             )
     shape = tuple(noted['image_shape'])
     try:
@@ -114,13 +111,14 @@ def _from_file(
         )
         tokens = num_tokens(patch_branches(config.model), config.model.join, shape[:2])
     except InputError as error:
-        raise InputError(f'{path}: {error}; {_way_on()}') from None
+        raise InputError(f'{path}: {error}; {way_on()}') from None
     examples = {part: noted[f'{part}_examples'] for part in ('train', 'test')}
     source = NotedSource(config.dataset.name, shape, tuple(noted['class_names']), examples)
     return Task(config, source, examples['train'], examples['test'], tokens), preprocessing
 
 
-def _way_on() -> str:
+def way_on() -> str:
+    """What to do with a file that cannot be used."""
     return 'remove it, and the same command takes the facts from the data set'
 
 

@@ -1,6 +1,8 @@
 """Linear probe: how well a linear classifier tells the classes by frozen features."""
 
 import functools
+import pathlib
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +10,17 @@ import ml_collections
 import numpy as np
 from jaxtyping import Float, Int
 
+from mixer_dilated.config import phase_range
 from mixer_dilated.data.enlarging import enlarged
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.splits import check_disjoint
 from mixer_dilated.errors import InputError
 from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.training.initial import starting_params
-from mixer_dilated.training.step import normalise
+from mixer_dilated.training.step import at_every_phase, normalise
 from mixer_dilated.training.streamed_examples import StreamedExamples, open_examples
 from mixer_dilated.training.task import Task, open_task
+from mixer_dilated.training.workdir import read_config
 
 STRENGTHS = tuple(10.0**power for power in range(-6, 3))
 
@@ -28,7 +32,8 @@ def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
 
     with X the features and Y the labels of n training examples, both centred. λ, in units of the
     features' mean variance, is the one of `STRENGTHS` with the highest accuracy on the validation
-    examples; the test examples are looked at once, with it.
+    examples; the test examples are looked at once, with it. With `augment.random_phase` features
+    are means over all phases. Of a run of several seeds the first is probed.
 
     Args:
       config: a resolved config with `init_from`.
@@ -47,9 +52,8 @@ def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
             '--config.init_from=Mixer-B_16.npz'
         )
     task = open_task(config)
-    others = {f'config.dataset.{key}': config.dataset[key] for key in ('train_split', 'test_split')}
-    check_disjoint('--split', validation, others, task.source.split_sizes)
-    initial = starting_params(task)
+    check_disjoint('--split', validation, _splits_of_others(config), task.source.split_sizes)
+    initial = starting_params(task.changed({'num_seeds': 1}))
     params = jax.tree.map(lambda leaf: leaf[0], initial.params)
     (train, train_labels), (chosen_on, labels), (test, test_labels) = (
         (features(task, params, examples), np.asarray(examples.labels))
@@ -58,10 +62,7 @@ def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
             for split in (config.dataset.train_split, validation, config.dataset.test_split)
         )
     )
-    fits = {
-        strength: ridge(train, train_labels, task.source.num_classes, strength)
-        for strength in STRENGTHS
-    }
+    fits = ridge(train, train_labels, task.source.num_classes, STRENGTHS)
     accuracies = {
         strength: float(np.mean(classify(chosen_on) == labels))
         for strength, classify in fits.items()
@@ -76,6 +77,17 @@ def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
         'test_accuracy': correct / len(test_labels),
         'adapted': initial.adapted,
     }
+
+
+def _splits_of_others(config: ml_collections.ConfigDict) -> dict[str, str]:
+    """What no strength may be chosen on, by the key that says it."""
+    found = {f'config.dataset.{key}': config.dataset[key] for key in ('train_split', 'test_split')}
+    run = pathlib.Path(config.init_from).expanduser()
+    if (run / 'config.json').is_file():
+        dataset = read_config(run).dataset
+        if dataset.name == config.dataset.name:
+            found[f'dataset.train_split of {run}'] = dataset.train_split
+    return found
 
 
 def features(
@@ -95,15 +107,21 @@ def features(
         'bias': jnp.zeros(num_classes),
     }
 
-    @jax.jit
-    def of_batch(params, images):
+    def at(images, params):
         _, intermediates = network.apply(
             {'params': {'head': head, **params}},
-            normalise(enlarged(images, task.image_size)),
+            normalise(images),
             train=False,
             return_intermediates=True,
         )
         return intermediates['pre_logits']
+
+    @jax.jit
+    def of_batch(params, images):
+        images = enlarged(images, task.image_size)
+        return at_every_phase(
+            functools.partial(at, params=params), images, phase_range(config)
+        ).mean(0)
 
     size = min(config.batch_eval, len(examples.labels))
     batches = []
@@ -118,16 +136,40 @@ def ridge(
     features: Float[np.ndarray, 'examples channels'],
     labels: Int[np.ndarray, ' examples'],
     num_classes: int,
-    strength: float,
-):
-    """A classifier, features to labels, by ridge regression in float64 (see `linear_probe`)."""
+    strengths: Sequence[float],
+) -> dict[float, Callable]:
+    """Classifiers, features to labels, by ridge regression in float64 (see `linear_probe`).
+
+    Args:
+      features: (n, C).
+      labels: (n,).
+      num_classes: of the data.
+      strengths: λ; of each there is one.
+
+    Raises:
+      InputError: features that are alike for all examples.
+    """
     x, y = features.astype(np.float64), np.eye(num_classes)[labels]
     mean, prior = x.mean(axis=0), y.mean(axis=0)
     x, y = x - mean, y - prior
     scale = np.mean(x * x)
-    matrix = x.T @ x / len(x) + strength * scale * np.eye(x.shape[1])
-    weights = np.linalg.solve(matrix, x.T @ y / len(x))
-    return functools.partial(_nearest, mean=mean, prior=prior, weights=weights)
+    if not scale > 0:
+        raise InputError(
+            'the features of all training examples are alike (or no numbers); these weights tell '
+            'no classes apart'
+        )
+    # XᵀX / n = V D Vᵀ, of which every strength has its inverse.
+    values, vectors = np.linalg.eigh(x.T @ x / len(x))
+    products = vectors.T @ (x.T @ y / len(x))
+    return {
+        strength: functools.partial(
+            _nearest,
+            mean=mean,
+            prior=prior,
+            weights=vectors @ (products / (values + strength * scale)[:, None]),
+        )
+        for strength in strengths
+    }
 
 
 def _nearest(features, *, mean, prior, weights):

@@ -1,5 +1,6 @@
 """The compiled programs of a run, and the seconds that compiling them took."""
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -21,9 +22,13 @@ from mixer_dilated.training.epoch import (
     predict,
     train_steps,
 )
+from mixer_dilated.training.fully_sharded import gathered, gathered_anew, state_shardings
+from mixer_dilated.training.mesh_sizes import fitting_mesh, without_mesh
 from mixer_dilated.training.optimizer import frozen_stopped, make_optimizer
+from mixer_dilated.training.partition_rules import Partition
 from mixer_dilated.training.randomness import seed_keys
 from mixer_dilated.training.sharding import (
+    all_devices,
     check_batch,
     make_mesh,
     on_cpu,
@@ -52,13 +57,18 @@ class Programs:
 
     Args:
       task: what to train.
-      devices: to compute on; all there are if None.
+      devices: to compute on, as if `config.mesh` had no sizes; all there are, in the mesh of those
+        sizes, if None.
+
+    Raises:
+      InputError: `config.mesh` does not fit the devices, the seeds or the network.
     """
 
     def __init__(self, task: Task, devices: Sequence[jax.Device] | None = None):
         config, source = task.config, task.source
-        self._task = task
-        self._mesh = make_mesh(config.num_seeds, devices)
+        self.task = task
+        self._mesh = make_mesh(config if devices is None else without_mesh(config), devices)
+        self._partition = Partition(dict(self._mesh.shape), config.mesh.fsdp)
         self._model = mixer_from_config(config.model, source.num_classes, config.dtype)
         self._optimizer = make_optimizer(config.optimizer, task.total_steps)
         self._seed_keys = jax.device_put(
@@ -68,6 +78,12 @@ class Programs:
         self._seconds = []
         self._by_batch = BatchPrograms(task, self._mesh, self._seed_keys, self._compiled_once)
 
+    @classmethod
+    def of_run(cls, task: Task) -> 'Programs':
+        """Those of a run that other devices may have trained (see `fitting_mesh`)."""
+        config = fitting_mesh(task.config, len(all_devices()))
+        return cls(dataclasses.replace(task, config=config))
+
     @property
     def compile_seconds(self) -> float:
         """Spent on tracing and compiling so far, summed over the programs."""
@@ -75,7 +91,17 @@ class Programs:
 
     def check_batch(self) -> None:
         """Raises InputError if the devices of a seed do not divide the training batch."""
-        check_batch(self._task.config.batch, self._mesh)
+        config = self.task.config
+        check_batch(config.batch, self._mesh, config.accum_steps)
+
+    @property
+    def mesh_shape(self) -> dict[str, int]:
+        """Devices along 'seeds', 'data' and 'model'."""
+        return dict(self._mesh.shape)
+
+    def kept_whole(self) -> list[str]:
+        """Names of the parameters that `config.mesh` would split, but that do not divide."""
+        return self._partition.kept_whole(self.abstract_state().params)
 
     def place(self, examples: Examples | StreamedExamples) -> Examples | StreamedExamples:
         """Puts examples on the devices, whole on each; those that stream stay where they are."""
@@ -102,11 +128,12 @@ class Programs:
 
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state, nothing computed."""
-        sharding = seeds_sharding(self._mesh)
         create = over_seeds(self._create_train_state, self._mesh)
+        abstract = jax.eval_shape(create, self._seed_keys, ())
         return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            jax.eval_shape(create, self._seed_keys, ()),
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            abstract,
+            state_shardings(abstract, self._mesh, self._partition),
         )
 
     def abstract_snapshot(self) -> Snapshot:
@@ -137,7 +164,7 @@ class Programs:
         The state, which has to be at the start of an epoch, is used up.
         """
         run = self.train_steps(examples)
-        steps, batch = self._task.steps_per_epoch, self._task.config.batch
+        steps, batch = self.task.steps_per_epoch, self.task.config.batch
 
         def epoch(state):
             state, sums = run(state, self.zero_sums(), steps)
@@ -147,7 +174,7 @@ class Programs:
 
     def zero_sums(self) -> EpochSums:
         """The sums at the start of an epoch."""
-        zero = EpochSums.zero((self._task.config.num_seeds,))
+        zero = EpochSums.zero((self.task.config.num_seeds,))
         return jax.device_put(zero, seeds_sharding(self._mesh))
 
     def training_program(self) -> jax.stages.Compiled:
@@ -157,25 +184,31 @@ class Programs:
         """
         if 'train' in self._compiled:  # the shapes of its arguments take time to find out
             return self._compiled['train']
-        config = self._task.config
+        config = self.task.config
         step = functools.partial(
             train_step,
             augmentation=augmentation_from_config(config),
-            trained=functools.partial(frozen_stopped, config.optimizer),
+            trained=lambda params: gathered(
+                frozen_stopped(config.optimizer, params), self._partition
+            ),
+            around_loss=functools.partial(gathered_anew, partition=self._partition),
+            accum_steps=config.accum_steps,
         )
-        if self._task.streams('train'):
+        if self.task.streams('train'):
             return self._by_batch.training_program(step, self.abstract_state(), self.zero_sums())
         steps = functools.partial(
-            train_steps, step=step, batch=config.batch, image_size=self._task.image_size
+            train_steps, step=step, batch=config.batch, image_size=self.task.image_size
         )
         count = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(self._mesh))
+        state = self.abstract_state()
         arguments = (
-            self.abstract_state(),
+            state,
             self.zero_sums(),
             self._seed_keys,
             (self._abstract_train_examples(), count),
         )
-        return self._compiled_once('train', steps, *arguments, donate=(0, 1))
+        results = (_shardings(state), seeds_sharding(self._mesh))
+        return self._compiled_once('train', steps, *arguments, donate=(0, 1), results=results)
 
     def training_bytes(self) -> dict[str, int]:
         """Memory that the epoch program takes on each device, as the compiler lays it out.
@@ -195,8 +228,9 @@ class Programs:
         It is compiled when it is first called, once for all examples of one shape: training does
         not wait for it.
         """
-        step = functools.partial(eval_step, **eval_settings(self._task.config))
+        step = functools.partial(eval_step, **eval_settings(self.task.config))
         if isinstance(examples, StreamedExamples):
+            step = functools.partial(self._with_whole_params, step)
             return self._by_batch.evaluation(examples, self._eval_batch(examples), step)
         return self._on_first_call(evaluate, {'step': step}, examples)
 
@@ -205,45 +239,55 @@ class Programs:
 
         It is compiled when it is first called, as that of `evaluation`.
         """
-        classify = functools.partial(class_log_probabilities, **eval_settings(self._task.config))
+        classify = functools.partial(class_log_probabilities, **eval_settings(self.task.config))
         if isinstance(examples, StreamedExamples):
+            classify = functools.partial(self._with_whole_params, classify)
             return self._by_batch.prediction(examples, self._eval_batch(examples), classify)
         return self._on_first_call(predict, {'classify': classify}, examples)
 
     def _on_first_call(self, function: Callable, settings: dict, examples: Examples) -> Callable:
         batch = self._eval_batch(examples)
         program_of = functools.partial(
-            function, **settings, batch=batch, image_size=self._task.image_size
+            self._with_whole_params,
+            functools.partial(function, **settings, batch=batch, image_size=self.task.image_size),
         )
         key = (function, examples.images.shape)
         return lambda state: self._compiled_once(key, program_of, state, examples)(state, examples)
 
     def _eval_batch(self, examples: Examples | StreamedExamples) -> int:
         devices = self._mesh.shape['data']
-        batch = min(self._task.config.batch_eval, len(examples.labels))
+        batch = min(self.task.config.batch_eval, len(examples.labels))
         return -(-batch // devices) * devices
+
+    def _with_whole_params(self, function: Callable, state: TrainState, *rest):
+        return function(state.replace(params=gathered(state.params, self._partition)), *rest)
 
     def _initialisation(self) -> jax.stages.Compiled:
         if 'initialise' in self._compiled:
             return self._compiled['initialise']
-        params = sum(leaf.size for leaf in jax.tree.leaves(self.abstract_state().params))
+        state = self.abstract_state()
+        params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         # On a CPU, to optimise what draws a small network takes a second and saves milliseconds.
         small = params < SMALL_NETWORKS and on_cpu(self._mesh)
         options = {'xla_backend_optimization_level': 0} if small else None
         arguments = (self._seed_keys, ())
         return self._compiled_once(
-            'initialise', self._create_train_state, *arguments, options=options
+            'initialise',
+            self._create_train_state,
+            *arguments,
+            options=options,
+            results=_shardings(state),
         )
 
     def _create_train_state(self, seed_key: jax.Array, _) -> TrainState:
-        image_shape = self._task.source.image_shape
+        image_shape = self.task.source.image_shape
         return create_train_state(self._model, self._optimizer, image_shape, seed_key)
 
     def _abstract_train_examples(self) -> Examples:
-        count, sharding = self._task.train_examples, replicated(self._mesh)
+        count, sharding = self.task.train_examples, replicated(self._mesh)
         return Examples(
             jax.ShapeDtypeStruct(
-                (count, *self._task.source.stored_shape), jnp.uint8, sharding=sharding
+                (count, *self.task.source.stored_shape), jnp.uint8, sharding=sharding
             ),
             jax.ShapeDtypeStruct((count,), jnp.int32, sharding=sharding),
         )
@@ -259,13 +303,19 @@ class Programs:
         *args,
         donate: tuple[int, ...] = (),
         options: dict | None = None,
+        results=None,
     ) -> jax.stages.Compiled:
         start = time.perf_counter()
         program = jax.jit(
             over_seeds(function, self._mesh),
             donate_argnums=donate,
-            out_shardings=seeds_sharding(self._mesh),
+            out_shardings=results or seeds_sharding(self._mesh),
         )
         compiled = program.lower(*args).compile(options)
         self._seconds.append(time.perf_counter() - start)
         return compiled
+
+
+def _shardings(abstract):
+    """A tree of the shardings of `abstract`."""
+    return jax.tree.map(lambda leaf: leaf.sharding, abstract)

@@ -1,32 +1,48 @@
 """How seeds, batches and data lie on the devices: one mesh with named axes.
 
-The mesh has an axis 'seeds', over which the seeds of a run are dealt out, and an axis 'data', over
-which each seed's batch is split. One device is the mesh of size 1×1.
+The mesh has an axis 'seeds', over which the seeds of a run are dealt out, an axis 'data', over
+which each seed's batch is split, and an axis 'model', over which each MLP of a seed's network is
+(`partition_rules`). One device is the mesh of size 1×1×1.
 """
 
-import math
 from collections.abc import Callable, Sequence
 
 import jax
-import numpy as np
+import ml_collections
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mixer_dilated.errors import InputError
+from mixer_dilated.training.mesh_sizes import mesh_sizes
+
+AXES = ('seeds', 'data', 'model')
 
 
-def make_mesh(num_seeds: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """As many devices as divide the seeds evenly along 'seeds', the rest along 'data'.
+def make_mesh(
+    config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """The mesh of `config.mesh`; neighbours along 'model' are the nearest to each other.
 
     Args:
-      num_seeds: seeds to be dealt out.
+      config: a resolved config.
       devices: all there are if None.
+
+    Raises:
+      InputError: no device, or a mesh that does not fit (see `mesh_sizes`).
     """
+    devices = list(all_devices() if devices is None else devices)
+    sizes = mesh_sizes(config, len(devices))
+    laid_out = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    return Mesh(laid_out, AXES)
+
+
+def all_devices() -> list[jax.Device]:
+    """All there are. Raises InputError if JAX finds none."""
     try:
-        devices = np.array(jax.devices() if devices is None else devices)
+        return jax.devices()
     except RuntimeError as error:
         cause = ' '.join(str(error).split())
         raise InputError(f'JAX finds no device: {cause}; look at JAX_PLATFORMS') from None
-    return Mesh(devices.reshape(math.gcd(num_seeds, devices.size), -1), ('seeds', 'data'))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -49,14 +65,14 @@ def shared_batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec('data'))
 
 
-def split_batch(array: jax.Array) -> jax.Array:
+def split_batch(array: jax.Array, axis: int = 0) -> jax.Array:
     """Splits an array of one seed's program over that seed's devices, along the batch axis.
 
     The mesh is that of `over_seeds`; without one the array stays as it is.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return array
-    return jax.lax.with_sharding_constraint(array, PartitionSpec('data'))
+    return jax.lax.with_sharding_constraint(array, PartitionSpec(*[None] * axis, 'data'))
 
 
 def over_seeds(function: Callable, mesh: Mesh) -> Callable:
@@ -100,13 +116,16 @@ def on_cpu(mesh: Mesh) -> bool:
     return mesh.devices.flat[0].platform == 'cpu'
 
 
-def check_batch(batch: int, mesh: Mesh) -> None:
-    """Raises InputError if the devices along 'data' do not divide `config.batch`."""
+def check_batch(batch: int, mesh: Mesh, accum_steps: int = 1) -> None:
+    """Raises InputError if the devices along 'data', times the parts that are computed one after
+    the other, do not divide `config.batch`."""
     devices = mesh.shape['data']
-    if batch % devices:
-        down = batch // devices * devices
-        near = ' or '.join(str(size) for size in (down, down + devices) if size)
+    shares = devices * accum_steps
+    if batch % shares:
+        down = batch // shares * shares
+        near = ' or '.join(str(size) for size in (down, down + shares) if size)
+        parts = f', times config.accum_steps = {accum_steps},' if accum_steps > 1 else ''
         raise InputError(
-            f'config.batch = {batch}: {devices} devices do not divide it; allowed are '
-            f'multiples of {devices}, like {near}'
+            f'config.batch = {batch}: {devices} devices{parts} do not divide it; allowed are '
+            f'multiples of {shares}, like {near}'
         )

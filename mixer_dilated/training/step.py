@@ -1,6 +1,7 @@
 """The training step and the evaluation step: pure functions of one batch."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8
 from mixer_dilated.config import phase_range
 from mixer_dilated.data.augmentation import at_phase
 from mixer_dilated.patches.geometry import Pair
+from mixer_dilated.training.accumulation import accumulated, in_parts
 from mixer_dilated.training.augmentation import NO_AUGMENTATION, Augmentation
 from mixer_dilated.training.randomness import purpose_key
 
@@ -21,6 +23,26 @@ def normalise(
 ) -> Float[Array, 'batch height width channels']:
     """uint8 0 … 255 to float32 -1 … 1, as the original Mixer takes its images."""
     return images.astype(jnp.float32) / 127.5 - 1.0
+
+
+class Batch(NamedTuple):
+    """A batch, or a part of one, as a step shows it.
+
+    Attributes:
+      images: uint8 (B, H, W, C).
+      labels: int32 (B,).
+      images_before, labels_before: what each is mixed with, if that may be in another part.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    images_before: jax.Array | None = None
+    labels_before: jax.Array | None = None
+
+    def with_neighbours(self) -> 'Batch':
+        """With the one before each, so that it can be taken apart."""
+        before = (jnp.roll(array, 1, axis=0) for array in (self.images, self.labels))
+        return Batch(self.images, self.labels, *before)
 
 
 def eval_settings(config: ml_collections.ConfigDict) -> dict:
@@ -36,6 +58,8 @@ def train_step(
     *,
     augmentation: Augmentation = NO_AUGMENTATION,
     trained: Callable = lambda params: params,
+    around_loss: Callable = lambda loss: loss,
+    accum_steps: int = 1,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step of gradient descent on one batch.
 
@@ -46,6 +70,9 @@ def train_step(
       seed_key: `jax.random.key(config.seed)`.
       augmentation: what is made of images and labels.
       trained: parameters as the network takes them, without a gradient where they are frozen.
+      around_loss: the loss as it is differentiated, which may say what its gradient keeps.
+      accum_steps: parts of the batch that are computed one after the other. Images are augmented,
+        and find what they are mixed with, before; only dropout differs from one part.
 
     Returns:
       The next state, and of the batch before the step 'loss' (mean cross-entropy of the mixed and
@@ -57,19 +84,30 @@ def train_step(
     mixing = augmentation.mixing(seed_key, state.step, images.shape[1:3])
     dropout_key = purpose_key(seed_key, 'dropout', state.step)
 
-    def loss_fn(params):
+    def loss_fn(params, batch: Batch, dropout_key):
+        before = None if batch.images_before is None else normalise(batch.images_before)
         logits = state.apply_fn(
             {'params': trained(params)},
-            mixing.images(normalise(shown)),
+            mixing.images(normalise(batch.images), before),
             train=True,
             rngs={'dropout': dropout_key},
         )
-        targets = mixing.targets(jax.nn.one_hot(labels, logits.shape[-1]))
-        targets = optax.smooth_labels(targets, augmentation.label_smoothing)
+        targets, before = (
+            None if found is None else jax.nn.one_hot(found, logits.shape[-1])
+            for found in (batch.labels, batch.labels_before)
+        )
+        targets = optax.smooth_labels(mixing.targets(targets, before), augmentation.label_smoothing)
         return optax.softmax_cross_entropy(logits, targets).mean(), logits
 
-    (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    correct = jnp.sum(logits.argmax(-1) == labels)
+    gradient = jax.value_and_grad(around_loss(loss_fn), has_aux=True)
+    batch = Batch(shown, labels)
+    if accum_steps == 1:
+        (loss, logits), grads = gradient(state.params, batch, dropout_key)
+    else:
+        batch = in_parts(batch.with_neighbours() if mixing.mixes else batch, accum_steps)
+        keys = jax.random.split(dropout_key, accum_steps)
+        (loss, logits), grads = accumulated(gradient, state.params, (batch, keys))
+    correct = jnp.sum(logits.argmax(-1) == batch.labels)
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
     next_state = jax.lax.cond(
         finite,
@@ -103,10 +141,23 @@ def class_log_probabilities(
 
     if phase_range == (1, 1):
         return log_softmax(images)
+    found = at_every_phase(log_softmax, images, phase_range)
+    return jax.nn.logsumexp(found, axis=0) - jnp.log(len(found))
+
+
+def at_every_phase(
+    function: Callable, images: UInt8[Array, 'batch height width channels'], phase_range: Pair
+) -> Float[Array, 'phases batch ...']:
+    """What a function says of images at each phase of a dilated grid, one phase after another.
+
+    Args:
+      function: uint8 (B, H, W, C) to (B, …).
+      images: uint8 (B, H, W, C).
+      phase_range: phases along (height, width).
+    """
     phases = jnp.indices(phase_range).reshape(2, -1).T
-    # One phase after another: they need the memory of one.
-    found = jax.lax.map(lambda phase: log_softmax(at_phase(images, phase, phase_range)), phases)
-    return jax.nn.logsumexp(found, axis=0) - jnp.log(len(phases))
+    # Not at once: they need the memory of one.
+    return jax.lax.map(lambda phase: function(at_phase(images, phase, phase_range)), phases)
 
 
 def eval_step(

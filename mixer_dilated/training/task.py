@@ -9,7 +9,7 @@ import ml_collections
 from mixer_dilated.config import changed, patch_branches
 from mixer_dilated.data.examples import Source
 from mixer_dilated.data.sources import open_source
-from mixer_dilated.data.splits import num_examples
+from mixer_dilated.data.splits import check_disjoint, num_examples
 from mixer_dilated.errors import InputError
 from mixer_dilated.models.costs import Layer, layers
 from mixer_dilated.models.mixer import mixer_from_config
@@ -88,10 +88,23 @@ def open_task(config: ml_collections.ConfigDict) -> Task:
         num_examples(f'config.dataset.{key}', config.dataset[key], source.split_sizes)
         for key in ('train_split', 'test_split')
     )
+    check_disjoint(
+        'config.dataset.test_split',
+        config.dataset.test_split,
+        {'config.dataset.train_split': config.dataset.train_split},
+        source.split_sizes,
+    )
     if config.batch > train_examples:
         raise InputError(
             f'config.batch = {config.batch}: larger than the training set; allowed is at most '
             f'its {train_examples} examples'
+        )
+    if config.batch % config.accum_steps:
+        fits = [each for each in range(1, config.batch + 1) if not config.batch % each]
+        near = sorted(fits, key=lambda each: abs(each - config.accum_steps))[:4]
+        raise InputError(
+            f'config.accum_steps = {config.accum_steps}: does not divide config.batch = '
+            f'{config.batch}; allowed are its divisors, like {", ".join(map(str, sorted(near)))}'
         )
     if config.augment.shift >= min(source.image_shape[:2]):
         raise InputError(

@@ -6,6 +6,7 @@ import pathlib
 import jax
 import numpy as np
 
+from mixer_dilated.data.preprocessing import Preprocessing
 from mixer_dilated.models.mixer import MlpMixer, mixer_from_config
 from mixer_dilated.training.evaluation import checkpoint
 from mixer_dilated.training.preprocessing_file import read_trained_task
@@ -22,12 +23,14 @@ class Trained:
       model: the network.
       params: of all seeds, on the host; every leaf has a leading axis of seeds.
       step: of the checkpoint.
+      preprocessing: how picture files become its images.
     """
 
     task: Task
     model: MlpMixer
     params: dict
     step: int
+    preprocessing: Preprocessing
 
     def variables(self, k: int = 0) -> dict:
         """What `model.apply` takes as its first argument, of the k-th seed."""
@@ -45,8 +48,8 @@ def load_trained(workdir: pathlib.Path, *, best: bool = False) -> Trained:
       InputError: no run or no checkpoint there.
     """
     workdir = pathlib.Path(workdir)
-    task, _ = read_trained_task(workdir)
-    snapshot = checkpoint(workdir, Programs(task), best=best)
+    task, preprocessing = read_trained_task(workdir)
+    snapshot = checkpoint(workdir, Programs.of_run(task), best=best)
     model = mixer_from_config(task.config.model, task.source.num_classes, task.config.dtype)
     params = jax.tree.map(np.asarray, jax.device_get(snapshot.state.params))
-    return Trained(task, model, params, snapshot.step)
+    return Trained(task, model, params, snapshot.step, preprocessing)

@@ -15,6 +15,10 @@ import numpy as np
 
 from mixer_dilated.config import differences, resolve
 from mixer_dilated.errors import InputError
+from mixer_dilated.whole_file import WholeFile
+
+# What reading a JSON file raises: RecursionError, where there are thousands of brackets.
+UNREADABLE = (OSError, ValueError, RecursionError)
 
 
 @contextlib.contextmanager
@@ -93,7 +97,7 @@ def _check_same_versions(workdir: pathlib.Path, here: Mapping[str, str]) -> None
     way_on = 'set --config.checkpoints.other_versions=True'
     try:
         there = json.loads(path.read_text()) if path.exists() else {}
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise InputError(
             f'{path}: cannot be read: {error}; to go on with the versions here {way_on}'
         ) from None
@@ -123,7 +127,7 @@ def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         study = (workdir / 'study.json').exists()
         ways = f'; it is a study, whose runs are in {workdir / "cells"}' if study else ''
         raise InputError(f'--workdir={workdir}: no run there (no {path}){ways}') from None
-    except (OSError, ValueError, AttributeError) as error:
+    except (*UNREADABLE, AttributeError) as error:
         raise InputError(
             f'{path}: cannot be read as a config: {error}; write it again from a copy: every '
             "checkpoint has one, in its record/metadata under 'config'"
@@ -144,7 +148,7 @@ def read_summary(workdir: pathlib.Path) -> dict | None:
         if not isinstance(summary, dict) or summary != sealed(summary):
             raise ValueError('its checksum is not that of its content')
         return summary
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise InputError(
             f'{path}: cannot be read: {error}; remove it, and the same command makes it again '
             'from the newest checkpoint'
@@ -183,14 +187,12 @@ def check_same_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) 
         )
 
 
-def read_json(path: pathlib.Path):
-    """Content of a JSON file. Raises InputError where it cannot be read."""
+def read_json(path: pathlib.Path, way_on: str = 'remove it to have it made again'):
+    """Content of a JSON file. Raises InputError, with the way on, where it cannot be read."""
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f'{path}: cannot be read: {error}; remove it to have it made again'
-        ) from None
+    except UNREADABLE as error:
+        raise InputError(f'{path}: cannot be read: {error}; {way_on}') from None
 
 
 def write_json_lines(path: pathlib.Path, rows) -> None:
@@ -236,19 +238,8 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
     Raises:
       InputError: it cannot be written; what was there before is undamaged.
     """
-    unfinished = path.with_name(f'.{path.name}.unfinished')
-    with told(path):
-        try:
-            # Not what such a name leads to: a folder may come from others.
-            unfinished.unlink(missing_ok=True)
-            with unfinished.open('xb') as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
+    with WholeFile(path, told) as file:
+        file.write(content)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,218 @@
+"""Trains one small network on every mesh of eight devices: `python -m tests.mesh_runs FOLDER`.
+
+Writes what `tests/test_meshes.py` looks at: `found.json`, and a run's folder.
+"""
+
+import contextlib
+import io
+import itertools
+import json
+import math
+import os
+import pathlib
+import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import numpy as np
+
+from mixer_dilated.cli import main as command_line
+from mixer_dilated.data.digits import Digits
+from mixer_dilated.training import programs as programs_file
+from mixer_dilated.training import sharding
+from mixer_dilated.training.checkpoints import Checkpoints
+from mixer_dilated.training.loop import train_and_evaluate
+from mixer_dilated.training.partition_rules import named_leaves
+from mixer_dilated.training.programs import Programs
+from mixer_dilated.training.snapshot import Snapshot
+from mixer_dilated.training.task import open_task
+from tests.conftest import ROOT, small_config
+
+SEEDS = 8
+NETWORK = {
+    'num_seeds': SEEDS,
+    'num_epochs': 2,
+    'dataset.train_split': 'train[:100]',
+    'dataset.test_split': 'test[:50]',
+    'optimizer.name': 'sgd',  # as in tests/test_devices.py
+    'optimizer.base_lr': 0.1,
+}
+SHAPES = [
+    {'seed': seed, 'data': data, 'model': model, 'fsdp': fsdp}
+    for seed, data, model in itertools.product((1, 2, 4, 8), repeat=3)
+    for fsdp in (False, True)
+    if seed * data * model == 8 and (data > 1 or not fsdp)
+]
+if not os.environ.get('MIXER_LONG'):  # which takes all of them
+    FEW = {(1, 8, 1), (2, 2, 2), (1, 1, 8), (8, 1, 1)}
+    SHAPES = [shape for shape in SHAPES if (*shape.values(),)[:3] in FEW]
+COLLECTIVES = 'all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute'
+
+
+def config_on(shape: dict, **changes):
+    """The network of all, on a mesh."""
+    return small_config(**{**NETWORK, **changes}, **{f'mesh.{key}': shape[key] for key in shape})
+
+
+class Trained:
+    """A network on a mesh, from the arrays of `start`."""
+
+    def __init__(self, config, start: list | None = None, devices=None):
+        self.config, self.programs = config, Programs(open_task(config), devices)
+        self.examples = [
+            self.programs.place(Digits().read(split)) for split in ('train[:100]', 'test[:50]')
+        ]
+        state = self.programs.abstract_state()
+        if start is None:
+            start = jax.device_get(jax.tree.leaves(self.programs.create_state()))
+        self.start = start
+        placed = [
+            jax.device_put(array, like.sharding)
+            for array, like in zip(start, jax.tree.leaves(state), strict=True)
+        ]
+        self.state = jax.tree.unflatten(jax.tree.structure(state), placed)
+
+    def epoch(self) -> list[np.ndarray]:
+        """Trains the next one: parameters, metrics and evaluation."""
+        train, test = self.examples
+        self.state, metrics = self.programs.train_epoch(train)(self.state)
+        testing = self.programs.evaluation(test)(self.state)
+        return jax.device_get(jax.tree.leaves((self.state.params, metrics, testing)))
+
+    def found(self, expected: list[np.ndarray]) -> dict:
+        """What the tests look at."""
+        differences = [
+            float(np.abs(one - other).max())
+            for one, other in zip(self.epoch(), expected, strict=True)
+        ]
+        evaluation = next(
+            program for name, program in self.programs._compiled.items() if name != 'train'
+        )
+        return {
+            'difference': max(differences),
+            'training': collectives(self.programs.training_program().as_text()),
+            'evaluation': collectives(evaluation.as_text()),
+            'shapes_on_a_device': {
+                name: leaf.sharding.shard_shape(leaf.shape)
+                for name, leaf in named_leaves(self.state)
+            },
+        }
+
+
+def collectives(text: str) -> list[dict]:
+    """Of a compiled program: each one's kind, sizes of its results, groups of devices."""
+    found = []
+    for results, kind, rest in re.findall(rf'= (.+?) ({COLLECTIVES})(?:-start)?\((.+)', text):
+        shapes = re.findall(r'\w+\[([\d,]*)\]', results)
+        found.append(
+            {
+                'kind': kind,
+                'sizes': [
+                    math.prod(map(int, shape.split(','))) if shape else 1 for shape in shapes
+                ],
+                'groups': replica_groups(rest),
+            }
+        )
+    return found
+
+
+def replica_groups(attributes: str) -> list[list[int]]:
+    """Which devices a collective connects, in each of the ways that XLA writes it."""
+    if 'replica_groups={},' in attributes:
+        return [list(range(jax.device_count()))]
+    pairs = re.search(r'(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]+\})\}', attributes)
+    if pairs:
+        return [_numbers(group) for group in re.findall(r'\{([\d,]+)\}', pairs[1])]
+    tiled = re.search(r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?', attributes)
+    if tiled:
+        return _devices(tiled[2], tiled[3]).reshape(_numbers(tiled[1])).tolist()
+    named = re.search(
+        r'replica_groups=mesh\[([^\]]+)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? '
+        r'\{([^}]*)\}',
+        attributes,
+    )
+    sizes = {axis: int(size) for axis, size in re.findall(r"'(\w+)'=(\d+)", named[1])}
+    devices = _devices(named[2] or str(math.prod(sizes.values())), named[3])
+    connected = [list(sizes).index(axis) for axis in re.findall(r"'(\w+)'", named[4])]
+    last = np.moveaxis(devices.reshape([*sizes.values()]), connected, range(-len(connected), 0))
+    return last.reshape(-1, math.prod(last.shape[-len(connected) :])).tolist()
+
+
+def _devices(shape: str, order: str | None) -> np.ndarray:
+    """The numbers of all devices, in an array of a shape whose axes are then put in an order."""
+    shape = _numbers(shape)
+    devices = np.arange(math.prod(shape)).reshape(shape)
+    return devices.transpose(_numbers(order) if order else None)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(',')]
+
+
+def restored(trained: Trained, snapshot: Snapshot, folder: pathlib.Path) -> tuple[Snapshot, bool]:
+    """A snapshot written and read as other programs lay it out; whether it has its bits."""
+    with Checkpoints(folder, trained.config) as checkpoints:
+        checkpoints.save(snapshot)
+        checkpoints.wait()
+        found = checkpoints.restore(trained.programs.abstract_snapshot())
+    laid_out, arrays, were = map(jax.tree.leaves, (trained.state, found.arrays, snapshot.arrays))
+    same = all(np.array_equal(one, other) for one, other in zip(arrays, were, strict=True))
+    states = zip(jax.tree.leaves(found.state), laid_out, strict=True)
+    return found, same and all(one.sharding == other.sharding for one, other in states)
+
+
+def seeds_take_turns(mesh) -> bool:
+    """Whether they do so on a device, as on CPUs, or are computed at once, as on accelerators."""
+    return mesh.shape['data'] in (1, 8)
+
+
+def printed_summary() -> str:
+    """What `run.py summary` prints of a network that a mesh does not divide everywhere."""
+    words = ('mesh.model=2', 'mesh.fsdp=True', 'model.tokens_mlp_dim=12', 'model.num_blocks=2')
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        config = f'--config={ROOT}/configs/digits_dilated.py'
+        command_line.main(['summary', config, *(f'--config.{word}' for word in words)], 0.0)
+    return printed.getvalue()
+
+
+def main(folder: pathlib.Path) -> None:
+    """Everything; the meshes differ in how the seeds of a device are computed."""
+    sharding.on_cpu = programs_file.on_cpu = seeds_take_turns
+    devices = jax.devices()
+    whole = Trained(config_on({}), devices=devices[:1])
+    expected = whole.epoch()
+    trained = {json.dumps(shape): Trained(config_on(shape), whole.start) for shape in SHAPES}
+    shape = {'seed': 2, 'data': 2, 'model': 2, 'fsdp': True}
+    parts = Trained(config_on(shape, accum_steps=2), whole.start)
+    with ThreadPoolExecutor(2) as threads:
+        jobs = [
+            threads.submit(each.programs.training_program) for each in (*trained.values(), parts)
+        ]
+    for job in jobs:
+        job.result()
+    found = {name: each.found(expected) for name, each in trained.items()}
+    of_parts = parts.found(expected)
+    # 8 devices, fully sharded → 1 → 4, whole on each → 8 in another mesh, which goes on.
+    of_eight = trained[json.dumps(shape)]
+    snapshot = Snapshot(of_eight.state, of_eight.programs.zero_sums())
+    bits = []
+    four = Trained(config_on({}), whole.start, devices[:4])
+    other = trained[json.dumps({'seed': 1, 'data': 8, 'model': 1, 'fsdp': False})]
+    for number, each in enumerate((whole, four, other)):
+        snapshot, same = restored(each, snapshot, folder / str(number))
+        bits.append(same)
+    other.state = snapshot.state
+    content = {
+        'meshes': found,
+        'parts': of_parts,
+        'same_bits': bits,
+        'second_epoch': other.found(whole.epoch())['difference'],
+        'summary': train_and_evaluate(config_on(shape, num_epochs=1), folder / 'run'),
+        'printed': printed_summary(),
+    }
+    (folder / 'found.json').write_text(json.dumps(content))
+
+
+if __name__ == '__main__':
+    main(pathlib.Path(sys.argv[1]))
