@@ -163,6 +163,23 @@ KEYS: dict[str, Key] = {
         _whole(0),
         "decides which pictures of 'folder:PATH' are for testing, and the order of all",
     ),
+    'input.mode': (
+        'auto',
+        _one_of('auto', 'memory', 'stream'),
+        "where images wait for their step: 'memory', decoded, on the device; 'stream' decodes them "
+        "again and again, just before; 'auto' takes memory up to input.memory_gib",
+    ),
+    'input.memory_gib': (
+        2.0,
+        _AT_LEAST_0,
+        "GiB of decoded images of a split up to which 'auto' keeps them in memory",
+    ),
+    'input.workers': (
+        0,
+        _whole(0, 1000),
+        'processes that decode a stream; 0 for threads of this process, one a core',
+    ),
+    'input.prefetch': (2, _whole(1, 1000), 'batches of a stream ready ahead on the device'),
     'model.patches.size': (4, _GEOMETRY, 'P: pixels sampled a side; a number or (height, width)'),
     'model.patches.dilation': (1, _GEOMETRY, 'pixels from one sample to the next'),
     'model.patches.stride': (4, _GEOMETRY, 'pixels from one patch to the next'),
@@ -302,6 +319,8 @@ NOT_PART_OF_THE_RESULT = (
     'dataset.max_pixels',
     # If nothing is broken, which else ends the run, skipping is the same as stopping.
     'dataset.on_broken',
+    # The same examples in the same order, either way.
+    *(path for path in KEYS if path.startswith('input.')),
     'batch_eval',
     'eval_every',
     # Without a step that is not finite, which ends the run, skipping is the same as stopping.

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from mixer_dilated.benchmark import forms, measure, processes
+from mixer_dilated.benchmark import forms, input_memory, input_speed, measure, processes
 from mixer_dilated.benchmark.forms import Form, TimedForward, TimedPlainFlax, compiled_forms
 from mixer_dilated.benchmark.processes import ProcessError, end_of, peak_bytes, start_up_seconds
 from mixer_dilated.benchmark.products import (
@@ -491,3 +491,36 @@ def copy_parameters(torch, network, params):
             linear(second, of_block[name]['Dense_1'])
     norm(network.norm, params['pre_head_layer_norm'])
     linear(network.head, params['head'])
+
+
+def test_the_input_is_timed_against_decoding_alone(tmp_path, capsys, monkeypatch):
+    changes = {'ROUNDS': 2, 'TURN_SECONDS': 0.02, 'WAITING_SECONDS': 0.02, 'WORKERS': (0,)}
+    for name, value in changes.items():
+        monkeypatch.setattr(input_speed, name, value)
+    monkeypatch.setattr(input_memory, 'WORKERS', 0)
+
+    def in_this_process(program, words, environment):
+        assert program == input_memory.PEAK
+        return f'{input_memory._peak(**json.loads(words[0]))}\n'
+
+    monkeypatch.setattr(processes, 'run_program', in_this_process)
+    (tmp_path / 'small.py').write_text(
+        'from tests.conftest import small_config\n\n\ndef get_config():\n'
+        '    return small_config(num_seeds=2)\n'
+    )
+    file = tmp_path / 'input.json'
+    words = ['benchmark', '--input', f'--config={tmp_path / "small.py"}', f'--json={file}']
+    assert main(words, 0.0) == 0
+    printed, found = capsys.readouterr().out, json.loads(file.read_text())['inputs']['small']
+    assert found['examples'] == 300 and found['batch'] == 32 and found['image_shape'] == [8, 8, 1]
+    (stream,) = found['streams'].values()
+    assert len(stream['speed']) == len(found['decoding']['speed']) == 2
+    assert min(stream['speed'] + stream['cpu_speed'] + found['decoding']['cpu_speed']) > 0
+    assert 0 <= found['waiting']['waited'] <= found['waiting']['seconds']
+    assert found['waiting']['steps'] > 0
+    for words in ('small: 300 images to 8×8×1, batch 32', 'threads ', 'Training waited for data'):
+        assert words in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    assert ('MiB for a tenth' in ' '.join(printed.split())) == (
+        found['memory']['tenth'] is not None
+    )

@@ -87,7 +87,7 @@ def test_imagenet2012_has_pictures_of_several_sizes(tmp_path):
         splits,
         text_feature='file_name',
     )
-    config = few_steps('imagenet2012_s16', tmp_path, **NETWORK)
+    config = few_steps('imagenet2012_s16', tmp_path, **NETWORK, **{'input.mode': 'stream'})
     summary = check_learned(config, tmp_path / 'run')
     assert summary['num_tokens'] == 196 and summary['image_shape'] == [224, 224, 3]
     assert (

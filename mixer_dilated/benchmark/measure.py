@@ -56,7 +56,7 @@ def benchmark(
     Raises:
       InputError: a config that does not fit its data, or that cannot be compared as asked.
     """
-    against, busy = set(against), _busy_cores()
+    against, busy = set(against), busy_cores()
     if 'torch' in against:
         import_torch()
     opened = {name: _opened(config) for name, config in configs.items()}
@@ -78,7 +78,8 @@ def benchmark(
         }
 
 
-def _busy_cores() -> float | None:
+def busy_cores() -> float | None:
+    """Cores that all programs used over the last minute; None if the system does not tell."""
     return os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
 
 

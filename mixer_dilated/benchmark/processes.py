@@ -74,7 +74,7 @@ def _run_seconds(folder: pathlib.Path, name: str) -> float:
         'JAX_COMPILATION_CACHE_DIR': '',
         'JAX_ENABLE_COMPILATION_CACHE': 'true',
     }
-    run_python(RUN, [f'--config={folder / "config.py"}', f'--workdir={workdir}'], own_caches)
+    run_program(RUN, [f'--config={folder / "config.py"}', f'--workdir={workdir}'], own_caches)
     try:
         return json.loads((workdir / 'summary.json').read_text())['seconds']['startup']
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -101,7 +101,7 @@ def peak_bytes(task: Task, steps: int) -> dict[str, int | None]:
             'steps': steps,
         }
     )
-    said = run_python(PEAK, [arguments], {})
+    said = run_program(PEAK, [arguments], {})
     try:
         found = json.loads(said.splitlines()[-1])
         return {name: found[name] for name in ('predicted', 'measured')}
@@ -109,7 +109,7 @@ def peak_bytes(task: Task, steps: int) -> dict[str, int | None]:
         raise ProcessError(f'{_shown(PEAK)} printed no result: {end_of(said)}') from None
 
 
-def run_python(program: list[str], words: list[str], environment: dict[str, str]) -> str:
+def run_program(program: list[str], words: list[str], environment: dict[str, str]) -> str:
     """What a program prints in a process of its own, run in the user's own folder.
 
     Raises:
@@ -165,7 +165,7 @@ def _measure_peak(config: str, image_size: list[int], steps: int) -> dict[str, i
         measured = None
     else:
         arguments = sum(array.nbytes for array in jax.tree.leaves((state, placed)))
-        peak = _resident_bytes('VmHWM')
+        peak = resident_bytes('VmHWM')
         measured = None if peak is None else peak - before + arguments
     return {'predicted': sum(programs.training_bytes().values()), 'measured': measured}
 
@@ -179,7 +179,7 @@ def _peak_set_back() -> int | None:
     try:
         # Freed memory that the allocator holds back would hide what an epoch takes.
         ctypes.CDLL(None).malloc_trim(0)
-        before = _resident_bytes()
+        before = resident_bytes()
         pathlib.Path('/proc/self/clear_refs').write_text('5')
     # Only glibc has malloc_trim, only Linux clear_refs, and not everybody there may write it.
     except (OSError, AttributeError, TypeError):
@@ -187,7 +187,7 @@ def _peak_set_back() -> int | None:
     return before
 
 
-def _resident_bytes(name: str = 'VmRSS') -> int | None:
+def resident_bytes(name: str = 'VmRSS') -> int | None:
     """Resident memory of this process, or its peak 'VmHWM'; None where Linux does not tell it."""
     try:
         status = pathlib.Path('/proc/self/status').read_text()

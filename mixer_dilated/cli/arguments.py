@@ -27,6 +27,7 @@ _MEANING = {
     'json': 'file for all that was measured or planned, or every prediction',
     'devices': 'devices to plan for, several separated by commas',
     'batch_per_device': 'images that each device has of a batch',
+    'input': 'whether the input is timed instead of the step',
     'top': 'classes shown of each picture',
     'csv': 'file for every prediction',
     'sheet': 'file to draw the pictures and their predictions into (.png, .svg or .pdf)',
@@ -45,7 +46,7 @@ class Arguments:
       folder: the word after the command, where it takes one.
       paths: all words after the command, where it takes many.
       workdir, split, data_dir, checkpoint, calibrate, output, picture, seeds, against, json,
-        devices, batch_per_device, top, csv, sheet: the flags; None where not given.
+        devices, batch_per_device, input, top, csv, sheet: the flags; None where not given.
     """
 
     config: ml_collections.ConfigDict | None = None
@@ -65,6 +66,7 @@ class Arguments:
     json: pathlib.Path | None = None
     devices: str | None = None
     batch_per_device: int | None = None
+    input: bool | None = None
     top: int | None = None
     csv: pathlib.Path | None = None
     sheet: pathlib.Path | None = None
@@ -109,7 +111,8 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
     """
     values = flags.FlagValues()
     for name in set(names) & set(_MEANING):
-        flags.DEFINE_string(name, None, _MEANING[name], flag_values=values)
+        define = flags.DEFINE_bool if name == 'input' else flags.DEFINE_string
+        define(name, None, _MEANING[name], flag_values=values)
     file, sweep = default_sweep, None
     if {'config', 'sweep'} & set(names):
         kind = 'config' if 'config' in names else 'sweep'

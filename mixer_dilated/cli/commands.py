@@ -9,6 +9,7 @@ import json
 import pathlib
 import shlex
 import sys
+from collections.abc import Callable
 
 from mixer_dilated.cli import interrupt
 from mixer_dilated.cli.arguments import Arguments
@@ -114,9 +115,9 @@ def summary(arguments: Arguments, started: float) -> None:
     config = required(arguments, 'config')
     from mixer_dilated.config import patch_branches
     from mixer_dilated.data.enlarging import enlarged
-    from mixer_dilated.data.sources import load_examples
     from mixer_dilated.reports.summary import print_summary
     from mixer_dilated.training.programs import Programs
+    from mixer_dilated.training.streamed_examples import open_examples
     from mixer_dilated.training.task import open_task
 
     task = open_task(config)
@@ -125,7 +126,7 @@ def summary(arguments: Arguments, started: float) -> None:
     if arguments.picture:
         from mixer_dilated.reports.patch_picture import draw_patches
 
-        examples = load_examples(task.source, config.dataset.train_split, config.dataset)
+        examples = open_examples(task, config.dataset.train_split)
         first = enlarged(examples.images[:1], task.image_size)[0]
         draw_patches(patch_branches(config.model), first, arguments.picture)
         print(f'picture: {arguments.picture}')
@@ -169,15 +170,31 @@ def benchmark(arguments: list[Arguments], started: float) -> None:
     file = arguments[0].json
     if file:
         check_output('json', file)
-    from mixer_dilated.benchmark.measure import benchmark
-    from mixer_dilated.reports.benchmark_table import print_benchmark
-
-    found = benchmark(configs, against, say=functools.partial(print, flush=True))
-    print_benchmark(found)
+    say = functools.partial(print, flush=True)
+    timed_input = arguments[0].input
+    found = _benchmark_input(configs, say) if timed_input else _benchmark(configs, against, say)
     if file:
         with output_file('json', file) as output:
             output.write((json.dumps(found, indent=2) + '\n').encode())
         print(f'\njson: {file}')
+
+
+def _benchmark(configs: dict, against: list[str], say: Callable[[str], None]) -> dict:
+    from mixer_dilated.benchmark.measure import benchmark
+    from mixer_dilated.reports.benchmark_table import print_benchmark
+
+    found = benchmark(configs, against, say)
+    print_benchmark(found)
+    return found
+
+
+def _benchmark_input(configs: dict, say: Callable[[str], None]) -> dict:
+    from mixer_dilated.benchmark.input_speed import benchmark_input
+    from mixer_dilated.reports.input_table import print_input_benchmark
+
+    found = benchmark_input(configs, say)
+    print_input_benchmark(found)
+    return found
 
 
 def keys(arguments: Arguments, started: float) -> None:

@@ -67,7 +67,8 @@ MLP-Mixer with dilated patches.
       Times a training step and the forward pass and says how near they are to
       the speed of this machine's matrix products; some minutes a config.
       --against adds plain Flax called from Python, and PyTorch if installed.
-      Default configs: configs/mnist_baseline.py and configs/mnist_dilated.py
+      Default configs: configs/mnist_baseline.py and configs/mnist_dilated.py.
+      --input times the examples as they stream instead, against decoding alone.
   python run.py plan --config=FILE --devices=v5e:4x4[,h100:8 ...]
                      [--batch_per_device=N] [--against=compiled,measured]
                      [--json=FILE] [--config.KEY=VALUE ...]
@@ -213,8 +214,8 @@ def _run(argv: list[str], started: float) -> int:
         'convert': (commands.convert, ('paths',)),
         'probe': (commands.probe, ('config', 'split')),
         'export': (commands.export, ('workdir', 'output', 'checkpoint')),
-        'benchmark': (commands.benchmark, ('config', 'against', 'json')),
         'plan': (plan.plan, ('config', 'devices', 'batch_per_device', 'against', 'json')),
+        'benchmark': (commands.benchmark, ('config', 'against', 'json', 'input')),
         'keys': (commands.keys, ()),
     }
     named = bool(argv) and not argv[0].startswith('-')

@@ -1,6 +1,7 @@
 """What every data source gives, and every training program takes."""
 
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -24,6 +25,47 @@ def checksums(examples: Examples) -> dict[str, int]:
     return {name: zlib.crc32(array) for name, array in examples._asdict().items()}
 
 
+class Records(Protocol):
+    """The examples of a split, each decoded when it is asked for; other processes can have it.
+
+    Attributes:
+      image_shape: (height, width, channels) of the images, the source's `stored_shape`.
+    """
+
+    image_shape: tuple[int, int, int]
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def read(self, index: Sequence[int]) -> Examples:
+        """The examples of these numbers, which count from 0 in the stored order.
+
+        The pixels are those of `Source.read`. Raises InputError as that does.
+        """
+
+    def labels(self, index: Sequence[int]) -> Int32[np.ndarray, ' examples']:
+        """Their labels alone, without decoding an image."""
+
+
+class ExamplesInMemory(NamedTuple):
+    """Examples that are decoded already, as `Records`."""
+
+    examples: Examples
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.examples.images.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.examples.labels)
+
+    def read(self, index: Sequence[int]) -> Examples:
+        return Examples(*(array[np.asarray(index)] for array in self.examples))
+
+    def labels(self, index: Sequence[int]) -> Int32[np.ndarray, ' examples']:
+        return self.examples.labels[np.asarray(index)]
+
+
 class Source(Protocol):
     """A data set whose facts are known before anything is decoded.
 
@@ -35,6 +77,7 @@ class Source(Protocol):
       class_names: of each label its name.
       split_sizes: examples in each named split.
       fingerprint: changes whenever the examples may have changed.
+      identity: is the same for a copy of the data, which `fingerprint` need not be.
     """
 
     name: str
@@ -44,6 +87,10 @@ class Source(Protocol):
     class_names: tuple[str, ...]
     split_sizes: dict[str, int]
     fingerprint: str
+    identity: str
 
     def read(self, split: str) -> Examples:
         """Decodes the examples of a split given in TFDS split syntax, in the stored order."""
+
+    def records(self, split: str) -> Records:
+        """The same examples, none of them decoded yet."""

@@ -2,15 +2,18 @@
 
 import hashlib
 import json
+import math
 import os
 import pathlib
 import warnings
+from collections.abc import Callable
 from typing import NoReturn
 
 import numpy as np
 
 from mixer_dilated.data.decoding_threads import decoded
 from mixer_dilated.data.examples import Examples
+from mixer_dilated.data.folder_records import FolderRecords
 from mixer_dilated.data.picture_folder import Ignored, ignored_text
 from mixer_dilated.data.picture_split import PictureFile, find_pictures
 from mixer_dilated.data.preprocessing import Preprocessing
@@ -20,6 +23,7 @@ from mixer_dilated.user_cache import user_cache
 from mixer_dilated.whole_file import WholeFile
 
 MOST_NAMED = 3
+MOST_KEPT = 2**30  # bytes of images that were decoded to be checked
 
 
 class FolderSource:
@@ -58,7 +62,7 @@ class FolderSource:
         ignored = Ignored()
         self.class_names, self._files = find_pictures(root, test_share, split_seed, ignored)
         self.num_classes = len(self.class_names)
-        self.fingerprint = self._fingerprint()
+        self._note_identity()
         if ignored:
             warnings.warn(f'{root}: left out {ignored_text(ignored)}', stacklevel=2)
         if on_broken == 'skip':
@@ -87,20 +91,32 @@ class FolderSource:
             return parts[0]
         return Examples(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
+    def records(self, split: str) -> FolderRecords:
+        """The examples of a split, in the stored order, none of them decoded yet."""
+        slices = split_slices('split', split, self.split_sizes)
+        files = [file for name, start, stop in slices for file in self._files[name][start:stop]]
+        return FolderRecords.of(self._root, files, self._preprocessing)
+
     def _refuse(self, decoded: list[PictureFile], broken: dict[str, str]) -> NoReturn:
         """Names the broken pictures of all splits, so that nobody mends one after the other."""
         done = {file.path for file in decoded}
         everything = [file for files in self._files.values() for file in files]
-        broken = broken | self._decode([file for file in everything if file.path not in done])[1]
+        others = [file for file in everything if file.path not in done]
+        broken = broken | self._decode(others, keep=False)[1]
         raise InputError(
             f'{self._root}: {len(broken)} of {len(everything)} pictures cannot be used: '
             f'{_named(broken)}; remove or mend them, or leave them out: '
             '--config.dataset.on_broken=skip'
         )
 
-    def _decode(self, files: list[PictureFile]) -> tuple[Examples, dict[str, str]]:
-        """The images of those files that can be used, and why the others, by path, cannot."""
-        images = np.empty((len(files), *self.image_shape), np.uint8)
+    def _decode(
+        self, files: list[PictureFile], *, keep: bool = True
+    ) -> tuple[Examples, dict[str, str]]:
+        """The images of those files that can be used, and why the others, by path, cannot.
+
+        Without `keep` there are no images in it.
+        """
+        images = np.empty((len(files) if keep else 0, *self.image_shape), np.uint8)
         labels = np.empty(len(files), np.int32)
         broken, count = {}, 0
         with warnings.catch_warnings():
@@ -116,8 +132,9 @@ class FolderSource:
                 if isinstance(image, InputError):
                     broken[file.path] = str(image)
                     continue
-                images[count], labels[count] = image, file.label
-                count += 1
+                if keep:
+                    images[count], labels[count] = image, file.label
+                    count += 1
         return Examples(images[:count], labels[:count]), broken
 
     def _leave_out_broken(self, cache_dir: str) -> None:
@@ -125,9 +142,12 @@ class FolderSource:
         broken = _read_note(note)
         if broken is None:
             broken = {}
+            size = sum(map(len, self._files.values())) * math.prod(self.image_shape)
             for split, files in self._files.items():
-                # Kept for `read`: what was decoded to be checked need not be decoded again.
-                self._decoded[split], found = self._decode(files)
+                decoded, found = self._decode(files, keep=size <= MOST_KEPT)
+                if size <= MOST_KEPT:
+                    # For `read`: what was decoded to be checked need not be decoded again.
+                    self._decoded[split] = decoded
                 broken |= found
             _write_note(note, broken)
         if not broken:
@@ -146,14 +166,18 @@ class FolderSource:
                     f'{self._root}: no picture of class {self.class_names[min(without)]!r} in '
                     f'{split} can be used; put others there, or remove the class'
                 )
-        self.fingerprint = self._fingerprint()
+        self._note_identity()
 
-    def _fingerprint(self) -> str:
-        """Settings and every file's name, size and time of change, hashed."""
+    def _note_identity(self) -> None:
+        self.fingerprint = self._hashed(lambda file: file.identity)
+        self.identity = self._hashed(lambda file: file.size)
+
+    def _hashed(self, identity: Callable[[PictureFile], str]) -> str:
+        """Settings and every file's name and, in some way, identity, hashed."""
         digest = hashlib.sha256(repr(self._preprocessing).encode())
         for split, files in self._files.items():
             for file in files:
-                line = f'{split}\0{file.path}\0{file.label}\0{file.identity}\n'
+                line = f'{split}\0{file.path}\0{file.label}\0{identity(file)}\n'
                 digest.update(line.encode(errors='surrogateescape'))
         return digest.hexdigest()
 

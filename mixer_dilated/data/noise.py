@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from mixer_dilated.data.examples import Examples
+from mixer_dilated.data.examples import Examples, ExamplesInMemory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Noise:
     examples: int
     name: str = 'noise'
     fingerprint: str = ''
+    identity: str = ''
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -33,3 +34,6 @@ class Noise:
         draw = np.random.default_rng(0)
         images = draw.integers(0, 256, (self.examples, *self.image_shape), np.uint8)
         return Examples(images, draw.integers(0, self.num_classes, self.examples, np.int32))
+
+    def records(self, split: str) -> ExamplesInMemory:
+        return ExamplesInMemory(self.read(split))

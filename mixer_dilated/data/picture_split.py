@@ -25,6 +25,11 @@ class PictureFile(NamedTuple):
     label: int
     identity: str
 
+    @property
+    def size(self) -> str:
+        """In bytes."""
+        return self.identity.split()[0]
+
 
 def find_pictures(
     root: pathlib.Path, test_share: float, split_seed: int, ignored: Ignored

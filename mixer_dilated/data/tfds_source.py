@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from mixer_dilated.data.decoding import MODES, decode_image
+from mixer_dilated.data.decoding import MODES
 from mixer_dilated.data.enlarging import only_enlarges
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.preprocessing import Preprocessing
+from mixer_dilated.data.tfds_records import TfdsRecords
 from mixer_dilated.errors import InputError
 from mixer_dilated.patches.geometry import Pair
 
@@ -78,7 +79,8 @@ class TfdsSource:
                 f'{max_pixels} (config.dataset.max_pixels)'
             )
         self.split_sizes = {name: split.num_examples for name, split in info.splits.items()}
-        self.fingerprint = self._fingerprint()
+        self.fingerprint = self._hashed(times=True)
+        self.identity = self._hashed(times=False)
 
     def read(self, split: str) -> Examples:
         """Decodes the examples of a split given in TFDS split syntax, in the stored order.
@@ -87,57 +89,54 @@ class TfdsSource:
           InputError: a record that cannot be read, an image of another size or kind than the set
             says it has, or a label out of range.
         """
-        encoded = {self._image_key: _tfds().decode.SkipDecoding()}
-        records = self._builder.as_data_source(split, decoders=encoded)
+        records = self.records(split)
         images = np.empty((len(records), *self.stored_shape), np.uint8)
         labels = np.empty(len(records), np.int32)
-        # Grain's protocol for many records at once: half the time of one by one.
         for start in range(0, len(records), 1000):
             wanted = range(start, min(start + 1000, len(records)))
-            where = f'{self._builder.data_path}, split {split!r}'
-            try:
-                chunk = records.__getitems__(list(wanted))
-            # Reader, decompression and parser raise errors of many kinds at a damaged file.
-            except Exception as error:
-                cause = ' '.join(str(error).split())[:200]
-                raise InputError(
-                    f'{where}: a record among {wanted[0]} … {wanted[-1]} cannot be read: '
-                    f'{type(error).__name__}: {cause}; prepare the data set again'
-                ) from error
-            for i, record, image in zip(wanted, chunk, self._decoded(chunk), strict=True):
+            chunk = records.encoded(wanted)
+            for i, record, image in zip(wanted, chunk, _decoded(records, chunk), strict=True):
                 try:
                     images[i] = image()
-                    labels[i] = self._label(record)
+                    labels[i] = records.label(record)
                 except InputError as error:
-                    raise InputError(f'{where}, record {i}: {error}') from None
+                    raise InputError(f'{records.where}, record {i}: {error}') from None
         return Examples(images, labels)
 
-    def _decoded(self, records: list[dict]) -> Iterable[Callable[[], np.ndarray]]:
-        """Of each record a function that returns its image, or raises InputError."""
-        encoded = [record[self._image_key] for record in records]
-        if self._preprocessing is None:
-            # Small images: threads would hand Python's lock around longer than they decode.
-            return (functools.partial(decode_image, each, self.stored_shape) for each in encoded)
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            jobs = [threads.submit(self._preprocessing.read, each) for each in encoded]
-        return [job.result for job in jobs]
+    def records(self, split: str) -> TfdsRecords:
+        """The examples of a split, in the stored order, none of them decoded yet."""
+        encoded = {self._image_key: _tfds().decode.SkipDecoding()}
+        return TfdsRecords(
+            self._builder.as_data_source(split, decoders=encoded),
+            f'{self._builder.data_path}, split {split!r}',
+            self._image_key,
+            self._label_key,
+            self.num_classes,
+            self.stored_shape,
+            self._preprocessing,
+        )
 
-    def _label(self, record: dict) -> int:
-        label = int(record[self._label_key])
-        if not 0 <= label < self.num_classes:
-            raise InputError(f'label {label}: allowed are 0 to {self.num_classes - 1}')
-        return label
-
-    def _fingerprint(self) -> str:
-        """Name, version and every file's size and time of change, hashed."""
+    def _hashed(self, *, times: bool) -> str:
+        """Name, version and every file's size, perhaps with its time of change, hashed."""
         facts = [self._builder.info.full_name]
         if self._preprocessing:
             facts.append(repr(self._preprocessing))
         for split in self._builder.info.splits.values():
             for path in split.filepaths:
                 status = os.stat(path)
-                facts.append(f'{path.name} {status.st_size} {status.st_mtime_ns}')
+                time = f' {status.st_mtime_ns}' if times else ''
+                facts.append(f'{path.name} {status.st_size}{time}')
         return hashlib.sha256('\n'.join(facts).encode()).hexdigest()
+
+
+def _decoded(records: TfdsRecords, chunk: list[dict]) -> Iterable[Callable[[], np.ndarray]]:
+    """Of each record a function that returns its image, or raises InputError."""
+    if records.preprocessing is None:
+        # Small images: threads would hand Python's lock around longer than they decode.
+        return (functools.partial(records.image, record) for record in chunk)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        jobs = [threads.submit(records.image, record) for record in chunk]
+    return [job.result for job in jobs]
 
 
 def _tfds():

@@ -46,7 +46,7 @@ def changes_that_help(plan: Plan) -> list[Change]:
 def _single(plan: Plan) -> Iterator[dict[str, object]]:
     """Changes of one thing, the cheapest in time first."""
     config, sizes = plan.task.config, plan.share.mesh_shape
-    if config.get('input') is not None and not plan.streamed:
+    if not plan.streamed:
         yield {'input.mode': 'stream'}
     if config.dtype == 'float32':
         yield {'dtype': 'bfloat16'}

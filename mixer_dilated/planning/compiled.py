@@ -8,7 +8,7 @@ import collections
 import json
 import sys
 
-from mixer_dilated.benchmark.processes import ProcessError, run_python
+from mixer_dilated.benchmark.processes import ProcessError, run_program
 from mixer_dilated.config import resolve
 from mixer_dilated.data.noise import Noise
 from mixer_dilated.errors import InputError
@@ -47,7 +47,7 @@ def compiled_here(plan: Plan) -> dict:
     )
     environment = {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': FLAGS.format(count=plan.devices.count)}
     try:
-        said = run_python(COMPILE, [words], environment)
+        said = run_program(COMPILE, [words], environment)
         return json.loads(said.splitlines()[-1])
     except (ProcessError, ValueError, LookupError) as error:
         raise InputError(

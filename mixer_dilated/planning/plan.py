@@ -137,7 +137,4 @@ def hardware_of(devices: Devices, task: Task, shapes: Shapes) -> Hardware:
 
 def streamed_batches(task: Task) -> int:
     """Batches of images on the devices where they are streamed; 0 where all images are there."""
-    settings = task.config.get('input')
-    if settings is None or not task.streams('train'):
-        return 0
-    return settings.prefetch + 1
+    return task.config.input.prefetch + 1 if task.streams('train') else 0

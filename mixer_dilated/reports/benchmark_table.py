@@ -21,7 +21,7 @@ def print_benchmark(found: dict) -> None:
     print(f'\n{device["kind"]}, jax {versions["jax"]}, Python {versions["python"]}; one device')
     for name, of_config in found['configs'].items():
         _print_config(name, of_config)
-    _print_text(*_footer(found))
+    print_text(*_footer(found))
 
 
 def _footer(found: dict) -> list[str]:
@@ -50,20 +50,22 @@ def _print_config(name: str, found: dict) -> None:
         f'{statistics.median(rounds) / 1e9:.0f} GFLOP/s in {dtype}'
         for dtype, rounds in found['large_product'].items()
     )
-    _print_text(
+    print_text(
         f'{name}: {height}×{width}×{channels}, {found["num_tokens"]} tokens, '
         f'{found["num_params"]} parameters, batch {found["batch"]}',
         f'large matrix product: {large}',
     )
     print_table(_forms_table(found))
-    _print_text(*_sentences(found))
+    print_text(*_sentences(found))
     print_table(_resolutions_table(found))
 
 
 def _forms_table(found: dict) -> Table:
     forms = found['forms']
     unit = _unit(form['seconds'] for form in forms.values())
-    table = _table('step of', unit, 'quartiles', 'images/s', 'GFLOP/s', 'large', 'own', 'compile')
+    table = new_table(
+        'step of', unit, 'quartiles', 'images/s', 'GFLOP/s', 'large', 'own', 'compile'
+    )
     for name, form in forms.items():
         table.add_row(
             name,
@@ -77,7 +79,7 @@ def _forms_table(found: dict) -> Table:
 
 def _resolutions_table(found: dict) -> Table:
     unit = _unit(row['seconds'] for row in found['resolutions'])
-    table = _table('image', 'tokens', unit, 'quartiles', 'images/s', 'GFLOP/s')
+    table = new_table('image', 'tokens', unit, 'quartiles', 'images/s', 'GFLOP/s')
     for row in found['resolutions']:
         table.add_row(
             '×'.join(map(str, row['image_size'])),
@@ -148,7 +150,8 @@ def _start_up_text(start_up: dict | None) -> str:
     return f'From python run.py to the first step: {cold} with empty caches, {warm} with full ones.'
 
 
-def _table(first: str, *others: str) -> Table:
+def new_table(first: str, *others: str) -> Table:
+    """An empty table in the benchmarks' look, its numbers to the right."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     table.add_column(first, no_wrap=True)
     for heading in others:
@@ -173,7 +176,8 @@ def _ratio(seconds: list[float], others: list[float]) -> float:
     return statistics.median(one / other for one, other in zip(seconds, others, strict=True))
 
 
-def _print_text(*sentences: str) -> None:
+def print_text(*sentences: str) -> None:
+    """Prints sentences, a paragraph each, 80 columns wide."""
     print()
     for sentence in sentences:
         print(textwrap.fill(sentence, 80))

@@ -12,20 +12,25 @@ from mixer_dilated.data.enlarging import enlarged
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.patches.geometry import Pair
 from mixer_dilated.training.augmentation import Augmentation, augmentation_from_config
+from mixer_dilated.training.streamed_examples import StreamedExamples
 from mixer_dilated.training.workdir import write_arrays
 
 MOST_IMAGES, STEPS = 6, 4
+BLOCK = 256  # labels looked at in one go
 
 
 def write_augmented_images(
-    workdir: pathlib.Path, config: ml_collections.ConfigDict, train: Examples, image_size: Pair
+    workdir: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    train: Examples | StreamedExamples,
+    image_size: Pair,
 ) -> None:
     """Writes `augmented.npz`, if the config has augmentation: images before and after it.
 
     Args:
       workdir: the run's folder.
       config: of the run.
-      train: the training examples, on the host.
+      train: the training examples, on the host or streaming.
       image_size: (height, width) that the network sees.
 
     The file holds `images` uint8 (shown, height, width, channels), the first of as many classes;
@@ -37,8 +42,7 @@ def write_augmented_images(
     alone = whole.each_alone
     if not alone:
         return
-    _, first_of_class = np.unique(train.labels, return_index=True)
-    first = np.asarray(train.images[np.sort(first_of_class)[:MOST_IMAGES]])
+    first = np.asarray(train.images[_first_of_classes(train.labels)])
     images = np.asarray(enlarged(first, image_size))
     seed_key = jax.random.key(config.seed)
     drawn = {name: _augmented(one, seed_key, 0, images) for name, one in alone.items()}
@@ -51,6 +55,17 @@ def write_augmented_images(
         drawn=np.stack([np.asarray(one) for one in drawn.values()]),
         titles=np.array(list(drawn)),
     )
+
+
+def _first_of_classes(labels) -> list[int]:
+    """Of as many classes as are shown the first example, without a look at what comes after."""
+    found = {}
+    for start in range(0, len(labels), BLOCK):
+        for number, label in enumerate(np.asarray(labels[start : start + BLOCK]).tolist(), start):
+            found.setdefault(label, number)
+            if len(found) == MOST_IMAGES:
+                return [*found.values()]
+    return [*found.values()]
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -78,7 +78,7 @@ def train_steps(
         state, sums = carried
         images, labels = _gather(examples, batches[state.step % steps_per_epoch], image_size)
         state, metrics = step(state, images, labels, seed_key)
-        return state, _add(sums, metrics, state.step)
+        return state, added(sums, metrics, state.step)
 
     return jax.lax.fori_loop(0, num_steps, body, (state, sums))
 
@@ -166,7 +166,14 @@ def _batches(num_examples: int, batch: int) -> jax.Array:
     return jnp.arange(-(-num_examples // batch) * batch).reshape(-1, batch)
 
 
-def _add(sums: EpochSums, metrics: dict[str, jax.Array], step_number: jax.Array) -> EpochSums:
+def added(sums: EpochSums, metrics: dict[str, jax.Array], step_number: jax.Array) -> EpochSums:
+    """The sums with one step more.
+
+    Args:
+      sums: of the steps before it.
+      metrics: of `train_step`.
+      step_number: which step it was, counted from 1.
+    """
     finite = metrics['finite']
     first = ~finite & (sums.skipped == 0)
     return EpochSums(

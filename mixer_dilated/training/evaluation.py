@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float, Int32
 
 from mixer_dilated.config import resolve
-from mixer_dilated.data.sources import load_examples
 from mixer_dilated.data.splits import check_disjoint, num_examples
 from mixer_dilated.errors import InputError
 from mixer_dilated.training.calibration import (
@@ -22,6 +21,7 @@ from mixer_dilated.training.checkpoints import Checkpoints
 from mixer_dilated.training.network_check import check_network
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.snapshot import Snapshot
+from mixer_dilated.training.streamed_examples import closing, open_examples
 from mixer_dilated.training.task import Task, open_task
 from mixer_dilated.training.workdir import read_config
 
@@ -136,8 +136,9 @@ def _predicted(
     task: Task, programs: Programs, snapshot: Snapshot, split: str
 ) -> tuple[Float[np.ndarray, 'seeds examples classes'], Int32[np.ndarray, ' examples']]:
     """Log-probabilities of a split, as evaluation has them, and its labels."""
-    examples = load_examples(task.source, split, task.config.dataset)
-    found = programs.prediction(programs.place(examples))(snapshot.state)
+    examples = open_examples(task, split)
+    with closing(examples):
+        found = programs.prediction(programs.place(examples))(snapshot.state)
     return jax.device_get(found), np.asarray(examples.labels)
 
 

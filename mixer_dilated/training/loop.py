@@ -1,5 +1,6 @@
 """Training from a config to a run's folder: `train_and_evaluate`."""
 
+import contextlib
 import pathlib
 import time
 import warnings
@@ -8,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import ml_collections
 
-from mixer_dilated.data.examples import Examples, checksums
-from mixer_dilated.data.sources import load_examples
+from mixer_dilated.data.examples import Examples
 from mixer_dilated.errors import InputError
 from mixer_dilated.training.augmented_images import write_augmented_images
 from mixer_dilated.training.checkpoints import Checkpoints
+from mixer_dilated.training.data_file import check_same_data, data_facts
 from mixer_dilated.training.environment import versions
 from mixer_dilated.training.initial import starting_params, with_params, write_initial
 from mixer_dilated.training.metrics import METRICS, MetricsWriter, has_rows
@@ -21,13 +22,13 @@ from mixer_dilated.training.preprocessing_file import write_preprocessing
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.progress import Progress
 from mixer_dilated.training.snapshot import Snapshot
+from mixer_dilated.training.streamed_examples import StreamedExamples, closing, open_examples
 from mixer_dilated.training.summary import run_summary
 from mixer_dilated.training.task import Task, open_task
 from mixer_dilated.training.trainer import Trainer
 from mixer_dilated.training.workdir import (
     check_place,
     check_same_config,
-    check_same_data,
     claim,
     file_checksums,
     locked,
@@ -77,13 +78,15 @@ def train_and_evaluate(
     check_place(workdir, 'run', 'config.json')
     starts = not (workdir / 'checkpoints').exists()
     initial = starting_params(task) if starts else None  # refused before there is a folder
-    with locked(workdir):
+    with locked(workdir), contextlib.ExitStack() as ending:
         claim(workdir, config, versions())
         progress.starts(task)
         with Checkpoints(workdir, config) as checkpoints:
             examples = _read_and_compile(task, programs, initialise=not checkpoints.any_there())
+            ending.enter_context(closing(*examples.values()))
             write_preprocessing(workdir, task)
-            check_same_data(workdir, {part: checksums(found) for part, found in examples.items()})
+            facts = {part: data_facts(task, part, found) for part, found in examples.items()}
+            check_same_data(workdir, facts)
             placed = {part: programs.place(found) for part, found in examples.items()}
             progress.restores()
             snapshot = _restored(workdir, config, checkpoints, programs)
@@ -159,15 +162,16 @@ def _check_none_left_out(
         )
 
 
-def _read_and_compile(task: Task, programs: Programs, *, initialise: bool) -> dict[str, Examples]:
+def _read_and_compile(
+    task: Task, programs: Programs, *, initialise: bool
+) -> dict[str, Examples | StreamedExamples]:
     """Reads the examples, 'train' and 'test', while the training programs are compiled."""
     config = task.config.dataset
     threads = ThreadPoolExecutor(1)
     try:
         compiling = threads.submit(programs.compile_training, initialise=initialise)
         examples = {
-            part: load_examples(task.source, config[f'{part}_split'], config)
-            for part in ('train', 'test')
+            part: open_examples(task, config[f'{part}_split']) for part in ('train', 'test')
         }
         compiling.result()
     finally:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from mixer_dilated.data.enlarging import enlarged
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.patches.geometry import Pair
+from mixer_dilated.training.streamed_examples import StreamedExamples
 from mixer_dilated.training.workdir import write_arrays
 
 MOST_SHOWN = 24
@@ -17,7 +18,7 @@ MOST_SHOWN = 24
 
 def write_predictions(
     workdir: pathlib.Path,
-    test: Examples,
+    test: Examples | StreamedExamples,
     log_probabilities: Float[Array, 'seeds examples classes'],
     image_size: Pair,
 ) -> None:
@@ -25,7 +26,7 @@ def write_predictions(
 
     Args:
       workdir: the run's folder.
-      test: the test examples, on the host.
+      test: the test examples, on the host or streaming.
       log_probabilities: of the final parameters of every seed.
       image_size: (height, width) that the network sees.
 
@@ -35,16 +36,16 @@ def write_predictions(
     `shown_index` int32 (shown,) and `shown_images` uint8 (shown, height, width, channels).
     """
     probabilities = np.exp(np.asarray(log_probabilities))
-    first = probabilities[0]
-    mistaken = np.flatnonzero(first.argmax(-1) != test.labels)
+    first, labels = probabilities[0], np.asarray(test.labels, np.int32)
+    mistaken = np.flatnonzero(first.argmax(-1) != labels)
     shown = mistaken[np.argsort(-first[mistaken].max(-1), kind='stable')][:MOST_SHOWN]
     class_images = np.zeros((first.shape[-1], *test.images.shape[1:]), np.uint8)
     for label in range(len(class_images)):
-        found = np.flatnonzero(test.labels == label)[:1]
+        found = np.flatnonzero(labels == label)[:1]
         class_images[label : label + 1][: len(found)] = test.images[found]
     write_arrays(
         workdir / 'predictions.npz',
-        labels=np.asarray(test.labels, np.int32),
+        labels=labels,
         probabilities=probabilities,
         shown_index=shown.astype(np.int32),
         shown_images=np.asarray(enlarged(test.images[shown], image_size)),

@@ -13,12 +13,12 @@ from jaxtyping import Float, Int
 from mixer_dilated.config import phase_range
 from mixer_dilated.data.enlarging import enlarged
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.data.sources import load_examples
 from mixer_dilated.data.splits import check_disjoint
 from mixer_dilated.errors import InputError
 from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.training.initial import starting_params
 from mixer_dilated.training.step import at_every_phase, normalise
+from mixer_dilated.training.streamed_examples import StreamedExamples, open_examples
 from mixer_dilated.training.task import Task, open_task
 from mixer_dilated.training.workdir import read_config
 
@@ -58,7 +58,7 @@ def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
     (train, train_labels), (chosen_on, labels), (test, test_labels) = (
         (features(task, params, examples), np.asarray(examples.labels))
         for examples in (
-            load_examples(task.source, split, config.dataset)
+            open_examples(task, split)
             for split in (config.dataset.train_split, validation, config.dataset.test_split)
         )
     )
@@ -91,7 +91,7 @@ def _splits_of_others(config: ml_collections.ConfigDict) -> dict[str, str]:
 
 
 def features(
-    task: Task, params: dict, examples: Examples
+    task: Task, params: dict, examples: Examples | StreamedExamples
 ) -> Float[np.ndarray, 'examples channels']:
     """What the network hands to its head, for every example.
 

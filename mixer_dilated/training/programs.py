@@ -14,6 +14,7 @@ from flax.training.train_state import TrainState
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.training.augmentation import augmentation_from_config
+from mixer_dilated.training.batch_programs import BatchPrograms
 from mixer_dilated.training.epoch import (
     EpochSums,
     epoch_metrics,
@@ -43,6 +44,7 @@ from mixer_dilated.training.step import (
     eval_step,
     train_step,
 )
+from mixer_dilated.training.streamed_examples import StreamedExamples
 from mixer_dilated.training.task import Task
 
 SMALL_NETWORKS = 1_000_000  # parameters, of all seeds
@@ -74,6 +76,7 @@ class Programs:
         )
         self._compiled = {}
         self._seconds = []
+        self._by_batch = BatchPrograms(task, self._mesh, self._seed_keys, self._compiled_once)
 
     @classmethod
     def of_run(cls, task: Task) -> 'Programs':
@@ -100,8 +103,10 @@ class Programs:
         """Names of the parameters that `config.mesh` would split, but that do not divide."""
         return self._partition.kept_whole(self.abstract_state().params)
 
-    def place(self, examples: Examples) -> Examples:
-        """Puts examples on the devices, whole on each."""
+    def place(self, examples: Examples | StreamedExamples) -> Examples | StreamedExamples:
+        """Puts examples on the devices, whole on each; those that stream stay where they are."""
+        if isinstance(examples, StreamedExamples):
+            return examples
         return Examples(*jax.device_put(tuple(examples), replicated(self._mesh)))
 
     def compile_training(self, *, initialise: bool) -> None:
@@ -140,18 +145,21 @@ class Programs:
         )
         return Snapshot(self.abstract_state(), sums)
 
-    def train_steps(self, examples: Examples) -> Callable:
+    def train_steps(self, examples: Examples | StreamedExamples) -> Callable:
         """`epoch.train_steps` on the task's training examples: state, sums, count → state, sums.
 
-        The state and the sums that are handed to it are used up.
+        The state and the sums that are handed to it are used up. Examples that stream may have
+        fewer steps than asked for, and none where they are slow to come.
         """
         program = self.training_program()
+        if isinstance(examples, StreamedExamples):
+            return self._by_batch.train_steps(examples, program)
         return lambda state, sums, count: program(
             state, sums, self._seed_keys, (examples, np.int32(count))
         )
 
     def train_epoch(self, examples: Examples) -> Callable:
-        """A whole epoch of `train_steps`: state → state, `epoch_metrics` on the host.
+        """A whole epoch of `train_steps` in memory: state → state, `epoch_metrics` on the host.
 
         The state, which has to be at the start of an epoch, is used up.
         """
@@ -170,7 +178,10 @@ class Programs:
         return jax.device_put(zero, seeds_sharding(self._mesh))
 
     def training_program(self) -> jax.stages.Compiled:
-        """The compiled `epoch.train_steps`: state, sums, keys of the seeds, (examples, count)."""
+        """The compiled `epoch.train_steps`: state, sums, keys of the seeds, (examples, count).
+
+        If the training examples stream, it is `BatchPrograms.training_program`.
+        """
         if 'train' in self._compiled:  # the shapes of its arguments take time to find out
             return self._compiled['train']
         config = self.task.config
@@ -183,6 +194,8 @@ class Programs:
             around_loss=functools.partial(gathered_anew, partition=self._partition),
             accum_steps=config.accum_steps,
         )
+        if self.task.streams('train'):
+            return self._by_batch.training_program(step, self.abstract_state(), self.zero_sums())
         steps = functools.partial(
             train_steps, step=step, batch=config.batch, image_size=self.task.image_size
         )
@@ -209,27 +222,31 @@ class Programs:
             'temporary': memory.temp_size_in_bytes + results,
         }
 
-    def evaluation(self, examples: Examples) -> Callable:
+    def evaluation(self, examples: Examples | StreamedExamples) -> Callable:
         """`epoch.evaluate` on these examples, as a program: state → metrics.
 
         It is compiled when it is first called, once for all examples of one shape: training does
         not wait for it.
         """
         step = functools.partial(eval_step, **eval_settings(self.task.config))
+        if isinstance(examples, StreamedExamples):
+            step = functools.partial(self._with_whole_params, step)
+            return self._by_batch.evaluation(examples, self._eval_batch(examples), step)
         return self._on_first_call(evaluate, {'step': step}, examples)
 
-    def prediction(self, examples: Examples) -> Callable:
+    def prediction(self, examples: Examples | StreamedExamples) -> Callable:
         """`epoch.predict` on these examples, as a program: state → log-probabilities.
 
         It is compiled when it is first called, as that of `evaluation`.
         """
         classify = functools.partial(class_log_probabilities, **eval_settings(self.task.config))
+        if isinstance(examples, StreamedExamples):
+            classify = functools.partial(self._with_whole_params, classify)
+            return self._by_batch.prediction(examples, self._eval_batch(examples), classify)
         return self._on_first_call(predict, {'classify': classify}, examples)
 
     def _on_first_call(self, function: Callable, settings: dict, examples: Examples) -> Callable:
-        devices = self._mesh.shape['data']
-        batch = min(self.task.config.batch_eval, len(examples.labels))
-        batch = -(-batch // devices) * devices
+        batch = self._eval_batch(examples)
         program_of = functools.partial(
             self._with_whole_params,
             functools.partial(function, **settings, batch=batch, image_size=self.task.image_size),
@@ -237,8 +254,13 @@ class Programs:
         key = (function, examples.images.shape)
         return lambda state: self._compiled_once(key, program_of, state, examples)(state, examples)
 
-    def _with_whole_params(self, function: Callable, state: TrainState, examples: Examples):
-        return function(state.replace(params=gathered(state.params, self._partition)), examples)
+    def _eval_batch(self, examples: Examples | StreamedExamples) -> int:
+        devices = self._mesh.shape['data']
+        batch = min(self.task.config.batch_eval, len(examples.labels))
+        return -(-batch // devices) * devices
+
+    def _with_whole_params(self, function: Callable, state: TrainState, *rest):
+        return function(state.replace(params=gathered(state.params, self._partition)), *rest)
 
     def _initialisation(self) -> jax.stages.Compiled:
         if 'initialise' in self._compiled:

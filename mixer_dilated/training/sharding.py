@@ -55,6 +55,16 @@ def seeds_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec('seeds'))
 
 
+def batches_sharding(mesh: Mesh) -> NamedSharding:
+    """Dealt out by seed, and each seed's split over its devices: a batch (seeds, batch, …)."""
+    return NamedSharding(mesh, PartitionSpec('seeds', 'data'))
+
+
+def shared_batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Split over the devices of each seed: a batch (batch, …) that all seeds see."""
+    return NamedSharding(mesh, PartitionSpec('data'))
+
+
 def split_batch(array: jax.Array, axis: int = 0) -> jax.Array:
     """Splits an array of one seed's program over that seed's devices, along the batch axis.
 

@@ -1,6 +1,7 @@
 """Everything that is known about a run before the first example is decoded."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import ml_collections
@@ -53,9 +54,27 @@ class Task:
         network = mixer_from_config(self.config.model, self.source.num_classes)
         return layers(network, self.source.image_shape)
 
+    def streams(self, part: str) -> bool:
+        """Whether the images of 'train' or 'test' are decoded when they are needed."""
+        count = {'train': self.train_examples, 'test': self.test_examples}[part]
+        return streams(self.config.input, self.source, count)
+
     def changed(self, changes: Mapping) -> 'Task':
         """The same data with other values of keys that do not bear on it, {'dtype': …}."""
         return dataclasses.replace(self, config=changed(self.config, changes))
+
+
+def streams(settings: ml_collections.ConfigDict, source: Source, num_examples: int) -> bool:
+    """Whether examples are decoded when they are needed, instead of being kept in memory.
+
+    Args:
+      settings: `config.input`.
+      source: the data set.
+      num_examples: of it.
+    """
+    if settings.mode != 'auto':
+        return settings.mode == 'stream'
+    return num_examples * math.prod(source.stored_shape) > settings.memory_gib * 2**30
 
 
 def open_task(config: ml_collections.ConfigDict, source: Source | None = None) -> Task:

@@ -87,6 +87,7 @@ def on_noise(task: Task, image_size: tuple[int, int], steps: int) -> Task:
     settings = task.config.to_dict()
     settings['optimizer']['warmup_steps'] = 0  # there are but few steps
     settings['dataset']['train_split'] = 'train'
+    settings['input']['mode'] = 'memory'  # input is not what is timed
     config = resolve(settings)
     *_, channels = task.source.image_shape
     source = Noise((*image_size, channels), task.source.num_classes, steps * config.batch)

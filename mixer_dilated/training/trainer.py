@@ -18,6 +18,7 @@ from mixer_dilated.training.pace import Pace
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.progress import Progress
 from mixer_dilated.training.snapshot import Snapshot
+from mixer_dilated.training.streamed_examples import StreamedExamples
 from mixer_dilated.training.task import Task
 
 
@@ -47,12 +48,17 @@ class Trainer:
         self._progress = progress
         self._pace = Pace(task.config.checkpoints)
 
-    def run(self, snapshot: Snapshot, train: Examples, test: Examples) -> Snapshot:
+    def run(
+        self,
+        snapshot: Snapshot,
+        train: Examples | StreamedExamples,
+        test: Examples | StreamedExamples,
+    ) -> Snapshot:
         """Trains what is left of the epochs.
 
         Args:
           snapshot: where to start; its arrays are used up.
-          train, test: on the devices.
+          train, test: on the devices, or on their way.
 
         Returns:
           The end of the last epoch, saved.
@@ -77,15 +83,17 @@ class Trainer:
 
     def _piece(self, snapshot: Snapshot, epoch: int, run_steps: Callable) -> Snapshot:
         """Trains the next steps of an epoch, about a second of them."""
-        end = epoch * self._task.steps_per_epoch
-        count = self._pace.next_piece(snapshot.step, end - snapshot.step)
+        begin, end = snapshot.step, epoch * self._task.steps_per_epoch
+        count = self._pace.next_piece(begin, end - begin)
         start = time.perf_counter()
         state, sums = jax.block_until_ready(run_steps(snapshot.state, snapshot.sums, count))
         seconds = time.perf_counter() - start
-        self._pace.took(count, seconds)
         snapshot = dataclasses.replace(
             snapshot, state=state, sums=sums, seconds=snapshot.seconds + seconds
         )
+        if snapshot.step == begin:  # the data is slow to come: time to look up
+            return snapshot
+        self._pace.took(snapshot.step - begin, seconds)
         self._check_finite(snapshot, epoch)
         # At the end of an epoch its metrics come first.
         if snapshot.step < end and self._pace.save_due(snapshot.step):

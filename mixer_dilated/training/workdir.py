@@ -114,33 +114,6 @@ def _check_same_versions(workdir: pathlib.Path, here: Mapping[str, str]) -> None
         )
 
 
-def check_same_data(workdir: pathlib.Path, checksums: dict) -> None:
-    """Notes which examples a run is made of, or compares with what was noted.
-
-    Args:
-      workdir: the run's folder.
-      checksums: of its training and test examples.
-
-    Raises:
-      InputError: the run was begun on other examples.
-    """
-    path = workdir / 'data.json'
-    try:
-        noted = json.loads(path.read_text())
-    except FileNotFoundError:
-        write_json(path, checksums)
-        return
-    except UNREADABLE as error:
-        raise InputError(
-            f'{path}: cannot be read: {error}; remove it, and the examples are noted anew'
-        ) from None
-    if noted != checksums:
-        raise InputError(
-            f'--workdir={workdir}: this run was begun on other examples ({path} differs from the '
-            'data that is there now); give it its own data again, or name a new folder'
-        )
-
-
 def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     """The resolved config of the run in `workdir`.
 

@@ -1,0 +1,80 @@
+"""What examples that stream take of memory, in a process of their own.
+
+Heavy imports are in the functions: the workers of this process import this module.
+"""
+
+import functools
+import json
+import multiprocessing
+import pathlib
+import re
+import sys
+
+PEAK = ['-P', '-m', 'mixer_dilated.benchmark.input_memory']
+MOST_READ = 2000  # images
+WORKERS = 2
+
+
+def peak_bytes(task, share: float) -> int | None:
+    """Memory of streaming the first part of a task's training examples, at its most.
+
+    Of the process and of two that decode for it, each when it has its most; None where the system
+    does not tell.
+
+    Args:
+      task: a `Task`.
+      share: of its training examples.
+
+    Raises:
+      ProcessError: the process failed; the message has the end of what it said.
+    """
+    from mixer_dilated.benchmark.processes import run_program
+
+    arguments = json.dumps({'config': task.config.to_json(), 'share': share})
+    return json.loads(run_program(PEAK, [arguments], {}).splitlines()[-1])
+
+
+def shuffled_stream(task, records, workers: int):
+    """A `Stream` of a task's training batches; of fewer records than a batch, of all of them."""
+    from mixer_dilated.data.batch_order import EpochOrder
+    from mixer_dilated.data.stream import Stream
+    from mixer_dilated.training.streamed_examples import epoch_orders
+
+    count = len(records)
+    draw = functools.partial(epoch_orders, task.config.seed, 1, count)
+    batch = min(task.config.batch, count)
+    order = EpochOrder(draw, batch, count // batch, to_processes=workers > 0)
+    return Stream(records, order, workers=workers)
+
+
+def _peak(config: str, share: float) -> int | None:
+    from mixer_dilated.config import resolve
+    from mixer_dilated.data.splits import split_slices
+    from mixer_dilated.training.task import open_task
+
+    task = open_task(resolve(json.loads(config)))
+    split, sizes = task.config.dataset.train_split, task.source.split_sizes
+    name, start, stop = split_slices('config.dataset.train_split', split, sizes)[0]
+    records = task.source.records(f'{name}[{start}:{start + int(share * (stop - start))}]')
+    stream, images = shuffled_stream(task, records, WORKERS), 0
+    try:
+        while images < MOST_READ:
+            images += next(stream).labels.size
+        workers = [str(each.pid) for each in multiprocessing.active_children()]
+        peaks = [_peak_of(process) for process in ('self', *workers)]
+    finally:
+        stream.close()
+    return None if None in peaks else sum(peaks)
+
+
+def _peak_of(process: str) -> int | None:
+    try:
+        status = pathlib.Path(f'/proc/{process}/status').read_text()
+    except OSError:
+        return None
+    found = re.search(r'VmHWM:\s+(\d+) kB', status)
+    return int(found[1]) * 1024 if found else None
+
+
+if __name__ == '__main__':
+    print(json.dumps(_peak(**json.loads(sys.argv[1]))))

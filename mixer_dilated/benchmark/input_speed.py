@@ -1,0 +1,163 @@
+"""How fast examples stream, against decoding alone; what a run waits for them; their memory."""
+
+import multiprocessing
+import os
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+import ml_collections
+import numpy as np
+
+from mixer_dilated.benchmark.input_memory import peak_bytes, shuffled_stream
+from mixer_dilated.benchmark.measure import busy_cores
+from mixer_dilated.benchmark.processes import ProcessError
+from mixer_dilated.config import changed
+from mixer_dilated.data.examples import Records
+from mixer_dilated.data.tfds_records import TfdsRecords
+from mixer_dilated.training.environment import environment
+from mixer_dilated.training.programs import Programs
+from mixer_dilated.training.streamed_examples import StreamedExamples
+from mixer_dilated.training.task import Task, open_task
+
+ROUNDS = 3
+TURN_SECONDS = 4.0
+WAITING_SECONDS = 20.0
+WORKERS = (0, 1, 2)
+
+
+def benchmark_input(
+    configs: Mapping[str, ml_collections.ConfigDict], say: Callable[[str], None]
+) -> dict:
+    """Measures the input of every config: its training examples, streamed.
+
+    Args:
+      configs: resolved configs by name.
+      say: told what is measured next.
+
+    Returns:
+      'versions', 'device', 'cores', and 'inputs': of each name what `_measure` returns.
+    """
+    found = {name: _measure(name, config, say) for name, config in configs.items()}
+    return {**environment(), 'cores': os.cpu_count(), 'inputs': found}
+
+
+def _measure(name: str, config: ml_collections.ConfigDict, say: Callable[[str], None]) -> dict:
+    """One config's input.
+
+    Returns:
+      'image_shape', 'examples', 'batch'; 'decoding' of one thread that does nothing else: its
+      'speed' (images a second) and 'cpu_speed' (images a second of CPU time) in each round;
+      'streams': of each number of workers the same, over all processes (None where the system does
+      not tell), and 'first_batch' (seconds); 'waiting' (of `_waiting`); 'memory': bytes at their
+      most of all processes, streaming a 'tenth' of the examples and the 'whole'; 'busy_cores' that
+      other programs used before; and 'notes'.
+    """
+    task = open_task(changed(config, {'input.mode': 'stream', 'num_seeds': 1}))
+    records = task.source.records(config.dataset.train_split)
+    busy = busy_cores()
+    say(f'{name}: decoding alone and streams, {ROUNDS} rounds in turns')
+    decoding, streams = [], {workers: [] for workers in WORKERS}
+    for number in range(ROUNDS):
+        decoding.append(_decoding(records, number))
+        for workers, rounds in streams.items():
+            rounds.append(_streaming(task, records, workers))
+    say(f'{name}: training on the stream')
+    waiting = _waiting(task, records)
+    say(f'{name}: memory, each in a process of its own')
+    memory, notes = {}, []
+    for part, share in (('tenth', 0.1), ('whole', 1.0)):
+        try:
+            memory[part] = peak_bytes(task, share)
+        except ProcessError as error:
+            memory[part] = None
+            notes.append(f'memory is not measured: {error}')
+    return {
+        'image_shape': list(records.image_shape),
+        'examples': len(records),
+        'batch': config.batch,
+        'decoding': _by_name(('speed', 'cpu_speed'), decoding),
+        'streams': {
+            workers: _by_name(('speed', 'cpu_speed', 'first_batch'), rounds)
+            for workers, rounds in streams.items()
+        },
+        'waiting': waiting,
+        'memory': memory,
+        'busy_cores': busy,
+        'notes': notes,
+    }
+
+
+def _decoding(records: Records, number: int) -> tuple[float, float]:
+    """Images a second and a second of CPU time of this thread, without reading their records."""
+    draw, images, seconds, cpu = np.random.default_rng(number), 0, 0.0, 0.0
+    while seconds < TURN_SECONDS / 2:
+        index = draw.integers(0, len(records), 64)
+        encoded = records.encoded(index) if isinstance(records, TfdsRecords) else None
+        start, cpu_start = time.perf_counter(), time.thread_time()
+        if encoded is None:
+            records.read(index)
+        else:
+            for record in encoded:
+                records.image(record)
+        seconds += time.perf_counter() - start
+        cpu += time.thread_time() - cpu_start
+        images += len(index)
+    return images / seconds, images / cpu
+
+
+def _by_name(names: tuple[str, ...], rounds: list[tuple]) -> dict[str, list]:
+    return dict(zip(names, map(list, zip(*rounds, strict=True)), strict=True))
+
+
+def _streaming(task: Task, records: Records, workers: int) -> tuple[float, float | None, float]:
+    """Images a second, images a second of CPU time, and seconds to the first batch."""
+    start = time.perf_counter()
+    stream = shuffled_stream(task, records, workers)
+    try:
+        next(stream)
+        first, images = time.perf_counter() - start, 0
+        # What was decoded ahead while nobody asked is not counted.
+        while time.perf_counter() - start - first < TURN_SECONDS / 4:
+            next(stream)
+        start, cpu = time.perf_counter(), _cpu_seconds()
+        while time.perf_counter() - start < TURN_SECONDS:
+            images += next(stream).labels.size
+        seconds, spent = time.perf_counter() - start, _cpu_seconds()
+        return images / seconds, None if cpu is None else images / (spent - cpu), first
+    finally:
+        stream.close()
+
+
+def _cpu_seconds() -> float | None:
+    """CPU time so far of this process and of those that decode for it; None if it is not told."""
+    ticks = 0
+    for worker in multiprocessing.active_children():
+        try:
+            words = pathlib.Path(f'/proc/{worker.pid}/stat').read_text().rpartition(')')[2].split()
+        except OSError:
+            return None
+        ticks += int(words[11]) + int(words[12])
+    return time.process_time() + (ticks / os.sysconf('SC_CLK_TCK') if ticks else 0)
+
+
+def _waiting(task: Task, records: Records) -> dict[str, float]:
+    """Training for a while: 'steps', 'seconds', and 'waited' of these for data."""
+    programs = Programs(task, jax.devices()[:1])
+    examples = StreamedExamples(records, task.config.input)
+    state, sums = programs.create_state(), programs.zero_sums()
+    run = programs.train_steps(examples)
+    try:
+        while not np.asarray(state.step).any():  # the first batch is no part of it
+            state, sums = jax.block_until_ready(run(state, sums, 1))
+        begin, waited, start = int(state.step[0]), examples.waited, time.perf_counter()
+        while time.perf_counter() - start < WAITING_SECONDS:
+            state, sums = jax.block_until_ready(run(state, sums, 1000))
+        return {
+            'steps': int(state.step[0]) - begin,
+            'seconds': time.perf_counter() - start,
+            'waited': examples.waited - waited,
+        }
+    finally:
+        examples.close()

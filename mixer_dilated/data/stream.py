@@ -1,0 +1,256 @@
+"""Batches of a split that does not fit memory, decoded ahead by Grain: `Stream`."""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import math
+import multiprocessing.resource_tracker
+import multiprocessing.util
+import os
+import pathlib
+import re
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from mixer_dilated.data.batch_order import BatchOrder
+from mixer_dilated.data.examples import Examples, Records
+from mixer_dilated.errors import InputError
+
+CHUNK_BYTES, CHUNK_RECORDS = 2**23, 64  # the most that are decoded in one go
+READY_CHUNKS = 4  # of each process, decoded before they are asked for
+ENDLESS = 2**40
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunks:
+    """The batches of a stream cut into chunks of a few records: what is decoded in one go.
+
+    Several processes or threads decode one batch side by side, and a large batch is never in
+    memory more than once. It is a random access source of Grain.
+
+    Attributes:
+      records: of the split.
+      order: which of them make which batch.
+      shape: (seeds, examples of this process) of a batch.
+      offset: where in the batch those of this process begin.
+      first_step: the batch to begin with.
+      first, every: of all chunks from there on, only these: the first, first + every, ….
+      size: records a chunk; the last of a batch may have fewer.
+    """
+
+    records: Records
+    order: BatchOrder
+    shape: tuple[int, int]
+    offset: int
+    first_step: int
+    size: int
+    first: int = 0
+    every: int = 1
+
+    @property
+    def in_batch(self) -> int:
+        """Chunks of a batch."""
+        return -(-math.prod(self.shape) // self.size)
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        step, part = divmod(self.first + int(number) * self.every, self.in_batch)
+        batch = self.order.batch(self.first_step + step)
+        own = batch[:, self.offset : self.offset + self.shape[1]].reshape(-1)
+        return tuple(self.records.read(own[part * self.size : (part + 1) * self.size]))
+
+
+class Stream:
+    """Iterates over batches: `Examples` with axes (seeds, examples) first, without end.
+
+    The order of the batches is that of `order`, however many workers decode them. Each of several
+    processes that train together reads its share of every batch alone.
+
+    Args:
+      records: of the split.
+      order: which records make which batch.
+      first_step: the batch to begin with.
+      workers: processes that decode; 0 for threads of this process, one a core.
+      process_index, process_count: of the processes that train: which share of each batch.
+
+    Raises:
+      InputError: the processes do not divide the batch; when it is iterated over, a record that
+        cannot be used, or a worker that has ended.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        order: BatchOrder,
+        *,
+        first_step: int = 0,
+        workers: int = 0,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        self._order, self._step, self._stopped = order, first_step, False
+        order.entering(first_step)
+        seeds, batch = order.batch(first_step).shape
+        if batch % process_count:
+            raise InputError(
+                f'config.batch = {batch}: {process_count} processes do not divide it; allowed are '
+                f'multiples of {process_count}'
+            )
+        share = batch // process_count
+        size = min(CHUNK_RECORDS, CHUNK_BYTES // math.prod(records.image_shape) or 1)
+        size = min(size, -(-seeds * share // (workers or os.cpu_count())))
+        self._image_shape = records.image_shape
+        self._chunks = Chunks(
+            records, order, (seeds, share), process_index * share, first_step, size
+        )
+        self._readers = _processes(self._chunks, workers) if workers else [_threads(self._chunks)]
+        # Grain starts a process when its first chunk is asked for: so that all start at once.
+        self._asking = ThreadPoolExecutor(len(self._readers))
+        self._first = collections.deque(self._asking.submit(next, each) for each in self._readers)
+        self._turn = 0
+
+    def __iter__(self) -> Iterator[Examples]:
+        return self
+
+    def __next__(self) -> Examples:
+        self._order.entering(self._step)
+        count, size = math.prod(self._chunks.shape), self._chunks.size
+        images = np.empty((count, *self._image_shape), np.uint8)
+        labels = np.empty(count, np.int32)
+        for start in range(0, count, size):
+            if self._stopped:
+                raise RuntimeError('the stream was stopped')
+            part = slice(start, start + size)
+            images[part], labels[part] = self._next_chunk()
+        self._step += 1
+        seeds_first = self._chunks.shape
+        return Examples(
+            images.reshape(*seeds_first, *self._image_shape), labels.reshape(seeds_first)
+        )
+
+    def stop(self) -> None:
+        """Ends soon, with an error, what another thread waits for: a batch may take long."""
+        self._stopped = True
+
+    def close(self) -> None:
+        """Ends the workers; nobody may be waiting for a batch."""
+        self._order.close()
+        for reader in self._readers:  # each takes its time
+            self._asking.submit(reader.close)
+        self._asking.shutdown()
+        self._readers, self._first = [], collections.deque()  # Grain's last words come too late
+
+    def _next_chunk(self) -> tuple[np.ndarray, np.ndarray]:
+        reader = self._readers[self._turn % len(self._readers)]
+        self._turn += 1
+        try:
+            return self._first.popleft().result() if self._first else next(reader)
+        except InputError:
+            raise
+        except Exception as error:
+            raise _told(error) from error
+
+
+def _threads(chunks: Chunks) -> Iterator:
+    """Chunks decoded by threads of this process."""
+    import grain
+
+    cores = os.cpu_count()
+    options = grain.ReadOptions(num_threads=cores, prefetch_buffer_size=cores + READY_CHUNKS)
+    return iter(grain.MapDataset.source(chunks).to_iter_dataset(options))
+
+
+def _processes(chunks: Chunks, workers: int) -> list[Iterator]:
+    """Chunks decoded by processes: an iterator for each, to be asked in turns.
+
+    Grain could take turns itself, but it would end one process after the other.
+    """
+    import absl.flags
+    import grain
+
+    if not absl.flags.FLAGS.is_parsed():  # Grain looks at flags of its own; they have defaults
+        absl.flags.FLAGS.mark_as_parsed()
+    _start_quiet_tracker()
+    readers = []
+    begin = functools.partial(_begin_worker, folder=getattr(chunks.order, 'folder', None))
+    for k in range(workers):
+        own = dataclasses.replace(chunks, first=k, every=workers)
+        in_turn = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+        options = grain.MultiprocessingOptions(num_workers=1, per_worker_buffer_size=READY_CHUNKS)
+        decoded = grain.MapDataset.source(own).to_iter_dataset(in_turn)
+        readers.append(iter(decoded.mp_prefetch(options, worker_init_fn=begin)))
+    return readers
+
+
+def _start_quiet_tracker() -> None:
+    """Starts the process that frees the shared memory of processes that were killed.
+
+    It does so without a warning: that a worker was killed is told in a line of our own.
+    """
+    before = os.environ.get('PYTHONWARNINGS')
+    os.environ['PYTHONWARNINGS'] = 'ignore:resource_tracker:UserWarning'
+    try:
+        multiprocessing.resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ['PYTHONWARNINGS']
+        else:
+            os.environ['PYTHONWARNINGS'] = before
+
+
+def _begin_worker(index: int, count: int, folder: pathlib.Path | None) -> None:
+    """Called in a worker before it decodes: it lives as long as the process that trains.
+
+    Signals, which reach the whole group of a terminal, are for that process to see to.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
+    # The last that a process does, after its queues are empty: to take the interpreter and all
+    # libraries apart would keep a run that stops waiting.
+    multiprocessing.util.Finalize(None, os._exit, (0,), exitpriority=-100)
+
+
+def _end_with_parent(folder: pathlib.Path | None) -> None:
+    multiprocessing.parent_process().join()
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
+
+
+@contextlib.contextmanager
+def signals_blocked():
+    """Processes that this thread starts meanwhile have SIGINT and SIGTERM blocked from the first.
+
+    Else a signal to the group would end them with a traceback while they still import.
+    """
+    if not hasattr(signal, 'pthread_sigmask'):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _told(error: Exception) -> Exception:
+    """An InputError if the error says that a worker has ended; else the error itself."""
+    found = re.search(r'exit code (-?\d+)', str(error))
+    if not found:
+        return error
+    code = int(found[1])
+    cause = f'exit status {code}' if code > 0 else signal.strsignal(-code)
+    return InputError(
+        f'config.input.workers: a process that decodes images has ended ({cause}); perhaps memory '
+        'or shared memory (/dev/shm) ran out. What was saved is undamaged, and the same command '
+        'goes on; fewer workers take less, and with 0 there are none'
+    )

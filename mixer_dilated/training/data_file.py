@@ -1,0 +1,68 @@
+"""`data.json`: which examples a run is made of."""
+
+import hashlib
+import json
+import pathlib
+
+from mixer_dilated.data.examples import Examples, checksums
+from mixer_dilated.errors import InputError
+from mixer_dilated.training.streamed_examples import StreamedExamples
+from mixer_dilated.training.task import Task
+from mixer_dilated.training.workdir import UNREADABLE, write_json
+
+
+def data_facts(task: Task, part: str, examples: Examples | StreamedExamples) -> dict:
+    """What tells the examples of 'train' or 'test' from others.
+
+    Always 'identity', of names and sizes of the files; of examples in memory also their checksums.
+    """
+    split = task.config.dataset[f'{part}_split']
+    identity = hashlib.sha256(f'{task.source.identity}\n{split}'.encode()).hexdigest()
+    in_memory = not isinstance(examples, StreamedExamples)
+    return {'identity': identity, **(checksums(examples) if in_memory else {})}
+
+
+def check_same_data(workdir: pathlib.Path, facts: dict[str, dict]) -> None:
+    """Notes which examples a run is made of, or compares with what was noted.
+
+    Args:
+      workdir: the run's folder.
+      facts: `data_facts` of 'train' and 'test'.
+
+    Raises:
+      InputError: the run was begun on other examples.
+    """
+    path = workdir / 'data.json'
+    try:
+        noted = json.loads(path.read_text())
+    except FileNotFoundError:
+        write_json(path, facts)
+        return
+    except UNREADABLE as error:
+        raise InputError(
+            f'{path}: cannot be read: {error}; remove it, and the examples are noted anew'
+        ) from None
+    if not isinstance(noted, dict) or not all(
+        _same(noted.get(part), found) for part, found in facts.items()
+    ):
+        raise InputError(
+            f'--workdir={workdir}: this run was begun on other examples ({path} differs from the '
+            'data that is there now); give it its own data again, or name a new folder'
+        )
+
+
+def _same(noted: dict | None, found: dict) -> bool:
+    """Whether two facts are of the same examples: by checksums if both have them.
+
+    A run may change between memory and streaming; runs of earlier versions noted checksums alone.
+    """
+    if not isinstance(noted, dict):
+        return False
+    common = noted.keys() & found.keys()
+    compared = common - {'identity'} or common
+    if not compared:
+        raise InputError(
+            "config.input.mode = 'stream': this run was begun in memory by an earlier version, "
+            'which did not note what a stream is known by; go on with --config.input.mode=memory'
+        )
+    return all(noted[name] == found[name] for name in compared)

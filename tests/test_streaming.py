@@ -1,0 +1,422 @@
+"""Streaming input: what it shares with memory to the bit, and how its processes end."""
+
+import contextlib
+import json
+import math
+import multiprocessing
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import chex
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixer_dilated.data.batch_order import EpochOrder, StoredOrder
+from mixer_dilated.data.examples import Examples, ExamplesInMemory
+from mixer_dilated.data.folder_source import FolderSource
+from mixer_dilated.data.preprocessing import Preprocessing
+from mixer_dilated.data.stream import Stream
+from mixer_dilated.data.tfds_source import TfdsSource
+from mixer_dilated.errors import InputError, Stopped
+from mixer_dilated.training import batch_programs
+from mixer_dilated.training.loop import train_and_evaluate
+from mixer_dilated.training.progress import Progress
+from mixer_dilated.training.streamed_examples import StreamedExamples, epoch_orders
+from mixer_dilated.training.task import open_task
+from tests.conftest import ROOT, small_config
+from tests.test_runs import Recorder, metrics_bytes, newest
+from tests.tfds_files import encoded, grey, write_set
+
+STREAM = {'input.mode': 'stream', 'augment.shift': 1, 'model.dropout_rate': 0.1, 'num_seeds': 2}
+SEEDS = {k: jax.random.key(k) for k in (5, 6)}
+
+
+def numbered(count):
+    """Examples whose pixels and labels tell their number."""
+    numbers = np.arange(count, dtype=np.int32)
+    images = numbers.astype(np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 1), np.uint8)
+    return ExamplesInMemory(Examples(images, numbers))
+
+
+def permutation(seed_key, epoch, count):
+    """The order of an epoch, as the program of an epoch in memory draws it."""
+    from mixer_dilated.training.randomness import purpose_key
+
+    return np.asarray(jax.random.permutation(purpose_key(seed_key, 'permutation', epoch), count))
+
+
+def drawn(count, seed=5, num_seeds=2):
+    return lambda epoch: epoch_orders(seed, num_seeds, count, epoch)
+
+
+def taken(stream, count):
+    try:
+        return [next(stream) for _ in range(count)]
+    finally:
+        stream.close()
+
+
+@settings(deadline=None, max_examples=15)
+@given(data=st.data())
+def test_the_shares_of_all_processes_are_the_batches_of_memory_in_order(data):
+    count, processes = 40, data.draw(st.integers(1, 4))
+    batch = processes * data.draw(st.integers(1, 40 // processes))
+    steps = count // batch
+    first = data.draw(st.integers(0, 3 * steps))
+    shares = [
+        taken(
+            Stream(
+                numbered(count),
+                EpochOrder(drawn(count), batch, steps, to_processes=False),
+                first_step=first,
+                process_index=k,
+                process_count=processes,
+            ),
+            3,
+        )
+        for k in range(processes)
+    ]
+    for i, of_step in enumerate(zip(*shares, strict=True)):
+        epoch, number = divmod(first + i, steps)
+        expected = [
+            permutation(key, epoch, count)[number * batch : (number + 1) * batch]
+            for key in SEEDS.values()
+        ]
+        labels = np.concatenate([share.labels for share in of_step], axis=1)
+        np.testing.assert_array_equal(labels, expected)
+        images = np.concatenate([share.images for share in of_step], axis=1)
+        assert images.shape == (2, batch, 2, 3, 1)
+        np.testing.assert_array_equal(images[..., 1, 2, 0], labels)
+
+
+@given(count=st.integers(1, 60), batch=st.integers(1, 20), passes=st.integers(0, 3))
+def test_a_pass_has_every_example_once_and_fills_up_with_the_last(count, batch, passes):
+    order = StoredOrder(count, batch)
+    assert order.steps == math.ceil(count / batch)
+    found = np.concatenate([order.batch(passes * order.steps + i)[0] for i in range(order.steps)])
+    np.testing.assert_array_equal(found[:count], np.arange(count))
+    assert (found[count:] == count - 1).all()
+
+
+def test_processes_that_do_not_divide_the_batch_are_refused():
+    with pytest.raises(InputError, match=r'config.batch = 5: 2 processes .* multiples of 2'):
+        Stream(numbered(9), StoredOrder(9, 5), process_count=2)
+
+
+def photographs(folder):
+    """JPEGs of several sizes, as a TFDS set and as a folder."""
+    draw = np.random.default_rng(0)
+    sizes = [(40 + 3 * k, 60 - 2 * k, 3) for k in range(7)]
+    records = [
+        (encoded(draw.integers(0, 256, size, np.uint8), 'JPEG'), k % 2)
+        for k, size in enumerate(sizes)
+    ]
+    write_set(folder / 'tfds', records, (None, None, 3))
+    for k, (content, label) in enumerate(records):
+        (folder / 'pictures' / 'ab'[label]).mkdir(parents=True, exist_ok=True)
+        (folder / 'pictures' / 'ab'[label] / f'{k}.jpg').write_bytes(content)
+    return {
+        'tfds': TfdsSource('tiny', str(folder / 'tfds'), image_size=(16, 16)),
+        'folder': FolderSource(folder / 'pictures', Preprocessing((16, 16, 3))),
+    }
+
+
+@pytest.mark.parametrize('kind', ['tfds', 'folder'])
+def test_records_have_the_pixels_that_reading_all_of_them_has(kind, tmp_path):
+    source = photographs(tmp_path)[kind]
+    split = 'train[1:]+test'
+    expected, records = source.read(split), source.records(split)
+    index = [3, 0, len(records) - 1, 3]
+    assert len(records) == len(expected.labels) and records.image_shape == (16, 16, 3)
+    for found, array in zip(records.read(index), expected, strict=True):
+        np.testing.assert_array_equal(found, array[index])
+    np.testing.assert_array_equal(records.labels(index), expected.labels[index])
+    streamed = StreamedExamples(records, small_config().input)
+    np.testing.assert_array_equal(streamed.images[1:3], expected.images[1:3])
+    np.testing.assert_array_equal(streamed.images[2], expected.images[2])
+    np.testing.assert_array_equal(streamed.images[[]], expected.images[:0])
+    np.testing.assert_array_equal(streamed.labels, expected.labels)
+    np.testing.assert_array_equal(streamed.labels[[4, 1]], expected.labels[[4, 1]])
+
+
+def test_a_copy_of_the_data_has_the_same_identity_and_other_data_another(tmp_path):
+    sources = photographs(tmp_path / 'one')
+    shutil.copytree(tmp_path / 'one', tmp_path / 'two', copy_function=shutil.copyfile)
+    copies = {
+        'tfds': TfdsSource('tiny', str(tmp_path / 'two' / 'tfds'), image_size=(16, 16)),
+        'folder': FolderSource(tmp_path / 'two' / 'pictures', Preprocessing((16, 16, 3))),
+    }
+    for kind, copy in copies.items():
+        assert copy.identity == sources[kind].identity
+        assert copy.fingerprint != sources[kind].fingerprint
+    (tmp_path / 'two' / 'pictures' / 'a' / '8.jpg').write_bytes(b'more')
+    other = FolderSource(tmp_path / 'two' / 'pictures', Preprocessing((16, 16, 3)))
+    assert other.identity != copies['folder'].identity
+
+
+@pytest.mark.parametrize(
+    ('changes', 'train', 'test'),
+    [
+        ({}, False, False),
+        ({'input.mode': 'stream'}, True, True),
+        ({'input.memory_gib': 6400 / 2**30}, True, False),  # 300 and 100 images of 64 bytes
+        ({'input.memory_gib': 0, 'input.mode': 'memory'}, False, False),
+    ],
+)
+def test_each_split_streams_by_its_own_size(changes, train, test):
+    task = open_task(small_config(**changes))
+    assert (task.streams('train'), task.streams('test')) == (train, test)
+
+
+@pytest.fixture(scope='module')
+def in_memory(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('memory') / 'run'
+    config = small_config(**{**STREAM, 'input.mode': 'memory'})
+    return config, workdir, train_and_evaluate(config, workdir)
+
+
+@pytest.fixture(scope='module')
+def streamed(tmp_path_factory):
+    """In batches of 64 the 100 test examples do not fill the second."""
+    workdir = tmp_path_factory.mktemp('stream') / 'run'
+    config = small_config(**STREAM)
+    return config, workdir, train_and_evaluate(config, workdir)
+
+
+def rows_and_arrays(workdir):
+    rows = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    arrays = {}
+    for name in ('predictions', 'weights', 'augmented'):
+        with np.load(workdir / f'{name}.npz') as file:
+            arrays |= {f'{name} {key}': file[key] for key in file if file[key].dtype.kind != 'U'}
+    return rows, arrays
+
+
+def test_a_stream_trains_and_evaluates_as_memory_does(in_memory, streamed):
+    (rows, arrays), (expected_rows, expected) = map(rows_and_arrays, (streamed[1], in_memory[1]))
+    chex.assert_trees_all_close(rows, expected_rows, rtol=1e-5)
+    chex.assert_trees_all_close(arrays, expected, rtol=1e-4, atol=1e-5)
+    files = [{file.name for file in run[1].iterdir()} for run in (in_memory, streamed)]
+    assert files[0] == files[1]
+    found = newest(streamed[0], streamed[1])[0]
+    chex.assert_trees_all_close(found, newest(*in_memory[:2])[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_stream_that_is_resumed_has_the_bits_of_one_that_was_not(streamed, tmp_path):
+    config, workdir, _ = streamed
+    with pytest.raises(Stopped, match='stopped after step 18'):
+        train_and_evaluate(config, tmp_path, progress=Recorder(stop_after=2))
+    train_and_evaluate(config, tmp_path)
+    chex.assert_trees_all_equal(newest(config, tmp_path), newest(config, workdir))
+    assert metrics_bytes(tmp_path) == metrics_bytes(workdir)
+    assert (tmp_path / 'predictions.npz').read_bytes() == (workdir / 'predictions.npz').read_bytes()
+
+
+def test_a_run_may_go_on_in_the_other_mode_but_not_with_other_data(in_memory, streamed, tmp_path):
+    copy = tmp_path / 'run'
+    shutil.copytree(in_memory[1], copy)
+    (copy / 'summary.json').unlink()
+    results = train_and_evaluate(streamed[0], copy)['results']
+    chex.assert_trees_all_close(results, in_memory[2]['results'], rtol=1e-5)
+    noted = json.loads((copy / 'data.json').read_text())
+    for change, said in (('identity', 'begun on other examples'), (None, 'by an earlier version')):
+        (copy / 'summary.json').unlink(missing_ok=True)
+        parts = {part: dict(facts) for part, facts in noted.items()}
+        if change:
+            parts['test'][change] = 'another'
+        else:
+            parts['train'].pop('identity')
+        (copy / 'data.json').write_text(json.dumps(parts))
+        with pytest.raises(InputError, match=said):
+            train_and_evaluate(streamed[0], copy)
+
+
+def broken_set(folder):
+    """A TFDS set of 64 images, number 50 of which is cut off."""
+    records = [(encoded(grey(k)), k % 10) for k in range(64)]
+    records[50] = (records[50][0][:60], 0)
+    return write_set(folder, records)
+
+
+def workers_of(pid):
+    """Processes below another that decode, by what Linux tells of all processes."""
+    found = {}
+    for status in pathlib.Path('/proc').glob('[0-9]*/stat'):
+        with contextlib.suppress(OSError):
+            words = status.read_text().rpartition(')')[2].split()
+            command = (status.parent / 'cmdline').read_text()
+            if int(words[1]) == pid and words[0] != 'Z' and 'spawn_main' in command:
+                found[int(status.parent.name)] = command
+    return [*found]
+
+
+def alive(pids):
+    return [pid for pid in pids if pathlib.Path(f'/proc/{pid}').exists()]
+
+
+def test_workers_give_the_batches_of_threads_and_end_with_an_error_in_one_of_them(tmp_path):
+    folder = broken_set(tmp_path)
+    records = TfdsSource('tiny', str(tmp_path)).records('train')
+    draw = drawn(64, num_seeds=1)
+    first = int(np.flatnonzero(draw(0)[0] == 50)[0]) // 8  # the batch with the broken one
+    order = EpochOrder(draw, 8, 8, to_processes=True)
+    stream = Stream(records, order, workers=2)
+    try:
+        for step in range(first):
+            batch = next(stream)
+            expected = records.read(order.batch(step)[0])
+            np.testing.assert_array_equal(batch.images[0], expected.images)
+            np.testing.assert_array_equal(batch.labels[0], expected.labels)
+        with pytest.raises(InputError, match=re.escape(f"{folder}, split 'train', record 50: an")):
+            next(stream)
+    finally:
+        stream.close()
+    assert not multiprocessing.active_children() and not order.folder.exists()
+
+
+CONFIG = """
+from mixer_dilated.config import base_config
+
+def get_config():
+    config = base_config()
+    config.num_epochs = 100_000
+    config.batch = 32
+    config.dataset.name = 'digits'
+    config.dataset.train_split = 'train[:300]'
+    config.dataset.test_split = 'test[:100]'
+    config.input.mode = 'stream'
+    config.input.workers = 2
+    config.eval_every = 100_000
+    config.model.patches.size = 2
+    config.model.num_blocks = 1
+    config.model.hidden_dim = config.model.tokens_mlp_dim = config.model.channels_mlp_dim = 8
+    return config
+"""
+
+
+@contextlib.contextmanager
+def killed_at_the_end(run):
+    try:
+        yield
+    finally:
+        run.kill()
+        run.communicate()
+
+
+def test_a_signal_to_all_processes_saves_and_leaves_none_behind(tmp_path):
+    (tmp_path / 'config.py').write_text(CONFIG)
+    words = [f'--config={tmp_path / "config.py"}', f'--workdir={tmp_path / "run"}']
+    run = subprocess.Popen(
+        [sys.executable, 'run.py', *words], cwd=ROOT, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with killed_at_the_end(run):
+        for line in run.stdout:
+            if line.startswith('epoch'):
+                break
+        workers = workers_of(run.pid)
+        os.killpg(run.pid, signal.SIGTERM)  # as a cluster does
+        rest, said = run.communicate(timeout=60)
+        assert run.returncode == 143 and said == '' and 'which is saved' in rest
+        assert len(workers) == 2 and not alive(workers)
+
+
+def test_a_worker_that_is_killed_is_told_and_the_others_end():
+    order = StoredOrder(64, 8)
+    stream = Stream(numbered(64), order, workers=2)
+    try:
+        next(stream)
+        workers = workers_of(os.getpid())
+        os.kill(workers[0], signal.SIGKILL)
+        with pytest.raises(InputError, match=r'process that decodes images has ended \(Killed\)'):
+            taken(stream, 1000)
+    finally:
+        stream.close()
+    assert len(workers) == 2 and not alive(workers)
+
+
+ALONE = """
+import numpy as np
+from mixer_dilated.data.batch_order import EpochOrder
+from mixer_dilated.data.examples import Examples, ExamplesInMemory
+from mixer_dilated.data.stream import Stream
+
+if __name__ == '__main__':
+    records = ExamplesInMemory(Examples(np.zeros((64, 2, 2, 1), 'u1'), np.arange(64)))
+    order = EpochOrder(lambda epoch: np.arange(64)[None], 8, 8, to_processes=True)
+    stream = Stream(records, order, workers=1)
+    next(stream)
+    print(order.folder, flush=True)
+    while True:
+        next(stream)
+"""
+
+
+def test_a_process_that_is_killed_leaves_no_worker_and_no_file_behind(tmp_path):
+    (tmp_path / 'alone.py').write_text(ALONE)
+    run = subprocess.Popen(
+        [sys.executable, tmp_path / 'alone.py'], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )  # fmt: skip
+    with killed_at_the_end(run):
+        folder = pathlib.Path(run.stdout.readline().strip())
+        (worker,) = workers_of(run.pid)
+        assert folder.is_dir()
+    end = time.monotonic() + 60
+    while alive([worker]) or folder.exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_what_goes_wrong_in_the_background_ends_the_run_and_what_works_there(
+    streamed, tmp_path, monkeypatch
+):
+    batches, closed = [], []
+
+    def next_batch(self, taken=Stream.__next__):
+        if len(batches) == 3:
+            raise InputError('record 7: an image that cannot be decoded')
+        batches.append(taken(self))
+        return batches[-1]
+
+    def close(self, close=Stream.close):
+        closed.append(self)
+        close(self)
+
+    monkeypatch.setattr(Stream, '__next__', next_batch)
+    monkeypatch.setattr(Stream, 'close', close)
+    with pytest.raises(InputError, match='record 7: an image that cannot be decoded'):
+        train_and_evaluate(streamed[0], tmp_path)
+    assert len(closed) == 1
+    assert 'feed' not in [thread.name for thread in threading.enumerate()]
+
+
+class StopsSoon(Progress):
+    """Asks to stop at the third look, however far the run is."""
+
+    looks = 0
+
+    def stop_requested(self):
+        self.looks += 1
+        return self.looks == 3
+
+
+def test_a_run_stops_while_it_waits_for_its_data(streamed, tmp_path, monkeypatch):
+    def long_decoding(_):
+        threading.Event().wait(3)
+        raise RuntimeError('nobody waits for this any more')
+
+    monkeypatch.setattr(batch_programs, 'MOST_SECONDS', 0.05)
+    monkeypatch.setattr(Stream, '_next_chunk', long_decoding)
+    with pytest.raises(Stopped, match='stopped after step 0'):
+        train_and_evaluate(streamed[0], tmp_path, progress=StopsSoon())
