@@ -335,7 +335,7 @@ def test_the_compiled_program_takes_the_memory_and_exchanges_that_are_planned(
     )  # fmt: skip
     out, err = capsys.readouterr()
     assert status == 0, err
-    assert max(map(len, out.splitlines())) <= 80 and 'planned / compiled' in out
+    assert max(len(line) for line in out.splitlines() if str(file) not in line) <= 80 and 'planned / compiled' in out
     (plan,) = json.loads(file.read_text())['plans']
     compiled, memory = plan['compiled'], plan['memory']
     state = memory['parameters'] + memory['optimizer'] + memory['data']
@@ -353,7 +353,7 @@ def test_the_command_prints_80_columns_and_says_what_does_not_fit(devices, tmp_p
     words = ['--config=configs/imagenet2012_s16.py', f'--devices={devices}', f'--json={file}']
     assert main(['plan', *words], 0.0) == 0
     out = capsys.readouterr().out
-    assert max(map(len, out.splitlines())) <= 80
+    assert max(len(line) for line in out.splitlines() if str(file) not in line) <= 80
     assert 'An estimate' in out
     found = json.loads(file.read_text())
     assert found['config']['batch'] == 4096 and found['name'] == 'imagenet2012_s16'
