@@ -57,7 +57,8 @@ def test_summary_of_several_branches(capsys):
     config = small_config(**{
         'model.branches': ({'dilation': 1}, {'dilation': 2}), 'model.join': 'tokens',
     })  # fmt: skip
-    print_summary(open_task(config), {'arguments': 2**20, 'temporary': 3 * 2**20})
+    memory = {'arguments': 2**20, 'temporary': 3 * 2**20}
+    print_summary(open_task(config), memory, {'seeds': 1, 'data': 1, 'model': 1}, [])
     text = capsys.readouterr().out
     assert text.count('window') == 2 and 'stem_0' in text and 'stem_1' in text
     assert 'digits: 8×8×1, 18 tokens' in text
