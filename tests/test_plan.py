@@ -335,7 +335,10 @@ def test_the_compiled_program_takes_the_memory_and_exchanges_that_are_planned(
     )  # fmt: skip
     out, err = capsys.readouterr()
     assert status == 0, err
-    assert max(len(line) for line in out.splitlines() if str(file) not in line) <= 80 and 'planned / compiled' in out
+    assert (
+        max(len(line) for line in out.splitlines() if str(file) not in line) <= 80
+        and 'planned / compiled' in out
+    )
     (plan,) = json.loads(file.read_text())['plans']
     compiled, memory = plan['compiled'], plan['memory']
     state = memory['parameters'] + memory['optimizer'] + memory['data']

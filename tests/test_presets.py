@@ -75,6 +75,7 @@ def test_a_preset_on_the_command_line_says_what_of_the_file_it_does_away_with():
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         parse(['--config=configs/mnist_baseline.py', '--config.model=S/16'], ('config',))
+        parse([*words, '--config.model.patches.dilation=3'], ('config',))
 
 
 def test_cells_of_a_sweep_may_be_presets():

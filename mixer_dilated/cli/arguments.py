@@ -126,7 +126,7 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
             sweep = loaded if kind == 'sweep' else None
             base = loaded.base if sweep else loaded
             if preset:
-                warn_of_dropped(base, preset)
+                warn_of_dropped(base, preset, overridden)
                 base = complete({**base, 'model': preset})
             config_flags.DEFINE_config_dict('config', base, flag_values=values, sys_argv=argv)
     if 'paths' in names:
