@@ -520,7 +520,9 @@ def test_the_input_is_timed_against_decoding_alone(tmp_path, capsys, monkeypatch
     assert found['waiting']['steps'] > 0
     for words in ('small: 300 images to 8×8×1, batch 32', 'threads ', 'Training waited for data'):
         assert words in printed
-    assert max(map(len, printed.splitlines())) <= 80
+    lines = printed.splitlines()
+    assert lines.pop() == f'json: {file}'  # as long as the name is
+    assert max(map(len, lines)) <= 80
     assert ('MiB for a tenth' in ' '.join(printed.split())) == (
         found['memory']['tenth'] is not None
     )
