@@ -44,6 +44,21 @@ class Stopped(Exception):
         self.step = step
 
 
+class SharedError(InputError):
+    """An InputError of one process, which all processes that train together raise."""
+
+
+class LostError(InputError):
+    """Another of the processes that train together has ended, or cannot be reached."""
+
+    def __init__(self, cause: str):
+        super().__init__(
+            'another process has ended, or cannot be reached; its own output says why. The newest '
+            'checkpoint is kept, and the same command goes on from it, with as many processes or '
+            f'another number ({" ".join(cause.split())[:120]})'
+        )
+
+
 def printable(text: str) -> str:
     """`text` with control characters, which a terminal would obey, written as escapes.
 

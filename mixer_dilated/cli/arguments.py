@@ -30,7 +30,18 @@ _MEANING = {
     'input': 'whether the input is timed instead of the step',
     'top': 'classes shown of each picture',
     'csv': 'file for every prediction',
+    'coordinator': 'HOST:PORT of process 0 of several that train together',
+    'num_processes': 'how many train together',
+    'process_id': 'which of them this is, from 0',
     'sheet': 'file to draw the pictures and their predictions into (.png, .svg or .pdf)',
+}
+# Each with the least that it can be.
+_WHOLE_NUMBERS = {
+    'seeds': 1,
+    'top': 1,
+    'batch_per_device': 1,
+    'num_processes': 1,
+    'process_id': 0,
 }
 _FILES = ('workdir', 'output', 'picture', 'folder', 'json', 'csv', 'sheet')
 
@@ -46,7 +57,8 @@ class Arguments:
       folder: the word after the command, where it takes one.
       paths: all words after the command, where it takes many.
       workdir, split, data_dir, checkpoint, calibrate, output, picture, seeds, against, json,
-        devices, batch_per_device, input, top, csv, sheet: the flags; None where not given.
+        devices, batch_per_device, input, top, csv, sheet, coordinator, num_processes, process_id:
+        the flags; None where not given.
     """
 
     config: ml_collections.ConfigDict | None = None
@@ -70,6 +82,9 @@ class Arguments:
     top: int | None = None
     csv: pathlib.Path | None = None
     sheet: pathlib.Path | None = None
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
 
 
 def parse_each(argv: list[str], names: tuple[str, ...], files: tuple[str, ...]) -> list[Arguments]:
@@ -147,9 +162,9 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
             raise InputError(f'--{name} is empty; leave it out or give a value')
         if name in _FILES and given[name]:
             given[name] = _expanded(name, given[name])
-    for name in ('seeds', 'top', 'batch_per_device'):
+    for name, least in _WHOLE_NUMBERS.items():
         if given.get(name) is not None:
-            given[name] = _whole_number(name, given[name])
+            given[name] = _whole_number(name, given[name], least)
     if file:
         given['name'] = pathlib.Path(file.split(':')[0]).stem
         if sweep:
@@ -282,10 +297,11 @@ def _expanded(flag: str, text: str) -> pathlib.Path:
         raise InputError(f'--{flag}={text}: no such user; write the folder without ~') from None
 
 
-def _whole_number(flag: str, text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 10 or not 1 <= int(text) < 2**31:
-        raise InputError(f'--{flag}={text}: allowed is a whole number from 1')
-    return int(text)
+def _whole_number(flag: str, text: str, least: int) -> int:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else -1
+    if not least <= number < 2**31:
+        raise InputError(f'--{flag}={text}: allowed is a whole number from {least}')
+    return number
 
 
 def _where(flag: str, path: str, error: Exception) -> str:

@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from mixer_dilated.cli import interrupt
+from mixer_dilated.cli import cluster, interrupt
 from mixer_dilated.cli.arguments import Arguments
 from mixer_dilated.errors import InputError
 from mixer_dilated.output_file import check_output, output_file
@@ -22,40 +22,49 @@ AGAINST = ('reference', 'torch')
 def train(arguments: Arguments, started: float) -> None:
     """Trains a config and prints its result."""
     config = required(arguments, 'config')
+    cluster.join(arguments)
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
-    from mixer_dilated.cli.progress import TerminalProgress
+    from mixer_dilated.cli.progress import SilentProgress, TerminalProgress
     from mixer_dilated.reports.tables import print_run
+    from mixer_dilated.training.agreement import first_text, lost_told
     from mixer_dilated.training.loop import train_and_evaluate
 
     keep_compiled_programs()
     now = datetime.datetime.now()
     # Milliseconds: runs that a shell loop starts at once must not meet in one folder.
     stamp = f'{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}'
-    workdir = arguments.workdir or pathlib.Path('runs', f'{arguments.name}-{stamp}')
-    with TerminalProgress(arguments.name, workdir) as progress:
-        summary = train_and_evaluate(
-            config, workdir, name=arguments.name, started=started, progress=progress
-        )
-    print_run(summary)
+    with lost_told():
+        given = str(arguments.workdir or pathlib.Path('runs', f'{arguments.name}-{stamp}'))
+        workdir = pathlib.Path(first_text(given))
+        silent = cluster.is_silent()
+        with SilentProgress() if silent else TerminalProgress(arguments.name, workdir) as progress:
+            summary = train_and_evaluate(
+                config, workdir, name=arguments.name, started=started, progress=progress
+            )
+    if summary:
+        print_run(summary)
 
 
 def evaluate(arguments: Arguments, started: float) -> None:
     """Evaluates a checkpoint of a run, the newest or the best, and prints the result."""
     workdir, best = required(arguments, 'workdir'), _best(arguments)
+    cluster.join(arguments)
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.reports.tables import print_evaluation
+    from mixer_dilated.training.agreement import lost_told
     from mixer_dilated.training.evaluation import evaluate_checkpoint
 
     keep_compiled_programs()
-    print_evaluation(
-        evaluate_checkpoint(
+    with lost_told():
+        found = evaluate_checkpoint(
             workdir,
             arguments.split,
             arguments.data_dir,
             best=best,
             calibrate=arguments.calibrate,
         )
-    )
+    if not cluster.is_silent():
+        print_evaluation(found)
 
 
 def export(arguments: Arguments, started: float) -> None:

@@ -10,11 +10,19 @@ import sys
 import threading
 import traceback
 import warnings
+from typing import NoReturn
 
 import absl.logging
 
-from mixer_dilated.cli import interrupt
-from mixer_dilated.errors import InputError, MisfitError, NotFiniteError, Stopped, printable
+from mixer_dilated.cli import cluster, interrupt
+from mixer_dilated.errors import (
+    InputError,
+    MisfitError,
+    NotFiniteError,
+    SharedError,
+    Stopped,
+    printable,
+)
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 TABLE1 = str(CONFIGS / 'sweeps' / 'table1.py')
@@ -29,6 +37,9 @@ MLP-Mixer with dilated patches.
   python run.py [train] --config=FILE [--workdir=DIR] [--config.KEY=VALUE ...]
       Trains; given the folder of an earlier run, goes on where it stopped.
       Default folder: runs/<config name>-<time>
+      Several processes train together: on Cloud TPU and under Slurm's srun
+      they find each other; elsewhere each is given
+        --coordinator=HOST:PORT --num_processes=N --process_id=K
   python run.py evaluate --workdir=DIR [--split=SPLIT] [--data_dir=DIR]
                          [--checkpoint=best] [--calibrate=SPLIT]
       Loss, accuracy and expected calibration error (ECE) of a run's newest
@@ -92,6 +103,9 @@ Examples
   python run.py --config=configs/mnist_dilated.py --config.seed=1
   python run.py --config=configs/mnist_dilated.py \\
       --config.model.patches.dilation=3 --config.model.patches.size="(4, 2)"
+      Several processes train together: on Cloud TPU and under Slurm's srun
+      they find each other; elsewhere each is given
+        --coordinator=HOST:PORT --num_processes=N --process_id=K
   python run.py evaluate --workdir=runs/mnist --split="test[2500:]"
   python run.py predict --workdir=runs/mnist photos --csv=classes.csv
   python run.py sweep --sweep=configs/sweeps/dilation.py --seeds=5
@@ -138,6 +152,8 @@ def _told(error: BaseException, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     if interrupt.received():
+        if isinstance(error, Stopped):
+            cluster.end_together()
         _leave_after_a_signal(error)
     if isinstance(error, BrokenPipeError):  # nobody reads on, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -147,10 +163,23 @@ def _told(error: BaseException, *, debug: bool) -> int:
     if isinstance(error, Stopped):  # by the notice of a cluster, which is no signal
         return 128 + signal.SIGTERM
     status, text = _status_and_text(error)
+    if cluster.is_one():
+        _leave_cluster(error, status, text)
     if isinstance(error, MisfitError):
         _print_misfits(error)
     _print_error(text)
     return status
+
+
+def _leave_cluster(error: BaseException, status: int, text: str) -> NoReturn:
+    """Ends one of several processes: what all know is said once, and nobody is waited for else."""
+    if isinstance(error, SharedError | NotFiniteError):
+        if not cluster.is_silent():
+            _print_error(text)
+        cluster.end_together()
+    else:
+        _print_error(cluster.of_process(text))
+    cluster.leave(status)
 
 
 def _print_misfits(error: MisfitError) -> None:
@@ -198,10 +227,10 @@ def _run(argv: list[str], started: float) -> int:
     from mixer_dilated.cli.arguments import parse, parse_each
 
     table = {
-        'train': (commands.train, ('config', 'workdir')),
+        'train': (commands.train, ('config', 'workdir', *cluster.FLAGS)),
         'evaluate': (
             commands.evaluate,
-            ('workdir', 'split', 'data_dir', 'checkpoint', 'calibrate'),
+            ('workdir', 'split', 'data_dir', 'checkpoint', 'calibrate', *cluster.FLAGS),
         ),
         'predict': (
             commands.predict,
@@ -232,4 +261,6 @@ def _run(argv: list[str], started: float) -> int:
 
 
 def _print_warning(message, category, filename, lineno, file=None, line=None):
+    if cluster.is_silent():
+        return
     print(f'warning: {printable(str(message))}', file=sys.stderr)

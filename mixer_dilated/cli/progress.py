@@ -1,4 +1,4 @@
-"""Progress of a training run: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a training run: a bar on a terminal, plain lines elsewhere, or nothing."""
 
 import datetime
 import pathlib
@@ -13,7 +13,26 @@ from mixer_dilated.training.progress import Progress
 from mixer_dilated.training.task import Task
 
 
-class TerminalProgress(Progress):
+class SilentProgress(Progress):
+    """Prints nothing; sees to it that a signal lets the run save and stop."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        interrupt.stop_at_once()
+
+    def restores(self) -> None:
+        interrupt.stop_when_asked()
+
+    def trained(self) -> None:
+        interrupt.stop_at_once()
+
+    def stop_requested(self) -> bool:
+        return interrupt.received()
+
+
+class TerminalProgress(SilentProgress):
     """Prints what a run is and, epoch by epoch, how far it is.
 
     Args:
@@ -27,13 +46,10 @@ class TerminalProgress(Progress):
         self._goes_on = f'the same command with --workdir={workdir} goes on'
         self._bar = None
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, _):
+    def __exit__(self, kind, error, traceback):
         if self._bar:
             self._bar.stop()
-        interrupt.stop_at_once()
+        super().__exit__(kind, error, traceback)
         if isinstance(error, Stopped):
             print(f'\n{error};\n{self._goes_on}', flush=True)
 
@@ -46,9 +62,6 @@ class TerminalProgress(Progress):
         print(f'folder: {self._workdir}')
         print('reads the data and compiles …', flush=True)
         interrupt.say_at_the_end(f'interrupted; {self._goes_on}')
-
-    def restores(self) -> None:
-        interrupt.stop_when_asked()
 
     def already_finished(self, workdir: pathlib.Path) -> None:
         print(f'{workdir} holds this run, finished; this is its result', flush=True)
@@ -97,9 +110,3 @@ class TerminalProgress(Progress):
         else:
             width = len(str(self._num_epochs))
             print(f'epoch {epoch:{width}}/{self._num_epochs}  {text}', flush=True)
-
-    def trained(self) -> None:
-        interrupt.stop_at_once()
-
-    def stop_requested(self) -> bool:
-        return interrupt.received()

@@ -27,6 +27,10 @@ READY_CHUNKS = 4  # of each process, decoded before they are asked for
 ENDLESS = 2**40
 
 
+# Which seeds, and which examples, of a batch.
+Part = tuple[slice, slice]
+
+
 @dataclasses.dataclass(frozen=True)
 class Chunks:
     """The batches of a stream cut into chunks of a few records: what is decoded in one go.
@@ -37,8 +41,8 @@ class Chunks:
     Attributes:
       records: of the split.
       order: which of them make which batch.
-      shape: (seeds, examples of this process) of a batch.
-      offset: where in the batch those of this process begin.
+      own: which seeds and examples of every batch.
+      shape: how many.
       first_step: the batch to begin with.
       first, every: of all chunks from there on, only these: the first, first + every, ….
       size: records a chunk; the last of a batch may have fewer.
@@ -46,8 +50,8 @@ class Chunks:
 
     records: Records
     order: BatchOrder
+    own: Part
     shape: tuple[int, int]
-    offset: int
     first_step: int
     size: int
     first: int = 0
@@ -63,8 +67,7 @@ class Chunks:
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         step, part = divmod(self.first + int(number) * self.every, self.in_batch)
-        batch = self.order.batch(self.first_step + step)
-        own = batch[:, self.offset : self.offset + self.shape[1]].reshape(-1)
+        own = self.order.batch(self.first_step + step)[self.own].reshape(-1)
         return tuple(self.records.read(own[part * self.size : (part + 1) * self.size]))
 
 
@@ -79,11 +82,11 @@ class Stream:
       order: which records make which batch.
       first_step: the batch to begin with.
       workers: processes that decode; 0 for threads of this process, one a core.
-      process_index, process_count: of the processes that train: which share of each batch.
+      own: which seeds and examples of every batch are read; all if None.
 
     Raises:
-      InputError: the processes do not divide the batch; when it is iterated over, a record that
-        cannot be used, or a worker that has ended.
+      InputError: when it is iterated over: a record that cannot be used, or a worker that has
+        ended.
     """
 
     def __init__(
@@ -93,24 +96,16 @@ class Stream:
         *,
         first_step: int = 0,
         workers: int = 0,
-        process_index: int = 0,
-        process_count: int = 1,
+        own: Part | None = None,
     ):
         self._order, self._step, self._stopped = order, first_step, False
         order.entering(first_step)
-        seeds, batch = order.batch(first_step).shape
-        if batch % process_count:
-            raise InputError(
-                f'config.batch = {batch}: {process_count} processes do not divide it; allowed are '
-                f'multiples of {process_count}'
-            )
-        share = batch // process_count
+        own = own or (slice(None), slice(None))
+        shape = order.batch(first_step)[own].shape
         size = min(CHUNK_RECORDS, CHUNK_BYTES // math.prod(records.image_shape) or 1)
-        size = min(size, -(-seeds * share // (workers or os.cpu_count())))
+        size = min(size, -(-math.prod(shape) // (workers or os.cpu_count())))
         self._image_shape = records.image_shape
-        self._chunks = Chunks(
-            records, order, (seeds, share), process_index * share, first_step, size
-        )
+        self._chunks = Chunks(records, order, own, shape, first_step, size)
         self._readers = _processes(self._chunks, workers) if workers else [_threads(self._chunks)]
         # Grain starts a process when its first chunk is asked for: so that all start at once.
         self._asking = ThreadPoolExecutor(len(self._readers))

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -14,13 +15,18 @@ from jax.sharding import Mesh, NamedSharding
 from mixer_dilated.data.enlarging import enlarged
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.patches.geometry import Pair
+from mixer_dilated.training.agreement import on_host
 from mixer_dilated.training.epoch import EpochSums, added
 from mixer_dilated.training.sharding import (
     batches_sharding,
+    from_own_part,
+    own_part,
+    placed,
     seeds_sharding,
     shared_batch_sharding,
     split_batch,
 )
+from mixer_dilated.training.snapshot import step_number
 from mixer_dilated.training.streamed_examples import StreamedExamples, epoch_orders
 from mixer_dilated.training.task import Task
 
@@ -118,23 +124,27 @@ class BatchPrograms:
     def train_steps(self, examples: StreamedExamples, program: jax.stages.Compiled) -> Callable:
         """As `Programs.train_steps`, but that fewer steps may be done than are asked for.
 
-        After a second it stops, even if it had to wait for the first batch all the time. The
-        batches that are next follow from the step of the state alone. No step waits for the device
-        but for the one `IN_FLIGHT` steps before.
+        After a second it stops, even if it had to wait for the first batch all the time; several
+        processes, which have to do the same, do all steps. The batches that are next follow from
+        the step of the state alone. No step waits for the device but for the one `IN_FLIGHT` steps
+        before.
         """
         config, count = self._task.config, self._task.train_examples
         draw = functools.partial(epoch_orders, config.seed, config.num_seeds, count)
-        place = functools.partial(self._placed, batches_sharding(self._mesh))
+        shape, sharding = (config.num_seeds, config.batch), batches_sharding(self._mesh)
+        place = functools.partial(_placed, sharding, shape)
+        own = own_part(sharding, shape)
+        most = MOST_SECONDS if jax.process_count() == 1 else threading.TIMEOUT_MAX
         feed, expected = None, None
 
         def run(state, sums, num_steps):
             nonlocal feed, expected
-            step = int(np.asarray(state.step).flat[0])
+            step = step_number(state)
             if step != expected:
-                feed = examples.epochs(draw, config.batch, step, place)
+                feed = examples.epochs(draw, config.batch, step, place, own)
             start, unfinished = time.perf_counter(), _Unfinished()
             for _ in range(num_steps):
-                left = start + MOST_SECONDS - time.perf_counter()
+                left = start + most - time.perf_counter()
                 batch = feed.next_batch(left) if left > 0 else None
                 if batch is None:
                     break
@@ -160,7 +170,7 @@ class BatchPrograms:
         zeros = {'loss': np.zeros(seeds, np.float32), 'correct': np.zeros(seeds, np.int32)}
 
         def evaluate(state):
-            sums = jax.device_put(zeros, seeds_sharding(self._mesh))
+            sums = placed(zeros, seeds_sharding(self._mesh))
             unfinished = _Unfinished()
             for shared in self._pass(examples, batch):
                 key = ('evaluate batch', shared[0].images.shape)
@@ -188,7 +198,7 @@ class BatchPrograms:
             for shared, _ in self._pass(examples, batch):
                 key = ('predict batch', shared.images.shape)
                 program = self._compiled_once(key, function, state, shared)
-                found.append(np.asarray(program(state, shared)))
+                found.append(on_host(program(state, shared)))
             return np.concatenate(found, axis=1)[:, : len(examples.labels)]
 
         return predict
@@ -199,20 +209,16 @@ class BatchPrograms:
 
         def place(host):
             one_for_all = Examples(*(array[0] for array in host))
-            return one_for_all.labels, self._placed(sharding, one_for_all)
+            return one_for_all.labels, _placed(sharding, (batch,), one_for_all)
 
-        feed, labels = examples.passes(batch, place), []
+        feed, labels = examples.passes(batch, place, own_part(sharding, (batch,))), []
         for start in range(0, num_examples, batch):
-            of_batch, placed = feed.next_batch()
+            of_batch, on_devices = feed.next_batch()
             labels.append(of_batch)
             counted = np.arange(start, start + batch) < num_examples
-            yield placed, jax.device_put(counted, sharding)
+            yield on_devices, placed(counted, sharding)
         if jax.process_count() == 1:
             examples.note_labels(np.concatenate(labels)[:num_examples])
-
-    def _placed(self, sharding: NamedSharding, examples: Examples) -> Examples:
-        place = functools.partial(jax.make_array_from_process_local_data, sharding)
-        return Examples(*map(place, examples))
 
     def _abstract(self, shape: tuple[int, ...], sharding: NamedSharding) -> Examples:
         abstract = functools.partial(jax.ShapeDtypeStruct, sharding=sharding)
@@ -220,6 +226,11 @@ class BatchPrograms:
             abstract((*shape, *self._task.source.stored_shape), jnp.uint8),
             abstract(shape, jnp.int32),
         )
+
+
+def _placed(sharding: NamedSharding, shape: tuple[int, ...], examples: Examples) -> Examples:
+    """Batches of `shape` on the devices, from the part that this process has."""
+    return Examples(*(from_own_part(array, sharding, shape) for array in examples))
 
 
 class _Unfinished:

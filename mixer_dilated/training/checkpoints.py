@@ -16,12 +16,13 @@ from flax.traverse_util import flatten_dict
 from orbax.checkpoint import checkpoint_managers as policies
 
 from mixer_dilated.config import differences, resolve
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import InputError, LostError
+from mixer_dilated.training.agreement import any_says, on_every, on_first
 from mixer_dilated.training.environment import versions
 from mixer_dilated.training.orbax_errors import DAMAGE, cause_of, of_the_system, told_in_a_line
 from mixer_dilated.training.snapshot import Snapshot, array_checksums, fingerprints
 
-Found = TypeVar('Found')
+Read, Found = TypeVar('Read'), TypeVar('Found')
 
 DAMAGED = 'damaged_checkpoints'
 
@@ -46,15 +47,31 @@ class Checkpoints:
         self._read_only = read_only
         self._best = _Best()
         keep = [policies.LatestN(config.checkpoints.keep), self._best]
-        self._manager = ocp.CheckpointManager(
+        self._manager = (
+            None
+            if read_only
+            else ocp.CheckpointManager(
+                self.folder,
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=policies.AnyPreservationPolicy(keep)
+                ),
+            )
+        )
+        # Every process reads by itself: what it finds damaged does not keep the others waiting.
+        alone = jax.process_index()
+        self._reader = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=None if read_only else policies.AnyPreservationPolicy(keep),
-                read_only=read_only,
-                create=not read_only,
+                read_only=True,
+                create=False,
+                multiprocessing_options=ocp.options.MultiprocessingOptions(
+                    primary_host=alone,
+                    active_processes={alone},
+                    barrier_sync_key_prefix=f'reader-{alone}',
+                ),
             ),
         )
-        self._newest = self._manager.latest_step()
+        self._newest = self._reader.latest_step()
 
     @property
     def newest(self) -> int | None:
@@ -65,6 +82,11 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind, *_):
+        if kind is LostError:  # what is written together will not be finished
+            return
+        self._reader.close()
+        if self._manager is None:
+            return
         try:
             self.wait()
         except InputError:
@@ -75,7 +97,7 @@ class Checkpoints:
 
     def any_there(self) -> bool:
         """Whether there is a checkpoint to restore, or one that was."""
-        return bool(self._manager.all_steps()) or self._damaged.exists()
+        return bool(self._reader.all_steps()) or self._damaged.exists()
 
     def save(self, snapshot: Snapshot) -> None:
         """Begins to write a snapshot, which is not changed by what is done to its arrays next.
@@ -129,9 +151,9 @@ class Checkpoints:
           InputError: none is left that is undamaged.
         """
         read = functools.partial(self._read, abstract)
-        steps = sorted(self._manager.all_steps(), reverse=True)
+        steps = sorted(self._reader.all_steps(), reverse=True)
         for step in steps:
-            found = self._undamaged(step, read)
+            found = self._undamaged(step, read, self._checked)
             if found:
                 return found
         if steps or expected or self._damaged.exists():
@@ -146,7 +168,8 @@ class Checkpoints:
         newest = self.restore(abstract, expected=True)
         step = newest.best_step
         read = functools.partial(self._read, abstract)
-        found = self._undamaged(step, read) if step in self._manager.all_steps() else None
+        there = step in self._reader.all_steps()
+        found = self._undamaged(step, read, self._checked) if there else None
         if not found:
             raise InputError(
                 f'{self.folder}: the checkpoint of the highest test accuracy'
@@ -162,8 +185,8 @@ class Checkpoints:
         Raises:
           InputError: there is none.
         """
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            found = self._undamaged(step, self._read_params)
+        for step in sorted(self._reader.all_steps(), reverse=True):
+            found = self._undamaged(step, self._read_params, self._checked_params)
             if found:
                 return found
         raise InputError(f'{self.folder}: no undamaged checkpoint there; train the run first')
@@ -175,7 +198,7 @@ class Checkpoints:
         Raises:
           InputError: it is of another config than the folder says.
         """
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in sorted(self._reader.all_steps(), reverse=True):
             try:
                 config, shapes = self._described(step)
             # Whatever is wrong with it is told when it is restored.
@@ -187,7 +210,7 @@ class Checkpoints:
 
     def _described(self, step: int) -> tuple[dict, dict]:
         """Config and shapes of the parameters of a snapshot; any error if it is damaged."""
-        found = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))
+        found = self._reader.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))
         record = dict(found.record)
         noted = record.pop('checksums')
         _check_checksums(fingerprints({}, record), noted)
@@ -197,22 +220,43 @@ class Checkpoints:
         return record['config'], {name: tuple(leaf.shape) for name, leaf in params.items()}
 
     def _read_params(self, step: int) -> dict:
-        found = self._manager.restore(
+        found = self._reader.restore(
             step,
             args=ocp.args.Composite(
                 arrays=ocp.args.StandardRestore(), record=ocp.args.JsonRestore()
             ),
         )
-        self._check_config(step, found.record['config'])
-        params = jax.device_get(found.arrays['state']['params'])
+        return jax.device_get(found.arrays['state']['params']), found.record
+
+    def _checked_params(self, step: int, found: tuple[dict, dict]) -> dict:
+        params, record = found
+        self._check_config(step, record['config'])
         checksums = array_checksums(params, prefix="['state'].params")
-        _check_checksums(checksums, found.record['checksums'])
+        _check_checksums(checksums, record['checksums'])
         return params
 
-    def _undamaged(self, step: int, read: Callable[[int], Found]) -> Found | None:
-        """What `read` finds of a snapshot; None, which is told, if that is damaged."""
+    def _undamaged(
+        self, step: int, read: Callable[[int], Read], checked: Callable[[int, Read], Found]
+    ) -> Found | None:
+        """What is found of a snapshot; None, which is told, if that is damaged.
+
+        Args:
+          step: which snapshot.
+          read: what each process reads by itself.
+          checked: what they make of it together; both raise any error if it is damaged.
+        """
+        found, error = on_every(self._tried, step, read, step)
+        if not any_says(error is not None):
+            found, error = on_every(self._tried, step, checked, step, found)
+        if any_says(error is not None):
+            self._tell_damaged(step, error or RuntimeError('so another process finds'))
+            return None
+        return found
+
+    def _tried(self, step: int, function: Callable, *args) -> tuple:
+        """What a function returns, and None; or None and the error that says that it is damaged."""
         try:
-            return read(step)
+            return function(*args), None
         except InputError:
             raise
         # The libraries raise a dozen kinds of error on damaged files; all mean the same.
@@ -224,17 +268,18 @@ class Checkpoints:
                     f'{self.folder / str(step)}: cannot be read: {cause_of(error)}; when that is '
                     'mended, the same command goes on'
                 ) from error
-            self._tell_damaged(step, error)
-            return None
+            return None, error
 
-    def _read(self, abstract: Snapshot, step: int) -> Snapshot:
-        """A snapshot as it was saved; any error if it is not."""
-        found = self._manager.restore(
+    def _read(self, abstract: Snapshot, step: int):
+        return self._reader.restore(
             step,
             args=ocp.args.Composite(
                 arrays=ocp.args.StandardRestore(abstract.arrays), record=ocp.args.JsonRestore()
             ),
         )
+
+    def _checked(self, step: int, found) -> Snapshot:
+        """A snapshot as it was saved."""
         record = dict(found.record)
         noted = record.pop('checksums')
         _check_checksums(fingerprints(found.arrays, record), noted)
@@ -266,12 +311,17 @@ class Checkpoints:
                 f'{folder}: cannot be read: {cause}; that may be for want of the versions that '
                 'wrote it (versions.json): go on with those, or name a new folder'
             ) from error
-        self._damaged.mkdir(exist_ok=True)
         aside = self._damaged / f'{step}-{time.time_ns()}'
-        os.rename(folder, aside)
-        self._manager.reload()
-        self._newest = self._manager.latest_step()
+        on_first(_set_aside, folder, aside)
+        for manager in (self._manager, self._reader):
+            manager.reload()
+        self._newest = self._reader.latest_step()
         warnings.warn(f'{folder}: damaged ({cause}); set aside as {aside}', stacklevel=4)
+
+
+def _set_aside(folder: pathlib.Path, aside: pathlib.Path) -> None:
+    aside.parent.mkdir(exist_ok=True)
+    os.rename(folder, aside)
 
 
 def _check_checksums(found: dict[str, int], noted: dict[str, int]) -> None:

@@ -3,13 +3,13 @@
 import pathlib
 import warnings
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int32
 
 from mixer_dilated.config import resolve
 from mixer_dilated.data.splits import check_disjoint, num_examples
 from mixer_dilated.errors import InputError
+from mixer_dilated.training.agreement import on_first, on_host
 from mixer_dilated.training.calibration import (
     at_temperature,
     expected_calibration_error,
@@ -65,7 +65,8 @@ def evaluate_checkpoint(
     programs = Programs.of_run(task)
     snapshot = checkpoint(workdir, programs, best=best)
     if calibrate is not None:
-        write_calibration(workdir, _fitted(task, programs, snapshot, calibrate))
+        fitted = _fitted(task, programs, snapshot, calibrate)
+        on_first(write_calibration, workdir, fitted)
     calibration = read_calibration(workdir, snapshot.step)
     if calibration:
         calibration = _if_fitted_on_others(calibration, split, sizes)
@@ -139,7 +140,7 @@ def _predicted(
     examples = open_examples(task, split)
     with closing(examples):
         found = programs.prediction(programs.place(examples))(snapshot.state)
-    return jax.device_get(found), np.asarray(examples.labels)
+    return on_host(found), np.asarray(examples.labels)
 
 
 def opened(workdir: pathlib.Path, data_dir: str | None = None) -> Task:

@@ -4,7 +4,6 @@ import dataclasses
 import pathlib
 import warnings
 
-import jax
 import numpy as np
 from flax.training.train_state import TrainState
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -15,6 +14,7 @@ from mixer_dilated.pretrained.fit import fitted
 from mixer_dilated.pretrained.weights import Weights
 from mixer_dilated.training.checkpoints import Checkpoints
 from mixer_dilated.training.preprocessing_file import read_trained_task
+from mixer_dilated.training.sharding import placed
 from mixer_dilated.training.task import Task
 from mixer_dilated.training.workdir import read_config, write_json
 
@@ -89,7 +89,7 @@ def _warn_of_gelu(weights: Weights, gelu: str, path: pathlib.Path) -> None:
 def with_params(state: TrainState, initial: Initial) -> TrainState:
     """The state of every seed with the parameters of `initial`, laid out as those it had."""
     there, new = (flatten_dict(each, sep='/') for each in (state.params, initial.params))
-    placed = {name: jax.device_put(array, there[name].sharding) for name, array in new.items()}
+    placed = {name: placed(array, there[name].sharding) for name, array in new.items()}
     return state.replace(params=unflatten_dict({**there, **placed}, sep='/'))
 
 

@@ -1,23 +1,33 @@
 """Training from a config to a run's folder: `train_and_evaluate`."""
 
 import contextlib
+import json
 import pathlib
 import time
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import ml_collections
 
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import InputError, SharedError
+from mixer_dilated.training.agreement import (
+    all_same,
+    first_says,
+    lost_told,
+    on_every,
+    on_first,
+    on_host,
+)
 from mixer_dilated.training.augmented_images import write_augmented_images
 from mixer_dilated.training.checkpoints import Checkpoints
 from mixer_dilated.training.data_file import check_same_data, data_facts
 from mixer_dilated.training.environment import versions
-from mixer_dilated.training.initial import starting_params, with_params, write_initial
+from mixer_dilated.training.initial import Initial, starting_params, with_params, write_initial
 from mixer_dilated.training.metrics import METRICS, MetricsWriter, has_rows
-from mixer_dilated.training.predictions import write_predictions, write_weights
+from mixer_dilated.training.predictions import drawn_weights, write_predictions, write_weights
 from mixer_dilated.training.preprocessing_file import write_preprocessing
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.progress import Progress
@@ -47,7 +57,7 @@ def train_and_evaluate(
     name: str = '',
     started: float | None = None,
     progress: Progress | None = None,
-) -> dict:
+) -> dict | None:
     """Trains a config in a folder, from its newest checkpoint if it has one.
 
     Args:
@@ -58,7 +68,7 @@ def train_and_evaluate(
       progress: told how far the run is, and asked whether it should stop.
 
     Returns:
-      The content of `summary.json`.
+      The content of `summary.json`; None on other processes than the first.
 
     Raises:
       InputError: the config does not fit the data, the devices or the folder; another process
@@ -68,52 +78,87 @@ def train_and_evaluate(
     """
     started = time.perf_counter() if started is None else started
     progress = progress or Progress()
-    finished = _finished(workdir, config)
-    if finished:
+    _check_same_command(config)
+    finished = on_first(_finished, workdir, config)
+    if first_says(bool(finished)):
         progress.already_finished(workdir)
         return finished
-    task = open_task(config)
-    programs = Programs(task)
-    programs.check_batch()
-    check_place(workdir, 'run', 'config.json')
-    starts = not (workdir / 'checkpoints').exists()
-    initial = starting_params(task) if starts else None  # refused before there is a folder
-    with locked(workdir), contextlib.ExitStack() as ending:
-        claim(workdir, config, versions())
+    on_first(check_place, workdir, 'run', 'config.json')
+    task, programs, initial = on_every(_prepared, workdir, config)
+    with contextlib.ExitStack() as ending:
+        on_first(ending.enter_context, locked(workdir))
+        on_first(claim, workdir, config, versions())
+        on_every(_check_seen, workdir)
         progress.starts(task)
-        with Checkpoints(workdir, config) as checkpoints:
-            examples = _read_and_compile(task, programs, initialise=not checkpoints.any_there())
+        with Checkpoints(workdir, config) as checkpoints, lost_told():
+            examples = on_every(
+                _read_and_compile, task, programs, initialise=not checkpoints.any_there()
+            )
             ending.enter_context(closing(*examples.values()))
-            write_preprocessing(workdir, task)
+            on_first(write_preprocessing, workdir, task)
             facts = {part: data_facts(task, part, found) for part, found in examples.items()}
-            check_same_data(workdir, facts)
+            on_first(check_same_data, workdir, facts)
             placed = {part: programs.place(found) for part, found in examples.items()}
             progress.restores()
             snapshot = _restored(workdir, config, checkpoints, programs)
             if snapshot is None:
-                initial = initial or starting_params(task)
+                initial = initial or on_every(starting_params, task)
                 state = with_params(programs.create_state(), initial)
                 snapshot = Snapshot(state, programs.zero_sums())
                 if config.init_from:
-                    result = jax.device_get(programs.evaluation(placed['test'])(state))
-                    progress.initialised(write_initial(workdir, initial, task, result))
+                    result = on_host(programs.evaluation(placed['test'])(state))
+                    content = on_first(write_initial, workdir, initial, task, result)
+                    progress.initialised(content)
             jax.block_until_ready((snapshot.arrays, placed))
             startup = time.perf_counter() - started
             progress.compiled(task, snapshot.step)
-            with MetricsWriter(workdir, snapshot) as writer:
+            with on_first(MetricsWriter, workdir, snapshot) or contextlib.nullcontext() as writer:
                 trainer = Trainer(task, programs, checkpoints, writer, progress)
                 snapshot = trainer.run(snapshot, placed['train'], placed['test'])
             progress.trained()
         state = snapshot.state
         results = {part: programs.evaluation(found)(state) for part, found in placed.items()}
         predicted = programs.prediction(placed['test'])(state)
-        write_predictions(workdir, examples['test'], predicted, task.image_size)
-        write_weights(workdir, state.params)
-        write_augmented_images(workdir, config, examples['train'], task.image_size)
+        results, predicted = on_host((results, predicted))
+        on_first(write_predictions, workdir, examples['test'], predicted, task.image_size)
+        on_first(write_weights, workdir, drawn_weights(state.params))
+        on_first(write_augmented_images, workdir, config, examples['train'], task.image_size)
         seconds = {'startup': startup, 'compile': programs.compile_seconds}
-        name = name or workdir.name
-        summary = run_summary(task, name, snapshot, jax.device_get(results), seconds)
-        return write_summary(workdir, {**summary, 'files': file_checksums(workdir, RESULTS)})
+        summary = run_summary(task, name or workdir.name, snapshot, results, seconds)
+        return on_first(_write_result, workdir, summary)
+
+
+def _check_same_command(config: ml_collections.ConfigDict) -> None:
+    """Raises SharedError if the processes that train together do not do the same."""
+    what = json.dumps([config.to_dict(), versions()], sort_keys=True)
+    if not all_same(zlib.crc32(what.encode())):
+        raise SharedError(
+            'the processes were started with different configs, or have different versions '
+            'installed; start all with the same command, in the same environment'
+        )
+
+
+def _check_seen(workdir: pathlib.Path) -> None:
+    if not (workdir / 'config.json').exists():
+        raise InputError(
+            f'--workdir={workdir}: this process does not see the folder that process 0 has made; '
+            'name one on a disk that all processes share'
+        )
+
+
+def _prepared(
+    workdir: pathlib.Path, config: ml_collections.ConfigDict
+) -> tuple[Task, Programs, Initial | None]:
+    """What is refused, if it is, before there is a folder; no parameters if there were steps."""
+    task = open_task(config)
+    programs = Programs(task)
+    programs.check_batch()
+    starts = not (workdir / 'checkpoints').exists()
+    return task, programs, starting_params(task) if starts else None
+
+
+def _write_result(workdir: pathlib.Path, summary: dict) -> dict:
+    return write_summary(workdir, {**summary, 'files': file_checksums(workdir, RESULTS)})
 
 
 def _finished(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict | None:
@@ -147,7 +192,7 @@ def _restored(
     if snapshot is None:
         return None
     left_out = sum(row['skipped_steps'] for row in snapshot.metrics)
-    left_out += int(jax.device_get(snapshot.sums.skipped).sum())
+    left_out += int(on_host(snapshot.sums.skipped).sum())
     _check_none_left_out(workdir, config, left_out)
     return snapshot
 

@@ -5,6 +5,8 @@ import time
 
 import ml_collections
 
+from mixer_dilated.training.agreement import first_says
+
 PIECE_SECONDS = 1.0
 FIRST_PIECE, GROWTH = 8, 4
 
@@ -35,14 +37,15 @@ class Pace:
         return piece
 
     def took(self, steps: int, seconds: float) -> None:
-        """Learns from a piece how long the next should be."""
+        """Learns from a piece how long the next should be; all processes say the same."""
         fitting = int(PIECE_SECONDS * steps / max(seconds, 1e-9))
         self._piece = max(1, min(fitting, GROWTH * max(steps, self._piece)))
 
     def save_due(self, step: int) -> bool:
         """Whether a checkpoint is due after `step` steps."""
         at_step = self._every_steps and step % self._every_steps == 0
-        return bool(at_step) or time.monotonic() - self._saved_at >= self._every_seconds
+        since = first_says(time.monotonic() - self._saved_at)
+        return bool(at_step) or since >= self._every_seconds
 
     def saved(self) -> None:
         """A checkpoint was begun."""

@@ -2,7 +2,6 @@
 
 import pathlib
 
-import jax
 import numpy as np
 from flax import traverse_util
 from jaxtyping import Array, Float
@@ -10,6 +9,7 @@ from jaxtyping import Array, Float
 from mixer_dilated.data.enlarging import enlarged
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.patches.geometry import Pair
+from mixer_dilated.training.agreement import on_host
 from mixer_dilated.training.streamed_examples import StreamedExamples
 from mixer_dilated.training.workdir import write_arrays
 
@@ -53,20 +53,23 @@ def write_predictions(
     )
 
 
-def write_weights(workdir: pathlib.Path, params: dict) -> None:
-    """Writes `weights.npz`: the first seed's stem kernels and first token mixing, to be drawn.
-
-    Args:
-      workdir: the run's folder.
-      params: of all seeds; every leaf has a leading axis of seeds.
+def drawn_weights(params: dict) -> dict[str, np.ndarray]:
+    """The first seed's stem kernels and first token mixing, to be drawn, on the host.
 
     Names are the original's: `stem/kernel`, `MixerBlock_0/token_mixing/Dense_0/kernel`.
+
+    Args:
+      params: of all seeds; every leaf has a leading axis of seeds.
     """
     flat = traverse_util.flatten_dict(params, sep='/')
-    drawn = {
-        name: np.asarray(jax.device_get(leaf[0]))
+    return {
+        name: on_host(leaf[0])
         for name, leaf in flat.items()
         if name.rsplit('/', 1)[-1].startswith('kernel')
         and name.startswith(('stem', 'MixerBlock_0/token_mixing/'))
     }
+
+
+def write_weights(workdir: pathlib.Path, drawn: dict[str, np.ndarray]) -> None:
+    """Writes `weights.npz`, of `drawn_weights`, to a run's folder."""
     write_arrays(workdir / 'weights.npz', **drawn)

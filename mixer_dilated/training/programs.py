@@ -13,6 +13,7 @@ from flax.training.train_state import TrainState
 
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.training.agreement import on_host
 from mixer_dilated.training.augmentation import augmentation_from_config
 from mixer_dilated.training.batch_programs import BatchPrograms
 from mixer_dilated.training.epoch import (
@@ -33,6 +34,7 @@ from mixer_dilated.training.sharding import (
     make_mesh,
     on_cpu,
     over_seeds,
+    placed,
     replicated,
     seeds_sharding,
 )
@@ -71,9 +73,8 @@ class Programs:
         self._partition = Partition(dict(self._mesh.shape), config.mesh.fsdp)
         self._model = mixer_from_config(config.model, source.num_classes, config.dtype)
         self._optimizer = make_optimizer(config.optimizer, task.total_steps)
-        self._seed_keys = jax.device_put(
-            seed_keys(config.seed, config.num_seeds), seeds_sharding(self._mesh)
-        )
+        keys = jax.jit(seed_keys, static_argnums=(0, 1), out_shardings=seeds_sharding(self._mesh))
+        self._seed_keys = keys(config.seed, config.num_seeds)
         self._compiled = {}
         self._seconds = []
         self._by_batch = BatchPrograms(task, self._mesh, self._seed_keys, self._compiled_once)
@@ -107,7 +108,7 @@ class Programs:
         """Puts examples on the devices, whole on each; those that stream stay where they are."""
         if isinstance(examples, StreamedExamples):
             return examples
-        return Examples(*jax.device_put(tuple(examples), replicated(self._mesh)))
+        return Examples(*placed(tuple(examples), replicated(self._mesh)))
 
     def compile_training(self, *, initialise: bool) -> None:
         """Compiles what a run starts with, side by side.
@@ -168,14 +169,14 @@ class Programs:
 
         def epoch(state):
             state, sums = run(state, self.zero_sums(), steps)
-            return state, epoch_metrics(jax.device_get(sums), steps, batch)
+            return state, epoch_metrics(on_host(sums), steps, batch)
 
         return epoch
 
     def zero_sums(self) -> EpochSums:
         """The sums at the start of an epoch."""
         zero = EpochSums.zero((self.task.config.num_seeds,))
-        return jax.device_put(zero, seeds_sharding(self._mesh))
+        return placed(zero, seeds_sharding(self._mesh))
 
     def training_program(self) -> jax.stages.Compiled:
         """The compiled `epoch.train_steps`: state, sums, keys of the seeds, (examples, count).

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -63,6 +64,64 @@ def batches_sharding(mesh: Mesh) -> NamedSharding:
 def shared_batch_sharding(mesh: Mesh) -> NamedSharding:
     """Split over the devices of each seed: a batch (batch, …) that all seeds see."""
     return NamedSharding(mesh, PartitionSpec('data'))
+
+
+def placed(tree, sharding: NamedSharding):
+    """Puts arrays, of which every process has the whole, on the devices.
+
+    Args:
+      tree: of arrays on the host.
+      sharding: of each of them.
+    """
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def place(array):
+        array = np.asarray(array)
+        return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+
+    return jax.tree.map(place, tree)
+
+
+def own_part(sharding: NamedSharding, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """Which part of an array the devices of this process hold: the least box around it.
+
+    Args:
+      sharding: of the array.
+      shape: of as many of its axes as the sharding names, or more.
+    """
+    pieces = sharding.addressable_devices_indices_map(shape).values()
+    ranges = [
+        [axis.indices(size)[:2] for axis, size in zip(each, shape, strict=True)] for each in pieces
+    ]
+    return tuple(
+        slice(min(start for start, _ in axis), max(stop for _, stop in axis))
+        for axis in zip(*ranges, strict=True)
+    )
+
+
+def from_own_part(array: np.ndarray, sharding: NamedSharding, shape: tuple[int, ...]) -> jax.Array:
+    """The array of which every process has its `own_part`.
+
+    Args:
+      array: that part, on the host.
+      sharding: of the whole.
+      shape: of the first axes of the whole; the others are those of the part.
+    """
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    box = own_part(sharding, shape)
+
+    def piece(index):
+        ranges = zip(index, shape, box, strict=False)
+        inside = [
+            slice(*(end - first.start for end in axis.indices(size)[:2]))
+            for axis, size, first in ranges
+        ]
+        return array[tuple(inside)]
+
+    whole = (*shape, *array.shape[len(shape) :])
+    return jax.make_array_from_callback(whole, sharding, piece)
 
 
 def split_batch(array: jax.Array, axis: int = 0) -> jax.Array:

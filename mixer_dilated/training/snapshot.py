@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from flax.training.train_state import TrainState
 
+from mixer_dilated.training.agreement import on_host
 from mixer_dilated.training.epoch import EpochSums
 
 
@@ -35,7 +36,7 @@ class Snapshot:
     @property
     def step(self) -> int:
         """Steps that are done."""
-        return int(np.asarray(self.state.step).flat[0])
+        return step_number(self.state)
 
     @property
     def epochs_done(self) -> int:
@@ -65,6 +66,11 @@ class Snapshot:
         return {'metrics': self.metrics, 'speed': self.speed, 'seconds': self.seconds}
 
 
+def step_number(state: TrainState) -> int:
+    """Steps that are done, the same for every seed."""
+    return int(np.asarray(state.step.addressable_data(0)).flat[0])
+
+
 def fingerprints(arrays, record: dict) -> dict[str, int]:
     """`array_checksums`, and 'record': that of a record as JSON."""
     of_record = zlib.crc32(json.dumps(record, sort_keys=True).encode())
@@ -75,10 +81,13 @@ def array_checksums(arrays, prefix: str = '') -> dict[str, int]:
     """CRC-32 of the bytes of every array, by its path in the tree.
 
     Args:
-      arrays: a tree.
+      arrays: a tree; of those that lie on the devices of several processes each is brought
+        together in turn.
       prefix: its own path in a larger tree.
     """
+    if jax.process_count() == 1:
+        arrays = jax.device_get(arrays)
     return {
-        prefix + jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(leaf))
-        for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(arrays))
+        prefix + jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(on_host(leaf)))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(arrays)
     }

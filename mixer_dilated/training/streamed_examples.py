@@ -15,7 +15,7 @@ from mixer_dilated.data.batch_order import BatchOrder, EpochOrder, StoredOrder
 from mixer_dilated.data.examples import Examples, Records
 from mixer_dilated.data.sources import load_examples
 from mixer_dilated.data.splits import num_examples
-from mixer_dilated.data.stream import Stream
+from mixer_dilated.data.stream import Part, Stream
 from mixer_dilated.training.feed import Feed
 from mixer_dilated.training.randomness import purpose_key, seed_keys
 from mixer_dilated.training.task import Task, streams
@@ -54,7 +54,12 @@ class StreamedExamples:
         self._labels = labels
 
     def epochs(
-        self, draw: Callable[[int], np.ndarray], batch: int, first_step: int, place: Callable
+        self,
+        draw: Callable[[int], np.ndarray],
+        batch: int,
+        first_step: int,
+        place: Callable,
+        own: Part,
     ) -> Feed:
         """Training batches from a step on, each epoch in its own order.
 
@@ -63,15 +68,16 @@ class StreamedExamples:
           batch: examples a step and seed.
           first_step: of the whole run.
           place: puts `Examples` (seeds, batch, …) on the devices.
+          own: which of the seeds and of the batch `place` is given.
         """
         steps = len(self._records) // batch
 
         def order():
             return EpochOrder(draw, batch, steps, to_processes=self._settings.workers > 0)
 
-        return self._opened(('epochs', first_step), order, first_step, place)
+        return self._opened(('epochs', first_step), order, first_step, place, own)
 
-    def passes(self, batch: int, place: Callable) -> Feed:
+    def passes(self, batch: int, place: Callable, own: tuple[slice]) -> Feed:
         """Passes over all examples in the stored order, again and again; see `StoredOrder`.
 
         A feed that stands at the beginning of a pass goes on.
@@ -79,11 +85,16 @@ class StreamedExamples:
         Args:
           batch: examples a step.
           place: puts `Examples` (1, batch, …) on the devices.
+          own: which of the batch `place` is given.
         """
         if self._what == ('passes', batch):
             return self._feed
         return self._opened(
-            ('passes', batch), lambda: StoredOrder(len(self._records), batch), 0, place
+            ('passes', batch),
+            lambda: StoredOrder(len(self._records), batch),
+            0,
+            place,
+            (slice(0, 1), *own),
         )
 
     def close(self) -> None:
@@ -93,7 +104,12 @@ class StreamedExamples:
         self._feed = self._what = None
 
     def _opened(
-        self, what: tuple, order: Callable[[], BatchOrder], first_step: int, place: Callable
+        self,
+        what: tuple,
+        order: Callable[[], BatchOrder],
+        first_step: int,
+        place: Callable,
+        own: Part,
     ) -> Feed:
         self.close()
         self._feed = Feed(
@@ -102,8 +118,7 @@ class StreamedExamples:
                 order(),
                 first_step=first_step,
                 workers=self._settings.workers,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
+                own=own,
             ),
             place,
             self._settings.prefetch,

@@ -10,6 +10,7 @@ import numpy as np
 
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.errors import NotFiniteError, Stopped
+from mixer_dilated.training.agreement import any_says, first_says, on_first, on_host
 from mixer_dilated.training.checkpoints import Checkpoints
 from mixer_dilated.training.epoch import epoch_metrics
 from mixer_dilated.training.metrics import MetricsWriter
@@ -29,7 +30,7 @@ class Trainer:
       task: what is trained.
       programs: its programs.
       checkpoints: where it is saved.
-      writer: of its metrics.
+      writer: of its metrics, on the first process.
       progress: told how far it is, and asked whether it should stop.
     """
 
@@ -38,7 +39,7 @@ class Trainer:
         task: Task,
         programs: Programs,
         checkpoints: Checkpoints,
-        writer: MetricsWriter,
+        writer: MetricsWriter | None,
         progress: Progress,
     ):
         self._task = task
@@ -75,7 +76,7 @@ class Trainer:
             # No stop here: a checkpoint of this step without its metrics would stand in the way of
             # the one with them.
             evaluated = epoch % config.eval_every == 0 or epoch == config.num_epochs
-            testing = jax.device_get(evaluate(snapshot.state)) if evaluated else None
+            testing = on_host(evaluate(snapshot.state)) if evaluated else None
             snapshot = self._epoch_done(snapshot, epoch, testing)
         self._save(snapshot)
         self._checkpoints.wait()
@@ -87,7 +88,7 @@ class Trainer:
         count = self._pace.next_piece(begin, end - begin)
         start = time.perf_counter()
         state, sums = jax.block_until_ready(run_steps(snapshot.state, snapshot.sums, count))
-        seconds = time.perf_counter() - start
+        seconds = first_says(time.perf_counter() - start)
         snapshot = dataclasses.replace(
             snapshot, state=state, sums=sums, seconds=snapshot.seconds + seconds
         )
@@ -114,14 +115,14 @@ class Trainer:
             self._save(snapshot)
         if epoch == 1:
             self._checkpoints.wait()  # where there are metrics, a checkpoint was
-        self._writer.write(rows, speed)
+        on_first(lambda: self._writer.write(rows, speed))
         self._progress.epoch_done(rows, speed)
         return snapshot
 
     def _rows(self, snapshot: Snapshot, epoch: int, testing: Mapping | None) -> list[dict]:
         """The rows of `metrics.jsonl`, one a seed; without an evaluation its values are None."""
         config, steps = self._task.config, self._task.steps_per_epoch
-        training = epoch_metrics(jax.device_get(snapshot.sums), steps, config.batch)
+        training = epoch_metrics(on_host(snapshot.sums), steps, config.batch)
         schedule = learning_rate_schedule(config.optimizer, self._task.total_steps)
         examples = self._task.test_examples
         rows = [
@@ -159,7 +160,7 @@ class Trainer:
 
     def _check_finite(self, snapshot: Snapshot, epoch: int) -> None:
         config = self._task.config
-        sums = jax.device_get(snapshot.sums)
+        sums = on_host(snapshot.sums)
         if not sums.skipped.any():
             return
         if config.on_nonfinite == 'skip':
@@ -175,8 +176,13 @@ class Trainer:
 
     def _check_parameters(self, snapshot: Snapshot) -> None:
         """Raises NotFiniteError if a parameter is not finite, after steps whose losses were."""
-        params = jax.device_get(snapshot.state.params)
-        if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+        pieces = (
+            piece.data
+            for leaf in jax.tree.leaves(snapshot.state.params)
+            for piece in leaf.addressable_shards
+            if piece.replica_id == 0
+        )
+        if not any_says(not all(np.isfinite(piece).all() for piece in pieces)):
             return
         raise NotFiniteError(
             f'step {snapshot.step}: parameters are not finite, which no further step can mend; '
@@ -195,7 +201,7 @@ class Trainer:
         )
 
     def _stop_if_asked(self, snapshot: Snapshot) -> None:
-        asked = self._progress.stop_requested()
+        asked = any_says(self._progress.stop_requested())
         if asked or self._checkpoints.preempted(snapshot.step):
             self._save(snapshot)
             self._checkpoints.wait()

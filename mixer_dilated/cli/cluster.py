@@ -1,0 +1,162 @@
+"""This process as one of several that train together, with `jax.distributed`."""
+
+import contextlib
+import ctypes
+import importlib.util
+import os
+import signal
+import sys
+import warnings
+
+from mixer_dilated.cli.arguments import Arguments
+from mixer_dilated.errors import InputError, LostError
+
+HEARTBEAT_SECONDS = 60  # after which a process that says nothing counts as ended
+WAIT_SECONDS = 300  # for all processes to come
+END_SECONDS = 30  # that a process which is done waits for the others
+FLAGS = ('coordinator', 'num_processes', 'process_id')
+
+_index = None  # of this process among several
+
+
+def is_one() -> bool:
+    """Whether this is one of several processes."""
+    return _index is not None
+
+
+def is_silent() -> bool:
+    """Whether another process is the one that prints."""
+    return bool(_index)
+
+
+def of_process(text: str) -> str:
+    """What this process says of itself: with its number, where there are others."""
+    return f'process {_index}: {text}' if is_one() else text
+
+
+def join(arguments: Arguments) -> None:
+    """Joins the other processes, if there are any; to be called before JAX is used.
+
+    With --coordinator, --num_processes and --process_id those of these flags; else those that
+    Slurm (`srun`) or the Cloud TPU has started.
+
+    Raises:
+      InputError: flags that do not go together, or not all processes come.
+    """
+    settings = _from_flags(arguments)
+    if settings is None and not _started_by_slurm() and not _may_be_tpu_pod():
+        return
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # the end of others is told in a line
+    import jax
+
+    try:
+        jax.distributed.initialize(
+            **settings or {},
+            initialization_timeout=WAIT_SECONDS,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=END_SECONDS,
+        )
+    except Exception as error:
+        cause = ' '.join(str(error).split())[:300]
+        if settings is None and not _started_by_slurm():
+            _warn_alone(cause)
+            return
+        raise InputError(
+            f'--coordinator: the processes did not come together: {cause}; start all of them with '
+            'the same --coordinator=HOST:PORT and --num_processes, each with its own --process_id, '
+            'and a port that is free on that host'
+        ) from None
+    _become_one()
+
+
+def _become_one() -> None:
+    global _index
+    import jax
+
+    if jax.process_count() == 1:
+        return
+    _index = jax.process_index()
+    _say_when_aborted()
+
+
+def leave(status: int) -> None:
+    """Ends the process at once, without waiting for the others."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
+
+
+def end_together() -> None:
+    """Waits until all processes are here, and leaves them."""
+    import jax
+
+    if is_one():
+        with contextlib.suppress(Exception):
+            jax.distributed.shutdown()
+
+
+def _from_flags(arguments: Arguments) -> dict | None:
+    """Settings of `jax.distributed.initialize`; None without flags."""
+    given = {name: getattr(arguments, name) for name in FLAGS}
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(FLAGS):
+        return None
+    if missing:
+        raise InputError(
+            f'--{missing[0]} is missing; --coordinator=HOST:PORT, --num_processes=N and '
+            '--process_id=K, from 0 to N-1, go together'
+        )
+    host, _, port = given['coordinator'].rpartition(':')
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise InputError(
+            f'--coordinator={given["coordinator"]}: allowed is the host of process 0 and a free '
+            'port there, like 10.0.0.1:1234'
+        )
+    if given['process_id'] >= given['num_processes']:
+        raise InputError(
+            f'--process_id={given["process_id"]}: allowed are 0 to {given["num_processes"] - 1}, '
+            f'of --num_processes={given["num_processes"]}'
+        )
+    return {
+        'coordinator_address': given['coordinator'],
+        'num_processes': given['num_processes'],
+        'process_id': given['process_id'],
+        'cluster_detection_method': 'deactivate',
+    }
+
+
+def _started_by_slurm() -> bool:
+    """Whether `srun` started this process and others with it."""
+    tasks = os.environ.get('SLURM_NTASKS', '')
+    return 'SLURM_STEP_NODELIST' in os.environ and tasks.isdigit() and int(tasks) > 1
+
+
+def _may_be_tpu_pod() -> bool:
+    """Whether there may be hosts of a Cloud TPU, which JAX finds out; not so on Colab."""
+    if importlib.util.find_spec('libtpu') is None:
+        return False
+    hosts = os.environ.get('TPU_WORKER_HOSTNAMES')
+    return ',' in hosts if hosts is not None else 'TPU_SKIP_MDS_QUERY' not in os.environ
+
+
+def _warn_alone(cause: str) -> None:
+    warnings.warn(
+        f'no other hosts of a Cloud TPU were found ({cause}): this one computes alone', stacklevel=3
+    )
+
+
+def _say_when_aborted() -> None:
+    """Says in a line why, where JAX aborts this process because another is gone.
+
+    It does so from a thread of its own, which Python's signal handlers do not reach in time.
+    """
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_int)
+    def handler(_):
+        text = of_process(str(LostError('JAX ended this one')))
+        os.write(2, f'error: {text}\n'.encode())
+        os._exit(2)
+
+    ctypes.CDLL(None).signal(signal.SIGABRT, handler)
+    _say_when_aborted.handler = handler  # kept as long as the process lives
