@@ -73,10 +73,25 @@ def _become_one() -> None:
     global _index
     import jax
 
-    if jax.process_count() == 1:
-        return
+    with _standard_output_closed():  # of which the CPU's collectives (gloo) make use
+        if jax.process_count() == 1:
+            return
     _index = jax.process_index()
     _say_when_aborted()
+
+
+@contextlib.contextmanager
+def _standard_output_closed():
+    """What a library prints past Python goes nowhere meanwhile."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def leave(status: int) -> None:
