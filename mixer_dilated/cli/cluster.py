@@ -49,6 +49,8 @@ def join(arguments: Arguments) -> None:
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # the end of others is told in a line
     import jax
 
+    # It would take SIGTERM for itself; here a signal to one process stops all (see Trainer).
+    jax.config.update('jax_enable_preemption_service', False)
     try:
         jax.distributed.initialize(
             **settings or {},
@@ -73,25 +75,22 @@ def _become_one() -> None:
     global _index
     import jax
 
-    with _standard_output_closed():  # of which the CPU's collectives (gloo) make use
-        if jax.process_count() == 1:
-            return
+    if jax.process_count() == 1:
+        return
+    _keep_output_to_python()
     _index = jax.process_index()
     _say_when_aborted()
 
 
-@contextlib.contextmanager
-def _standard_output_closed():
-    """What a library prints past Python goes nowhere meanwhile."""
+def _keep_output_to_python() -> None:
+    """What libraries print past Python goes nowhere: gloo tells of every group of processes."""
     sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    sys.stdout = open(  # noqa: SIM115
+        os.dup(1), 'w', buffering=1, encoding=sys.stdout.encoding, errors='replace'
+    )
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
+    os.close(nowhere)
 
 
 def leave(status: int) -> None:

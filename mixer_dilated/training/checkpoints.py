@@ -133,11 +133,6 @@ class Checkpoints:
         with told_in_a_line(f'{self.folder}: a checkpoint cannot be written'):
             self._manager.wait_until_finished()
 
-    def preempted(self, step: int) -> bool:
-        """Whether the machines of a cluster were told that they will be taken away, and all of
-        them should save at this step (JAX's preemption service)."""
-        return self._manager.reached_preemption(step)
-
     def restore(self, abstract: Snapshot, *, expected: bool = False) -> Snapshot | None:
         """The newest snapshot that is undamaged, or None if there is none to expect.
 

@@ -201,8 +201,7 @@ class Trainer:
         )
 
     def _stop_if_asked(self, snapshot: Snapshot) -> None:
-        asked = any_says(self._progress.stop_requested())
-        if asked or self._checkpoints.preempted(snapshot.step):
+        if any_says(self._progress.stop_requested()):
             self._save(snapshot)
             self._checkpoints.wait()
             raise Stopped(snapshot.step)

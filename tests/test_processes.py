@@ -1,0 +1,222 @@
+"""Real processes on this machine that train together, with CPU collectives (gloo)."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from mixer_dilated.cli import cluster
+from mixer_dilated.cli.arguments import Arguments
+from mixer_dilated.cli.main import main
+from mixer_dilated.training.loop import train_and_evaluate
+from tests.conftest import QUICK_COMPILER, ROOT, small_config
+
+TRAINED = {
+    'num_seeds': 2,
+    'num_epochs': 2,
+    'dataset.test_split': 'test[:101]',  # the processes' batches of it are filled up
+    'optimizer.name': 'sgd',  # as in tests/test_devices.py
+    'optimizer.base_lr': 0.1,
+}
+WAIT = 120  # seconds, in a test that fails
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(('127.0.0.1', 0))
+        return listening.getsockname()[1]
+
+
+def config_file(folder, **changes):
+    path = folder / 'config.py'
+    path.write_text(
+        'from ml_collections import ConfigDict\n\n\ndef get_config():\n'
+        f'    return ConfigDict({small_config(**changes).to_dict()!r})\n'
+    )
+    return path
+
+
+class Processes:
+    """Processes of one command, each with its number; `own` has words for one of them."""
+
+    def __init__(self, count: int, *words: str, own: dict[int, list[str]] | None = None):
+        flags = [f'--coordinator=127.0.0.1:{free_port()}', f'--num_processes={count}']
+        environment = {**os.environ, 'XLA_FLAGS': QUICK_COMPILER, 'JAX_PLATFORMS': 'cpu'}
+        self.all = [
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    'run.py',
+                    *words,
+                    *flags,
+                    f'--process_id={k}',
+                    *(own or {}).get(k, []),
+                ],
+                cwd=ROOT,
+                env={**environment, 'PYTHONPATH': str(ROOT)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for k in range(count)
+        ]
+
+    def ends(self) -> list[tuple[int, str, str]]:
+        """Exit status, output and errors of each."""
+        try:
+            told = [process.communicate(timeout=WAIT) for process in self.all]
+        finally:
+            for process in self.all:
+                process.kill()
+        return [(process.returncode, *each) for process, each in zip(self.all, told, strict=True)]
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+
+
+def assert_same_results(folder, other):
+    """Metrics, weights and predictions agree to 1e-5."""
+    for row, expected in zip(rows_of(folder), rows_of(other), strict=True):
+        assert row.keys() == expected.keys()
+        np.testing.assert_allclose([*row.values()], [*expected.values()], rtol=1e-5, atol=1e-5)
+    for name in ('weights.npz', 'predictions.npz'):
+        found, wanted = np.load(folder / name), np.load(other / name)
+        for key in wanted:
+            np.testing.assert_allclose(found[key], wanted[key], rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+    """What one process with one device makes of `TRAINED`, in memory."""
+    folder = tmp_path_factory.mktemp('alone') / 'run'
+    train_and_evaluate(small_config(**TRAINED), folder)
+    return folder
+
+
+def test_two_processes_have_the_numbers_of_one(tmp_path, alone):
+    """Each streams its share of every batch and keeps its share of the parameters."""
+    changes = {**TRAINED, 'input.mode': 'stream', 'mesh.data': 2, 'mesh.fsdp': True}
+    path, folder = config_file(tmp_path, **changes), tmp_path / 'run'
+    words = (f'--config={path}', f'--workdir={folder}')
+    (status, out, err), other = Processes(2, *words).ends()
+    assert (status, err) == (0, '') and other == (0, '', '')
+    assert 'epoch 2/2' in out and 'test accuracy' in out and 'Gloo' not in out
+    assert_same_results(folder, alone)
+    evaluated, other = Processes(2, 'evaluate', f'--workdir={folder}').ends()
+    assert other == (0, '', '')
+    correct = [
+        each['test_correct']
+        for each in json.loads((folder / 'summary.json').read_text())['results']
+    ]
+    assert [int(found) for found in re.findall(r'(\d+) of 101', evaluated[1])] == correct
+    again = Processes(2, *words).ends()
+    assert 'finished' in again[0][1] and again[1] == (0, '', '')
+
+
+def newest(folder) -> int:
+    return max((int(path.name) for path in folder.glob('checkpoints/[1-9]*[0-9]')), default=0)
+
+
+def signalled_after_a_checkpoint(count: int, victim: int, number: int, folder, *words: str):
+    """Sends one of some processes a signal when there is a checkpoint more; how all end."""
+    processes, before, end = Processes(count, *words), newest(folder), time.monotonic() + WAIT
+    while newest(folder) == before:
+        assert time.monotonic() < end and all(each.poll() is None for each in processes.all)
+        time.sleep(0.02)
+    processes.all[victim].send_signal(number)
+    signalled = time.monotonic()
+    ends = processes.ends()
+    assert time.monotonic() - signalled < cluster.HEARTBEAT_SECONDS
+    return ends
+
+
+def test_a_run_goes_on_with_another_number_of_processes_after_each_end(tmp_path):
+    """Four, one killed; two, the first killed; two, one told to stop; at last one alone."""
+    changes = {**TRAINED, 'num_epochs': 10, 'checkpoints.every_steps': 2}
+    path, folder = config_file(tmp_path, **changes), tmp_path / 'run'
+    words = (f'--config={path}', f'--workdir={folder}')
+    for count, victim in ((4, 3), (2, 0)):
+        ends = signalled_after_a_checkpoint(count, victim, signal.SIGKILL, folder, *words)
+        assert ends.pop(victim)[0] == -signal.SIGKILL
+        for status, _, err in ends:
+            last = err.splitlines()[-1]
+            assert status == 2 and 'Traceback' not in err
+            assert re.match(r'error: process \d: another process has ended', last)
+            assert 'the same command goes on from it' in last
+    (status, out, err), other = signalled_after_a_checkpoint(2, 1, signal.SIGTERM, folder, *words)
+    assert (status, err) == (143, '') and other == (143, '', '')
+    assert f'stopped after step {newest(folder)}, which is saved' in out
+    train_and_evaluate(small_config(**changes), folder)
+    train_and_evaluate(small_config(**changes), tmp_path / 'never stopped')
+    assert_same_results(folder, tmp_path / 'never stopped')
+
+
+def test_what_one_process_refuses_ends_all_and_is_told_once(tmp_path):
+    path = config_file(tmp_path, **TRAINED)
+    (tmp_path / 'letter.txt').write_text('not of a run')
+    (status, _, err), other = Processes(2, f'--config={path}', f'--workdir={tmp_path}').ends()
+    assert status == 2 and 'not empty, and not the folder of a run' in err
+    assert len(err.splitlines()) == 1 and other == (2, '', '')
+    own = {1: ['--config.seed=7']}
+    words = (f'--config={path}', f'--workdir={tmp_path / "run"}')
+    (status, _, err), other = Processes(2, *words, own=own).ends()
+    assert status == 2 and 'started with different configs' in err and other == (2, '', '')
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+    ('flags', 'told'),
+    [
+        (['--process_id=0'], '--coordinator is missing'),
+        (['--coordinator=here:1', '--process_id=0'], '--num_processes is missing'),
+        (
+            ['--coordinator=here', '--num_processes=2', '--process_id=0'],
+            '--coordinator=here: allowed',
+        ),
+        (['--coordinator=a:1', '--num_processes=2', '--process_id=2'], 'allowed are 0 to 1'),
+        (['--coordinator=a:1', '--num_processes=2', '--process_id=-1'], 'whole number from 0'),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(flags, told, capsys):
+    assert main(['--config=configs/digits_dilated.py', *flags], 0.0) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('environment', 'joins'),
+    [
+        ({'SLURM_STEP_NODELIST': 'n[1-2]', 'SLURM_NTASKS': '2'}, True),
+        ({'SLURM_STEP_NODELIST': 'n1', 'SLURM_NTASKS': '1'}, False),
+        ({'SLURM_NTASKS': '2'}, False),  # a batch script, outside of srun
+        ({'TPU_WORKER_HOSTNAMES': 'a,b'}, True),
+        ({'TPU_WORKER_HOSTNAMES': 'localhost'}, False),
+        ({'TPU_SKIP_MDS_QUERY': '1'}, False),
+        ({}, True),  # a Cloud TPU host, which JAX asks for the others
+    ],
+)
+def test_processes_of_slurm_and_cloud_tpu_find_each_other(monkeypatch, environment, joins):
+    asked = []
+    for name in (
+        'SLURM_STEP_NODELIST',
+        'SLURM_NTASKS',
+        'TPU_WORKER_HOSTNAMES',
+        'TPU_SKIP_MDS_QUERY',
+    ):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv('TF_CPP_MIN_LOG_LEVEL', '3')  # put back at the end
+    no_tpu = 'SLURM_NTASKS' in environment
+    monkeypatch.setattr(cluster.importlib.util, 'find_spec', lambda name: None if no_tpu else name)
+    monkeypatch.setattr(jax.distributed, 'initialize', lambda **settings: asked.append(settings))
+    cluster.join(Arguments())
+    assert [settings.get('coordinator_address', '') for settings in asked] == [''] * joins
