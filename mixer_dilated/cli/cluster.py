@@ -11,7 +11,7 @@ import warnings
 from mixer_dilated.cli.arguments import Arguments
 from mixer_dilated.errors import InputError, LostError
 
-HEARTBEAT_SECONDS = 60  # after which a process that says nothing counts as ended
+HEARTBEAT_SECONDS = 30  # after which a process that says nothing counts as ended
 WAIT_SECONDS = 300  # for all processes to come
 END_SECONDS = 30  # that a process which is done waits for the others
 FLAGS = ('coordinator', 'num_processes', 'process_id')
