@@ -71,7 +71,7 @@ class Checkpoints:
                 ),
             ),
         )
-        self._newest = self._reader.latest_step()
+        self._newest = max(self._steps(), default=None)
 
     @property
     def newest(self) -> int | None:
@@ -97,7 +97,7 @@ class Checkpoints:
 
     def any_there(self) -> bool:
         """Whether there is a checkpoint to restore, or one that was."""
-        return bool(self._reader.all_steps()) or self._damaged.exists()
+        return bool(self._steps()) or self._damaged.exists()
 
     def save(self, snapshot: Snapshot) -> None:
         """Begins to write a snapshot, which is not changed by what is done to its arrays next.
@@ -146,7 +146,7 @@ class Checkpoints:
           InputError: none is left that is undamaged.
         """
         read = functools.partial(self._read, abstract)
-        steps = sorted(self._reader.all_steps(), reverse=True)
+        steps = self._steps()
         for step in steps:
             found = self._undamaged(step, read, self._checked)
             if found:
@@ -163,7 +163,7 @@ class Checkpoints:
         newest = self.restore(abstract, expected=True)
         step = newest.best_step
         read = functools.partial(self._read, abstract)
-        there = step in self._reader.all_steps()
+        there = step in self._steps()
         found = self._undamaged(step, read, self._checked) if there else None
         if not found:
             raise InputError(
@@ -180,7 +180,7 @@ class Checkpoints:
         Raises:
           InputError: there is none.
         """
-        for step in sorted(self._reader.all_steps(), reverse=True):
+        for step in self._steps():
             found = self._undamaged(step, self._read_params, self._checked_params)
             if found:
                 return found
@@ -193,7 +193,7 @@ class Checkpoints:
         Raises:
           InputError: it is of another config than the folder says.
         """
-        for step in sorted(self._reader.all_steps(), reverse=True):
+        for step in self._steps():
             try:
                 config, shapes = self._described(step)
             # Whatever is wrong with it is told when it is restored.
@@ -202,6 +202,11 @@ class Checkpoints:
             self._check_config(step, config)
             return shapes
         return {}
+
+    def _steps(self) -> list[int]:
+        """Steps of the snapshots on disk, the newest first."""
+        self._reader.reload()  # it does not see by itself what was saved since it looked
+        return sorted(self._reader.all_steps(), reverse=True)
 
     def _described(self, step: int) -> tuple[dict, dict]:
         """Config and shapes of the parameters of a snapshot; any error if it is damaged."""
@@ -308,9 +313,8 @@ class Checkpoints:
             ) from error
         aside = self._damaged / f'{step}-{time.time_ns()}'
         on_first(_set_aside, folder, aside)
-        for manager in (self._manager, self._reader):
-            manager.reload()
-        self._newest = self._reader.latest_step()
+        self._manager.reload()
+        self._newest = max(self._steps(), default=None)
         warnings.warn(f'{folder}: damaged ({cause}); set aside as {aside}', stacklevel=4)
 
 

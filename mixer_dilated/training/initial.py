@@ -89,8 +89,8 @@ def _warn_of_gelu(weights: Weights, gelu: str, path: pathlib.Path) -> None:
 def with_params(state: TrainState, initial: Initial) -> TrainState:
     """The state of every seed with the parameters of `initial`, laid out as those it had."""
     there, new = (flatten_dict(each, sep='/') for each in (state.params, initial.params))
-    placed = {name: placed(array, there[name].sharding) for name, array in new.items()}
-    return state.replace(params=unflatten_dict({**there, **placed}, sep='/'))
+    laid_out = {name: placed(array, there[name].sharding) for name, array in new.items()}
+    return state.replace(params=unflatten_dict({**there, **laid_out}, sep='/'))
 
 
 def write_initial(workdir: pathlib.Path, initial: Initial, task: Task, result: dict) -> dict:
