@@ -16,6 +16,10 @@ class UnreadableError(InputError):
     """
 
 
+class BusyError(InputError):
+    """Another process works in a folder."""
+
+
 class MisfitError(InputError):
     """Weights do not fit a network.
 

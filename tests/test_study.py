@@ -1,5 +1,6 @@
 """Studies: cells, resuming cell by cell, tables, statistics, sentences."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -16,6 +17,7 @@ from scipy import stats
 
 from mixer_dilated.data.corruption import CORRUPTIONS
 from mixer_dilated.errors import InputError, NotFiniteError
+from mixer_dilated.experiments import cells as cells_file
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.study import run_study, timed_together
 from mixer_dilated.experiments.sweep import Cell, Sweep, crossed, grid, prepare
@@ -244,9 +246,61 @@ def test_a_cell_that_does_not_stay_finite_costs_the_others_nothing(tmp_path):
         run_study(small_sweep(cells, **calm, on_nonfinite='skip'), tmp_path / 'study', command='')
 
 
-def test_a_study_is_one_process_at_a_time(tmp_path):
+def test_resolution_is_studied_by_one_process(tmp_path):
     with locked(tmp_path / 'study'), pytest.raises(InputError, match='another process works'):
-        run_study(small_sweep(), tmp_path / 'study', command='')
+        run_study(small_sweep(kind='resolution'), tmp_path / 'study', command='')
+
+
+def test_a_process_beside_another_study_is_refused(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(cells_file, 'PATIENCE', 0)
+    folder = shutil.copytree(study[0], tmp_path / 'copy')
+    with locked(folder), pytest.raises(InputError, match=r'at another study .its kind, reference'):
+        run_study(small_sweep(num_seeds=3), folder, command='')
+
+
+@pytest.fixture
+def begun(study, tmp_path):
+    """A copy of the study, all of whose cells lack a result; and its sweep."""
+    folder = shutil.copytree(study[0], tmp_path / 'copy')
+    for path in [*folder.glob('cells/*/summary.json'), folder / 'statistics.json']:
+        path.unlink()
+    return folder, small_sweep(kind='table1', reference={'method': 'plain'}, num_seeds=3)
+
+
+class Letting(Recorder):
+    """Lets go of a lock where it is told of something."""
+
+    def __init__(self, lock, event):
+        super().__init__()
+        self.held = contextlib.ExitStack()
+        self.held.enter_context(lock)
+        tell = getattr(self, event)
+        setattr(self, event, lambda *args: (self.held.close(), tell(*args)))
+
+
+def test_a_second_process_trains_what_none_has_begun(begun):
+    folder, sweep = begun
+    recorder = Recorder()
+    with locked(folder), locked(folder / 'cells' / 'method=plain'):
+        assert run_study(sweep, folder, command='', progress=recorder) is None
+    assert recorder.trained == ['method=dilated', 'method=wide']
+    assert not (folder / 'statistics.json').exists()
+
+
+def test_the_first_process_waits_for_cells_of_others(begun, study):
+    folder, sweep = begun
+    recorder = Letting(locked(folder / 'cells' / 'method=plain'), 'waits')
+    statistics = run_study(sweep, folder, command='run', progress=recorder)
+    assert recorder.trained == ['method=dilated', 'method=wide', 'method=plain']
+    assert statistics['cells'] == study[1]['cells']
+
+
+def test_who_has_helped_compares_if_the_first_process_is_gone(begun, study):
+    folder, sweep = begun
+    recorder = Letting(locked(folder), 'helps')
+    statistics = run_study(sweep, folder, command='run', progress=recorder)
+    assert recorder.trained == ['method=plain', 'method=dilated', 'method=wide']
+    assert statistics['cells'] == study[1]['cells']
 
 
 def test_of_many_cells_those_are_timed_together_that_are_compared():

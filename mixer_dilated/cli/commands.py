@@ -143,7 +143,7 @@ def summary(arguments: Arguments, started: float) -> None:
 
 
 def sweep(arguments: Arguments, started: float) -> None:
-    """Runs a study, writes its report and prints its result."""
+    """Runs a study, or helps to; writes its report and prints its result."""
     cells = required(arguments, 'sweep')
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.cli.study_progress import TerminalStudyProgress
@@ -155,7 +155,10 @@ def sweep(arguments: Arguments, started: float) -> None:
     # No time in its name: the same command goes on where it stopped.
     folder = arguments.workdir or pathlib.Path('runs', arguments.name)
     with TerminalStudyProgress(arguments.name, folder) as progress:
-        run_study(cells, folder, command=_shown_command(), progress=progress)
+        found = run_study(cells, folder, command=_shown_command(), progress=progress)
+        if found is None:
+            print('no cell is left to begin')
+            return
         print_study(folder)
         print(f'\nreport: {write_report(folder)}')
 

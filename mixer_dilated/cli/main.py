@@ -37,8 +37,8 @@ MLP-Mixer with dilated patches.
   python run.py [train] --config=FILE [--workdir=DIR] [--config.KEY=VALUE ...]
       Trains; given the folder of an earlier run, goes on where it stopped.
       Default folder: runs/<config name>-<time>
-      Several processes train together: on Cloud TPU and under Slurm's srun
-      they find each other; elsewhere each is given
+      Several processes train, or evaluate, together: on Cloud TPU and under
+      Slurm's srun they find each other; elsewhere each is given
         --coordinator=HOST:PORT --num_processes=N --process_id=K
   python run.py evaluate --workdir=DIR [--split=SPLIT] [--data_dir=DIR]
                          [--checkpoint=best] [--calibrate=SPLIT]
@@ -59,6 +59,7 @@ MLP-Mixer with dilated patches.
   python run.py sweep --sweep=FILE [--seeds=N] [--workdir=DIR]
                       [--config.KEY=VALUE ...]
       Trains every cell of a sweep file; given again, goes on where it stopped.
+      Given again meanwhile, as on another machine, it helps to train the cells.
       Writes a table, statistics, pictures and report.html.
       Default folder of both: runs/<sweep name>
   python run.py report DIR
@@ -103,9 +104,6 @@ Examples
   python run.py --config=configs/mnist_dilated.py --config.seed=1
   python run.py --config=configs/mnist_dilated.py \\
       --config.model.patches.dilation=3 --config.model.patches.size="(4, 2)"
-      Several processes train together: on Cloud TPU and under Slurm's srun
-      they find each other; elsewhere each is given
-        --coordinator=HOST:PORT --num_processes=N --process_id=K
   python run.py evaluate --workdir=runs/mnist --split="test[2500:]"
   python run.py predict --workdir=runs/mnist photos --csv=classes.csv
   python run.py sweep --sweep=configs/sweeps/dilation.py --seeds=5

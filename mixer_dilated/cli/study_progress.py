@@ -43,6 +43,7 @@ class TerminalStudyProgress(StudyProgress):
         self._left = {cell.name: _work(cell) for cell in possible}
         self._count, self._done = len(possible), 0
         self._seconds = self._worked = 0.0
+        self._awaited = 0
         seeds = possible[0].task.config.num_seeds
         cannot = len(cells) - len(possible)
         print(
@@ -51,6 +52,19 @@ class TerminalStudyProgress(StudyProgress):
         )
         print(f'folder: {self._folder}', flush=True)
         interrupt.say_at_the_end(self._goes_on)
+
+    def helps(self) -> None:
+        print(
+            'another process makes this study: this one helps, with cells that none has\n'
+            'begun; the other compares them and writes the report',
+            flush=True,
+        )
+
+    def waits(self, num_cells: int) -> None:
+        interrupt.check()
+        if num_cells != self._awaited:
+            self._awaited = num_cells
+            print(f'waits for {count_text(num_cells, "cell")}, in other processes', flush=True)
 
     @contextlib.contextmanager
     def cell(self, cell: PreparedCell, finished: bool):

@@ -13,6 +13,12 @@ class StudyProgress:
     def starts(self, cells: list[PreparedCell]) -> None:
         """The study's cells are known, those that cannot be among them."""
 
+    def helps(self) -> None:
+        """Another process makes this study; this one trains cells that none has begun."""
+
+    def waits(self, num_cells: int) -> None:
+        """The cells that are left are being trained by other processes; told now and then."""
+
     @contextlib.contextmanager
     def cell(self, cell: PreparedCell, finished: bool) -> Iterator[Progress]:
         """Around the training of one cell; yields what is told of its epochs.

@@ -3,21 +3,18 @@
 import collections
 import json
 import pathlib
-import warnings
 from collections.abc import Mapping, Sequence
 
-import jax
-
 from mixer_dilated.config import differences
-from mixer_dilated.errors import InputError, NotFiniteError
+from mixer_dilated.errors import BusyError, InputError
 from mixer_dilated.experiments import results
+from mixer_dilated.experiments.cells import help_train, is_finished, train_all
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.resolution import resolution_rows, resolution_statistics
 from mixer_dilated.experiments.robustness import robustness_rows, robustness_statistics
 from mixer_dilated.experiments.sweep import PreparedCell, Sweep, prepare, reference_of
 from mixer_dilated.experiments.timing import epoch_seconds
 from mixer_dilated.training.environment import environment
-from mixer_dilated.training.loop import train_and_evaluate
 from mixer_dilated.training.workdir import (
     check_place,
     locked,
@@ -40,8 +37,10 @@ def run_study(
     *,
     command: str,
     progress: StudyProgress | None = None,
-) -> dict:
+) -> dict | None:
     """Runs a study in a folder; a cell that an earlier process trained there is not trained again.
+
+    Where another process makes the same study, this one helps to train its cells (see `cells.py`).
 
     Every cell is a run in `folder/cells/NAME`. When all are trained, their epochs are timed in
     turns (of many cells, those that are compared), and the table, the statistics and the sentences
@@ -55,26 +54,42 @@ def run_study(
       progress: told how far the study is.
 
     Returns:
-      The content of `statistics.json`.
+      The content of `statistics.json`; None if another process leads, which writes it.
 
     Raises:
       InputError: the sweep cannot be, the folder holds another study, or another process works
-        in it.
+        in it at another one, or at one of kind 'resolution', which is not shared.
       NotFiniteError: the loss of some cells did not stay finite; all others are trained.
     """
     progress = progress or StudyProgress()
     cells = prepare(sweep)
     check_place(folder, 'study', 'study.json')
-    with locked(folder):
-        _claim(folder, _description(sweep, cells, command))
-        progress.starts(cells)
-        if sweep.kind == 'resolution':
-            rows = list(resolution_rows(cells, sweep.image_sizes, progress))
-            write_json_lines(folder / 'resolution.jsonl', rows)
-            found = resolution_statistics(cells, rows, _references(sweep, cells))
-        else:
-            found = _trained(sweep, cells, folder, progress)
-        write_json(folder / 'statistics.json', found)
+    description = _description(sweep, cells, command)
+    while True:
+        try:
+            with locked(folder):
+                _claim(folder, description)
+                progress.starts(cells)
+                return _lead(sweep, cells, folder, progress)
+        except BusyError:
+            if sweep.kind == 'resolution':
+                raise
+        # Where it has helped, the process that led may be gone meanwhile.
+        if not help_train(cells, folder, description, progress):
+            return None
+
+
+def _lead(
+    sweep: Sweep, cells: list[PreparedCell], folder: pathlib.Path, progress: StudyProgress
+) -> dict:
+    """Everything, in a locked folder; returns the statistics, which are written."""
+    if sweep.kind == 'resolution':
+        rows = list(resolution_rows(cells, sweep.image_sizes, progress))
+        write_json_lines(folder / 'resolution.jsonl', rows)
+        found = resolution_statistics(cells, rows, _references(sweep, cells))
+    else:
+        found = _trained(sweep, cells, folder, progress)
+    write_json(folder / 'statistics.json', found)
     return found
 
 
@@ -83,31 +98,15 @@ def _trained(
 ) -> dict:
     """Trains and times the cells, writes the tables and returns the statistics."""
     possible = [cell for cell in cells if not cell.impossible]
-    summaries, not_finite, timing = {}, {}, folder / 'timing.json'
+    summaries, timing = {}, folder / 'timing.json'
     known = read_json(timing) if timing.exists() else {}
-    for cell in possible:
-        run = folder / 'cells' / cell.name
-        finished = (run / 'summary.json').exists()
-        try:
-            with progress.cell(cell, finished) as epochs:
-                summaries[cell.name] = train_and_evaluate(
-                    cell.task.config, run, name=cell.label, progress=epochs
-                )
-        except NotFiniteError as error:
-            not_finite[cell.label] = error
-            warnings.warn(f'{cell.label}: {error}', stacklevel=2)
-            continue
-        if not finished and known.pop(cell.name, None):  # times of what had this name before
+    for cell in possible:  # times of what had this name before are none of its own
+        if not is_finished(folder, cell) and known.pop(cell.name, None):
             write_json(timing, known)
-        progress.cell_done(cell, summaries[cell.name], finished)
+    for cell, summary, finished in train_all(possible, folder, progress):
+        summaries[cell.name] = summary
+        progress.cell_done(cell, summary, finished)
         results.write_table(folder, results.rows(cells, summaries, known))
-        jax.clear_caches()  # no cell needs the programs of another
-    if not_finite:
-        raise NotFiniteError(
-            f'the loss of {len(not_finite)} of {len(possible)} cells did not stay finite '
-            f'({", ".join(not_finite)}); the others are trained. Change those cells in the sweep '
-            'file, or go on with --config.on_nonfinite=skip'
-        )
     references = _references(sweep, cells)
     rounds = TIMED_ROUNDS if len(possible) <= FEW_CELLS else TIMED_ROUNDS_OF_MANY
     for group in timed_together(possible, references):

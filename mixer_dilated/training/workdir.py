@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 
 from mixer_dilated.config import differences, resolve
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import BusyError, InputError
 from mixer_dilated.whole_file import WholeFile
 
 # What reading a JSON file raises: RecursionError, where there are thousands of brackets.
@@ -28,13 +28,14 @@ def locked(folder: pathlib.Path):
     The lock is the operating system's: it ends with the process that holds it, however that ends.
 
     Raises:
-      InputError: another process works there, or the folder cannot be written.
+      BusyError: another process works there.
+      InputError: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         held = filelock.FileLock(folder / '.lock').acquire(timeout=0)
     except filelock.Timeout:
-        raise InputError(
+        raise BusyError(
             f'--workdir={folder}: another process works in this folder; wait until it ends, or '
             f'name another folder (if surely none does, as on a disk of a machine that is gone, '
             f'remove {folder / ".lock"})'
@@ -43,6 +44,17 @@ def locked(folder: pathlib.Path):
         raise InputError(f'--workdir={folder}: cannot be written: {error.strerror}') from None
     with held:
         yield
+
+
+def is_locked(folder: pathlib.Path) -> bool:
+    """Whether another process works in a folder now."""
+    if not folder.exists():
+        return False
+    try:
+        with locked(folder):
+            return False
+    except BusyError:
+        return True
 
 
 def check_place(folder: pathlib.Path, kind: str, mark: str) -> None:
