@@ -22,7 +22,7 @@ from mixer_dilated.training import trainer
 from mixer_dilated.training.task import open_task
 from mixer_dilated.training.trainer import Trainer
 from mixer_dilated.training.workdir import locked
-from tests.conftest import ROOT, run_cli, small_config
+from tests.conftest import GIVEN_FLAGS, ROOT, run_cli, small_config
 
 SMALL = [
     '--config=configs/digits_dilated.py',
@@ -37,9 +37,12 @@ RESULT = ('method', 'tokens', 'parameters', 'train accuracy', 'test accuracy', '
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    """A small run made from the command line: its folder and what was printed."""
+    """A small run made from the command line: its folder and what was printed.
+
+    It is compiled as a user's is.
+    """
     workdir = tmp_path_factory.mktemp('cli') / 'run'
-    return workdir, run_cli(*SMALL, f'--workdir={workdir}')
+    return workdir, run_cli(*SMALL, f'--workdir={workdir}', XLA_FLAGS=GIVEN_FLAGS)
 
 
 def own(done):

@@ -39,8 +39,6 @@ from tests.mesh_runs import SEEDS, config_on, replica_groups
 BATCH, TESTED, TOKENS, CHANNELS = 32, 50, 9, 8  # of small_config and mesh_runs
 GATHERED = {2 * 2 * 8, 9 * 8, 8 * 8, 8 * 10}  # elements of kernels: stem, token, channel, head
 EIGHT = '--xla_force_host_platform_device_count=8'
-# Two thirds of the compiler's time, which all of this waits for.
-QUICKER = '--xla_cpu_use_fusion_emitters=false'
 
 
 @pytest.fixture(scope='session')
@@ -55,7 +53,7 @@ def folder(tmp_path_factory):
             subprocess.run(
                 [sys.executable, '-m', 'tests.mesh_runs', str(folder)],
                 cwd=ROOT, check=True, timeout=600,
-                env={**os.environ, 'XLA_FLAGS': f'{QUICK_COMPILER} {QUICKER} {EIGHT}'},
+                env={**os.environ, 'XLA_FLAGS': f'{QUICK_COMPILER} {EIGHT}'},
             )  # fmt: skip
     return folder
 

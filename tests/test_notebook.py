@@ -5,7 +5,7 @@ import os
 import nbformat
 from nbclient import NotebookClient
 
-from tests.conftest import QUICK_COMPILER, ROOT
+from tests.conftest import ROOT
 
 
 def test_the_notebook_runs_top_to_bottom(monkeypatch, tmp_path):
@@ -14,7 +14,6 @@ def test_the_notebook_runs_top_to_bottom(monkeypatch, tmp_path):
     for name in ('configs', 'mixer_dilated', 'run.py'):
         os.symlink(ROOT / name, tmp_path / name)
     monkeypatch.setenv('QUICK', '1')
-    monkeypatch.setenv('XLA_FLAGS', QUICK_COMPILER)
     monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'none'))
     resources = {'metadata': {'path': str(tmp_path)}}
     NotebookClient(notebook, timeout=300, kernel_name='python3', resources=resources).execute()

@@ -17,7 +17,7 @@ from mixer_dilated.cli import cluster
 from mixer_dilated.cli.arguments import Arguments
 from mixer_dilated.cli.main import main
 from mixer_dilated.training.loop import train_and_evaluate
-from tests.conftest import QUICK_COMPILER, ROOT, small_config
+from tests.conftest import ROOT, small_config
 
 TRAINED = {
     'num_seeds': 2,
@@ -49,7 +49,7 @@ class Processes:
 
     def __init__(self, count: int, *words: str, own: dict[int, list[str]] | None = None):
         flags = [f'--coordinator=127.0.0.1:{free_port()}', f'--num_processes={count}']
-        environment = {**os.environ, 'XLA_FLAGS': QUICK_COMPILER, 'JAX_PLATFORMS': 'cpu'}
+        environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}
         self.all = [
             subprocess.Popen(
                 [
@@ -61,7 +61,7 @@ class Processes:
                     *(own or {}).get(k, []),
                 ],
                 cwd=ROOT,
-                env={**environment, 'PYTHONPATH': str(ROOT)},
+                env=environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
