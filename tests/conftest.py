@@ -8,9 +8,12 @@ import sys
 
 import pytest
 
-# XLA without LLVM's optimisations and with its older, quicker way to emit fused loops: most tests
-# wait for the compiler. What is computed stays the same.
-QUICK_COMPILER = '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
+# XLA without LLVM's optimisations, on one core and with its older, quicker way to emit fused loops:
+# most tests wait for the compiler. What is computed stays the same.
+QUICK_COMPILER = (
+    '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false '
+    '--xla_cpu_parallel_codegen_split_count=1'
+)
 # Read once, when the first device is asked for, in this process and in those that tests start.
 GIVEN_FLAGS = os.environ.get('XLA_FLAGS', '').replace(QUICK_COMPILER, '').strip()
 os.environ['XLA_FLAGS'] = f'{GIVEN_FLAGS} {QUICK_COMPILER}'
