@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -45,9 +46,12 @@ def config_file(folder, **changes):
 
 
 class Processes:
-    """Processes of one command, each with its number; `own` has words for one of them."""
+    """Processes of one command, each with its number.
 
-    def __init__(self, count: int, *words: str, own: dict[int, list[str]] | None = None):
+    `own` has words, and `environments` variables, by the number of the process.
+    """
+
+    def __init__(self, count: int, *words: str, own=None, environments=None):
         flags = [f'--coordinator=127.0.0.1:{free_port()}', f'--num_processes={count}']
         environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}
         self.all = [
@@ -61,7 +65,7 @@ class Processes:
                     *(own or {}).get(k, []),
                 ],
                 cwd=ROOT,
-                env=environment,
+                env={**environment, **(environments or {}).get(k, {})},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -115,6 +119,8 @@ def test_two_processes_have_the_numbers_of_one(tmp_path, alone):
     assert other == (0, '', '')
     accuracy = json.loads((folder / 'summary.json').read_text())['test_accuracy']
     assert f'accuracy     {accuracy:.4f} ±' in evaluated[1]
+    weights = tmp_path / 'weights.npz'
+    assert main(['convert', str(folder), str(weights)], 0.0) == 0 and weights.exists()
     again = Processes(2, *words).ends()
     assert 'finished' in again[0][1] and again[1] == (0, '', '')
 
@@ -169,6 +175,22 @@ def test_what_one_process_refuses_ends_all_and_is_told_once(tmp_path):
     (status, _, err), other = Processes(2, *words, own=own).ends()
     assert status == 2 and 'started with different configs' in err and other == (2, '', '')
     assert not (tmp_path / 'run').exists()
+
+
+def test_what_the_second_process_lacks_is_told_by_the_first(tmp_path, alone):
+    """Weights of a run in the home of the first; once it is there, both begin with it."""
+    homes = [tmp_path / name for name in ('first', 'second')]
+    for home in homes:
+        home.mkdir()
+    shutil.copytree(alone, homes[0] / 'run')
+    path = config_file(tmp_path, **{**TRAINED, 'num_epochs': 1}, init_from='~/run')
+    words = (f'--config={path}', f'--workdir={tmp_path / "run"}')
+    environments = {k: {'HOME': str(home)} for k, home in enumerate(homes)}
+    (status, _, err), other = Processes(2, *words, environments=environments).ends()
+    assert status == 2 and re.match('error: process 1: .*second/run', err) and other == (2, '', '')
+    shutil.copytree(alone, homes[1] / 'run')
+    (status, out, err), other = Processes(2, *words, environments=environments).ends()
+    assert (status, err) == (0, '') and 'begins with ~/run' in out and other == (0, '', '')
 
 
 @pytest.mark.parametrize(

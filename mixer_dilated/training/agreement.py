@@ -4,7 +4,9 @@ All of these are called by every process, at the same place of the program.
 """
 
 import contextlib
+import json
 import re
+import zlib
 from collections.abc import Callable
 
 import jax
@@ -13,7 +15,8 @@ from jax.experimental import multihost_utils
 
 from mixer_dilated.errors import InputError, LostError, SharedError
 
-LONGEST_TEXT = 2000  # bytes of what a process tells the others
+LONGEST_TEXT = 4096  # bytes of what a process tells the others, as long as a path may be
+OTHER_DATA = 'the processes found different examples; give all of them the same data'
 # What libraries say where a process has ended, or is out of reach.
 LOST = re.compile(
     'gloo|nccl|unavailable|deadline_?exceeded|heartbeat|socket closed|coordination service|barrier',
@@ -27,23 +30,28 @@ def is_first() -> bool:
 
 
 def on_every(function: Callable, *args, **settings):
-    """Calls a function on every process.
+    """Calls a function on every process, and returns what it returns here.
+
+    What the processes agree on inside of it, all of them have to come to: where one may raise
+    before, the others would wait.
 
     Raises:
-      SharedError: it raised InputError on one of them.
+      SharedError: it raised InputError on one of them, which is its cause there.
     """
     if jax.process_count() == 1:
         return function(*args, **settings)
-    result, text = None, ''
+    result = error = None
     try:
         result = function(*args, **settings)
-    except InputError as error:
-        text = str(error)
-    failed = multihost_utils.process_allgather(np.int32(bool(text)))
+    except LostError:
+        raise
+    except InputError as raised:
+        error = raised
+    failed = multihost_utils.process_allgather(np.int32(error is not None))
     if failed.any():
         number = int(failed.argmax())
         of_process = f'process {number}: ' if number else ''
-        raise SharedError(of_process + _text_of(number, text))
+        raise SharedError(of_process + _text_of(number, str(error or ''))) from error
     return result
 
 
@@ -67,6 +75,16 @@ def first_text(text: str) -> str:
     return text if jax.process_count() == 1 else _text_of(0, text)
 
 
+def first_numbers(numbers: list[int]) -> list[int]:
+    """The whole numbers, below 2^31, of the first process, of which the others may have others."""
+    if jax.process_count() == 1:
+        return numbers
+    kept = np.zeros(first_says(len(numbers)), np.int32)
+    if is_first():
+        kept[:] = numbers
+    return multihost_utils.broadcast_one_to_all(kept).tolist() if len(kept) else []
+
+
 def any_says(value: bool) -> bool:
     """Whether it is true for one of the processes."""
     if jax.process_count() == 1:
@@ -74,12 +92,14 @@ def any_says(value: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.int32(value)).any())
 
 
-def all_same(number: int) -> bool:
-    """Whether all processes say the same number, uint32."""
+def check_same(content, message: str) -> None:
+    """Raises SharedError with a message unless all processes have the same content, of JSON."""
     if jax.process_count() == 1:
-        return True
+        return
+    number = zlib.crc32(json.dumps(content, sort_keys=True).encode())
     said = multihost_utils.process_allgather(np.uint32(number))
-    return bool((said == said[0]).all())
+    if (said != said[0]).any():
+        raise SharedError(message)
 
 
 def on_host(tree):
@@ -99,18 +119,19 @@ def lost_told():
     """Turns what libraries raise where another process has ended into LostError."""
     try:
         yield
-    except LostError:
-        raise
     except Exception as error:
-        if jax.process_count() == 1 or not LOST.search(str(error)):
+        # What this program raises of its own is what it says; unless it tells of a library's.
+        told = error.__cause__ if isinstance(error, InputError) else error
+        none = told is None or isinstance(told, InputError | OSError)
+        if jax.process_count() == 1 or none or not LOST.search(str(told)):
             raise
-        raise LostError(str(error)) from error
+        raise LostError(str(told)) from error
 
 
 def _text_of(number: int, text: str) -> str:
     """The text that one process has."""
     kept = np.zeros(LONGEST_TEXT, np.uint8)
-    encoded = np.frombuffer(text.encode()[:LONGEST_TEXT], np.uint8)
+    encoded = np.frombuffer(text.encode(errors='surrogateescape')[:LONGEST_TEXT], np.uint8)
     kept[: len(encoded)] = encoded
     said = multihost_utils.broadcast_one_to_all(kept, is_source=jax.process_index() == number)
-    return np.asarray(said, np.uint8).tobytes().rstrip(b'\0').decode(errors='ignore')
+    return np.asarray(said, np.uint8).tobytes().rstrip(b'\0').decode(errors='surrogateescape')

@@ -11,13 +11,20 @@ from typing import TypeVar
 
 import jax
 import ml_collections
+import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 from orbax.checkpoint import checkpoint_managers as policies
 
 from mixer_dilated.config import differences, resolve
 from mixer_dilated.errors import InputError, LostError
-from mixer_dilated.training.agreement import any_says, on_every, on_first
+from mixer_dilated.training.agreement import (
+    any_says,
+    first_numbers,
+    first_says,
+    on_every,
+    on_first,
+)
 from mixer_dilated.training.environment import versions
 from mixer_dilated.training.orbax_errors import DAMAGE, cause_of, of_the_system, told_in_a_line
 from mixer_dilated.training.snapshot import Snapshot, array_checksums, fingerprints
@@ -25,6 +32,7 @@ from mixer_dilated.training.snapshot import Snapshot, array_checksums, fingerpri
 Read, Found = TypeVar('Read'), TypeVar('Found')
 
 DAMAGED = 'damaged_checkpoints'
+SEEN_WITHIN_SECONDS = 30  # by all processes, on a shared disk
 
 
 class Checkpoints:
@@ -71,11 +79,11 @@ class Checkpoints:
                 ),
             ),
         )
-        self._newest = max(self._steps(), default=None)
+        self._newest = None
 
     @property
     def newest(self) -> int | None:
-        """Step of the newest snapshot that was saved; None if there is none."""
+        """Step of the newest snapshot that was restored or saved; None if there is none."""
         return self._newest
 
     def __enter__(self):
@@ -97,7 +105,7 @@ class Checkpoints:
 
     def any_there(self) -> bool:
         """Whether there is a checkpoint to restore, or one that was."""
-        return bool(self._steps()) or self._damaged.exists()
+        return bool(self._steps()) or first_says(self._damaged.exists())
 
     def save(self, snapshot: Snapshot) -> None:
         """Begins to write a snapshot, which is not changed by what is done to its arrays next.
@@ -150,8 +158,9 @@ class Checkpoints:
         for step in steps:
             found = self._undamaged(step, read, self._checked)
             if found:
+                self._newest = step
                 return found
-        if steps or expected or self._damaged.exists():
+        if steps or first_says(expected or self._damaged.exists()):
             raise InputError(
                 f'{self.folder}: the run was under way, and no undamaged checkpoint is left; to '
                 'train anew from the start, name a new folder or remove this one'
@@ -177,13 +186,16 @@ class Checkpoints:
     def params(self) -> dict:
         """The parameters of the newest undamaged snapshot, of every seed, nested, on the host.
 
+        One process reads them alone, wherever they were trained.
+
         Raises:
           InputError: there is none.
         """
-        for step in self._steps():
-            found = self._undamaged(step, self._read_params, self._checked_params)
+        for step in self._own_steps():
+            found, error = self._tried(step, self._read_params, step)
             if found:
                 return found
+            self._tell_damaged(step, error)
         raise InputError(f'{self.folder}: no undamaged checkpoint there; train the run first')
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -204,9 +216,25 @@ class Checkpoints:
         return {}
 
     def _steps(self) -> list[int]:
-        """Steps of the snapshots on disk, the newest first."""
+        """Steps of the snapshots on disk, the newest first, as the first process sees them."""
+        steps = first_numbers(self._own_steps())
+        on_every(self._wait_for, steps)
+        return steps
+
+    def _own_steps(self) -> list[int]:
         self._reader.reload()  # it does not see by itself what was saved since it looked
         return sorted(self._reader.all_steps(), reverse=True)
+
+    def _wait_for(self, steps: list[int]) -> None:
+        """Returns when this process sees snapshots, which a shared disk may show it late."""
+        until = time.monotonic() + SEEN_WITHIN_SECONDS
+        while not set(steps) <= set(self._own_steps()):
+            if time.monotonic() > until:
+                raise InputError(
+                    f'{self.folder}: this process does not see the checkpoints that process 0 '
+                    'does; name a folder on a disk that all processes share'
+                )
+            time.sleep(0.1)
 
     def _described(self, step: int) -> tuple[dict, dict]:
         """Config and shapes of the parameters of a snapshot; any error if it is damaged."""
@@ -214,25 +242,29 @@ class Checkpoints:
         record = dict(found.record)
         noted = record.pop('checksums')
         _check_checksums(fingerprints({}, record), noted)
-        with ocp.StandardCheckpointer() as checkpointer:
-            arrays = checkpointer.metadata(self.folder / str(step) / 'arrays').item_metadata.tree
-        params = flatten_dict(arrays['state']['params'], sep='/')
+        params = flatten_dict(self._described_arrays(step)['state']['params'], sep='/')
         return record['config'], {name: tuple(leaf.shape) for name, leaf in params.items()}
 
+    def _described_arrays(self, step: int) -> dict:
+        """Shapes and dtypes of all arrays of a snapshot, nested."""
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.metadata(self.folder / str(step) / 'arrays').item_metadata.tree
+
     def _read_params(self, step: int) -> dict:
+        # As NumPy's: the devices that had them need not be here.
+        on_host = jax.tree.map(
+            lambda leaf: np.empty(leaf.shape, leaf.dtype), self._described_arrays(step)
+        )
         found = self._reader.restore(
             step,
             args=ocp.args.Composite(
-                arrays=ocp.args.StandardRestore(), record=ocp.args.JsonRestore()
+                arrays=ocp.args.StandardRestore(on_host), record=ocp.args.JsonRestore()
             ),
         )
-        return jax.device_get(found.arrays['state']['params']), found.record
-
-    def _checked_params(self, step: int, found: tuple[dict, dict]) -> dict:
-        params, record = found
-        self._check_config(step, record['config'])
+        params = found.arrays['state']['params']
+        self._check_config(step, found.record['config'])
         checksums = array_checksums(params, prefix="['state'].params")
-        _check_checksums(checksums, record['checksums'])
+        _check_checksums(checksums, found.record['checksums'])
         return params
 
     def _undamaged(

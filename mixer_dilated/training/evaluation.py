@@ -2,6 +2,7 @@
 
 import pathlib
 import warnings
+import zlib
 
 import numpy as np
 from jaxtyping import Float, Int32
@@ -9,7 +10,14 @@ from jaxtyping import Float, Int32
 from mixer_dilated.config import resolve
 from mixer_dilated.data.splits import check_disjoint, num_examples
 from mixer_dilated.errors import InputError
-from mixer_dilated.training.agreement import on_first, on_host
+from mixer_dilated.training.agreement import (
+    OTHER_DATA,
+    check_same,
+    first_says,
+    on_every,
+    on_first,
+    on_host,
+)
 from mixer_dilated.training.calibration import (
     at_temperature,
     expected_calibration_error,
@@ -18,12 +26,18 @@ from mixer_dilated.training.calibration import (
 )
 from mixer_dilated.training.calibration_file import read_calibration, write_calibration
 from mixer_dilated.training.checkpoints import Checkpoints
+from mixer_dilated.training.environment import versions
 from mixer_dilated.training.network_check import check_network
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.snapshot import Snapshot
 from mixer_dilated.training.streamed_examples import closing, open_examples
 from mixer_dilated.training.task import Task, open_task
 from mixer_dilated.training.workdir import read_config
+
+OTHER_EVALUATION = (
+    'the processes were told to evaluate different things, or see different runs; start all with '
+    'the same command, on a disk that all share'
+)
 
 
 def evaluate_checkpoint(
@@ -55,19 +69,20 @@ def evaluate_checkpoint(
       InputError: no run or no checkpoint there, no such data, or a split to calibrate on that
         shares examples with the one that is evaluated or the one trained on.
     """
-    task = opened(workdir, data_dir)
+    task = on_every(opened, workdir, data_dir)
     dataset, sizes = task.config.dataset, task.source.split_sizes
     split = dataset.test_split if split is None else split
-    examples = num_examples('--split', split, sizes)
+    check_same([split, best, calibrate, task.config.to_dict(), versions()], OTHER_EVALUATION)
+    examples = on_every(num_examples, '--split', split, sizes)
     if calibrate is not None:
         others = {'config.dataset.train_split': dataset.train_split, '--split': split}
-        check_disjoint('--calibrate', calibrate, others, sizes)
-    programs = Programs.of_run(task)
-    snapshot = checkpoint(workdir, programs, best=best)
+        on_every(check_disjoint, '--calibrate', calibrate, others, sizes)
+    programs = on_every(Programs.of_run, task)
+    snapshot = on_every(checkpoint, workdir, programs, best=best)
     if calibrate is not None:
-        fitted = _fitted(task, programs, snapshot, calibrate)
+        fitted = on_every(_fitted, task, programs, snapshot, calibrate)
         on_first(write_calibration, workdir, fitted)
-    calibration = read_calibration(workdir, snapshot.step)
+    calibration = on_first(read_calibration, workdir, snapshot.step)
     if calibration:
         calibration = _if_fitted_on_others(calibration, split, sizes)
     predicted, labels = _predicted(task, programs, snapshot, split)
@@ -137,8 +152,9 @@ def _predicted(
     task: Task, programs: Programs, snapshot: Snapshot, split: str
 ) -> tuple[Float[np.ndarray, 'seeds examples classes'], Int32[np.ndarray, ' examples']]:
     """Log-probabilities of a split, as evaluation has them, and its labels."""
-    examples = open_examples(task, split)
+    examples = on_every(open_examples, task, split)
     with closing(examples):
+        check_same([task.source.identity, zlib.crc32(np.asarray(examples.labels))], OTHER_DATA)
         found = programs.prediction(programs.place(examples))(snapshot.state)
     return on_host(found), np.asarray(examples.labels)
 
@@ -162,7 +178,7 @@ def checkpoint(workdir: pathlib.Path, programs: Programs, *, best: bool = False)
     Raises:
       InputError: no checkpoint there, none that can be read, or of a network for other data.
     """
-    if (workdir / 'checkpoints').is_dir():
+    if first_says((workdir / 'checkpoints').is_dir()):
         with Checkpoints(workdir, read_config(workdir), read_only=True) as checkpoints:
             restore = checkpoints.restore_best if best else checkpoints.restore
             abstract = programs.abstract_snapshot()

@@ -1,28 +1,29 @@
 """Training from a config to a run's folder: `train_and_evaluate`."""
 
 import contextlib
-import json
 import pathlib
+import secrets
 import time
 import warnings
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import ml_collections
 
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.errors import InputError, SharedError
+from mixer_dilated.errors import InputError
 from mixer_dilated.training.agreement import (
-    all_same,
+    OTHER_DATA,
+    check_same,
     first_says,
+    first_text,
     lost_told,
     on_every,
     on_first,
     on_host,
 )
 from mixer_dilated.training.augmented_images import write_augmented_images
-from mixer_dilated.training.checkpoints import Checkpoints
+from mixer_dilated.training.checkpoints import SEEN_WITHIN_SECONDS, Checkpoints
 from mixer_dilated.training.data_file import check_same_data, data_facts
 from mixer_dilated.training.environment import versions
 from mixer_dilated.training.initial import Initial, starting_params, with_params, write_initial
@@ -31,7 +32,7 @@ from mixer_dilated.training.predictions import drawn_weights, write_predictions,
 from mixer_dilated.training.preprocessing_file import write_preprocessing
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.progress import Progress
-from mixer_dilated.training.snapshot import Snapshot
+from mixer_dilated.training.snapshot import Snapshot, array_checksums
 from mixer_dilated.training.streamed_examples import StreamedExamples, closing, open_examples
 from mixer_dilated.training.summary import run_summary
 from mixer_dilated.training.task import Task, open_task
@@ -44,10 +45,18 @@ from mixer_dilated.training.workdir import (
     locked,
     read_summary,
     write_summary,
+    write_text,
 )
 
 # Files of a finished run that its summary has the checksums of.
 RESULTS = (METRICS, 'predictions.npz', 'weights.npz')
+# What processes are told that do not train the same.
+OTHER_CONFIG = (
+    'the processes were started with different configs, or have different versions installed; '
+    'start all with the same command, in the same environment (or apart from each other, with '
+    '--num_processes=1 and each in a folder of its own)'
+)
+OTHER_WEIGHTS = 'config.init_from: the processes read different weights; give all the same file'
 
 
 def train_and_evaluate(
@@ -78,17 +87,20 @@ def train_and_evaluate(
     """
     started = time.perf_counter() if started is None else started
     progress = progress or Progress()
-    _check_same_command(config)
+    check_same([config.to_dict(), versions()], OTHER_CONFIG)
     finished = on_first(_finished, workdir, config)
     if first_says(bool(finished)):
         progress.already_finished(workdir)
         return finished
     on_first(check_place, workdir, 'run', 'config.json')
-    task, programs, initial = on_every(_prepared, workdir, config)
+    if jax.process_count() > 1:
+        on_first(open_task, config)  # where there is something to prepare, one process does so
+    starts = first_says(not (workdir / 'checkpoints').exists())
+    task, programs, initial = on_every(_prepared, config, starts=starts)
     with contextlib.ExitStack() as ending:
         on_first(ending.enter_context, locked(workdir))
         on_first(claim, workdir, config, versions())
-        on_every(_check_seen, workdir)
+        _check_seen(workdir)
         progress.starts(task)
         with Checkpoints(workdir, config) as checkpoints, lost_told():
             examples = on_every(
@@ -97,12 +109,14 @@ def train_and_evaluate(
             ending.enter_context(closing(*examples.values()))
             on_first(write_preprocessing, workdir, task)
             facts = {part: data_facts(task, part, found) for part, found in examples.items()}
+            check_same(facts, OTHER_DATA)
             on_first(check_same_data, workdir, facts)
             placed = {part: programs.place(found) for part, found in examples.items()}
             progress.restores()
-            snapshot = _restored(workdir, config, checkpoints, programs)
+            snapshot = on_every(_restored, workdir, config, checkpoints, programs)
             if snapshot is None:
                 initial = initial or on_every(starting_params, task)
+                check_same(array_checksums(initial.params), OTHER_WEIGHTS)
                 state = with_params(programs.create_state(), initial)
                 snapshot = Snapshot(state, programs.zero_sums())
                 if config.init_from:
@@ -128,32 +142,34 @@ def train_and_evaluate(
         return on_first(_write_result, workdir, summary)
 
 
-def _check_same_command(config: ml_collections.ConfigDict) -> None:
-    """Raises SharedError if the processes that train together do not do the same."""
-    what = json.dumps([config.to_dict(), versions()], sort_keys=True)
-    if not all_same(zlib.crc32(what.encode())):
-        raise SharedError(
-            'the processes were started with different configs, or have different versions '
-            'installed; start all with the same command, in the same environment'
-        )
-
-
 def _check_seen(workdir: pathlib.Path) -> None:
-    if not (workdir / 'config.json').exists():
-        raise InputError(
-            f'--workdir={workdir}: this process does not see the folder that process 0 has made; '
-            'name one on a disk that all processes share'
-        )
+    """Raises SharedError unless all processes see the folder in which the first writes."""
+    if jax.process_count() == 1:
+        return
+    mark, said = workdir / '.seen', first_text(secrets.token_hex())
+    on_first(write_text, mark, said)
+    on_every(_wait_for, mark, said)
+    on_first(mark.unlink)
+
+
+def _wait_for(mark: pathlib.Path, said: str) -> None:
+    until = time.monotonic() + SEEN_WITHIN_SECONDS
+    while not mark.exists() or mark.read_text() != said:
+        if time.monotonic() > until:
+            raise InputError(
+                f'--workdir={mark.parent}: this process does not see the folder of process 0; name '
+                'one on a disk that all processes share'
+            )
+        time.sleep(0.1)
 
 
 def _prepared(
-    workdir: pathlib.Path, config: ml_collections.ConfigDict
+    config: ml_collections.ConfigDict, *, starts: bool
 ) -> tuple[Task, Programs, Initial | None]:
     """What is refused, if it is, before there is a folder; no parameters if there were steps."""
     task = open_task(config)
     programs = Programs(task)
     programs.check_batch()
-    starts = not (workdir / 'checkpoints').exists()
     return task, programs, starting_params(task) if starts else None
 
 
