@@ -214,8 +214,8 @@ def test_flags_that_do_not_go_together_are_refused(flags, told, capsys):
 @pytest.mark.parametrize(
     ('environment', 'joins'),
     [
-        ({'SLURM_STEP_NODELIST': 'n[1-2]', 'SLURM_NTASKS': '2'}, True),
-        ({'SLURM_STEP_NODELIST': 'n1', 'SLURM_NTASKS': '1'}, False),
+        ({'SLURM_STEP_NODELIST': 'n[1-2]', 'SLURM_STEP_NUM_TASKS': '2'}, True),
+        ({'SLURM_STEP_NODELIST': 'n1', 'SLURM_STEP_NUM_TASKS': '1'}, False),
         ({'SLURM_NTASKS': '2'}, False),  # a batch script, outside of srun
         ({'TPU_WORKER_HOSTNAMES': 'a,b'}, True),
         ({'TPU_WORKER_HOSTNAMES': 'localhost'}, False),
@@ -227,7 +227,7 @@ def test_processes_of_slurm_and_cloud_tpu_find_each_other(monkeypatch, environme
     asked = []
     for name in (
         'SLURM_STEP_NODELIST',
-        'SLURM_NTASKS',
+        'SLURM_STEP_NUM_TASKS',
         'TPU_WORKER_HOSTNAMES',
         'TPU_SKIP_MDS_QUERY',
     ):
@@ -235,7 +235,7 @@ def test_processes_of_slurm_and_cloud_tpu_find_each_other(monkeypatch, environme
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv('TF_CPP_MIN_LOG_LEVEL', '3')  # put back at the end
-    no_tpu = 'SLURM_NTASKS' in environment
+    no_tpu = any(name.startswith('SLURM') for name in environment)
     monkeypatch.setattr(cluster.importlib.util, 'find_spec', lambda name: None if no_tpu else name)
     monkeypatch.setattr(jax.distributed, 'initialize', lambda **settings: asked.append(settings))
     cluster.join(Arguments())

@@ -255,7 +255,7 @@ def test_resolution_is_studied_by_one_process(tmp_path):
 def test_a_process_beside_another_study_is_refused(study, tmp_path, monkeypatch):
     monkeypatch.setattr(cells_file, 'PATIENCE', 0)
     folder = shutil.copytree(study[0], tmp_path / 'copy')
-    with locked(folder), pytest.raises(InputError, match=r'at another study .its kind, reference'):
+    with locked(folder), pytest.raises(InputError, match=r'at another study .what differs: kind'):
         run_study(small_sweep(num_seeds=3), folder, command='')
 
 

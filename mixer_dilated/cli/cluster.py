@@ -1,5 +1,6 @@
 """This process as one of several that train together, with `jax.distributed`."""
 
+import collections
 import contextlib
 import ctypes
 import importlib.util
@@ -19,7 +20,7 @@ FLAGS = ('coordinator', 'num_processes', 'process_id')
 _index = None  # of this process among several
 
 
-def is_one() -> bool:
+def is_one_of_several() -> bool:
     """Whether this is one of several processes."""
     return _index is not None
 
@@ -31,18 +32,20 @@ def is_silent() -> bool:
 
 def of_process(text: str) -> str:
     """What this process says of itself: with its number, where there are others."""
-    return f'process {_index}: {text}' if is_one() else text
+    return f'process {_index}: {text}' if is_one_of_several() else text
 
 
 def join(arguments: Arguments) -> None:
     """Joins the other processes, if there are any; to be called before JAX is used.
 
-    With --coordinator, --num_processes and --process_id those of these flags; else those that
-    Slurm (`srun`) or the Cloud TPU has started.
+    With --coordinator, --num_processes and --process_id those of these flags; with
+    --num_processes=1 alone none; else those that Slurm (`srun`) or the Cloud TPU has started.
 
     Raises:
       InputError: flags that do not go together, or not all processes come.
     """
+    if arguments.num_processes == 1 and arguments.coordinator is None:
+        return
     settings = _from_flags(arguments)
     if settings is None and not _started_by_slurm() and not _may_be_tpu_pod():
         return
@@ -60,14 +63,16 @@ def join(arguments: Arguments) -> None:
         )
     except Exception as error:
         cause = ' '.join(str(error).split())[:300]
-        if settings is None and not _started_by_slurm():
+        if settings is None and not _started_by_slurm() and not _hosts_of_tpu():
             _warn_alone(cause)
             return
-        raise InputError(
-            f'--coordinator: the processes did not come together: {cause}; start all of them with '
-            'the same --coordinator=HOST:PORT and --num_processes, each with its own --process_id, '
-            'and a port that is free on that host'
-        ) from None
+        way_on = (
+            'start all of them with the same --coordinator=HOST:PORT and --num_processes, each '
+            'with its own --process_id, and a port that is free on that host'
+            if settings
+            else 'start the same command on all of them, or this one alone with --num_processes=1'
+        )
+        raise InputError(f'the processes did not come together: {cause}; {way_on}') from None
     _become_one()
 
 
@@ -77,6 +82,12 @@ def _become_one() -> None:
 
     if jax.process_count() == 1:
         return
+    counts = collections.Counter(device.process_index for device in jax.devices())
+    if len(set(counts.values())) > 1:
+        raise InputError(
+            f'the processes have different numbers of devices ({dict(sorted(counts.items()))}, by '
+            'process); give each as many, for example by CUDA_VISIBLE_DEVICES'
+        )
     _keep_output_to_python()
     _index = jax.process_index()
     _say_when_aborted()
@@ -105,7 +116,7 @@ def end_together() -> None:
     """Waits until all processes are here, and leaves them."""
     import jax
 
-    if is_one():
+    if is_one_of_several():
         with contextlib.suppress(Exception):
             jax.distributed.shutdown()
 
@@ -122,7 +133,7 @@ def _from_flags(arguments: Arguments) -> dict | None:
             '--process_id=K, from 0 to N-1, go together'
         )
     host, _, port = given['coordinator'].rpartition(':')
-    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 2**16:
         raise InputError(
             f'--coordinator={given["coordinator"]}: allowed is the host of process 0 and a free '
             'port there, like 10.0.0.1:1234'
@@ -142,16 +153,22 @@ def _from_flags(arguments: Arguments) -> dict | None:
 
 def _started_by_slurm() -> bool:
     """Whether `srun` started this process and others with it."""
-    tasks = os.environ.get('SLURM_NTASKS', '')
-    return 'SLURM_STEP_NODELIST' in os.environ and tasks.isdigit() and int(tasks) > 1
+    tasks = os.environ.get('SLURM_STEP_NUM_TASKS', '')
+    return 'SLURM_STEP_NODELIST' in os.environ and tasks.isdecimal() and int(tasks) > 1
+
+
+def _hosts_of_tpu() -> bool:
+    """Whether a Cloud TPU has said that it has several hosts."""
+    return ',' in os.environ.get('TPU_WORKER_HOSTNAMES', '')
 
 
 def _may_be_tpu_pod() -> bool:
     """Whether there may be hosts of a Cloud TPU, which JAX finds out; not so on Colab."""
     if importlib.util.find_spec('libtpu') is None:
         return False
-    hosts = os.environ.get('TPU_WORKER_HOSTNAMES')
-    return ',' in hosts if hosts is not None else 'TPU_SKIP_MDS_QUERY' not in os.environ
+    if 'TPU_WORKER_HOSTNAMES' in os.environ:
+        return _hosts_of_tpu()
+    return 'TPU_SKIP_MDS_QUERY' not in os.environ
 
 
 def _warn_alone(cause: str) -> None:
@@ -168,7 +185,7 @@ def _say_when_aborted() -> None:
 
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def handler(_):
-        text = of_process(str(LostError('JAX ended this one')))
+        text = of_process(str(LostError('JAX or a library aborted this one; see above')))
         os.write(2, f'error: {text}\n'.encode())
         os._exit(2)
 

@@ -155,13 +155,16 @@ def _told(error: BaseException, *, debug: bool) -> int:
         _leave_after_a_signal(error)
     if isinstance(error, BrokenPipeError):  # nobody reads on, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if cluster.is_one_of_several():
+            cluster.leave(141)
         return 141
     if isinstance(error, SystemExit):
         raise error
-    if isinstance(error, Stopped):  # by the notice of a cluster, which is no signal
+    if isinstance(error, Stopped):  # by a signal to another process
+        cluster.end_together()
         return 128 + signal.SIGTERM
     status, text = _status_and_text(error)
-    if cluster.is_one():
+    if cluster.is_one_of_several():
         _leave_cluster(error, status, text)
     if isinstance(error, MisfitError):
         _print_misfits(error)
@@ -173,6 +176,8 @@ def _leave_cluster(error: BaseException, status: int, text: str) -> NoReturn:
     """Ends one of several processes: what all know is said once, and nobody is waited for else."""
     if isinstance(error, SharedError | NotFiniteError):
         if not cluster.is_silent():
+            if isinstance(error.__cause__, MisfitError):
+                _print_misfits(error.__cause__)
             _print_error(text)
         cluster.end_together()
     else:

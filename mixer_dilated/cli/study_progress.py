@@ -8,11 +8,11 @@ import sys
 import time
 
 from mixer_dilated.cli import interrupt
+from mixer_dilated.cli.progress import SilentProgress
 from mixer_dilated.errors import Stopped
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.sweep import PreparedCell
 from mixer_dilated.reports.cell_text import count_text
-from mixer_dilated.training.progress import Progress
 
 # What an epoch of no tokens would cost, in tokens: a step takes time whatever it computes.
 TOKENS_OF_A_STEP = 4
@@ -43,7 +43,7 @@ class TerminalStudyProgress(StudyProgress):
         self._left = {cell.name: _work(cell) for cell in possible}
         self._count, self._done = len(possible), 0
         self._seconds = self._worked = 0.0
-        self._awaited = 0
+        self._awaited = []
         seeds = possible[0].task.config.num_seeds
         cannot = len(cells) - len(possible)
         print(
@@ -60,11 +60,12 @@ class TerminalStudyProgress(StudyProgress):
             flush=True,
         )
 
-    def waits(self, num_cells: int) -> None:
+    def waits(self, folders: list[pathlib.Path]) -> None:
         interrupt.check()
-        if num_cells != self._awaited:
-            self._awaited = num_cells
-            print(f'waits for {count_text(num_cells, "cell")}, in other processes', flush=True)
+        if folders != self._awaited:
+            self._awaited = folders
+            print('waits for other processes, which work in\n  ' + '\n  '.join(map(str, folders)))
+            print('(where surely none does, remove the .lock there)', flush=True)
 
     @contextlib.contextmanager
     def cell(self, cell: PreparedCell, finished: bool):
@@ -115,7 +116,7 @@ class TerminalStudyProgress(StudyProgress):
         return f'  ETA {datetime.timedelta(seconds=round(left))}'
 
 
-class _Epochs(Progress):
+class _Epochs(SilentProgress):
     """Shows the epoch of the cell in hand, on a terminal."""
 
     def __init__(self, what: str):
@@ -125,17 +126,8 @@ class _Epochs(Progress):
         self._num_epochs = task.config.num_epochs
         self._show('reads the data and compiles …')
 
-    def restores(self) -> None:
-        interrupt.stop_when_asked()
-
     def epoch_done(self, rows: list[dict], speed: dict) -> None:
         self._show(f'epoch {rows[0]["epoch"]}/{self._num_epochs}')
-
-    def trained(self) -> None:
-        interrupt.stop_at_once()
-
-    def stop_requested(self) -> bool:
-        return interrupt.received()
 
     def _show(self, text: str) -> None:
         if sys.stdout.isatty():

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 
+from mixer_dilated.config import differences
 from mixer_dilated.errors import BusyError, InputError, NotFiniteError
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.sweep import PreparedCell
@@ -21,7 +22,7 @@ from mixer_dilated.training.workdir import is_locked, read_json
 LOOK_EVERY = 0.5  # seconds, at cells that other processes train
 PATIENCE = 10  # seconds, for the first process to say what it studies
 # What of `study.json` processes that share a study have in common.
-SHARED = ('kind', 'axes', 'reference', 'config', 'cells')
+SHARED = ('kind', 'axes', 'reference', 'cells', 'versions')
 
 
 def train_all(
@@ -44,7 +45,7 @@ def train_all(
     while left:
         free = [cell for cell in left if not is_locked(_run(folder, cell))]
         if not free:
-            progress.waits(len(left))
+            progress.waits([_run(folder, cell) for cell in left])
             time.sleep(LOOK_EVERY)
         for cell in free:
             finished = is_finished(folder, cell)
@@ -141,17 +142,18 @@ def _raise_not_finite(labels: Sequence[str], num_cells: int) -> None:
 
 def _check_same(folder: pathlib.Path, description: Mapping) -> None:
     """Raises InputError unless the process that leads has said that it makes the same study."""
-    here = json.loads(json.dumps({key: description[key] for key in SHARED}))
+    here = json.loads(json.dumps(description))
     until = time.monotonic() + PATIENCE
     while True:
         there = read_json(folder / 'study.json') if (folder / 'study.json').exists() else {}
         differing = [key for key in SHARED if there.get(key) != here[key]]
+        differing += differences(there.get('config', {}), here['config'])
         if not differing:
             return
         if time.monotonic() > until:
             raise InputError(
-                f'--workdir={folder}: another process works here at another study (its '
-                f'{", ".join(differing)} differ); give the same command to help it, or name '
+                f'--workdir={folder}: another process works here at another study (what differs: '
+                f'{"; ".join(differing)}); give the same command to help it, or name '
                 'another folder'
             )
         time.sleep(LOOK_EVERY)

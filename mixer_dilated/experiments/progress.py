@@ -1,6 +1,7 @@
 """What a study tells while it runs."""
 
 import contextlib
+import pathlib
 from collections.abc import Iterator
 
 from mixer_dilated.experiments.sweep import PreparedCell
@@ -16,8 +17,9 @@ class StudyProgress:
     def helps(self) -> None:
         """Another process makes this study; this one trains cells that none has begun."""
 
-    def waits(self, num_cells: int) -> None:
-        """The cells that are left are being trained by other processes; told now and then."""
+    def waits(self, folders: list[pathlib.Path]) -> None:
+        """The cells that are left, in these folders, are in other processes' hands; told now and
+        then."""
 
     @contextlib.contextmanager
     def cell(self, cell: PreparedCell, finished: bool) -> Iterator[Progress]:

@@ -1,6 +1,7 @@
 """A study from a sweep to its folder: trains what is not trained yet, times, compares, writes."""
 
 import collections
+import contextlib
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -66,14 +67,16 @@ def run_study(
     check_place(folder, 'study', 'study.json')
     description = _description(sweep, cells, command)
     while True:
-        try:
-            with locked(folder):
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(locked(folder))
+            except BusyError:
+                if sweep.kind == 'resolution':
+                    raise
+            else:
                 _claim(folder, description)
                 progress.starts(cells)
                 return _lead(sweep, cells, folder, progress)
-        except BusyError:
-            if sweep.kind == 'resolution':
-                raise
         # Where it has helped, the process that led may be gone meanwhile.
         if not help_train(cells, folder, description, progress):
             return None
