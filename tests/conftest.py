@@ -6,14 +6,14 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
-# XLA without LLVM's optimisations, on one core and with its older, quicker way to emit fused loops:
-# most tests wait for the compiler. What is computed stays the same.
-QUICK_COMPILER = (
-    '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false '
-    '--xla_cpu_parallel_codegen_split_count=1'
-)
+# XLA without LLVM's optimisations, on one core and with its older, quicker way to emit fused loops,
+# where it still has that: most tests wait for the compiler. What is computed stays the same.
+QUICK_COMPILER = '--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1'
+if jax.__version_info__ < (0, 11):
+    QUICK_COMPILER += ' --xla_cpu_use_fusion_emitters=false'
 # Read once, when the first device is asked for, in this process and in those that tests start.
 GIVEN_FLAGS = os.environ.get('XLA_FLAGS', '').replace(QUICK_COMPILER, '').strip()
 os.environ['XLA_FLAGS'] = f'{GIVEN_FLAGS} {QUICK_COMPILER}'

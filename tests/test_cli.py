@@ -79,7 +79,7 @@ def test_a_second_run_compiles_nothing_new_and_has_the_bits_of_the_first(trained
 
     before = kept()
     assert len(before) >= 3
-    done = run_cli(*SMALL, f'--workdir={tmp_path / "again"}')
+    done = run_cli(*SMALL, f'--workdir={tmp_path / "again"}', XLA_FLAGS=GIVEN_FLAGS)
     assert done.returncode == 0 and done.stderr == ''
     assert kept() == before
     first, second = (folder / 'metrics.jsonl' for folder in (trained[0], tmp_path / 'again'))

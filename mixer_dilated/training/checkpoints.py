@@ -1,22 +1,14 @@
 """Checkpoints, with orbax: what is read back is what was saved, or it is set aside."""
 
-import contextlib
-import functools
 import os
 import pathlib
 import time
 import warnings
-from collections.abc import Callable
-from typing import TypeVar
 
-import jax
 import ml_collections
-import numpy as np
 import orbax.checkpoint as ocp
-from flax.traverse_util import flatten_dict
 from orbax.checkpoint import checkpoint_managers as policies
 
-from mixer_dilated.config import differences, resolve
 from mixer_dilated.errors import InputError, LostError
 from mixer_dilated.training.agreement import (
     any_says,
@@ -25,11 +17,10 @@ from mixer_dilated.training.agreement import (
     on_every,
     on_first,
 )
+from mixer_dilated.training.checkpoint_reader import CheckpointReader
 from mixer_dilated.training.environment import versions
-from mixer_dilated.training.orbax_errors import DAMAGE, cause_of, of_the_system, told_in_a_line
-from mixer_dilated.training.snapshot import Snapshot, array_checksums, fingerprints
-
-Read, Found = TypeVar('Read'), TypeVar('Found')
+from mixer_dilated.training.orbax_errors import cause_of, told_in_a_line
+from mixer_dilated.training.snapshot import Snapshot, fingerprints
 
 DAMAGED = 'damaged_checkpoints'
 SEEN_WITHIN_SECONDS = 30  # by all processes, on a shared disk
@@ -65,20 +56,7 @@ class Checkpoints:
                 ),
             )
         )
-        # Every process reads by itself: what it finds damaged does not keep the others waiting.
-        alone = jax.process_index()
-        self._reader = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                read_only=True,
-                create=False,
-                multiprocessing_options=ocp.options.MultiprocessingOptions(
-                    primary_host=alone,
-                    active_processes={alone},
-                    barrier_sync_key_prefix=f'reader-{alone}',
-                ),
-            ),
-        )
+        self._reader = CheckpointReader(self.folder, config)
         self._newest = None
 
     @property
@@ -153,10 +131,9 @@ class Checkpoints:
         Raises:
           InputError: none is left that is undamaged.
         """
-        read = functools.partial(self._read, abstract)
         steps = self._steps()
         for step in steps:
-            found = self._undamaged(step, read, self._checked)
+            found = self._undamaged(step, abstract)
             if found:
                 self._newest = step
                 return found
@@ -171,9 +148,8 @@ class Checkpoints:
         """The snapshot of the highest test accuracy; arguments and errors as `restore`."""
         newest = self.restore(abstract, expected=True)
         step = newest.best_step
-        read = functools.partial(self._read, abstract)
         there = step in self._steps()
-        found = self._undamaged(step, read, self._checked) if there else None
+        found = self._undamaged(step, abstract) if there else None
         if not found:
             raise InputError(
                 f'{self.folder}: the checkpoint of the highest test accuracy'
@@ -191,8 +167,8 @@ class Checkpoints:
         Raises:
           InputError: there is none.
         """
-        for step in self._own_steps():
-            found, error = self._tried(step, self._read_params, step)
+        for step in self._reader.steps():
+            found, error = self._reader.tried(self._reader.params, step)
             if found:
                 return found
             self._tell_damaged(step, error)
@@ -207,28 +183,24 @@ class Checkpoints:
         """
         for step in self._steps():
             try:
-                config, shapes = self._described(step)
+                config, shapes = self._reader.described(step)
             # Whatever is wrong with it is told when it is restored.
             except Exception:
                 continue
-            self._check_config(step, config)
+            self._reader.check_config(step, config)
             return shapes
         return {}
 
     def _steps(self) -> list[int]:
         """Steps of the snapshots on disk, the newest first, as the first process sees them."""
-        steps = first_numbers(self._own_steps())
+        steps = first_numbers(self._reader.steps())
         on_every(self._wait_for, steps)
         return steps
-
-    def _own_steps(self) -> list[int]:
-        self._reader.reload()  # it does not see by itself what was saved since it looked
-        return sorted(self._reader.all_steps(), reverse=True)
 
     def _wait_for(self, steps: list[int]) -> None:
         """Returns when this process sees snapshots, which a shared disk may show it late."""
         until = time.monotonic() + SEEN_WITHIN_SECONDS
-        while not set(steps) <= set(self._own_steps()):
+        while not set(steps) <= set(self._reader.steps()):
             if time.monotonic() > until:
                 raise InputError(
                     f'{self.folder}: this process does not see the checkpoints that process 0 '
@@ -236,102 +208,16 @@ class Checkpoints:
                 )
             time.sleep(0.1)
 
-    def _described(self, step: int) -> tuple[dict, dict]:
-        """Config and shapes of the parameters of a snapshot; any error if it is damaged."""
-        found = self._reader.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))
-        record = dict(found.record)
-        noted = record.pop('checksums')
-        _check_checksums(fingerprints({}, record), noted)
-        params = flatten_dict(self._described_arrays(step)['state']['params'], sep='/')
-        return record['config'], {name: tuple(leaf.shape) for name, leaf in params.items()}
-
-    def _described_arrays(self, step: int) -> dict:
-        """Shapes and dtypes of all arrays of a snapshot, nested."""
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.metadata(self.folder / str(step) / 'arrays').item_metadata.tree
-
-    def _read_params(self, step: int) -> dict:
-        # As NumPy's: the devices that had them need not be here.
-        on_host = jax.tree.map(
-            lambda leaf: np.empty(leaf.shape, leaf.dtype), self._described_arrays(step)
-        )
-        found = self._reader.restore(
-            step,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardRestore(on_host), record=ocp.args.JsonRestore()
-            ),
-        )
-        params = found.arrays['state']['params']
-        self._check_config(step, found.record['config'])
-        checksums = array_checksums(params, prefix="['state'].params")
-        _check_checksums(checksums, found.record['checksums'])
-        return params
-
-    def _undamaged(
-        self, step: int, read: Callable[[int], Read], checked: Callable[[int, Read], Found]
-    ) -> Found | None:
-        """What is found of a snapshot; None, which is told, if that is damaged.
-
-        Args:
-          step: which snapshot.
-          read: what each process reads by itself.
-          checked: what they make of it together; both raise any error if it is damaged.
-        """
-        found, error = on_every(self._tried, step, read, step)
+    def _undamaged(self, step: int, abstract: Snapshot) -> Snapshot | None:
+        """A snapshot, which all processes find whole; None, which is told, if it is damaged."""
+        tried, reader = self._reader.tried, self._reader
+        found, error = on_every(tried, reader.arrays_and_record, step, abstract)
         if not any_says(error is not None):
-            found, error = on_every(self._tried, step, checked, step, found)
+            found, error = on_every(tried, reader.checked, step, found)
         if any_says(error is not None):
             self._tell_damaged(step, error or RuntimeError('so another process finds'))
             return None
         return found
-
-    def _tried(self, step: int, function: Callable, *args) -> tuple:
-        """What a function returns, and None; or None and the error that says that it is damaged."""
-        try:
-            return function(*args), None
-        except InputError:
-            raise
-        # The libraries raise a dozen kinds of error on damaged files; all mean the same.
-        except Exception as error:
-            if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
-                raise
-            if of_the_system(error) not in (None, *DAMAGE):
-                raise InputError(
-                    f'{self.folder / str(step)}: cannot be read: {cause_of(error)}; when that is '
-                    'mended, the same command goes on'
-                ) from error
-            return None, error
-
-    def _read(self, abstract: Snapshot, step: int):
-        return self._reader.restore(
-            step,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardRestore(abstract.arrays), record=ocp.args.JsonRestore()
-            ),
-        )
-
-    def _checked(self, step: int, found) -> Snapshot:
-        """A snapshot as it was saved."""
-        record = dict(found.record)
-        noted = record.pop('checksums')
-        _check_checksums(fingerprints(found.arrays, record), noted)
-        self._check_config(step, record['config'])
-        return Snapshot(
-            *(found.arrays[name] for name in ('state', 'sums')),
-            *(record[name] for name in ('metrics', 'speed', 'seconds')),
-        )
-
-    def _check_config(self, step: int, there: dict) -> None:
-        """Raises InputError if a snapshot is of another config than the folder says."""
-        with contextlib.suppress(InputError):  # of an earlier version, with keys that are no more
-            there = resolve(there)
-        differing = differences(there, self._config)
-        if differing:
-            raise InputError(
-                f'{self.folder / str(step)}: of another config than that of the folder (key: in '
-                f'the checkpoint, in config.json): {"; ".join(differing)}. Put the config.json '
-                'that was there back'
-            )
 
     def _tell_damaged(self, step: int, error: Exception) -> None:
         folder, cause = self.folder / str(step), cause_of(error)
@@ -353,12 +239,6 @@ class Checkpoints:
 def _set_aside(folder: pathlib.Path, aside: pathlib.Path) -> None:
     aside.parent.mkdir(exist_ok=True)
     os.rename(folder, aside)
-
-
-def _check_checksums(found: dict[str, int], noted: dict[str, int]) -> None:
-    differing = [name for name in found if noted.get(name) != found[name]]
-    if differing:
-        raise ValueError(f'the checksum of {differing[0]} is not the one noted')
 
 
 class _Best:

@@ -5,10 +5,12 @@ import pathlib
 import secrets
 import time
 import warnings
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import ml_collections
+from flax.training.train_state import TrainState
 
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.errors import InputError
@@ -50,6 +52,8 @@ from mixer_dilated.training.workdir import (
 
 # Files of a finished run that its summary has the checksums of.
 RESULTS = (METRICS, 'predictions.npz', 'weights.npz')
+# 'train' and 'test'.
+Data = Mapping[str, Examples | StreamedExamples]
 # What processes are told that do not train the same.
 OTHER_CONFIG = (
     'the processes were started with different configs, or have different versions installed; '
@@ -115,14 +119,7 @@ def train_and_evaluate(
             progress.restores()
             snapshot = on_every(_restored, workdir, config, checkpoints, programs)
             if snapshot is None:
-                initial = initial or on_every(starting_params, task)
-                check_same(array_checksums(initial.params), OTHER_WEIGHTS)
-                state = with_params(programs.create_state(), initial)
-                snapshot = Snapshot(state, programs.zero_sums())
-                if config.init_from:
-                    result = on_host(programs.evaluation(placed['test'])(state))
-                    content = on_first(write_initial, workdir, initial, task, result)
-                    progress.initialised(content)
+                snapshot = _first_snapshot(workdir, task, programs, initial, placed, progress)
             jax.block_until_ready((snapshot.arrays, placed))
             startup = time.perf_counter() - started
             progress.compiled(task, snapshot.step)
@@ -130,16 +127,11 @@ def train_and_evaluate(
                 trainer = Trainer(task, programs, checkpoints, writer, progress)
                 snapshot = trainer.run(snapshot, placed['train'], placed['test'])
             progress.trained()
-        state = snapshot.state
-        results = {part: programs.evaluation(found)(state) for part, found in placed.items()}
-        predicted = programs.prediction(placed['test'])(state)
-        results, predicted = on_host((results, predicted))
-        on_first(write_predictions, workdir, examples['test'], predicted, task.image_size)
-        on_first(write_weights, workdir, drawn_weights(state.params))
-        on_first(write_augmented_images, workdir, config, examples['train'], task.image_size)
+        results = _final_results(workdir, task, programs, snapshot.state, examples, placed)
         seconds = {'startup': startup, 'compile': programs.compile_seconds}
         summary = run_summary(task, name or workdir.name, snapshot, results, seconds)
-        return on_first(_write_result, workdir, summary)
+        files = on_first(file_checksums, workdir, RESULTS)
+        return on_first(write_summary, workdir, {**summary, 'files': files})
 
 
 def _check_seen(workdir: pathlib.Path) -> None:
@@ -171,10 +163,6 @@ def _prepared(
     programs = Programs(task)
     programs.check_batch()
     return task, programs, starting_params(task) if starts else None
-
-
-def _write_result(workdir: pathlib.Path, summary: dict) -> dict:
-    return write_summary(workdir, {**summary, 'files': file_checksums(workdir, RESULTS)})
 
 
 def _finished(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict | None:
@@ -223,9 +211,45 @@ def _check_none_left_out(
         )
 
 
-def _read_and_compile(
-    task: Task, programs: Programs, *, initialise: bool
-) -> dict[str, Examples | StreamedExamples]:
+def _first_snapshot(
+    workdir: pathlib.Path,
+    task: Task,
+    programs: Programs,
+    initial: Initial | None,
+    placed: Data,
+    progress: Progress,
+) -> Snapshot:
+    """Before the first step; what weights from elsewhere score is written."""
+    initial = initial or on_every(starting_params, task)
+    check_same(array_checksums(initial.params), OTHER_WEIGHTS)
+    state = with_params(programs.create_state(), initial)
+    if task.config.init_from:
+        result = on_host(programs.evaluation(placed['test'])(state))
+        progress.initialised(on_first(write_initial, workdir, initial, task, result))
+    return Snapshot(state, programs.zero_sums())
+
+
+def _final_results(
+    workdir: pathlib.Path,
+    task: Task,
+    programs: Programs,
+    state: TrainState,
+    examples: Data,
+    placed: Data,
+) -> dict:
+    """Of `epoch.evaluate` after the last step, on every part; predictions, weights and augmented
+    images are written.
+    """
+    results = {part: programs.evaluation(found)(state) for part, found in placed.items()}
+    predicted = programs.prediction(placed['test'])(state)
+    results, predicted = on_host((results, predicted))
+    on_first(write_predictions, workdir, examples['test'], predicted, task.image_size)
+    on_first(write_weights, workdir, drawn_weights(state.params))
+    on_first(write_augmented_images, workdir, task.config, examples['train'], task.image_size)
+    return results
+
+
+def _read_and_compile(task: Task, programs: Programs, *, initialise: bool) -> Data:
     """Reads the examples, 'train' and 'test', while the training programs are compiled."""
     config = task.config.dataset
     threads = ThreadPoolExecutor(1)
