@@ -177,7 +177,7 @@ KEYS: dict[str, Key] = {
     'input.workers': (
         0,
         _whole(0, 1000),
-        'processes that decode a stream; 0 for threads of this process, one a core',
+        'processes that decode a stream; 0 for threads of this process',
     ),
     'input.prefetch': (2, _whole(1, 1000), 'batches of a stream ready ahead on the device'),
     'model.patches.size': (4, _GEOMETRY, 'P: pixels sampled a side; a number or (height, width)'),

@@ -23,6 +23,7 @@ from mixer_dilated.data.examples import Examples, Records
 from mixer_dilated.errors import InputError
 
 CHUNK_BYTES, CHUNK_RECORDS = 2**23, 64  # the most that are decoded in one go
+FEWEST_RECORDS = 16  # fewer take noticeably longer, each
 READY_CHUNKS = 4  # of each process, decoded before they are asked for
 ENDLESS = 2**40
 
@@ -81,7 +82,7 @@ class Stream:
       records: of the split.
       order: which records make which batch.
       first_step: the batch to begin with.
-      workers: processes that decode; 0 for threads of this process, one a core.
+      workers: processes that decode; 0 for threads of this process.
       own: which seeds and examples of every batch are read; all if None.
 
     Raises:
@@ -103,7 +104,8 @@ class Stream:
         own = own or (slice(None), slice(None))
         shape = order.batch(first_step)[own].shape
         size = min(CHUNK_RECORDS, CHUNK_BYTES // math.prod(records.image_shape) or 1)
-        size = min(size, -(-math.prod(shape) // (workers or os.cpu_count())))
+        share = -(-math.prod(shape) // (workers or os.cpu_count()))
+        size = min(size, max(share, FEWEST_RECORDS), math.prod(shape))
         self._image_shape = records.image_shape
         self._chunks = Chunks(records, order, own, shape, first_step, size)
         self._readers = _processes(self._chunks, workers) if workers else [_threads(self._chunks)]
@@ -158,8 +160,8 @@ def _threads(chunks: Chunks) -> Iterator:
     """Chunks decoded by threads of this process."""
     import grain
 
-    cores = os.cpu_count()
-    options = grain.ReadOptions(num_threads=cores, prefetch_buffer_size=cores + READY_CHUNKS)
+    threads = os.cpu_count() + 2  # cores stay busy while some wait for Python's lock
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + READY_CHUNKS)
     return iter(grain.MapDataset.source(chunks).to_iter_dataset(options))
 
 

@@ -25,7 +25,7 @@ def print_input_benchmark(found: dict) -> None:
         print_text(*_sentences(of_config))
     print_text(
         'bound: share of the speed of as many threads that only decode as there are workers, at '
-        'most one a core (for threads one a core), if each had a core for itself.',
+        'most one a core (in the row "threads" one a core), if each had a core for itself.',
         'decoding: share of the CPU time of all processes that decoding alone takes for as many '
         'images; it is what bound would be if nothing else ran here.',
         'first batch: seconds from opening the stream, median and longest of the rounds.',
