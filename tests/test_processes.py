@@ -109,20 +109,31 @@ def alone(tmp_path_factory):
 def test_two_processes_have_the_numbers_of_one(tmp_path, alone):
     """Each streams its share of every batch and keeps its share of the parameters."""
     changes = {**TRAINED, 'input.mode': 'stream', 'mesh.data': 2, 'mesh.fsdp': True}
+    changes |= {'input.workers': 1, 'checkpoints.keep_best': True}
     path, folder = config_file(tmp_path, **changes), tmp_path / 'run'
     words = (f'--config={path}', f'--workdir={folder}')
     (status, out, err), other = Processes(2, *words).ends()
     assert (status, err) == (0, '') and other == (0, '', '')
     assert 'epoch 2/2' in out and 'test accuracy' in out and 'Gloo' not in out
     assert_same_results(folder, alone)
-    evaluated, other = Processes(2, 'evaluate', f'--workdir={folder}').ends()
+    best = ('--checkpoint=best', '--calibrate=train[300:400]')
+    evaluated, other = Processes(2, 'evaluate', f'--workdir={folder}', *best).ends()
     assert other == (0, '', '')
-    accuracy = json.loads((folder / 'summary.json').read_text())['test_accuracy']
-    assert f'accuracy     {accuracy:.4f} ±' in evaluated[1]
+    accuracies = np.reshape([row['test_accuracy'] for row in rows_of(folder)], (2, 2))
+    assert re.search(rf'\naccuracy +{accuracies.mean(1).max():.4f} ±', evaluated[1])
+    assert 'fitted on    train[300:400], 100 examples' in evaluated[1]
     weights = tmp_path / 'weights.npz'
     assert main(['convert', str(folder), str(weights)], 0.0) == 0 and weights.exists()
     again = Processes(2, *words).ends()
     assert 'finished' in again[0][1] and again[1] == (0, '', '')
+    # As if it had been stopped before its end, with its newest checkpoint damaged.
+    (folder / 'summary.json').unlink()
+    array = next((folder / 'checkpoints' / str(newest(folder)) / 'arrays' / 'd').iterdir())
+    array.write_bytes(array.read_bytes()[:-1])
+    (status, out, err), other = Processes(2, *words).ends()
+    assert status == 0 and other == (0, '', '') and 'continues after step 9' in out
+    assert len(err.splitlines()) == 1 and f'{newest(folder)}: damaged' in err
+    assert_same_results(folder, alone)
 
 
 def newest(folder) -> int:
@@ -175,6 +186,9 @@ def test_what_one_process_refuses_ends_all_and_is_told_once(tmp_path):
     (status, _, err), other = Processes(2, *words, own=own).ends()
     assert status == 2 and 'started with different configs' in err and other == (2, '', '')
     assert not (tmp_path / 'run').exists()
+    own = {k: ['--config.optimizer.base_lr=1e12'] for k in (0, 1)}
+    (status, _, err), other = Processes(2, *words, own=own).ends()
+    assert status == 3 and 'the loss or its gradient is not finite' in err and other == (3, '', '')
 
 
 def test_what_the_second_process_lacks_is_told_by_the_first(tmp_path, alone):
