@@ -18,7 +18,6 @@ from mixer_dilated.benchmark.forms import Form, TimedForward, TimedPlainFlax, co
 from mixer_dilated.benchmark.processes import ProcessError, end_of, peak_bytes, start_up_seconds
 from mixer_dilated.benchmark.products import (
     DTYPES,
-    LARGE,
     Product,
     TimedProduct,
     flops,
@@ -333,12 +332,13 @@ DIGITS = f'--config={ROOT / "configs" / "digits_dilated.py"}'
 def test_a_whole_benchmark_in_a_folder_that_is_not_the_repository(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(measure, 'ROUNDS', 2)
     monkeypatch.setattr(measure, 'TURN_SECONDS', 0.005)
+    monkeypatch.setattr(measure, 'LARGE', Product(64, 128, 256))
     monkeypatch.chdir(tmp_path)
     changes = ['model.num_blocks=1', 'model.hidden_dim=8', 'num_seeds=2']
     words = [DIGITS, *(f'--config.{change}' for change in changes)]
     assert main(['benchmark', *words, '--against=reference', '--json=speed.json'], 0.0) == 0
     found = json.loads((tmp_path / 'speed.json').read_text())
-    assert found['large_shape'] == [LARGE.rows, LARGE.inner, LARGE.columns]
+    assert found['large_shape'] == [64, 128, 256]
     assert found['busy_cores'] is None or found['busy_cores'] >= 0
     check_every_form_is_measured_in_every_round(found['configs']['digits_dilated'])
     check_forms_have_the_flops_of_their_kind(found['configs']['digits_dilated'])
