@@ -19,6 +19,7 @@ import numpy as np
 
 from mixer_dilated.cli import main as command_line
 from mixer_dilated.data.digits import Digits
+from mixer_dilated.planning.program_text import groups_of
 from mixer_dilated.training import programs as programs_file
 from mixer_dilated.training import sharding
 from mixer_dilated.training.checkpoints import Checkpoints
@@ -111,43 +112,10 @@ def collectives(text: str) -> list[dict]:
                 'sizes': [
                     math.prod(map(int, shape.split(','))) if shape else 1 for shape in shapes
                 ],
-                'groups': replica_groups(rest),
+                'groups': groups_of(rest, jax.device_count()),
             }
         )
     return found
-
-
-def replica_groups(attributes: str) -> list[list[int]]:
-    """Which devices a collective connects, in each of the ways that XLA writes it."""
-    if 'replica_groups={},' in attributes:
-        return [list(range(jax.device_count()))]
-    pairs = re.search(r'(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]+\})\}', attributes)
-    if pairs:
-        return [_numbers(group) for group in re.findall(r'\{([\d,]+)\}', pairs[1])]
-    tiled = re.search(r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?', attributes)
-    if tiled:
-        return _devices(tiled[2], tiled[3]).reshape(_numbers(tiled[1])).tolist()
-    named = re.search(
-        r'replica_groups=mesh\[([^\]]+)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? '
-        r'\{([^}]*)\}',
-        attributes,
-    )
-    sizes = {axis: int(size) for axis, size in re.findall(r"'(\w+)'=(\d+)", named[1])}
-    devices = _devices(named[2] or str(math.prod(sizes.values())), named[3])
-    connected = [list(sizes).index(axis) for axis in re.findall(r"'(\w+)'", named[4])]
-    last = np.moveaxis(devices.reshape([*sizes.values()]), connected, range(-len(connected), 0))
-    return last.reshape(-1, math.prod(last.shape[-len(connected) :])).tolist()
-
-
-def _devices(shape: str, order: str | None) -> np.ndarray:
-    """The numbers of all devices, in an array of a shape whose axes are then put in an order."""
-    shape = _numbers(shape)
-    devices = np.arange(math.prod(shape)).reshape(shape)
-    return devices.transpose(_numbers(order) if order else None)
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(',')]
 
 
 def restored(trained: Trained, snapshot: Snapshot, folder: pathlib.Path) -> tuple[Snapshot, bool]:

@@ -23,6 +23,7 @@ from mixer_dilated.data.digits import Digits
 from mixer_dilated.data.mixing import Mixing
 from mixer_dilated.errors import InputError
 from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.planning.program_text import groups_of
 from mixer_dilated.training.augmentation import Augmentation
 from mixer_dilated.training.evaluation import evaluate_checkpoint
 from mixer_dilated.training.loop import train_and_evaluate
@@ -34,7 +35,7 @@ from mixer_dilated.training.state import create_train_state
 from mixer_dilated.training.step import train_step
 from mixer_dilated.training.task import open_task
 from tests.conftest import QUICK_COMPILER, ROOT, small_config
-from tests.mesh_runs import SEEDS, config_on, replica_groups
+from tests.mesh_runs import SEEDS, config_on
 
 BATCH, TESTED, TOKENS, CHANNELS = 32, 50, 9, 8  # of small_config and mesh_runs
 GATHERED = {2 * 2 * 8, 9 * 8, 8 * 8, 8 * 10}  # elements of kernels: stem, token, channel, head
@@ -144,7 +145,7 @@ def connected(collective: dict, shape: dict) -> set[str]:
 @pytest.mark.parametrize(
     ('written', 'groups'),
     [
-        ('replica_groups={}, x', [[0]]),
+        ('replica_groups={}, x', [[0, 1, 2, 3]]),
         ('replica_groups={{0,2},{1,3}}, x', [[0, 2], [1, 3]]),
         ('replica_groups=[2,2]<=[4], x', [[0, 1], [2, 3]]),
         ('replica_groups=[2,2]<=[2,2]T(1,0), x', [[0, 2], [1, 3]]),
@@ -153,7 +154,12 @@ def connected(collective: dict, shape: dict) -> set[str]:
     ],
 )
 def test_groups_of_devices_are_read_in_every_spelling(written, groups):
-    assert replica_groups(written) == groups
+    assert groups_of(written, devices=4) == tuple(map(tuple, groups))
+
+
+def test_a_spelling_that_is_not_known_is_not_passed_over():
+    with pytest.raises(ValueError, match='cannot be read: somehow'):
+        groups_of('somehow', devices=4)
 
 
 def test_each_device_holds_its_share_of_parameters_and_optimizer_state(found):

@@ -14,6 +14,7 @@ from mixer_dilated.benchmark.input_memory import peak_bytes, shuffled_stream
 from mixer_dilated.benchmark.measure import busy_cores
 from mixer_dilated.benchmark.processes import ProcessError
 from mixer_dilated.config import changed
+from mixer_dilated.data.cores import num_cores
 from mixer_dilated.data.examples import Records
 from mixer_dilated.data.tfds_records import TfdsRecords
 from mixer_dilated.training.environment import environment
@@ -40,7 +41,7 @@ def benchmark_input(
       'versions', 'device', 'cores', and 'inputs': of each name what `_measure` returns.
     """
     found = {name: _measure(name, config, say) for name, config in configs.items()}
-    return {**environment(), 'cores': os.cpu_count(), 'inputs': found}
+    return {**environment(), 'cores': num_cores(), 'inputs': found}
 
 
 def _measure(name: str, config: ml_collections.ConfigDict, say: Callable[[str], None]) -> dict:

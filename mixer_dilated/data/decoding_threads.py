@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from mixer_dilated.data.cores import num_cores
 from mixer_dilated.data.preprocessing import Preprocessing
 from mixer_dilated.errors import InputError
 
@@ -39,7 +40,7 @@ def decoded(
             for path in chunk
         ]
 
-    threads = ThreadPoolExecutor(os.cpu_count())
+    threads = ThreadPoolExecutor(num_cores())
     jobs = collections.deque()
     try:
         for chunk in _chunks(paths):

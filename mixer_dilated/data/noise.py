@@ -9,7 +9,13 @@ from mixer_dilated.data.examples import Examples, ExamplesInMemory
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """Random images and labels of any shape and number, as a `Source` with one split, 'train'."""
+    """Random images and labels of any shape and number, as a `Source` with one split, 'train'.
+
+    Attributes:
+      image_shape: that the network sees.
+      num_classes, examples: how many.
+      stored_shape: before images are enlarged on the device; the same if None.
+    """
 
     image_shape: tuple[int, int, int]
     num_classes: int
@@ -17,14 +23,15 @@ class Noise:
     name: str = 'noise'
     fingerprint: str = ''
     identity: str = ''
+    stored_shape: tuple[int, int, int] | None = None
+
+    def __post_init__(self):
+        if self.stored_shape is None:
+            object.__setattr__(self, 'stored_shape', self.image_shape)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         return tuple(map(str, range(self.num_classes)))
-
-    @property
-    def stored_shape(self) -> tuple[int, int, int]:
-        return self.image_shape
 
     @property
     def split_sizes(self) -> dict[str, int]:
@@ -32,7 +39,7 @@ class Noise:
 
     def read(self, split: str) -> Examples:
         draw = np.random.default_rng(0)
-        images = draw.integers(0, 256, (self.examples, *self.image_shape), np.uint8)
+        images = draw.integers(0, 256, (self.examples, *self.stored_shape), np.uint8)
         return Examples(images, draw.integers(0, self.num_classes, self.examples, np.int32))
 
     def records(self, split: str) -> ExamplesInMemory:

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from mixer_dilated.data.batch_order import BatchOrder
+from mixer_dilated.data.cores import num_cores
 from mixer_dilated.data.examples import Examples, Records
 from mixer_dilated.errors import InputError
 
@@ -28,8 +29,8 @@ READY_CHUNKS = 4  # of each process, decoded before they are asked for
 ENDLESS = 2**40
 
 
-# Which seeds, and which examples, of a batch.
-Part = tuple[slice, slice]
+# Which seeds, and which examples, of a batch: their numbers.
+Part = tuple[np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Chunks:
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         step, part = divmod(self.first + int(number) * self.every, self.in_batch)
-        own = self.order.batch(self.first_step + step)[self.own].reshape(-1)
+        own = self.order.batch(self.first_step + step)[np.ix_(*self.own)].reshape(-1)
         return tuple(self.records.read(own[part * self.size : (part + 1) * self.size]))
 
 
@@ -101,10 +102,10 @@ class Stream:
     ):
         self._order, self._step, self._stopped = order, first_step, False
         order.entering(first_step)
-        own = own or (slice(None), slice(None))
-        shape = order.batch(first_step)[own].shape
+        own = own or tuple(map(np.arange, order.batch(first_step).shape))
+        shape = tuple(map(len, own))
         size = min(CHUNK_RECORDS, CHUNK_BYTES // math.prod(records.image_shape) or 1)
-        share = -(-math.prod(shape) // (workers or os.cpu_count()))
+        share = -(-math.prod(shape) // (workers or num_cores()))
         size = min(size, max(share, FEWEST_RECORDS), math.prod(shape))
         self._image_shape = records.image_shape
         self._chunks = Chunks(records, order, own, shape, first_step, size)
@@ -160,7 +161,7 @@ def _threads(chunks: Chunks) -> Iterator:
     """Chunks decoded by threads of this process."""
     import grain
 
-    threads = os.cpu_count() + 2  # cores stay busy while some wait for Python's lock
+    threads = num_cores() + 2  # cores stay busy while some wait for Python's lock
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + READY_CHUNKS)
     return iter(grain.MapDataset.source(chunks).to_iter_dataset(options))
 

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from mixer_dilated.data.cores import num_cores
 from mixer_dilated.data.decoding import MODES
 from mixer_dilated.data.enlarging import only_enlarges
 from mixer_dilated.data.examples import Examples
@@ -134,7 +135,7 @@ def _decoded(records: TfdsRecords, chunk: list[dict]) -> Iterable[Callable[[], n
     if records.preprocessing is None:
         # Small images: threads would hand Python's lock around longer than they decode.
         return (functools.partial(records.image, record) for record in chunk)
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(num_cores()) as threads:
         jobs = [threads.submit(records.image, record) for record in chunk]
     return [job.result for job in jobs]
 

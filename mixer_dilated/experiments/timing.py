@@ -1,12 +1,15 @@
 """Seconds of a training epoch of every cell of a study."""
 
+import math
 from collections.abc import Mapping
 
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.sources import load_examples
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.training.task import Task
-from mixer_dilated.training.timing import TimedEpoch, seconds_in_turns
+from mixer_dilated.training.timing import TimedEpoch, on_noise, seconds_in_turns
+
+NOISE_BYTES = 2**26  # of batches that stand for those of a stream
 
 
 def epoch_seconds(
@@ -15,7 +18,8 @@ def epoch_seconds(
     """Trains epochs of one seed of every task in turn, round by round, A B C A B C.
 
     One more epoch of each comes first and does not count. One device computes, however many the
-    study was trained on.
+    study was trained on. Of examples that stream a few batches are trained, of noise in memory, and
+    the epoch is taken for so many times as long: reading and decoding are not timed.
 
     Args:
       tasks: what is timed, by name.
@@ -29,10 +33,27 @@ def epoch_seconds(
     epochs = {}
     progress.times(len(tasks), rounds)
     for name, task in tasks.items():
-        dataset = task.config.dataset
-        key = task.source.name, task.source.fingerprint, dataset.train_split
-        train = placed.get(key) or load_examples(task.source, dataset.train_split, dataset)
-        epochs[name] = TimedEpoch(task.changed({'num_seeds': 1}), train)
-        placed[key] = epochs[name].examples
+        if task.streams('train'):
+            epochs[name] = _OnNoise(task)
+        else:
+            dataset = task.config.dataset
+            key = task.source.name, task.source.fingerprint, dataset.train_split
+            train = placed.get(key) or load_examples(task.source, dataset.train_split, dataset)
+            epochs[name] = TimedEpoch(task.changed({'num_seeds': 1}), train)
+            placed[key] = epochs[name].examples
         progress.epoch_timed()
     return seconds_in_turns(epochs, rounds, progress.epoch_timed)
+
+
+class _OnNoise:
+    """An epoch of a task, from the time that a few of its batches take."""
+
+    def __init__(self, task: Task):
+        batch_bytes = task.config.batch * math.prod(task.source.image_shape)
+        steps = min(task.steps_per_epoch, NOISE_BYTES // batch_bytes or 1)
+        noise = on_noise(task.changed({'num_seeds': 1}), task.image_size, steps)
+        self._epoch = TimedEpoch(noise, noise.source.read('train'))
+        self._times = task.steps_per_epoch / steps
+
+    def seconds(self) -> float:
+        return self._epoch.seconds() * self._times

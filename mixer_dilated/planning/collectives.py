@@ -3,7 +3,7 @@
 import dataclasses
 
 from mixer_dilated.planning.links import Dimension, Links
-from mixer_dilated.planning.memory import leaf_bytes
+from mixer_dilated.planning.memory import FLOAT32, leaf_bytes
 from mixer_dilated.planning.shapes import Shapes
 from mixer_dilated.planning.share import Share
 from mixer_dilated.training.partition_rules import Partition, named_leaves
@@ -51,8 +51,8 @@ def collectives_of(shapes: Shapes, share: Share, *, on_cpu: bool) -> list[Collec
       shapes: of the network and its state.
       share: what a device does of it.
       on_cpu: whether XLA compiles for CPUs, where it gathers parameters once a step instead of
-        twice for each part of a batch, and adds gradients up whole instead of scattering their
-        sums.
+        twice for each part of a batch, and adds gradients up whole and in float32 instead of
+        scattering their sums.
     """
     found = _of_parameters(shapes, share, on_cpu) + _of_activations(share)
     return [each for each in found if each.array_bytes and each.devices > 1]
@@ -60,22 +60,31 @@ def collectives_of(shapes: Shapes, share: Share, *, on_cpu: bool) -> list[Collec
 
 def _of_parameters(shapes: Shapes, share: Share, on_cpu: bool) -> list[Collective]:
     partition = Partition(share.mesh_shape, share.fsdp)
-    split = whole = 0
+    split = scattered = added = 0
     for name, leaf in named_leaves(shapes.state.params):
         used = partition.gathered_spec(name, leaf.shape)
         size = leaf_bytes(leaf, used, partition)
+        gradient = size if on_cpu else size * _gradient_bytes(name, share) // FLOAT32
         if partition.spec(name, leaf.shape) == used:
-            whole += size
+            added += gradient
         else:
             split += size
+            scattered += gradient
     rounds, devices = share.parts * share.seeds, share.mesh_shape['data']
     gathers = share.seeds if on_cpu else 2 * rounds
     scatter = 'all-reduce' if on_cpu else 'reduce-scatter'
     return [
         Collective('data', 'all-gather', 'parameters', gathers * split, devices),
-        Collective('data', scatter, 'gradients', rounds * split, devices),
-        Collective('data', 'all-reduce', 'gradients', rounds * whole, devices),
+        Collective('data', scatter, 'gradients', rounds * scattered, devices),
+        Collective('data', 'all-reduce', 'gradients', rounds * added, devices),
     ]
+
+
+def _gradient_bytes(name: str, share: Share) -> int:
+    """Of a number of a gradient, while devices add it up: those of matrix products in blocks and
+    stem come in the computation's dtype."""
+    in_products = name.startswith(('stem', 'MixerBlock')) and 'LayerNorm' not in name
+    return share.dtype_bytes if in_products else FLOAT32
 
 
 def _of_activations(share: Share) -> list[Collective]:

@@ -41,6 +41,7 @@ def compiled_here(plan: Plan) -> dict:
         {
             'config': task.config.to_json(),
             'image_shape': source.image_shape,
+            'stored_shape': source.stored_shape,
             'num_classes': source.num_classes,
             'examples': task.train_examples,
         }
@@ -55,14 +56,20 @@ def compiled_here(plan: Plan) -> dict:
         ) from None
 
 
-def _compiled(config: str, image_shape: list[int], num_classes: int, examples: int) -> dict:
+def _compiled(
+    config: str,
+    image_shape: list[int],
+    stored_shape: list[int],
+    num_classes: int,
+    examples: int,
+) -> dict:
     from mixer_dilated.config import patch_branches
     from mixer_dilated.training.programs import Programs
 
     resolved = resolve(json.loads(config))
     model, size = resolved.model, tuple(image_shape[:2])
     tokens = num_tokens(patch_branches(model), model.join, size)
-    source = Noise(tuple(image_shape), num_classes, examples)
+    source = Noise(tuple(image_shape), num_classes, examples, stored_shape=tuple(stored_shape))
     programs = Programs(Task(resolved, source, examples, examples, tokens))
     found = programs.training_bytes()
     mesh_shape = programs.mesh_shape

@@ -21,8 +21,14 @@ class Links(Protocol):
     def dimensions(self, shape: tuple[int, ...]) -> tuple[Dimension, ...]:
         """Devices and bandwidth along each dimension, the slowest first."""
 
+    def first(self, size: int, dimensions: list[Dimension]) -> int:
+        """Which dimension an axis of a mesh takes first; of several the last, the fastest."""
+
     def of_part(self, devices: int, whole: Dimension) -> Dimension:
-        """A part of a dimension as one of its own."""
+        """Neighbours in a dimension, as a dimension of their own."""
+
+    def of_rest(self, devices: int, whole: Dimension) -> Dimension:
+        """Devices of a dimension with the same place among such neighbours, likewise."""
 
     def seconds(self, array_bytes: float, dimensions: tuple[Dimension, ...]) -> float:
         """To gather arrays along some dimensions, the fastest first, or to scatter their sum."""
@@ -52,10 +58,19 @@ class Torus:
     def dimensions(self, shape: tuple[int, ...]) -> tuple[Dimension, ...]:
         return tuple((size, self.link_bandwidth * self._links(size)) for size in shape)
 
+    def first(self, size: int, dimensions: list[Dimension]) -> int:
+        """One of its size, as JAX lays meshes out."""
+        sizes = [devices for devices, _ in dimensions]
+        return max((k for k, each in enumerate(sizes) if each == size), default=-1)
+
     def of_part(self, devices: int, whole: Dimension) -> Dimension:
         if devices == whole[0]:
             return whole
         return devices, self.link_bandwidth
+
+    def of_rest(self, devices: int, whole: Dimension) -> Dimension:
+        """All such groups lie along the same links, which they share."""
+        return devices, whole[1] * devices / whole[0]
 
     def seconds(self, array_bytes: float, dimensions: tuple[Dimension, ...]) -> float:
         """Arrays are cut so that every dimension carries its part at the same time."""
@@ -91,8 +106,13 @@ class Switched:
         nodes, within = shape
         return (nodes, self.bandwidth), (within, self.node_bandwidth)
 
+    def first(self, size: int, dimensions: list[Dimension]) -> int:
+        return -1
+
     def of_part(self, devices: int, whole: Dimension) -> Dimension:
         return devices, whole[1]
+
+    of_rest = of_part
 
     def seconds(self, array_bytes: float, dimensions: tuple[Dimension, ...]) -> float:
         """Between nodes goes only what a device has of the sum over its node."""
@@ -122,8 +142,13 @@ class SharedMemory:
     def dimensions(self, shape: tuple[int, ...]) -> tuple[Dimension, ...]:
         return ((shape[0], self.bandwidth / shape[0]),)
 
+    def first(self, size: int, dimensions: list[Dimension]) -> int:
+        return -1
+
     def of_part(self, devices: int, whole: Dimension) -> Dimension:
         return devices, whole[1]
+
+    of_rest = of_part
 
     def seconds(self, array_bytes: float, dimensions: tuple[Dimension, ...]) -> float:
         return _at_once(array_bytes, dimensions)
@@ -134,8 +159,8 @@ def axis_dimensions(
 ) -> dict[str, tuple[Dimension, ...]]:
     """The dimensions of the network that each axis of a mesh lies along.
 
-    The last axis of the mesh takes the fastest dimension, which is the last, as far as it goes;
-    where an axis needs only a part of a dimension, the rest is for the axis before it.
+    The last axis of the mesh takes its dimensions first. Where an axis needs only a part of one,
+    the rest is for the axis before it.
 
     Args:
       links: how devices are joined.
@@ -146,13 +171,13 @@ def axis_dimensions(
     for name, size in reversed(mesh_shape.items()):
         taken = []
         while size > 1 and left:
-            devices, bandwidth = left.pop()
+            devices, bandwidth = left.pop(links.first(size, left))
             common = math.gcd(size, devices)
             if common > 1:
                 taken.append(links.of_part(common, (devices, bandwidth)))
             size //= common
             if devices > common:
-                left.append(links.of_part(devices // common, (devices, bandwidth)))
+                left.append(links.of_rest(devices // common, (devices, bandwidth)))
             if common == 1 and devices > 1:
                 break
         found[name] = tuple(taken)

@@ -17,7 +17,12 @@ _ARRAY = re.compile(r'\b([a-z]+[0-9]*)\[([0-9,]*)\]')
 _CALLED = re.compile(r'(?:body|to_apply|calls|branch_computations)=\{?((?:%?[\w.-]+(?:, )?)+)\}?')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _LISTED = re.compile(r'(?:replica_groups|source_target_pairs)=\{(\{[\d,{} ]*\})\}')
-_MESH = re.compile(r'replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}')
+_MESH = re.compile(
+    r'replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? '
+    r'\{([^}]*)\}'
+)
+_ALL = re.compile(r'replica_groups=\{\}')
+_PARTITIONS = re.compile(r'^HloModule .*\bnum_partitions=(\d+)', re.MULTILINE)
 _COUNTED = re.compile(r'replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?')
 
 
@@ -45,7 +50,8 @@ def exchanges(text: str) -> list[Exchange]:
       text: of a compiled program, `jax.stages.Compiled.as_text()`.
     """
     computations, entry = _computations(text)
-    return list(_inside(entry, computations, 1))
+    partitions = _PARTITIONS.search(text)
+    return list(_inside(entry, computations, 1, int(partitions[1]) if partitions else 1))
 
 
 def axis_of(exchange: Exchange, mesh_shape: Mapping[str, int]) -> str:
@@ -67,7 +73,9 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
     return found, entry
 
 
-def _inside(name: str, computations: Mapping[str, list[str]], times: int) -> Iterator[Exchange]:
+def _inside(
+    name: str, computations: Mapping[str, list[str]], times: int, devices: int
+) -> Iterator[Exchange]:
     for line in computations[name]:
         operation = _OPERATION.match(line)
         if not operation:
@@ -75,7 +83,7 @@ def _inside(name: str, computations: Mapping[str, list[str]], times: int) -> Ite
         result, kind, rest = operation.groups()
         kind = kind.removesuffix('-start')
         if kind in KINDS:
-            groups = _groups(rest)
+            groups = groups_of(rest, devices)
             if max(map(len, groups), default=1) > 1:
                 scale = len(groups[0]) if kind == 'reduce-scatter' else 1
                 yield Exchange(kind, _array_bytes(result) * scale, groups, times)
@@ -83,7 +91,7 @@ def _inside(name: str, computations: Mapping[str, list[str]], times: int) -> Ite
             trips = _TRIPS.search(rest)
             rounds = int(trips[1]) if kind == 'while' and trips else 1
             for each in called[1].replace('%', '').split(', '):
-                yield from _inside(each, computations, times * rounds)
+                yield from _inside(each, computations, times * rounds, devices)
 
 
 def _array_bytes(shape: str) -> int:
@@ -93,20 +101,38 @@ def _array_bytes(shape: str) -> int:
     )
 
 
-def _groups(text: str) -> tuple[tuple[int, ...], ...]:
-    """Groups of devices, written one by one, as a grid of numbers, or as axes of a mesh."""
-    if named := _MESH.search(text):
-        return _along_axes(*named.groups())
-    if counted := _COUNTED.search(text):
-        groups, size = int(counted[1]), int(counted[2])
-        numbers = [int(each) for each in counted[3].split(',')]
-        grid = np.arange(math.prod(numbers)).reshape(numbers)
-        if counted[4]:
-            grid = grid.transpose([int(each) for each in counted[4].split(',')])
-        return tuple(map(tuple, grid.reshape(groups, size).tolist()))
-    listed = _LISTED.search(text)
-    each = re.findall(r'\{([\d,]+)\}', listed[1]) if listed else []
-    return tuple(tuple(int(number) for number in group.split(',')) for group in each)
+def groups_of(attributes: str, devices: int) -> tuple[tuple[int, ...], ...]:
+    """Groups of devices that exchange, in each of the ways that XLA writes them: all, one by one,
+    as a grid of numbers, or as axes of a mesh.
+
+    Args:
+      attributes: what follows a collective's operands.
+      devices: of the whole program.
+
+    Raises:
+      ValueError: they are written in another way.
+    """
+    if named := _MESH.search(attributes):
+        mesh, shape, order, along = named.groups()
+        numbers = _grid(shape, order).reshape(-1) if shape else None
+        groups = _along_axes(mesh, along)
+        return groups if numbers is None else tuple(tuple(numbers[[*g]].tolist()) for g in groups)
+    if counted := _COUNTED.search(attributes):
+        shape = int(counted[1]), int(counted[2])
+        return tuple(map(tuple, _grid(counted[3], counted[4]).reshape(shape).tolist()))
+    if listed := _LISTED.search(attributes):
+        each = re.findall(r'\{([\d,]+)\}', listed[1])
+        return tuple(tuple(int(number) for number in group.split(',')) for group in each)
+    if _ALL.search(attributes):
+        return (tuple(range(devices)),)
+    raise ValueError(f'a collective whose devices cannot be read: {attributes[:300]}')
+
+
+def _grid(shape: str, order: str | None) -> np.ndarray:
+    """The numbers of all devices, in an array of a shape whose axes are then put in an order."""
+    sizes = [int(each) for each in shape.split(',')]
+    grid = np.arange(math.prod(sizes)).reshape(sizes)
+    return grid.transpose([int(each) for each in order.split(',')]) if order else grid
 
 
 def _along_axes(mesh: str, along: str) -> tuple[tuple[int, ...], ...]:

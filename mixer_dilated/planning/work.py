@@ -9,6 +9,7 @@ from mixer_dilated.benchmark.products import (
     forward_products,
     training_products,
 )
+from mixer_dilated.models.costs import Layer
 from mixer_dilated.planning.hardware import Hardware
 from mixer_dilated.planning.memory import FLOAT32
 from mixer_dilated.planning.share import Share
@@ -75,6 +76,16 @@ class Work:
         return self.dtype_bytes * (rows * inner + inner * columns + rows * columns)
 
 
+def _computed_anew(layers: list[Layer]) -> list[Layer]:
+    """Of rematerialised blocks; no gradient needs what their last layer gives."""
+    return [
+        layer
+        for layer in layers
+        if layer.path[0].startswith('MixerBlock')
+        and layer.path[-2:] != ('channel_mixing', 'Dense_1')
+    ]
+
+
 def work_of(share: Share, parameter_bytes: int, state_bytes: int) -> Work:
     """What a device does in a step.
 
@@ -85,8 +96,7 @@ def work_of(share: Share, parameter_bytes: int, state_bytes: int) -> Work:
     layers = list(share.layers)
     products = training_products(layers, share.images)
     if share.remat:
-        blocks = [layer for layer in layers if layer.path[0].startswith('MixerBlock')]
-        products.update(forward_products(blocks, share.images))
+        products.update(forward_products(_computed_anew(layers), share.images))
     rounds = share.parts * share.seeds
     products = collections.Counter({each: count * rounds for each, count in products.items()})
     forward = 2 if share.remat else 1

@@ -117,9 +117,7 @@ class BatchPrograms:
         arguments = (state, sums, self._seed_keys, self._abstract(shape, sharding), ())
         of_seeds = seeds_sharding(self._mesh)
         results = (jax.tree.map(lambda leaf: leaf.sharding, state), of_seeds, of_seeds)
-        return self._compiled_once(
-            'train batch', function, *arguments, donate=(0, 1), results=results
-        )
+        return self._compiled_once('train', function, *arguments, donate=(0, 1), results=results)
 
     def train_steps(self, examples: StreamedExamples, program: jax.stages.Compiled) -> Callable:
         """As `Programs.train_steps`, but that fewer steps may be done than are asked for.

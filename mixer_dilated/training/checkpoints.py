@@ -52,7 +52,8 @@ class Checkpoints:
             else ocp.CheckpointManager(
                 self.folder,
                 options=ocp.CheckpointManagerOptions(
-                    preservation_policy=policies.AnyPreservationPolicy(keep)
+                    preservation_policy=policies.AnyPreservationPolicy(keep),
+                    cleanup_tmp_directories=True,  # of a run that was killed while it saved
                 ),
             )
         )
@@ -181,7 +182,10 @@ class Checkpoints:
         Raises:
           InputError: it is of another config than the folder says.
         """
-        for step in self._steps():
+        return on_every(self._parameter_shapes, self._steps())
+
+    def _parameter_shapes(self, steps: list[int]) -> dict[str, tuple[int, ...]]:
+        for step in steps:
             try:
                 config, shapes = self._reader.described(step)
             # Whatever is wrong with it is told when it is restored.

@@ -73,14 +73,15 @@ def evaluate_checkpoint(
     dataset, sizes = task.config.dataset, task.source.split_sizes
     split = dataset.test_split if split is None else split
     check_same([split, best, calibrate, task.config.to_dict(), versions()], OTHER_EVALUATION)
+    check_same(task.source.identity, OTHER_DATA)
     examples = on_every(num_examples, '--split', split, sizes)
     if calibrate is not None:
         others = {'config.dataset.train_split': dataset.train_split, '--split': split}
         on_every(check_disjoint, '--calibrate', calibrate, others, sizes)
     programs = on_every(Programs.of_run, task)
-    snapshot = on_every(checkpoint, workdir, programs, best=best)
+    snapshot = checkpoint(workdir, programs, best=best)
     if calibrate is not None:
-        fitted = on_every(_fitted, task, programs, snapshot, calibrate)
+        fitted = _fitted(task, programs, snapshot, calibrate)
         on_first(write_calibration, workdir, fitted)
     calibration = on_first(read_calibration, workdir, snapshot.step)
     if calibration:
@@ -154,9 +155,10 @@ def _predicted(
     """Log-probabilities of a split, as evaluation has them, and its labels."""
     examples = on_every(open_examples, task, split)
     with closing(examples):
-        check_same([task.source.identity, zlib.crc32(np.asarray(examples.labels))], OTHER_DATA)
-        found = programs.prediction(programs.place(examples))(snapshot.state)
-    return on_host(found), np.asarray(examples.labels)
+        found = on_host(programs.prediction(programs.place(examples))(snapshot.state))
+        labels = np.asarray(examples.labels)
+    check_same(zlib.crc32(labels), OTHER_DATA)
+    return found, labels
 
 
 def opened(workdir: pathlib.Path, data_dir: str | None = None) -> Task:
@@ -182,7 +184,8 @@ def checkpoint(workdir: pathlib.Path, programs: Programs, *, best: bool = False)
         with Checkpoints(workdir, read_config(workdir), read_only=True) as checkpoints:
             restore = checkpoints.restore_best if best else checkpoints.restore
             abstract = programs.abstract_snapshot()
-            check_network(workdir, programs.task, abstract, checkpoints.parameter_shapes())
+            there = checkpoints.parameter_shapes()
+            on_every(check_network, workdir, programs.task, abstract, there)
             restored = restore(abstract)
         if restored:
             return restored

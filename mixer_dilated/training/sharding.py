@@ -83,20 +83,19 @@ def placed(tree, sharding: NamedSharding):
     return jax.tree.map(place, tree)
 
 
-def own_part(sharding: NamedSharding, shape: tuple[int, ...]) -> tuple[slice, ...]:
-    """Which part of an array the devices of this process hold: the least box around it.
+def own_part(sharding: NamedSharding, shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """Which part of an array the devices of this process hold: numbers along each axis, rising.
+
+    They need not be neighbours: a host of a TPU slice has a square of its chips.
 
     Args:
       sharding: of the array.
       shape: of as many of its axes as the sharding names, or more.
     """
     pieces = sharding.addressable_devices_indices_map(shape).values()
-    ranges = [
-        [axis.indices(size)[:2] for axis, size in zip(each, shape, strict=True)] for each in pieces
-    ]
     return tuple(
-        slice(min(start for start, _ in axis), max(stop for _, stop in axis))
-        for axis in zip(*ranges, strict=True)
+        np.unique(np.concatenate([np.arange(size)[each[axis]] for each in pieces]))
+        for axis, size in enumerate(shape)
     )
 
 
@@ -110,13 +109,12 @@ def from_own_part(array: np.ndarray, sharding: NamedSharding, shape: tuple[int, 
     """
     if sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
-    box = own_part(sharding, shape)
+    own = own_part(sharding, shape)
 
     def piece(index):
-        ranges = zip(index, shape, box, strict=False)
         inside = [
-            slice(*(end - first.start for end in axis.indices(size)[:2]))
-            for axis, size, first in ranges
+            slice(*np.searchsorted(numbers, axis.indices(size)[:2]))
+            for axis, size, numbers in zip(index, shape, own, strict=False)
         ]
         return array[tuple(inside)]
 

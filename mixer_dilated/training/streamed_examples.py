@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from mixer_dilated.data.batch_order import BatchOrder, EpochOrder, StoredOrder
+from mixer_dilated.data.cores import num_cores
 from mixer_dilated.data.examples import Examples, Records
 from mixer_dilated.data.sources import load_examples
 from mixer_dilated.data.splits import num_examples
@@ -77,7 +77,7 @@ class StreamedExamples:
 
         return self._opened(('epochs', first_step), order, first_step, place, own)
 
-    def passes(self, batch: int, place: Callable, own: tuple[slice]) -> Feed:
+    def passes(self, batch: int, place: Callable, own: tuple[np.ndarray]) -> Feed:
         """Passes over all examples in the stored order, again and again; see `StoredOrder`.
 
         A feed that stands at the beginning of a pass goes on.
@@ -94,7 +94,7 @@ class StreamedExamples:
             lambda: StoredOrder(len(self._records), batch),
             0,
             place,
-            (slice(0, 1), *own),
+            (np.arange(1), *own),
         )
 
     def close(self) -> None:
@@ -140,7 +140,7 @@ class _Images:
     def __getitem__(self, index) -> UInt8[np.ndarray, '...']:
         wanted = np.arange(len(self))[index]
         blocks = [wanted.reshape(-1)[i : i + BLOCK] for i in range(0, wanted.size, BLOCK)]
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
+        with ThreadPoolExecutor(num_cores()) as threads:
             found = [part.images for part in threads.map(self._records.read, blocks)]
         images = np.concatenate([np.empty((0, *self.shape[1:]), np.uint8), *found])
         return images.reshape(*wanted.shape, *self.shape[1:])
