@@ -3,6 +3,7 @@
 import json
 import math
 
+import jax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from mixer_dilated.planning.plan import plan_of
 from mixer_dilated.planning.program_text import Exchange, axis_of, exchanges
 from mixer_dilated.planning.shapes import shapes_of
 from mixer_dilated.planning.share import share_of
+from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.task import open_task
 from tests.conftest import ROOT, run_cli, small_config
 
@@ -130,6 +132,28 @@ def test_devices_that_split_the_mlps_add_up_their_outputs():
     assert 2 * (plan.work.flops - others) == whole.work.flops - others
 
 
+def test_products_are_nearly_all_that_the_compiler_counts():
+    """A network with few numbers between its products; the plan counts these alone."""
+    wide = {'model.hidden_dim': 32, 'model.tokens_mlp_dim': 64, 'model.channels_mlp_dim': 128}
+    planned, compiled = [], []
+    for remat in (False, True):
+        changes = {**wide, 'model.remat': remat, 'optimizer.name': 'sgd'}
+        task = tiny_plan('cpu:1', **changes).task
+        planned.append(tiny_plan('cpu:1', **changes).work.flops)
+        program = Programs(task, jax.devices()[:1]).training_program()
+        compiled.append(program.cost_analysis()['flops'])
+    assert 1 <= compiled[0] / planned[0] < 1.25
+    # What is computed anew, by itself: all of a block but its last product.
+    assert 1 <= (compiled[1] - compiled[0]) / (planned[1] - planned[0]) < 1.35
+
+
+def test_gradients_of_products_are_added_up_in_the_dtype_of_the_computation():
+    found, half = (exchanged(tiny_plan(dtype=dtype)) for dtype in ('float32', 'bfloat16'))
+    in_float32 = 2 * 2 * NORM + HEAD
+    assert found['data', 'all-reduce'].array_bytes == 4 * PARAMS
+    assert half['data', 'all-reduce'].array_bytes == 4 * in_float32 + 2 * (PARAMS - in_float32)
+
+
 def test_seeds_share_devices_and_exchange_nothing():
     plan = tiny_plan(num_seeds=8)
     assert plan.share.mesh_shape == {'seeds': 8, 'data': 1, 'model': 1}
@@ -192,6 +216,28 @@ def test_links_carry_what_their_shape_lets_them():
     fastest_first = nodes.dimensions((2, 8))[::-1]
     within, between = 2 * 7 / 8 * 16_000 / 1000, 2 * 1 / 2 * 2_000 / 100
     assert reduce.seconds(nodes, fastest_first) == pytest.approx(within + between)
+
+
+@pytest.mark.parametrize(
+    ('slice_', 'mesh', 'lies'),
+    [
+        # A dimension of its size for 'model', the other whole for 'data'.
+        ((2, 4), {'data': 4, 'model': 2}, {'data': ((4, 50.0),), 'model': ((2, 50.0),)}),
+        # Half of a line; the two halves of 'data' along it share its links.
+        ((4, 4), {'data': 8, 'model': 2}, {'data': ((2, 25.0), (4, 50.0)), 'model': ((2, 50.0),)}),
+        ((16, 16), {'data': 64, 'model': 4},
+         {'data': ((4, 25.0), (16, 100.0)), 'model': ((4, 50.0),)}),
+        ((4, 4), {'data': 16, 'model': 1}, {'data': ((4, 50.0), (4, 50.0)), 'model': ()}),
+    ],
+)  # fmt: skip
+def test_axes_of_a_mesh_share_the_links_of_a_torus(slice_, mesh, lies):
+    assert axis_dimensions(Torus(SLICES, 50.0, ring=16), slice_, mesh) == lies
+
+
+def test_an_axis_stays_within_a_node_where_it_can():
+    nodes = Switched(node=8, node_bandwidth=450.0, bandwidth=50.0)
+    found = axis_dimensions(nodes, (2, 8), {'data': 8, 'model': 2})
+    assert found == {'model': ((2, 450.0),), 'data': ((4, 450.0), (2, 50.0))}
 
 
 @given(

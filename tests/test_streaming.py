@@ -34,7 +34,7 @@ from mixer_dilated.training.progress import Progress
 from mixer_dilated.training.streamed_examples import StreamedExamples, epoch_orders
 from mixer_dilated.training.task import open_task
 from tests.conftest import ROOT, small_config
-from tests.test_runs import Recorder, metrics_bytes, newest
+from tests.test_runs import Impatient, metrics_bytes, newest
 from tests.tfds_files import encoded, grey, write_set
 
 STREAM = {'input.mode': 'stream', 'augment.shift': 1, 'model.dropout_rate': 0.1, 'num_seeds': 2}
@@ -213,10 +213,11 @@ def test_a_stream_trains_and_evaluates_as_memory_does(in_memory, streamed):
 
 def test_a_stream_that_is_resumed_has_the_bits_of_one_that_was_not(streamed, tmp_path):
     config, workdir, _ = streamed
-    with pytest.raises(Stopped, match='stopped after step 18'):
-        train_and_evaluate(config, tmp_path, progress=Recorder(stop_after=2))
-    train_and_evaluate(config, tmp_path)
-    chex.assert_trees_all_equal(newest(config, tmp_path), newest(config, workdir))
+    pieces = small_config(**STREAM | {'checkpoints.every_steps': 4})
+    with pytest.raises(Stopped, match='stopped after step 12'):  # an epoch has 9
+        train_and_evaluate(pieces, tmp_path, progress=Impatient(5))
+    train_and_evaluate(pieces, tmp_path)
+    chex.assert_trees_all_equal(newest(pieces, tmp_path), newest(config, workdir))
     assert metrics_bytes(tmp_path) == metrics_bytes(workdir)
     assert (tmp_path / 'predictions.npz').read_bytes() == (workdir / 'predictions.npz').read_bytes()
 
