@@ -1,5 +1,7 @@
 """Real processes on this machine that train together, with CPU collectives (gloo)."""
 
+import functools
+import itertools
 import json
 import os
 import re
@@ -19,6 +21,7 @@ from mixer_dilated.cli.arguments import Arguments
 from mixer_dilated.cli.main import main
 from mixer_dilated.training.loop import train_and_evaluate
 from tests.conftest import ROOT, small_config
+from tests.tfds_files import encoded, grey
 
 TRAINED = {
     'num_seeds': 2,
@@ -107,30 +110,32 @@ def alone(tmp_path_factory):
 
 
 def test_two_processes_have_the_numbers_of_one(tmp_path, alone):
-    """Each streams its share of every batch and keeps its share of the parameters."""
-    changes = {**TRAINED, 'input.mode': 'stream', 'mesh.data': 2, 'mesh.fsdp': True}
+    """Each has two devices, streams its share of every batch and keeps its of the parameters."""
+    changes = {**TRAINED, 'input.mode': 'stream', 'mesh.data': 4, 'mesh.fsdp': True}
     changes |= {'input.workers': 1, 'checkpoints.keep_best': True}
+    flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=2'
+    two = functools.partial(Processes, 2, environments={k: {'XLA_FLAGS': flags} for k in (0, 1)})
     path, folder = config_file(tmp_path, **changes), tmp_path / 'run'
     words = (f'--config={path}', f'--workdir={folder}')
-    (status, out, err), other = Processes(2, *words).ends()
+    (status, out, err), other = two(*words).ends()
     assert (status, err) == (0, '') and other == (0, '', '')
     assert 'epoch 2/2' in out and 'test accuracy' in out and 'Gloo' not in out
     assert_same_results(folder, alone)
     best = ('--checkpoint=best', '--calibrate=train[300:400]')
-    evaluated, other = Processes(2, 'evaluate', f'--workdir={folder}', *best).ends()
+    evaluated, other = two('evaluate', f'--workdir={folder}', *best).ends()
     assert other == (0, '', '')
     accuracies = np.reshape([row['test_accuracy'] for row in rows_of(folder)], (2, 2))
     assert re.search(rf'\naccuracy +{accuracies.mean(1).max():.4f} ±', evaluated[1])
     assert 'fitted on    train[300:400], 100 examples' in evaluated[1]
     weights = tmp_path / 'weights.npz'
     assert main(['convert', str(folder), str(weights)], 0.0) == 0 and weights.exists()
-    again = Processes(2, *words).ends()
+    again = two(*words).ends()
     assert 'finished' in again[0][1] and again[1] == (0, '', '')
     # As if it had been stopped before its end, with its newest checkpoint damaged.
     (folder / 'summary.json').unlink()
     array = next((folder / 'checkpoints' / str(newest(folder)) / 'arrays' / 'd').iterdir())
     array.write_bytes(array.read_bytes()[:-1])
-    (status, out, err), other = Processes(2, *words).ends()
+    (status, out, err), other = two(*words).ends()
     assert status == 0 and other == (0, '', '') and 'continues after step 9' in out
     assert len(err.splitlines()) == 1 and f'{newest(folder)}: damaged' in err
     assert_same_results(folder, alone)
@@ -205,6 +210,25 @@ def test_what_the_second_process_lacks_is_told_by_the_first(tmp_path, alone):
     shutil.copytree(alone, homes[1] / 'run')
     (status, out, err), other = Processes(2, *words, environments=environments).ends()
     assert (status, err) == (0, '') and 'begins with ~/run' in out and other == (0, '', '')
+
+
+def test_processes_that_see_other_data_do_not_evaluate(tmp_path):
+    """Folders of pictures of the same name, of which that of the second lacks a class."""
+    homes = [tmp_path / name for name in ('first', 'second')]
+    for home, classes in zip(homes, ('abc', 'ab'), strict=True):
+        for split, name, k in itertools.product(('train', 'test'), classes, range(12)):
+            folder = home / 'pictures' / split / name
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f'{k}.png').write_bytes(encoded(grey(k)))
+    changes = {'dataset.name': 'folder:pictures', 'dataset.data_dir': str(homes[0])}
+    changes |= {'dataset.image_size': 8}
+    changes |= {'dataset.channels': 1, 'num_epochs': 1, 'batch': 12, 'batch_eval': 12}
+    changes |= {'dataset.train_split': 'train', 'dataset.test_split': 'test'}
+    train_and_evaluate(small_config(**changes), tmp_path / 'run')
+    words = ('evaluate', f'--workdir={tmp_path / "run"}', '--data_dir=~')
+    environments = {k: {'HOME': str(home)} for k, home in enumerate(homes)}
+    (status, _, err), other = Processes(2, *words, environments=environments).ends()
+    assert status == 2 and 'found different examples' in err and other == (2, '', '')
 
 
 @pytest.mark.parametrize(
