@@ -1,5 +1,8 @@
 """RandAugment: a few random operations on each image (arXiv:1909.13719)."""
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32, UInt8
@@ -11,7 +14,12 @@ STRONGEST = 10  # magnitude at which operations are as strong as AutoAugment has
 
 
 def randaugment(
-    key: jax.Array, images: Images, num_layers: int, magnitude: float, fill: int = 0
+    key: jax.Array,
+    images: Images,
+    num_layers: int,
+    magnitude: float,
+    fill: int = 0,
+    compute: Callable = lambda function, *batch: function(*batch),
 ) -> Images:
     """Does `num_layers` operations to each image, each one of fourteen, one after the other.
 
@@ -22,18 +30,18 @@ def randaugment(
       magnitude: M of the paper, of all operations; 10 is AutoAugment's strongest, 0 leaves only
         the operations that have no strength. Each operation has a random sign.
       fill: 0 … 255, what moves in; the original has 128.
+      compute: calls a function of images, their operations and strengths, perhaps a few at a time.
     """
     chosen, signs = draw_operations(key, len(images), num_layers)
     strengths = magnitude / STRONGEST * signs
     # An operation chosen by `switch` is computed alone where images take turns, and all of them
     # where images are computed at once. Turns of small arrays are what accelerators are slow at.
-    return jax.lax.platform_dependent(
-        images,
-        chosen,
-        strengths,
+    operated = functools.partial(
+        jax.lax.platform_dependent,
         cpu=lambda *batch: in_turns(*batch, fill),
         default=lambda *batch: at_once(*batch, fill),
     )
+    return compute(operated, images, chosen, strengths)
 
 
 def draw_operations(

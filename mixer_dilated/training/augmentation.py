@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import ml_collections
@@ -13,8 +14,11 @@ from mixer_dilated.data.mixing import Mixing, draw_cutmix, draw_mixup, one_of
 from mixer_dilated.data.randaugment import randaugment
 from mixer_dilated.data.random_crop import random_resized_crop
 from mixer_dilated.patches.geometry import Pair
+from mixer_dilated.training.accumulation import in_parts
 from mixer_dilated.training.randomness import purpose_key
+from mixer_dilated.training.sharding import split_batch
 
+PIECE = 16  # images of a device that RandAugment computes at once, at most
 Images = UInt8[Array, 'batch height width channels']
 
 
@@ -80,7 +84,8 @@ class Augmentation:
             images = random_shift(key('shift'), images, self.shift)
         if self.num_layers:
             drawn = key('randaugment')
-            images = randaugment(drawn, images, self.num_layers, self.magnitude, self.fill)
+            settings = self.num_layers, self.magnitude, self.fill
+            images = randaugment(drawn, images, *settings, compute=piece_by_piece)
         if self.phase_range != (1, 1):
             images = random_phase(key('phase'), images, self.phase_range)
         return images
@@ -102,6 +107,23 @@ class Augmentation:
         if len(found) == 2:
             return one_of(key('mixing'), *found)
         return found[0] if found else Mixing()
+
+
+def piece_by_piece(function: Callable, *batch: jax.Array) -> jax.Array:
+    """A function of the examples of a batch, computed for a few of each device at a time.
+
+    RandAugment takes some thirty float32 copies of each image where all are computed at once.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    of_device = len(batch[0]) // (1 if mesh.empty else mesh.shape['data'])
+    pieces = next(
+        (n for n in range(1, of_device) if not of_device % n and of_device // n <= PIECE),
+        of_device or 1,
+    )
+    if pieces == 1:
+        return function(*batch)
+    found = jax.lax.map(lambda piece: function(*piece), in_parts(batch, pieces))
+    return split_batch(found.swapaxes(0, 1).reshape(-1, *found.shape[2:]))
 
 
 NO_AUGMENTATION = Augmentation()
