@@ -492,10 +492,16 @@ def copy_parameters(torch, network, params):
     linear(network.head, params['head'])
 
 
+def test_workers_are_timed_up_to_one_a_core():
+    counts = {cores: input_speed.worker_counts(cores) for cores in (1, 2, 6, 16)}
+    assert counts == {1: [0, 1, 2], 2: [0, 1, 2], 6: [0, 1, 2, 4], 16: [0, 1, 2, 4, 8, 16]}
+
+
 def test_the_input_is_timed_against_decoding_alone(tmp_path, capsys, monkeypatch):
-    changes = {'ROUNDS': 2, 'TURN_SECONDS': 0.02, 'WAITING_SECONDS': 0.02, 'WORKERS': (0,)}
+    changes = {'ROUNDS': 2, 'TURN_SECONDS': 0.02, 'WAITING_SECONDS': 0.02}
     for name, value in changes.items():
         monkeypatch.setattr(input_speed, name, value)
+    monkeypatch.setattr(input_speed, 'worker_counts', lambda cores: [0])
     monkeypatch.setattr(input_memory, 'WORKERS', 0)
 
     def in_this_process(program, words, environment):

@@ -25,7 +25,6 @@ from mixer_dilated.training.task import Task, open_task
 ROUNDS = 3
 TURN_SECONDS = 4.0
 WAITING_SECONDS = 20.0
-WORKERS = (0, 1, 2)
 
 
 def benchmark_input(
@@ -38,34 +37,27 @@ def benchmark_input(
       say: told what is measured next.
 
     Returns:
-      'versions', 'device', 'cores', and 'inputs': of each name what `_measure` returns.
+      'versions', 'device', 'cores', 'busy_cores' (that other programs used before it began), and
+      'inputs': of each name what `_measure` and `_memory` return.
     """
-    found = {name: _measure(name, config, say) for name, config in configs.items()}
-    return {**environment(), 'cores': num_cores(), 'inputs': found}
-
-
-def _measure(name: str, config: ml_collections.ConfigDict, say: Callable[[str], None]) -> dict:
-    """One config's input.
-
-    Returns:
-      'image_shape', 'examples', 'batch'; 'decoding' of one thread that does nothing else: its
-      'speed' (images a second) and 'cpu_speed' (images a second of CPU time) in each round;
-      'streams': of each number of workers the same, over all processes (None where the system does
-      not tell), and 'first_batch' (seconds); 'waiting' (of `_waiting`); 'memory': bytes at their
-      most of all processes, streaming a 'tenth' of the examples and the 'whole'; 'busy_cores' that
-      other programs used before; and 'notes'.
-    """
-    task = open_task(changed(config, {'input.mode': 'stream', 'num_seeds': 1}))
-    records = task.source.records(config.dataset.train_split)
+    streaming = {'input.mode': 'stream', 'num_seeds': 1}
+    tasks = {name: open_task(changed(config, streaming)) for name, config in configs.items()}
     busy = busy_cores()
-    say(f'{name}: decoding alone and streams, {ROUNDS} rounds in turns')
-    decoding, streams = [], {workers: [] for workers in WORKERS}
-    for number in range(ROUNDS):
-        decoding.append(_decoding(records, number))
-        for workers, rounds in streams.items():
-            rounds.append(_streaming(task, records, workers))
-    say(f'{name}: training on the stream')
-    waiting = _waiting(task, records)
+    # A TPU serves one process at a time: the others come before this one computes.
+    in_processes = {name: _memory(name, task, say) for name, task in tasks.items()}
+    found = {name: _measure(name, task, say) for name, task in tasks.items()}
+    return {
+        **environment(),
+        'cores': num_cores(),
+        'busy_cores': busy,
+        'inputs': {name: {**found[name], **in_processes[name]} for name in tasks},
+    }
+
+
+def _memory(name: str, task: Task, say: Callable[[str], None]) -> dict:
+    """'memory': bytes at their most of all processes, streaming a 'tenth' of the examples and the
+    'whole', None for what fails; and 'notes', a sentence on each of these.
+    """
     say(f'{name}: memory, each in a process of its own')
     memory, notes = {}, []
     for part, share in (('tenth', 0.1), ('whole', 1.0)):
@@ -74,19 +66,36 @@ def _measure(name: str, config: ml_collections.ConfigDict, say: Callable[[str], 
         except ProcessError as error:
             memory[part] = None
             notes.append(f'memory is not measured: {error}')
+    return {'memory': memory, 'notes': notes}
+
+
+def _measure(name: str, task: Task, say: Callable[[str], None]) -> dict:
+    """One config's input.
+
+    Returns:
+      'image_shape', 'examples', 'batch'; 'decoding' of one thread that does nothing else: its
+      'speed' (images a second) and 'cpu_speed' (images a second of CPU time) in each round;
+      'streams': of each number of workers the same, over all processes (None where the system does
+      not tell), and 'first_batch' (seconds); and 'waiting' (of `_waiting`).
+    """
+    records = task.source.records(task.config.dataset.train_split)
+    say(f'{name}: decoding alone and streams, {ROUNDS} rounds in turns')
+    decoding, streams = [], {workers: [] for workers in worker_counts(num_cores())}
+    for number in range(ROUNDS):
+        decoding.append(_decoding(records, number))
+        for workers, rounds in streams.items():
+            rounds.append(_streaming(task, records, workers))
+    say(f'{name}: training on the stream')
     return {
         'image_shape': list(records.image_shape),
         'examples': len(records),
-        'batch': config.batch,
+        'batch': task.config.batch,
         'decoding': _by_name(('speed', 'cpu_speed'), decoding),
         'streams': {
             workers: _by_name(('speed', 'cpu_speed', 'first_batch'), rounds)
             for workers, rounds in streams.items()
         },
-        'waiting': waiting,
-        'memory': memory,
-        'busy_cores': busy,
-        'notes': notes,
+        'waiting': _waiting(task, records),
     }
 
 
@@ -106,6 +115,14 @@ def _decoding(records: Records, number: int) -> tuple[float, float]:
         cpu += time.thread_time() - cpu_start
         images += len(index)
     return images / seconds, images / cpu
+
+
+def worker_counts(cores: int) -> list[int]:
+    """Of decoding processes: none (threads decode), then powers of two up to the cores.
+
+    Two at least, which shows on one core what they cost.
+    """
+    return [0, *(2**power for power in range(max(cores, 2).bit_length()))]
 
 
 def _by_name(names: tuple[str, ...], rounds: list[tuple]) -> dict[str, list]:

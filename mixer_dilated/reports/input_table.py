@@ -30,9 +30,9 @@ def print_input_benchmark(found: dict) -> None:
         'images; it is what bound would be if nothing else ran here.',
         'first batch: seconds from opening the stream, median and longest of the rounds.',
         *(
-            f'{name}: other programs kept {of_config["busy_cores"]:.1f} cores busy before it began.'
-            for name, of_config in found['inputs'].items()
-            if (of_config['busy_cores'] or 0) > BUSY
+            [f'Other programs kept {found["busy_cores"]:.1f} cores busy before it began.']
+            if (found['busy_cores'] or 0) > BUSY
+            else []
         ),
     )
 
