@@ -45,6 +45,10 @@ _IMAGE_SIZE = Kind(
         )
     ),
 )
+_WORKERS = Kind(
+    "'auto' or a whole number from 0 to 1000",
+    lambda v: v == 'auto' or (type(v) is int and 0 <= v <= 1000),
+)
 _TRUTH = Kind('True or False', lambda v: type(v) is bool)
 # Beyond these bounds a float32 draw from the Beta distribution is not a number.
 _MIXUP = Kind(
@@ -175,9 +179,10 @@ KEYS: dict[str, Key] = {
         "GiB of decoded images of a split up to which 'auto' keeps them in memory",
     ),
     'input.workers': (
-        0,
-        _whole(0, 1000),
-        'processes that decode a stream; 0 for threads of this process',
+        'auto',
+        _WORKERS,
+        "processes that decode a stream; 0 for threads of this process, which share Python's lock; "
+        "'auto' is 0 on up to 4 cores, else one a core",
     ),
     'input.prefetch': (2, _whole(1, 1000), 'batches of a stream ready ahead on the device'),
     'model.patches.size': (4, _GEOMETRY, 'P: pixels sampled a side; a number or (height, width)'),

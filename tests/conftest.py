@@ -41,6 +41,7 @@ def small_config(**changes):
         'dataset.name': 'digits',
         'dataset.train_split': 'train[:300]',
         'dataset.test_split': 'test[:100]',
+        'input.workers': 0,  # also where 'auto' would start processes
         'model.patches.size': 2,
         'model.patches.dilation': 2,
         'model.patches.stride': 3,

@@ -522,7 +522,7 @@ def test_the_input_is_timed_against_decoding_alone(tmp_path, capsys, monkeypatch
     assert len(stream['speed']) == len(found['decoding']['speed']) == 2
     assert min(stream['speed'] + stream['cpu_speed'] + found['decoding']['cpu_speed']) > 0
     assert 0 <= found['waiting']['waited'] <= found['waiting']['seconds']
-    assert found['waiting']['steps'] > 0
+    assert found['waiting']['steps'] > 0 and found['waiting']['at_hand'] > 0
     for words in ('small: 300 images to 8×8×1, batch 32', 'threads ', 'Training waited for data'):
         assert words in printed
     lines = printed.splitlines()

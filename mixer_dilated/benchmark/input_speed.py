@@ -15,7 +15,8 @@ from mixer_dilated.benchmark.measure import busy_cores
 from mixer_dilated.benchmark.processes import ProcessError
 from mixer_dilated.config import changed
 from mixer_dilated.data.cores import num_cores
-from mixer_dilated.data.examples import Records
+from mixer_dilated.data.examples import Examples, Records
+from mixer_dilated.data.stream import Part
 from mixer_dilated.data.tfds_records import TfdsRecords
 from mixer_dilated.training.environment import environment
 from mixer_dilated.training.programs import Programs
@@ -160,22 +161,70 @@ def _cpu_seconds() -> float | None:
     return time.process_time() + (ticks / os.sysconf('SC_CLK_TCK') if ticks else 0)
 
 
+class _AtHand(StreamedExamples):
+    """As if the next batch were always there already: every batch is the same one."""
+
+    def epochs(self, draw, batch: int, first_step: int, place: Callable, own: Part) -> '_AtHand':
+        seeds, examples = map(len, own)
+        found = self._records.read(np.zeros(seeds * examples, int))
+        arrays = (array.reshape(seeds, examples, *array.shape[1:]) for array in found)
+        self._batch = place(Examples(*arrays))
+        return self
+
+    def next_batch(self, patience: float | None = None) -> Examples:
+        return self._batch
+
+
 def _waiting(task: Task, records: Records) -> dict[str, float]:
-    """Training for a while: 'steps', 'seconds', and 'waited' of these for data."""
+    """Training for a while: 'steps', 'seconds', and 'waited' of these for data.
+
+    'at_hand': seconds of as many steps whose batch is there already. What a run loses to its input
+    is more than it waits, where what decodes takes cores or Python's lock from it.
+    """
     programs = Programs(task, jax.devices()[:1])
+    at_hand = _Training(programs, _AtHand(records, task.config.input))
     examples = StreamedExamples(records, task.config.input)
-    state, sums = programs.create_state(), programs.zero_sums()
-    run = programs.train_steps(examples)
     try:
-        while not np.asarray(state.step).any():  # the first batch is no part of it
-            state, sums = jax.block_until_ready(run(state, sums, 1))
-        begin, waited, start = int(state.step[0]), examples.waited, time.perf_counter()
-        while time.perf_counter() - start < WAITING_SECONDS:
-            state, sums = jax.block_until_ready(run(state, sums, 1000))
-        return {
-            'steps': int(state.step[0]) - begin,
-            'seconds': time.perf_counter() - start,
-            'waited': examples.waited - waited,
-        }
+        at_hand.go_on(WAITING_SECONDS / 4)
+        streamed = _Training(programs, examples)
+        before = examples.waited
+        streamed.go_on(WAITING_SECONDS)
+        waited = examples.waited - before
+        at_hand.go_on(WAITING_SECONDS / 4)
     finally:
         examples.close()
+    return {
+        'steps': streamed.steps,
+        'seconds': streamed.seconds,
+        'waited': waited,
+        'at_hand': at_hand.seconds / at_hand.steps * streamed.steps,
+    }
+
+
+class _Training:
+    """A run on some examples, begun with a step that is not counted.
+
+    Attributes:
+      steps, seconds: of `go_on`, summed.
+    """
+
+    def __init__(self, programs: Programs, examples: StreamedExamples):
+        self._run = programs.train_steps(examples)
+        self._trained = programs.create_state(), programs.zero_sums()
+        while not self._step():
+            self._train(1)
+        self.steps, self.seconds = 0, 0.0
+
+    def go_on(self, at_least: float) -> None:
+        """Trains for some seconds."""
+        begin, start = self._step(), time.perf_counter()
+        while (seconds := time.perf_counter() - start) < at_least:
+            self._train(1000)
+        self.steps += self._step() - begin
+        self.seconds += seconds
+
+    def _train(self, steps: int) -> None:
+        self._trained = jax.block_until_ready(self._run(*self._trained, steps))
+
+    def _step(self) -> int:
+        return int(self._trained[0].step[0])

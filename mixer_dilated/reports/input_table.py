@@ -69,7 +69,9 @@ def _sentences(found: dict) -> list[str]:
     )
     return [
         f'Training waited for data {waiting["waited"] / waiting["seconds"]:.1%} of the time '
-        f'({waiting["steps"]} steps in {waiting["seconds"]:.0f} s).',
+        f'({waiting["steps"]} steps in {waiting["seconds"]:.0f} s); a step took '
+        f'{waiting["seconds"] / waiting["at_hand"]:.2f} times as long as one whose batch is at '
+        'hand.',
         f'Peak memory of the stream with two workers: {tenth} for a tenth of the images, {whole} '
         'for all.',
         *found['notes'],

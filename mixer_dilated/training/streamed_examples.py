@@ -21,6 +21,7 @@ from mixer_dilated.training.randomness import purpose_key, seed_keys
 from mixer_dilated.training.task import Task, streams
 
 BLOCK = 64  # records that a thread reads in one go
+MOST_CORES_FOR_THREADS = 4  # of sixteen, threads keep five busy
 
 
 class StreamedExamples:
@@ -33,7 +34,8 @@ class StreamedExamples:
     """
 
     def __init__(self, records: Records, settings: ml_collections.ConfigDict):
-        self._records, self._settings = records, settings
+        self._records, self._prefetch = records, settings.prefetch
+        self._workers = num_workers(settings.workers)
         self._feed, self._what, self._labels = None, None, None
 
     @property
@@ -73,7 +75,7 @@ class StreamedExamples:
         steps = len(self._records) // batch
 
         def order():
-            return EpochOrder(draw, batch, steps, to_processes=self._settings.workers > 0)
+            return EpochOrder(draw, batch, steps, to_processes=self._workers > 0)
 
         return self._opened(('epochs', first_step), order, first_step, place, own)
 
@@ -117,11 +119,11 @@ class StreamedExamples:
                 self._records,
                 order(),
                 first_step=first_step,
-                workers=self._settings.workers,
+                workers=self._workers,
                 own=own,
             ),
             place,
-            self._settings.prefetch,
+            self._prefetch,
         )
         self._what = what
         return self._feed
@@ -165,6 +167,13 @@ class _Labels:
         blocks = range(0, len(self), 1000)
         found = [self[start : start + 1000] for start in blocks] if self._known is None else None
         return np.asarray(np.concatenate(found) if found else self._known, dtype)
+
+
+def num_workers(workers: int | str) -> int:
+    """Processes that decode, by `config.input.workers`."""
+    if workers != 'auto':
+        return workers
+    return 0 if num_cores() <= MOST_CORES_FOR_THREADS else num_cores()
 
 
 def epoch_orders(seed: int, num_seeds: int, count: int, epoch: int) -> np.ndarray:
