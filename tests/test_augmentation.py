@@ -14,7 +14,12 @@ from flax.training.train_state import TrainState
 from mixer_dilated.data.augmentation import at_phase, random_flip, random_phase, random_shift
 from mixer_dilated.data.mixing import Mixing, draw_mixup
 from mixer_dilated.models.mixer import mixer_from_config
-from mixer_dilated.training.augmentation import Augmentation, augmentation_from_config
+from mixer_dilated.training.augmentation import (
+    PIECE,
+    Augmentation,
+    augmentation_from_config,
+    piece_by_piece,
+)
 from mixer_dilated.training.randomness import purpose_key
 from mixer_dilated.training.step import (
     class_log_probabilities,
@@ -255,3 +260,19 @@ def test_every_change_has_a_key_of_its_own_from_seed_and_step(monkeypatch):
     jax.eval_shape(lambda: (WHOLE.shown(seed_key, 5, IMAGES), WHOLE.mixing(seed_key, 5, (8, 8)))[0])
     purposes = ['crop', 'flip', 'shift', 'randaugment', 'phase', 'mixup', 'cutmix', 'mixing']
     assert keys == [(seed_key, purpose, 5) for purpose in purposes]
+
+
+@pytest.mark.parametrize(
+    ('count', 'piece'), [(PIECE, PIECE), (3 * PIECE, PIECE), (2 * PIECE + 4, 12), (37, 1), (0, 0)]
+)
+def test_a_batch_in_pieces_is_what_it_is_at_once(count, piece):
+    sizes = []
+
+    def function(images, numbers):
+        sizes.append(len(images))
+        return images + numbers[:, None, None]
+
+    images, numbers = random_bytes((count, 2, 3)), jnp.arange(count, dtype=jnp.uint8)
+    found = jax.jit(functools.partial(piece_by_piece, function))(images, numbers)
+    np.testing.assert_array_equal(found, images + numbers[:, None, None])
+    assert {*sizes} == {piece}

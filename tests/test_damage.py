@@ -79,6 +79,16 @@ def arrays(snapshot):
     return jax.device_get((snapshot.state.params, snapshot.state.opt_state, snapshot.sums))
 
 
+def test_half_a_checkpoint_of_a_killed_run_is_cleared_away(run, programs, tmp_path):
+    config, workdir, _ = run
+    copy = shutil.copytree(workdir, tmp_path / 'run')
+    half = copy / 'checkpoints' / '20.orbax-checkpoint-tmp'
+    (half / 'default').mkdir(parents=True)
+    (half / 'default' / 'manifest').write_bytes(b'half')
+    step = int(restored(copy, programs, config).state.step[0])
+    assert step == int(restored(workdir, programs, config).state.step[0]) and not half.exists()
+
+
 def test_every_file_damaged_in_turn_is_found_or_does_not_matter(run, programs, tmp_path):
     """What is restored is what was saved, of the newest step or, set aside, of the one before."""
     config, workdir, _ = run

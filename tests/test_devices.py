@@ -11,7 +11,7 @@ import pytest
 
 from mixer_dilated.errors import InputError
 from mixer_dilated.training.programs import Programs
-from mixer_dilated.training.sharding import check_batch
+from mixer_dilated.training.sharding import check_batch, from_own_part, own_part
 from mixer_dilated.training.task import open_task
 from tests.conftest import QUICK_COMPILER, ROOT, small_config
 
@@ -81,3 +81,32 @@ def test_state_and_batches_are_laid_over_the_mesh():
     for leaf in jax.tree.leaves((programs.create_state(), programs.abstract_state())):
         assert leaf.sharding.mesh.axis_names == ('seeds', 'data', 'model')
     assert all(size > 0 for size in programs.training_bytes().values())
+
+
+class HostOfATorus:
+    """Stands for the sharding of an array over chips of which a host has neighbours in a column.
+
+    A process of this machine cannot have such devices.
+    """
+
+    is_fully_addressable = False
+    pieces = {'left': (slice(0, 2), slice(2, 4)), 'right': (slice(0, 2), slice(6, 8))}
+
+    def addressable_devices_indices_map(self, shape):
+        return self.pieces
+
+
+def test_a_host_reads_what_its_devices_hold_and_no_more(monkeypatch):
+    monkeypatch.setattr(
+        jax,
+        'make_array_from_callback',
+        lambda shape, sharding, piece: (shape, {k: piece(i) for k, i in sharding.pieces.items()}),
+    )
+    whole = np.arange(2 * 8 * 3).reshape(2, 8, 3)
+    own = own_part(HostOfATorus(), (2, 8))
+    np.testing.assert_array_equal(own[0], [0, 1])
+    np.testing.assert_array_equal(own[1], [2, 3, 6, 7])
+    shape, placed = from_own_part(whole[np.ix_(*own)], HostOfATorus(), (2, 8))
+    assert shape == whole.shape
+    for device, index in HostOfATorus.pieces.items():
+        np.testing.assert_array_equal(placed[device], whole[index])

@@ -28,7 +28,7 @@ from mixer_dilated.data.preprocessing import Preprocessing
 from mixer_dilated.data.stream import Stream
 from mixer_dilated.data.tfds_source import TfdsSource
 from mixer_dilated.errors import InputError, Stopped
-from mixer_dilated.training import batch_programs
+from mixer_dilated.training import batch_programs, streamed_examples
 from mixer_dilated.training.loop import train_and_evaluate
 from mixer_dilated.training.progress import Progress
 from mixer_dilated.training.streamed_examples import StreamedExamples, epoch_orders
@@ -239,6 +239,13 @@ def test_a_run_may_go_on_in_the_other_mode_but_not_with_other_data(in_memory, st
         (copy / 'data.json').write_text(json.dumps(parts))
         with pytest.raises(InputError, match=said):
             train_and_evaluate(streamed[0], copy)
+
+
+@pytest.mark.parametrize(('cores', 'workers'), [(1, 0), (4, 0), (5, 5), (16, 16)])
+def test_a_host_of_many_cores_decodes_in_a_process_a_core(cores, workers, monkeypatch):
+    monkeypatch.setattr(streamed_examples, 'num_cores', lambda: cores)
+    assert streamed_examples.num_workers('auto') == workers
+    assert streamed_examples.num_workers(0) == 0 and streamed_examples.num_workers(3) == 3
 
 
 def broken_set(folder):

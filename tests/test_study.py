@@ -19,10 +19,12 @@ from mixer_dilated.data.corruption import CORRUPTIONS
 from mixer_dilated.errors import InputError, NotFiniteError
 from mixer_dilated.experiments import cells as cells_file
 from mixer_dilated.experiments import study as study_file
+from mixer_dilated.experiments import timing
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.study import run_study, timed_together
 from mixer_dilated.experiments.sweep import Cell, Sweep, crossed, grid, prepare
 from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.training.task import open_task
 from mixer_dilated.training.workdir import locked
 from tests.conftest import ROOT, config_of, small_config
 
@@ -313,6 +315,23 @@ def test_who_has_helped_compares_if_the_first_process_is_gone(begun, study):
     statistics = run_study(sweep, folder, command='run', progress=recorder)
     assert recorder.trained == ['method=plain', 'method=wide'] and len(recorder.read) == 3
     assert_same_accuracies(statistics, study[1])
+
+
+def test_epochs_of_streams_are_timed_on_a_few_batches(monkeypatch):
+    monkeypatch.setattr(timing, 'NOISE_BYTES', 3 * 32 * 8 * 8)  # three batches of nine
+    trained = []
+
+    class Timed:
+        def __init__(self, task, examples):
+            trained.append((task.steps_per_epoch, task.config.num_seeds, len(examples.labels)))
+
+        def seconds(self):
+            return 0.5
+
+    monkeypatch.setattr(timing, 'TimedEpoch', Timed)
+    streamed = open_task(small_config(num_seeds=2, **{'input.mode': 'stream'}))
+    found = timing.epoch_seconds({'streamed': streamed}, 2, StudyProgress())
+    assert trained == [(3, 1, 96)] and found == {'streamed': [1.5, 1.5]}
 
 
 def test_of_many_cells_those_are_timed_together_that_are_compared():
