@@ -332,7 +332,7 @@ DIGITS = f'--config={ROOT / "configs" / "digits_dilated.py"}'
 def test_a_whole_benchmark_in_a_folder_that_is_not_the_repository(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(measure, 'ROUNDS', 2)
     monkeypatch.setattr(measure, 'TURN_SECONDS', 0.005)
-    monkeypatch.setattr(measure, 'LARGE', Product(64, 128, 256))
+    monkeypatch.setattr(measure, 'large_product', lambda: Product(64, 128, 256))
     monkeypatch.chdir(tmp_path)
     changes = ['model.num_blocks=1', 'model.hidden_dim=8', 'num_seeds=2']
     words = [DIGITS, *(f'--config.{change}' for change in changes)]

@@ -428,7 +428,7 @@ def test_images_a_device_make_the_batch(tmp_path, capsys):
 
 
 def test_this_machine_is_measured_and_so_is_a_step(monkeypatch, capsys):
-    monkeypatch.setattr(this_machine, 'LARGE', Product(64, 64, 64))
+    monkeypatch.setattr(this_machine, 'large_product', lambda: Product(64, 64, 64))
     monkeypatch.setattr(measured, 'TURN_SECONDS', 0.0)
     words = ['plan', '--config=configs/digits_dilated.py', '--config.model.num_blocks=1']
     assert main([*words, '--devices=this', '--against=measured'], 0.0) == 0

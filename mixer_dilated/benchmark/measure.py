@@ -14,11 +14,11 @@ from mixer_dilated.benchmark.forms import SEEDS, Form, check_against, compiled_f
 from mixer_dilated.benchmark.processes import ProcessError, peak_bytes, start_up_seconds
 from mixer_dilated.benchmark.products import (
     DTYPES,
-    LARGE,
     Product,
     TimedProduct,
     flops,
     forward_products,
+    large_product,
     training_products,
 )
 from mixer_dilated.benchmark.torch_mixer import import_torch
@@ -65,14 +65,15 @@ def benchmark(
     # A TPU serves one process at a time: the others come before this one computes.
     found = {name: _in_processes(name, task, notes, say) for name, (task, notes) in opened.items()}
     with _compiled_anew():
-        large = {(LARGE, dtype): TimedProduct(LARGE, dtype, 50) for dtype in DTYPES}
+        large = large_product()
+        timers = {(large, dtype): TimedProduct(large, dtype, 50) for dtype in DTYPES}
         for name, (task, notes) in opened.items():
             say(f'{name}: compiles, then {ROUNDS} rounds in which all forms take turns')
-            measured = _measure(task, against, large, notes)
+            measured = _measure(task, against, large, timers, notes)
             found[name] |= {**measured, 'config': task.config.to_dict(), 'notes': notes}
         return {
             **environment(),
-            'large_shape': [*vars(LARGE).values()],
+            'large_shape': [*vars(large).values()],
             'busy_cores': busy,
             'configs': found,
         }
@@ -127,13 +128,16 @@ def _compiled_anew():
         compilation_cache.reset_cache()
 
 
-def _measure(task: Task, against: set[str], large: ProductTimers, notes: list[str]) -> dict:
+def _measure(
+    task: Task, against: set[str], large: Product, of_large: ProductTimers, notes: list[str]
+) -> dict:
     """What one config does on this device.
 
     Args:
       task: of one seed, in float32.
       against: what else to time.
-      large: the large product in each dtype.
+      large: the large product.
+      of_large: it in each dtype.
       notes: sentences on what is left out are added to it.
 
     Returns:
@@ -141,11 +145,11 @@ def _measure(task: Task, against: set[str], large: ProductTimers, notes: list[st
       'products': {kind: {dtype: seconds that all products of a step, each at its own shape, take
       in each round}}. 'large_product': FLOPs a second by dtype in each round. 'resolutions'.
     """
-    speed = LARGE.flops / large[LARGE, 'float32'].seconds()
+    speed = large.flops / of_large[large, 'float32'].seconds()
     products = _products(task)
     steps = _steps_of_a_turn(flops(products['training']), speed)
     forms = compiled_forms(on_noise(task, task.source.image_shape[:2], steps), against, notes)
-    timers = {**_timers(products), **large}
+    timers = {**_timers(products), **of_large}
     seconds = seconds_in_turns({**forms, **timers}, ROUNDS)
     return {
         'num_tokens': task.num_tokens,
@@ -161,7 +165,7 @@ def _measure(task: Task, against: set[str], large: ProductTimers, notes: list[st
             for kind, of_step in products.items()
         },
         'large_product': {
-            dtype: [LARGE.flops / each for each in seconds[LARGE, dtype]] for dtype in DTYPES
+            dtype: [large.flops / each for each in seconds[large, dtype]] for dtype in DTYPES
         },
         'resolutions': _resolutions(task, speed),
     }

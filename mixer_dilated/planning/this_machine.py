@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from mixer_dilated.benchmark.products import LARGE, TimedProduct
+from mixer_dilated.benchmark.products import TimedProduct, large_product
 from mixer_dilated.models.gelu import exact_gelu
 from mixer_dilated.planning.hardware import Hardware
 from mixer_dilated.planning.links import SharedMemory
@@ -30,12 +30,12 @@ def this_machine(dtype: str, array_bytes: int) -> Hardware:
     Raises:
       InputError: JAX finds no device.
     """
-    device = all_devices()[0]
+    device, large = all_devices()[0], large_product()
     bandwidth = elementwise_bandwidth(_doubled, array_bytes)
     on_device = device.memory_stats()
     return Hardware(
         title=f'{device.device_kind} (this machine, measured)',
-        peak_flops={dtype: LARGE.flops / _fastest(TimedProduct(LARGE, dtype).seconds)},
+        peak_flops={dtype: large.flops / _fastest(TimedProduct(large, dtype).seconds)},
         memory_bytes=on_device['bytes_limit'] if on_device else _host_bytes(),
         usable=1.0,
         memory_bandwidth=bandwidth,
