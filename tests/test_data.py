@@ -17,6 +17,7 @@ from mixer_dilated.data.digits import Digits
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.sources import load_examples, open_source
 from mixer_dilated.data.splits import num_examples, split_slices
+from mixer_dilated.data.tfds_records import TfdsRecords
 from mixer_dilated.data.tfds_source import TfdsSource
 from mixer_dilated.errors import InputError
 from mixer_dilated.training.task import open_task
@@ -107,6 +108,22 @@ def test_damaged_files_of_a_prepared_set_are_refused_or_read_as_they_were(tmp_pa
             np.testing.assert_array_equal(found.images, expected.images)
     print(f'60 damaged files, {refused} refused')
     assert refused > 30
+
+
+def test_a_damaged_file_among_many_is_found_by_its_record(tmp_path):
+    folder = write_set(tmp_path, GOOD, files=len(GOOD))
+    path = folder / 'tiny-train.array_record-00003-of-00012'
+    path.write_bytes(path.read_bytes()[:1000])
+    records = TfdsSource('tiny', str(tmp_path)).records('train')
+    assert records.labels([5, 0]).tolist() == [5, 0]
+    with pytest.raises(InputError, match="split 'train': record 3 cannot be read: "):
+        records.read([5, 3, 0])
+
+
+def test_a_record_without_an_image_is_refused(tmp_path):
+    empty = TfdsRecords([b''], 1, 'somewhere', 'image', 'label', 10, (8, 8, 1), None)
+    with pytest.raises(InputError, match=r'somewhere: record 0 cannot be read: .* no image'):
+        empty.read([0])
 
 
 def test_data_that_vanishes_is_told(tmp_path):

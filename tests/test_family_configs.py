@@ -10,6 +10,7 @@ from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.pretrained.fit import expected_shapes
 from mixer_dilated.training.loop import train_and_evaluate
 from tests.conftest import ROOT, config_of
+from tests.imagenet_pictures import write_imagenet
 from tests.tfds_files import encoded, write_set
 
 SMALL = {
@@ -37,12 +38,9 @@ def few_steps(name, data_dir, **changes):
     return changed(config_of(ROOT / 'configs' / f'{name}.py'), {**few, **changes})
 
 
-def pictures(sizes, file_format, num_classes):
+def pictures(size):
     draw = np.random.default_rng(0)
-    return [
-        (encoded(draw.integers(0, 256, size, np.uint8), file_format), k * 3 % num_classes)
-        for k, size in enumerate(sizes)
-    ]
+    return [(encoded(draw.integers(0, 256, size, np.uint8)), k * 3 % 10) for k in range(8)]
 
 
 def check_learned(config, folder):
@@ -55,13 +53,13 @@ def check_learned(config, folder):
 
 
 def test_fashion_mnist(tmp_path):
-    write_set(tmp_path, pictures([(28, 28)] * 8, 'PNG', 10), (28, 28, 1), 'fashion_mnist', '3.0.1')
+    write_set(tmp_path, pictures((28, 28)), (28, 28, 1), 'fashion_mnist', '3.0.1')
     summary = check_learned(few_steps('fashion_mnist_dilated', tmp_path), tmp_path / 'run')
     assert summary['num_tokens'] == 16 and summary['image_shape'] == [28, 28, 1]
 
 
 def test_cifar10_begins_with_weights_of_the_original_and_sees_224_pixels(tmp_path):
-    records = pictures([(32, 32, 3)] * 8, 'PNG', 10)
+    records = pictures((32, 32, 3))
     write_set(tmp_path, records, (32, 32, 3), 'cifar10', '3.0.2', text_feature='id')
     weights = tmp_path / 'Mixer-B_16.npz'
     config = few_steps('cifar10_finetune_b16', tmp_path, init_from=str(weights), **NETWORK)
@@ -76,18 +74,9 @@ def test_cifar10_begins_with_weights_of_the_original_and_sees_224_pixels(tmp_pat
 
 
 def test_imagenet2012_has_pictures_of_several_sizes(tmp_path):
-    records = pictures([(90 + 7 * k, 120 - 5 * k, 3) for k in range(8)], 'JPEG', 1000)
-    splits = ('train', 'test')
-    write_set(
-        tmp_path,
-        records,
-        (None, None, 3),
-        'imagenet2012',
-        '5.1.0',
-        splits,
-        text_feature='file_name',
-    )
-    config = few_steps('imagenet2012_s16', tmp_path, **NETWORK, **{'input.mode': 'stream'})
+    write_imagenet(tmp_path, 8)
+    streamed = {'input.mode': 'stream', 'dataset.test_split': 'validation'}
+    config = few_steps('imagenet2012_s16', tmp_path, **NETWORK, **streamed)
     summary = check_learned(config, tmp_path / 'run')
     assert summary['num_tokens'] == 196 and summary['image_shape'] == [224, 224, 3]
     assert (

@@ -113,24 +113,26 @@ def test_a_pass_has_every_example_once_and_fills_up_with_the_last(count, batch, 
 
 
 def photographs(folder):
-    """JPEGs of several sizes, as a TFDS set and as a folder."""
+    """JPEGs of several sizes: as a TFDS set, as one of many files, as a folder."""
     draw = np.random.default_rng(0)
     sizes = [(40 + 3 * k, 60 - 2 * k, 3) for k in range(7)]
     records = [
         (encoded(draw.integers(0, 256, size, np.uint8), 'JPEG'), k % 2)
         for k, size in enumerate(sizes)
     ]
-    write_set(folder / 'tfds', records, (None, None, 3))
+    write_set(folder / 'one', records, (None, None, 3))
+    write_set(folder / 'many', records, (None, None, 3), files=len(records))
     for k, (content, label) in enumerate(records):
         (folder / 'pictures' / 'ab'[label]).mkdir(parents=True, exist_ok=True)
         (folder / 'pictures' / 'ab'[label] / f'{k}.jpg').write_bytes(content)
     return {
-        'tfds': TfdsSource('tiny', str(folder / 'tfds'), image_size=(16, 16)),
+        'one file': TfdsSource('tiny', str(folder / 'one'), image_size=(16, 16)),
+        'many files': TfdsSource('tiny', str(folder / 'many'), image_size=(16, 16)),
         'folder': FolderSource(folder / 'pictures', Preprocessing((16, 16, 3))),
     }
 
 
-@pytest.mark.parametrize('kind', ['tfds', 'folder'])
+@pytest.mark.parametrize('kind', ['one file', 'many files', 'folder'])
 def test_records_have_the_pixels_that_reading_all_of_them_has(kind, tmp_path):
     source = photographs(tmp_path)[kind]
     split = 'train[1:]+test'
@@ -152,7 +154,7 @@ def test_a_copy_of_the_data_has_the_same_identity_and_other_data_another(tmp_pat
     sources = photographs(tmp_path / 'one')
     shutil.copytree(tmp_path / 'one', tmp_path / 'two', copy_function=shutil.copyfile)
     copies = {
-        'tfds': TfdsSource('tiny', str(tmp_path / 'two' / 'tfds'), image_size=(16, 16)),
+        'one file': TfdsSource('tiny', str(tmp_path / 'two' / 'one'), image_size=(16, 16)),
         'folder': FolderSource(tmp_path / 'two' / 'pictures', Preprocessing((16, 16, 3))),
     }
     for kind, copy in copies.items():

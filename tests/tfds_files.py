@@ -1,6 +1,7 @@
 """Small TFDS sets in the files that TFDS prepares, written without TensorFlow."""
 
 import io
+import itertools
 import json
 
 import numpy as np
@@ -17,6 +18,7 @@ def write_set(
     version='1.0.0',
     splits=('train', 'test'),
     text_feature=None,
+    files=1,
 ):
     """A prepared TFDS set of (image, label) records, as array_record; every split has them all.
 
@@ -40,11 +42,12 @@ def write_set(
         }},
     }  # fmt: skip
     (folder / 'features.json').write_text(json.dumps(features))
+    parts = [records[k::files] for k in range(files)]
     infos = [
         {
             'name': split,
             'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
-            'shardLengths': [str(len(records))],
+            'shardLengths': [str(len(part)) for part in parts],
             'numBytes': '1',
         }
         for split in splits
@@ -54,10 +57,10 @@ def write_set(
         'supervisedKeys': {'tuple': {'items': [{'featureKey': 'image'}, {'featureKey': 'label'}]}},
     }  # fmt: skip
     (folder / 'dataset_info.json').write_text(json.dumps(info))
-    for split in splits:
-        path = folder / f'{name}-{split}.array_record-00000-of-00001'
+    for split, (number, part) in itertools.product(splits, enumerate(parts)):
+        path = folder / f'{name}-{split}.array_record-{number:05d}-of-{files:05d}'
         writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1')
-        for image, label in records:
+        for image, label in part:
             example = tf_example_pb2.Example()
             example.features.feature['image'].bytes_list.value.append(image)
             example.features.feature['label'].int64_list.value.append(label)

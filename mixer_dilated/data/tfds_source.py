@@ -106,9 +106,10 @@ class TfdsSource:
 
     def records(self, split: str) -> TfdsRecords:
         """The examples of a split, in the stored order, none of them decoded yet."""
-        encoded = {self._image_key: _tfds().decode.SkipDecoding()}
+        as_stored = _tfds().decode.DeserializeMethod.RAW_BYTES
         return TfdsRecords(
-            self._builder.as_data_source(split, decoders=encoded),
+            self._builder.as_data_source(split, deserialize_method=as_stored),
+            len(self._builder.info.splits[split].file_instructions),
             f'{self._builder.data_path}, split {split!r}',
             self._image_key,
             self._label_key,
