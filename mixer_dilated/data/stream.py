@@ -181,10 +181,9 @@ def _processes(chunks: Chunks, workers: int) -> list[Iterator]:
     begin = functools.partial(_begin_worker, folder=getattr(chunks.order, 'folder', None))
     for k in range(workers):
         own = dataclasses.replace(chunks, first=k, every=workers)
-        # One thread decodes while the other waits for the disk.
-        two = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
+        in_turn = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         options = grain.MultiprocessingOptions(num_workers=1, per_worker_buffer_size=READY_CHUNKS)
-        decoded = grain.MapDataset.source(own).to_iter_dataset(two)
+        decoded = grain.MapDataset.source(own).to_iter_dataset(in_turn)
         readers.append(iter(decoded.mp_prefetch(options, worker_init_fn=begin)))
     return readers
 
