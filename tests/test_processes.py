@@ -249,6 +249,40 @@ def test_flags_that_do_not_go_together_are_refused(flags, told, capsys):
     assert told in capsys.readouterr().err
 
 
+def test_processes_that_do_not_come_together_are_told_why(tmp_path):
+    path = config_file(tmp_path, **TRAINED)
+    words = (f'--config={path}', f'--workdir={tmp_path / "run"}')
+    several = Processes(2, *words, own={1: ['--num_processes=3', '--process_id=2']})
+    first, second = several.all
+    try:
+        out, err = second.communicate(timeout=WAIT)
+        assert first.poll() is None  # waits for the second
+    finally:
+        first.kill()
+        first.communicate()
+    assert second.returncode == 2 and not out and len(err.splitlines()) == 1
+    assert 'process 0 was told of another number of processes; start all of them' in err
+
+
+@pytest.mark.parametrize(
+    ('words', 'told'),
+    [
+        (
+            '1:80] absl::Status: DEADLINE_EXCEEDED: x\n\nRPC',
+            'not all of them were there within 5 m',
+        ),
+        ('absl::Status: ALREADY_EXISTS: a newer incarnation\n', 'another one has the same --proc'),
+        (
+            'RuntimeError:  something\nelse',
+            'together: RuntimeError: something else; start the same',
+        ),
+    ],
+)
+def test_what_jax_says_of_processes_that_do_not_come_becomes_a_line(words, told):
+    settings = {'coordinator_address': 'a:1'} if 'absl' in words else None
+    assert told in cluster._not_together(settings, words)
+
+
 @pytest.mark.parametrize(
     ('environment', 'joins'),
     [

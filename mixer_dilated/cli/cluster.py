@@ -2,19 +2,28 @@
 
 import collections
 import contextlib
-import ctypes
+import functools
 import importlib.util
 import os
-import signal
+import re
 import sys
+import threading
 import warnings
 
+from mixer_dilated.cli import abort
 from mixer_dilated.cli.arguments import Arguments
 from mixer_dilated.errors import InputError, LostError
 
 HEARTBEAT_SECONDS = 30  # after which a process that says nothing counts as ended
 WAIT_SECONDS = 300  # for all processes to come
 END_SECONDS = 30  # that a process which is done waits for the others
+SILENT_SECONDS = 30  # of these without a word
+CAUSES = {  # by what JAX says
+    'DEADLINE_EXCEEDED': f'not all of them were there within {WAIT_SECONDS // 60} minutes',
+    'newer incarnation': 'another one has the same --process_id',
+    'Unexpected task registered': 'process 0 was told of another number of processes',
+    'UNIMPLEMENTED': 'at that address something else answers',
+}
 FLAGS = ('coordinator', 'num_processes', 'process_id')
 
 _index = None  # of this process among several
@@ -54,26 +63,49 @@ def join(arguments: Arguments) -> None:
 
     # It would take SIGTERM for itself; here a signal to one process stops all (see Trainer).
     jax.config.update('jax_enable_preemption_service', False)
+    waiting = threading.Timer(SILENT_SECONDS, _say_waiting, [settings])
+    waiting.daemon = True
+    waiting.start()
     try:
-        jax.distributed.initialize(
-            **settings or {},
-            initialization_timeout=WAIT_SECONDS,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=END_SECONDS,
-        )
+        with abort.say_instead(functools.partial(_not_together, settings)):
+            jax.distributed.initialize(
+                **settings or {},
+                initialization_timeout=WAIT_SECONDS,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                shutdown_timeout_seconds=END_SECONDS,
+            )
     except Exception as error:
-        cause = ' '.join(str(error).split())[:300]
         if settings is None and not _started_by_slurm() and not _hosts_of_tpu():
-            _warn_alone(cause)
+            _warn_alone(' '.join(str(error).split())[:300])
             return
-        way_on = (
-            'start all of them with the same --coordinator=HOST:PORT and --num_processes, each '
-            'with its own --process_id, and a port that is free on that host'
-            if settings
-            else 'start the same command on all of them, or this one alone with --num_processes=1'
-        )
-        raise InputError(f'the processes did not come together: {cause}; {way_on}') from None
+        raise InputError(_not_together(settings, str(error))) from None
+    finally:
+        waiting.cancel()
     _become_one()
+
+
+def _say_waiting(settings: dict | None) -> None:
+    at = f' at {settings["coordinator_address"]}' if settings else ''
+    print(
+        f'waits for the other processes{at}, for {WAIT_SECONDS // 60} minutes at most',
+        file=sys.stderr,
+    )
+
+
+def _not_together(settings: dict | None, said: str) -> str:
+    """Why the processes did not come together, of what JAX says."""
+    status = re.search(r'absl::Status: (.+)', said)
+    cause = status[1] if status else ' '.join(said.split())[:300]
+    for sign, meaning in CAUSES.items():
+        if sign in cause:
+            cause = meaning
+    way_on = (
+        'start all of them with the same --coordinator=HOST:PORT and --num_processes, each '
+        'with its own --process_id, and a port that is free on that host'
+        if settings
+        else 'start the same command on all of them, or this one alone with --num_processes=1'
+    )
+    return f'the processes did not come together: {cause}; {way_on}'
 
 
 def _become_one() -> None:
@@ -90,7 +122,7 @@ def _become_one() -> None:
         )
     _keep_output_to_python()
     _index = jax.process_index()
-    _say_when_aborted()
+    abort.say(lambda: of_process(str(LostError('JAX or a library aborted this one; see above'))))
 
 
 def _keep_output_to_python() -> None:
@@ -175,19 +207,3 @@ def _warn_alone(cause: str) -> None:
     warnings.warn(
         f'no other hosts of a Cloud TPU were found ({cause}): this one computes alone', stacklevel=3
     )
-
-
-def _say_when_aborted() -> None:
-    """Says in a line why, where JAX aborts this process because another is gone.
-
-    It does so from a thread of its own, which Python's signal handlers do not reach in time.
-    """
-
-    @ctypes.CFUNCTYPE(None, ctypes.c_int)
-    def handler(_):
-        text = of_process(str(LostError('JAX or a library aborted this one; see above')))
-        os.write(2, f'error: {text}\n'.encode())
-        os._exit(2)
-
-    ctypes.CDLL(None).signal(signal.SIGABRT, handler)
-    _say_when_aborted.handler = handler  # kept as long as the process lives
