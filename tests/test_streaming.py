@@ -1,6 +1,7 @@
 """Streaming input: what it shares with memory to the bit, and how its processes end."""
 
 import contextlib
+import errno
 import json
 import math
 import multiprocessing
@@ -21,6 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixer_dilated.data import cores, stream
 from mixer_dilated.data.batch_order import EpochOrder, StoredOrder
 from mixer_dilated.data.examples import Examples, ExamplesInMemory
 from mixer_dilated.data.folder_source import FolderSource
@@ -243,11 +245,62 @@ def test_a_run_may_go_on_in_the_other_mode_but_not_with_other_data(in_memory, st
             train_and_evaluate(streamed[0], copy)
 
 
-@pytest.mark.parametrize(('cores', 'workers'), [(1, 0), (4, 0), (5, 5), (16, 16)])
-def test_a_host_of_many_cores_decodes_in_a_process_a_core(cores, workers, monkeypatch):
-    monkeypatch.setattr(streamed_examples, 'num_cores', lambda: cores)
+@pytest.mark.parametrize(('count', 'workers'), [(1, 0), (4, 0), (5, 5), (16, 16)])
+def test_a_host_of_many_cores_decodes_in_a_process_a_core(count, workers, monkeypatch):
+    monkeypatch.setattr(streamed_examples, 'num_cores', lambda: count)
+    monkeypatch.setattr(streamed_examples, 'room_for_workers', lambda: 100)
     assert streamed_examples.num_workers('auto') == workers
     assert streamed_examples.num_workers(0) == 0 and streamed_examples.num_workers(3) == 3
+
+
+def test_a_container_with_little_shared_memory_decodes_in_fewer_processes(monkeypatch):
+    monkeypatch.setattr(streamed_examples, 'num_cores', lambda: 8)
+    usage = shutil.disk_usage('.')
+    for mebibytes, workers in ((64, 0), (1024, 6), (2**20, 8)):
+        found = usage._replace(free=mebibytes * 2**20)
+        monkeypatch.setattr(stream.shutil, 'disk_usage', lambda _, found=found: found)
+        assert streamed_examples.num_workers('auto') == workers
+
+
+@pytest.mark.parametrize(('quota', 'allowed'), [('150000 100000', 2), ('1000 100000', 1)])
+def test_a_quota_of_a_container_counts_as_cores(quota, allowed, tmp_path, monkeypatch):
+    without = cores.num_cores()
+    monkeypatch.setattr(cores, 'QUOTA', tmp_path / 'cpu.max')
+    for text, expected in (('max 100000', without), (quota, min(without, allowed))):
+        cores.QUOTA.write_text(text)
+        assert cores.num_cores() == expected
+
+
+@pytest.mark.parametrize('seconds', [0.0, 0.6])
+def test_a_stream_can_be_closed_while_its_workers_start(seconds):
+    opened = Stream(numbered(8), StoredOrder(8, 4), workers=2)
+    time.sleep(seconds)
+    closing = threading.Thread(target=opened.close, daemon=True)
+    closing.start()
+    closing.join(60)
+    assert not closing.is_alive()
+
+
+def test_too_many_open_files_name_the_key_to_change():
+    told = str(stream._told(OSError(errno.EMFILE, os.strerror(errno.EMFILE), '/psm_1')))
+    assert told.startswith('config.input.workers: Too many open files; each process')
+
+
+def test_a_script_without_a_main_guard_is_told(tmp_path):
+    script = tmp_path / 'script.py'
+    script.write_text(
+        'import numpy as np\n'
+        'from mixer_dilated.data.batch_order import StoredOrder\n'
+        'from mixer_dilated.data.examples import Examples, ExamplesInMemory\n'
+        'from mixer_dilated.data.stream import Stream\n'
+        'examples = Examples(np.zeros((8, 4, 4, 1), np.uint8), np.arange(8, dtype=np.int32))\n'
+        'next(Stream(ExamplesInMemory(examples), StoredOrder(8, 4), workers=1))\n'
+    )
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    ended = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert "exit status 1); perhaps a script without `if __name__ == '__main__':`" in ended.stderr
 
 
 def broken_set(folder):

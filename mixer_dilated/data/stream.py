@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import errno
 import functools
 import math
 import multiprocessing.resource_tracker
@@ -14,7 +15,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 
@@ -25,11 +26,12 @@ from mixer_dilated.errors import InputError
 
 CHUNK_BYTES, CHUNK_RECORDS = 2**23, 64  # the most that are decoded in one go
 FEWEST_RECORDS = 16  # fewer take noticeably longer, each
-READY_CHUNKS = 4  # of each process, decoded before they are asked for
+READY_CHUNKS = 4  # that each queue of decoded ones holds; a process has two and works on one
 ENDLESS = 2**40
+# What a process that decodes takes at most of shared memory, and of open files of its parent.
+WORKER_BYTES, WORKER_FILES = 10 * CHUNK_BYTES, 30
 
-
-# Which seeds, and which examples, of a batch: their numbers.
+# Which seeds, and which examples, of a batch: their numbers, rising.
 Part = tuple[np.ndarray, np.ndarray]
 
 
@@ -112,7 +114,8 @@ class Stream:
         self._readers = _processes(self._chunks, workers) if workers else [_threads(self._chunks)]
         # Grain starts a process when its first chunk is asked for: so that all start at once.
         self._asking = ThreadPoolExecutor(len(self._readers))
-        self._first = collections.deque(self._asking.submit(next, each) for each in self._readers)
+        self._asked = [self._asking.submit(next, each) for each in self._readers]
+        self._first = collections.deque(self._asked)
         self._turn = 0
 
     def __iter__(self) -> Iterator[Examples]:
@@ -141,10 +144,11 @@ class Stream:
     def close(self) -> None:
         """Ends the workers; nobody may be waiting for a batch."""
         self._order.close()
-        for reader in self._readers:  # each takes its time
-            self._asking.submit(reader.close)
+        for asked, reader in zip(self._asked, self._readers, strict=True):  # each takes its time
+            self._asking.submit(_close, reader, asked)
         self._asking.shutdown()
-        self._readers, self._first = [], collections.deque()  # Grain's last words come too late
+        # Grain's last words come too late.
+        self._readers, self._asked, self._first = [], [], collections.deque()
 
     def _next_chunk(self) -> tuple[np.ndarray, np.ndarray]:
         reader = self._readers[self._turn % len(self._readers)]
@@ -155,6 +159,15 @@ class Stream:
             raise
         except Exception as error:
             raise _told(error) from error
+
+
+def _close(reader: Iterator, asked: Future) -> None:
+    """Closes a reader when its first chunk is there: Grain would lose it, and wait for it for ever.
+
+    While a worker starts it does not hear that it shall end.
+    """
+    wait([asked])
+    reader.close()
 
 
 def _threads(chunks: Chunks) -> Iterator:
@@ -177,6 +190,7 @@ def _processes(chunks: Chunks, workers: int) -> list[Iterator]:
     if not absl.flags.FLAGS.is_parsed():  # Grain looks at flags of its own; they have defaults
         absl.flags.FLAGS.mark_as_parsed()
     _start_quiet_tracker()
+    _allow_files()
     readers = []
     begin = functools.partial(_begin_worker, folder=getattr(chunks.order, 'folder', None))
     for k in range(workers):
@@ -186,6 +200,15 @@ def _processes(chunks: Chunks, workers: int) -> list[Iterator]:
         decoded = grain.MapDataset.source(own).to_iter_dataset(in_turn)
         readers.append(iter(decoded.mp_prefetch(options, worker_init_fn=begin)))
     return readers
+
+
+def _allow_files() -> None:
+    """Raises the number of files this process may open to what it may raise it to."""
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not everywhere, not always
+        import resource
+
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
 
 
 def _start_quiet_tracker() -> None:
@@ -241,14 +264,44 @@ def signals_blocked():
 
 
 def _told(error: Exception) -> Exception:
-    """An InputError if the error says that a worker has ended; else the error itself."""
+    """An InputError if the error says that workers cannot be had, or one has ended; else itself."""
+    way_on = (
+        'What was saved is undamaged, and the same command goes on; fewer workers take less, and '
+        'with 0 there are none'
+    )
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return InputError(
+            f'config.input.workers: {os.strerror(error.errno)}; each process that decodes takes '
+            f'about {WORKER_FILES} (`ulimit -n` says how many there may be). {way_on}'
+        )
     found = re.search(r'exit code (-?\d+)', str(error))
     if not found:
         return error
     code = int(found[1])
-    cause = f'exit status {code}' if code > 0 else signal.strsignal(-code)
+    if code > 0:
+        cause = f'exit status {code}'
+        perhaps = "a script without `if __name__ == '__main__':`, which each of them imports"
+    else:
+        cause = signal.strsignal(-code)
+        perhaps = 'memory or shared memory (/dev/shm) ran out'
     return InputError(
-        f'config.input.workers: a process that decodes images has ended ({cause}); perhaps memory '
-        'or shared memory (/dev/shm) ran out. What was saved is undamaged, and the same command '
-        'goes on; fewer workers take less, and with 0 there are none'
+        f'config.input.workers: a process that decodes images has ended ({cause}); perhaps '
+        f'{perhaps}. {way_on}'
     )
+
+
+def room_for_workers() -> int:
+    """Processes that can decode at the same time, by shared memory and files that may be open.
+
+    Half of either is left to others, such as the stream of the test examples.
+    """
+    found = [math.inf]
+    with contextlib.suppress(OSError):
+        found.append(shutil.disk_usage('/dev/shm').free // WORKER_BYTES)
+    with contextlib.suppress(ImportError):
+        import resource
+
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if files != resource.RLIM_INFINITY:
+            found.append(files // WORKER_FILES)
+    return int(min(*found, 2**16) // 2)

@@ -15,7 +15,7 @@ from mixer_dilated.data.cores import num_cores
 from mixer_dilated.data.examples import Examples, Records
 from mixer_dilated.data.sources import load_examples
 from mixer_dilated.data.splits import num_examples
-from mixer_dilated.data.stream import Part, Stream
+from mixer_dilated.data.stream import Part, Stream, room_for_workers
 from mixer_dilated.training.feed import Feed
 from mixer_dilated.training.randomness import purpose_key, seed_keys
 from mixer_dilated.training.task import Task, streams
@@ -173,7 +173,8 @@ def num_workers(workers: int | str) -> int:
     """Processes that decode, by `config.input.workers`."""
     if workers != 'auto':
         return workers
-    return 0 if num_cores() <= MOST_CORES_FOR_THREADS else num_cores()
+    cores = num_cores()
+    return 0 if cores <= MOST_CORES_FOR_THREADS else min(cores, room_for_workers())
 
 
 def epoch_orders(seed: int, num_seeds: int, count: int, epoch: int) -> np.ndarray:
