@@ -212,6 +212,21 @@ def test_what_the_second_process_lacks_is_told_by_the_first(tmp_path, alone):
     assert (status, err) == (0, '') and 'begins with ~/run' in out and other == (0, '', '')
 
 
+def test_a_run_without_a_checkpoint_is_told_once(tmp_path, alone):
+    shutil.copytree(alone, tmp_path / 'run')
+    words = ('evaluate', f'--workdir={tmp_path / "run"}')
+    shutil.rmtree(tmp_path / 'run' / 'checkpoints')
+    (status, _, err), other = Processes(2, *words).ends()
+    assert status == 2 and 'no checkpoint there' in err and other == (2, '', '')
+    for file in (alone / 'checkpoints').rglob('*'):
+        if file.is_file():
+            copy = tmp_path / 'run' / file.relative_to(alone)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes()[:50])
+    (status, _, err), other = Processes(2, *words).ends()
+    assert status == 2 and 'no undamaged checkpoint is left' in err and other == (2, '', '')
+
+
 def test_processes_that_see_other_data_do_not_evaluate(tmp_path):
     """Folders of pictures of the same name, of which that of the second lacks a class."""
     homes = [tmp_path / name for name in ('first', 'second')]

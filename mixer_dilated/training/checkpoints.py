@@ -9,7 +9,7 @@ import ml_collections
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from mixer_dilated.errors import InputError, LostError
+from mixer_dilated.errors import InputError, LostError, SharedError
 from mixer_dilated.training.agreement import (
     any_says,
     first_numbers,
@@ -139,7 +139,7 @@ class Checkpoints:
                 self._newest = step
                 return found
         if steps or first_says(expected or self._damaged.exists()):
-            raise InputError(
+            raise SharedError(
                 f'{self.folder}: the run was under way, and no undamaged checkpoint is left; to '
                 'train anew from the start, name a new folder or remove this one'
             )
@@ -152,7 +152,7 @@ class Checkpoints:
         there = step in self._steps()
         found = self._undamaged(step, abstract) if there else None
         if not found:
-            raise InputError(
+            raise SharedError(
                 f'{self.folder}: the checkpoint of the highest test accuracy'
                 + (f', step {step},' if step else '')
                 + ' is not there; train in a new folder with '

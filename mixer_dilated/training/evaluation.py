@@ -9,7 +9,7 @@ from jaxtyping import Float, Int32
 
 from mixer_dilated.config import resolve
 from mixer_dilated.data.splits import check_disjoint, num_examples
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import InputError, SharedError
 from mixer_dilated.training.agreement import (
     OTHER_DATA,
     check_same,
@@ -189,7 +189,7 @@ def checkpoint(workdir: pathlib.Path, programs: Programs, *, best: bool = False)
             restored = restore(abstract)
         if restored:
             return restored
-    raise InputError(
+    raise SharedError(
         f'{workdir}: no checkpoint there; remove this folder, and the command that trained it '
         'makes one'
     )
