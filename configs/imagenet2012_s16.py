@@ -4,7 +4,7 @@ python run.py --config=configs/imagenet2012_s16.py
 
 300 epochs of 309 steps. Pictures are brought to 224 pixels when they are decoded: the middle
 square, resized. All of them would be 191 GB in memory, so they stream (`input.mode='auto'`),
-decoded anew in every epoch by threads, or by as many processes as `input.workers` says.
+decoded anew in every epoch, by threads or processes (`input.workers`).
 
 What was run: a few steps, on random pictures of several sizes, in memory and streaming. What was
 not: the training; no accuracy is known.

@@ -32,6 +32,7 @@ from mixer_dilated.data.tfds_source import TfdsSource
 from mixer_dilated.errors import InputError, Stopped
 from mixer_dilated.training import batch_programs, streamed_examples
 from mixer_dilated.training.loop import train_and_evaluate
+from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.progress import Progress
 from mixer_dilated.training.streamed_examples import StreamedExamples, epoch_orders
 from mixer_dilated.training.task import open_task
@@ -482,3 +483,20 @@ def test_a_run_stops_while_it_waits_for_its_data(streamed, tmp_path, monkeypatch
     monkeypatch.setattr(Stream, '_next_chunk', long_decoding)
     with pytest.raises(Stopped, match='stopped after step 0'):
         train_and_evaluate(streamed[0], tmp_path, progress=StopsSoon())
+
+
+def test_training_goes_on_after_an_evaluation_of_the_same_examples(streamed, tmp_path):
+    config = streamed[0]
+    task = open_task(config)
+    programs = Programs(task, jax.devices()[:1])
+    examples = StreamedExamples(task.source.records(config.dataset.train_split), config.input)
+    run, evaluate = programs.train_steps(examples), programs.evaluation(examples)
+    trained = programs.create_state(), programs.zero_sums()
+    steps = []
+    with streamed_examples.closing(examples):
+        for _ in range(3):
+            while (step := int(trained[0].step[0])) < 2 * len(steps) + 2:
+                trained = run(*trained, 2 * len(steps) + 2 - step)
+            steps.append(step)
+            evaluate(trained[0])
+    assert steps == [2, 4, 6]

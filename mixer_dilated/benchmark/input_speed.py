@@ -119,11 +119,12 @@ def _decoding(records: Records, number: int) -> tuple[float, float]:
 
 
 def worker_counts(cores: int) -> list[int]:
-    """Of decoding processes: none (threads decode), then powers of two up to the cores.
+    """Of decoding processes: none (threads decode), powers of two, and one a core.
 
     Two at least, which shows on one core what they cost.
     """
-    return [0, *(2**power for power in range(max(cores, 2).bit_length()))]
+    most = max(cores, 2)
+    return [0, *(2**power for power in range((most - 1).bit_length())), most]
 
 
 def _by_name(names: tuple[str, ...], rounds: list[tuple]) -> dict[str, list]:
@@ -164,7 +165,11 @@ def _cpu_seconds() -> float | None:
 class _AtHand(StreamedExamples):
     """As if the next batch were always there already: every batch is the same one."""
 
+    _batch = None
+
     def epochs(self, draw, batch: int, first_step: int, place: Callable, own: Part) -> '_AtHand':
+        if self._batch is not None:
+            return self
         seeds, examples = map(len, own)
         found = self._records.read(np.zeros(seeds * examples, int))
         arrays = (array.reshape(seeds, examples, *array.shape[1:]) for array in found)

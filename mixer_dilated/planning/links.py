@@ -66,7 +66,7 @@ class Torus:
     def of_part(self, devices: int, whole: Dimension) -> Dimension:
         if devices == whole[0]:
             return whole
-        return devices, self.link_bandwidth
+        return devices, min(self.link_bandwidth, whole[1])
 
     def of_rest(self, devices: int, whole: Dimension) -> Dimension:
         """All such groups lie along the same links, which they share."""

@@ -11,6 +11,7 @@ from mixer_dilated.planning.shapes import Shapes
 from mixer_dilated.planning.share import Share, share_of
 from mixer_dilated.planning.this_machine import this_machine
 from mixer_dilated.planning.work import Work, work_of
+from mixer_dilated.training.batch_programs import IN_FLIGHT
 from mixer_dilated.training.task import Task
 
 
@@ -137,4 +138,5 @@ def hardware_of(devices: Devices, task: Task, shapes: Shapes) -> Hardware:
 
 def streamed_batches(task: Task) -> int:
     """Batches of images on the devices where they are streamed; 0 where all images are there."""
-    return task.config.input.prefetch + 1 if task.streams('train') else 0
+    # Those that wait, one on its way, and those of steps that are not finished.
+    return task.config.input.prefetch + 1 + IN_FLIGHT if task.streams('train') else 0

@@ -18,7 +18,7 @@ from mixer_dilated.training.accumulation import in_parts
 from mixer_dilated.training.randomness import purpose_key
 from mixer_dilated.training.sharding import split_batch
 
-PIECE = 16  # images of a device that RandAugment computes at once, at most
+PIECE = 16  # images of a device and seed that RandAugment computes at once, at most
 Images = UInt8[Array, 'batch height width channels']
 
 

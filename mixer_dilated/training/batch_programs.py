@@ -133,13 +133,9 @@ class BatchPrograms:
         place = functools.partial(_placed, sharding, shape)
         own = own_part(sharding, shape)
         most = MOST_SECONDS if jax.process_count() == 1 else threading.TIMEOUT_MAX
-        feed, expected = None, None
 
         def run(state, sums, num_steps):
-            nonlocal feed, expected
-            step = step_number(state)
-            if step != expected:
-                feed = examples.epochs(draw, config.batch, step, place, own)
+            feed = examples.epochs(draw, config.batch, step_number(state), place, own)
             start, unfinished = time.perf_counter(), _Unfinished()
             for _ in range(num_steps):
                 left = start + most - time.perf_counter()
@@ -148,8 +144,6 @@ class BatchPrograms:
                     break
                 state, sums, number = program(state, sums, self._seed_keys, batch, ())
                 unfinished.add(number)
-                step += 1
-            expected = step
             return state, sums
 
         return run

@@ -24,10 +24,11 @@ class Feed:
 
     Attributes:
       waited: seconds that were spent in asking for batches.
+      taken: how many were given.
     """
 
     def __init__(self, open_stream: Callable[[], Stream], place: Callable, ahead: int):
-        self.waited = 0.0
+        self.waited, self.taken = 0.0, 0
         self._open_stream, self._place, self._stream = open_stream, place, None
         self._ready = queue.Queue(ahead)
         self._closing = threading.Event()
@@ -44,7 +45,9 @@ class Feed:
         finally:
             self.waited += time.perf_counter() - start
         if error is not None:
+            self._ready.put((None, error))  # for whoever asks again
             raise error
+        self.taken += 1
         return batch
 
     def close(self) -> None:

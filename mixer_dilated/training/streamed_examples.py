@@ -36,7 +36,7 @@ class StreamedExamples:
     def __init__(self, records: Records, settings: ml_collections.ConfigDict):
         self._records, self._prefetch = records, settings.prefetch
         self._workers = num_workers(settings.workers)
-        self._feed, self._what, self._labels = None, None, None
+        self._feed = self._what = self._first_step = self._labels = None
 
     @property
     def images(self) -> '_Images':
@@ -65,6 +65,8 @@ class StreamedExamples:
     ) -> Feed:
         """Training batches from a step on, each epoch in its own order.
 
+        A feed of the same `draw` that has come to this step goes on.
+
         Args:
           draw: epoch, from 0, to the order of the examples, int32 (seeds, examples).
           batch: examples a step and seed.
@@ -72,12 +74,15 @@ class StreamedExamples:
           place: puts `Examples` (seeds, batch, …) on the devices.
           own: which of the seeds and of the batch `place` is given.
         """
+        what = ('epochs', draw)
+        if self._what == what and self._first_step + self._feed.taken == first_step:
+            return self._feed
         steps = len(self._records) // batch
 
         def order():
             return EpochOrder(draw, batch, steps, to_processes=self._workers > 0)
 
-        return self._opened(('epochs', first_step), order, first_step, place, own)
+        return self._opened(what, order, first_step, place, own)
 
     def passes(self, batch: int, place: Callable, own: tuple[np.ndarray]) -> Feed:
         """Passes over all examples in the stored order, again and again; see `StoredOrder`.
@@ -125,7 +130,7 @@ class StreamedExamples:
             place,
             self._prefetch,
         )
-        self._what = what
+        self._what, self._first_step = what, first_step
         return self._feed
 
 
