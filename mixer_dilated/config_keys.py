@@ -181,7 +181,8 @@ KEYS: dict[str, Key] = {
     'input.workers': (
         'auto',
         _WORKERS,
-        "processes that decode a stream; 0 for threads of this process, which share Python's lock; "
+        'processes that decode a stream, of which training and test examples have one each; 0 for '
+        "threads of this process, which share Python's lock; "
         "'auto' is 0 on up to 4 cores, else one a core",
     ),
     'input.prefetch': (2, _whole(1, 1000), 'batches of a stream ready ahead on the device'),

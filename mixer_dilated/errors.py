@@ -57,8 +57,8 @@ class LostError(InputError):
 
     def __init__(self, cause: str):
         super().__init__(
-            'another process has ended, or cannot be reached; its own output says why. The newest '
-            'checkpoint is kept, and the same command goes on from it, with as many processes or '
+            'another process has ended, or cannot be reached; its own output says why. What '
+            'was saved is kept, and the same command goes on from it, with as many processes or '
             f'another number ({" ".join(cause.split())[:120]})'
         )
 

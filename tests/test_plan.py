@@ -15,6 +15,7 @@ from mixer_dilated.planning import measured, this_machine
 from mixer_dilated.planning import plan as plan_module
 from mixer_dilated.planning.advice import changes_that_help
 from mixer_dilated.planning.collectives import Collective
+from mixer_dilated.planning.content import plan_content
 from mixer_dilated.planning.devices import parse_devices
 from mixer_dilated.planning.facts import FACTS, planned_source
 from mixer_dilated.planning.hardware import HARDWARE, SLICES, Hardware
@@ -24,6 +25,7 @@ from mixer_dilated.planning.plan import plan_of
 from mixer_dilated.planning.program_text import Exchange, axis_of, exchanges
 from mixer_dilated.planning.shapes import shapes_of
 from mixer_dilated.planning.share import share_of
+from mixer_dilated.reports.plan_table import print_plan
 from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.task import open_task
 from tests.conftest import ROOT, run_cli, small_config
@@ -318,7 +320,7 @@ def test_data_that_is_not_here_is_planned_for_or_refused_but_not_downloaded():
         planned_source(small_config(**{'dataset.name': 'no_such_set'}).dataset)
 
 
-def test_changes_are_planned_until_the_network_fits():
+def test_changes_are_planned_until_the_network_fits(capsys):
     plan = tiny_plan(**{'model.dropout_rate': 0.1})
     assert plan.fits
 
@@ -333,6 +335,8 @@ def test_changes_are_planned_until_the_network_fits():
     assert {'model.remat': True} in [change.values for change in changes]
     everything = changes_that_help(with_memory(1))
     assert not any(change.plan.fits for change in everything)
+    print_plan('tiny', plan_content(with_memory(1), everything))
+    assert 'Nothing that was tried fits' in capsys.readouterr().out
     least = min(change.plan.total_bytes for change in everything)
     together = changes_that_help(with_memory(least - 1))
     assert len(together[-1].values) > 1 and together[-1].plan.fits

@@ -16,6 +16,7 @@ from mixer_dilated.data.digits import Digits
 from mixer_dilated.errors import InputError, NotFiniteError, Stopped
 from mixer_dilated.reports.report import write_report
 from mixer_dilated.training.checkpoints import Checkpoints
+from mixer_dilated.training.data_file import check_same_data
 from mixer_dilated.training.evaluation import evaluate_checkpoint
 from mixer_dilated.training.loop import train_and_evaluate
 from mixer_dilated.training.programs import Programs
@@ -305,6 +306,11 @@ def test_a_run_goes_on_with_the_examples_it_was_begun_on(run, tmp_path):
     (copy / 'data.json').write_text(json.dumps(noted))
     with pytest.raises(InputError, match='begun on other examples'):
         train_and_evaluate(config, copy)
+    known = json.loads((workdir / 'data.json').read_text())
+    with pytest.raises(InputError, match='begun on other examples'):
+        check_same_data(copy, known, saved=True)
+    check_same_data(copy, known, saved=False)  # nothing was trained yet
+    check_same_data(copy, known, saved=True)
 
 
 def test_what_is_not_part_of_the_result_may_change(run, tmp_path):

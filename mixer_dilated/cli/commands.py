@@ -184,6 +184,8 @@ def benchmark(arguments: list[Arguments], started: float) -> None:
         check_output('json', file)
     say = functools.partial(print, flush=True)
     timed_input = arguments[0].input
+    if timed_input and against:
+        raise InputError('--against is not for --input, which is held against decoding alone')
     found = _benchmark_input(configs, say) if timed_input else _benchmark(configs, against, say)
     if file:
         with output_file('json', file) as output:

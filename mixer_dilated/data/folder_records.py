@@ -58,8 +58,9 @@ class FolderRecords:
                     images[i] = self.preprocessing.read(os.path.join(self.root, path))
                 except InputError as error:
                     raise InputError(
-                        f'{self.root}: a picture that cannot be used: {path}: {error}; remove or '
-                        'mend it, or leave it out: --config.dataset.on_broken=skip'
+                        f'{self.root}: a picture that cannot be used: {path}: {error}; a '
+                        'run that has saved goes on when it is there as it was; without it, or '
+                        'with --config.dataset.on_broken=skip, begin in a new folder'
                     ) from None
         return Examples(images, self.all_labels[index])
 

@@ -8,7 +8,7 @@ from mixer_dilated.errors import InputError
 from mixer_dilated.planning.plan import Plan, plan_of
 
 # More parts of a batch than now.
-FACTORS = (2, 4, 8)
+FACTORS = tuple(2**k for k in range(1, 9))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +36,21 @@ def changes_that_help(plan: Plan) -> list[Change]:
         return helpful
     together = {}
     for change in helpful:
+        for values in _up_to(plan, change.values):
+            both = _planned(plan, together | values)
+            if both and len(both.values) > 1 and both.plan.fits:
+                return [*helpful, both]
         together |= change.values
-        both = _planned(plan, together)
-        if both and len(together) > 1 and both.plan.fits:
-            return [*helpful, both]
     return helpful
+
+
+def _up_to(plan: Plan, values: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """A change, after all smaller ones of the same key."""
+    most = values.get('accum_steps')
+    if most is None:
+        return [values]
+    parts = (plan.task.config.accum_steps * factor for factor in FACTORS)
+    return [{'accum_steps': each} for each in parts if each <= most]
 
 
 def _single(plan: Plan) -> Iterator[dict[str, object]]:

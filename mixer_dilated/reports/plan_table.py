@@ -37,6 +37,8 @@ def print_plan(name: str, plan: dict) -> None:
     _print_text(_fits_text(plan))
     if plan['changes']:
         print_table(_changes_table(plan['changes'], devices['usable_bytes']))
+    if not plan['fits'] and not any(change['fits'] for change in plan['changes']):
+        _print_text('Nothing that was tried fits: it takes a smaller network, or more devices.')
     print_table(_time_table(plan))
     if 'compiled' in plan:
         print_table(_exchanges_table(plan))

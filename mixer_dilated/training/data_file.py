@@ -22,17 +22,21 @@ def data_facts(task: Task, part: str, examples: Examples | StreamedExamples) -> 
     return {'identity': identity, **(checksums(examples) if in_memory else {})}
 
 
-def check_same_data(workdir: pathlib.Path, facts: dict[str, dict]) -> None:
+def check_same_data(workdir: pathlib.Path, facts: dict[str, dict], *, saved: bool) -> None:
     """Notes which examples a run is made of, or compares with what was noted.
 
     Args:
       workdir: the run's folder.
       facts: `data_facts` of 'train' and 'test'.
+      saved: whether something was trained; else what was noted does not count.
 
     Raises:
       InputError: the run was begun on other examples.
     """
     path = workdir / 'data.json'
+    if not saved:
+        write_json(path, facts)
+        return
     try:
         noted = json.loads(path.read_text())
     except FileNotFoundError:

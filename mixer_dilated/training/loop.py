@@ -107,14 +107,13 @@ def train_and_evaluate(
         _check_seen(workdir)
         progress.starts(task)
         with Checkpoints(workdir, config) as checkpoints, lost_told():
-            examples = on_every(
-                _read_and_compile, task, programs, initialise=not checkpoints.any_there()
-            )
+            saved = checkpoints.any_there()
+            examples = on_every(_read_and_compile, task, programs, initialise=not saved)
             ending.enter_context(closing(*examples.values()))
             on_first(write_preprocessing, workdir, task)
             facts = {part: data_facts(task, part, found) for part, found in examples.items()}
             check_same(facts, OTHER_DATA)
-            on_first(check_same_data, workdir, facts)
+            on_first(check_same_data, workdir, facts, saved=saved)
             placed = {part: programs.place(found) for part, found in examples.items()}
             progress.restores()
             snapshot = on_every(_restored, workdir, config, checkpoints, programs)
