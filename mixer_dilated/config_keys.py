@@ -183,7 +183,7 @@ KEYS: dict[str, Key] = {
         _WORKERS,
         'processes that decode a stream, of which training and test examples have one each; 0 for '
         "threads of this process, which share Python's lock; "
-        "'auto' is 0 on up to 4 cores, else one a core",
+        "'auto' is one a core that there is room for, but 0 where those are up to 4",
     ),
     'input.prefetch': (2, _whole(1, 1000), 'batches of a stream ready ahead on the device'),
     'model.patches.size': (4, _GEOMETRY, 'P: pixels sampled a side; a number or (height, width)'),

@@ -257,7 +257,7 @@ def test_a_host_of_many_cores_decodes_in_a_process_a_core(count, workers, monkey
 def test_a_container_with_little_shared_memory_decodes_in_fewer_processes(monkeypatch):
     monkeypatch.setattr(streamed_examples, 'num_cores', lambda: 8)
     usage = shutil.disk_usage('.')
-    for mebibytes, workers in ((64, 0), (1024, 6), (2**20, 8)):
+    for mebibytes, workers in ((64, 0), (640, 0), (1024, 6), (2**20, 8)):
         found = usage._replace(free=mebibytes * 2**20)
         monkeypatch.setattr(stream.shutil, 'disk_usage', lambda _, found=found: found)
         assert streamed_examples.num_workers('auto') == workers
@@ -494,9 +494,10 @@ def test_training_goes_on_after_an_evaluation_of_the_same_examples(streamed, tmp
     trained = programs.create_state(), programs.zero_sums()
     steps = []
     with streamed_examples.closing(examples):
-        for _ in range(3):
-            while (step := int(trained[0].step[0])) < 2 * len(steps) + 2:
-                trained = run(*trained, 2 * len(steps) + 2 - step)
-            steps.append(step)
+        for _ in range(60):  # a second each at most; fewer steps may be done than are asked for
+            trained = run(*trained, 2)
+            steps.append(int(trained[0].step[0]))
             evaluate(trained[0])
-    assert steps == [2, 4, 6]
+            if steps[-1] >= 6:
+                break
+    assert steps[-1] >= 6

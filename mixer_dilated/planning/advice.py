@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from mixer_dilated.errors import InputError
 from mixer_dilated.planning.plan import Plan, plan_of
 
-# More parts of a batch than now.
-FACTORS = tuple(2**k for k in range(1, 9))
+FACTORS = tuple(2**k for k in range(1, 9))  # more parts of a batch than now
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +48,12 @@ def _up_to(plan: Plan, values: Mapping[str, object]) -> list[Mapping[str, object
     most = values.get('accum_steps')
     if most is None:
         return [values]
-    parts = (plan.task.config.accum_steps * factor for factor in FACTORS)
-    return [{'accum_steps': each} for each in parts if each <= most]
+    return [{'accum_steps': each} for each in _parts(plan) if each <= most]
+
+
+def _parts(plan: Plan) -> list[int]:
+    """Of a batch, more than now."""
+    return [plan.task.config.accum_steps * factor for factor in FACTORS]
 
 
 def _single(plan: Plan) -> Iterator[dict[str, object]]:
@@ -64,8 +67,7 @@ def _single(plan: Plan) -> Iterator[dict[str, object]]:
         yield {'mesh.fsdp': True}
     if not config.model.remat:
         yield {'model.remat': True}
-    parts = [config.accum_steps * factor for factor in FACTORS]
-    allowed = [each for each in parts if _planned(plan, {'accum_steps': each})]
+    allowed = [each for each in _parts(plan) if _planned(plan, {'accum_steps': each})]
     enough = (each for each in allowed if _planned(plan, {'accum_steps': each}).plan.fits)
     if allowed:
         yield {'accum_steps': next(enough, allowed[-1])}

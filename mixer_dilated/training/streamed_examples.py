@@ -178,8 +178,8 @@ def num_workers(workers: int | str) -> int:
     """Processes that decode, by `config.input.workers`."""
     if workers != 'auto':
         return workers
-    cores = num_cores()
-    return 0 if cores <= MOST_CORES_FOR_THREADS else min(cores, room_for_workers())
+    most = min(num_cores(), room_for_workers())
+    return most if most > MOST_CORES_FOR_THREADS else 0
 
 
 def epoch_orders(seed: int, num_seeds: int, count: int, epoch: int) -> np.ndarray:
