@@ -236,6 +236,7 @@ SWEEP = '--sweep=configs/sweeps/digits.py'
         (['benchmark', '--against=jax'], "'jax': allowed are reference, torch"),
         (['benchmark', CONFIG, '--json=no/where/x.json'], '--json=no/where/x.json: no such folder'),
         (['benchmark', CONFIG, CONFIG], 'name each once'),
+        (['benchmark', '--input', '--against=reference'], '--against is not for --input'),
         (['sweep', SWEEP, '--seeds=0'], '--seeds=0: allowed is a whole number from 1'),
         (['sweep', SWEEP, '--config.model.gelu=soft'], "gelu = 'soft': allowed is one of"),
         (['sweep', '--config.seed=1'], '--sweep=FILE is missing'),

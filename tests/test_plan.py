@@ -229,6 +229,9 @@ def test_links_carry_what_their_shape_lets_them():
         ((4, 4), {'data': 8, 'model': 2}, {'data': ((2, 25.0), (4, 50.0)), 'model': ((2, 50.0),)}),
         ((16, 16), {'data': 64, 'model': 4},
          {'data': ((4, 25.0), (16, 100.0)), 'model': ((4, 50.0),)}),
+        # 'data' is cut out of what 'model' leaves, whose links are shared.
+        ((8, 8), {'seeds': 16, 'data': 2, 'model': 2},
+         {'seeds': ((2, 12.5), (8, 50.0)), 'data': ((2, 25.0),), 'model': ((2, 50.0),)}),
         ((4, 4), {'data': 16, 'model': 1}, {'data': ((4, 50.0), (4, 50.0)), 'model': ()}),
     ],
 )  # fmt: skip

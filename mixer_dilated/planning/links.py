@@ -64,6 +64,7 @@ class Torus:
         return max((k for k, each in enumerate(sizes) if each == size), default=-1)
 
     def of_part(self, devices: int, whole: Dimension) -> Dimension:
+        """A line, which has no more than a whole that shares its links."""
         if devices == whole[0]:
             return whole
         return devices, min(self.link_bandwidth, whole[1])
