@@ -1,19 +1,9 @@
-"""Streaming input: what it shares with memory to the bit, and how its processes end."""
+"""Streaming input: what it shares with memory to the bit, and how a run on it ends."""
 
-import contextlib
-import errno
 import json
 import math
-import multiprocessing
-import os
-import pathlib
-import re
 import shutil
-import signal
-import subprocess
-import sys
 import threading
-import time
 
 import chex
 import jax
@@ -22,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixer_dilated.data import cores, stream
 from mixer_dilated.data.batch_order import EpochOrder, StoredOrder
 from mixer_dilated.data.examples import Examples, ExamplesInMemory
 from mixer_dilated.data.folder_source import FolderSource
@@ -36,9 +25,9 @@ from mixer_dilated.training.programs import Programs
 from mixer_dilated.training.progress import Progress
 from mixer_dilated.training.streamed_examples import StreamedExamples, epoch_orders
 from mixer_dilated.training.task import open_task
-from tests.conftest import ROOT, small_config
+from tests.conftest import small_config
 from tests.test_runs import Impatient, metrics_bytes, newest
-from tests.tfds_files import encoded, grey, write_set
+from tests.tfds_files import encoded, write_set
 
 STREAM = {'input.mode': 'stream', 'augment.shift': 1, 'model.dropout_rate': 0.1, 'num_seeds': 2}
 SEEDS = {k: jax.random.key(k) for k in (5, 6)}
@@ -244,201 +233,6 @@ def test_a_run_may_go_on_in_the_other_mode_but_not_with_other_data(in_memory, st
         (copy / 'data.json').write_text(json.dumps(parts))
         with pytest.raises(InputError, match=said):
             train_and_evaluate(streamed[0], copy)
-
-
-@pytest.mark.parametrize(('count', 'workers'), [(1, 0), (4, 0), (5, 5), (16, 16)])
-def test_a_host_of_many_cores_decodes_in_a_process_a_core(count, workers, monkeypatch):
-    monkeypatch.setattr(streamed_examples, 'num_cores', lambda: count)
-    monkeypatch.setattr(streamed_examples, 'room_for_workers', lambda: 100)
-    assert streamed_examples.num_workers('auto') == workers
-    assert streamed_examples.num_workers(0) == 0 and streamed_examples.num_workers(3) == 3
-
-
-def test_a_container_with_little_shared_memory_decodes_in_fewer_processes(monkeypatch):
-    monkeypatch.setattr(streamed_examples, 'num_cores', lambda: 8)
-    usage = shutil.disk_usage('.')
-    for mebibytes, workers in ((64, 0), (640, 0), (1024, 6), (2**20, 8)):
-        found = usage._replace(free=mebibytes * 2**20)
-        monkeypatch.setattr(stream.shutil, 'disk_usage', lambda _, found=found: found)
-        assert streamed_examples.num_workers('auto') == workers
-
-
-@pytest.mark.parametrize(('quota', 'allowed'), [('150000 100000', 2), ('1000 100000', 1)])
-def test_a_quota_of_a_container_counts_as_cores(quota, allowed, tmp_path, monkeypatch):
-    without = cores.num_cores()
-    monkeypatch.setattr(cores, 'QUOTA', tmp_path / 'cpu.max')
-    for text, expected in (('max 100000', without), (quota, min(without, allowed))):
-        cores.QUOTA.write_text(text)
-        assert cores.num_cores() == expected
-
-
-@pytest.mark.parametrize('seconds', [0.0, 0.6])
-def test_a_stream_can_be_closed_while_its_workers_start(seconds):
-    opened = Stream(numbered(8), StoredOrder(8, 4), workers=2)
-    time.sleep(seconds)
-    closing = threading.Thread(target=opened.close, daemon=True)
-    closing.start()
-    closing.join(60)
-    assert not closing.is_alive()
-
-
-def test_too_many_open_files_name_the_key_to_change():
-    told = str(stream._told(OSError(errno.EMFILE, os.strerror(errno.EMFILE), '/psm_1')))
-    assert told.startswith('config.input.workers: Too many open files; each process')
-
-
-def test_a_script_without_a_main_guard_is_told(tmp_path):
-    script = tmp_path / 'script.py'
-    script.write_text(
-        'import numpy as np\n'
-        'from mixer_dilated.data.batch_order import StoredOrder\n'
-        'from mixer_dilated.data.examples import Examples, ExamplesInMemory\n'
-        'from mixer_dilated.data.stream import Stream\n'
-        'examples = Examples(np.zeros((8, 4, 4, 1), np.uint8), np.arange(8, dtype=np.int32))\n'
-        'next(Stream(ExamplesInMemory(examples), StoredOrder(8, 4), workers=1))\n'
-    )
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    ended = subprocess.run(
-        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert "exit status 1); perhaps a script without `if __name__ == '__main__':`" in ended.stderr
-
-
-def broken_set(folder):
-    """A TFDS set of 64 images, number 50 of which is cut off."""
-    records = [(encoded(grey(k)), k % 10) for k in range(64)]
-    records[50] = (records[50][0][:60], 0)
-    return write_set(folder, records)
-
-
-def workers_of(pid):
-    """Processes below another that decode, by what Linux tells of all processes."""
-    found = {}
-    for status in pathlib.Path('/proc').glob('[0-9]*/stat'):
-        with contextlib.suppress(OSError):
-            words = status.read_text().rpartition(')')[2].split()
-            command = (status.parent / 'cmdline').read_text()
-            if int(words[1]) == pid and words[0] != 'Z' and 'spawn_main' in command:
-                found[int(status.parent.name)] = command
-    return [*found]
-
-
-def alive(pids):
-    return [pid for pid in pids if pathlib.Path(f'/proc/{pid}').exists()]
-
-
-def test_workers_give_the_batches_of_threads_and_end_with_an_error_in_one_of_them(tmp_path):
-    folder = broken_set(tmp_path)
-    records = TfdsSource('tiny', str(tmp_path)).records('train')
-    draw = drawn(64, num_seeds=1)
-    first = int(np.flatnonzero(draw(0)[0] == 50)[0]) // 8  # the batch with the broken one
-    order = EpochOrder(draw, 8, 8, to_processes=True)
-    stream = Stream(records, order, workers=2)
-    try:
-        for step in range(first):
-            batch = next(stream)
-            expected = records.read(order.batch(step)[0])
-            np.testing.assert_array_equal(batch.images[0], expected.images)
-            np.testing.assert_array_equal(batch.labels[0], expected.labels)
-        with pytest.raises(InputError, match=re.escape(f"{folder}, split 'train', record 50: an")):
-            next(stream)
-    finally:
-        stream.close()
-    assert not multiprocessing.active_children() and not order.folder.exists()
-
-
-CONFIG = """
-from mixer_dilated.config import base_config
-
-def get_config():
-    config = base_config()
-    config.num_epochs = 100_000
-    config.batch = 32
-    config.dataset.name = 'digits'
-    config.dataset.train_split = 'train[:300]'
-    config.dataset.test_split = 'test[:100]'
-    config.input.mode = 'stream'
-    config.input.workers = 2
-    config.eval_every = 100_000
-    config.model.patches.size = 2
-    config.model.num_blocks = 1
-    config.model.hidden_dim = config.model.tokens_mlp_dim = config.model.channels_mlp_dim = 8
-    return config
-"""
-
-
-@contextlib.contextmanager
-def killed_at_the_end(run):
-    try:
-        yield
-    finally:
-        run.kill()
-        run.communicate()
-
-
-def test_a_signal_to_all_processes_saves_and_leaves_none_behind(tmp_path):
-    (tmp_path / 'config.py').write_text(CONFIG)
-    words = [f'--config={tmp_path / "config.py"}', f'--workdir={tmp_path / "run"}']
-    run = subprocess.Popen(
-        [sys.executable, 'run.py', *words], cwd=ROOT, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    with killed_at_the_end(run):
-        for line in run.stdout:
-            if line.startswith('epoch'):
-                break
-        workers = workers_of(run.pid)
-        os.killpg(run.pid, signal.SIGTERM)  # as a cluster does
-        rest, said = run.communicate(timeout=60)
-        assert run.returncode == 143 and said == '' and 'which is saved' in rest
-        assert len(workers) == 2 and not alive(workers)
-
-
-def test_a_worker_that_is_killed_is_told_and_the_others_end():
-    order = StoredOrder(64, 8)
-    stream = Stream(numbered(64), order, workers=2)
-    try:
-        next(stream)
-        workers = workers_of(os.getpid())
-        os.kill(workers[0], signal.SIGKILL)
-        with pytest.raises(InputError, match=r'process that decodes images has ended \(Killed\)'):
-            taken(stream, 1000)
-    finally:
-        stream.close()
-    assert len(workers) == 2 and not alive(workers)
-
-
-ALONE = """
-import numpy as np
-from mixer_dilated.data.batch_order import EpochOrder
-from mixer_dilated.data.examples import Examples, ExamplesInMemory
-from mixer_dilated.data.stream import Stream
-
-if __name__ == '__main__':
-    records = ExamplesInMemory(Examples(np.zeros((64, 2, 2, 1), 'u1'), np.arange(64)))
-    order = EpochOrder(lambda epoch: np.arange(64)[None], 8, 8, to_processes=True)
-    stream = Stream(records, order, workers=1)
-    next(stream)
-    print(order.folder, flush=True)
-    while True:
-        next(stream)
-"""
-
-
-def test_a_process_that_is_killed_leaves_no_worker_and_no_file_behind(tmp_path):
-    (tmp_path / 'alone.py').write_text(ALONE)
-    run = subprocess.Popen(
-        [sys.executable, tmp_path / 'alone.py'], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-    )  # fmt: skip
-    with killed_at_the_end(run):
-        folder = pathlib.Path(run.stdout.readline().strip())
-        (worker,) = workers_of(run.pid)
-        assert folder.is_dir()
-    end = time.monotonic() + 60
-    while alive([worker]) or folder.exists():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_what_goes_wrong_in_the_background_ends_the_run_and_what_works_there(
