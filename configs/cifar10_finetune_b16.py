@@ -3,7 +3,7 @@
 curl -O https://storage.googleapis.com/mixer_models/imagenet21k/Mixer-B_16.npz
 python run.py --config=configs/cifar10_finetune_b16.py
 
-Images are kept at 32×32 and enlarged on the device. An epoch has 95 steps, the run 9 975; the
+Images are kept at 32×32 and upsample on the device. An epoch has 95 steps, the run 9 975; the
 original has 10 000, and adds up the gradients of eight parts of a batch, where this has a device
 compute each block anew for its gradient (`model.remat`). For dilated patches change
 `config.model.patches`; the stem and token mixing are then adapted as `config.transfer` says.

@@ -12,10 +12,9 @@ from collections.abc import Mapping
 import numpy as np
 from ml_collections import ConfigDict, FieldReference
 
-from mixer_dilated.config_keys import KEYS, NOT_PART_OF_THE_RESULT
-from mixer_dilated.errors import InputError
+from mixer_dilated.config_keys import KEYS, PRESETS, RUNTIME_ONLY_KEYS, preset_values
+from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair, Patches, whole_pair
-from mixer_dilated.presets import PRESETS, preset_values
 
 
 def base_config() -> ConfigDict:
@@ -41,13 +40,13 @@ def preset(name: str) -> ConfigDict:
       name: one of `presets.PRESETS`.
 
     Raises:
-      InputError: no such preset.
+      UserError: no such preset.
     """
     return complete({'model': name}).model
 
 
 def complete(config: Mapping) -> ConfigDict:
-    """`base_config()` with the values of `config`; raises InputError at an unknown key."""
+    """`base_config()` with the values of `config`; raises UserError at an unknown key."""
     completed = base_config()
     for path, value in _leaves(_with_preset(config)):
         check_key(path)
@@ -69,7 +68,7 @@ def resolve(config: Mapping) -> ConfigDict:
       A locked ConfigDict of plain values, every key present.
 
     Raises:
-      InputError: an unknown key (its nearest neighbour is named), a value that is not allowed, or
+      UserError: an unknown key (its nearest neighbour is named), a value that is not allowed, or
         patches that cannot be.
     """
     values = dict(_leaves(_with_preset(config)))
@@ -88,13 +87,13 @@ def resolve(config: Mapping) -> ConfigDict:
         phases = whole_pair('phases', model['phases'], 1)
         patch_branches(ConfigDict(model))
         model['phases'] = phases
-    except InputError as error:
-        raise InputError(f'config.model.{error}') from None
+    except UserError as error:
+        raise UserError(f'config.model.{error}') from None
     if model['gelu'] == 'auto':
         model['gelu'] = 'tanh' if tree['init_from'].endswith('.npz') else 'exact'
     frozen = tree['optimizer']['freeze_blocks']
     if frozen > model['num_blocks']:
-        raise InputError(
+        raise UserError(
             f'config.optimizer.freeze_blocks = {frozen}: the network has {model["num_blocks"]}; '
             'allowed is at most that'
         )
@@ -118,18 +117,18 @@ def _check_random_phase(model: Mapping) -> None:
         needed = 'dilation 1 has one phase; set config.model.patches.dilation to 2 or more'
     else:
         return
-    raise InputError(f'config.augment.random_phase = True: {needed}, or this at False')
+    raise UserError(f'config.augment.random_phase = True: {needed}, or this at False')
 
 
 def check_key(path: str) -> None:
-    """Raises InputError, naming the nearest known key, if `path` is not a key of the config."""
+    """Raises UserError, naming the nearest known key, if `path` is not a key of the config."""
     if path in KEYS:
         return
     sections = {'.'.join(known.split('.')[:depth]) for known in KEYS for depth in (1, 2, 3)}
     if path in sections:
         inside = ', '.join(known for known in KEYS if known.startswith(f'{path}.'))
         preset = f', or name a preset: {", ".join(PRESETS)}' if path == 'model' else ''
-        raise InputError(
+        raise UserError(
             f'config.{path} is a group of keys, not a value; set one of {inside}{preset}'
         )
     last = path.rsplit('.', 1)[-1]
@@ -137,30 +136,30 @@ def check_key(path: str) -> None:
     near = difflib.get_close_matches(path, same_name or KEYS, n=1, cutoff=0.0)[0]
     # repr: a name may hold anything, a message is one line.
     shown = repr(path)[1:-1]
-    raise InputError(f'config.{shown}: no such key; did you mean config.{near}?')
+    raise UserError(f'config.{shown}: no such key; did you mean config.{near}?')
 
 
 def check_value(path: str, value) -> None:
-    """Raises InputError if a key of the config cannot have the value, whatever the others have."""
+    """Raises UserError if a key of the config cannot have the value, whatever the others have."""
     value = _plain(value)
     _, kind, _ = KEYS[path]
     if not kind.test(value):
-        raise InputError(f'config.{path} = {value!r}: allowed is {kind.allowed}')
+        raise UserError(f'config.{path} = {value!r}: allowed is {kind.allowed}')
     *_, section, name = ('', *path.split('.'))
     try:
         if section == 'patches':
             Patches(**{'size': 1, name: value})
         elif name == 'phases':
             whole_pair(name, value, 1)
-    except InputError as error:
-        raise InputError(f'config.model.{error}') from None
+    except UserError as error:
+        raise UserError(f'config.model.{error}') from None
 
 
 def patch_branches(model: ConfigDict) -> tuple[Patches, ...]:
     """The patch geometries of `config.model`: `patches` or each of `branches`, in all its phases.
 
     Raises:
-      InputError: a geometry that cannot be, a branch with a key that patches lack, or more phases
+      UserError: a geometry that cannot be, a branch with a key that patches lack, or more phases
         than the dilation of a branch.
     """
     common = model.patches.to_dict()
@@ -168,15 +167,15 @@ def patch_branches(model: ConfigDict) -> tuple[Patches, ...]:
     for branch in branches:
         for name in branch:
             if name not in common:
-                raise InputError(f'branches: no such key {name!r}; allowed are {", ".join(common)}')
+                raise UserError(f'branches: no such key {name!r}; allowed are {", ".join(common)}')
     try:
         kinds = [Patches(**{**common, **branch}) for branch in branches or ({},)]
-    except InputError as error:
-        raise InputError(f'branches = {branches!r}: {error}' if branches else str(error)) from None
+    except UserError as error:
+        raise UserError(f'branches = {branches!r}: {error}' if branches else str(error)) from None
     return tuple(phase for kind in kinds for phase in kind.phases(model.phases))
 
 
-def phase_range(config: ConfigDict) -> Pair:
+def num_phases(config: ConfigDict) -> Pair:
     """Phases along (height, width) that an image is shown at, one in training and all of them at
     evaluation; (1, 1) without `augment.random_phase`."""
     return config.model.patches.dilation if config.augment.random_phase else (1, 1)
@@ -197,7 +196,7 @@ def pixels_seen(config: ConfigDict, image_size: Pair) -> np.ndarray:
     at_rest = np.any([patches.coverage(image_size) > 0 for patches in branches], axis=0)
     seen = np.zeros_like(at_rest)
     # An image that is moved up shows its tokens what was further down.
-    for down, right in itertools.product(*map(range, phase_range(config))):
+    for down, right in itertools.product(*map(range, num_phases(config))):
         seen[down:, right:] |= at_rest[: height - down, : width - right]
     return seen
 
@@ -205,12 +204,12 @@ def pixels_seen(config: ConfigDict, image_size: Pair) -> np.ndarray:
 def differences(one: Mapping, other: Mapping) -> list[str]:
     """Keys in which two configs differ, as 'key: this value, that value'.
 
-    Keys that are `NOT_PART_OF_THE_RESULT` are left out.
+    Keys that are `RUNTIME_ONLY_KEYS` are left out.
     """
     one, other = dict(_leaves(one)), dict(_leaves(other))
     return [
         f'{path}: {_plain(one.get(path))!r}, {_plain(other.get(path))!r}'
-        for path in sorted({*one, *other} - {*NOT_PART_OF_THE_RESULT})
+        for path in sorted({*one, *other} - {*RUNTIME_ONLY_KEYS})
         if _plain(one.get(path)) != _plain(other.get(path))
     ]
 
@@ -224,7 +223,7 @@ def changed(config: ConfigDict, changes: Mapping) -> ConfigDict:
         keys change.
 
     Raises:
-      InputError: as `resolve`.
+      UserError: as `resolve`.
     """
     changes = dict(changes)
     values = config.to_dict()

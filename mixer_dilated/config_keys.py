@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from mixer_dilated.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
@@ -319,7 +321,7 @@ KEYS: dict[str, Key] = {
 }
 
 # Two runs may differ in these and be the same run: the trained network does not depend on them.
-NOT_PART_OF_THE_RESULT = (
+RUNTIME_ONLY_KEYS = (
     'dataset.data_dir',
     'dataset.cache_dir',
     'dataset.max_pixels',
@@ -333,3 +335,39 @@ NOT_PART_OF_THE_RESULT = (
     'on_nonfinite',
     *(path for path in KEYS if path.startswith(('checkpoints.', 'mesh.'))),
 )
+
+
+# Mixer paper (arXiv:2105.01601), Table 1: layers, hidden size C, widths of the MLPs D_S and D_C.
+_SIZES = {
+    'S': (8, 512, 256, 2048),
+    'B': (12, 768, 384, 3072),
+    'L': (24, 1024, 512, 4096),
+    'H': (32, 1280, 640, 5120),
+}
+
+PRESETS = ('S/32', 'S/16', 'B/32', 'B/16', 'L/32', 'L/16', 'H/14')
+
+
+def preset_values(name: str) -> dict:
+    """The keys of `config.model` that a preset sets, nested: 'B/16' is Base with 16×16 patches.
+
+    GELU is the tanh approximation, as in the original code and for its checkpoints.
+
+    Raises:
+      UserError: no such preset.
+    """
+    if name not in PRESETS:
+        raise UserError(
+            f'config.model = {name!r}: no such preset; allowed are {", ".join(PRESETS)}, or the '
+            'keys of config.model one by one'
+        )
+    size, patch = name.split('/')
+    num_blocks, hidden_dim, tokens_mlp_dim, channels_mlp_dim = _SIZES[size]
+    return {
+        'patches': {'size': int(patch), 'stride': int(patch)},
+        'num_blocks': num_blocks,
+        'hidden_dim': hidden_dim,
+        'tokens_mlp_dim': tokens_mlp_dim,
+        'channels_mlp_dim': channels_mlp_dim,
+        'gelu': 'tanh',
+    }

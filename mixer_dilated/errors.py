@@ -1,7 +1,7 @@
 """The ends of a run that are no defect of the program."""
 
 
-class InputError(ValueError):
+class UserError(ValueError):
     """Something the user gave cannot be used.
 
     The message is one line: which key or file, which value, what is allowed, what to do next.
@@ -9,18 +9,18 @@ class InputError(ValueError):
     """
 
 
-class UnreadableError(InputError):
+class UnreadableError(UserError):
     """The system did not let a file be read: too many are open, it is not allowed, a disk fails.
 
     That says nothing of what is in the file, and may be over the next time.
     """
 
 
-class BusyError(InputError):
+class BusyError(UserError):
     """Another process works in a folder."""
 
 
-class MisfitError(InputError):
+class ShapeMismatchError(UserError):
     """Weights do not fit a network.
 
     Attributes:
@@ -32,7 +32,7 @@ class MisfitError(InputError):
         self.rows = rows
 
 
-class NotFiniteError(InputError):
+class NonFiniteError(UserError):
     """The loss or its gradient became infinite or not a number, and the run ended there."""
 
 
@@ -48,11 +48,11 @@ class Stopped(Exception):
         self.step = step
 
 
-class SharedError(InputError):
-    """An InputError of one process, which all processes that train together raise."""
+class AllHostsError(UserError):
+    """An UserError of one process, which all processes that train together raise."""
 
 
-class LostError(InputError):
+class HostLostError(UserError):
     """Another of the processes that train together has ended, or cannot be reached."""
 
     def __init__(self, cause: str):

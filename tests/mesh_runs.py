@@ -18,16 +18,15 @@ import jax
 import numpy as np
 
 from mixer_dilated.cli import main as command_line
-from mixer_dilated.data.digits import Digits
+from mixer_dilated.data.datasets import Digits
+from mixer_dilated.parallel import mesh
+from mixer_dilated.parallel.partition import named_leaves
 from mixer_dilated.planning.program_text import groups_of
-from mixer_dilated.training import programs as programs_file
-from mixer_dilated.training import sharding
-from mixer_dilated.training.checkpoints import Checkpoints
-from mixer_dilated.training.loop import train_and_evaluate
-from mixer_dilated.training.partition_rules import named_leaves
-from mixer_dilated.training.programs import Programs
-from mixer_dilated.training.snapshot import Snapshot
-from mixer_dilated.training.task import open_task
+from mixer_dilated.training import compiled as compiled_module
+from mixer_dilated.training.checkpoint import Checkpoints, RunState
+from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.setup import create_setup
+from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import ROOT, small_config
 
 SEEDS = 8
@@ -60,7 +59,7 @@ class Trained:
     """A network on a mesh, from the arrays of `start`."""
 
     def __init__(self, config, start: list | None = None, devices=None):
-        self.config, self.programs = config, Programs(open_task(config), devices)
+        self.config, self.programs = config, CompiledFunctions(create_setup(config), devices)
         self.examples = [
             self.programs.place(Digits().read(split)) for split in ('train[:100]', 'test[:50]')
         ]
@@ -118,7 +117,7 @@ def collectives(text: str) -> list[dict]:
     return found
 
 
-def restored(trained: Trained, snapshot: Snapshot, folder: pathlib.Path) -> tuple[Snapshot, bool]:
+def restored(trained: Trained, snapshot: RunState, folder: pathlib.Path) -> tuple[RunState, bool]:
     """A snapshot written and read as other programs lay it out; whether it has its bits."""
     with Checkpoints(folder, trained.config) as checkpoints:
         checkpoints.save(snapshot)
@@ -146,7 +145,7 @@ def printed_summary() -> str:
 
 def main(folder: pathlib.Path) -> None:
     """Everything; the meshes differ in how the seeds of a device are computed."""
-    sharding.on_cpu = programs_file.on_cpu = seeds_take_turns
+    mesh.on_cpu = compiled_module.on_cpu = seeds_take_turns
     devices = jax.devices()
     whole = Trained(config_on({}), devices=devices[:1])
     expected = whole.epoch()
@@ -163,7 +162,7 @@ def main(folder: pathlib.Path) -> None:
     of_parts = parts.found(expected)
     # 8 devices, fully sharded → 1 → 4, whole on each → 8 in another mesh, which goes on.
     of_eight = trained[json.dumps(shape)]
-    snapshot = Snapshot(of_eight.state, of_eight.programs.zero_sums())
+    snapshot = RunState(of_eight.state, of_eight.programs.zero_sums())
     bits = []
     four = Trained(config_on({}), whole.start, devices[:4])
     other = trained[json.dumps({'seed': 1, 'data': 8, 'model': 1, 'fsdp': False})]

@@ -9,7 +9,7 @@ import numpy as np
 from mixer_dilated.config import patch_branches
 from mixer_dilated.patches.geometry import num_tokens
 from mixer_dilated.statistics import compare, describe, fit_exponent
-from mixer_dilated.training.workdir import write_summary
+from mixer_dilated.training.run_folder import write_summary
 
 
 def write_jsonl(path: pathlib.Path, rows: list[dict]) -> None:

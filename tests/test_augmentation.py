@@ -11,16 +11,20 @@ import optax
 import pytest
 from flax.training.train_state import TrainState
 
-from mixer_dilated.data.augmentation import at_phase, random_flip, random_phase, random_shift
-from mixer_dilated.data.mixing import Mixing, draw_mixup
-from mixer_dilated.models.mixer import mixer_from_config
-from mixer_dilated.training.augmentation import (
+from mixer_dilated.data.augmentation import (
     PIECE,
     Augmentation,
+    MixupCutmix,
+    at_phase,
     augmentation_from_config,
-    piece_by_piece,
+    draw_mixup,
+    map_microbatches,
+    random_flip,
+    random_phase,
+    random_shift,
 )
-from mixer_dilated.training.randomness import purpose_key
+from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.parallel.mesh import purpose_key
 from mixer_dilated.training.step import (
     class_log_probabilities,
     eval_settings,
@@ -135,7 +139,7 @@ def test_mixup_trains_on_mixed_images_and_labels_and_counts_by_the_unmixed():
 
 def test_probabilities_are_means_over_all_phases():
     state = small_state()
-    classify = jax.jit(functools.partial(class_log_probabilities, phase_range=(2, 3)))
+    classify = jax.jit(functools.partial(class_log_probabilities, num_phases=(2, 3)))
     found = classify(state, IMAGES)
     chex.assert_shape(found, (16, 10))
     chex.assert_type(found, jnp.float32)
@@ -150,12 +154,12 @@ def test_probabilities_are_means_over_all_phases():
     np.testing.assert_allclose(np.exp(found).sum(axis=1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize('phase_range', [(1, 1), (2, 2)])
-def test_evaluation_sums_over_the_counted_examples_alone(phase_range):
+@pytest.mark.parametrize('num_phases', [(1, 1), (2, 2)])
+def test_evaluation_sums_over_the_counted_examples_alone(num_phases):
     state = small_state()
-    found = np.asarray(class_log_probabilities(state, IMAGES, phase_range=phase_range))
+    found = np.asarray(class_log_probabilities(state, IMAGES, num_phases=num_phases))
     counted = np.arange(16) < 11
-    sums = eval_step(state, IMAGES, LABELS, counted, phase_range=phase_range)
+    sums = eval_step(state, IMAGES, LABELS, counted, num_phases=num_phases)
     np.testing.assert_allclose(sums['loss'], -found[np.arange(11), LABELS[:11]].sum(), rtol=1e-5)
     assert sums['correct'] == (found.argmax(axis=1) == LABELS)[:11].sum()
 
@@ -170,7 +174,7 @@ def test_without_random_phase_probabilities_are_the_softmax_of_the_logits():
 
 def test_what_the_steps_do_is_what_the_config_says():
     plain = small_config()
-    assert eval_settings(plain) == {'phase_range': (1, 1)}
+    assert eval_settings(plain) == {'num_phases': (1, 1)}
     assert augmentation_from_config(plain) == Augmentation()
     config = small_config(
         **{
@@ -187,7 +191,7 @@ def test_what_the_steps_do_is_what_the_config_says():
             'model.patches.dilation': (2, 3),
         }
     )
-    assert eval_settings(config) == {'phase_range': (2, 3)}
+    assert eval_settings(config) == {'num_phases': (2, 3)}
     assert augmentation_from_config(config) == WHOLE
 
 
@@ -201,7 +205,7 @@ WHOLE = Augmentation(
     fill=128,
     mixup=0.2,
     cutmix=1.0,
-    phase_range=(2, 3),
+    num_phases=(2, 3),
 )
 
 
@@ -211,25 +215,25 @@ def test_each_change_alone_is_a_part_of_the_whole():
         'crop', 'flip', 'shift', 'randaugment', 'random_phase', 'mixup', 'cutmix',
     ]  # fmt: skip
     assert alone['randaugment'] == Augmentation(num_layers=2, magnitude=15.0, fill=128)
-    assert alone['random_phase'] == Augmentation(phase_range=(2, 3))
+    assert alone['random_phase'] == Augmentation(num_phases=(2, 3))
     assert Augmentation(label_smoothing=0.1).each_alone == {}
 
 
 def test_without_augmentation_a_batch_stays_what_it_is():
     seed_key, nothing = jax.random.key(0), Augmentation()
     assert nothing.shown(seed_key, 0, IMAGES) is IMAGES
-    assert nothing.mixing(seed_key, 0, (8, 8)) == Mixing()
+    assert nothing.mixing(seed_key, 0, (8, 8)) == MixupCutmix()
     assert nothing.mixing(seed_key, 0, (8, 8)).images(IMAGES) is IMAGES
 
 
 def test_the_phase_is_the_last_of_the_moves():
-    """What moves in for a phase is neither enlarged nor filled anew."""
+    """What moves in for a phase is neither upsample nor filled anew."""
     images = np.full((200, 8, 8, 1), 255, np.uint8)
-    augmentation = Augmentation(crop=0.3, flip=True, shift=1, phase_range=(3, 1))
+    augmentation = Augmentation(crop=0.3, flip=True, shift=1, num_phases=(3, 1))
     shown = np.asarray(jax.jit(augmentation.shown)(jax.random.key(0), 0, images))
     below = 8 - np.array([np.flatnonzero(image.any(axis=(1, 2))).max() + 1 for image in shown])
     assert set(below) == {0, 1, 2, 3}  # a shift of one at most, a phase of two at most
-    assert set(np.unique(shown)) == {0, 255}  # an enlarged edge would have values in between
+    assert set(np.unique(shown)) == {0, 255}  # an upsample edge would have values in between
 
 
 def test_seeds_at_once_are_augmented_as_each_alone():
@@ -255,7 +259,7 @@ def test_every_change_has_a_key_of_its_own_from_seed_and_step(monkeypatch):
         keys.append((seed_key, purpose, index))
         return purpose_key(seed_key, purpose, index)
 
-    monkeypatch.setattr('mixer_dilated.training.augmentation.purpose_key', noted)
+    monkeypatch.setattr('mixer_dilated.data.augmentation.purpose_key', noted)
     seed_key = jax.random.key(0)
     jax.eval_shape(lambda: (WHOLE.shown(seed_key, 5, IMAGES), WHOLE.mixing(seed_key, 5, (8, 8)))[0])
     purposes = ['crop', 'flip', 'shift', 'randaugment', 'phase', 'mixup', 'cutmix', 'mixing']
@@ -273,6 +277,6 @@ def test_a_batch_in_pieces_is_what_it_is_at_once(count, piece):
         return images + numbers[:, None, None]
 
     images, numbers = random_bytes((count, 2, 3)), jnp.arange(count, dtype=jnp.uint8)
-    found = jax.jit(functools.partial(piece_by_piece, function))(images, numbers)
+    found = jax.jit(functools.partial(map_microbatches, function))(images, numbers)
     np.testing.assert_array_equal(found, images + numbers[:, None, None])
     assert {*sizes} == {piece}

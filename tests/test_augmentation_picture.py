@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixer_dilated.data.digits import Digits
-from mixer_dilated.errors import InputError
+from mixer_dilated.data.augmentation import augmentation_from_config
+from mixer_dilated.data.datasets import Digits
+from mixer_dilated.errors import UserError
 from mixer_dilated.reports.augmentation_picture import augmentation_picture
 from mixer_dilated.reports.method_plots import augmentation_plots
 from mixer_dilated.reports.plot import Omitted
 from mixer_dilated.reports.report import write_report
 from mixer_dilated.reports.run_files import read_run
-from mixer_dilated.training.augmentation import augmentation_from_config
-from mixer_dilated.training.augmented_images import write_augmented_images
+from mixer_dilated.training.results import write_augmented_images
 from tests.conftest import small_config
 from tests.report_folders import make_run
 
@@ -122,7 +122,7 @@ def damaged(tmp_path_factory, run):
 def test_a_file_that_is_cut_off_is_named(damaged, cut, put):
     folder, whole = damaged
     (folder / 'augmented.npz').write_bytes(whole[: int(cut * len(whole))] if put is None else put)
-    with pytest.raises(InputError, match=r'augmented.npz: damaged'):
+    with pytest.raises(UserError, match=r'augmented.npz: damaged'):
         _ = read_run(folder).augmented
 
 
@@ -140,5 +140,5 @@ def test_arrays_that_do_not_fit_are_refused_by_the_name_of_the_file(damaged, cha
     folder, whole = damaged
     with np.load(io.BytesIO(whole)) as found:
         np.savez(folder / 'augmented.npz', **{**found, **changes})
-    with pytest.raises(InputError, match=r'augmented.npz: (no \w+ of|its arrays do not fit)'):
+    with pytest.raises(UserError, match=r'augmented.npz: (no \w+ of|its arrays do not fit)'):
         _ = read_run(folder).augmented

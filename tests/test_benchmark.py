@@ -28,11 +28,11 @@ from mixer_dilated.benchmark.torch_mixer import TimedTorch, mixer
 from mixer_dilated.cli.arguments import parse_each
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import UserError
 from mixer_dilated.models.costs import flops_per_image, layers
 from mixer_dilated.models.mixer import mixer_from_config
-from mixer_dilated.training.task import open_task
-from mixer_dilated.training.timing import TimedEpoch, on_noise, seconds_in_turns
+from mixer_dilated.planning.epoch_timing import TimedEpoch, on_noise, seconds_in_turns
+from mixer_dilated.training.setup import create_setup
 from tests.conftest import ROOT, config_of, small_config
 
 
@@ -58,7 +58,7 @@ def test_products_of_a_step_are_counted_by_hand():
 def test_a_forward_pass_at_every_phase_has_the_products_of_every_phase():
     """`augment.random_phase` averages over them: at dilation 2 there are four."""
     once, each = (
-        measure._products(open_task(small_config(**{'augment.random_phase': phases})))
+        measure._products(create_setup(small_config(**{'augment.random_phase': phases})))
         for phases in (False, True)
     )
     assert flops(each['forward']) == 4 * flops(once['forward'])
@@ -84,26 +84,26 @@ def test_a_product_stays_inside_the_loop_that_repeats_it(dtype):
 
 
 @pytest.fixture(scope='module')
-def task():
-    return on_noise(open_task(small_config()), (8, 8), steps=2)
+def setup():
+    return on_noise(create_setup(small_config()), (8, 8), steps=2)
 
 
-def test_noise_of_another_size_keeps_the_network_and_gives_whole_batches(task):
-    assert task.steps_per_epoch == 2 and task.source.image_shape == (8, 8, 1)
-    images, labels = task.source.read('train')
+def test_noise_of_another_size_keeps_the_network_and_gives_whole_batches(setup):
+    assert setup.steps_per_epoch == 2 and setup.dataset.image_shape == (8, 8, 1)
+    images, labels = setup.dataset.read('train')
     chex.assert_shape(images, (64, 8, 8, 1))
     assert images.dtype == np.uint8 and set(labels) <= set(range(10))
-    with pytest.raises(InputError, match=r'does not fit|nothing but padding'):
-        on_noise(open_task(small_config(**{'model.patches.padding': 'VALID'})), (2, 2), 1)
+    with pytest.raises(UserError, match=r'does not fit|nothing but padding'):
+        on_noise(create_setup(small_config(**{'model.patches.padding': 'VALID'})), (2, 2), 1)
 
 
-def test_all_forms_train_the_same_batches(task):
+def test_all_forms_train_the_same_batches(setup):
     """What is timed side by side does the same work: as many steps of the same network."""
     sgd = small_config(**{'optimizer.name': 'sgd', 'optimizer.base_lr': 0.01})
-    task = on_noise(open_task(sgd), (8, 8), steps=2)
-    examples = task.source.read('train')
-    plain, fast = TimedPlainFlax(task, examples), TimedEpoch(task, examples)
-    forward = TimedForward(task, examples)
+    setup = on_noise(create_setup(sgd), (8, 8), steps=2)
+    examples = setup.dataset.read('train')
+    plain, fast = TimedPlainFlax(setup, examples), TimedEpoch(setup, examples)
+    forward = TimedForward(setup, examples)
     for timed in (plain, fast, forward):
         assert timed.seconds() > 0 and timed.compile_seconds > 0
     # Two epochs each; the fast one in the order of its permutations.
@@ -128,14 +128,14 @@ def test_all_forms_train_the_same_batches(task):
     ids=str,
 )
 def test_what_the_plain_network_lacks_is_refused_by_name(changes):
-    task = open_task(small_config(**changes))
+    setup = create_setup(small_config(**changes))
     (key,) = changes
     said = f'config.{key} = .* leave --against out, or config.{key} at '
-    with pytest.raises(InputError, match=said):
-        TimedPlainFlax(task, None)
+    with pytest.raises(UserError, match=said):
+        TimedPlainFlax(setup, None)
     if key != 'dtype':  # which the benchmark sets aside
-        with pytest.raises(InputError, match=said):
-            measure.benchmark({'x': task.config}, ['reference'], say=None)
+        with pytest.raises(UserError, match=said):
+            measure.benchmark({'x': setup.config}, ['reference'], say=None)
 
 
 class Recorded:
@@ -144,10 +144,10 @@ class Recorded:
     compile_seconds = 0.25
     tasks: list
 
-    def __init__(self, task, examples, compiled=False):
+    def __init__(self, setup, examples, compiled=False):
         if compiled:
             raise RuntimeError('no compiler: ' + 'word ' * 99 + 'g++ is missing')
-        self.tasks.append(task)
+        self.tasks.append(setup)
 
 
 @pytest.fixture
@@ -159,10 +159,10 @@ def recorded(monkeypatch):
 
 
 def test_every_form_runs_as_it_is_labelled_whatever_the_config_says(recorded):
-    task, notes = measure._opened(small_config(dtype='bfloat16', num_seeds=3))
-    found = compiled_forms(task, {'reference'}, notes)
+    setup, notes = measure._opened(small_config(dtype='bfloat16', num_seeds=3))
+    found = compiled_forms(setup, {'reference'}, notes)
     assert [(form.dtype, form.seeds) for form in found] == [
-        (task.config.dtype, task.config.num_seeds) for task in recorded
+        (setup.config.dtype, setup.config.num_seeds) for setup in recorded
     ]
     assert {(form.kind, form.dtype, form.seeds) for form in found} == {
         *((kind, dtype, 1) for kind in ('training', 'forward') for dtype in DTYPES),
@@ -177,9 +177,9 @@ def test_every_form_runs_as_it_is_labelled_whatever_the_config_says(recorded):
     assert measure._opened(small_config())[1] == []
 
 
-def test_seconds_are_of_one_step_of_one_seed(recorded, task):
+def test_seconds_are_of_one_step_of_one_seed(recorded, setup):
     form, products = Form('4 seeds', seeds=4), {'training': {Product(1, 1, 1): 3}}
-    found = measure._of_form(form, Recorded(task, None), products, [8.0, 16.0], steps=2)
+    found = measure._of_form(form, Recorded(setup, None), products, [8.0, 16.0], steps=2)
     assert found == {
         'kind': 'training',
         'dtype': 'float32',
@@ -192,22 +192,22 @@ def test_seconds_are_of_one_step_of_one_seed(recorded, task):
 
 
 def test_what_pytorch_does_not_do_is_told(recorded):
-    task = open_task(small_config(**{'augment.shift': 2, 'augment.mixup': 0.5}))
+    setup = create_setup(small_config(**{'augment.shift': 2, 'augment.mixup': 0.5}))
     notes = []
-    found = compiled_forms(task, {'torch'}, notes)
+    found = compiled_forms(setup, {'torch'}, notes)
     assert [form.name for form in found if form.described] == ['PyTorch eager']
     shift, compiling = notes
     assert 'without config.augment.shift = 2 and config.augment.mixup = 0.5' in shift
     assert compiling.startswith('torch.compile failed here: RuntimeError: … word ')
     assert compiling.endswith(' g++ is missing')
-    with pytest.raises(InputError, match=r"config.optimizer.name = 'sgd': --against=torch"):
-        forms.check_against(open_task(small_config(**{'optimizer.name': 'sgd'})), {'torch'})
+    with pytest.raises(UserError, match=r"config.optimizer.name = 'sgd': --against=torch"):
+        forms.check_against(create_setup(small_config(**{'optimizer.name': 'sgd'})), {'torch'})
 
 
-def test_pytorch_on_the_cpu_is_not_compared_with_an_accelerator(recorded, task, monkeypatch):
+def test_pytorch_on_the_cpu_is_not_compared_with_an_accelerator(recorded, setup, monkeypatch):
     monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
     notes = []
-    assert not any(form.described for form in compiled_forms(task, {'torch'}, notes))
+    assert not any(form.described for form in compiled_forms(setup, {'torch'}, notes))
     assert notes == ['PyTorch is left out: it computes on the CPU here, and JAX on tpu.']
 
 
@@ -251,7 +251,7 @@ def test_predicted_memory_is_within_20_percent_of_the_measured():
         batch=512, **{'model.hidden_dim': 128, 'model.channels_mlp_dim': 256,
                       'dataset.train_split': 'train[:512]'}
     )  # fmt: skip
-    found = peak_bytes(open_task(config), steps=2)
+    found = peak_bytes(create_setup(config), steps=2)
     if found['measured'] is None:
         pytest.skip('the system does not tell a process its peak memory')
     assert found['predicted'] > 10 * 2**20
@@ -282,12 +282,12 @@ def test_a_system_that_does_not_tell_memory_is_no_error(monkeypatch, lacking):
     ids=['talks', 'fails', 'killed', 'silent'],
 )
 def test_a_process_that_fails_is_a_note_with_the_end_of_its_cause(
-    monkeypatch, task, program, cause
+    monkeypatch, setup, program, cause
 ):
     for name in ('RUN', 'PEAK'):
         monkeypatch.setattr(processes, name, ['-c', program])
     notes = []
-    found = measure._in_processes('x', task, notes, say=lambda _: None)
+    found = measure._in_processes('x', setup, notes, say=lambda _: None)
     assert found == {'memory': None, 'start_up': None}
     for note, what in zip(notes, ('memory', 'start-up'), strict=True):
         started = f'{what} is not measured: python -c {program} '
@@ -295,12 +295,12 @@ def test_a_process_that_fails_is_a_note_with_the_end_of_its_cause(
         assert re.fullmatch(cause, note.removeprefix(started)), note
 
 
-def test_a_process_that_cannot_start_is_an_error_of_its_own(monkeypatch, task):
+def test_a_process_that_cannot_start_is_an_error_of_its_own(monkeypatch, setup):
     monkeypatch.setattr(sys, 'executable', '/no/such/python')
     with pytest.raises(ProcessError, match=r'-m mixer_dilated.benchmark.processes could not start'):
-        peak_bytes(task, steps=1)
+        peak_bytes(setup, steps=1)
     with pytest.raises(ProcessError, match=r'run.py could not start'):
-        start_up_seconds(task.config)
+        start_up_seconds(setup.config)
 
 
 def test_the_end_of_a_text_begins_with_a_whole_word():
@@ -445,17 +445,17 @@ def test_configs_that_are_compared_have_names_of_their_own(tmp_path, capsys):
     assert 'name each once' in capsys.readouterr().err
 
 
-def test_torch_is_asked_for_by_name_where_it_is_missing(task, monkeypatch):
+def test_torch_is_asked_for_by_name_where_it_is_missing(setup, monkeypatch):
     monkeypatch.setitem(sys.modules, 'torch', None)
-    with pytest.raises(InputError, match='pip install torch'):
-        TimedTorch(task, task.source.read('train'), compiled=False)
+    with pytest.raises(UserError, match='pip install torch'):
+        TimedTorch(setup, setup.dataset.read('train'), compiled=False)
 
 
 def test_the_network_of_torch_is_the_same():
     torch = pytest.importorskip('torch', reason='an optional extra: pip install torch==2.13.0')
-    task = on_noise(open_task(small_config(**{'model.num_blocks': 2})), (8, 8), steps=1)
-    network = mixer(torch, task)
-    model = mixer_from_config(task.config.model, 10)
+    setup = on_noise(create_setup(small_config(**{'model.num_blocks': 2})), (8, 8), steps=1)
+    network = mixer(torch, setup)
+    model = mixer_from_config(setup.config.model, 10)
     images = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
     params = model.init(jax.random.key(0), images, train=False)['params']
     params['head']['kernel'] = jax.random.normal(jax.random.key(1), params['head']['kernel'].shape)

@@ -8,19 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixer_dilated.cli.main import main
-from mixer_dilated.data.digits import Digits
-from mixer_dilated.data.splits import check_disjoint
-from mixer_dilated.errors import InputError
-from mixer_dilated.training.calibration import (
+from mixer_dilated.data.datasets import Digits
+from mixer_dilated.data.examples import check_disjoint
+from mixer_dilated.errors import UserError
+from mixer_dilated.inference.calibration import (
     at_temperature,
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
+    read_calibration,
+    temperatures,
 )
-from mixer_dilated.training.calibration_file import read_calibration, temperatures
-from mixer_dilated.training.evaluation import evaluate_checkpoint
-from mixer_dilated.training.loop import train_and_evaluate
-from mixer_dilated.training.trained import load_trained
+from mixer_dilated.inference.evaluation import evaluate_checkpoint
+from mixer_dilated.inference.trained import load_trained
+from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import small_config
 
 
@@ -97,11 +98,11 @@ def test_a_known_temperature_is_found_again(known):
 
 def test_a_split_without_a_best_temperature_is_refused():
     found, _ = drawn(seed=0)
-    with pytest.raises(InputError, match=r'^here: no temperature .* 200 examples'):
+    with pytest.raises(UserError, match=r'^here: no temperature .* 200 examples'):
         fit_temperature('here', found, found.argmax(1))
-    with pytest.raises(InputError, match='no better than chance'):
+    with pytest.raises(UserError, match='no better than chance'):
         fit_temperature('here', found, found.argmin(1))
-    with pytest.raises(InputError, match='no temperature'):
+    with pytest.raises(UserError, match='no temperature'):
         fit_temperature('here', np.full((3, 2), np.nan), np.zeros(3, int))
 
 
@@ -121,7 +122,7 @@ def test_splits_share_examples_exactly_if_their_sets_meet(parts):
     shared = sum(len(sets[0] & each) for each in sets[1:])
     if not shared:
         return check_disjoint('--calibrate', one, {'--split': other}, SIZES)
-    with pytest.raises(InputError, match=f'{shared} of its examples are in --split'):
+    with pytest.raises(UserError, match=f'{shared} of its examples are in --split'):
         check_disjoint('--calibrate', one, {'--split': other}, SIZES)
 
 
@@ -201,7 +202,7 @@ def test_a_damaged_calibration_is_told(run, tmp_path, text):
         ('calibration.json', text),
     ):
         (tmp_path / name).write_text(content)
-    with pytest.raises(InputError, match=r'calibration\.json: .*remove it'):
+    with pytest.raises(UserError, match=r'calibration\.json: .*remove it'):
         temperatures(tmp_path, 18)
 
 
@@ -214,4 +215,4 @@ def test_a_loaded_network_says_what_the_evaluation_says(run):
             trained.variables(k), images, train=False, return_intermediates=True
         )
         assert int((logits.argmax(-1) == examples.labels).sum()) == of_seed['correct']
-        assert seen['stem'].shape == (100, trained.task.num_tokens, 8)
+        assert seen['stem'].shape == (100, trained.setup.num_tokens, 8)

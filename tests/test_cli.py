@@ -17,11 +17,11 @@ from mixer_dilated.cli import main as main_module
 from mixer_dilated.cli.compilation_cache import _processor
 from mixer_dilated.cli.main import main
 from mixer_dilated.cli.progress import TerminalProgress
-from mixer_dilated.errors import InputError
-from mixer_dilated.training import trainer
-from mixer_dilated.training.task import open_task
-from mixer_dilated.training.trainer import Trainer
-from mixer_dilated.training.workdir import locked
+from mixer_dilated.errors import UserError
+from mixer_dilated.training import train as train_module
+from mixer_dilated.training.run_folder import locked
+from mixer_dilated.training.setup import create_setup
+from mixer_dilated.training.train import Trainer
 from tests.conftest import GIVEN_FLAGS, ROOT, run_cli, small_config
 
 SMALL = [
@@ -337,7 +337,7 @@ def test_nothing_is_left_behind_by_refusals(capsys, tmp_path, monkeypatch):
 
 def test_an_epoch_without_an_evaluation_shows_no_test_accuracy(capsys, tmp_path):
     progress = TerminalProgress('run', tmp_path)
-    progress.compiled(open_task(small_config(num_epochs=2)), 0)
+    progress.compiled(create_setup(small_config(num_epochs=2)), 0)
     row = {'epoch': 1, 'train_accuracy': 0.5, 'test_accuracy': None}
     speed = {'seconds': 1.0, 'images_per_second': 10.0}
     progress.epoch_done([row], speed)
@@ -425,7 +425,7 @@ def test_a_save_that_fails_at_a_signal_is_told(monkeypatch, capsys):
         raise SystemExit(143)
 
     def full(argv, started):
-        raise InputError('checkpoints: cannot be written: No space left on device')
+        raise UserError('checkpoints: cannot be written: No space left on device')
 
     monkeypatch.setattr(interrupt, 'exit_now', leave)
     monkeypatch.setattr(main_module, '_run', full)
@@ -464,7 +464,7 @@ def test_a_signal_saves_says_where_and_ends(number, status, tmp_path):
 HANGS = """
 import sys, time
 from mixer_dilated.cli import interrupt
-interrupt.PATIENCE = float(sys.argv[1])
+interrupt.GRACE_SECONDS = float(sys.argv[1])
 interrupt.listen()
 interrupt.stop_when_asked()
 print("ready", flush=True)
@@ -510,7 +510,7 @@ def test_a_second_process_on_a_folder_is_refused_while_the_first_lives(tmp_path)
 def test_a_run_that_a_cluster_stops_ends_as_by_a_signal(monkeypatch, capsys, tmp_path):
     """Another process says so at the second look; no signal came here."""
     looks = iter([False, True])
-    monkeypatch.setattr(trainer, 'any_says', lambda asked: next(looks))
+    monkeypatch.setattr(train_module, 'any_host', lambda asked: next(looks))
     monkeypatch.setattr(Trainer, '_check_parameters', lambda *_: None)  # asks the others too
     assert main([CONFIG, f'--workdir={tmp_path / "run"}'], 0.0) == 143
     told = capsys.readouterr()

@@ -17,7 +17,7 @@ from mixer_dilated.config import (
     pixels_seen,
     resolve,
 )
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Patches
 from tests.conftest import CONFIG_FILES, config_of
 
@@ -89,7 +89,7 @@ def test_a_key_that_is_left_out_takes_its_default():
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused_by_key_and_value(path, value, allowed):
-    with pytest.raises(InputError) as refusal:
+    with pytest.raises(UserError) as refusal:
         resolve(nested({path: value}))
     message = str(refusal.value)
     assert path in message and allowed in message and '\n' not in message
@@ -107,14 +107,14 @@ def test_a_value_that_is_not_allowed_is_refused_by_key_and_value(path, value, al
     ],
 )
 def test_an_unknown_key_names_its_nearest_neighbour(wrong, right):
-    with pytest.raises(InputError, match=rf'config.{wrong}: no such key; .* config.{right}\?'):
+    with pytest.raises(UserError, match=rf'config.{wrong}: no such key; .* config.{right}\?'):
         check_key(wrong)
-    with pytest.raises(InputError, match=right):
+    with pytest.raises(UserError, match=right):
         resolve(nested({wrong: 1}))
 
 
 def test_a_group_of_keys_is_not_a_value():
-    with pytest.raises(InputError, match=r'config.model.patches is a group of keys'):
+    with pytest.raises(UserError, match=r'config.model.patches is a group of keys'):
         resolve({'model': {'patches': 4}})
 
 
@@ -134,7 +134,7 @@ json_values = st.recursive(
 def test_whatever_is_given_resolves_or_is_refused_in_one_line(flat):
     try:
         config = resolve(nested(flat))
-    except InputError as error:
+    except UserError as error:
         assert '\n' not in str(error)
     else:
         assert resolve(json.loads(json.dumps(config.to_dict()))) == config
@@ -193,7 +193,7 @@ def test_pixels_seen_are_those_of_every_phase_that_images_are_shown_at(size, dil
 
 def test_more_phases_than_one_of_the_branches_has_are_refused_as_given():
     branches = ({'dilation': 3}, {'dilation': (3, 2)})
-    with pytest.raises(InputError, match=r'config.model.phases = 3: .*1 to 3 .*1 to 2'):
+    with pytest.raises(UserError, match=r'config.model.phases = 3: .*1 to 3 .*1 to 2'):
         resolve({'model': {'branches': branches, 'phases': 3}})
 
 
@@ -207,7 +207,7 @@ def test_more_phases_than_one_of_the_branches_has_are_refused_as_given():
 )
 def test_random_phase_needs_one_dilated_grid(model, words):
     dilated = {'patches': {'dilation': 2}, **model}
-    with pytest.raises(InputError, match=f'config.augment.random_phase = True: .*{words}'):
+    with pytest.raises(UserError, match=f'config.augment.random_phase = True: .*{words}'):
         resolve({'model': dilated, 'augment': {'random_phase': True}})
     config = resolve(
         {'model': {'patches': {'dilation': (1, 2)}}, 'augment': {'random_phase': True}}

@@ -12,14 +12,14 @@ import pytest
 from orbax.checkpoint import CheckpointManager
 
 from mixer_dilated.config import changed
-from mixer_dilated.errors import InputError
-from mixer_dilated.training.checkpoints import DAMAGED, Checkpoints
-from mixer_dilated.training.evaluation import evaluate_checkpoint
-from mixer_dilated.training.loop import train_and_evaluate
-from mixer_dilated.training.programs import Programs
-from mixer_dilated.training.progress import Progress
-from mixer_dilated.training.task import open_task
-from mixer_dilated.training.workdir import locked, write_text
+from mixer_dilated.errors import UserError
+from mixer_dilated.files import write_text
+from mixer_dilated.inference.evaluation import evaluate_checkpoint
+from mixer_dilated.training.checkpoint import DAMAGED, Checkpoints
+from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.run_folder import locked
+from mixer_dilated.training.setup import create_setup
+from mixer_dilated.training.train import Progress, train_and_evaluate
 from tests.conftest import small_config
 
 CONFIG = {'checkpoints.every_steps': 9, 'model.dropout_rate': 0.1}
@@ -28,7 +28,7 @@ CONFIG = {'checkpoints.every_steps': 9, 'model.dropout_rate': 0.1}
 class Resumed(Progress):
     """Notes after which step a run goes on."""
 
-    def compiled(self, task, step):
+    def compiled(self, setup, step):
         self.step = step
 
 
@@ -44,7 +44,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def programs(run):
-    return Programs(open_task(run[0]))
+    return CompiledFunctions(create_setup(run[0]))
 
 
 def truncate(path):
@@ -157,14 +157,14 @@ def test_without_an_undamaged_checkpoint_a_run_does_not_start_over(run, copy):
     for _ in range(2):  # the second time all are set aside
         with (
             warnings.catch_warnings(),
-            pytest.raises(InputError, match='no undamaged checkpoint is left; to train anew'),
+            pytest.raises(UserError, match='no undamaged checkpoint is left; to train anew'),
         ):
             warnings.simplefilter('ignore')
             train_and_evaluate(config, copy)
     assert len(list((copy / DAMAGED).iterdir())) == 2
     shutil.rmtree(copy / 'checkpoints')
     shutil.rmtree(copy / DAMAGED)
-    with pytest.raises(InputError, match='the run was under way'):
+    with pytest.raises(UserError, match='the run was under way'):
         train_and_evaluate(config, copy)
 
 
@@ -172,11 +172,11 @@ def test_a_run_of_other_versions_goes_on_only_if_asked(run, copy):
     config, _, metrics = run
     versions = json.loads((copy / 'versions.json').read_text())
     (copy / 'versions.json').write_text(json.dumps({**versions, 'jax': '0.0.1'}))
-    with pytest.raises(InputError, match=r'other versions \(there, here\): jax: 0.0.1, .*=True'):
+    with pytest.raises(UserError, match=r'other versions \(there, here\): jax: 0.0.1, .*=True'):
         train_and_evaluate(config, copy)
     asked = small_config(**CONFIG, **{'checkpoints.other_versions': True})
     damage_newest(copy)
-    with pytest.raises(InputError, match=r'27: cannot be read: .* want of the versions'):
+    with pytest.raises(UserError, match=r'27: cannot be read: .* want of the versions'):
         train_and_evaluate(asked, copy)
     assert not (copy / DAMAGED).exists()
     shutil.rmtree(copy / 'checkpoints' / '27')
@@ -188,7 +188,7 @@ def test_a_run_of_other_versions_goes_on_only_if_asked(run, copy):
 @pytest.mark.parametrize('way', [truncate, empty], ids=lambda way: way.__name__)
 def test_a_damaged_file_of_a_run_is_named_and_nothing_is_trained(run, copy, name, way):
     way(copy / name)
-    with pytest.raises(InputError, match=f'{name}: cannot be read'):
+    with pytest.raises(UserError, match=f'{name}: cannot be read'):
         train_and_evaluate(run[0], copy)
 
 
@@ -200,7 +200,7 @@ def test_a_process_killed_when_it_has_just_begun_leaves_a_folder_to_begin_in(tmp
 
 
 def test_a_lock_is_free_when_its_process_ends(tmp_path):
-    with locked(tmp_path), pytest.raises(InputError, match='another process works in this folder'):
+    with locked(tmp_path), pytest.raises(UserError, match='another process works in this folder'):
         locked(tmp_path).__enter__()
     with locked(tmp_path):
         pass
@@ -211,7 +211,7 @@ def test_an_error_that_passes_sets_nothing_aside(run, programs, copy, monkeypatc
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(CheckpointManager, 'restore', restore)
-    with pytest.raises(InputError, match='27: cannot be read: Too many open files; when that is'):
+    with pytest.raises(UserError, match='27: cannot be read: Too many open files; when that is'):
         restored(copy, programs, run[0])
     assert not (copy / DAMAGED).exists()
 
@@ -224,9 +224,9 @@ def test_a_checkpoint_of_another_config_than_the_folder_says_is_refused(run, cop
     config, _, _ = run
     other = changed(config, {'model.gelu': 'tanh'})
     (copy / 'config.json').write_text(json.dumps(other.to_dict()))
-    with pytest.raises(InputError, match=OTHER_GELU):
+    with pytest.raises(UserError, match=OTHER_GELU):
         evaluate_checkpoint(copy)
-    with pytest.raises(InputError, match=OTHER_GELU):
+    with pytest.raises(UserError, match=OTHER_GELU):
         train_and_evaluate(other, copy)
 
 
@@ -235,7 +235,7 @@ def test_what_a_link_in_a_folder_leads_to_stays_as_it_is(run, copy, tmp_path):
     precious = tmp_path / 'precious'
     precious.write_text('mine')
     (copy / '.metrics.jsonl.unfinished').symlink_to(precious)
-    with pytest.raises(InputError, match=r'\.metrics\.jsonl\.unfinished is a link'):
+    with pytest.raises(UserError, match=r'\.metrics\.jsonl\.unfinished is a link'):
         train_and_evaluate(run[0], copy)
     write_text(copy / 'metrics.jsonl', 'new')
     assert precious.read_text() == 'mine' and not (copy / 'metrics.jsonl').is_symlink()

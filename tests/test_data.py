@@ -10,23 +10,19 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mixer_dilated.config import resolve
-from mixer_dilated.data import tfds_source
+from mixer_dilated.data import tfds_dataset
 from mixer_dilated.data.augmentation import random_shift
-from mixer_dilated.data.cache import cached_read
-from mixer_dilated.data.digits import Digits
-from mixer_dilated.data.examples import Examples
-from mixer_dilated.data.sources import load_examples, open_source
-from mixer_dilated.data.splits import num_examples, split_slices
-from mixer_dilated.data.tfds_records import TfdsRecords
-from mixer_dilated.data.tfds_source import TfdsSource
-from mixer_dilated.errors import InputError
-from mixer_dilated.training.task import open_task
+from mixer_dilated.data.datasets import Digits, cached_read, load_examples, open_dataset
+from mixer_dilated.data.examples import Examples, num_examples, split_slices
+from mixer_dilated.data.tfds_dataset import TfdsDataset, TfdsDataSource
+from mixer_dilated.errors import UserError
+from mixer_dilated.training.setup import create_setup
 from tests.conftest import small_config
 from tests.tfds_files import encoded, grey, write_set
 
 
 def test_mnist_is_read_as_tfds_gives_it(mnist):
-    source = TfdsSource('mnist', mnist)
+    source = TfdsDataset('mnist', mnist)
     assert source.image_shape == (28, 28, 1) and source.num_classes == 10
     assert source.split_sizes == {'train': 60000, 'test': 10000}
     examples = source.read('train[30:40]+test[:5]')
@@ -45,7 +41,7 @@ def test_any_classification_set_is_read_through_tfds(tmp_path):
     records = [(encoded(pixels), label) for label, pixels in enumerate(colours)]
     write_set(tmp_path, records, (6, 4, 3))
     dataset = {'name': 'tiny', 'data_dir': str(tmp_path)}
-    source = open_source(resolve({'dataset': dataset}).dataset)
+    source = open_dataset(resolve({'dataset': dataset}).dataset)
     assert (source.image_shape, source.num_classes) == ((6, 4, 3), 10)
     assert source.split_sizes == {'train': 5, 'test': 5}
     examples = source.read('train[1:]')
@@ -75,8 +71,8 @@ BROKEN_RECORDS = {
 def test_a_broken_record_is_refused_with_its_place(kind, tmp_path):
     record, words = BROKEN_RECORDS[kind]
     folder = write_set(tmp_path, [*GOOD[:3], record, *GOOD[3:]])
-    source = TfdsSource('tiny', str(tmp_path))
-    with pytest.raises(InputError, match=re.escape(words)) as caught:
+    source = TfdsDataset('tiny', str(tmp_path))
+    with pytest.raises(UserError, match=re.escape(words)) as caught:
         source.read('train')
     assert str(caught.value).startswith(f"{folder}, split 'train', record 3: ")
     assert len(source.read('train[:3]').labels) == 3
@@ -85,7 +81,7 @@ def test_a_broken_record_is_refused_with_its_place(kind, tmp_path):
 def test_damaged_files_of_a_prepared_set_are_refused_or_read_as_they_were(tmp_path):
     """Cut off and flipped at many places: what is read is right, or refused in one line."""
     folder = write_set(tmp_path, GOOD)
-    expected = TfdsSource('tiny', str(tmp_path)).read('train')
+    expected = TfdsDataset('tiny', str(tmp_path)).read('train')
     path = folder / 'tiny-train.array_record-00000-of-00001'
     whole = path.read_bytes()
     draw = np.random.default_rng(0)
@@ -99,8 +95,8 @@ def test_damaged_files_of_a_prepared_set_are_refused_or_read_as_they_were(tmp_pa
             content[draw.choice(used)] ^= 1 << draw.integers(8)
         path.write_bytes(content)
         try:
-            found = TfdsSource('tiny', str(tmp_path)).read('train')
-        except InputError as error:
+            found = TfdsDataset('tiny', str(tmp_path)).read('train')
+        except UserError as error:
             refused += 1
             assert '\n' not in str(error) and str(path.parent) in str(error)
         else:
@@ -114,30 +110,30 @@ def test_a_damaged_file_among_many_is_found_by_its_record(tmp_path):
     folder = write_set(tmp_path, GOOD, files=len(GOOD))
     path = folder / 'tiny-train.array_record-00003-of-00012'
     path.write_bytes(path.read_bytes()[:1000])
-    records = TfdsSource('tiny', str(tmp_path)).records('train')
+    records = TfdsDataset('tiny', str(tmp_path)).records('train')
     assert records.labels([5, 0]).tolist() == [5, 0]
-    with pytest.raises(InputError, match="split 'train': record 3 cannot be read: "):
+    with pytest.raises(UserError, match="split 'train': record 3 cannot be read: "):
         records.read([5, 3, 0])
 
 
 def test_a_record_without_an_image_is_refused(tmp_path):
-    empty = TfdsRecords([b''], 1, 'somewhere', 'image', 'label', 10, (8, 8, 1), None)
-    with pytest.raises(InputError, match=r'somewhere: record 0 cannot be read: .* no image'):
+    empty = TfdsDataSource([b''], 1, 'somewhere', 'image', 'label', 10, (8, 8, 1), None)
+    with pytest.raises(UserError, match=r'somewhere: record 0 cannot be read: .* no image'):
         empty.read([0])
 
 
 def test_data_that_vanishes_is_told(tmp_path):
     folder = write_set(tmp_path, GOOD)
-    source = TfdsSource('tiny', str(tmp_path))
+    source = TfdsDataset('tiny', str(tmp_path))
     shutil.rmtree(folder)
-    with pytest.raises(InputError, match=re.escape(str(folder))):
+    with pytest.raises(UserError, match=re.escape(str(folder))):
         source.read('train')
 
 
 def test_images_that_are_too_large_are_refused_before_they_are_decoded(tmp_path):
     write_set(tmp_path, GOOD)
-    with pytest.raises(InputError, match=r'images of 64 pixels; allowed are at most 63 \(config'):
-        TfdsSource('tiny', str(tmp_path), max_pixels=63)
+    with pytest.raises(UserError, match=r'images of 64 pixels; allowed are at most 63 \(config'):
+        TfdsDataset('tiny', str(tmp_path), max_pixels=63)
 
 
 def test_digits_are_split_for_good_and_by_class():
@@ -176,7 +172,7 @@ def test_splits_are_read_as_tfds_reads_them(split, slices):
 )
 def test_a_wrong_split_is_refused_with_what_is_there(split):
     with pytest.raises(
-        InputError, match=r'config.x = .*vailable: train \(1000 examples\), test'
+        UserError, match=r'config.x = .*vailable: train \(1000 examples\), test'
     ) as e:
         split_slices('config.x', split, SIZES)
     assert '\n' not in str(e.value)
@@ -273,39 +269,39 @@ def test_the_cache_of_mnist_follows_its_files(mnist, tmp_path):
     """Another time of change is another fingerprint; the same files are the same one."""
     copy = tmp_path / 'data'
     shutil.copytree(mnist, copy)
-    fingerprint = TfdsSource('mnist', str(copy)).fingerprint
-    assert TfdsSource('mnist', str(copy)).fingerprint == fingerprint
+    fingerprint = TfdsDataset('mnist', str(copy)).fingerprint
+    assert TfdsDataset('mnist', str(copy)).fingerprint == fingerprint
     (record,) = copy.glob('mnist/*/*train*record*')
     record.chmod(0o644)
     os.utime(record, (1, 1))
-    assert TfdsSource('mnist', str(copy)).fingerprint != fingerprint
+    assert TfdsDataset('mnist', str(copy)).fingerprint != fingerprint
 
 
 def test_an_example_is_trained_or_tested_on_but_not_both():
     splits = {'dataset.test_split': 'test+train[299:310]'}
     with pytest.raises(
-        InputError, match=r'config.dataset.test_split = .*: 1 of its examples are in'
+        UserError, match=r'config.dataset.test_split = .*: 1 of its examples are in'
     ):
-        open_task(small_config(**splits))
+        create_setup(small_config(**splits))
 
 
 def test_load_examples_uses_the_configs_cache(tmp_path):
     dataset = resolve({'dataset': {'name': 'digits', 'cache_dir': str(tmp_path)}}).dataset
-    examples = load_examples(open_source(dataset), 'train[:7]', dataset)
+    examples = load_examples(open_dataset(dataset), 'train[:7]', dataset)
     assert examples.images.shape == (7, 8, 8, 1)
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_an_unknown_data_set_is_refused():
-    with pytest.raises(InputError, match=r"config.dataset.name = 'mnits': no such data set"):
-        open_source(resolve({'dataset': {'name': 'mnits'}}).dataset)
+    with pytest.raises(UserError, match=r"config.dataset.name = 'mnits': no such data set"):
+        open_dataset(resolve({'dataset': {'name': 'mnits'}}).dataset)
 
 
 def test_a_set_without_classes_is_refused(tmp_path, monkeypatch):
     builder = tfds.builder('dsprites', data_dir=tmp_path)
-    monkeypatch.setattr(tfds_source, '_prepared_builder', lambda name, data_dir: builder)
-    with pytest.raises(InputError, match='not an image classification set'):
-        TfdsSource('dsprites', str(tmp_path))
+    monkeypatch.setattr(tfds_dataset, '_prepared_builder', lambda name, data_dir: builder)
+    with pytest.raises(UserError, match='not an image classification set'):
+        TfdsDataset('dsprites', str(tmp_path))
 
 
 def test_records_that_cannot_be_read_at_random_are_refused(mnist, tmp_path):
@@ -316,8 +312,8 @@ def test_records_that_cannot_be_read_at_random_are_refused(mnist, tmp_path):
         if path.name == 'dataset_info.json':
             path.write_text(path.read_text().replace('array_record', 'tfrecord'))
         path.rename(path.with_name(path.name.replace('array_record', 'tfrecord')))
-    with pytest.raises(InputError, match='array_record is needed'):
-        TfdsSource('mnist', str(copy))
+    with pytest.raises(UserError, match='array_record is needed'):
+        TfdsDataset('mnist', str(copy))
 
 
 class FakeBuilder:
@@ -339,12 +335,12 @@ class FakeBuilder:
 
 @pytest.fixture
 def with_tensorflow(monkeypatch):
-    monkeypatch.setattr(tfds_source.importlib.util, 'find_spec', lambda name: name)
+    monkeypatch.setattr(tfds_dataset.importlib.util, 'find_spec', lambda name: name)
 
 
 def test_tfds_prepares_what_is_not_there_as_array_record(with_tensorflow, capsys):
     builder = FakeBuilder()
-    tfds_source._prepare(tfds, 'made_up', builder)
+    tfds_dataset._prepare(tfds, 'made_up', builder)
     assert builder.prepared_as == tfds.core.FileFormat.ARRAY_RECORD
     assert '/data/made_up' in capsys.readouterr().out
 
@@ -359,9 +355,9 @@ def test_tfds_prepares_what_is_not_there_as_array_record(with_tensorflow, capsys
 def test_data_that_cannot_be_had_names_cause_place_and_ways_on(
     with_tensorflow, monkeypatch, builder, cause
 ):
-    monkeypatch.setattr(tfds_source.urllib.request, 'getproxies', dict)
-    with pytest.raises(InputError) as refusal:
-        tfds_source._prepare(tfds, 'made_up', builder)
+    monkeypatch.setattr(tfds_dataset.urllib.request, 'getproxies', dict)
+    with pytest.raises(UserError) as refusal:
+        tfds_dataset._prepare(tfds, 'made_up', builder)
     message = str(refusal.value)
     for words in (cause, '/data/made_up', 'dataset.data_dir=', 'digits_dilated', 'TFDS_DATA_DIR'):
         assert words in message
@@ -369,9 +365,9 @@ def test_data_that_cannot_be_had_names_cause_place_and_ways_on(
 
 
 def test_without_tensorflow_nothing_is_prepared(monkeypatch):
-    monkeypatch.setattr(tfds_source.importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(InputError, match=r'takes TensorFlow.*pip install tensorflow.*Ways on'):
-        tfds_source._prepare(tfds, 'made_up', FakeBuilder())
+    monkeypatch.setattr(tfds_dataset.importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(UserError, match=r'takes TensorFlow.*pip install tensorflow.*Ways on'):
+        tfds_dataset._prepare(tfds, 'made_up', FakeBuilder())
 
 
 def test_random_shift_moves_whole_images_and_fills_with_zeros():

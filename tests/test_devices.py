@@ -9,24 +9,24 @@ import jax
 import numpy as np
 import pytest
 
-from mixer_dilated.errors import InputError
-from mixer_dilated.training.programs import Programs
-from mixer_dilated.training.sharding import check_batch, from_own_part, own_part
-from mixer_dilated.training.task import open_task
+from mixer_dilated.errors import UserError
+from mixer_dilated.parallel.mesh import check_batch, make_global_array, process_local_indices
+from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.setup import create_setup
 from tests.conftest import QUICK_COMPILER, ROOT, small_config
 
 ON_DEVICES = """
 import json, sys, numpy as np, jax
-from mixer_dilated.data.digits import Digits
-from mixer_dilated.training.programs import Programs
-from mixer_dilated.training.task import open_task
+from mixer_dilated.data.datasets import Digits
+from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.setup import create_setup
 from tests.conftest import small_config
 config = small_config(**json.loads(sys.argv[2]))
-programs = Programs(open_task(config))
+programs = CompiledFunctions(create_setup(config))
 train = programs.place(Digits().read('train[:300]'))
 test = programs.place(Digits().read('test[:100]'))
 state = programs.create_state()
-one = Programs(open_task(config), jax.devices()[:1]).abstract_state()
+one = CompiledFunctions(create_setup(config), jax.devices()[:1]).abstract_state()
 assert all(len(leaf.sharding.device_set) == 1 for leaf in jax.tree.leaves(one))
 compiled = programs.training_program().as_text()
 state, metrics = programs.train_epoch(train)(state)
@@ -72,12 +72,12 @@ class EightDevices:
 
 def test_a_batch_that_the_devices_do_not_divide_is_refused_with_the_numbers():
     check_batch(32, EightDevices())
-    with pytest.raises(InputError, match=r'config.batch = 30: 8 devices .* like 24 or 32'):
+    with pytest.raises(UserError, match=r'config.batch = 30: 8 devices .* like 24 or 32'):
         check_batch(30, EightDevices())
 
 
 def test_state_and_batches_are_laid_over_the_mesh():
-    programs = Programs(open_task(small_config()))
+    programs = CompiledFunctions(create_setup(small_config()))
     for leaf in jax.tree.leaves((programs.create_state(), programs.abstract_state())):
         assert leaf.sharding.mesh.axis_names == ('seeds', 'data', 'model')
     assert all(size > 0 for size in programs.training_bytes().values())
@@ -103,10 +103,10 @@ def test_a_host_reads_what_its_devices_hold_and_no_more(monkeypatch):
         lambda shape, sharding, piece: (shape, {k: piece(i) for k, i in sharding.pieces.items()}),
     )
     whole = np.arange(2 * 8 * 3).reshape(2, 8, 3)
-    own = own_part(HostOfATorus(), (2, 8))
+    own = process_local_indices(HostOfATorus(), (2, 8))
     np.testing.assert_array_equal(own[0], [0, 1])
     np.testing.assert_array_equal(own[1], [2, 3, 6, 7])
-    shape, placed = from_own_part(whole[np.ix_(*own)], HostOfATorus(), (2, 8))
+    shape, placed = make_global_array(whole[np.ix_(*own)], HostOfATorus(), (2, 8))
     assert shape == whole.shape
     for device, index in HostOfATorus.pieces.items():
         np.testing.assert_array_equal(placed[device], whole[index])

@@ -14,17 +14,17 @@ import pytest
 from jax import export
 
 from mixer_dilated.cli.main import main
-from mixer_dilated.config import phase_range, resolve
-from mixer_dilated.errors import InputError
+from mixer_dilated.config import num_phases, resolve
+from mixer_dilated.errors import UserError
 from mixer_dilated.export.folder import export_run
 from mixer_dilated.export.program import classifier, exported_program, flat_weights
+from mixer_dilated.files import read_json, write_json
+from mixer_dilated.inference.calibration import at_temperature, write_calibration
+from mixer_dilated.inference.trained import load_trained
 from mixer_dilated.models.mixer import mixer_from_config
-from mixer_dilated.training.calibration import at_temperature
-from mixer_dilated.training.calibration_file import write_calibration
-from mixer_dilated.training.loop import train_and_evaluate
-from mixer_dilated.training.snapshot import Snapshot
-from mixer_dilated.training.trained import load_trained
-from mixer_dilated.training.workdir import read_config, read_json, write_json
+from mixer_dilated.training.checkpoint import RunState
+from mixer_dilated.training.run_folder import read_config
+from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import small_config
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
@@ -54,7 +54,7 @@ def called(output, images):
 
 
 def digits(split='test[:100]'):
-    from mixer_dilated.data.digits import Digits
+    from mixer_dilated.data.datasets import Digits
 
     return Digits().read(split)
 
@@ -122,7 +122,7 @@ def test_every_kind_of_network_exports_to_its_own_numbers(name):
         lambda leaf: draw.normal(0, 0.3, (1, *leaf.shape)).astype(np.float32), shapes['params']
     )
     weights = flat_weights(params)
-    classify = classifier(model, phase_range(config), np.ones(1))
+    classify = classifier(model, num_phases(config), np.ones(1))
     program = export.deserialize(bytearray(exported_program(classify, weights, (8, 8, 1))))
     variables = {'params': jax.tree.map(lambda leaf: leaf[0], params)}
     images = IMAGES.astype(np.float32) / 127.5 - 1
@@ -153,7 +153,7 @@ def test_a_temperature_is_baked_in_if_it_is_of_the_checkpoint(run, exported, tmp
 
 def test_the_best_checkpoint_is_exported_on_request(run, tmp_path, monkeypatch):
     """As if the one before the newest were the best."""
-    monkeypatch.setattr(Snapshot, 'best_step', property(lambda self: 18))
+    monkeypatch.setattr(RunState, 'best_step', property(lambda self: 18))
     words = ['export', f'--workdir={run}', f'--output={tmp_path / "out"}', '--checkpoint=best']
     assert main(words, 0.0) == 0
     assert json.loads((tmp_path / 'out' / 'manifest.json').read_text())['step'] == 18
@@ -284,6 +284,6 @@ def test_a_full_disk_leaves_nothing_and_says_so(run, tmp_path, monkeypatch, fail
         monkeypatch.setattr(
             'os.replace', lambda a, b: full() if str(b).endswith(fails) else replace(a, b)
         )
-    with pytest.raises(InputError, match=r'^--output=.*out: cannot be written: No space left on'):
+    with pytest.raises(UserError, match=r'^--output=.*out: cannot be written: No space left on'):
         export_run(run, tmp_path / 'out')
     assert not any(tmp_path.iterdir())

@@ -7,8 +7,8 @@ import numpy as np
 
 from mixer_dilated.config import changed
 from mixer_dilated.models.mixer import mixer_from_config
-from mixer_dilated.pretrained.fit import expected_shapes
-from mixer_dilated.training.loop import train_and_evaluate
+from mixer_dilated.pretrained.adapt import expected_shapes
+from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import ROOT, config_of
 from tests.imagenet_pictures import write_imagenet
 from tests.tfds_files import encoded, write_set

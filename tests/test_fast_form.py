@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixer_dilated.benchmark.plain_mixer import PlainMixer
-from mixer_dilated.models.gelu import exact_gelu
-from mixer_dilated.models.layer_norm import LayerNorm
+from mixer_dilated.models.cpu import LayerNorm, exact_gelu
 from mixer_dilated.models.mixer import MlpMixer
 from mixer_dilated.patches.geometry import Patches
 

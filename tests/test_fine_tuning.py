@@ -12,16 +12,16 @@ from flax.traverse_util import flatten_dict
 
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
-from mixer_dilated.data.enlarging import enlarged
-from mixer_dilated.errors import InputError
+from mixer_dilated.data.preprocessing import upsample
+from mixer_dilated.errors import UserError
+from mixer_dilated.inference import conversion
+from mixer_dilated.inference.probe import features, linear_probe, ridge
 from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.pretrained.token_grid import interpolated
-from mixer_dilated.training import conversion
-from mixer_dilated.training.initial import read_any, starting_params
-from mixer_dilated.training.loop import train_and_evaluate
-from mixer_dilated.training.optimizer import layer_factors, make_optimizer
-from mixer_dilated.training.probe import features, linear_probe, ridge
-from mixer_dilated.training.task import open_task
+from mixer_dilated.training.optimizer import layer_lr_multipliers, make_optimizer
+from mixer_dilated.training.setup import create_setup
+from mixer_dilated.training.state import load_initial_params, read_any
+from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import small_config
 
 PLAIN = {
@@ -49,7 +49,7 @@ def test_a_run_begins_with_the_parameters_of_each_seed(plain, tmp_path):
     """Kept head and nothing to adapt: the accuracy before training is that of the run."""
     kept = {'transfer.head': 'keep', 'num_seeds': 2, 'num_epochs': 1, 'seed': 7}
     config = small_config(**PLAIN, **kept, init_from=str(plain))
-    initial = starting_params(open_task(config))
+    initial = load_initial_params(create_setup(config))
     assert initial.adapted == []
     for k, arrays in enumerate(newest(plain)):
         kernel = initial.params['MixerBlock_1']['token_mixing']['Dense_0']['kernel'][k]
@@ -73,7 +73,7 @@ def test_a_plain_run_becomes_a_dilated_one(plain, tmp_path):
         "token mixing of 4×4 tokens made for 3×3 by config.transfer.tokens = 'interpolate'",
     ]
     before = newest(plain)[0]
-    found = flatten_dict(starting_params(open_task(config)).params, sep='/')
+    found = flatten_dict(load_initial_params(create_setup(config)).params, sep='/')
     np.testing.assert_array_equal(found['stem/kernel'][0], before['stem/kernel'])
     mixing = 'MixerBlock_1/token_mixing/'
     old = {name.removeprefix(mixing): a for name, a in before.items() if name.startswith(mixing)}
@@ -95,7 +95,7 @@ def test_layers_have_their_share_of_the_learning_rate():
     optimizer = resolve({'optimizer': {'layer_decay': 0.5, 'freeze_blocks': 1}}).optimizer
     params = {name: {'kernel': 1.0} for name in ('stem', 'head', 'pre_head_layer_norm')}
     params |= {f'MixerBlock_{i}': {'token_mixing': {'bias': 1.0}} for i in range(3)}
-    found = layer_factors(optimizer, params)
+    found = layer_lr_multipliers(optimizer, params)
     assert jax.tree.leaves(found['stem']) == [0.5**4]
     blocks = [jax.tree.leaves(found[f'MixerBlock_{i}'])[0] for i in range(3)]
     assert blocks == [0, 0.25, 0.5]
@@ -124,15 +124,15 @@ def test_a_probe_sees_what_the_network_sees(plain):
         'batch_eval': 7,
     }
     config = small_config(**{**PLAIN, **seen}, init_from=str(plain))
-    task = open_task(config)
+    setup = create_setup(config)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        params = jax.tree.map(lambda leaf: leaf[0], starting_params(task).params)
-    examples = task.source.read('train[:10]')
-    found = features(task, params, examples)
+        params = jax.tree.map(lambda leaf: leaf[0], load_initial_params(setup).params)
+    examples = setup.dataset.read('train[:10]')
+    found = features(setup, params, examples)
     network = mixer_from_config(config.model, 10)
     head = {'kernel': np.zeros((config.model.hidden_dim, 10)), 'bias': np.zeros(10)}
-    padded = np.pad(enlarged(examples.images, (12, 12)), ((0, 0), (0, 1), (0, 1), (0, 0)))
+    padded = np.pad(upsample(examples.images, (12, 12)), ((0, 0), (0, 1), (0, 1), (0, 0)))
     expected = [
         network.apply(
             {'params': {'head': head, **params}},
@@ -163,7 +163,7 @@ def test_a_run_that_goes_on_needs_its_weights_no_more(plain, tmp_path):
     (tmp_path / 'run' / 'summary.json').unlink()
     gone.unlink()
     train_and_evaluate(config, tmp_path / 'run')
-    with pytest.raises(InputError, match=r'weights.npz: no such file'):
+    with pytest.raises(UserError, match=r'weights.npz: no such file'):
         train_and_evaluate(config, tmp_path / 'other')
 
 
@@ -176,7 +176,7 @@ def test_ridge_is_the_solution_of_its_equations():
     error = centred @ fit['weights'] + fit['prior'] - y
     gradient = centred.T @ error / 50 + 0.3 * np.mean(centred**2) * fit['weights']
     np.testing.assert_allclose(gradient, 0, atol=1e-12)
-    with pytest.raises(InputError, match='features of all training examples are alike'):
+    with pytest.raises(UserError, match='features of all training examples are alike'):
         ridge(np.ones((50, 4)), labels, 3, [0.3])
 
 
@@ -197,10 +197,10 @@ def test_a_probe_is_not_chosen_on_what_is_trained_or_tested_on(plain):
     others = small_config(
         **PLAIN, init_from=str(plain), **{'dataset.train_split': 'train[400:500]'}
     )
-    with pytest.raises(InputError, match=r'1 of its examples are in dataset.train_split of '):
+    with pytest.raises(UserError, match=r'1 of its examples are in dataset.train_split of '):
         linear_probe(others, 'train[299:400]')
     for split, key in (('train[299:400]', 'train_split'), ('test[:1]', 'test_split')):
-        with pytest.raises(InputError, match=f'1 of its examples are in config.dataset.{key}'):
+        with pytest.raises(UserError, match=f'1 of its examples are in config.dataset.{key}'):
             linear_probe(config, split)
 
 
@@ -231,10 +231,10 @@ def test_weights_of_the_original_get_the_gelu_they_were_trained_with(plain, tmp_
     assert [*found.values()] == ['exact', 'exact', 'exact', 'tanh']
     for config in (exact(init_from=original), auto(init_from=unsaid)):
         with pytest.warns(UserWarning, match='if these are some, were'):
-            starting_params(open_task(config))
+            load_initial_params(create_setup(config))
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        starting_params(open_task(auto(init_from=original)))
-        assert starting_params(open_task(auto(init_from=str(plain)))).adapted == [
+        load_initial_params(create_setup(auto(init_from=original)))
+        assert load_initial_params(create_setup(auto(init_from=str(plain)))).adapted == [
             'head new: zeros, for 10 classes'
         ]

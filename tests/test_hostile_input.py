@@ -12,8 +12,8 @@ from mixer_dilated.cli.arguments import parse
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import nested, resolve
 from mixer_dilated.config_keys import KEYS
-from mixer_dilated.errors import InputError
-from mixer_dilated.training.task import open_task
+from mixer_dilated.errors import UserError
+from mixer_dilated.training.setup import create_setup
 
 WORDS = st.one_of(
     st.text(max_size=12),
@@ -72,8 +72,8 @@ def test_mutated_configs_fit_or_are_refused_with_the_key(changes):
         changes['dataset.name'] = 'digits'  # no data set is looked for on a network
     try:
         config = resolve(nested({**SMALL, **changes}))
-        open_task(config)
-    except InputError as error:
+        create_setup(config)
+    except UserError as error:
         one_line(error)
         assert 'config.' in str(error) or 'patches' in str(error), error
     else:
@@ -86,7 +86,7 @@ def test_mutated_overrides_are_read_or_refused_in_one_line(key, word):
     words = ['--config=configs/digits_dilated.py', f'--config.{key}={word}']
     try:
         parse(words, ('config', 'workdir'))
-    except InputError as error:
+    except UserError as error:
         one_line(error)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from mixer_dilated.data.image_operations import operations
+from mixer_dilated.data.randaugment import operations
 
 FILL = 37
 SHAPES = ((32, 30, 3), (32, 30, 1))

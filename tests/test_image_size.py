@@ -1,4 +1,4 @@
-"""`dataset.image_size`: images enlarged on the device, or brought to one size when decoded."""
+"""`dataset.image_size`: images upsample on the device, or brought to one size when decoded."""
 
 import dataclasses
 import functools
@@ -11,17 +11,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mixer_dilated.config import resolve
-from mixer_dilated.data.digits import Digits
-from mixer_dilated.data.enlarging import enlarged, only_enlarges
+from mixer_dilated.data.datasets import Digits, open_dataset
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.data.preprocessing import Preprocessing
-from mixer_dilated.data.sources import open_source
-from mixer_dilated.errors import InputError
+from mixer_dilated.data.preprocessing import Preprocessing, is_upsample, upsample
+from mixer_dilated.errors import UserError
+from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.reports.run_files import read_run
-from mixer_dilated.training.evaluation import evaluate_checkpoint
-from mixer_dilated.training.loop import train_and_evaluate
-from mixer_dilated.training.programs import Programs
-from mixer_dilated.training.task import open_task
+from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.setup import create_setup
+from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import small_config
 from tests.tfds_files import encoded, grey, write_set
 
@@ -31,7 +29,7 @@ from tests.tfds_files import encoded, grey, write_set
 def test_enlarged_images_are_those_of_pillow(side, factor, channels, seed):
     images = np.random.default_rng(seed).integers(0, 256, (2, side, 6, channels), np.uint8)
     size = (side * factor + factor // 2, 6 * factor)
-    found = np.asarray(enlarged(images, size))
+    found = np.asarray(upsample(images, size))
     assert found.shape == (2, *size, channels) and found.dtype == np.uint8
     for one, image in zip(found, images, strict=True):
         picture = Image.fromarray(image.squeeze(-1) if channels == 1 else image)
@@ -41,8 +39,8 @@ def test_enlarged_images_are_those_of_pillow(side, factor, channels, seed):
 
 
 def test_images_are_enlarged_on_the_device_only_if_nothing_is_lost():
-    assert only_enlarges((28, 28), (28, 28)) and only_enlarges((4, 6), (8, 12))
-    assert not only_enlarges((28, 28), (14, 14)) and not only_enlarges((4, 6), (12, 12))
+    assert is_upsample((28, 28), (28, 28)) and is_upsample((4, 6), (8, 12))
+    assert not is_upsample((28, 28), (14, 14)) and not is_upsample((4, 6), (12, 12))
 
 
 # Sets of TFDS
@@ -50,7 +48,7 @@ def test_images_are_enlarged_on_the_device_only_if_nothing_is_lost():
 
 def tiny(tmp_path, image_size, **keys):
     dataset = {'name': 'tiny', 'data_dir': str(tmp_path), 'image_size': image_size, **keys}
-    return open_source(resolve({'dataset': dataset}).dataset)
+    return open_dataset(resolve({'dataset': dataset}).dataset)
 
 
 SIZES = ((6, 9, 3), (12, 8, 3), (40, 40, 3), (5, 5, 3))
@@ -85,15 +83,15 @@ def test_the_size_is_part_of_what_a_cache_entry_is_of(tmp_path):
 
 def test_pictures_of_several_sizes_need_a_size(tmp_path):
     write_set(tmp_path, PICTURES, (None, None, 3))
-    with pytest.raises(InputError, match=r"'tiny' are of several sizes, .* set it, for example"):
+    with pytest.raises(UserError, match=r"'tiny' are of several sizes, .* set it, for example"):
         tiny(tmp_path, 0)
 
 
 def test_a_broken_picture_among_several_sizes_is_refused_with_its_place(tmp_path):
     write_set(tmp_path, [*PICTURES, (b'<html>', 1)], (None, None, 3))
-    with pytest.raises(InputError, match="split 'train', record 4: not a PNG, JPEG or WebP"):
+    with pytest.raises(UserError, match="split 'train', record 4: not a PNG, JPEG or WebP"):
         tiny(tmp_path, 8).read('train')
-    with pytest.raises(InputError, match='record 2: 40×40 = 1600 pixels; allowed are at most 200'):
+    with pytest.raises(UserError, match='record 2: 40×40 = 1600 pixels; allowed are at most 200'):
         tiny(tmp_path, 8, max_pixels=200).read('train')
 
 
@@ -116,24 +114,24 @@ def test_pictures_of_one_size_are_stored_as_they_are_if_they_only_grow(
 
 def test_training_is_that_on_images_enlarged_before():
     config = small_config(**{'dataset.image_size': 12, 'num_epochs': 1})
-    task = open_task(config)
-    assert task.num_tokens == 16 and task.source.stored_shape == (8, 8, 1)
-    images, labels = task.source.read('train[:300]')
-    large = Examples(np.asarray(enlarged(images, (12, 12))), labels)
+    setup = create_setup(config)
+    assert setup.num_tokens == 16 and setup.dataset.stored_shape == (8, 8, 1)
+    images, labels = setup.dataset.read('train[:300]')
+    large = Examples(np.asarray(upsample(images, (12, 12))), labels)
     # What has large images has no need to enlarge them.
     source = Digits(12)
     source.stored_shape = (12, 12, 1)
     states = []
-    for one, examples in ((task, Examples(images, labels)), (replaced(task, source), large)):
-        programs = Programs(one)
+    for one, examples in ((setup, Examples(images, labels)), (replaced(setup, source), large)):
+        programs = CompiledFunctions(one)
         placed = programs.place(examples)
         state, _ = programs.train_epoch(placed)(programs.create_state())
         states.append((state.params, programs.evaluation(placed)(state)))
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), *states)
 
 
-def replaced(task, source):
-    return dataclasses.replace(task, source=source)
+def replaced(setup, source):
+    return dataclasses.replace(setup, dataset=source)
 
 
 def test_a_run_and_its_files_have_the_size_that_the_network_sees(tmp_path):
@@ -151,5 +149,5 @@ def test_a_run_and_its_files_have_the_size_that_the_network_sees(tmp_path):
 
 @pytest.mark.parametrize('image_size', [7, (8, 9)])
 def test_digits_can_only_be_enlarged(image_size):
-    with pytest.raises(InputError, match="'digits' has images of 8×8, and they can only be"):
-        open_source(small_config(**{'dataset.image_size': image_size}).dataset)
+    with pytest.raises(UserError, match="'digits' has images of 8×8, and they can only be"):
+        open_dataset(small_config(**{'dataset.image_size': image_size}).dataset)

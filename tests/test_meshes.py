@@ -19,21 +19,19 @@ from jax.sharding import PartitionSpec
 
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import differences
-from mixer_dilated.data.digits import Digits
-from mixer_dilated.data.mixing import Mixing
-from mixer_dilated.errors import InputError
+from mixer_dilated.data.augmentation import Augmentation, MixupCutmix
+from mixer_dilated.data.datasets import Digits
+from mixer_dilated.errors import UserError
+from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.parallel.mesh import check_batch, fitting_mesh, mesh_sizes
+from mixer_dilated.parallel.partition import Partition, named_leaves
 from mixer_dilated.planning.program_text import groups_of
-from mixer_dilated.training.augmentation import Augmentation
-from mixer_dilated.training.evaluation import evaluate_checkpoint
-from mixer_dilated.training.loop import train_and_evaluate
-from mixer_dilated.training.mesh_sizes import fitting_mesh, mesh_sizes
 from mixer_dilated.training.optimizer import make_optimizer
-from mixer_dilated.training.partition_rules import Partition, named_leaves
-from mixer_dilated.training.sharding import check_batch
+from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import create_train_state
 from mixer_dilated.training.step import train_step
-from mixer_dilated.training.task import open_task
+from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import QUICK_COMPILER, ROOT, small_config
 from tests.mesh_runs import SEEDS, config_on
 
@@ -209,7 +207,7 @@ def test_a_mesh_uses_all_devices_or_is_refused_with_sizes_that_fit(devices, seed
     config = config_with(seeds, sizes, widths)
     try:
         seed, data, model = mesh_sizes(config, devices)
-    except InputError as error:
+    except UserError as error:
         key, allowed = re.fullmatch(
             r'config\.(mesh\.\w+) = \d+: .*; allowed are ([\d, ]*\d)(?:, or 0 .*)?', str(error)
         ).groups()
@@ -217,7 +215,7 @@ def test_a_mesh_uses_all_devices_or_is_refused_with_sizes_that_fit(devices, seed
         for value in map(int, allowed.split(', ')):
             try:
                 mesh_sizes(config_with(seeds, {**sizes, key: value}, widths), devices)
-            except InputError as other:
+            except UserError as other:
                 assert not str(other).startswith(f'config.{key}')
         assert math.prod(mesh_sizes(fitting_mesh(config, devices), devices)) == devices
         return
@@ -257,7 +255,7 @@ def config_with(seeds, sizes, widths):
     ],
 )
 def test_a_mesh_that_does_not_fit_is_refused_by_key_with_what_fits(changes, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UserError, match=message):
         mesh_sizes(small_config(**changes), 8)
 
 
@@ -320,7 +318,7 @@ class HalfMixed(Augmentation):
     """Mixes in three tenths of each image's neighbour: nothing to draw, so quick to compile."""
 
     def mixing(self, *_):
-        return Mixing(jnp.float32(0.7), jnp.float32(0.7))
+        return MixupCutmix(jnp.float32(0.7), jnp.float32(0.7))
 
 
 def test_a_batch_in_parts_makes_the_step_of_the_whole_in_the_memory_of_a_part():
@@ -353,11 +351,11 @@ def test_a_batch_in_parts_makes_the_step_of_the_whole_in_the_memory_of_a_part():
 
 def test_parts_that_do_not_divide_the_batch_are_refused():
     with pytest.raises(
-        InputError, match=r'accum_steps = 3: .*config.batch = 32; .* like 1, 2, 4, 8'
+        UserError, match=r'accum_steps = 3: .*config.batch = 32; .* like 1, 2, 4, 8'
     ):
-        open_task(small_config(accum_steps=3))
+        create_setup(small_config(accum_steps=3))
     config = small_config(accum_steps=16)
-    with pytest.raises(InputError, match=r'batch = 32: 8 devices, times .* multiples of 128'):
+    with pytest.raises(UserError, match=r'batch = 32: 8 devices, times .* multiples of 128'):
         check_batch(config.batch, EightDevices, config.accum_steps)
 
 

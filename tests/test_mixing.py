@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixer_dilated.data.mixing import Mixing, draw_cutmix, draw_mixup
-from mixer_dilated.training.augmentation import Augmentation
+from mixer_dilated.data.augmentation import Augmentation, MixupCutmix, draw_cutmix, draw_mixup
 
 
 @pytest.mark.parametrize('alpha', [0.001, 0.2, 1.0, 1000.0])
@@ -35,7 +34,7 @@ def test_shares_of_mixup_are_the_larger_of_a_beta_draw_and_its_rest():
 
 def test_without_a_draw_nothing_is_mixed():
     array = np.ones(3)
-    assert Mixing().images(array) is array and Mixing().targets(array) is array
+    assert MixupCutmix().images(array) is array and MixupCutmix().targets(array) is array
 
 
 HEIGHT, WIDTH, COUNT = 40, 31, 3000

@@ -11,11 +11,10 @@ import pytest
 from absl.testing import parameterized
 
 from mixer_dilated.config import changed, resolve
-from mixer_dilated.errors import InputError
-from mixer_dilated.models.gelu import GELU
+from mixer_dilated.errors import UserError
+from mixer_dilated.models.cpu import GELU
 from mixer_dilated.models.mixer import MixerBlock, MlpBlock, MlpMixer, Stem, mixer_from_config
-from mixer_dilated.patches.blur import low_pass
-from mixer_dilated.patches.extraction import extract_patches
+from mixer_dilated.patches.extraction import antialias, extract_patches
 from mixer_dilated.patches.geometry import Patches, num_tokens
 from tests.conftest import CONFIG_FILES, config_of
 
@@ -266,7 +265,7 @@ def test_blur_smooths_for_each_branch_by_its_own_dilation():
     chex.assert_trees_all_equal_shapes(blurred.init(jax.random.key(0), images), variables)
     params = variables['params']
     expected = params['bias'] + sum(
-        extract_patches(low_pass(images, branch.dilation), branch)
+        extract_patches(antialias(images, branch.dilation), branch)
         @ params[f'kernel_{i}'].transpose(2, 0, 1, 3).reshape(-1, 5)
         for i, branch in enumerate(branches)
     )
@@ -286,7 +285,7 @@ def test_a_config_gives_every_setting_to_its_network():
 
 def test_stochastic_depth_leaves_out_or_rescales_each_mlp_of_each_example():
     x = random_images((3, 40, 4))
-    block = MixerBlock(tokens_mlp_dim=4, channels_mlp_dim=6, skip_rate=0.25)
+    block = MixerBlock(tokens_mlp_dim=4, channels_mlp_dim=6, drop_path_rate=0.25)
     variables = randomised(block.init(jax.random.key(0), x, train=False))
     found = block.apply(variables, x, train=True, rngs={'dropout': jax.random.key(0)})
     parameters = float64(variables['params'])
@@ -323,7 +322,7 @@ def test_stochastic_depth_grows_from_nothing_at_the_first_block():
 
     def record(call, args, kwargs, context):
         if context.method_name == '__call__' and isinstance(context.module, MixerBlock):
-            rates.append(context.module.skip_rate)
+            rates.append(context.module.drop_path_rate)
         return call(*args, **kwargs)
 
     for num_blocks in (1, 4):
@@ -368,5 +367,5 @@ def test_branches_joined_over_tokens_have_their_own_stems():
 
 
 def test_images_too_small_for_the_patches_are_refused():
-    with pytest.raises(InputError, match='does not fit'):
+    with pytest.raises(UserError, match='does not fit'):
         small_mixer().init(jax.random.key(0), jnp.zeros((1, 6, 6, 1)), train=False)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from mixer_dilated.errors import InputError
-from mixer_dilated.patches.blur import low_pass
+from mixer_dilated.errors import UserError
 from mixer_dilated.patches.extraction import (
+    antialias,
     convolved_patches,
     extract_patches,
     gathered_patches,
@@ -73,7 +73,7 @@ def gather(images: np.ndarray, patches: Patches) -> np.ndarray:
 def test_every_way_of_extraction_equals_a_numpy_gather(patches, size, channels, seed):
     try:
         tokens = patches.num_tokens(size)
-    except InputError:
+    except UserError:
         assume(False)
     images = np.random.default_rng(seed).normal(size=(2, *size, channels)).astype(np.float32)
     expected = gather(images, patches)
@@ -87,7 +87,7 @@ def test_every_way_of_extraction_equals_a_numpy_gather(patches, size, channels, 
 def test_pixel_indices_and_coverage_say_what_is_gathered(patches, size):
     try:
         indices = patches.pixel_indices(size)
-    except InputError:
+    except UserError:
         assume(False)
     height, width = size
     numbered = 1 + np.arange(height * width).reshape(1, height, width, 1)
@@ -106,7 +106,7 @@ def test_geometry_is_refused_only_if_a_token_would_see_no_pixel(patches, size):
     try:
         patches.grid(size)
         refused = False
-    except InputError:
+    except UserError:
         refused = True
     try:
         seen = gather(np.ones((1, *size, 1)), patches)
@@ -159,7 +159,7 @@ def test_offset_moves_every_sample_and_leaves_the_grid(patches, size, down, righ
     moved = dataclasses.replace(patches, offset=offset)
     try:
         indices, moved_indices = patches.pixel_indices(size), moved.pixel_indices(size)
-    except InputError:
+    except UserError:
         assume(False)
     np.testing.assert_array_equal(moved_indices, indices + (down, right))
     assert moved.grid(size) == patches.grid(size) and moved.window == patches.window
@@ -203,14 +203,14 @@ def test_as_many_phases_as_the_dilation_see_every_pixel_of_a_window(dilation):
 
 @pytest.mark.parametrize('number', [0, 3, (2, 3), (1, 0), 1.5, 'all', True])
 def test_more_phases_than_the_dilation_are_refused(number):
-    with pytest.raises(InputError) as refusal:
+    with pytest.raises(UserError) as refusal:
         Patches(size=4, dilation=2).phases(number)
     message = str(refusal.value)
     assert f'phases = {number!r}' in message and 'allowed is' in message and '\n' not in message
 
 
 def test_phases_without_end_are_refused():
-    with pytest.raises(InputError, match=r'phases = 1000000: .* at most 1024'):
+    with pytest.raises(UserError, match=r'phases = 1000000: .* at most 1024'):
         Patches(size=4, dilation=10**6).phases(10**6)
     assert len(Patches(size=4, dilation=32).phases(32)) == 1024
 
@@ -230,22 +230,22 @@ def test_low_pass_is_a_convolution_with_a_triangle_along_each_axis(dilation):
         smooth = np.apply_along_axis(
             np.convolve, axis, np.pad(smooth, widths, mode='edge'), triangle(d), mode='valid'
         )
-    chex.assert_shape(low_pass(images, dilation), images.shape)
-    np.testing.assert_allclose(low_pass(images, dilation), smooth, atol=1e-6)
+    chex.assert_shape(antialias(images, dilation), images.shape)
+    np.testing.assert_allclose(antialias(images, dilation), smooth, atol=1e-6)
     constant = np.full((1, 6, 7, 1), -0.7, np.float32)
-    np.testing.assert_allclose(low_pass(constant, dilation), constant, rtol=1e-6)
+    np.testing.assert_allclose(antialias(constant, dilation), constant, rtol=1e-6)
 
 
 def test_low_pass_of_dilation_2_is_binomial_and_removes_what_would_alias():
     np.testing.assert_allclose(triangle(2), [1 / 4, 2 / 4, 1 / 4])
     stripes = np.tile([1.0, -1.0], 4).reshape(1, 1, 8, 1)  # sampled 2 apart it is constant
-    interior = np.asarray(low_pass(stripes.astype(np.float32), (1, 2)))[0, 0, 1:-1, 0]
+    interior = np.asarray(antialias(stripes.astype(np.float32), (1, 2)))[0, 0, 1:-1, 0]
     np.testing.assert_allclose(interior, 0, atol=1e-7)
 
 
 def test_low_pass_of_dilation_1_changes_no_bit():
     images = np.random.default_rng(1).normal(size=(1, 5, 5, 1)).astype(np.float32)
-    np.testing.assert_array_equal(low_pass(images, (1, 1)), images)
+    np.testing.assert_array_equal(antialias(images, (1, 1)), images)
 
 
 @settings(filtering, max_examples=15)
@@ -256,7 +256,7 @@ def test_dense_of_extracted_patches_equals_a_dilated_convolution(patches, channe
     size = (11, 12)
     try:
         tokens = patches.num_tokens(size)
-    except InputError:
+    except UserError:
         assume(False)
     key = jax.random.key(0)
     images = jax.random.normal(key, (2, *size, channels))
@@ -292,19 +292,19 @@ def test_dense_of_extracted_patches_equals_a_dilated_convolution(patches, channe
     ],
 )
 def test_impossible_geometry_is_refused_by_name_and_value(arguments, words):
-    with pytest.raises(InputError) as refusal:
+    with pytest.raises(UserError) as refusal:
         Patches(**arguments)
     assert words in str(refusal.value)
     assert 'allowed is' in str(refusal.value)
 
 
 def test_a_window_larger_than_the_image_is_refused_with_both_lengths():
-    with pytest.raises(InputError, match=r'window of 31 pixels does not fit .* width 28'):
+    with pytest.raises(UserError, match=r'window of 31 pixels does not fit .* width 28'):
         Patches(size=(1, 4), dilation=10, stride=1).grid((28, 28))
 
 
 def test_branches_of_different_grids_cannot_share_tokens():
     branches = (Patches(size=4, stride=4), Patches(size=4, dilation=2, stride=7))
     assert num_tokens(branches, 'tokens', (28, 28)) == 49 + 16
-    with pytest.raises(InputError, match=r'7×7 .*4×4 .*one grid'):
+    with pytest.raises(UserError, match=r'7×7 .*4×4 .*one grid'):
         num_tokens(branches, 'channels', (28, 28))

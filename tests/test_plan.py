@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mixer_dilated.benchmark.products import Product
 from mixer_dilated.cli.main import main
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import UserError
 from mixer_dilated.planning import measured, this_machine
 from mixer_dilated.planning import plan as plan_module
 from mixer_dilated.planning.advice import changes_that_help
@@ -26,8 +26,8 @@ from mixer_dilated.planning.program_text import Exchange, axis_of, exchanges
 from mixer_dilated.planning.shapes import shapes_of
 from mixer_dilated.planning.share import share_of
 from mixer_dilated.reports.plan_table import print_plan
-from mixer_dilated.training.programs import Programs
-from mixer_dilated.training.task import open_task
+from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.setup import create_setup
 from tests.conftest import ROOT, run_cli, small_config
 
 # 8×8 digits in 2×2 pixels, 2 apart at stride 4: 4 tokens of 16 channels; every width divides by 8.
@@ -55,9 +55,9 @@ SLOW = Hardware('slow', {'float32': 1e9, 'bfloat16': 1e9}, 2**30, 1.0, 1e9, Shar
 
 
 def tiny_plan(devices='v5e:2x4', **changes):
-    task = open_task(small_config(**{**TINY, **changes}))
+    setup = create_setup(small_config(**{**TINY, **changes}))
     asked = parse_devices(devices)
-    return plan_of(task, shapes_of(task), asked, HARDWARE.get(asked.kind, SLOW))
+    return plan_of(setup, shapes_of(setup), asked, HARDWARE.get(asked.kind, SLOW))
 
 
 def exchanged(plan):
@@ -113,9 +113,9 @@ def test_fully_sharded_devices_gather_twice_and_scatter_once():
     assert found['data', 'reduce-scatter'].sent_bytes == 7 * 4 * split // 8
     assert found['data', 'all-reduce'].sent_bytes == 2 * 7 * 4 * (PARAMS - split) // 8
     assert plan.memory['parameters'] == 4 * (PARAMS - split + split // 8)
-    in_parts = exchanged(tiny_plan(**{'mesh.fsdp': True, 'accum_steps': 4}))
+    split_microbatches = exchanged(tiny_plan(**{'mesh.fsdp': True, 'accum_steps': 4}))
     for key, each in found.items():
-        assert in_parts[key].array_bytes == 4 * each.array_bytes
+        assert split_microbatches[key].array_bytes == 4 * each.array_bytes
 
 
 def test_devices_that_split_the_mlps_add_up_their_outputs():
@@ -140,9 +140,9 @@ def test_products_are_nearly_all_that_the_compiler_counts():
     planned, compiled = [], []
     for remat in (False, True):
         changes = {**wide, 'model.remat': remat, 'optimizer.name': 'sgd'}
-        task = tiny_plan('cpu:1', **changes).task
+        setup = tiny_plan('cpu:1', **changes).setup
         planned.append(tiny_plan('cpu:1', **changes).work.flops)
-        program = Programs(task, jax.devices()[:1]).training_program()
+        program = CompiledFunctions(setup, jax.devices()[:1]).training_program()
         compiled.append(program.cost_analysis()['flops'])
     assert 1 <= compiled[0] / planned[0] < 1.25
     # What is computed anew, by itself: all of a block but its last product.
@@ -169,10 +169,10 @@ def test_seeds_share_devices_and_exchange_nothing():
 
 
 def test_streamed_images_are_some_batches_of_the_device():
-    task = open_task(small_config(**TINY))
-    shapes = shapes_of(task)
-    share = share_of(task, shapes, 8)
-    found = memory_bytes(task, shapes, share, 3, on_cpu=False)
+    setup = create_setup(small_config(**TINY))
+    shapes = shapes_of(setup)
+    share = share_of(setup, shapes, 8)
+    found = memory_bytes(setup, shapes, share, 3, on_cpu=False)
     assert found['data'] == 3 * (64 // 8) * (64 + 4)
 
 
@@ -202,7 +202,7 @@ def test_a_step_takes_what_the_roofline_says():
     assert plan.step == max(plan.computing, data) + model
     assert plan.step_in_turn == pytest.approx(plan.computing + data + model)
     assert plan.images_per_second == pytest.approx(64 / plan.step)
-    assert plan.run == plan.task.total_steps * plan.step
+    assert plan.run == plan.setup.total_steps * plan.step
 
 
 def test_links_carry_what_their_shape_lets_them():
@@ -289,24 +289,24 @@ def test_words_for_devices_are_read(word, shape):
     ],
 )
 def test_other_words_are_refused_with_what_is_known(word, said):
-    with pytest.raises(InputError, match=f'--devices={word}: ') as refusal:
+    with pytest.raises(UserError, match=f'--devices={word}: ') as refusal:
         parse_devices(word)
     assert said in str(refusal.value) and 'for example v5e:4x4' in str(refusal.value)
 
 
 def test_a_mesh_that_does_not_fit_is_refused_as_in_training():
-    with pytest.raises(InputError, match=r'config.mesh.model = 3: does not divide the 8 devices'):
+    with pytest.raises(UserError, match=r'config.mesh.model = 3: does not divide the 8 devices'):
         tiny_plan(**{'mesh.model': 3})
-    with pytest.raises(InputError, match=r'config.batch = 60: 8 devices do not divide it'):
+    with pytest.raises(UserError, match=r'config.batch = 60: 8 devices do not divide it'):
         tiny_plan(batch=60)
 
 
 def test_what_is_known_of_mnist_is_true(mnist):
     known = planned_source(small_config(**{'dataset.name': 'mnist'}).dataset)
     dataset = small_config(**{'dataset.name': 'mnist', 'dataset.data_dir': mnist}).dataset
-    from mixer_dilated.data.sources import open_source
+    from mixer_dilated.data.datasets import open_dataset
 
-    prepared = open_source(dataset)
+    prepared = open_dataset(dataset)
     for fact in ('image_shape', 'stored_shape', 'num_classes', 'split_sizes'):
         assert getattr(known, fact) == getattr(prepared, fact)
 
@@ -315,11 +315,11 @@ def test_data_that_is_not_here_is_planned_for_or_refused_but_not_downloaded():
     larger = {'dataset.name': 'cifar10', 'dataset.image_size': 224}
     source = planned_source(small_config(**larger).dataset)
     assert (source.image_shape, source.stored_shape) == ((224, 224, 3), (32, 32, 3))
-    with pytest.raises(InputError, match=r'dataset.image_size = 0.*of several sizes'):
+    with pytest.raises(UserError, match=r'dataset.image_size = 0.*of several sizes'):
         planned_source(small_config(**{'dataset.name': 'imagenet2012'}).dataset)
-    with pytest.raises(InputError, match=f'downloads nothing; known .* {", ".join(FACTS)}'):
+    with pytest.raises(UserError, match=f'downloads nothing; known .* {", ".join(FACTS)}'):
         planned_source(small_config(**{'dataset.name': 'svhn_cropped'}).dataset)
-    with pytest.raises(InputError, match='no such data set'):
+    with pytest.raises(UserError, match='no such data set'):
         planned_source(small_config(**{'dataset.name': 'no_such_set'}).dataset)
 
 
@@ -329,7 +329,7 @@ def test_changes_are_planned_until_the_network_fits(capsys):
 
     def with_memory(size):
         less = Hardware(**{**vars(HARDWARE['v5e']), 'memory_bytes': size, 'usable': 1.0})
-        return plan_of(plan.task, plan.shapes, plan.devices, less)
+        return plan_of(plan.setup, plan.shapes, plan.devices, less)
 
     tight = with_memory(plan.total_bytes - 1)
     assert not tight.fits

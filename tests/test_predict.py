@@ -16,19 +16,20 @@ import pytest
 from PIL import Image
 
 from mixer_dilated.cli.main import main
-from mixer_dilated.data.digits import Digits
-from mixer_dilated.data.picture_folder import Ignored
-from mixer_dilated.errors import InputError
+from mixer_dilated.data.datasets import Digits
+from mixer_dilated.data.image_folder import Ignored
+from mixer_dilated.errors import UserError
+from mixer_dilated.files import write_json
+from mixer_dilated.inference.calibration import write_calibration
+from mixer_dilated.inference.trained import load_trained
 from mixer_dilated.prediction.inputs import picture_paths
 from mixer_dilated.prediction.stream import open_classifier, predictions
 from mixer_dilated.reports.prediction_sheet import Predicted, prediction_sheet, write_sheet
 from mixer_dilated.reports.prediction_table import print_predictions
-from mixer_dilated.training.calibration_file import write_calibration
-from mixer_dilated.training.loop import train_and_evaluate
-from mixer_dilated.training.snapshot import Snapshot
+from mixer_dilated.training.checkpoint import RunState
+from mixer_dilated.training.run_folder import read_config
 from mixer_dilated.training.step import normalise
-from mixer_dilated.training.trained import load_trained
-from mixer_dilated.training.workdir import read_config, write_json
+from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import ROOT, small_config
 
 BATCH = 16
@@ -97,7 +98,7 @@ def test_few_files_make_a_small_batch(run, pictures, count, batch):
 def test_files_that_fail_are_between_the_others_and_fill_no_batch(run, pictures):
     good = sorted(map(str, pictures.rglob('*.png')))
     mixed = [path for k, each in enumerate(good) for path in [f'{k}-gone.png'] * 5 + [each]]
-    classifier, paths = open_classifier(run, [*mixed, ('folder', InputError('cannot be read'))])
+    classifier, paths = open_classifier(run, [*mixed, ('folder', UserError('cannot be read'))])
     found = list(predictions(classifier, paths))
     assert [each.path for each in found] == [*mixed, 'folder']
     assert found[-1].error == 'cannot be read' and found[0].error == 'No such file or directory'
@@ -191,7 +192,7 @@ def test_a_list_of_files_is_read_from_standard_input_and_no_data_set_library(
 
 
 def test_a_digit_on_paper_is_brought_to_the_form_of_the_data(run, pictures, tmp_path):
-    """Inverted, enlarged and in a corner: it is the preprocessing that the run keeps."""
+    """Inverted, upsample and in a corner: it is the preprocessing that the run keeps."""
     workdir = tmp_path / 'run'
     shutil.copytree(run, workdir)
     kept = json.loads((workdir / 'preprocessing.json').read_text())
@@ -217,7 +218,7 @@ def test_a_run_of_an_earlier_version_takes_the_facts_from_its_data(run, pictures
     config = read_config(workdir).to_dict()
     config['dataset'].update(name='folder:no/where', image_size=8)
     write_json(workdir / 'config.json', config)
-    with pytest.raises(InputError, match=r'preprocessing.json: not there, as in runs of earlier'):
+    with pytest.raises(UserError, match=r'preprocessing.json: not there, as in runs of earlier'):
         open_classifier(workdir, ['x.png'])
 
 
@@ -243,7 +244,7 @@ def test_a_damaged_file_of_preprocessing_is_told(run, tmp_path, changes, said):
     kept = json.loads((run / 'preprocessing.json').read_text())
     content = json.dumps({**kept, **changes} if isinstance(changes, dict) else changes)
     (tmp_path / 'preprocessing.json').write_text('{' if changes == 'not json' else content)
-    with pytest.raises(InputError, match=said) as refusal:
+    with pytest.raises(UserError, match=said) as refusal:
         open_classifier(tmp_path, ['x.png'])
     assert str(tmp_path / 'preprocessing.json') in str(refusal.value)
     assert 'remove it' in str(refusal.value) and '\n' not in str(refusal.value)
@@ -276,7 +277,7 @@ def test_wrong_words_are_refused_before_any_work(run, capsys, monkeypatch, words
 
 def test_the_best_checkpoint_can_be_asked_for(run, pictures, tmp_path, monkeypatch):
     """As if the one before the newest were the best."""
-    monkeypatch.setattr(Snapshot, 'best_step', property(lambda self: 18))
+    monkeypatch.setattr(RunState, 'best_step', property(lambda self: 18))
     found = {}
     for kind in ('newest', 'best'):
         file = tmp_path / f'{kind}.json'
@@ -346,7 +347,7 @@ def test_a_sheet_draws_any_picture_and_name(tmp_path, ending):
         warnings.simplefilter('error')
         write_sheet(prediction_sheet(drawn, 'a note'), tmp_path / f'sheet.{ending}')
     assert (tmp_path / f'sheet.{ending}').stat().st_size > 1000
-    with pytest.raises(InputError, match='cannot be written'):
+    with pytest.raises(UserError, match='cannot be written'):
         write_sheet(prediction_sheet(drawn[:1]), tmp_path / 'no' / 'where.png')
 
 
@@ -368,7 +369,7 @@ def test_an_edit_that_the_network_does_not_fit_is_no_damage_of_checkpoints(
     shutil.copytree(run, workdir)
     kept = json.loads((workdir / f'{file}.json').read_text())
     write_json(workdir / f'{file}.json', {**kept, **changes})
-    with warnings.catch_warnings(), pytest.raises(InputError, match=said) as refusal:
+    with warnings.catch_warnings(), pytest.raises(UserError, match=said) as refusal:
         warnings.simplefilter('error', UserWarning)
         load_trained(workdir)
     message = str(refusal.value)
@@ -398,7 +399,7 @@ def test_a_file_of_thousands_of_brackets_is_told_in_a_line(run, tmp_path, capsys
 
 def test_a_closed_standard_input_is_told(monkeypatch):
     monkeypatch.setattr(sys, 'stdin', None)
-    with pytest.raises(InputError, match=r"^'-': standard input is closed; give it a list"):
+    with pytest.raises(UserError, match=r"^'-': standard input is closed; give it a list"):
         list(picture_paths(['-'], Ignored()))
 
 

@@ -6,11 +6,11 @@ import pytest
 
 from mixer_dilated.cli.arguments import parse
 from mixer_dilated.config import base_config, changed, preset, resolve
-from mixer_dilated.errors import InputError
+from mixer_dilated.config_keys import PRESETS
+from mixer_dilated.errors import UserError
 from mixer_dilated.experiments.sweep import Cell, Sweep, check_sweep
 from mixer_dilated.models.costs import layers, num_params
 from mixer_dilated.models.mixer import mixer_from_config
-from mixer_dilated.presets import PRESETS
 
 # At 224×224 pixels with 1 000 classes. The paper's millions (Table 1) are without the head.
 PARAMETERS = {
@@ -64,7 +64,7 @@ def test_a_preset_is_named_in_a_file_or_on_the_command_line(tmp_path):
 
 
 def test_an_unknown_preset_is_refused_with_those_there_are():
-    with pytest.raises(InputError, match="'B/17': no such preset; allowed are S/32"):
+    with pytest.raises(UserError, match="'B/17': no such preset; allowed are S/32"):
         resolve({'model': 'B/17'})
 
 
@@ -86,5 +86,5 @@ def test_cells_of_a_sweep_may_be_presets():
     expected = preset('S/16')
     expected.patches.dilation = 2
     assert found == resolve({'model': expected})
-    with pytest.raises(InputError, match="'S/17': no such preset"):
+    with pytest.raises(UserError, match="'S/17': no such preset"):
         check_sweep(Sweep('t', 'q', base_config(), [Cell({'network': 1}, {'model': 'S/17'})]))

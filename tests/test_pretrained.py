@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
-from mixer_dilated.errors import InputError, MisfitError
+from mixer_dilated.errors import ShapeMismatchError, UserError
 from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.patches.geometry import Patches
-from mixer_dilated.pretrained.archives import encoded, read_weights, write_orbax
-from mixer_dilated.pretrained.fit import expected_shapes, fitted
-from mixer_dilated.pretrained.linen_names import linen_names
-from mixer_dilated.pretrained.stem_kernel import fitted_kernels
+from mixer_dilated.pretrained.adapt import expected_shapes, fitted
+from mixer_dilated.pretrained.checkpoint_names import linen_names
+from mixer_dilated.pretrained.stem_kernel import adapt_stem_kernels
 from mixer_dilated.pretrained.token_grid import block_diagonal, interpolated, resampling
-from mixer_dilated.pretrained.weights import Weights
+from mixer_dilated.pretrained.weight_files import Weights, encoded, read_weights, write_orbax
 
 SMALL = {
     'patches': {'size': 4, 'stride': 4},
@@ -154,12 +153,12 @@ def test_a_folder_of_orbax_with_other_bits_is_refused(arrays, tmp_path):
     about = json.loads((tmp_path / 'w' / 'model.json').read_text())
     about['checksums']['stem/bias'] += 1
     (tmp_path / 'w' / 'model.json').write_text(json.dumps(about))
-    with pytest.raises(InputError, match='the checksum of stem/bias is not the one noted'):
+    with pytest.raises(UserError, match='the checksum of stem/bias is not the one noted'):
         read_weights(tmp_path / 'w')
 
 
 def test_what_does_not_fit_is_a_table(arrays):
-    with pytest.raises(MisfitError, match='does not fit') as error:
+    with pytest.raises(ShapeMismatchError, match='does not fit') as error:
         fitted(Weights(arrays), network_of(hidden_dim=8, num_blocks=3), SHAPE, TRANSFER, 'f.npz')
     rows = error.value.rows
     assert rows == [
@@ -167,7 +166,7 @@ def test_what_does_not_fit_is_a_table(arrays):
         ('MixerBlock_…/LayerNorm_0/bias and 11 more', 'not there', '8', 'model.num_blocks=2'),
     ]  # fmt: skip
     kept = resolve({'transfer': {'head': 'keep'}}).transfer
-    with pytest.raises(MisfitError) as error:
+    with pytest.raises(ShapeMismatchError) as error:
         fitted(Weights(arrays), network_of(classes=9), SHAPE, kept, 'f.npz')
     assert {row[3] for row in error.value.rows} == {'transfer.head=new'}
 
@@ -252,7 +251,7 @@ def test_block_diagonal_mixes_every_part_as_before():
             np.testing.assert_allclose(
                 found[part].reshape(6, 3), mix(mixing, x[part].reshape(6, 3)), atol=1e-5
             )
-    with pytest.raises(InputError, match='a grid of 3×3 tokens is no multiple of 2×3'):
+    with pytest.raises(UserError, match='a grid of 3×3 tokens is no multiple of 2×3'):
         block_diagonal(mixing, ((2, 3),), ((3, 3),))
 
 
@@ -279,14 +278,14 @@ def features(images, kernels, branches):
 def test_a_kernel_of_as_many_pixels_stays_as_it_is(method, dilation):
     kernel = np.random.default_rng(0).normal(size=(4, 5, 3, 2)).astype(np.float32)
     branches = (Patches(size=(4, 5), dilation=dilation, stride=9),)
-    (found,) = fitted_kernels(kernel, branches, (28, 28, 3), method, add_up=True)
+    (found,) = adapt_stem_kernels(kernel, branches, (28, 28, 3), method, add_up=True)
     np.testing.assert_array_equal(found, kernel)
 
 
 def test_sampling_takes_the_values_at_the_dilated_pixels():
     """7×7 to 4×4 pixels 2 apart: every second value, for the part of 7 that is nearest to it."""
     kernel = np.random.default_rng(0).normal(size=(7, 7, 1, 2)).astype(np.float32)
-    (found,) = fitted_kernels(kernel, (Patches(4, 2, 7),), GREY, 'sample', add_up=True)
+    (found,) = adapt_stem_kernels(kernel, (Patches(4, 2, 7),), GREY, 'sample', add_up=True)
     parts = np.array([1.5, 2, 2, 1.5])
     expected = kernel[::2, ::2] * np.outer(parts, parts)[..., None, None]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
@@ -296,7 +295,7 @@ def test_all_phases_together_have_the_kernel_they_came_from():
     """Side by side they see every pixel of the window once."""
     kernel = np.random.default_rng(0).normal(size=(8, 8, 1, 2)).astype(np.float32)
     branches = Patches(4, 2, 8).phases(2)
-    found = fitted_kernels(kernel, branches, (16, 16, 1), 'sample', add_up=True)
+    found = adapt_stem_kernels(kernel, branches, (16, 16, 1), 'sample', add_up=True)
     images = np.random.default_rng(1).normal(size=(16, 16, 1))
     np.testing.assert_allclose(
         features(images, found, branches),
@@ -307,7 +306,7 @@ def test_all_phases_together_have_the_kernel_they_came_from():
 
 def test_resizing_is_the_pseudo_inverse_of_the_resized_patch():
     kernel = np.random.default_rng(0).normal(size=(7, 7, 1, 1)).astype(np.float32)
-    (found,) = fitted_kernels(kernel, (Patches(4, 2, 7),), GREY, 'resize', add_up=True)
+    (found,) = adapt_stem_kernels(kernel, (Patches(4, 2, 7),), GREY, 'resize', add_up=True)
     at, wide = np.linspace(0, 1, 4), np.linspace(0, 1, 7)
     matrix = np.maximum(0, 1 - np.abs(at[:, None] - wide) * 3)
     matrix /= matrix.sum(axis=1, keepdims=True)
@@ -344,7 +343,7 @@ def test_constant_and_smooth_images_give_nearly_the_same_features(way, method, s
     peak = np.exp(-2 * (axis[:, None] ** 2 + axis**2))
     straight = 1.5 + axis[:, None] + 0 * axis
     kernel = np.stack([peak, straight], axis=-1)[:, :, None].astype(np.float32)
-    found = fitted_kernels(kernel, branches, GREY, method, add_up=True)
+    found = adapt_stem_kernels(kernel, branches, GREY, method, add_up=True)
     rows, columns = np.mgrid[:28, :28] / 28
     for image in (np.ones((28, 28)), np.sin(2 * rows) + np.cos(3 * columns) + 1.5):
         after = features(image[..., None], found, branches)
@@ -364,7 +363,7 @@ def test_a_pixel_that_several_branches_sample_counts_once():
     """The same patches twice: each has half of the kernel."""
     kernel = np.random.default_rng(0).normal(size=(4, 4, 1, 2)).astype(np.float32)
     for method in ('sample', 'resize'):
-        for found in fitted_kernels(kernel, (Patches(4, 2, 7),) * 2, GREY, method, add_up=True):
+        for found in adapt_stem_kernels(kernel, (Patches(4, 2, 7),) * 2, GREY, method, add_up=True):
             np.testing.assert_allclose(found, kernel / 2, atol=1e-6)
 
 
@@ -372,14 +371,14 @@ def test_branches_of_other_strides_that_add_up_have_no_kernel():
     branches = (Patches(4, 1, 4), Patches(4, 2, 3, ((0, 2), (0, 2))))
     assert branches[0].grid((28, 28)) == (7, 7)
     kernel = np.ones((4, 4, 1, 1), np.float32)
-    with pytest.raises(InputError, match='of strides 3, 4, so that tokens'):
-        fitted_kernels(kernel, branches, GREY, 'sample', add_up=True)
-    assert len(fitted_kernels(kernel, branches, GREY, 'sample', add_up=False)) == 2
+    with pytest.raises(UserError, match='of strides 3, 4, so that tokens'):
+        adapt_stem_kernels(kernel, branches, GREY, 'sample', add_up=True)
+    assert len(adapt_stem_kernels(kernel, branches, GREY, 'sample', add_up=False)) == 2
 
 
 def test_grey_images_take_the_sum_of_a_kernel_for_colours():
     kernel = np.random.default_rng(0).normal(size=(4, 4, 3, 2)).astype(np.float32)
-    (found,) = fitted_kernels(kernel, (Patches(4, stride=4),), GREY, 'sample', add_up=True)
+    (found,) = adapt_stem_kernels(kernel, (Patches(4, stride=4),), GREY, 'sample', add_up=True)
     np.testing.assert_allclose(found, kernel.sum(axis=2, keepdims=True), rtol=1e-6)
 
 

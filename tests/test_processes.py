@@ -19,7 +19,7 @@ import pytest
 from mixer_dilated.cli import cluster
 from mixer_dilated.cli.arguments import Arguments
 from mixer_dilated.cli.main import main
-from mixer_dilated.training.loop import train_and_evaluate
+from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import ROOT, small_config
 from tests.tfds_files import encoded, grey
 

@@ -7,8 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixer_dilated.data.image_operations import operations
-from mixer_dilated.data.randaugment import at_once, draw_operations, in_turns, randaugment
+from mixer_dilated.data.randaugment import (
+    at_once,
+    draw_operations,
+    in_turns,
+    operations,
+    randaugment,
+)
 
 FILL = 9
 NAMES = list(operations())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixer_dilated.data.random_crop import crop_and_resize, draw_boxes, random_resized_crop
+from mixer_dilated.data.augmentation import crop_and_resize, draw_boxes, random_resized_crop
 
 drawn_boxes = jax.jit(draw_boxes, static_argnums=1)
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Patches
 from mixer_dilated.reports import study_plots
 from mixer_dilated.reports.confusion import confusion_matrix
@@ -219,18 +219,18 @@ def _refuses(folder, tmp_path, name, content):
     (copy / name).unlink()
     if content is not None:
         (copy / name).write_text(content)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(UserError) as caught:
         write_report(copy)
     assert name in str(caught.value) and '\n' not in str(caught.value)
 
 
 def test_a_folder_without_run_or_study_is_refused(tmp_path, folders):
-    with pytest.raises(InputError, match='no run or study there'):
+    with pytest.raises(UserError, match='no run or study there'):
         write_report(tmp_path)
-    with pytest.raises(InputError, match='no run or study there'):
+    with pytest.raises(UserError, match='no run or study there'):
         write_report(tmp_path / 'nowhere')
     shutil.copy(folders['run'] / 'config.json', tmp_path)
-    with pytest.raises(InputError, match='not finished'):
+    with pytest.raises(UserError, match='not finished'):
         write_report(tmp_path)
 
 

@@ -9,7 +9,7 @@ from mixer_dilated.config import patch_branches
 from mixer_dilated.reports.patch_picture import draw_patches
 from mixer_dilated.reports.summary import print_summary
 from mixer_dilated.reports.tables import print_evaluation, print_run, wilson_interval
-from mixer_dilated.training.task import open_task
+from mixer_dilated.training.setup import create_setup
 from tests.conftest import small_config
 
 
@@ -58,7 +58,7 @@ def test_summary_of_several_branches(capsys):
         'model.branches': ({'dilation': 1}, {'dilation': 2}), 'model.join': 'tokens',
     })  # fmt: skip
     memory = {'arguments': 2**20, 'temporary': 3 * 2**20}
-    print_summary(open_task(config), memory, {'seeds': 1, 'data': 1, 'model': 1}, [])
+    print_summary(create_setup(config), memory, {'seeds': 1, 'data': 1, 'model': 1}, [])
     text = capsys.readouterr().out
     assert text.count('window') == 2 and 'stem_0' in text and 'stem_1' in text
     assert 'digits: 8×8×1, 18 tokens' in text

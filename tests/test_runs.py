@@ -12,17 +12,15 @@ import numpy as np
 import pytest
 
 from mixer_dilated.config import resolve
-from mixer_dilated.data.digits import Digits
-from mixer_dilated.errors import InputError, NotFiniteError, Stopped
+from mixer_dilated.data.datasets import Digits
+from mixer_dilated.errors import NonFiniteError, Stopped, UserError
+from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.reports.report import write_report
-from mixer_dilated.training.checkpoints import Checkpoints
+from mixer_dilated.training.checkpoint import Checkpoints, RunState
+from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.data_file import check_same_data
-from mixer_dilated.training.evaluation import evaluate_checkpoint
-from mixer_dilated.training.loop import train_and_evaluate
-from mixer_dilated.training.programs import Programs
-from mixer_dilated.training.progress import Progress
-from mixer_dilated.training.snapshot import Snapshot
-from mixer_dilated.training.task import open_task
+from mixer_dilated.training.setup import create_setup
+from mixer_dilated.training.train import Progress, train_and_evaluate
 from tests.conftest import small_config
 
 
@@ -32,7 +30,7 @@ class Recorder(Progress):
     def __init__(self, stop_after=None):
         self.rows, self.resumed_after, self.stop_after = [], None, stop_after
 
-    def compiled(self, task, step):
+    def compiled(self, setup, step):
         self.resumed_after = step
 
     def epoch_done(self, rows, speed):
@@ -49,7 +47,7 @@ def content(state):
 
 def newest(config, workdir):
     """Arrays and metrics of the newest checkpoint in a folder."""
-    programs = Programs(open_task(config))
+    programs = CompiledFunctions(create_setup(config))
     with Checkpoints(workdir, config, read_only=True) as checkpoints:
         snapshot = checkpoints.restore(programs.abstract_snapshot())
     return content(snapshot.state), snapshot.metrics
@@ -88,7 +86,7 @@ def test_a_damaged_summary_is_told_with_the_way_on(run, tmp_path):
     edited = (workdir / 'summary.json').read_text().replace('"test_correct": ', '"test_correct": 1')
     for content in ('{', '[]', '{"results": []}', edited):
         (tmp_path / 'copy' / 'summary.json').write_text(content)
-        with pytest.raises(InputError, match='remove it, and the same command'):
+        with pytest.raises(UserError, match='remove it, and the same command'):
             train_and_evaluate(config, tmp_path / 'copy')
 
 
@@ -205,8 +203,8 @@ def test_a_finished_run_is_not_trained_again(run):
 def test_each_checkpoint_holds_its_own_epoch(tmp_path):
     """Saving goes on in the background while the next epoch reuses the state's memory."""
     config = small_config(num_epochs=4, **{'checkpoints.keep': 4})
-    task = open_task(config)
-    programs = Programs(task)
+    setup = create_setup(config)
+    programs = CompiledFunctions(setup)
     train = programs.place(Digits().read('train[:300]'))
     state = programs.create_state()
     run_epoch = programs.train_epoch(train)
@@ -215,7 +213,7 @@ def test_each_checkpoint_holds_its_own_epoch(tmp_path):
         for epoch in range(1, 5):
             state, _ = run_epoch(state)
             copies[9 * epoch] = jax.tree.map(np.array, content(state))
-            checkpoints.save(Snapshot(state, programs.zero_sums(), [{'epoch': epoch}]))
+            checkpoints.save(RunState(state, programs.zero_sums(), [{'epoch': epoch}]))
     for step, copy in reversed(copies.items()):
         with Checkpoints(tmp_path, config, read_only=True) as checkpoints:
             restored = checkpoints.restore(programs.abstract_snapshot())
@@ -304,10 +302,10 @@ def test_a_run_goes_on_with_the_examples_it_was_begun_on(run, tmp_path):
     noted = json.loads((copy / 'data.json').read_text())
     noted['train']['labels'] += 1
     (copy / 'data.json').write_text(json.dumps(noted))
-    with pytest.raises(InputError, match='begun on other examples'):
+    with pytest.raises(UserError, match='begun on other examples'):
         train_and_evaluate(config, copy)
     known = json.loads((workdir / 'data.json').read_text())
-    with pytest.raises(InputError, match='begun on other examples'):
+    with pytest.raises(UserError, match='begun on other examples'):
         check_same_data(copy, known, saved=True)
     check_same_data(copy, known, saved=False)  # nothing was trained yet
     check_same_data(copy, known, saved=True)
@@ -344,7 +342,7 @@ def test_evaluating_a_checkpoint_repeats_the_summary(run):
 def test_a_config_that_does_not_fit_its_data_is_refused(changes, words, tmp_path):
     if 'model.patches.dilation' in changes:
         changes = {**changes, 'model.patches.padding': 'VALID'}
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(UserError, match=words):
         train_and_evaluate(small_config(**changes), tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
@@ -352,25 +350,25 @@ def test_a_config_that_does_not_fit_its_data_is_refused(changes, words, tmp_path
 def test_a_folder_of_another_config_is_refused_with_the_keys(run):
     _, workdir, _ = run
     other = small_config(**RUN, **{'model.hidden_dim': 9, 'seed': 4})
-    with pytest.raises(InputError, match=r'model.hidden_dim: 8, 9; seed: 0, 4'):
+    with pytest.raises(UserError, match=r'model.hidden_dim: 8, 9; seed: 0, 4'):
         train_and_evaluate(other, workdir)
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / 'thesis.tex').write_text('precious')
-    with pytest.raises(InputError, match='not empty'):
+    with pytest.raises(UserError, match='not empty'):
         train_and_evaluate(small_config(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
 
 
 def test_evaluating_without_a_run_or_checkpoint_is_refused(tmp_path):
-    with pytest.raises(InputError, match='no run there'):
+    with pytest.raises(UserError, match='no run there'):
         evaluate_checkpoint(tmp_path / 'nothing')
     (tmp_path / 'config.json').write_text(json.dumps(small_config().to_dict()))
-    with pytest.raises(InputError, match='no checkpoint there; remove this folder'):
+    with pytest.raises(UserError, match='no checkpoint there; remove this folder'):
         evaluate_checkpoint(tmp_path)
     (tmp_path / 'config.json').write_text('{"seed":')
-    with pytest.raises(InputError, match='cannot be read as a config'):
+    with pytest.raises(UserError, match='cannot be read as a config'):
         evaluate_checkpoint(tmp_path)
 
 
@@ -380,7 +378,7 @@ def test_parameters_that_are_not_finite_are_never_kept(tmp_path):
     config = small_config(
         **overflows, batch=300, num_epochs=1, on_nonfinite='skip', **{'optimizer.weight_decay': 1e9}
     )
-    with pytest.raises(NotFiniteError, match='step 1: parameters are not finite'):
+    with pytest.raises(NonFiniteError, match='step 1: parameters are not finite'):
         train_and_evaluate(config, tmp_path / 'run')
     assert not list((tmp_path / 'run' / 'checkpoints').iterdir())
 
@@ -389,7 +387,7 @@ DIVERGES = {'optimizer.name': 'sgd', 'optimizer.base_lr': 1e6, 'checkpoints.ever
 
 
 def test_a_run_that_diverges_ends_at_the_step_and_keeps_what_it_had(tmp_path):
-    with pytest.raises(NotFiniteError) as caught:
+    with pytest.raises(NonFiniteError) as caught:
         train_and_evaluate(small_config(**DIVERGES), tmp_path / 'run')
     told = re.match(
         r'epoch 1, step (\d): the loss or its gradient is not finite \(seed 0\); that of step '
@@ -404,7 +402,7 @@ def test_a_run_that_diverges_ends_at_the_step_and_keeps_what_it_had(tmp_path):
 
 def test_steps_that_are_not_finite_are_left_out_if_asked(tmp_path):
     """It goes on in the folder of the run that ended, and leaves valid JSON."""
-    with pytest.raises(NotFiniteError):
+    with pytest.raises(NonFiniteError):
         train_and_evaluate(small_config(**DIVERGES, num_epochs=1), tmp_path / 'run')
     config = small_config(**DIVERGES, num_epochs=1, on_nonfinite='skip')
     with pytest.warns(UserWarning, match=r'epoch 1, seed 0: (\d) of 9 steps left out'):
@@ -440,7 +438,7 @@ def test_real_mnist_trains_through_the_whole_path(mnist, tmp_path):
     shutil.copytree(mnist, moved)
     config_file = tmp_path / 'run' / 'config.json'
     config_file.write_text(config_file.read_text().replace(mnist, str(tmp_path / 'gone')))
-    with pytest.raises(InputError, match='--data_dir=DIR'):
+    with pytest.raises(UserError, match='--data_dir=DIR'):
         evaluate_checkpoint(tmp_path / 'run')
     found = evaluate_checkpoint(tmp_path / 'run', data_dir=str(moved))
     assert found['results'][0]['correct'] == summary['results'][0]['test_correct']

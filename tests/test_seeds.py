@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from mixer_dilated.training import sharding
-from mixer_dilated.training.evaluation import evaluate_checkpoint
-from mixer_dilated.training.loop import train_and_evaluate
-from mixer_dilated.training.programs import Programs
-from mixer_dilated.training.randomness import seed_keys
-from mixer_dilated.training.task import open_task
+from mixer_dilated.inference.evaluation import evaluate_checkpoint
+from mixer_dilated.parallel import mesh
+from mixer_dilated.parallel.mesh import seed_keys
+from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.setup import create_setup
+from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import small_config
 
 # Plain AdamW makes steps of the rounding of gradients that are zero (see test_devices.py).
@@ -29,8 +29,8 @@ RANDOM = {
 
 def parameters(**changes):
     """Parameters and metrics after an epoch: every leaf (seeds, …)."""
-    programs = Programs(open_task(small_config(**RANDOM, **changes)))
-    from mixer_dilated.data.digits import Digits
+    programs = CompiledFunctions(create_setup(small_config(**RANDOM, **changes)))
+    from mixer_dilated.data.datasets import Digits
 
     train = programs.place(Digits().read('train[:300]'))
     state = programs.create_state()
@@ -64,7 +64,7 @@ def test_keys_of_seeds_are_those_of_jax():
 
 
 def test_an_epoch_of_seeds_at_once_is_that_of_seeds_in_turn(many, monkeypatch):
-    monkeypatch.setattr(sharding, 'on_cpu', lambda mesh: False)
+    monkeypatch.setattr(mesh, 'on_cpu', lambda mesh: False)
     jax.tree.map(
         lambda at_once, expected: np.testing.assert_allclose(
             at_once, expected, rtol=1e-4, atol=1e-5
@@ -106,7 +106,7 @@ def test_predictions_are_those_that_the_summary_counts(run):
     confidence = found['probabilities'][0, shown].max(-1)
     assert (chosen[0, shown] != found['labels'][shown]).all()
     assert (np.diff(confidence.astype(float)) <= 0).all()
-    from mixer_dilated.data.digits import Digits
+    from mixer_dilated.data.datasets import Digits
 
     test = Digits().read('test[:100]')
     assert np.array_equal(found['shown_images'], test.images[shown])

@@ -9,8 +9,7 @@ import os
 import numpy as np
 import psutil
 
-from mixer_dilated.training.loop import train_and_evaluate
-from mixer_dilated.training.progress import Progress
+from mixer_dilated.training.train import Progress, train_and_evaluate
 from tests.conftest import small_config
 
 # MIXER_LONG=1 is the long form.

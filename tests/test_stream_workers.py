@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from mixer_dilated.data import cores, stream
-from mixer_dilated.data.batch_order import EpochOrder, StoredOrder
+from mixer_dilated.data.batch_order import SequentialSampler, ShuffleSampler
 from mixer_dilated.data.stream import Stream
-from mixer_dilated.data.tfds_source import TfdsSource
-from mixer_dilated.errors import InputError
+from mixer_dilated.data.tfds_dataset import TfdsDataset
+from mixer_dilated.errors import UserError
 from mixer_dilated.training import streamed_examples
 from tests.conftest import ROOT
 from tests.test_streaming import drawn, numbered, taken
@@ -55,7 +55,7 @@ def test_a_quota_of_a_container_counts_as_cores(quota, allowed, tmp_path, monkey
 
 @pytest.mark.parametrize('seconds', [0.0, 0.6])
 def test_a_stream_can_be_closed_while_its_workers_start(seconds):
-    opened = Stream(numbered(8), StoredOrder(8, 4), workers=2)
+    opened = Stream(numbered(8), SequentialSampler(8, 4), workers=2)
     time.sleep(seconds)
     closing = threading.Thread(target=opened.close, daemon=True)
     closing.start()
@@ -72,11 +72,11 @@ def test_a_script_without_a_main_guard_is_told(tmp_path):
     script = tmp_path / 'script.py'
     script.write_text(
         'import numpy as np\n'
-        'from mixer_dilated.data.batch_order import StoredOrder\n'
-        'from mixer_dilated.data.examples import Examples, ExamplesInMemory\n'
+        'from mixer_dilated.data.batch_order import SequentialSampler\n'
+        'from mixer_dilated.data.examples import Examples, InMemoryDataSource\n'
         'from mixer_dilated.data.stream import Stream\n'
         'examples = Examples(np.zeros((8, 4, 4, 1), np.uint8), np.arange(8, dtype=np.int32))\n'
-        'next(Stream(ExamplesInMemory(examples), StoredOrder(8, 4), workers=1))\n'
+        'next(Stream(InMemoryDataSource(examples), SequentialSampler(8, 4), workers=1))\n'
     )
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     ended = subprocess.run(
@@ -110,10 +110,10 @@ def alive(pids):
 
 def test_workers_give_the_batches_of_threads_and_end_with_an_error_in_one_of_them(tmp_path):
     folder = broken_set(tmp_path)
-    records = TfdsSource('tiny', str(tmp_path)).records('train')
+    records = TfdsDataset('tiny', str(tmp_path)).records('train')
     draw = drawn(64, num_seeds=1)
     first = int(np.flatnonzero(draw(0)[0] == 50)[0]) // 8  # the batch with the broken one
-    order = EpochOrder(draw, 8, 8, to_processes=True)
+    order = ShuffleSampler(draw, 8, 8, to_processes=True)
     stream = Stream(records, order, workers=2)
     try:
         for step in range(first):
@@ -121,7 +121,7 @@ def test_workers_give_the_batches_of_threads_and_end_with_an_error_in_one_of_the
             expected = records.read(order.batch(step)[0])
             np.testing.assert_array_equal(batch.images[0], expected.images)
             np.testing.assert_array_equal(batch.labels[0], expected.labels)
-        with pytest.raises(InputError, match=re.escape(f"{folder}, split 'train', record 50: an")):
+        with pytest.raises(UserError, match=re.escape(f"{folder}, split 'train', record 50: an")):
             next(stream)
     finally:
         stream.close()
@@ -176,13 +176,13 @@ def test_a_signal_to_all_processes_saves_and_leaves_none_behind(tmp_path):
 
 
 def test_a_worker_that_is_killed_is_told_and_the_others_end():
-    order = StoredOrder(64, 8)
+    order = SequentialSampler(64, 8)
     stream = Stream(numbered(64), order, workers=2)
     try:
         next(stream)
         workers = workers_of(os.getpid())
         os.kill(workers[0], signal.SIGKILL)
-        with pytest.raises(InputError, match=r'process that decodes images has ended \(Killed\)'):
+        with pytest.raises(UserError, match=r'process that decodes images has ended \(Killed\)'):
             taken(stream, 1000)
     finally:
         stream.close()
@@ -191,13 +191,13 @@ def test_a_worker_that_is_killed_is_told_and_the_others_end():
 
 ALONE = """
 import numpy as np
-from mixer_dilated.data.batch_order import EpochOrder
-from mixer_dilated.data.examples import Examples, ExamplesInMemory
+from mixer_dilated.data.batch_order import ShuffleSampler
+from mixer_dilated.data.examples import Examples, InMemoryDataSource
 from mixer_dilated.data.stream import Stream
 
 if __name__ == '__main__':
-    records = ExamplesInMemory(Examples(np.zeros((64, 2, 2, 1), 'u1'), np.arange(64)))
-    order = EpochOrder(lambda epoch: np.arange(64)[None], 8, 8, to_processes=True)
+    records = InMemoryDataSource(Examples(np.zeros((64, 2, 2, 1), 'u1'), np.arange(64)))
+    order = ShuffleSampler(lambda epoch: np.arange(64)[None], 8, 8, to_processes=True)
     stream = Stream(records, order, workers=1)
     next(stream)
     print(order.folder, flush=True)

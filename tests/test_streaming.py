@@ -12,19 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixer_dilated.data.batch_order import EpochOrder, StoredOrder
-from mixer_dilated.data.examples import Examples, ExamplesInMemory
-from mixer_dilated.data.folder_source import FolderSource
+from mixer_dilated.data.batch_order import SequentialSampler, ShuffleSampler
+from mixer_dilated.data.examples import Examples, InMemoryDataSource
+from mixer_dilated.data.image_folder import ImageFolder
 from mixer_dilated.data.preprocessing import Preprocessing
 from mixer_dilated.data.stream import Stream
-from mixer_dilated.data.tfds_source import TfdsSource
-from mixer_dilated.errors import InputError, Stopped
+from mixer_dilated.data.tfds_dataset import TfdsDataset
+from mixer_dilated.errors import Stopped, UserError
 from mixer_dilated.training import batch_programs, streamed_examples
-from mixer_dilated.training.loop import train_and_evaluate
-from mixer_dilated.training.programs import Programs
-from mixer_dilated.training.progress import Progress
+from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.streamed_examples import StreamedExamples, epoch_orders
-from mixer_dilated.training.task import open_task
+from mixer_dilated.training.train import Progress, train_and_evaluate
 from tests.conftest import small_config
 from tests.test_runs import Impatient, metrics_bytes, newest
 from tests.tfds_files import encoded, write_set
@@ -37,12 +36,12 @@ def numbered(count):
     """Examples whose pixels and labels tell their number."""
     numbers = np.arange(count, dtype=np.int32)
     images = numbers.astype(np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 1), np.uint8)
-    return ExamplesInMemory(Examples(images, numbers))
+    return InMemoryDataSource(Examples(images, numbers))
 
 
 def permutation(seed_key, epoch, count):
     """The order of an epoch, as the program of an epoch in memory draws it."""
-    from mixer_dilated.training.randomness import purpose_key
+    from mixer_dilated.parallel.mesh import purpose_key
 
     return np.asarray(jax.random.permutation(purpose_key(seed_key, 'permutation', epoch), count))
 
@@ -73,7 +72,7 @@ def test_the_shares_of_all_processes_are_the_batches_of_memory_in_order(data):
         taken(
             Stream(
                 numbered(count),
-                EpochOrder(drawn(count), batch, steps, to_processes=False),
+                ShuffleSampler(drawn(count), batch, steps, to_processes=False),
                 first_step=first,
                 own=(np.arange(2), parts[k]),
             ),
@@ -97,7 +96,7 @@ def test_the_shares_of_all_processes_are_the_batches_of_memory_in_order(data):
 
 @given(count=st.integers(1, 60), batch=st.integers(1, 20), passes=st.integers(0, 3))
 def test_a_pass_has_every_example_once_and_fills_up_with_the_last(count, batch, passes):
-    order = StoredOrder(count, batch)
+    order = SequentialSampler(count, batch)
     assert order.steps == math.ceil(count / batch)
     found = np.concatenate([order.batch(passes * order.steps + i)[0] for i in range(order.steps)])
     np.testing.assert_array_equal(found[:count], np.arange(count))
@@ -118,9 +117,9 @@ def photographs(folder):
         (folder / 'pictures' / 'ab'[label]).mkdir(parents=True, exist_ok=True)
         (folder / 'pictures' / 'ab'[label] / f'{k}.jpg').write_bytes(content)
     return {
-        'one file': TfdsSource('tiny', str(folder / 'one'), image_size=(16, 16)),
-        'many files': TfdsSource('tiny', str(folder / 'many'), image_size=(16, 16)),
-        'folder': FolderSource(folder / 'pictures', Preprocessing((16, 16, 3))),
+        'one file': TfdsDataset('tiny', str(folder / 'one'), image_size=(16, 16)),
+        'many files': TfdsDataset('tiny', str(folder / 'many'), image_size=(16, 16)),
+        'folder': ImageFolder(folder / 'pictures', Preprocessing((16, 16, 3))),
     }
 
 
@@ -146,14 +145,14 @@ def test_a_copy_of_the_data_has_the_same_identity_and_other_data_another(tmp_pat
     sources = photographs(tmp_path / 'one')
     shutil.copytree(tmp_path / 'one', tmp_path / 'two', copy_function=shutil.copyfile)
     copies = {
-        'one file': TfdsSource('tiny', str(tmp_path / 'two' / 'one'), image_size=(16, 16)),
-        'folder': FolderSource(tmp_path / 'two' / 'pictures', Preprocessing((16, 16, 3))),
+        'one file': TfdsDataset('tiny', str(tmp_path / 'two' / 'one'), image_size=(16, 16)),
+        'folder': ImageFolder(tmp_path / 'two' / 'pictures', Preprocessing((16, 16, 3))),
     }
     for kind, copy in copies.items():
         assert copy.identity == sources[kind].identity
         assert copy.fingerprint != sources[kind].fingerprint
     (tmp_path / 'two' / 'pictures' / 'a' / '8.jpg').write_bytes(b'more')
-    other = FolderSource(tmp_path / 'two' / 'pictures', Preprocessing((16, 16, 3)))
+    other = ImageFolder(tmp_path / 'two' / 'pictures', Preprocessing((16, 16, 3)))
     assert other.identity != copies['folder'].identity
 
 
@@ -167,8 +166,8 @@ def test_a_copy_of_the_data_has_the_same_identity_and_other_data_another(tmp_pat
     ],
 )
 def test_each_split_streams_by_its_own_size(changes, train, test):
-    task = open_task(small_config(**changes))
-    assert (task.streams('train'), task.streams('test')) == (train, test)
+    setup = create_setup(small_config(**changes))
+    assert (setup.streams('train'), setup.streams('test')) == (train, test)
 
 
 @pytest.fixture(scope='module')
@@ -231,7 +230,7 @@ def test_a_run_may_go_on_in_the_other_mode_but_not_with_other_data(in_memory, st
         else:
             parts['train'].pop('identity')
         (copy / 'data.json').write_text(json.dumps(parts))
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(UserError, match=said):
             train_and_evaluate(streamed[0], copy)
 
 
@@ -242,7 +241,7 @@ def test_what_goes_wrong_in_the_background_ends_the_run_and_what_works_there(
 
     def next_batch(self, taken=Stream.__next__):
         if len(batches) == 3:
-            raise InputError('record 7: an image that cannot be decoded')
+            raise UserError('record 7: an image that cannot be decoded')
         batches.append(taken(self))
         return batches[-1]
 
@@ -252,7 +251,7 @@ def test_what_goes_wrong_in_the_background_ends_the_run_and_what_works_there(
 
     monkeypatch.setattr(Stream, '__next__', next_batch)
     monkeypatch.setattr(Stream, 'close', close)
-    with pytest.raises(InputError, match='record 7: an image that cannot be decoded'):
+    with pytest.raises(UserError, match='record 7: an image that cannot be decoded'):
         train_and_evaluate(streamed[0], tmp_path)
     assert len(closed) == 1
     assert 'feed' not in [thread.name for thread in threading.enumerate()]
@@ -273,7 +272,7 @@ def test_a_run_stops_while_it_waits_for_its_data(streamed, tmp_path, monkeypatch
         threading.Event().wait(3)
         raise RuntimeError('nobody waits for this any more')
 
-    monkeypatch.setattr(batch_programs, 'MOST_SECONDS', 0.05)
+    monkeypatch.setattr(batch_programs, 'MAX_SECONDS', 0.05)
     monkeypatch.setattr(Stream, '_next_chunk', long_decoding)
     with pytest.raises(Stopped, match='stopped after step 0'):
         train_and_evaluate(streamed[0], tmp_path, progress=StopsSoon())
@@ -281,9 +280,9 @@ def test_a_run_stops_while_it_waits_for_its_data(streamed, tmp_path, monkeypatch
 
 def test_training_goes_on_after_an_evaluation_of_the_same_examples(streamed, tmp_path):
     config = streamed[0]
-    task = open_task(config)
-    programs = Programs(task, jax.devices()[:1])
-    examples = StreamedExamples(task.source.records(config.dataset.train_split), config.input)
+    setup = create_setup(config)
+    programs = CompiledFunctions(setup, jax.devices()[:1])
+    examples = StreamedExamples(setup.dataset.records(config.dataset.train_split), config.input)
     run, evaluate = programs.train_steps(examples), programs.evaluation(examples)
     trained = programs.create_state(), programs.zero_sums()
     steps = []

@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 
 from mixer_dilated.data.corruption import CORRUPTIONS
-from mixer_dilated.errors import InputError, NotFiniteError
+from mixer_dilated.errors import NonFiniteError, UserError
 from mixer_dilated.experiments import cells as cells_file
 from mixer_dilated.experiments import study as study_file
 from mixer_dilated.experiments import timing
@@ -24,8 +24,8 @@ from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.study import run_study, timed_together
 from mixer_dilated.experiments.sweep import Cell, Sweep, crossed, grid, prepare
 from mixer_dilated.models.mixer import mixer_from_config
-from mixer_dilated.training.task import open_task
-from mixer_dilated.training.workdir import locked
+from mixer_dilated.training.run_folder import locked
+from mixer_dilated.training.setup import create_setup
 from tests.conftest import ROOT, config_of, small_config
 
 METHODS = (
@@ -70,7 +70,7 @@ def test_grid_is_every_combination_and_crossed_joins_groups():
 
 def test_an_axis_of_one_value_is_refused():
     for value in (2, 'SAME'):
-        with pytest.raises(InputError, match=r'grid: model.patches.padding = .* several values'):
+        with pytest.raises(UserError, match=r'grid: model.patches.padding = .* several values'):
             grid({'model.patches.padding': value})
 
 
@@ -84,9 +84,9 @@ def test_impossible_cells_keep_their_reason_and_wrong_keys_are_refused():
     assert [bool(cell.impossible) for cell in cells] == [False, False, False, True]
     assert 'a window of 15 pixels does not fit' in cells[3].impossible
     assert cells[1].name == 'size=2_dilation=2' and cells[1].label == 'size 2, dilation 2'
-    with pytest.raises(InputError, match=r'did you mean config.model.patches.dilation'):
+    with pytest.raises(UserError, match=r'did you mean config.model.patches.dilation'):
         prepare(small_sweep(grid({'model.patches.dilatoin': (1, 2)})))
-    with pytest.raises(InputError, match='no cell of the sweep can be trained'):
+    with pytest.raises(UserError, match='no cell of the sweep can be trained'):
         prepare(
             small_sweep(grid({'model.patches.size': (9,)}), **{'model.patches.padding': 'VALID'})
         )
@@ -121,7 +121,7 @@ def test_impossible_cells_keep_their_reason_and_wrong_keys_are_refused():
     ids=str,
 )
 def test_a_sweep_that_cannot_be_is_refused_with_what_is_allowed(changes, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UserError, match=message):
         prepare(dataclasses.replace(small_sweep(), **changes))
 
 
@@ -139,7 +139,7 @@ def test_the_methods_of_table_1_are_the_config_files(mnist):
     sweep = config_of(ROOT / 'configs/sweeps/table1.py', 'get_sweep')
     sweep.base.dataset.data_dir = mnist
     networks = [
-        mixer_from_config(cell.task.config.model, 10)
+        mixer_from_config(cell.setup.config.model, 10)
         for cell in prepare(sweep)
     ]  # fmt: skip
     files = ('mnist_baseline', 'mnist_dilated', 'mnist_plain7')
@@ -211,13 +211,13 @@ def test_a_finished_study_trains_nothing_again(study):
 
 def test_a_folder_of_another_study_is_refused(study, tmp_path):
     folder, _, _ = study
-    with pytest.raises(InputError, match=r"holds another study .kind 'table1', here 'sweep'"):
+    with pytest.raises(UserError, match=r"holds another study .kind 'table1', here 'sweep'"):
         run_study(small_sweep(num_seeds=3), folder, command='run')
-    with pytest.raises(InputError, match=r'other settings .key: there, here.: seed: 0, 9'):
+    with pytest.raises(UserError, match=r'other settings .key: there, here.: seed: 0, 9'):
         run_study(small_sweep(kind='table1', num_seeds=3, seed=9), folder, command='run')
     assert json.loads((folder / 'study.json').read_text())['config']['seed'] == 0
     (tmp_path / 'thesis.tex').write_text('precious')
-    with pytest.raises(InputError, match='not the folder of a study'):
+    with pytest.raises(UserError, match='not the folder of a study'):
         run_study(small_sweep(), tmp_path, command='run')
 
 
@@ -240,7 +240,7 @@ def test_a_cell_that_does_not_stay_finite_costs_the_others_nothing(tmp_path):
     calm = {'optimizer.name': 'sgd', 'optimizer.base_lr': 0.1, 'num_seeds': 1}
     with (
         pytest.warns(UserWarning, match='^wild: epoch 1, step .* is not finite'),
-        pytest.raises(NotFiniteError, match=r'1 of 2 cells .*\(wild\); the others are trained'),
+        pytest.raises(NonFiniteError, match=r'1 of 2 cells .*\(wild\); the others are trained'),
     ):
         run_study(small_sweep(cells, **calm), tmp_path / 'study', command='')
     done = sorted(path.parent.name for path in tmp_path.glob('study/cells/*/summary.json'))
@@ -250,14 +250,14 @@ def test_a_cell_that_does_not_stay_finite_costs_the_others_nothing(tmp_path):
 
 
 def test_resolution_is_studied_by_one_process(tmp_path):
-    with locked(tmp_path / 'study'), pytest.raises(InputError, match='another process works'):
+    with locked(tmp_path / 'study'), pytest.raises(UserError, match='another process works'):
         run_study(small_sweep(kind='resolution'), tmp_path / 'study', command='')
 
 
 def test_a_process_beside_another_study_is_refused(study, tmp_path, monkeypatch):
-    monkeypatch.setattr(cells_file, 'PATIENCE', 0)
+    monkeypatch.setattr(cells_file, 'GRACE_SECONDS', 0)
     folder = shutil.copytree(study[0], tmp_path / 'copy')
-    with locked(folder), pytest.raises(InputError, match=r'at another study .what differs: kind'):
+    with locked(folder), pytest.raises(UserError, match=r'at another study .what differs: kind'):
         run_study(small_sweep(num_seeds=3), folder, command='')
 
 
@@ -322,14 +322,14 @@ def test_epochs_of_streams_are_timed_on_a_few_batches(monkeypatch):
     trained = []
 
     class Timed:
-        def __init__(self, task, examples):
-            trained.append((task.steps_per_epoch, task.config.num_seeds, len(examples.labels)))
+        def __init__(self, setup, examples):
+            trained.append((setup.steps_per_epoch, setup.config.num_seeds, len(examples.labels)))
 
         def seconds(self):
             return 0.5
 
     monkeypatch.setattr(timing, 'TimedEpoch', Timed)
-    streamed = open_task(small_config(num_seeds=2, **{'input.mode': 'stream'}))
+    streamed = create_setup(small_config(num_seeds=2, **{'input.mode': 'stream'}))
     found = timing.epoch_seconds({'streamed': streamed}, 2, StudyProgress())
     assert trained == [(3, 1, 96)] and found == {'streamed': [1.5, 1.5]}
 
@@ -396,7 +396,7 @@ def test_robustness_at_strength_zero_is_the_test_accuracy(tmp_path):
             assert row['accuracy'] == clean[row['cell'], row['seed']]
     assert any('Occlusion of 12' in sentence for sentence in statistics['verdicts'])
     shutil.rmtree(tmp_path / 'study' / 'cells' / 'method=plain' / 'checkpoints')
-    with pytest.raises(InputError, match=r'method=plain: no checkpoint there; remove this folder'):
+    with pytest.raises(UserError, match=r'method=plain: no checkpoint there; remove this folder'):
         run_study(sweep, tmp_path / 'study', command='run')
 
 

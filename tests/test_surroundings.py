@@ -8,11 +8,10 @@ import sys
 
 import pytest
 
-from mixer_dilated.errors import InputError
-from mixer_dilated.training.events import EventsFile
-from mixer_dilated.training.metrics import MetricsWriter
-from mixer_dilated.training.snapshot import Snapshot
-from mixer_dilated.training.workdir import write_text
+from mixer_dilated.errors import UserError
+from mixer_dilated.files import write_text
+from mixer_dilated.training.checkpoint import RunState
+from mixer_dilated.training.metrics import EventsFile, MetricsWriter
 from tests.conftest import ROOT, run_cli
 
 TRAIN = (
@@ -105,7 +104,7 @@ def test_a_file_that_cannot_be_written_leaves_the_one_before(call, tmp_path, mon
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, call, fail)
-    with pytest.raises(InputError, match=r'summary.json: cannot be written: Input/output error'):
+    with pytest.raises(UserError, match=r'summary.json: cannot be written: Input/output error'):
         write_text(path, 'after')
     assert path.read_text() == 'before' and list(tmp_path.iterdir()) == [path]
 
@@ -116,8 +115,8 @@ def test_a_disk_that_is_full_for_the_events_ends_the_run_there(tmp_path, monkeyp
     def fail(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    writer = MetricsWriter(tmp_path, Snapshot(None, None))
+    writer = MetricsWriter(tmp_path, RunState(None, None))
     monkeypatch.setattr(type(events._file), 'write_event', fail)
     row = {'epoch': 1, 'step': 3, 'seed': 0, 'train_loss': 0.5}
-    with pytest.raises(InputError, match='tensorboard: cannot be written: No space left'):
+    with pytest.raises(UserError, match='tensorboard: cannot be written: No space left'):
         writer.write([row], {'seconds': 1.0})

@@ -11,19 +11,20 @@ import optax
 import pytest
 
 from mixer_dilated.config import resolve
+from mixer_dilated.data.augmentation import Augmentation
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.models.mixer import mixer_from_config
-from mixer_dilated.training.augmentation import Augmentation
+from mixer_dilated.parallel.mesh import purpose_key
+from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.epoch import (
-    EpochSums,
+    TrainMetrics,
     epoch_metrics,
     evaluate,
     predict,
     train_steps,
 )
 from mixer_dilated.training.optimizer import kernels, learning_rate_schedule, make_optimizer
-from mixer_dilated.training.programs import Programs
-from mixer_dilated.training.randomness import purpose_key
+from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import create_train_state
 from mixer_dilated.training.step import (
     class_log_probabilities,
@@ -31,7 +32,6 @@ from mixer_dilated.training.step import (
     normalise,
     train_step,
 )
-from mixer_dilated.training.task import open_task
 from tests.conftest import small_config
 
 
@@ -124,7 +124,7 @@ def fresh(config, steps=10):
 
 @functools.cache
 def digits(split='train[:300]'):
-    from mixer_dilated.data.digits import Digits
+    from mixer_dilated.data.datasets import Digits
 
     return Digits().read(split)
 
@@ -178,12 +178,12 @@ def test_an_epoch_shows_each_example_once_in_an_order_of_its_own():
     orders = []
     state = Seen(jnp.zeros((), jnp.int32), jnp.full(40, -1, jnp.int32))
     for pieces in ((4,), (1, 0, 3)):
-        sums = EpochSums.zero()
+        sums = TrainMetrics.zero()
         for count in pieces:
             state, sums = steps(state, sums, jax.random.key(0), (examples, count))
         np.testing.assert_allclose(epoch_metrics(sums, 4, 5)['loss'], 1.0)
     start = Seen(jnp.zeros((), jnp.int32), state.order)
-    reseeded, _ = steps(start, EpochSums.zero(), jax.random.key(1), (examples, 4))
+    reseeded, _ = steps(start, TrainMetrics.zero(), jax.random.key(1), (examples, 4))
     assert not np.array_equal(reseeded.order[:20], state.order[:20])
     for order in np.asarray(state.order).reshape(2, 20):
         assert len(set(order)) == 20 and set(order) <= set(range(23))
@@ -223,7 +223,7 @@ def test_parameters_follow_the_seed():
 
 def parameters_after_an_epoch(**changes):
     # Two blocks: stochastic depth never drops the first.
-    programs = Programs(open_task(small_config(**{'model.num_blocks': 2, **changes})))
+    programs = CompiledFunctions(create_setup(small_config(**{'model.num_blocks': 2, **changes})))
     examples = programs.place(digits())
     state = programs.create_state()
     return jax.device_get(programs.train_epoch(examples)(state)[0].params)
@@ -263,7 +263,9 @@ def test_every_setting_reaches_the_compiled_program(changes, plain_parameters):
 
 
 def test_an_epoch_in_pieces_has_the_bits_of_one_in_one_piece():
-    programs = Programs(open_task(small_config(**{'model.dropout_rate': 0.1, 'augment.shift': 1})))
+    programs = CompiledFunctions(
+        create_setup(small_config(**{'model.dropout_rate': 0.1, 'augment.shift': 1}))
+    )
     run = programs.train_steps(programs.place(digits()))
 
     def after(*pieces):
@@ -306,7 +308,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(broken):
     )
     keys = jnp.stack([jax.random.key(0), jax.random.key(1)])
     after = {
-        count: steps(state, EpochSums.zero((2,)), keys, (examples, count)) for count in (2, 3, 5)
+        count: steps(state, TrainMetrics.zero((2,)), keys, (examples, count)) for count in (2, 3, 5)
     }
     sums = after[5][1]
     assert sums.skipped.tolist() == [0, 2] and sums.first_skipped.tolist() == [0, 3]
@@ -327,7 +329,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(broken):
 
 
 def test_metrics_of_an_epoch_leave_skipped_steps_out():
-    sums = EpochSums(np.float32([6, 0]), np.int32([9, 0]), np.int32([1, 4]), np.int32([2, 1]))
+    sums = TrainMetrics(np.float32([6, 0]), np.int32([9, 0]), np.int32([1, 4]), np.int32([2, 1]))
     found = epoch_metrics(sums, num_steps=4, batch=6)
     np.testing.assert_allclose(found['loss'], [2.0, np.nan])
     np.testing.assert_allclose(found['accuracy'], [0.5, np.nan])
@@ -335,7 +337,7 @@ def test_metrics_of_an_epoch_leave_skipped_steps_out():
 
 
 def test_the_state_that_is_handed_to_an_epoch_is_used_up():
-    programs = Programs(open_task(small_config()))
+    programs = CompiledFunctions(create_setup(small_config()))
     examples = programs.place(digits())
     state = programs.create_state()
     programs.train_epoch(examples)(state)

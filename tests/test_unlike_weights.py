@@ -9,11 +9,10 @@ from safetensors.numpy import save
 
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
-from mixer_dilated.errors import InputError, MisfitError
-from mixer_dilated.pretrained.archives import read_weights, write_orbax
-from mixer_dilated.pretrained.fit import expected_shapes, fitted
+from mixer_dilated.errors import ShapeMismatchError, UserError
+from mixer_dilated.pretrained.adapt import expected_shapes, fitted
 from mixer_dilated.pretrained.token_grid import interpolated
-from mixer_dilated.pretrained.weights import Weights
+from mixer_dilated.pretrained.weight_files import Weights, read_weights, write_orbax
 from tests.test_pretrained import SHAPE, SMALL, TRANSFER, mix, mixing_of, network_of
 
 MIXING = 'MixerBlock_1/token_mixing/Dense_0/kernel'
@@ -64,14 +63,14 @@ def test_a_folder_that_says_what_no_run_had_is_refused(tmp_path):
     write_orbax(Weights({'stem/bias': array}), tmp_path / 'w')
     said = {'image_size': [16], 'checksums': {'stem/bias': zlib.crc32(array)}}
     (tmp_path / 'w' / 'model.json').write_text(json.dumps(said))
-    with pytest.raises(InputError, match=r'image_size = \[16\], not two whole numbers'):
+    with pytest.raises(UserError, match=r'image_size = \[16\], not two whole numbers'):
         read_weights(tmp_path / 'w')
 
 
 @pytest.mark.parametrize('shape', [(7,), (7, 5), (16, 5, 1)])
 def test_a_block_of_another_shape_than_the_rest_is_in_the_table(shape):
     arrays = arrays_of(network_of()) | {MIXING: np.ones(shape, np.float32)}
-    with pytest.raises(MisfitError) as error:
+    with pytest.raises(ShapeMismatchError) as error:
         fitted(Weights(arrays), network_of(), (24, 24, 3), TRANSFER, 'f')
     assert ('×'.join(map(str, shape)), '36×5') in [row[1:3] for row in error.value.rows]
 
@@ -80,7 +79,7 @@ def test_a_grid_that_is_not_of_the_arrays_is_not_used():
     """Told 2×2 tokens, arrays of 16: they fit as they are, or are in the table."""
     said = Weights(weights_of().arrays, weights_of().model, (9, 9))
     assert fitted(said, network_of(), SHAPE, KEPT, 'f')[1] == []
-    with pytest.raises(MisfitError, match='does not fit'):
+    with pytest.raises(ShapeMismatchError, match='does not fit'):
         fitted(said, network_of(), (24, 24, 3), KEPT, 'f')
 
 
@@ -98,7 +97,7 @@ def test_grids_of_branches_that_add_tokens_are_interpolated_each_from_its_own():
     # Linear interpolation keeps the corners' cells nearest to the old corners'.
     large, small = after[:36].reshape(6, 6), expected[:16].reshape(4, 4)
     np.testing.assert_allclose(large[0, 0], small[0, 0], atol=1e-4)
-    with pytest.raises(InputError, match=r'3 that add tokens, where .* is of 2'):
+    with pytest.raises(UserError, match=r'3 that add tokens, where .* is of 2'):
         interpolated(mixing, ((4, 4), (3, 3)), ((2, 2),) * 3)
 
 
@@ -109,9 +108,9 @@ def test_known_grids_of_several_branches_are_those_of_the_weights():
         "'interpolate'"
     ]
     unknown = Weights(weights_of(**TOKENS).arrays)
-    with pytest.raises(InputError, match='25 tokens, which are of several branches'):
+    with pytest.raises(UserError, match='25 tokens, which are of several branches'):
         fitted(unknown, network_of(**TOKENS), (24, 24, 3), KEPT, 'f')
-    with pytest.raises(InputError, match='1 that add tokens, where'):
+    with pytest.raises(UserError, match='1 that add tokens, where'):
         fitted(weights_of(**TOKENS), network_of(), SHAPE, KEPT, 'f')
 
 
@@ -163,10 +162,10 @@ def test_the_table_names_the_keys_that_differ_and_no_others():
         ),
     ]  # fmt: skip
     for network, shape, transfer, cures in cases:
-        with pytest.raises(MisfitError) as error:
+        with pytest.raises(ShapeMismatchError) as error:
             fitted(weights_of(), network, shape, transfer, 'f')
         assert {row[3] for row in error.value.rows} == cures
     short = {name: array for name, array in weights_of().arrays.items() if name != MIXING}
-    with pytest.raises(MisfitError) as error:
+    with pytest.raises(ShapeMismatchError) as error:
         fitted(Weights(short), network_of(), SHAPE, KEPT, 'f')
     assert [row[3] for row in error.value.rows] == ['another file']

@@ -11,15 +11,15 @@ from mixer_dilated.benchmark.plain_mixer import PlainMixer, plain_sizes
 from mixer_dilated.benchmark.processes import end_of
 from mixer_dilated.benchmark.products import DTYPES
 from mixer_dilated.benchmark.torch_mixer import TimedTorch, check_optimizer, left_out
+from mixer_dilated.data.augmentation import augmentation_from_config
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.errors import InputError
-from mixer_dilated.training.augmentation import augmentation_from_config
+from mixer_dilated.errors import UserError
+from mixer_dilated.planning.epoch_timing import Timed, TimedEpoch
+from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.optimizer import make_optimizer
-from mixer_dilated.training.programs import Programs
+from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.state import create_train_state
 from mixer_dilated.training.step import train_step
-from mixer_dilated.training.task import Task
-from mixer_dilated.training.timing import Timed, TimedEpoch
 
 SEEDS = 8
 
@@ -60,16 +60,16 @@ class TimedForward:
     """Class probabilities of a task's training images on one device, batch by batch.
 
     Args:
-      task: whose network.
+      setup: whose network.
       examples: its training set.
 
     Attributes:
       compile_seconds: spent on tracing and compiling.
     """
 
-    def __init__(self, task: Task, examples: Examples):
-        task = task.changed({'batch_eval': task.config.batch})
-        programs = Programs(task, jax.devices()[:1])
+    def __init__(self, setup: Setup, examples: Examples):
+        setup = setup.changed({'batch_eval': setup.config.batch})
+        programs = CompiledFunctions(setup, jax.devices()[:1])
         self._state = programs.create_state()
         before = programs.compile_seconds
         self._run = programs.prediction(programs.place(examples))
@@ -89,25 +89,27 @@ class TimedPlainFlax:
     That is the manner of the original code: network laid out batch first, batches from the host.
 
     Args:
-      task: whose network, optimizer and settings.
+      setup: whose network, optimizer and settings.
       examples: its training set, on the host.
 
     Raises:
-      InputError: the plain network lacks something that the config asks for.
+      UserError: the plain network lacks something that the config asks for.
     """
 
-    def __init__(self, task: Task, examples: Examples):
-        config = task.config
-        network = PlainMixer(num_classes=task.source.num_classes, **plain_sizes(config))
-        optimizer = make_optimizer(config.optimizer, task.total_steps)
+    def __init__(self, setup: Setup, examples: Examples):
+        config = setup.config
+        network = PlainMixer(num_classes=setup.dataset.num_classes, **plain_sizes(config))
+        optimizer = make_optimizer(config.optimizer, setup.total_steps)
         self._seed_key = jax.random.key(config.seed)
-        create = functools.partial(create_train_state, network, optimizer, task.source.image_shape)
+        create = functools.partial(
+            create_train_state, network, optimizer, setup.dataset.image_shape
+        )
         self._state = jax.jit(create)(self._seed_key)
         step = functools.partial(train_step, augmentation=augmentation_from_config(config))
         self._step = jax.jit(step, donate_argnums=0)
         self._batches = [
             Examples(*(array[start : start + config.batch] for array in examples))
-            for start in range(0, task.steps_per_epoch * config.batch, config.batch)
+            for start in range(0, setup.steps_per_epoch * config.batch, config.batch)
         ]
         start = time.perf_counter()
         self._step.lower(self._state, *self._batches[0], self._seed_key).compile()
@@ -123,51 +125,51 @@ class TimedPlainFlax:
         return time.perf_counter() - start
 
 
-def check_against(task: Task, against: set[str]) -> None:
-    """Raises InputError if a config cannot be held against 'reference' or 'torch'."""
+def check_against(setup: Setup, against: set[str]) -> None:
+    """Raises UserError if a config cannot be held against 'reference' or 'torch'."""
     if against:
-        plain_sizes(task.config)
+        plain_sizes(setup.config)
     if 'torch' in against:
-        check_optimizer(task.config.optimizer)
+        check_optimizer(setup.config.optimizer)
 
 
-def compiled_forms(task: Task, against: set[str], notes: list[str]) -> dict[Form, Timed]:
+def compiled_forms(setup: Setup, against: set[str], notes: list[str]) -> dict[Form, Timed]:
     """What takes turns, compiled; each does as many steps as an epoch of the task has.
 
     Args:
-      task: of one seed, in float32.
+      setup: of one seed, in float32.
       against: 'reference', 'torch', or both.
       notes: sentences on what is left out are added to it.
     """
-    examples = task.source.read('train')
-    forms: dict[Form, Timed] = {form: _compiled(form, task, examples) for form in OWN}
+    examples = setup.dataset.read('train')
+    forms: dict[Form, Timed] = {form: _compiled(form, setup, examples) for form in OWN}
     if 'reference' in against:
-        forms[PLAIN_FLAX] = TimedPlainFlax(task, examples)
+        forms[PLAIN_FLAX] = TimedPlainFlax(setup, examples)
     if 'torch' in against:
-        forms |= _torch_forms(task, examples, notes)
+        forms |= _torch_forms(setup, examples, notes)
     return forms
 
 
-def _compiled(form: Form, task: Task, examples: Examples) -> Timed:
+def _compiled(form: Form, setup: Setup, examples: Examples) -> Timed:
     timed = {'training': TimedEpoch, 'forward': TimedForward}[form.kind]
-    return timed(task.changed({'dtype': form.dtype, 'num_seeds': form.seeds}), examples)
+    return timed(setup.changed({'dtype': form.dtype, 'num_seeds': form.seeds}), examples)
 
 
-def _torch_forms(task: Task, examples: Examples, notes: list[str]) -> dict[Form, Timed]:
+def _torch_forms(setup: Setup, examples: Examples, notes: list[str]) -> dict[Form, Timed]:
     if jax.default_backend() != 'cpu':
         notes.append(
             f'PyTorch is left out: it computes on the CPU here, and JAX on {jax.default_backend()}.'
         )
         return {}
-    lacking = left_out(task.config)
+    lacking = left_out(setup.config)
     if lacking:
         notes.append(f'The steps of PyTorch are without {" and ".join(lacking)}: they do less.')
-    forms: dict[Form, Timed] = {EAGER: TimedTorch(task, examples, compiled=False)}
+    forms: dict[Form, Timed] = {EAGER: TimedTorch(setup, examples, compiled=False)}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            forms[COMPILED] = TimedTorch(task, examples, compiled=True)
-    except InputError:
+            forms[COMPILED] = TimedTorch(setup, examples, compiled=True)
+    except UserError:
         raise
     # The compiler of PyTorch needs one of C++ and raises whatever that one raises.
     except Exception as error:

@@ -11,18 +11,18 @@ import re
 import sys
 
 PEAK = ['-P', '-m', 'mixer_dilated.benchmark.input_memory']
-MOST_READ = 2000  # images
+MAX_READ = 2000  # images
 WORKERS = 2
 
 
-def peak_bytes(task, share: float) -> int | None:
+def peak_bytes(setup, share: float) -> int | None:
     """Memory of streaming the first part of a task's training examples, at its most.
 
     Of the process and of two that decode for it, each when it has its most; None where the system
     does not tell.
 
     Args:
-      task: a `Task`.
+      setup: a `Setup`.
       share: of its training examples.
 
     Raises:
@@ -30,35 +30,35 @@ def peak_bytes(task, share: float) -> int | None:
     """
     from mixer_dilated.benchmark.processes import run_program
 
-    arguments = json.dumps({'config': task.config.to_json(), 'share': share})
+    arguments = json.dumps({'config': setup.config.to_json(), 'share': share})
     return json.loads(run_program(PEAK, [arguments], {}).splitlines()[-1])
 
 
-def shuffled_stream(task, records, workers: int):
+def shuffled_stream(setup, records, workers: int):
     """A `Stream` of a task's training batches; of fewer records than a batch, of all of them."""
-    from mixer_dilated.data.batch_order import EpochOrder
+    from mixer_dilated.data.batch_order import ShuffleSampler
     from mixer_dilated.data.stream import Stream
     from mixer_dilated.training.streamed_examples import epoch_orders
 
     count = len(records)
-    draw = functools.partial(epoch_orders, task.config.seed, 1, count)
-    batch = min(task.config.batch, count)
-    order = EpochOrder(draw, batch, count // batch, to_processes=workers > 0)
+    draw = functools.partial(epoch_orders, setup.config.seed, 1, count)
+    batch = min(setup.config.batch, count)
+    order = ShuffleSampler(draw, batch, count // batch, to_processes=workers > 0)
     return Stream(records, order, workers=workers)
 
 
 def _peak(config: str, share: float) -> int | None:
     from mixer_dilated.config import resolve
-    from mixer_dilated.data.splits import split_slices
-    from mixer_dilated.training.task import open_task
+    from mixer_dilated.data.examples import split_slices
+    from mixer_dilated.training.setup import create_setup
 
-    task = open_task(resolve(json.loads(config)))
-    split, sizes = task.config.dataset.train_split, task.source.split_sizes
+    setup = create_setup(resolve(json.loads(config)))
+    split, sizes = setup.config.dataset.train_split, setup.dataset.split_sizes
     name, start, stop = split_slices('config.dataset.train_split', split, sizes)[0]
-    records = task.source.records(f'{name}[{start}:{start + int(share * (stop - start))}]')
-    stream, images = shuffled_stream(task, records, WORKERS), 0
+    records = setup.dataset.records(f'{name}[{start}:{start + int(share * (stop - start))}]')
+    stream, images = shuffled_stream(setup, records, WORKERS), 0
     try:
-        while images < MOST_READ:
+        while images < MAX_READ:
             images += next(stream).labels.size
         workers = [str(each.pid) for each in multiprocessing.active_children()]
         peaks = [_peak_of(process) for process in ('self', *workers)]

@@ -15,13 +15,13 @@ from mixer_dilated.benchmark.measure import busy_cores
 from mixer_dilated.benchmark.processes import ProcessError
 from mixer_dilated.config import changed
 from mixer_dilated.data.cores import num_cores
-from mixer_dilated.data.examples import Examples, Records
+from mixer_dilated.data.examples import Examples, RandomAccessDataSource
 from mixer_dilated.data.stream import Part
-from mixer_dilated.data.tfds_records import TfdsRecords
-from mixer_dilated.training.environment import environment
-from mixer_dilated.training.programs import Programs
+from mixer_dilated.data.tfds_dataset import TfdsDataSource
+from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.run_folder import environment
+from mixer_dilated.training.setup import Setup, create_setup
 from mixer_dilated.training.streamed_examples import StreamedExamples
-from mixer_dilated.training.task import Task, open_task
 
 ROUNDS = 3
 TURN_SECONDS = 4.0
@@ -42,11 +42,11 @@ def benchmark_input(
       'inputs': of each name what `_measure` and `_memory` return.
     """
     streaming = {'input.mode': 'stream', 'num_seeds': 1}
-    tasks = {name: open_task(changed(config, streaming)) for name, config in configs.items()}
+    tasks = {name: create_setup(changed(config, streaming)) for name, config in configs.items()}
     busy = busy_cores()
     # A TPU serves one process at a time: the others come before this one computes.
-    in_processes = {name: _memory(name, task, say) for name, task in tasks.items()}
-    found = {name: _measure(name, task, say) for name, task in tasks.items()}
+    in_processes = {name: _memory(name, setup, say) for name, setup in tasks.items()}
+    found = {name: _measure(name, setup, say) for name, setup in tasks.items()}
     return {
         **environment(),
         'cores': num_cores(),
@@ -55,7 +55,7 @@ def benchmark_input(
     }
 
 
-def _memory(name: str, task: Task, say: Callable[[str], None]) -> dict:
+def _memory(name: str, setup: Setup, say: Callable[[str], None]) -> dict:
     """'memory': bytes at their most of all processes, streaming a 'tenth' of the examples and the
     'whole', None for what fails; and 'notes', a sentence on each of these.
     """
@@ -63,14 +63,14 @@ def _memory(name: str, task: Task, say: Callable[[str], None]) -> dict:
     memory, notes = {}, []
     for part, share in (('tenth', 0.1), ('whole', 1.0)):
         try:
-            memory[part] = peak_bytes(task, share)
+            memory[part] = peak_bytes(setup, share)
         except ProcessError as error:
             memory[part] = None
             notes.append(f'memory is not measured: {error}')
     return {'memory': memory, 'notes': notes}
 
 
-def _measure(name: str, task: Task, say: Callable[[str], None]) -> dict:
+def _measure(name: str, setup: Setup, say: Callable[[str], None]) -> dict:
     """One config's input.
 
     Returns:
@@ -79,33 +79,33 @@ def _measure(name: str, task: Task, say: Callable[[str], None]) -> dict:
       'streams': of each number of workers the same, over all processes (None where the system does
       not tell), and 'first_batch' (seconds); and 'waiting' (of `_waiting`).
     """
-    records = task.source.records(task.config.dataset.train_split)
+    records = setup.dataset.records(setup.config.dataset.train_split)
     say(f'{name}: decoding alone and streams, {ROUNDS} rounds in turns')
     decoding, streams = [], {workers: [] for workers in worker_counts(num_cores())}
     for number in range(ROUNDS):
         decoding.append(_decoding(records, number))
         for workers, rounds in streams.items():
-            rounds.append(_streaming(task, records, workers))
+            rounds.append(_streaming(setup, records, workers))
     say(f'{name}: training on the stream')
     return {
         'image_shape': list(records.image_shape),
         'examples': len(records),
-        'batch': task.config.batch,
+        'batch': setup.config.batch,
         'decoding': _by_name(('speed', 'cpu_speed'), decoding),
         'streams': {
             workers: _by_name(('speed', 'cpu_speed', 'first_batch'), rounds)
             for workers, rounds in streams.items()
         },
-        'waiting': _waiting(task, records),
+        'waiting': _waiting(setup, records),
     }
 
 
-def _decoding(records: Records, number: int) -> tuple[float, float]:
+def _decoding(records: RandomAccessDataSource, number: int) -> tuple[float, float]:
     """Images a second and a second of CPU time of this thread, without reading their records."""
     draw, images, seconds, cpu = np.random.default_rng(number), 0, 0.0, 0.0
     while seconds < TURN_SECONDS / 2:
         index = draw.integers(0, len(records), 64)
-        encoded = records.encoded(index) if isinstance(records, TfdsRecords) else None
+        encoded = records.encoded(index) if isinstance(records, TfdsDataSource) else None
         start, cpu_start = time.perf_counter(), time.thread_time()
         if encoded is None:
             records.read(index)
@@ -131,10 +131,12 @@ def _by_name(names: tuple[str, ...], rounds: list[tuple]) -> dict[str, list]:
     return dict(zip(names, map(list, zip(*rounds, strict=True)), strict=True))
 
 
-def _streaming(task: Task, records: Records, workers: int) -> tuple[float, float | None, float]:
+def _streaming(
+    setup: Setup, records: RandomAccessDataSource, workers: int
+) -> tuple[float, float | None, float]:
     """Images a second, images a second of CPU time, and seconds to the first batch."""
     start = time.perf_counter()
-    stream = shuffled_stream(task, records, workers)
+    stream = shuffled_stream(setup, records, workers)
     try:
         next(stream)
         first, images = time.perf_counter() - start, 0
@@ -180,15 +182,15 @@ class _AtHand(StreamedExamples):
         return self._batch
 
 
-def _waiting(task: Task, records: Records) -> dict[str, float]:
+def _waiting(setup: Setup, records: RandomAccessDataSource) -> dict[str, float]:
     """Training for a while: 'steps', 'seconds', and 'waited' of these for data.
 
     'at_hand': seconds of as many steps whose batch is there already. What a run loses to its input
     is more than it waits, where what decodes takes cores or Python's lock from it.
     """
-    programs = Programs(task, jax.devices()[:1])
-    at_hand = _Training(programs, _AtHand(records, task.config.input))
-    examples = StreamedExamples(records, task.config.input)
+    programs = CompiledFunctions(setup, jax.devices()[:1])
+    at_hand = _Training(programs, _AtHand(records, setup.config.input))
+    examples = StreamedExamples(records, setup.config.input)
     try:
         at_hand.go_on(WAITING_SECONDS / 4)
         streamed = _Training(programs, examples)
@@ -213,7 +215,7 @@ class _Training:
       steps, seconds: of `go_on`, summed.
     """
 
-    def __init__(self, programs: Programs, examples: StreamedExamples):
+    def __init__(self, programs: CompiledFunctions, examples: StreamedExamples):
         self._run = programs.train_steps(examples)
         self._trained = programs.create_state(), programs.zero_sums()
         while not self._step():

@@ -22,12 +22,12 @@ from mixer_dilated.benchmark.products import (
     training_products,
 )
 from mixer_dilated.benchmark.torch_mixer import import_torch
-from mixer_dilated.config import phase_range
-from mixer_dilated.errors import InputError
+from mixer_dilated.config import num_phases
+from mixer_dilated.errors import UserError
 from mixer_dilated.models.costs import num_params
-from mixer_dilated.training.environment import environment
-from mixer_dilated.training.task import Task, open_task
-from mixer_dilated.training.timing import Timed, TimedEpoch, on_noise, seconds_in_turns
+from mixer_dilated.planning.epoch_timing import Timed, TimedEpoch, on_noise, seconds_in_turns
+from mixer_dilated.training.run_folder import environment
+from mixer_dilated.training.setup import Setup, create_setup
 
 ROUNDS = 9
 TURN_SECONDS = 0.5
@@ -54,23 +54,25 @@ def benchmark(
       with its value) and 'notes', sentences on what is not as asked.
 
     Raises:
-      InputError: a config that does not fit its data, or that cannot be compared as asked.
+      UserError: a config that does not fit its data, or that cannot be compared as asked.
     """
     against, busy = set(against), busy_cores()
     if 'torch' in against:
         import_torch()
     opened = {name: _opened(config) for name, config in configs.items()}
-    for task, _ in opened.values():
-        check_against(task, against)
+    for setup, _ in opened.values():
+        check_against(setup, against)
     # A TPU serves one process at a time: the others come before this one computes.
-    found = {name: _in_processes(name, task, notes, say) for name, (task, notes) in opened.items()}
+    found = {
+        name: _in_processes(name, setup, notes, say) for name, (setup, notes) in opened.items()
+    }
     with _compiled_anew():
         large = large_product()
         timers = {(large, dtype): TimedProduct(large, dtype, 50) for dtype in DTYPES}
-        for name, (task, notes) in opened.items():
+        for name, (setup, notes) in opened.items():
             say(f'{name}: compiles, then {ROUNDS} rounds in which all forms take turns')
-            measured = _measure(task, against, large, timers, notes)
-            found[name] |= {**measured, 'config': task.config.to_dict(), 'notes': notes}
+            measured = _measure(setup, against, large, timers, notes)
+            found[name] |= {**measured, 'config': setup.config.to_dict(), 'notes': notes}
         return {
             **environment(),
             'large_shape': [*vars(large).values()],
@@ -84,9 +86,9 @@ def busy_cores() -> float | None:
     return os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
 
 
-def _opened(config: ml_collections.ConfigDict) -> tuple[Task, list[str]]:
+def _opened(config: ml_collections.ConfigDict) -> tuple[Setup, list[str]]:
     """A config's task in float32 and of one seed, and sentences on what that sets aside."""
-    task, notes = open_task(config), []
+    setup, notes = create_setup(config), []
     rows = {'dtype': f'{" and ".join(DTYPES)} have', 'num_seeds': f'one seed and {SEEDS} have'}
     common = {'dtype': 'float32', 'num_seeds': 1}
     for key, value in common.items():
@@ -95,15 +97,15 @@ def _opened(config: ml_collections.ConfigDict) -> tuple[Task, list[str]]:
                 f'config.{key} = {config[key]!r} is set aside: {rows[key]} rows of their own, and '
                 f'all else is measured with {value!r}.'
             )
-    return task.changed(common), notes
+    return setup.changed(common), notes
 
 
-def _in_processes(name: str, task: Task, notes: list[str], say: Say) -> dict[str, dict | None]:
+def _in_processes(name: str, setup: Setup, notes: list[str], say: Say) -> dict[str, dict | None]:
     """'memory' and 'start_up'; None, and a sentence in `notes`, for what fails."""
     say(f'{name}: memory, start-up cold and warm, each in a process of its own')
     measurements = {
-        'memory': lambda: peak_bytes(task, steps=4),
-        'start_up': lambda: start_up_seconds(task.config),
+        'memory': lambda: peak_bytes(setup, steps=4),
+        'start_up': lambda: start_up_seconds(setup.config),
     }
     found = {}
     for what, measure in measurements.items():
@@ -129,12 +131,12 @@ def _compiled_anew():
 
 
 def _measure(
-    task: Task, against: set[str], large: Product, of_large: ProductTimers, notes: list[str]
+    setup: Setup, against: set[str], large: Product, of_large: ProductTimers, notes: list[str]
 ) -> dict:
     """What one config does on this device.
 
     Args:
-      task: of one seed, in float32.
+      setup: of one seed, in float32.
       against: what else to time.
       large: the large product.
       of_large: it in each dtype.
@@ -146,16 +148,16 @@ def _measure(
       in each round}}. 'large_product': FLOPs a second by dtype in each round. 'resolutions'.
     """
     speed = large.flops / of_large[large, 'float32'].seconds()
-    products = _products(task)
+    products = _products(setup)
     steps = _steps_of_a_turn(flops(products['training']), speed)
-    forms = compiled_forms(on_noise(task, task.source.image_shape[:2], steps), against, notes)
+    forms = compiled_forms(on_noise(setup, setup.dataset.image_shape[:2], steps), against, notes)
     timers = {**_timers(products), **of_large}
     seconds = seconds_in_turns({**forms, **timers}, ROUNDS)
     return {
-        'num_tokens': task.num_tokens,
-        'num_params': num_params(task.layers),
-        'image_shape': list(task.source.image_shape),
-        'batch': task.config.batch,
+        'num_tokens': setup.num_tokens,
+        'num_params': num_params(setup.layers),
+        'image_shape': list(setup.dataset.image_shape),
+        'batch': setup.config.batch,
         'forms': {
             form.name: _of_form(form, timed, products, seconds[form], steps)
             for form, timed in forms.items()
@@ -167,14 +169,14 @@ def _measure(
         'large_product': {
             dtype: [large.flops / each for each in seconds[large, dtype]] for dtype in DTYPES
         },
-        'resolutions': _resolutions(task, speed),
+        'resolutions': _resolutions(setup, speed),
     }
 
 
-def _products(task: Task) -> dict[str, Products]:
+def _products(setup: Setup) -> dict[str, Products]:
     """The matrix products of a step by its kind, 'training' or 'forward'."""
-    layers, batch = task.layers, task.config.batch
-    phases = math.prod(phase_range(task.config))
+    layers, batch = setup.layers, setup.config.batch
+    phases = math.prod(num_phases(setup.config))
     return {
         'training': training_products(layers, batch),
         'forward': forward_products(layers, batch, phases),
@@ -228,23 +230,23 @@ def _summed(products: Products, dtype: str, seconds: Mapping) -> list[float]:
     return [sum(of_round) for of_round in zip(*times, strict=True)]
 
 
-def _resolutions(task: Task, speed: float) -> list[dict]:
+def _resolutions(setup: Setup, speed: float) -> list[dict]:
     """Tokens and seconds of a training step at half, once and twice the side of the images.
 
     Sides that the patches do not fit are left out.
     """
-    height, width, _ = task.source.image_shape
+    height, width, _ = setup.dataset.image_shape
     epochs, rows = {}, {}
     for doubled in (1, 2, 4):
         image_size = (height * doubled // 2, width * doubled // 2)
         try:
-            noise = on_noise(task, image_size, steps=1)
-        except InputError:
+            noise = on_noise(setup, image_size, steps=1)
+        except UserError:
             continue
         step_flops = flops(training_products(noise.layers, noise.config.batch))
         steps = _steps_of_a_turn(step_flops, speed)
-        noise = on_noise(task, image_size, steps)
-        epochs[image_size] = TimedEpoch(noise, noise.source.read('train'))
+        noise = on_noise(setup, image_size, steps)
+        epochs[image_size] = TimedEpoch(noise, noise.dataset.read('train'))
         rows[image_size] = {
             'image_size': list(image_size),
             'num_tokens': noise.num_tokens,

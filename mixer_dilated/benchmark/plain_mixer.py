@@ -12,7 +12,7 @@ import ml_collections
 from jaxtyping import Array, Float
 
 from mixer_dilated.config import patch_branches, resolve
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Patches
 
 SPECIAL = (
@@ -102,13 +102,13 @@ def plain_sizes(config: ml_collections.ConfigDict) -> dict:
       config: a resolved config.
 
     Raises:
-      InputError: one of `SPECIAL` is not at its default; the message names it.
+      UserError: one of `SPECIAL` is not at its default; the message names it.
     """
     default = resolve({})
     for key in SPECIAL:
         value, plain = (functools.reduce(getattr, key.split('.'), of) for of in (config, default))
         if value != plain:
-            raise InputError(
+            raise UserError(
                 f'config.{key} = {value!r}: what --against compares with has one kind of patches '
                 f'and nothing special; leave --against out, or config.{key} at {plain!r}'
             )

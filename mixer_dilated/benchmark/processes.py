@@ -16,9 +16,9 @@ import ml_collections
 
 from mixer_dilated.config import changed, resolve
 from mixer_dilated.errors import printable
-from mixer_dilated.training.programs import Programs
-from mixer_dilated.training.task import Task, open_task
-from mixer_dilated.training.timing import on_noise
+from mixer_dilated.planning.epoch_timing import on_noise
+from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.setup import Setup, create_setup
 
 ROOT = pathlib.Path(__file__).parents[2]
 RUN = [str(ROOT / 'run.py')]
@@ -81,14 +81,14 @@ def _run_seconds(folder: pathlib.Path, name: str) -> float:
         raise ProcessError(f'{_shown(RUN)} left no result: {error!r}') from None
 
 
-def peak_bytes(task: Task, steps: int) -> dict[str, int | None]:
+def peak_bytes(setup: Setup, steps: int) -> dict[str, int | None]:
     """Memory of training on random images: 'predicted' by the compiler, and 'measured'.
 
     'measured' are the images and the state, and what a process of its own grows by, at its most,
     while it trains a second epoch; None where the system does not tell.
 
     Args:
-      task: what to train.
+      setup: what to train.
       steps: batches of an epoch.
 
     Raises:
@@ -96,8 +96,8 @@ def peak_bytes(task: Task, steps: int) -> dict[str, int | None]:
     """
     arguments = json.dumps(
         {
-            'config': task.config.to_json(),
-            'image_size': task.source.image_shape[:2],
+            'config': setup.config.to_json(),
+            'image_size': setup.dataset.image_shape[:2],
             'steps': steps,
         }
     )
@@ -150,9 +150,9 @@ def end_of(text: str, most: int = 300) -> str:
 
 
 def _measure_peak(config: str, image_size: list[int], steps: int) -> dict[str, int | None]:
-    task = on_noise(open_task(resolve(json.loads(config))), tuple(image_size), steps)
-    examples = task.source.read('train')
-    programs = Programs(task, jax.devices()[:1])
+    setup = on_noise(create_setup(resolve(json.loads(config))), tuple(image_size), steps)
+    examples = setup.dataset.read('train')
+    programs = CompiledFunctions(setup, jax.devices()[:1])
     state, placed = programs.create_state(), programs.place(examples)
     run = programs.train_epoch(placed)
     state, _ = jax.block_until_ready(run(state))  # what is loaded once is not the step's

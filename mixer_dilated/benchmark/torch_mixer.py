@@ -8,15 +8,15 @@ import numpy as np
 
 from mixer_dilated.benchmark.plain_mixer import plain_sizes
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.errors import InputError
-from mixer_dilated.training.task import Task
+from mixer_dilated.errors import UserError
+from mixer_dilated.training.setup import Setup
 
 
 class TimedTorch:
     """A training step of PyTorch, eager or under `torch.compile`, on the CPU.
 
     Args:
-      task: whose network and optimizer; AdamW alone is supported.
+      setup: whose network and optimizer; AdamW alone is supported.
       examples: its training set.
       compiled: whether by `torch.compile`.
 
@@ -24,15 +24,15 @@ class TimedTorch:
       compile_seconds: of the first step, in which PyTorch compiles.
 
     Raises:
-      InputError: torch is not installed, or the config asks for what this network lacks.
+      UserError: torch is not installed, or the config asks for what this network lacks.
     """
 
-    def __init__(self, task: Task, examples: Examples, compiled: bool):
+    def __init__(self, setup: Setup, examples: Examples, compiled: bool):
         torch = import_torch()
-        config = task.config
+        config = setup.config
         check_optimizer(config.optimizer)
         torch.manual_seed(0)
-        network = mixer(torch, task)
+        network = mixer(torch, setup)
         optimizer = torch.optim.AdamW(
             network.parameters(),
             lr=config.optimizer.base_lr,
@@ -51,7 +51,7 @@ class TimedTorch:
         if compiled:
             network.compile()
         self._step = step
-        count = task.steps_per_epoch * config.batch
+        count = setup.steps_per_epoch * config.batch
         images = torch.from_numpy(np.ascontiguousarray(examples.images[:count]))
         self._images = images.permute(0, 3, 1, 2).split(config.batch)
         self._labels = torch.from_numpy(examples.labels[:count].astype(np.int64)).split(
@@ -74,11 +74,11 @@ class TimedTorch:
 
 
 def import_torch():
-    """The module torch, or an InputError that says how to have it."""
+    """The module torch, or an UserError that says how to have it."""
     try:
         import torch
     except ImportError:
-        raise InputError(
+        raise UserError(
             '--against=torch: PyTorch is not installed; pip install torch==2.13.0, or leave '
             'torch out of --against'
         ) from None
@@ -86,10 +86,10 @@ def import_torch():
 
 
 def check_optimizer(optimizer: ml_collections.ConfigDict) -> None:
-    """Raises InputError if `config.optimizer` is not what `TimedTorch` has: AdamW, unclipped."""
+    """Raises UserError if `config.optimizer` is not what `TimedTorch` has: AdamW, unclipped."""
     for key, allowed in (('name', 'adamw'), ('grad_norm_clip', 0.0)):
         if optimizer[key] != allowed:
-            raise InputError(
+            raise UserError(
                 f'config.optimizer.{key} = {optimizer[key]!r}: --against=torch compares with '
                 f'{allowed!r} alone; leave torch out of --against, or set that'
             )
@@ -111,23 +111,23 @@ class _Sizes(NamedTuple):
     approximate: str
 
 
-def mixer(torch, task: Task):
+def mixer(torch, setup: Setup):
     """A Mixer as a PyTorch program has it: a dilated convolution, blocks, norm, mean, head.
 
     Args:
       torch: the module.
-      task: whose network.
+      setup: whose network.
 
     Returns:
       A `torch.nn.Module` from float images (batch, channels, height, width) to logits.
     """
     nn = torch.nn
-    plain = plain_sizes(task.config)
-    height, width, channels = task.source.image_shape
+    plain = plain_sizes(setup.config)
+    height, width, channels = setup.dataset.image_shape
     patches, hidden_dim = plain['patches'], plain['hidden_dim']
     (top, bottom), (left, right) = patches.pads((height, width))
     sizes = _Sizes(
-        task.num_tokens,
+        setup.num_tokens,
         hidden_dim,
         plain['tokens_mlp_dim'],
         plain['channels_mlp_dim'],
@@ -145,7 +145,7 @@ def mixer(torch, task: Task):
             self.stem = stem
             self.blocks = nn.Sequential(*blocks)
             self.norm = nn.LayerNorm(hidden_dim, eps=1e-6)
-            self.head = nn.Linear(hidden_dim, task.source.num_classes)
+            self.head = nn.Linear(hidden_dim, setup.dataset.num_classes)
 
         def forward(self, images):
             tokens = self.stem(self.pad(images)).flatten(2).transpose(1, 2)

@@ -12,7 +12,7 @@ from ml_collections import config_flags
 
 from mixer_dilated.cli.preset_flag import take_preset, warn_of_dropped
 from mixer_dilated.config import KEYS, check_key, complete, resolve
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import UserError
 
 _MEANING = {
     'workdir': 'folder of the run or study',
@@ -100,7 +100,7 @@ def parse_each(argv: list[str], names: tuple[str, ...], files: tuple[str, ...]) 
       would else have one name.
 
     Raises:
-      InputError: as `parse`.
+      UserError: as `parse`.
     """
     given, others = _take_files('config', argv)
     paths = given or [*files]
@@ -122,7 +122,7 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
       default_sweep: the sweep file of a command that has its own.
 
     Raises:
-      InputError: an unknown flag or key, or a file that cannot be read.
+      UserError: an unknown flag or key, or a file that cannot be read.
     """
     values = flags.FlagValues()
     for name in set(names) & set(_MEANING):
@@ -149,17 +149,17 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
     try:
         words = values(['run.py', *argv])[1:]
     except flags.Error as error:
-        raise InputError(f'{_one_line(error)}{_key_meant(argv)} (see --help)') from None
+        raise UserError(f'{_one_line(error)}{_key_meant(argv)} (see --help)') from None
     given = {name: values[name].value for name in (*names, 'config') if name in values}
     if words and 'folder' in names:
         given['folder'] = words.pop(0)
     if 'paths' in names:
         given['paths'], words = tuple(words), []
     if words:
-        raise InputError(f'{words[0]!r} is not understood; flags look like --workdir=DIR')
+        raise UserError(f'{words[0]!r} is not understood; flags look like --workdir=DIR')
     for name in given:
         if isinstance(given[name], str) and not given[name]:
-            raise InputError(f'--{name} is empty; leave it out or give a value')
+            raise UserError(f'--{name} is empty; leave it out or give a value')
         if name in _FILES and given[name]:
             given[name] = _expanded(name, given[name])
     for name, least in _WHOLE_NUMBERS.items():
@@ -179,11 +179,11 @@ def load_config(path: str) -> ml_collections.ConfigDict:
     """What `get_config()` of a config file returns; 'FILE:WORD' calls `get_config('WORD')`.
 
     Raises:
-      InputError: no such file, or whatever goes wrong in it, with its line.
+      UserError: no such file, or whatever goes wrong in it, with its line.
     """
     config = _call('config', path, 'get_config')
     if not isinstance(config, ml_collections.ConfigDict):
-        raise InputError(f'--config={path}: get_config() returned {config!r}, not a ConfigDict')
+        raise UserError(f'--config={path}: get_config() returned {config!r}, not a ConfigDict')
     # Every key is there for an override to change, also those that the file left out.
     return complete(config)
 
@@ -192,17 +192,17 @@ def load_sweep(path: str):
     """What `get_sweep()` of a sweep file returns, its base config completed.
 
     Raises:
-      InputError: no such file, or whatever goes wrong in it, with its line.
+      UserError: no such file, or whatever goes wrong in it, with its line.
     """
     sweep = _call('sweep', path, 'get_sweep')
     from mixer_dilated.experiments.sweep import Sweep, check_sweep
 
     if not isinstance(sweep, Sweep):
-        raise InputError(f'--sweep={path}: get_sweep() returned {sweep!r}, not a Sweep')
+        raise UserError(f'--sweep={path}: get_sweep() returned {sweep!r}, not a Sweep')
     try:
         check_sweep(sweep)
-    except InputError as error:
-        raise InputError(f'--sweep={path}: {error}') from None
+    except UserError as error:
+        raise UserError(f'--sweep={path}: {error}') from None
     return dataclasses.replace(sweep, base=complete(sweep.base))
 
 
@@ -218,29 +218,29 @@ def _call(flag: str, path: str, function: str):
     if not pathlib.Path(path).is_file():
         folder = {'config': 'configs', 'sweep': 'configs/sweeps'}[flag]
         there = ', '.join(sorted(map(str, pathlib.Path(folder).glob('*.py')))) or 'none here'
-        raise InputError(f'--{flag}={path}: no such file; those in {folder}/: {there}')
+        raise UserError(f'--{flag}={path}: no such file; those in {folder}/: {there}')
     try:
         names = runpy.run_path(path)
         if function in names:
             return names[function](*words)
     # Such a file is a program: whatever goes wrong in it is told with its line.
     except Exception as error:
-        kind = '' if isinstance(error, InputError) else f'{type(error).__name__}: '
+        kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
         cause = f'{kind}{_one_line(error)}'
-        raise InputError(f'{_where(flag, path, error)}: {cause}') from None
+        raise UserError(f'{_where(flag, path, error)}: {cause}') from None
     hints = {
         'get_sweep': f'; it is a sweep file: python run.py sweep --sweep={path}',
         'get_config': f'; it is a config file: --config={path}',
     }
     hint = next((hints[name] for name in hints if name in names), '')
-    raise InputError(f'--{flag}={path}: has no function {function}(){hint}')
+    raise UserError(f'--{flag}={path}: has no function {function}(){hint}')
 
 
 def _take_files(flag: str, argv: list[str]) -> tuple[list[str], list[str]]:
     """The paths that --config or --sweep names, and the words without them.
 
     Raises:
-      InputError: one is empty.
+      UserError: one is empty.
     """
     paths, rest, words = [], [], iter(argv)
     for word in words:
@@ -251,7 +251,7 @@ def _take_files(flag: str, argv: list[str]) -> tuple[list[str], list[str]]:
         path = value if equals else next(words, '')
         if not path or (path.startswith('-') and not equals):  # the next flag is no file
             example = {'config': 'digits_dilated.py', 'sweep': 'sweeps/dilation.py'}[flag]
-            raise InputError(
+            raise UserError(
                 f'--{flag} is empty; give it a file, for example --{flag}=configs/{example}'
             )
         paths.append(path)
@@ -269,22 +269,22 @@ def _key_meant(argv: list[str]) -> str:
 
 
 def _overridden(flag: str, file: str, argv: list[str]) -> list[str]:
-    """The keys that overrides name; InputError for no key, or if there is no file to override."""
+    """The keys that overrides name; UserError for no key, or if there is no file to override."""
     overrides = [word.lstrip('-') for word in argv if word.lstrip('-').startswith('config.')]
     overridden = [word.partition('=')[0].split('.', 1)[1] for word in overrides]
     for key in overridden:
         check_key(key)
     if overridden and not file:
         example = {'config': 'configs/digits_dilated.py', 'sweep': 'configs/sweeps/dilation.py'}
-        raise InputError(f'--{flag}=FILE is missing; try --{flag}={example[flag]}')
+        raise UserError(f'--{flag}=FILE is missing; try --{flag}={example[flag]}')
     return overridden
 
 
 def _check_cells_leave(overridden: list[str], sweep) -> None:
-    """Raises InputError if every cell sets an overridden key, which would then change nothing."""
+    """Raises UserError if every cell sets an overridden key, which would then change nothing."""
     for key in overridden:
         if all(key in cell.changes for cell in sweep.cells):
-            raise InputError(
+            raise UserError(
                 f'--config.{key}: every cell of the sweep sets this key itself, so that this would '
                 'change nothing; change the cells in the sweep file'
             )
@@ -294,13 +294,13 @@ def _expanded(flag: str, text: str) -> pathlib.Path:
     try:
         return pathlib.Path(text).expanduser()
     except RuntimeError:
-        raise InputError(f'--{flag}={text}: no such user; write the folder without ~') from None
+        raise UserError(f'--{flag}={text}: no such user; write the folder without ~') from None
 
 
 def _whole_number(flag: str, text: str, least: int) -> int:
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else -1
     if not least <= number < 2**31:
-        raise InputError(f'--{flag}={text}: allowed is a whole number from {least}')
+        raise UserError(f'--{flag}={text}: allowed is a whole number from {least}')
     return number
 
 

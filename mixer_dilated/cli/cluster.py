@@ -12,7 +12,7 @@ import warnings
 
 from mixer_dilated.cli import abort
 from mixer_dilated.cli.arguments import Arguments
-from mixer_dilated.errors import InputError, LostError
+from mixer_dilated.errors import HostLostError, UserError
 
 HEARTBEAT_SECONDS = 30  # after which a process that says nothing counts as ended
 WAIT_SECONDS = 300  # for all processes to come
@@ -51,7 +51,7 @@ def join(arguments: Arguments) -> None:
     --num_processes=1 alone none; else those that Slurm (`srun`) or the Cloud TPU has started.
 
     Raises:
-      InputError: flags that do not go together, or not all processes come.
+      UserError: flags that do not go together, or not all processes come.
     """
     if arguments.num_processes == 1 and arguments.coordinator is None:
         return
@@ -78,7 +78,7 @@ def join(arguments: Arguments) -> None:
         if settings is None and not _started_by_slurm() and not _hosts_of_tpu():
             _warn_alone(' '.join(str(error).split())[:300])
             return
-        raise InputError(_not_together(settings, str(error))) from None
+        raise UserError(_not_together(settings, str(error))) from None
     finally:
         waiting.cancel()
     _become_one()
@@ -99,13 +99,13 @@ def _not_together(settings: dict | None, said: str) -> str:
     for sign, meaning in CAUSES.items():
         if sign in cause:
             cause = meaning
-    way_on = (
+    hint = (
         'start all of them with the same --coordinator=HOST:PORT and --num_processes, each '
         'with its own --process_id, and a port that is free on that host'
         if settings
         else 'start the same command on all of them, or this one alone with --num_processes=1'
     )
-    return f'the processes did not come together: {cause}; {way_on}'
+    return f'the processes did not come together: {cause}; {hint}'
 
 
 def _become_one() -> None:
@@ -116,13 +116,15 @@ def _become_one() -> None:
         return
     counts = collections.Counter(device.process_index for device in jax.devices())
     if len(set(counts.values())) > 1:
-        raise InputError(
+        raise UserError(
             f'the processes have different numbers of devices ({dict(sorted(counts.items()))}, by '
             'process); give each as many, for example by CUDA_VISIBLE_DEVICES'
         )
     _keep_output_to_python()
     _index = jax.process_index()
-    abort.say(lambda: of_process(str(LostError('JAX or a library aborted this one; see above'))))
+    abort.say(
+        lambda: of_process(str(HostLostError('JAX or a library aborted this one; see above')))
+    )
 
 
 def _keep_output_to_python() -> None:
@@ -160,18 +162,18 @@ def _from_flags(arguments: Arguments) -> dict | None:
     if len(missing) == len(FLAGS):
         return None
     if missing:
-        raise InputError(
+        raise UserError(
             f'--{missing[0]} is missing; --coordinator=HOST:PORT, --num_processes=N and '
             '--process_id=K, from 0 to N-1, go together'
         )
     host, _, port = given['coordinator'].rpartition(':')
     if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 2**16:
-        raise InputError(
+        raise UserError(
             f'--coordinator={given["coordinator"]}: allowed is the host of process 0 and a free '
             'port there, like 10.0.0.1:1234'
         )
     if given['process_id'] >= given['num_processes']:
-        raise InputError(
+        raise UserError(
             f'--process_id={given["process_id"]}: allowed are 0 to {given["num_processes"] - 1}, '
             f'of --num_processes={given["num_processes"]}'
         )

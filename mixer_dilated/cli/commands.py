@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from mixer_dilated.cli import cluster, interrupt
 from mixer_dilated.cli.arguments import Arguments
-from mixer_dilated.errors import InputError
-from mixer_dilated.output_file import check_output, output_file
+from mixer_dilated.errors import UserError
+from mixer_dilated.files import check_output, output_file
 
 AGAINST = ('reference', 'torch')
 
@@ -25,17 +25,17 @@ def train(arguments: Arguments, started: float) -> None:
     cluster.join(arguments)
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.cli.progress import SilentProgress, TerminalProgress
+    from mixer_dilated.parallel.multihost import broadcast, translate_host_loss
     from mixer_dilated.reports.tables import print_run
-    from mixer_dilated.training.agreement import first_text, lost_told
-    from mixer_dilated.training.loop import train_and_evaluate
+    from mixer_dilated.training.train import train_and_evaluate
 
     keep_compiled_programs()
     now = datetime.datetime.now()
     # Milliseconds: runs that a shell loop starts at once must not meet in one folder.
     stamp = f'{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}'
-    with lost_told():
+    with translate_host_loss():
         given = str(arguments.workdir or pathlib.Path('runs', f'{arguments.name}-{stamp}'))
-        workdir = pathlib.Path(first_text(given))
+        workdir = pathlib.Path(broadcast(given))
         silent = cluster.is_silent()
         with SilentProgress() if silent else TerminalProgress(arguments.name, workdir) as progress:
             summary = train_and_evaluate(
@@ -50,12 +50,12 @@ def evaluate(arguments: Arguments, started: float) -> None:
     workdir, best = required(arguments, 'workdir'), _best(arguments)
     cluster.join(arguments)
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
+    from mixer_dilated.inference.evaluation import evaluate_checkpoint
+    from mixer_dilated.parallel.multihost import translate_host_loss
     from mixer_dilated.reports.tables import print_evaluation
-    from mixer_dilated.training.agreement import lost_told
-    from mixer_dilated.training.evaluation import evaluate_checkpoint
 
     keep_compiled_programs()
-    with lost_told():
+    with translate_host_loss():
         found = evaluate_checkpoint(
             workdir,
             arguments.split,
@@ -94,11 +94,11 @@ def predict(arguments: Arguments, started: float) -> None:
 def convert(arguments: Arguments, started: float) -> None:
     """Writes weights in another form."""
     if len(arguments.paths) != 2:
-        raise InputError(
+        raise UserError(
             f'convert takes two names, IN and OUT; {len(arguments.paths)} were given, for example '
             'python run.py convert Mixer-B_16.npz mixer_b16.safetensors'
         )
-    from mixer_dilated.training.conversion import convert
+    from mixer_dilated.inference.conversion import convert
 
     print(convert(*map(pathlib.Path, arguments.paths)))
 
@@ -107,13 +107,13 @@ def probe(arguments: Arguments, started: float) -> None:
     """Fits a linear classifier to frozen features, and prints its accuracy."""
     config = required(arguments, 'config')
     if arguments.split is None:
-        raise InputError(
+        raise UserError(
             '--split is missing: the examples on which the strength is chosen, for example '
             "--split='train[50000:]'"
         )
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
+    from mixer_dilated.inference.probe import linear_probe
     from mixer_dilated.reports.tables import print_probe
-    from mixer_dilated.training.probe import linear_probe
 
     keep_compiled_programs()
     print_probe(linear_probe(config, arguments.split))
@@ -123,23 +123,23 @@ def summary(arguments: Arguments, started: float) -> None:
     """Prints what a config's patches see and what its network costs."""
     config = required(arguments, 'config')
     from mixer_dilated.config import patch_branches
-    from mixer_dilated.data.enlarging import enlarged
+    from mixer_dilated.data.preprocessing import upsample
     from mixer_dilated.reports.summary import print_summary
-    from mixer_dilated.training.programs import Programs
+    from mixer_dilated.training.compiled import CompiledFunctions
+    from mixer_dilated.training.setup import create_setup
     from mixer_dilated.training.streamed_examples import open_examples
-    from mixer_dilated.training.task import open_task
 
-    task = open_task(config)
-    programs = Programs(task)
+    setup = create_setup(config)
+    programs = CompiledFunctions(setup)
     programs.check_batch()
     if arguments.picture:
         from mixer_dilated.reports.patch_picture import draw_patches
 
-        examples = open_examples(task, config.dataset.train_split)
-        first = enlarged(examples.images[:1], task.image_size)[0]
+        examples = open_examples(setup, config.dataset.train_split)
+        first = upsample(examples.images[:1], setup.image_size)[0]
         draw_patches(patch_branches(config.model), first, arguments.picture)
         print(f'picture: {arguments.picture}')
-    print_summary(task, programs.training_bytes(), programs.mesh_shape, programs.kept_whole())
+    print_summary(setup, programs.training_bytes(), programs.mesh_shape, programs.kept_whole())
 
 
 def sweep(arguments: Arguments, started: float) -> None:
@@ -178,14 +178,14 @@ def benchmark(arguments: list[Arguments], started: float) -> None:
     configs = {each.name: each.config for each in arguments}
     if len(configs) < len(arguments):
         names = ', '.join(each.name for each in arguments)
-        raise InputError(f'--config: {names}: one is there twice; name each once')
+        raise UserError(f'--config: {names}: one is there twice; name each once')
     file = arguments[0].json
     if file:
         check_output('json', file)
     say = functools.partial(print, flush=True)
     timed_input = arguments[0].input
     if timed_input and against:
-        raise InputError('--against is not for --input, which is held against decoding alone')
+        raise UserError('--against is not for --input, which is held against decoding alone')
     found = _benchmark_input(configs, say) if timed_input else _benchmark(configs, against, say)
     if file:
         with output_file('json', file) as output:
@@ -219,18 +219,18 @@ def keys(arguments: Arguments, started: float) -> None:
 
 
 def _best(arguments: Arguments) -> bool:
-    """Whether --checkpoint=best; InputError if it is no word that is allowed."""
+    """Whether --checkpoint=best; UserError if it is no word that is allowed."""
     if arguments.checkpoint not in (None, 'newest', 'best'):
-        raise InputError(f'--checkpoint={arguments.checkpoint}: allowed are newest, best')
+        raise UserError(f'--checkpoint={arguments.checkpoint}: allowed are newest, best')
     return arguments.checkpoint == 'best'
 
 
 def _against(words: str | None) -> list[str]:
-    """The words of --against; InputError if one is not among `AGAINST`."""
+    """The words of --against; UserError if one is not among `AGAINST`."""
     given = words.split(',') if words else []
     for word in given:
         if word not in AGAINST:
-            raise InputError(f'--against={words}: {word!r}: allowed are {", ".join(AGAINST)}')
+            raise UserError(f'--against={words}: {word!r}: allowed are {", ".join(AGAINST)}')
     return given
 
 
@@ -240,7 +240,7 @@ def _shown_command() -> str:
 
 
 def required(arguments: Arguments, name: str):
-    """A flag's value; InputError, with an example, if it is not given."""
+    """A flag's value; UserError, with an example, if it is not given."""
     value = getattr(arguments, name)
     if value is not None and value != ():
         return value
@@ -253,4 +253,4 @@ def required(arguments: Arguments, name: str):
         'devices': ('--devices', '--devices=v5e:4x4'),
         'paths': ('what to predict', 'predict --workdir=runs/NAME photo.png photos'),
     }[name]
-    raise InputError(f'{missing} is missing; for example {example} (see --help)')
+    raise UserError(f'{missing} is missing; for example {example} (see --help)')

@@ -9,7 +9,7 @@ import warnings
 
 import jax
 
-from mixer_dilated.user_cache import user_cache
+from mixer_dilated.files import user_cache
 
 _SHORTEST = 'jax_persistent_cache_min_compile_time_secs'
 

@@ -2,7 +2,7 @@
 
 Where nothing would be lost a signal ends the program at once. While a run trains it is only noted:
 the run looks once a second, saves and stops. A thread of its own sees to both, for Python hears
-nothing while it waits for a library; in training it ends the program in any case, `PATIENCE`
+nothing while it waits for a library; in training it ends the program in any case, `GRACE_SECONDS`
 seconds after the first signal and at once after a second.
 
 KeyboardInterrupt is not used but by commands that clean up (`clean_up_first`): raised in an import
@@ -16,9 +16,9 @@ import sys
 import threading
 import time
 
-from mixer_dilated.whole_file import remove_unfinished
+from mixer_dilated.files import remove_unfinished
 
-PATIENCE = 9.0
+GRACE_SECONDS = 9.0
 TOGETHER = 0.5  # seconds within which signals are one: some send it to a process and to its group
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -63,7 +63,7 @@ def stop_at_once() -> None:
 
 
 def clean_up_first() -> None:
-    """From now on a signal raises KeyboardInterrupt, which has `PATIENCE` to end the program."""
+    """From now on a signal raises KeyboardInterrupt; the program ends within `GRACE_SECONDS`."""
     global _at_once, _raises
     _at_once, _raises = False, True
 
@@ -99,7 +99,7 @@ def _see_to_the_end(reading: int) -> None:
     if not _at_once:
         second = threading.Thread(target=_wait_for_another, args=(reading,), daemon=True)
         second.start()
-        second.join(PATIENCE)
+        second.join(GRACE_SECONDS)
     lost = not _at_once and not _raises
     words = 'ended before it was saved; the newest checkpoint is kept' if lost else _last_words
     _write(sys.stderr, f'\n{words}\n')

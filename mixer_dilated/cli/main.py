@@ -16,11 +16,11 @@ import absl.logging
 
 from mixer_dilated.cli import cluster, interrupt
 from mixer_dilated.errors import (
-    InputError,
-    MisfitError,
-    NotFiniteError,
-    SharedError,
+    AllHostsError,
+    NonFiniteError,
+    ShapeMismatchError,
     Stopped,
+    UserError,
     printable,
 )
 
@@ -29,7 +29,7 @@ TABLE1 = str(CONFIGS / 'sweeps' / 'table1.py')
 BENCHMARKED = (str(CONFIGS / 'mnist_baseline.py'), str(CONFIGS / 'mnist_dilated.py'))
 
 # Characters of a message; a value that was given may be of any length.
-LONGEST = 1500
+MAX_MESSAGE_CHARS = 1500
 
 HELP = """\
 MLP-Mixer with dilated patches.
@@ -166,7 +166,7 @@ def _told(error: BaseException, *, debug: bool) -> int:
     status, text = _status_and_text(error)
     if cluster.is_one_of_several():
         _leave_cluster(error, status, text)
-    if isinstance(error, MisfitError):
+    if isinstance(error, ShapeMismatchError):
         _print_misfits(error)
     _print_error(text)
     return status
@@ -174,9 +174,9 @@ def _told(error: BaseException, *, debug: bool) -> int:
 
 def _leave_cluster(error: BaseException, status: int, text: str) -> NoReturn:
     """Ends one of several processes: what all know is said once, and nobody is waited for else."""
-    if isinstance(error, SharedError | NotFiniteError):
+    if isinstance(error, AllHostsError | NonFiniteError):
         if not cluster.is_silent():
-            if isinstance(error.__cause__, MisfitError):
+            if isinstance(error.__cause__, ShapeMismatchError):
                 _print_misfits(error.__cause__)
             _print_error(text)
         cluster.end_together()
@@ -185,7 +185,7 @@ def _leave_cluster(error: BaseException, status: int, text: str) -> NoReturn:
     cluster.leave(status)
 
 
-def _print_misfits(error: MisfitError) -> None:
+def _print_misfits(error: ShapeMismatchError) -> None:
     from mixer_dilated.reports.tables import misfits_table, print_table
 
     with contextlib.suppress(OSError), contextlib.redirect_stdout(sys.stderr):
@@ -206,16 +206,16 @@ def _leave_after_a_signal(error: BaseException) -> None:
 def _print_error(text: str) -> None:
     with contextlib.suppress(OSError):
         text = printable(' '.join(text.split()))
-        if len(text) > LONGEST:
-            text = f'{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}'
+        if len(text) > MAX_MESSAGE_CHARS:
+            text = f'{text[: MAX_MESSAGE_CHARS // 2]} … {text[-MAX_MESSAGE_CHARS // 2 :]}'
         print(f'error: {text}', file=sys.stderr)
 
 
 def _status_and_text(error: BaseException) -> tuple[int, str]:
     text = str(error)
-    if isinstance(error, NotFiniteError):
+    if isinstance(error, NonFiniteError):
         return 3, text
-    if isinstance(error, InputError):
+    if isinstance(error, UserError):
         return 2, text
     if isinstance(error, OSError) and error.strerror:
         return 2, f'{error.filename}: {error.strerror}' if error.filename else error.strerror
@@ -253,7 +253,7 @@ def _run(argv: list[str], started: float) -> int:
     named = bool(argv) and not argv[0].startswith('-')
     name = argv[0] if named else 'train'
     if name not in table:
-        raise InputError(f'{name}: no such command; allowed are {", ".join(table)} (see --help)')
+        raise UserError(f'{name}: no such command; allowed are {", ".join(table)} (see --help)')
     command, flags = table[name]
     words = argv[1:] if named else argv
     if name == 'benchmark':

@@ -5,8 +5,8 @@ import json
 from mixer_dilated.cli import interrupt
 from mixer_dilated.cli.arguments import Arguments
 from mixer_dilated.cli.commands import required
-from mixer_dilated.errors import InputError
-from mixer_dilated.output_file import check_output, output_file
+from mixer_dilated.errors import UserError
+from mixer_dilated.files import check_output, output_file
 
 AGAINST = ('compiled', 'measured')
 
@@ -23,21 +23,21 @@ def plan(arguments: Arguments, started: float) -> None:
     from mixer_dilated.planning.plan import hardware_of, plan_of
     from mixer_dilated.planning.shapes import shapes_of
     from mixer_dilated.reports.plan_table import print_plan, print_plans
-    from mixer_dilated.training.task import open_task
+    from mixer_dilated.training.setup import create_setup
 
     asked = [parse_devices(word) for word in words]
     for devices in asked:
         if 'measured' in against and devices.kind != 'this':
-            raise InputError(
+            raise UserError(
                 f'--against=measured: a step is timed on this machine alone, not on '
                 f'{devices.asked}; add --devices=this'
             )
     source = planned_source(config.dataset)
     plans, shapes = [], None
     for devices in asked:
-        task = open_task(_of_batch(config, arguments.batch_per_device, devices.count), source)
-        shapes = shapes or shapes_of(task)
-        plans.append(plan_of(task, shapes, devices, hardware_of(devices, task, shapes)))
+        setup = create_setup(_of_batch(config, arguments.batch_per_device, devices.count), source)
+        shapes = shapes or shapes_of(setup)
+        plans.append(plan_of(setup, shapes, devices, hardware_of(devices, setup, shapes)))
     contents = [_content(each, against) for each in plans]
     if len(contents) == 1:
         print_plan(arguments.name, contents[0])
@@ -75,16 +75,16 @@ def _of_batch(config, batch_per_device: int | None, devices: int):
     if batch_per_device is None:
         return config
     from mixer_dilated.config import changed
-    from mixer_dilated.training.mesh_sizes import mesh_sizes
+    from mixer_dilated.parallel.mesh import mesh_sizes
 
     _, data, _ = mesh_sizes(config, devices)
     return changed(config, {'batch': batch_per_device * data})
 
 
 def _against(words: str | None) -> list[str]:
-    """The words of --against; InputError if one is not among `AGAINST`."""
+    """The words of --against; UserError if one is not among `AGAINST`."""
     given = words.split(',') if words else []
     for word in given:
         if word not in AGAINST:
-            raise InputError(f'--against={words}: {word!r}: allowed are {", ".join(AGAINST)}')
+            raise UserError(f'--against={words}: {word!r}: allowed are {", ".join(AGAINST)}')
     return given

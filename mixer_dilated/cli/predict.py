@@ -10,28 +10,28 @@ import warnings
 from collections.abc import Iterable
 
 from mixer_dilated.cli.arguments import Arguments
-from mixer_dilated.data.picture_folder import Ignored, ignored_text
-from mixer_dilated.errors import InputError, printable
-from mixer_dilated.output_file import check_output
+from mixer_dilated.data.image_folder import Ignored, ignored_text
+from mixer_dilated.errors import UserError, printable
+from mixer_dilated.files import check_output
 from mixer_dilated.prediction.inputs import picture_paths
 
 OUTPUTS = ('csv', 'json', 'sheet')
 SHEET_ENDINGS = ('.png', '.pdf', '.svg')
 TOP = 3
-MOST_SHOWN = 40  # lines of the table
-MOST_NAMED = 20  # files that failed
-MOST_DRAWN = 60  # pictures of the sheet
+MAX_SHOWN = 40  # lines of the table
+MAX_NAMED = 20  # files that failed
+MAX_DRAWN = 60  # pictures of the sheet
 
 
 def check_outputs(arguments: Arguments) -> None:
-    """Raises InputError if a file that shall be written cannot be."""
+    """Raises UserError if a file that shall be written cannot be."""
     given = {flag: getattr(arguments, flag) for flag in OUTPUTS if getattr(arguments, flag)}
     for flag, path in given.items():
         check_output(flag, path)
         if list(map(os.path.realpath, given.values())).count(os.path.realpath(path)) > 1:
-            raise InputError(f'--{flag}={path}: two outputs in one file; name one each')
+            raise UserError(f'--{flag}={path}: two outputs in one file; name one each')
     if arguments.sheet and arguments.sheet.suffix.lower() not in SHEET_ENDINGS:
-        raise InputError(
+        raise UserError(
             f'--sheet={arguments.sheet}: allowed are names that end with {", ".join(SHEET_ENDINGS)}'
         )
 
@@ -40,7 +40,7 @@ def predict_files(arguments: Arguments, workdir: pathlib.Path, *, best: bool) ->
     """Classifies all files, writes what was asked for, and prints a table and counts.
 
     Raises:
-      InputError: no run there, no files, or at the end if any could not be used.
+      UserError: no run there, no files, or at the end if any could not be used.
     """
     from mixer_dilated.prediction.stream import open_classifier, predictions
 
@@ -68,10 +68,10 @@ def predict_files(arguments: Arguments, workdir: pathlib.Path, *, best: bool) ->
         told.draw(arguments.sheet)
         print(f'sheet: {printable(str(arguments.sheet))}')
     if told.failed:
-        raise InputError(
+        raise UserError(
             f'{told.failed} of {told.failed + told.classified} files could not be used; '
             f'{"they are" if told.failed > 1 else "it is"} named above'
-            + (f', {MOST_NAMED} of them' if told.failed > MOST_NAMED else '')
+            + (f', {MAX_NAMED} of them' if told.failed > MAX_NAMED else '')
         )
 
 
@@ -123,17 +123,17 @@ class _Told:
         """Counts a prediction; says at once which file failed."""
         if prediction.error:
             self.failed += 1
-            if self.failed <= MOST_NAMED:
+            if self.failed <= MAX_NAMED:
                 warnings.warn(f'{prediction.path}: {prediction.error}', stacklevel=2)
             return
         self.classified += 1
         classes = None
-        if len(self._rows) < MOST_SHOWN or len(self.drawn) < MOST_DRAWN:
+        if len(self._rows) < MAX_SHOWN or len(self.drawn) < MAX_DRAWN:
             found = prediction.top(self._top)
             classes = [(self._names[label], probability) for label, probability in found]
-        if len(self._rows) < MOST_SHOWN:
+        if len(self._rows) < MAX_SHOWN:
             self._rows.append((prediction.path, classes))
-        if self._draws and len(self.drawn) < MOST_DRAWN:
+        if self._draws and len(self.drawn) < MAX_DRAWN:
             self.drawn.append((prediction.image, prediction.path, classes))
 
     def print(self, seconds: float) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 import ml_collections
 
 from mixer_dilated.config import complete, flat
-from mixer_dilated.presets import preset_values
+from mixer_dilated.config_keys import preset_values
 
 
 def take_preset(argv: list[str]) -> tuple[str, list[str]]:

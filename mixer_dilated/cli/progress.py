@@ -9,8 +9,8 @@ import time
 
 from mixer_dilated.cli import interrupt
 from mixer_dilated.errors import Stopped, printable
-from mixer_dilated.training.progress import Progress
-from mixer_dilated.training.task import Task
+from mixer_dilated.training.setup import Setup
+from mixer_dilated.training.train import Progress
 
 
 class SilentProgress(Progress):
@@ -53,11 +53,11 @@ class TerminalProgress(SilentProgress):
         if isinstance(error, Stopped):
             print(f'\n{error};\n{self._goes_on}', flush=True)
 
-    def starts(self, task: Task) -> None:
+    def starts(self, setup: Setup) -> None:
         print(
-            f'{self._name}: {task.config.dataset.name}, {task.train_examples} training and '
-            f'{task.test_examples} test images, {task.num_tokens} tokens'
-            + (f', {task.config.num_seeds} seeds' if task.config.num_seeds > 1 else '')
+            f'{self._name}: {setup.config.dataset.name}, {setup.train_examples} training and '
+            f'{setup.test_examples} test images, {setup.num_tokens} tokens'
+            + (f', {setup.config.num_seeds} seeds' if setup.config.num_seeds > 1 else '')
         )
         print(f'folder: {self._workdir}')
         print('reads the data and compiles …', flush=True)
@@ -74,9 +74,9 @@ class TerminalProgress(SilentProgress):
         ):
             print(textwrap.fill(text, 80, subsequent_indent='  '), flush=True)
 
-    def compiled(self, task: Task, step: int) -> None:
-        self._num_epochs = task.config.num_epochs
-        self._epochs_before = step / task.steps_per_epoch
+    def compiled(self, setup: Setup, step: int) -> None:
+        self._num_epochs = setup.config.num_epochs
+        self._epochs_before = step / setup.steps_per_epoch
         self._start = time.perf_counter()
         if step:
             done = f'{self._epochs_before:.4g} of {self._num_epochs} epochs'

@@ -44,7 +44,7 @@ class TerminalStudyProgress(StudyProgress):
         self._count, self._done = len(possible), 0
         self._seconds = self._worked = 0.0
         self._awaited = []
-        seeds = possible[0].task.config.num_seeds
+        seeds = possible[0].setup.config.num_seeds
         cannot = len(cells) - len(possible)
         print(
             f'{self._name}: {count_text(len(possible), "cell")}, {count_text(seeds, "seed")} each'
@@ -122,8 +122,8 @@ class _Epochs(SilentProgress):
     def __init__(self, what: str):
         self._what = what
 
-    def starts(self, task) -> None:
-        self._num_epochs = task.config.num_epochs
+    def starts(self, setup) -> None:
+        self._num_epochs = setup.config.num_epochs
         self._show('reads the data and compiles …')
 
     def epoch_done(self, rows: list[dict], speed: dict) -> None:
@@ -136,9 +136,9 @@ class _Epochs(SilentProgress):
 
 def _work(cell: PreparedCell) -> float:
     """How long a cell takes beside others, in a unit of its own."""
-    task = cell.task
-    steps = task.total_steps * task.config.num_seeds
-    return steps * task.config.batch * (TOKENS_OF_A_STEP + task.num_tokens)
+    setup = cell.setup
+    steps = setup.total_steps * setup.config.num_seeds
+    return steps * setup.config.batch * (TOKENS_OF_A_STEP + setup.num_tokens)
 
 
 def _accuracy(summary: dict) -> str:

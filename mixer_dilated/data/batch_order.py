@@ -12,10 +12,10 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Int
 
-LOOK_EVERY = 0.01  # seconds between two looks for a file
+POLL_SECONDS = 0.01  # seconds between two looks for a file
 
 
-class BatchOrder(Protocol):
+class IndexSampler(Protocol):
     """The numbers of the examples of every batch, from 0 on without end.
 
     It goes to other processes by pickle.
@@ -31,8 +31,8 @@ class BatchOrder(Protocol):
         """Ends waiting for what will not come."""
 
 
-class StoredOrder:
-    """Passes over all examples in the stored order, for evaluation, as a `BatchOrder`.
+class SequentialSampler:
+    """Passes over all examples in the stored order, for evaluation, as a `IndexSampler`.
 
     The last batch of a pass is filled up with the last example.
 
@@ -56,8 +56,8 @@ class StoredOrder:
         pass
 
 
-class EpochOrder:
-    """An order for each epoch, drawn by the process that trains, as a `BatchOrder`.
+class ShuffleSampler:
+    """An order for each epoch, drawn by the process that trains, as a `IndexSampler`.
 
     Threads of that process draw it too. Other processes read it from a file, which is written an
     epoch ahead and mapped into memory: they need neither JAX nor a copy each.
@@ -119,7 +119,7 @@ class EpochOrder:
         while not file.exists():
             if not self.folder.exists():
                 raise RuntimeError('the stream was closed')
-            time.sleep(LOOK_EVERY)
+            time.sleep(POLL_SECONDS)
         return np.load(file, mmap_mode='r', allow_pickle=False)
 
     def _file(self, epoch: int) -> pathlib.Path:

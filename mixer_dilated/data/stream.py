@@ -19,10 +19,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 
-from mixer_dilated.data.batch_order import BatchOrder
+from mixer_dilated.data.batch_order import IndexSampler
 from mixer_dilated.data.cores import num_cores
-from mixer_dilated.data.examples import Examples, Records
-from mixer_dilated.errors import InputError
+from mixer_dilated.data.examples import Examples, RandomAccessDataSource
+from mixer_dilated.errors import UserError
 
 CHUNK_BYTES, CHUNK_RECORDS = 2**23, 64  # the most that are decoded in one go
 FEWEST_RECORDS = 16  # fewer take noticeably longer, each
@@ -52,8 +52,8 @@ class Chunks:
       size: records a chunk; the last of a batch may have fewer.
     """
 
-    records: Records
-    order: BatchOrder
+    records: RandomAccessDataSource
+    order: IndexSampler
     own: Part
     shape: tuple[int, int]
     first_step: int
@@ -89,14 +89,14 @@ class Stream:
       own: which seeds and examples of every batch are read; all if None.
 
     Raises:
-      InputError: when it is iterated over: a record that cannot be used, or a worker that has
+      UserError: when it is iterated over: a record that cannot be used, or a worker that has
         ended.
     """
 
     def __init__(
         self,
-        records: Records,
-        order: BatchOrder,
+        records: RandomAccessDataSource,
+        order: IndexSampler,
         *,
         first_step: int = 0,
         workers: int = 0,
@@ -155,7 +155,7 @@ class Stream:
         self._turn += 1
         try:
             return self._first.popleft().result() if self._first else next(reader)
-        except InputError:
+        except UserError:
             raise
         except Exception as error:
             raise _told(error) from error
@@ -264,15 +264,15 @@ def signals_blocked():
 
 
 def _told(error: Exception) -> Exception:
-    """An InputError if the error says that workers cannot be had, or one has ended; else itself."""
-    way_on = (
+    """An UserError if the error says that workers cannot be had, or one has ended; else itself."""
+    hint = (
         'What was saved is undamaged, and the same command goes on; fewer workers take less, and '
         'with 0 there are none'
     )
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        return InputError(
+        return UserError(
             f'config.input.workers: {os.strerror(error.errno)}; each process that decodes takes '
-            f'about {WORKER_FILES} (`ulimit -n` says how many there may be). {way_on}'
+            f'about {WORKER_FILES} (`ulimit -n` says how many there may be). {hint}'
         )
     found = re.search(r'exit code (-?\d+)', str(error))
     if not found:
@@ -284,9 +284,9 @@ def _told(error: Exception) -> Exception:
     else:
         cause = signal.strsignal(-code)
         perhaps = 'memory or shared memory (/dev/shm) ran out'
-    return InputError(
+    return UserError(
         f'config.input.workers: a process that decodes images has ended ({cause}); perhaps '
-        f'{perhaps}. {way_on}'
+        f'{perhaps}. {hint}'
     )
 
 

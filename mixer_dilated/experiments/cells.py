@@ -13,14 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax
 
 from mixer_dilated.config import differences
-from mixer_dilated.errors import BusyError, InputError, NotFiniteError
+from mixer_dilated.errors import BusyError, NonFiniteError, UserError
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.sweep import PreparedCell
-from mixer_dilated.training.loop import train_and_evaluate
-from mixer_dilated.training.workdir import is_locked, read_json
+from mixer_dilated.files import read_json
+from mixer_dilated.training.run_folder import is_locked
+from mixer_dilated.training.train import train_and_evaluate
 
-LOOK_EVERY = 0.5  # seconds, at cells that other processes train
-PATIENCE = 10  # seconds, for the first process to say what it studies
+POLL_SECONDS = 0.5  # seconds, at cells that other processes train
+GRACE_SECONDS = 10  # seconds, for the first process to say what it studies
 # What of `study.json` processes that share a study have in common.
 SHARED = ('kind', 'axes', 'reference', 'cells', 'versions')
 
@@ -39,14 +40,14 @@ def train_all(
       A cell, its summary, and whether it was trained before.
 
     Raises:
-      NotFiniteError: the loss of some cells did not stay finite; all others are trained.
+      NonFiniteError: the loss of some cells did not stay finite; all others are trained.
     """
     left, not_finite = list(cells), []
     while left:
         free = [cell for cell in left if not is_locked(_run(folder, cell))]
         if not free:
             progress.waits([_run(folder, cell) for cell in left])
-            time.sleep(LOOK_EVERY)
+            time.sleep(POLL_SECONDS)
         for cell in free:
             finished = is_finished(folder, cell)
             try:
@@ -74,8 +75,8 @@ def help_train(
       progress: told how far the study is.
 
     Raises:
-      InputError: the other process works at another study.
-      NotFiniteError: as in `train_all`.
+      UserError: the other process works at another study.
+      NonFiniteError: as in `train_all`.
     """
     _check_same(folder, description)
     free = [cell for cell in cells if not cell.impossible and _is_free(folder, cell)]
@@ -121,9 +122,9 @@ def _train(
     try:
         with progress.cell(cell, finished) as epochs:
             return train_and_evaluate(
-                cell.task.config, _run(folder, cell), name=cell.label, progress=epochs
+                cell.setup.config, _run(folder, cell), name=cell.label, progress=epochs
             )
-    except NotFiniteError as error:
+    except NonFiniteError as error:
         not_finite.append(cell.label)
         warnings.warn(f'{cell.label}: {error}', stacklevel=3)
         return None
@@ -133,7 +134,7 @@ def _train(
 
 def _raise_not_finite(labels: Sequence[str], num_cells: int) -> None:
     if labels:
-        raise NotFiniteError(
+        raise NonFiniteError(
             f'the loss of {len(labels)} of {num_cells} cells did not stay finite '
             f'({", ".join(labels)}); the others are trained. Change those cells in the sweep '
             'file, or go on with --config.on_nonfinite=skip'
@@ -141,9 +142,9 @@ def _raise_not_finite(labels: Sequence[str], num_cells: int) -> None:
 
 
 def _check_same(folder: pathlib.Path, description: Mapping) -> None:
-    """Raises InputError unless the process that leads has said that it makes the same study."""
+    """Raises UserError unless the process that leads has said that it makes the same study."""
     here = json.loads(json.dumps(description))
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + GRACE_SECONDS
     while True:
         there = read_json(folder / 'study.json') if (folder / 'study.json').exists() else {}
         differing = [key for key in SHARED if there.get(key) != here[key]]
@@ -151,9 +152,9 @@ def _check_same(folder: pathlib.Path, description: Mapping) -> None:
         if not differing:
             return
         if time.monotonic() > until:
-            raise InputError(
+            raise UserError(
                 f'--workdir={folder}: another process works here at another study (what differs: '
                 f'{"; ".join(differing)}); give the same command to help it, or name '
                 'another folder'
             )
-        time.sleep(LOOK_EVERY)
+        time.sleep(POLL_SECONDS)

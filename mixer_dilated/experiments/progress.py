@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterator
 
 from mixer_dilated.experiments.sweep import PreparedCell
-from mixer_dilated.training.progress import Progress
+from mixer_dilated.training.train import Progress
 
 
 class StudyProgress:

@@ -8,10 +8,10 @@ from mixer_dilated.experiments.sweep import PreparedCell
 from mixer_dilated.experiments.verdicts import HELD, OPEN, REVERSED
 from mixer_dilated.experiments.wording import is_settled, listing, ratio_text
 from mixer_dilated.models.costs import flops_per_image
+from mixer_dilated.planning.epoch_timing import TimedEpoch, on_noise, seconds_in_turns
 from mixer_dilated.reports.quantities import QUANTITIES
 from mixer_dilated.statistics import compare_times, fit_exponent
-from mixer_dilated.training.task import Task
-from mixer_dilated.training.timing import TimedEpoch, on_noise, seconds_in_turns
+from mixer_dilated.training.setup import Setup
 
 STEPS, ROUNDS = 4, 7
 
@@ -27,7 +27,7 @@ def resolution_rows(
     one seed on one device that is measured.
     """
     for done, side in enumerate(sorted(image_sizes), 1):
-        measured = {cell.name: _at_side(cell.task, side) for cell in cells if not cell.impossible}
+        measured = {cell.name: _at_side(cell.setup, side) for cell in cells if not cell.impossible}
         seconds = seconds_in_turns({name: epoch for name, (epoch, _) in measured.items()}, ROUNDS)
         for name, (_, costs) in measured.items():
             of_steps = [of_epoch / STEPS for of_epoch in seconds[name]]
@@ -117,13 +117,13 @@ def _growth(label: str, fits: dict) -> str:
     )
 
 
-def _at_side(task: Task, side: int) -> tuple[TimedEpoch, dict]:
+def _at_side(setup: Setup, side: int) -> tuple[TimedEpoch, dict]:
     """An epoch of `STEPS` steps of a task's network on images of another side, and its costs."""
-    task = on_noise(task.changed({'num_seeds': 1}), (side, side), STEPS)
-    epoch = TimedEpoch(task, task.source.read('train'))
+    setup = on_noise(setup.changed({'num_seeds': 1}), (side, side), STEPS)
+    epoch = TimedEpoch(setup, setup.dataset.read('train'))
     return epoch, {
-        'num_tokens': task.num_tokens,
-        'flops_per_image': flops_per_image(task.layers),
+        'num_tokens': setup.num_tokens,
+        'flops_per_image': flops_per_image(setup.layers),
         'memory_bytes': epoch.training_bytes['temporary'],
-        'batch': task.config.batch,
+        'batch': setup.config.batch,
     }

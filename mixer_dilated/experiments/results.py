@@ -16,6 +16,7 @@ from mixer_dilated.experiments.verdicts import (
     table1_verdicts,
 )
 from mixer_dilated.experiments.wording import is_settled
+from mixer_dilated.files import write_json_lines, write_text
 from mixer_dilated.statistics import (
     compare_cells,
     compare_times,
@@ -23,7 +24,6 @@ from mixer_dilated.statistics import (
     describe,
     values_by_seed,
 )
-from mixer_dilated.training.workdir import write_json_lines, write_text
 
 MANY = 6  # of more comparisons a sentence counts the outcomes
 

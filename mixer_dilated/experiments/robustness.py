@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 
 from mixer_dilated.data.corruption import CORRUPTIONS
+from mixer_dilated.data.datasets import load_examples
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.data.sources import load_examples
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.sweep import PreparedCell
 from mixer_dilated.experiments.wording import is_settled, p_text, points_text
+from mixer_dilated.inference.evaluation import checkpoint
+from mixer_dilated.parallel.mesh import purpose_key
 from mixer_dilated.reports.cell_text import count_text
 from mixer_dilated.statistics import compare, holm
-from mixer_dilated.training.evaluation import checkpoint
-from mixer_dilated.training.programs import Programs
-from mixer_dilated.training.randomness import purpose_key
+from mixer_dilated.training.compiled import CompiledFunctions
 
 
 def robustness_rows(
@@ -33,10 +33,10 @@ def robustness_rows(
       progress: told of every finished cell.
     """
     for done, cell in enumerate(cells, 1):
-        task, dataset = cell.task, cell.task.config.dataset
-        programs = Programs(task)
+        setup, dataset = cell.setup, cell.setup.config.dataset
+        programs = CompiledFunctions(setup)
         state = checkpoint(folder / 'cells' / cell.name, programs).state
-        test = load_examples(task.source, dataset.test_split, dataset)
+        test = load_examples(setup.dataset, dataset.test_split, dataset)
         for name, strength, images in corrupted(jnp.asarray(test.images)):
             examples = programs.place(Examples(images, test.labels))
             correct = jax.device_get(programs.evaluation(examples)(state))['correct']
@@ -45,8 +45,8 @@ def robustness_rows(
                     'cell': cell.name,
                     'corruption': name,
                     'strength': strength,
-                    'seed': task.config.seed + k,
-                    'accuracy': int(count) / task.test_examples,
+                    'seed': setup.config.seed + k,
+                    'accuracy': int(count) / setup.test_examples,
                 }
         progress.measured(f'robustness of {cell.label}', done, len(cells))
 

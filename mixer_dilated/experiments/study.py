@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from mixer_dilated.config import differences
-from mixer_dilated.errors import BusyError, InputError
+from mixer_dilated.errors import BusyError, UserError
 from mixer_dilated.experiments import results
 from mixer_dilated.experiments.cells import help_train, is_finished, train_all
 from mixer_dilated.experiments.progress import StudyProgress
@@ -15,14 +15,8 @@ from mixer_dilated.experiments.resolution import resolution_rows, resolution_sta
 from mixer_dilated.experiments.robustness import robustness_rows, robustness_statistics
 from mixer_dilated.experiments.sweep import PreparedCell, Sweep, prepare, reference_of
 from mixer_dilated.experiments.timing import epoch_seconds
-from mixer_dilated.training.environment import environment
-from mixer_dilated.training.workdir import (
-    check_place,
-    locked,
-    read_json,
-    write_json,
-    write_json_lines,
-)
+from mixer_dilated.files import read_json, write_json, write_json_lines
+from mixer_dilated.training.run_folder import check_place, environment, locked
 
 # Epochs of each cell that are timed: of a few cells more than of many.
 TIMED_ROUNDS, FEW_CELLS, TIMED_ROUNDS_OF_MANY = 9, 20, 3
@@ -58,9 +52,9 @@ def run_study(
       The content of `statistics.json`; None if another process leads, which writes it.
 
     Raises:
-      InputError: the sweep cannot be, the folder holds another study, or another process works
+      UserError: the sweep cannot be, the folder holds another study, or another process works
         in it at another one, or at one of kind 'resolution', which is not shared.
-      NotFiniteError: the loss of some cells did not stay finite; all others are trained.
+      NonFiniteError: the loss of some cells did not stay finite; all others are trained.
     """
     progress = progress or StudyProgress()
     cells = prepare(sweep)
@@ -114,7 +108,7 @@ def _trained(
     rounds = TIMED_ROUNDS if len(possible) <= FEW_CELLS else TIMED_ROUNDS_OF_MANY
     for group in timed_together(possible, references):
         if not known.keys() >= {cell.name for cell in group}:
-            known |= epoch_seconds({cell.name: cell.task for cell in group}, rounds, progress)
+            known |= epoch_seconds({cell.name: cell.setup for cell in group}, rounds, progress)
             write_json(timing, known)
     rows = results.rows(cells, summaries, known)
     results.write_table(folder, rows)
@@ -190,13 +184,13 @@ def _claim(folder: pathlib.Path, description: Mapping) -> None:
         there = read_json(path)
         for key in ('kind', 'axes'):
             if there.get(key) != description[key]:
-                raise InputError(
+                raise UserError(
                     f'--workdir={folder}: holds another study ({key} {there.get(key)!r}, here '
                     f'{description[key]!r}); name another folder'
                 )
         differing = differences(there.get('config', {}), description['config'])
         if differing:
-            raise InputError(
+            raise UserError(
                 f'--workdir={folder}: holds this study with other settings (key: there, '
                 f'here): {"; ".join(differing)}. Name another folder, or give those settings'
             )

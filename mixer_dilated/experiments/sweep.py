@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import ml_collections
 
 from mixer_dilated.config import changed, check_key, check_value
-from mixer_dilated.errors import InputError
-from mixer_dilated.presets import preset_values
+from mixer_dilated.config_keys import preset_values
+from mixer_dilated.errors import UserError
 from mixer_dilated.reports.study_files import KINDS
 
 if TYPE_CHECKING:  # a wrong override is refused before JAX is imported
-    from mixer_dilated.training.task import Task
+    from mixer_dilated.training.setup import Setup
 
 LONGEST_NAME = 200  # characters of a folder's name; file systems allow 255
 # Columns that the table of results has beside those of the settings.
@@ -68,11 +68,11 @@ def grid(axes: Mapping[str, Iterable]) -> list[Cell]:
     A setting is called like the last part of its key: `model.patches.size` is 'size'.
 
     Raises:
-      InputError: an axis that is one value, not several.
+      UserError: an axis that is one value, not several.
     """
     for key, values in axes.items():
         if isinstance(values, str) or not isinstance(values, Iterable):
-            raise InputError(f'grid: {key} = {values!r}: allowed are several values, like (1, 2)')
+            raise UserError(f'grid: {key} = {values!r}: allowed are several values, like (1, 2)')
     return [
         Cell({key.rsplit('.', 1)[-1]: value for key, value in changes.items()}, changes)
         for values in itertools.product(*map(tuple, axes.values()))
@@ -99,7 +99,7 @@ class PreparedCell:
       name: names its folder; made of its settings.
       label: what plots and sentences call it.
       settings, changes: as in `Cell`.
-      task: its config and data; None where it cannot be.
+      setup: its config and data; None where it cannot be.
       impossible: why it cannot be; '' where it can.
     """
 
@@ -107,7 +107,7 @@ class PreparedCell:
     label: str
     settings: Mapping[str, object]
     changes: Mapping[str, object]
-    task: 'Task | None'
+    setup: 'Setup | None'
     impossible: str = ''
 
 
@@ -115,15 +115,15 @@ def prepare(sweep: Sweep) -> list[PreparedCell]:
     """Resolves every cell of a sweep; a cell that cannot be keeps the reason.
 
     Raises:
-      InputError: what `check_sweep` refuses, not one cell that can be, or a reference that is none
+      UserError: what `check_sweep` refuses, not one cell that can be, or a reference that is none
         of them.
     """
     check_sweep(sweep)
     cells = [_prepared(sweep.base, cell) for cell in sweep.cells]
     if all(cell.impossible for cell in cells):
-        raise InputError(f'no cell of the sweep can be trained: {cells[0].impossible}')
+        raise UserError(f'no cell of the sweep can be trained: {cells[0].impossible}')
     if sweep.reference and not any(reference_of(cell, cells, sweep.reference) for cell in cells):
-        raise InputError(
+        raise UserError(
             f'reference = {dict(sweep.reference)}: no cell has these settings, or none is left to '
             'be compared with it; name settings of a cell'
         )
@@ -131,17 +131,17 @@ def prepare(sweep: Sweep) -> list[PreparedCell]:
 
 
 def check_sweep(sweep: Sweep) -> None:
-    """Raises InputError, with what is allowed, if a sweep's fields cannot be those of a study."""
+    """Raises UserError, with what is allowed, if a sweep's fields cannot be those of a study."""
     cells = sweep.cells
     for name in ('title', 'question'):
         if not isinstance(getattr(sweep, name), str):
-            raise InputError(f'{name} = {getattr(sweep, name)!r}: allowed is text')
+            raise UserError(f'{name} = {getattr(sweep, name)!r}: allowed is text')
     if not isinstance(sweep.base, ml_collections.ConfigDict):
-        raise InputError(f'base = {sweep.base!r}: allowed is a ConfigDict, like base_config()')
+        raise UserError(f'base = {sweep.base!r}: allowed is a ConfigDict, like base_config()')
     if sweep.kind not in KINDS:
-        raise InputError(f'kind = {sweep.kind!r}: allowed are {", ".join(KINDS)}')
+        raise UserError(f'kind = {sweep.kind!r}: allowed are {", ".join(KINDS)}')
     if not isinstance(sweep.reference, Mapping | None):
-        raise InputError(
+        raise UserError(
             f"reference = {sweep.reference!r}: allowed are settings, like {{'dilation': 1}}"
         )
     if not (isinstance(cells, tuple | list) and cells) or not all(
@@ -150,24 +150,24 @@ def check_sweep(sweep: Sweep) -> None:
         and isinstance(cell.changes, Mapping)
         for cell in cells
     ):
-        raise InputError(
+        raise UserError(
             'cells: allowed is a list of at least one Cell of settings and changes, as grid() '
             'makes it'
         )
     if len({tuple(cell.settings) for cell in cells}) > 1:
-        raise InputError('the cells of a sweep need the same settings, in the same order')
+        raise UserError('the cells of a sweep need the same settings, in the same order')
     for name in cells[0].settings:
         if name in ('cell', 'impossible', 'epoch_seconds', *OF_SEED, *OF_CELL):
-            raise InputError(f'a setting cannot be called {name!r}: a column of the results is')
+            raise UserError(f'a setting cannot be called {name!r}: a column of the results is')
     unknown = [name for name in sweep.reference or {} if name not in cells[0].settings]
     if unknown:
-        raise InputError(
+        raise UserError(
             f'reference = {dict(sweep.reference)}: no setting is called {unknown[0]!r}; those of '
             f'the cells are {", ".join(map(str, cells[0].settings))}'
         )
     _check_changes(cells)
     if sweep.kind == 'little_data' and not {'method', 'train_images'} <= set(cells[0].settings):
-        raise InputError("kind = 'little_data': its cells need settings 'method', 'train_images'")
+        raise UserError("kind = 'little_data': its cells need settings 'method', 'train_images'")
     if sweep.kind == 'resolution':
         _check_image_sizes(sweep.image_sizes)
 
@@ -179,7 +179,7 @@ def _check_changes(cells: Sequence[Cell]) -> None:
             continue
         check_key(key)
         if key in ('seed', 'num_seeds'):
-            raise InputError(
+            raise UserError(
                 f'config.{key} cannot differ between cells, which are paired by seed; give it in '
                 'base'
             )
@@ -187,13 +187,13 @@ def _check_changes(cells: Sequence[Cell]) -> None:
     names = [_name(cell) for cell in cells]
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f'two cells of the sweep have the settings {name}')
+            raise UserError(f'two cells of the sweep have the settings {name}')
 
 
 def _check_image_sizes(sides) -> None:
     numbers = isinstance(sides, tuple | list) and all(type(side) is int for side in sides)
     if not numbers or not sides or min(sides) < 1 or len(set(sides)) < len(sides):
-        raise InputError(
+        raise UserError(
             f'image_sizes = {sides!r}: allowed are different whole numbers of pixels, like (28, 56)'
         )
 
@@ -216,7 +216,7 @@ def _name(cell: Cell) -> str:
     text = _text(cell).replace(', ', '_').replace(' ', '=')
     name = re.sub(r'[^A-Za-z0-9_.=-]+', '-', text).strip('-')
     if not 0 < len(name) <= LONGEST_NAME:
-        raise InputError(
+        raise UserError(
             f'settings {name[:40]!r}…: a name of {len(name)} characters; allowed are 1 to '
             f'{LONGEST_NAME} that are letters or digits'
         )
@@ -228,15 +228,15 @@ def _text(cell: Cell) -> str:
 
 
 def _prepared(base: ml_collections.ConfigDict, cell: Cell) -> PreparedCell:
-    from mixer_dilated.training.task import open_task
+    from mixer_dilated.training.setup import create_setup
 
     name = _name(cell)
     label = str(cell.settings['method']) if [*cell.settings] == ['method'] else _text(cell)
     try:
-        task = open_task(changed(base, cell.changes))
-    except InputError as error:
+        setup = create_setup(changed(base, cell.changes))
+    except UserError as error:
         return PreparedCell(name, label, cell.settings, cell.changes, None, str(error))
-    return PreparedCell(name, label, cell.settings, cell.changes, task)
+    return PreparedCell(name, label, cell.settings, cell.changes, setup)
 
 
 def _value_text(value) -> str:

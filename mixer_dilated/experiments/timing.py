@@ -3,17 +3,17 @@
 import math
 from collections.abc import Mapping
 
+from mixer_dilated.data.datasets import load_examples
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.data.sources import load_examples
 from mixer_dilated.experiments.progress import StudyProgress
-from mixer_dilated.training.task import Task
-from mixer_dilated.training.timing import TimedEpoch, on_noise, seconds_in_turns
+from mixer_dilated.planning.epoch_timing import TimedEpoch, on_noise, seconds_in_turns
+from mixer_dilated.training.setup import Setup
 
 NOISE_BYTES = 2**26  # of batches that stand for those of a stream
 
 
 def epoch_seconds(
-    tasks: Mapping[str, Task], rounds: int, progress: StudyProgress
+    tasks: Mapping[str, Setup], rounds: int, progress: StudyProgress
 ) -> dict[str, list[float]]:
     """Trains epochs of one seed of every task in turn, round by round, A B C A B C.
 
@@ -32,14 +32,14 @@ def epoch_seconds(
     placed: dict[tuple, Examples] = {}
     epochs = {}
     progress.times(len(tasks), rounds)
-    for name, task in tasks.items():
-        if task.streams('train'):
-            epochs[name] = _OnNoise(task)
+    for name, setup in tasks.items():
+        if setup.streams('train'):
+            epochs[name] = _OnNoise(setup)
         else:
-            dataset = task.config.dataset
-            key = task.source.name, task.source.fingerprint, dataset.train_split
-            train = placed.get(key) or load_examples(task.source, dataset.train_split, dataset)
-            epochs[name] = TimedEpoch(task.changed({'num_seeds': 1}), train)
+            dataset = setup.config.dataset
+            key = setup.dataset.name, setup.dataset.fingerprint, dataset.train_split
+            train = placed.get(key) or load_examples(setup.dataset, dataset.train_split, dataset)
+            epochs[name] = TimedEpoch(setup.changed({'num_seeds': 1}), train)
             placed[key] = epochs[name].examples
         progress.epoch_timed()
     return seconds_in_turns(epochs, rounds, progress.epoch_timed)
@@ -48,12 +48,12 @@ def epoch_seconds(
 class _OnNoise:
     """An epoch of a task, from the time that a few of its batches take."""
 
-    def __init__(self, task: Task):
-        batch_bytes = task.config.batch * math.prod(task.source.image_shape)
-        steps = min(task.steps_per_epoch, NOISE_BYTES // batch_bytes or 1)
-        noise = on_noise(task.changed({'num_seeds': 1}), task.image_size, steps)
-        self._epoch = TimedEpoch(noise, noise.source.read('train'))
-        self._times = task.steps_per_epoch / steps
+    def __init__(self, setup: Setup):
+        batch_bytes = setup.config.batch * math.prod(setup.dataset.image_shape)
+        steps = min(setup.steps_per_epoch, NOISE_BYTES // batch_bytes or 1)
+        noise = on_noise(setup.changed({'num_seeds': 1}), setup.image_size, steps)
+        self._epoch = TimedEpoch(noise, noise.dataset.read('train'))
+        self._times = setup.steps_per_epoch / steps
 
     def seconds(self) -> float:
         return self._epoch.seconds() * self._times

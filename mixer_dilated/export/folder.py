@@ -5,20 +5,19 @@ import os
 import pathlib
 import shutil
 
-from mixer_dilated.config import phase_range
-from mixer_dilated.errors import InputError
+from mixer_dilated.config import num_phases
+from mixer_dilated.errors import UserError
 from mixer_dilated.export.program import (
     PLATFORMS,
     classifier,
     exported_program,
     flat_weights,
 )
-from mixer_dilated.pretrained.archives import encoded
-from mixer_dilated.pretrained.weights import Weights
-from mixer_dilated.training.calibration_file import read_calibration, temperatures
-from mixer_dilated.training.environment import versions
-from mixer_dilated.training.trained import Trained, load_trained
-from mixer_dilated.training.workdir import told, write_bytes, write_json
+from mixer_dilated.files import error_context, write_bytes, write_json
+from mixer_dilated.inference.calibration import read_calibration, temperatures
+from mixer_dilated.inference.trained import Trained, load_trained
+from mixer_dilated.pretrained.weight_files import Weights, encoded
+from mixer_dilated.training.run_folder import versions
 
 PROGRAM, WEIGHTS, MANIFEST, EXAMPLE = (
     'program.jax_export',
@@ -48,15 +47,15 @@ def export_run(
       The content of `manifest.json`.
 
     Raises:
-      InputError: no run or no checkpoint there, or `output` is not empty or cannot be written.
+      UserError: no run or no checkpoint there, or `output` is not empty or cannot be written.
     """
     check_new(output)
     trained = load_trained(workdir, best=best)
     fitted = temperatures(workdir, trained.step)
-    classify = classifier(trained.model, phase_range(trained.task.config), fitted)
+    classify = classifier(trained.model, num_phases(trained.setup.config), fitted)
     weights = flat_weights(trained.params)
     files = {
-        PROGRAM: exported_program(classify, weights, trained.task.source.image_shape),
+        PROGRAM: exported_program(classify, weights, trained.setup.dataset.image_shape),
         WEIGHTS: encoded(Weights(weights), '.npz'),
         EXAMPLE: pathlib.Path(__file__).with_name(EXAMPLE).read_bytes(),
     }
@@ -71,38 +70,38 @@ def export_run(
 
 
 def check_new(output: pathlib.Path) -> None:
-    """Raises InputError if an export cannot be made at `output`, for it is there and not empty."""
+    """Raises UserError if an export cannot be made at `output`, for it is there and not empty."""
     if output.is_dir() and not any(output.iterdir()):
         return
     if os.path.lexists(output):
         what = 'not empty' if output.is_dir() else 'not a folder'
         if (output / MANIFEST).is_file():
             what = 'holds an export already'
-        raise InputError(f'--output={output}: {what}; name a new folder, or an empty one')
+        raise UserError(f'--output={output}: {what}; name a new folder, or an empty one')
 
 
 def _facts(trained: Trained) -> dict:
-    task = trained.task
-    config = task.config.to_dict()
+    setup = trained.setup
+    config = setup.config.to_dict()
     for place in ('data_dir', 'cache_dir'):  # of the machine that trained it
         del config['dataset'][place]
     return {
-        'classes': list(task.source.class_names),
+        'classes': list(setup.dataset.class_names),
         'input': {
-            'shape': ['batch', *task.source.image_shape],
+            'shape': ['batch', *setup.dataset.image_shape],
             'dtype': 'uint8',
             'preprocess': trained.preprocessing.how,
             'resize': trained.preprocessing.resize,
         },
         'output': {
-            'shape': ['batch', task.source.num_classes],
+            'shape': ['batch', setup.dataset.num_classes],
             'dtype': 'float32',
             'meaning': 'probabilities, means over the seeds',
         },
         'platforms': list(PLATFORMS),
-        'seeds': [task.config.seed + k for k in range(task.config.num_seeds)],
+        'seeds': [setup.config.seed + k for k in range(setup.config.num_seeds)],
         'step': trained.step,
-        'epoch': trained.step / task.steps_per_epoch,
+        'epoch': trained.step / setup.steps_per_epoch,
         'versions': versions(),
         'config': config,
     }
@@ -112,16 +111,16 @@ def _write_folder(output: pathlib.Path, files: dict[str, bytes], manifest: dict)
     """Writes beside `output`, and gives the folder its name when all is there."""
     unfinished = output.absolute().with_name(f'.{output.absolute().name}.unfinished-{os.getpid()}')
     try:
-        with told(unfinished):
+        with error_context(unfinished):
             unfinished.mkdir(parents=True)
         for name, content in files.items():
             write_bytes(unfinished / name, content)
         write_json(unfinished / MANIFEST, manifest)
-        with told(output):
+        with error_context(output):
             os.rename(unfinished, output)
-    except InputError as error:
+    except UserError as error:
         cause = getattr(error.__cause__, 'strerror', None) or error
-        raise InputError(
+        raise UserError(
             f'--output={output}: cannot be written: {cause}; nothing was left there; when that is '
             'mended give the same command, or name another folder'
         ) from error

@@ -11,7 +11,7 @@ from flax.training.train_state import TrainState
 from jax import export
 from jaxtyping import Array, Float, UInt8
 
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import UserError
 from mixer_dilated.models.mixer import MlpMixer
 from mixer_dilated.patches.geometry import Pair
 from mixer_dilated.training.step import class_log_probabilities
@@ -20,13 +20,13 @@ PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 
 def classifier(
-    model: MlpMixer, phase_range: Pair, temperatures: Float[np.ndarray, ' seeds']
+    model: MlpMixer, num_phases: Pair, temperatures: Float[np.ndarray, ' seeds']
 ) -> Callable:
     """The function of weights and images that an export is.
 
     Args:
       model: the network.
-      phase_range: phases along (height, width) at which each image is shown; the probabilities
+      num_phases: phases along (height, width) at which each image is shown; the probabilities
         of a seed are means over all of them.
       temperatures: T of every seed.
 
@@ -42,7 +42,7 @@ def classifier(
         def of_seed(of_one):
             params, temperature = of_one
             state = TrainState.create(apply_fn=model.apply, params=params, tx=optax.identity())
-            found = class_log_probabilities(state, images, phase_range=phase_range)
+            found = class_log_probabilities(state, images, num_phases=num_phases)
             return jax.nn.softmax(found / temperature)
 
         params = traverse_util.unflatten_dict(weights, sep='/')
@@ -73,7 +73,7 @@ def exported_program(
       image_shape: (height, width, channels).
 
     Raises:
-      InputError: flatbuffers, which `jax.export` writes with, is not installed.
+      UserError: flatbuffers, which `jax.export` writes with, is not installed.
     """
     shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in weights.items()}
     (batch,) = export.symbolic_shape('batch')
@@ -82,4 +82,4 @@ def exported_program(
     try:
         return bytes(exported.serialize())
     except ImportError as error:
-        raise InputError(f'export: {error} (pip install flatbuffers)') from None
+        raise UserError(f'export: {error} (pip install flatbuffers)') from None

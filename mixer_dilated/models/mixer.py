@@ -13,12 +13,9 @@ import ml_collections
 from jaxtyping import Array, Float
 
 from mixer_dilated.config import patch_branches
-from mixer_dilated.models.gelu import GELU
-from mixer_dilated.models.layer_norm import LayerNorm
-from mixer_dilated.models.mesh_axes import batch_is_split, split_hidden_layer
-from mixer_dilated.models.remat import call_rematerialised
-from mixer_dilated.patches.blur import low_pass
-from mixer_dilated.patches.extraction import extract_patches
+from mixer_dilated.models.cpu import GELU, LayerNorm, call_rematerialised
+from mixer_dilated.parallel.partition import batch_is_split, split_hidden_layer
+from mixer_dilated.patches.extraction import antialias, extract_patches
 from mixer_dilated.patches.geometry import Patches
 
 
@@ -56,13 +53,13 @@ class Stem(nn.Module):
             kernel = self.param(name, init, shape)
             # Extracted features are channel-major: (C_in, P_h, P_w).
             matrix = kernel.transpose(2, 0, 1, 3).reshape(-1, self.hidden_dim)
-            sampled = low_pass(images, patches.dilation) if self.blur else images
+            sampled = antialias(images, patches.dilation) if self.blur else images
             features = jnp.swapaxes(extract_patches(sampled.astype(self.dtype), patches), 0, 1)
             tokens = tokens + features @ matrix.astype(self.dtype)
         return tokens
 
 
-class DenseOfColumns(nn.Module):
+class TransposedDense(nn.Module):
     """`nn.Dense`, with its parameters, over the first axis of a matrix: Wᵀ · X + b.
 
     Attributes:
@@ -100,7 +97,7 @@ class MlpBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, '...'], *, train: bool) -> Float[Array, '...']:
-        dense = functools.partial(DenseOfColumns if self.axis == 0 else nn.Dense, dtype=self.dtype)
+        dense = functools.partial(TransposedDense if self.axis == 0 else nn.Dense, dtype=self.dtype)
         y = split_hidden_layer(dense(self.mlp_dim, name='Dense_0')(x), self.axis)
         y = GELU[self.gelu](y)
         y = nn.Dropout(self.dropout_rate, deterministic=not train)(y)
@@ -121,8 +118,8 @@ class MixerBlock(nn.Module):
       tokens_mlp_dim: hidden width of the token mixing MLP.
       channels_mlp_dim: hidden width of the channel mixing MLP.
       dropout_rate, gelu: as in `MlpBlock`.
-      skip_rate: share of the examples for which training leaves out an MLP, each MLP on its own;
-        the rest are scaled by 1 / (1 - skip_rate) (stochastic depth, arXiv:1603.09382).
+      drop_path_rate: share of the examples for which training leaves out an MLP, each MLP on
+        its own; the rest are scaled by 1 / (1 - drop_path_rate) (arXiv:1603.09382).
       dtype: of the computation, but for LayerNorm's statistics; parameters are float32.
     """
 
@@ -130,7 +127,7 @@ class MixerBlock(nn.Module):
     channels_mlp_dim: int
     dropout_rate: float = 0.0
     gelu: str = 'exact'
-    skip_rate: float = 0.0
+    drop_path_rate: float = 0.0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -141,7 +138,7 @@ class MixerBlock(nn.Module):
             MlpBlock, dropout_rate=self.dropout_rate, gelu=self.gelu, dtype=self.dtype
         )
         skip = functools.partial(
-            nn.Dropout, self.skip_rate, broadcast_dims=(0, 2), deterministic=not train
+            nn.Dropout, self.drop_path_rate, broadcast_dims=(0, 2), deterministic=not train
         )
         y = LayerNorm(name='LayerNorm_0')(x)
         # A column for each channel of each example; XLA is slow at products with a single row.
@@ -169,7 +166,8 @@ class MlpMixer(nn.Module):
         into one token; module `stem`) or 'tokens' (each branch has its tokens and its own
         embedding; modules `stem_0`, `stem_1`, …).
       blur: as in `Stem`.
-      stoch_depth: `skip_rate` of the last of several blocks; it grows evenly from 0 at the first.
+      stoch_depth: `drop_path_rate` of the last of several blocks; it grows evenly from 0 at the
+        first.
       remat: whether the gradient computes each block anew instead of keeping what is inside it.
       dtype: of stem and blocks (see `MixerBlock`); the mean over tokens and the head are float32.
     """
@@ -225,7 +223,7 @@ class MlpMixer(nn.Module):
                 self.channels_mlp_dim,
                 self.dropout_rate,
                 self.gelu,
-                skip_rate=self.stoch_depth * i / max(self.num_blocks - 1, 1),
+                drop_path_rate=self.stoch_depth * i / max(self.num_blocks - 1, 1),
                 dtype=self.dtype,
             )
             anew = self.remat and not self.is_initializing()

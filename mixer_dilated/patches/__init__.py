@@ -1,1 +1,1 @@
-"""Patches: geometry (`geometry.Patches`), `extraction.extract_patches`, `blur.low_pass`."""
+"""Patches: geometry (`geometry.Patches`), `extraction.extract_patches`, `blur.antialias`."""

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import UserError
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
@@ -32,7 +32,7 @@ class Patches:
         phase of the grid. The grid itself stays; zeros stand where a patch leaves the image.
 
     Raises:
-      InputError: a size, dilation or stride below 1, or a padding or offset of another form.
+      UserError: a size, dilation or stride below 1, or a padding or offset of another form.
     """
 
     size: int | Pair
@@ -73,7 +73,7 @@ class Patches:
         """(rows, columns) of patches on an image of (height, width) pixels.
 
         Raises:
-          InputError: not one patch fits, or a patch would see nothing but padding.
+          UserError: not one patch fits, or a patch would see nothing but padding.
         """
         return tuple(len(axis) for axis in self._samples(image_size))
 
@@ -90,7 +90,7 @@ class Patches:
           order. A row outside 0 … H-1 or a column outside 0 … W-1 is padding, a zero.
 
         Raises:
-          InputError: as `grid` does.
+          UserError: as `grid` does.
         """
         rows, columns = self._samples(image_size)
         (grid_h, size_h), (grid_w, size_w) = rows.shape, columns.shape
@@ -103,7 +103,7 @@ class Patches:
         """How many samples fall on each pixel: an int array (height, width).
 
         Raises:
-          InputError: as `grid` does.
+          UserError: as `grid` does.
         """
         counts = []
         for length, samples in zip(image_size, self._samples(image_size), strict=True):
@@ -122,17 +122,17 @@ class Patches:
           n_height · n_width patches of the same grid, in row-major order of (k_height, k_width).
 
         Raises:
-          InputError: a number below 1 or above the dilation, or more than 1024 phases.
+          UserError: a number below 1 or above the dilation, or more than 1024 phases.
         """
         pair = whole_pair('phases', number, 1)
         if any(n > d for n, d in zip(pair, self.dilation, strict=True)):
-            raise InputError(
+            raise UserError(
                 f'phases = {number!r}: a grid has as many phases as its dilation; allowed is 1 to '
                 f'{self.dilation[0]} along the height and 1 to {self.dilation[1]} along the width '
                 f'of the patches {self}'
             )
         if pair[0] * pair[1] > 1024:
-            raise InputError(
+            raise UserError(
                 f'phases = {number!r}: each phase is a branch of the network; allowed is a product '
                 'of at most 1024'
             )
@@ -153,7 +153,7 @@ class Patches:
             room = length + low + high - window
             if room < 0:
                 padded = f' padded to {length + low + high}' if low + high else ''
-                raise InputError(
+                raise UserError(
                     f'patches {self}: a window of {window} pixels does not fit an image of '
                     f'{name} {length}{padded}; choose a smaller size or dilation, more padding, or '
                     'larger images (config.dataset.image_size)'
@@ -161,7 +161,7 @@ class Patches:
             starts = np.arange(room // self.stride[axis] + 1) * self.stride[axis] - low
             samples = starts[:, None] + np.arange(self.size[axis]) * self.dilation[axis]
             if not ((samples >= 0) & (samples < length)).any(axis=1).all():
-                raise InputError(
+                raise UserError(
                     f'patches {self}: on an image of {name} {length} some patches would see '
                     'nothing but padding; choose a smaller stride, dilation or padding'
                 )
@@ -186,7 +186,7 @@ def num_tokens(branches: tuple[Patches, ...], join: str, image_size: Pair) -> in
       image_size: (height, width) in pixels.
 
     Raises:
-      InputError: impossible geometry, or grids that differ where one token needs all of them.
+      UserError: impossible geometry, or grids that differ where one token needs all of them.
     """
     grids = [branch.grid(image_size) for branch in branches]
     if join == 'tokens':
@@ -196,7 +196,7 @@ def num_tokens(branches: tuple[Patches, ...], join: str, image_size: Pair) -> in
             f'{rows}×{columns} {branch}'
             for (rows, columns), branch in zip(grids, branches, strict=True)
         )
-        raise InputError(
+        raise UserError(
             f'model.branches give different grids on {image_size[0]}×{image_size[1]} images: '
             f"{listed}; model.join='channels' needs one grid: adjust stride or padding, or use "
             "model.join='tokens'"
@@ -214,7 +214,7 @@ def whole_pair(name: str, value, minimum: int | None = None) -> Pair:
       minimum: the least that is allowed; None for no limit.
 
     Raises:
-      InputError: something else was given.
+      UserError: something else was given.
     """
     pair = (value, value) if _is_whole(value) else value
     least = -(2**31) if minimum is None else minimum
@@ -224,7 +224,7 @@ def whole_pair(name: str, value, minimum: int | None = None) -> Pair:
         or not all(_is_whole(v) and least <= v < 2**31 for v in pair)
     ):
         limit = '' if minimum is None else f' of at least {minimum}'
-        raise InputError(
+        raise UserError(
             f'{name} = {value!r}: allowed is a whole number{limit}, or a pair of them '
             '(height, width)'
         )
@@ -245,7 +245,7 @@ def _padding(value) -> str | Pads:
             pads = ()
         if len(pads) == 2 and all(_is_whole(v) and abs(v) < 2**31 for pair in pads for v in pair):
             return tuple((int(low), int(high)) for low, high in pads)
-    raise InputError(
+    raise UserError(
         f"patches.padding = {value!r}: allowed is 'VALID', 'SAME' or whole numbers "
         '((top, bottom), (left, right))'
     )

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
 
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import UserError
 from mixer_dilated.planning.plan import Plan, plan_of
 
 FACTORS = tuple(2**k for k in range(1, 9))  # more parts of a batch than now
@@ -53,12 +53,12 @@ def _up_to(plan: Plan, values: Mapping[str, object]) -> list[Mapping[str, object
 
 def _parts(plan: Plan) -> list[int]:
     """Of a batch, more than now."""
-    return [plan.task.config.accum_steps * factor for factor in FACTORS]
+    return [plan.setup.config.accum_steps * factor for factor in FACTORS]
 
 
 def _single(plan: Plan) -> Iterator[dict[str, object]]:
     """Changes of one thing, the cheapest in time first."""
-    config, sizes = plan.task.config, plan.share.mesh_shape
+    config, sizes = plan.setup.config, plan.share.mesh_shape
     if not plan.streamed:
         yield {'input.mode': 'stream'}
     if config.dtype == 'float32':
@@ -81,7 +81,7 @@ def _planned(plan: Plan, values: Mapping[str, object]) -> Change | None:
     if plan.devices.measured and 'dtype' in values:
         return None  # its speed is not measured
     try:
-        task = plan.task.changed(values)
-        return Change(dict(values), plan_of(task, plan.shapes, plan.devices, plan.hardware))
-    except InputError:
+        setup = plan.setup.changed(values)
+        return Change(dict(values), plan_of(setup, plan.shapes, plan.devices, plan.hardware))
+    except UserError:
         return None

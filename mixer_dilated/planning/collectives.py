@@ -2,11 +2,11 @@
 
 import dataclasses
 
+from mixer_dilated.parallel.partition import Partition, named_leaves
 from mixer_dilated.planning.links import Dimension, Links
 from mixer_dilated.planning.memory import FLOAT32, leaf_bytes
 from mixer_dilated.planning.shapes import Shapes
 from mixer_dilated.planning.share import Share
-from mixer_dilated.training.partition_rules import Partition, named_leaves
 
 
 @dataclasses.dataclass(frozen=True)

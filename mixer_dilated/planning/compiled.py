@@ -10,12 +10,12 @@ import sys
 
 from mixer_dilated.benchmark.processes import ProcessError, run_program
 from mixer_dilated.config import resolve
-from mixer_dilated.data.noise import Noise
-from mixer_dilated.errors import InputError
+from mixer_dilated.data.fake_data import FakeData
+from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import num_tokens
 from mixer_dilated.planning.plan import Plan
 from mixer_dilated.planning.program_text import axis_of, exchanges
-from mixer_dilated.training.task import Task
+from mixer_dilated.training.setup import Setup
 
 # Scheduling and memory are XLA's; what LLVM would do to each kernel only takes its time.
 FLAGS = '--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={count}'
@@ -29,21 +29,22 @@ def compiled_here(plan: Plan) -> dict:
       plan: whose task, on as many CPU devices as it has devices.
 
     Returns:
-      'arguments' and 'temporary' bytes (see `Programs.training_bytes`), 'exchanged': {axis: {kind:
+      'arguments' and 'temporary' bytes (see `CompiledFunctions.training_bytes`),
+      'exchanged': {axis: {kind:
       bytes of the arrays}}, 'compile_seconds'.
 
     Raises:
-      InputError: it cannot be compiled; the message has the end of what the compiler said.
+      UserError: it cannot be compiled; the message has the end of what the compiler said.
     """
-    task = plan.task
-    source = task.source
+    setup = plan.setup
+    source = setup.dataset
     words = json.dumps(
         {
-            'config': task.config.to_json(),
+            'config': setup.config.to_json(),
             'image_shape': source.image_shape,
             'stored_shape': source.stored_shape,
             'num_classes': source.num_classes,
-            'examples': task.train_examples,
+            'examples': setup.train_examples,
         }
     )
     environment = {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': FLAGS.format(count=plan.devices.count)}
@@ -51,7 +52,7 @@ def compiled_here(plan: Plan) -> dict:
         said = run_program(COMPILE, [words], environment)
         return json.loads(said.splitlines()[-1])
     except (ProcessError, ValueError, LookupError) as error:
-        raise InputError(
+        raise UserError(
             f'--against=compiled: {error}; leave it out, or try fewer devices or blocks'
         ) from None
 
@@ -64,13 +65,13 @@ def _compiled(
     examples: int,
 ) -> dict:
     from mixer_dilated.config import patch_branches
-    from mixer_dilated.training.programs import Programs
+    from mixer_dilated.training.compiled import CompiledFunctions
 
     resolved = resolve(json.loads(config))
     model, size = resolved.model, tuple(image_shape[:2])
     tokens = num_tokens(patch_branches(model), model.join, size)
-    source = Noise(tuple(image_shape), num_classes, examples, stored_shape=tuple(stored_shape))
-    programs = Programs(Task(resolved, source, examples, examples, tokens))
+    source = FakeData(tuple(image_shape), num_classes, examples, stored_shape=tuple(stored_shape))
+    programs = CompiledFunctions(Setup(resolved, source, examples, examples, tokens))
     found = programs.training_bytes()
     mesh_shape = programs.mesh_shape
     exchanged = collections.defaultdict(collections.Counter)

@@ -27,8 +27,8 @@ def plan_content(plan: Plan, changes: list[Change] = ()) -> dict:
       plan: which.
       changes: that help where it does not fit.
     """
-    task, hardware, share = plan.task, plan.hardware, plan.share
-    config = task.config
+    setup, hardware, share = plan.setup, plan.hardware, plan.share
+    config = setup.config
     return {
         'devices': {
             **dataclasses.asdict(plan.devices),
@@ -44,8 +44,8 @@ def plan_content(plan: Plan, changes: list[Change] = ()) -> dict:
         'mesh': share.mesh_shape,
         'fsdp': share.fsdp,
         'dataset': config.dataset.name,
-        'image_shape': list(task.source.image_shape),
-        'num_tokens': task.num_tokens,
+        'image_shape': list(setup.dataset.image_shape),
+        'num_tokens': setup.num_tokens,
         'num_params': plan.shapes.num_params,
         'num_seeds': config.num_seeds,
         'dtype': config.dtype,
@@ -82,7 +82,7 @@ def plan_content(plan: Plan, changes: list[Change] = ()) -> dict:
             'step_in_turn': plan.step_in_turn,
             'run': plan.run,
         },
-        'steps': task.total_steps,
+        'steps': setup.total_steps,
         'images_per_second': plan.images_per_second,
         'peak_share': plan.work.flops / plan.step / hardware.peak_flops[config.dtype],
         'changes': [

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import UserError
 from mixer_dilated.planning.hardware import HARDWARE, Hardware
 from mixer_dilated.planning.links import SharedMemory
 
@@ -37,13 +37,13 @@ def parse_devices(word: str) -> Devices:
     """Reads one word of --devices.
 
     Raises:
-      InputError: no such device, or no such number of them.
+      UserError: no such device, or no such number of them.
     """
     kind, colon, size = word.strip().lower().partition(':')
     if kind == 'this' and not colon:
         return Devices(word, kind, (1,), 1)
     if kind not in (*HARDWARE, 'cpu'):
-        raise InputError(
+        raise UserError(
             f'--devices={word}: no such device; known are {", ".join(HARDWARE)}, cpu and this, for '
             f'example {EXAMPLES}'
         )
@@ -51,7 +51,7 @@ def parse_devices(word: str) -> Devices:
     try:
         shape = links.shape(size)
     except ValueError as error:
-        raise InputError(
+        raise UserError(
             f'--devices={word}: no such number of {kind}; allowed: {error}; for example {EXAMPLES}'
         ) from None
     return Devices(word, kind, shape, math.prod(shape))

@@ -4,10 +4,10 @@ import dataclasses
 
 import ml_collections
 
-from mixer_dilated.data.enlarging import only_enlarges
-from mixer_dilated.data.examples import Examples, Source
-from mixer_dilated.data.sources import FOLDER, open_source
-from mixer_dilated.errors import InputError
+from mixer_dilated.data.datasets import FOLDER, open_dataset
+from mixer_dilated.data.examples import Dataset, Examples
+from mixer_dilated.data.preprocessing import is_upsample
+from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import whole_pair
 
 
@@ -41,7 +41,7 @@ FACTS = {
 
 @dataclasses.dataclass(frozen=True)
 class PlannedSource:
-    """A data set as a `Source` of which nothing can be read."""
+    """A data set as a `Dataset` of which nothing can be read."""
 
     name: str
     image_shape: tuple[int, int, int]
@@ -55,20 +55,20 @@ class PlannedSource:
         return tuple(map(str, range(self.num_classes)))
 
     def read(self, split: str) -> Examples:
-        raise InputError(f'{self.name}: only its shapes are known here; open it to read it')
+        raise UserError(f'{self.name}: only its shapes are known here; open it to read it')
 
 
-def planned_source(dataset: ml_collections.ConfigDict) -> Source:
+def planned_source(dataset: ml_collections.ConfigDict) -> Dataset:
     """The data set of `config.dataset`: from `FACTS`, or as it lies here; nothing is downloaded.
 
     Raises:
-      InputError: it is neither there nor known, or its images need a size.
+      UserError: it is neither there nor known, or its images need a size.
     """
     if dataset.name in FACTS:
         return _known(dataset)
     if dataset.name != 'digits' and not dataset.name.startswith(FOLDER):
         _check_prepared(dataset)
-    return open_source(dataset)
+    return open_dataset(dataset)
 
 
 def _known(dataset: ml_collections.ConfigDict) -> PlannedSource:
@@ -76,11 +76,11 @@ def _known(dataset: ml_collections.ConfigDict) -> PlannedSource:
     asked = whole_pair('dataset.image_size', dataset.image_size, 1) if dataset.image_size else None
     size = asked or facts.image_size
     if size is None:
-        raise InputError(
+        raise UserError(
             f'config.dataset.image_size = 0: the images of {dataset.name!r} are of several sizes, '
             'and are brought to one; set it, for example --config.dataset.image_size=224'
         )
-    grows = facts.image_size is not None and only_enlarges(facts.image_size, size)
+    grows = facts.image_size is not None and is_upsample(facts.image_size, size)
     return PlannedSource(
         name=dataset.name,
         image_shape=(*size, facts.channels),
@@ -91,7 +91,7 @@ def _known(dataset: ml_collections.ConfigDict) -> PlannedSource:
 
 
 def _check_prepared(dataset: ml_collections.ConfigDict) -> None:
-    """Raises InputError if a TFDS data set is there to be had, but not here."""
+    """Raises UserError if a TFDS data set is there to be had, but not here."""
     import tensorflow_datasets as tfds
 
     try:
@@ -100,7 +100,7 @@ def _check_prepared(dataset: ml_collections.ConfigDict) -> None:
     except Exception:
         return
     if not prepared:
-        raise InputError(
+        raise UserError(
             f'config.dataset.name = {dataset.name!r}: not prepared here, and a plan downloads '
             f'nothing; known without their data are {", ".join(FACTS)}; prepare it, or plan with '
             'one of those and its dataset.image_size'

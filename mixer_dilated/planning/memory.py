@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from mixer_dilated.parallel.partition import Partition, named_leaves
 from mixer_dilated.planning.shapes import Shapes
 from mixer_dilated.planning.share import Share
-from mixer_dilated.training.partition_rules import Partition, named_leaves
-from mixer_dilated.training.task import Task
+from mixer_dilated.training.setup import Setup
 
 FLOAT32 = 4
 UINT8 = 1
@@ -20,12 +20,12 @@ OF_TOKENS = 4
 
 
 def memory_bytes(
-    task: Task, shapes: Shapes, share: Share, streamed: int, *, on_cpu: bool
+    setup: Setup, shapes: Shapes, share: Share, streamed: int, *, on_cpu: bool
 ) -> dict[str, int]:
     """Bytes that each device needs, by what they are for.
 
     Args:
-      task: what is trained.
+      setup: what is trained.
       shapes: of its network and state.
       share: what a device does of it.
       streamed: batches of images on the devices, if the training set is not there as a whole;
@@ -64,7 +64,7 @@ def memory_bytes(
     return {
         'parameters': share.seeds * parameters,
         'optimizer': share.seeds * optimizer,
-        'data': data_bytes(task, share, streamed),
+        'data': data_bytes(setup, share, streamed),
         'activations': at_once * kept,
         'temporaries': at_once * temporaries,
     }
@@ -92,12 +92,12 @@ def activation_bytes(share: Share, *, on_cpu: bool) -> tuple[int, int, int]:
     return before + block + patches, block + patches, other
 
 
-def data_bytes(task: Task, share: Share, streamed: int) -> int:
+def data_bytes(setup: Setup, share: Share, streamed: int) -> int:
     """Bytes of images and labels on each device: the whole set, or some batches of it."""
-    example = math.prod(task.source.stored_shape) * UINT8 + 4
+    example = math.prod(setup.dataset.stored_shape) * UINT8 + 4
     if not streamed:
-        return example * task.train_examples
-    return example * streamed * share.seeds * task.config.batch // share.mesh_shape['data']
+        return example * setup.train_examples
+    return example * streamed * share.seeds * setup.config.batch // share.mesh_shape['data']
 
 
 def _last(share: Share) -> tuple[str, ...]:

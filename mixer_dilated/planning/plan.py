@@ -12,7 +12,7 @@ from mixer_dilated.planning.share import Share, share_of
 from mixer_dilated.planning.this_machine import this_machine
 from mixer_dilated.planning.work import Work, work_of
 from mixer_dilated.training.batch_programs import IN_FLIGHT
-from mixer_dilated.training.task import Task
+from mixer_dilated.training.setup import Setup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Plan:
     """A task on devices; every number is of one device and one step.
 
     Attributes:
-      task: what is trained.
+      setup: what is trained.
       shapes: of its network and state.
       devices: which, and how many.
       hardware: what one of them can do.
@@ -32,7 +32,7 @@ class Plan:
       seconds: of its work: 'products', 'elementwise', 'update'.
     """
 
-    task: Task
+    setup: Setup
     shapes: Shapes
     devices: Devices
     hardware: Hardware
@@ -81,33 +81,33 @@ class Plan:
     @property
     def images_per_second(self) -> float:
         """Of all devices and seeds."""
-        return self.task.config.num_seeds * self.task.config.batch / self.step
+        return self.setup.config.num_seeds * self.setup.config.batch / self.step
 
     @property
     def run(self) -> float:
         """Seconds of all steps of the run, without evaluation, start and reading."""
-        return self.task.total_steps * self.step
+        return self.setup.total_steps * self.step
 
 
-def plan_of(task: Task, shapes: Shapes, devices: Devices, hardware: Hardware) -> Plan:
+def plan_of(setup: Setup, shapes: Shapes, devices: Devices, hardware: Hardware) -> Plan:
     """The plan for a task on devices.
 
     Args:
-      task: what to train; only its shapes are looked at.
+      setup: what to train; only its shapes are looked at.
       shapes: of its network and state, `shapes_of(task)`.
       devices: which, and how many.
       hardware: one of them, `hardware_of(devices, …)`.
 
     Raises:
-      InputError: the mesh or the batch does not fit so many devices.
+      UserError: the mesh or the batch does not fit so many devices.
     """
-    share = share_of(task, shapes, devices.count)
-    on_cpu, streamed = not hardware.seeds_at_once, streamed_batches(task)
-    memory = memory_bytes(task, shapes, share, streamed, on_cpu=on_cpu)
+    share = share_of(setup, shapes, devices.count)
+    on_cpu, streamed = not hardware.seeds_at_once, streamed_batches(setup)
+    memory = memory_bytes(setup, shapes, share, streamed, on_cpu=on_cpu)
     work = work_of(share, memory['parameters'], memory['optimizer'])
     along = axis_dimensions(hardware.links, devices.shape, share.mesh_shape)
     return Plan(
-        task=task,
+        setup=setup,
         shapes=shapes,
         devices=devices,
         hardware=hardware,
@@ -119,24 +119,24 @@ def plan_of(task: Task, shapes: Shapes, devices: Devices, hardware: Hardware) ->
             (each, each.seconds(hardware.links, along[each.axis]))
             for each in collectives_of(shapes, share, on_cpu=on_cpu)
         ),
-        seconds=work.seconds(hardware, task.config.dtype),
+        seconds=work.seconds(hardware, setup.config.dtype),
     )
 
 
-def hardware_of(devices: Devices, task: Task, shapes: Shapes) -> Hardware:
+def hardware_of(devices: Devices, setup: Setup, shapes: Shapes) -> Hardware:
     """One of the devices, from the table or measured here.
 
     Raises:
-      InputError: JAX finds no device here, or the mesh does not fit.
+      UserError: JAX finds no device here, or the mesh does not fit.
     """
     if not devices.measured:
         return HARDWARE[devices.kind]
-    share = share_of(task, shapes, devices.count)
+    share = share_of(setup, shapes, devices.count)
     array_bytes = max(share.stream, *share.hidden) * share.dtype_bytes
-    return part_of(this_machine(task.config.dtype, array_bytes), devices.count)
+    return part_of(this_machine(setup.config.dtype, array_bytes), devices.count)
 
 
-def streamed_batches(task: Task) -> int:
+def streamed_batches(setup: Setup) -> int:
     """Batches of images on the devices where they are streamed; 0 where all images are there."""
     # Those that wait, one on its way, and those of steps that are not finished.
-    return task.config.input.prefetch + 1 + IN_FLIGHT if task.streams('train') else 0
+    return setup.config.input.prefetch + 1 + IN_FLIGHT if setup.streams('train') else 0

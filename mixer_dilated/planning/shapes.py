@@ -8,8 +8,8 @@ from flax.training.train_state import TrainState
 from mixer_dilated.models.costs import Layer, num_params
 from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.training.optimizer import make_optimizer
+from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.state import create_train_state
-from mixer_dilated.training.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Shapes:
         return num_params(self.layers)
 
 
-def shapes_of(task: Task) -> Shapes:
+def shapes_of(setup: Setup) -> Shapes:
     """The shapes of a task's network and state; nothing is computed."""
-    config, source = task.config, task.source
+    config, source = setup.config, setup.dataset
     network = mixer_from_config(config.model, source.num_classes)
-    optimizer = make_optimizer(config.optimizer, task.total_steps)
+    optimizer = make_optimizer(config.optimizer, setup.total_steps)
 
     def create(key):
         return create_train_state(network, optimizer, source.image_shape, key)
 
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return Shapes(task.layers, jax.eval_shape(create, key))
+    return Shapes(setup.layers, jax.eval_shape(create, key))

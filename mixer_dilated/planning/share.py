@@ -6,10 +6,9 @@ import math
 from jax.sharding import AbstractMesh
 
 from mixer_dilated.models.costs import Layer
+from mixer_dilated.parallel.mesh import AXES, check_batch, mesh_sizes
 from mixer_dilated.planning.shapes import Shapes
-from mixer_dilated.training.mesh_sizes import mesh_sizes
-from mixer_dilated.training.sharding import AXES, check_batch
-from mixer_dilated.training.task import Task
+from mixer_dilated.training.setup import Setup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,18 +62,18 @@ class Share:
         )
 
 
-def share_of(task: Task, shapes: Shapes, devices: int) -> Share:
+def share_of(setup: Setup, shapes: Shapes, devices: int) -> Share:
     """The share of each of `devices` devices, which all have the same.
 
     Args:
-      task: what is trained.
+      setup: what is trained.
       shapes: of its network.
       devices: of the mesh.
 
     Raises:
-      InputError: the mesh or the batch does not fit them.
+      UserError: the mesh or the batch does not fit them.
     """
-    config = task.config
+    config = setup.config
     sizes = mesh_sizes(config, devices)
     mesh_shape = dict(zip(AXES, sizes, strict=True))
     model, network = mesh_shape['model'], config.model
@@ -86,13 +85,13 @@ def share_of(task: Task, shapes: Shapes, devices: int) -> Share:
         seeds=config.num_seeds // mesh_shape['seeds'],
         parts=config.accum_steps,
         images=config.batch // (mesh_shape['data'] * config.accum_steps),
-        tokens=task.num_tokens,
+        tokens=setup.num_tokens,
         channels=network.hidden_dim,
         tokens_mlp_dim=network.tokens_mlp_dim // model,
         channels_mlp_dim=network.channels_mlp_dim // model,
         num_blocks=network.num_blocks,
         features=sum(layer.flops for layer in stem) // (2 * network.hidden_dim),
-        pixels=math.prod(task.source.image_shape),
+        pixels=math.prod(setup.dataset.image_shape),
         dtype_bytes={'float32': 4, 'bfloat16': 2}[config.dtype],
         remat=network.remat,
         dropout=network.dropout_rate > 0,

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from mixer_dilated.benchmark.products import TimedProduct, large_product
-from mixer_dilated.models.gelu import exact_gelu
+from mixer_dilated.models.cpu import exact_gelu
+from mixer_dilated.parallel.mesh import all_devices
 from mixer_dilated.planning.hardware import Hardware
 from mixer_dilated.planning.links import SharedMemory
-from mixer_dilated.training.sharding import all_devices
 
 # Of the arrays that memory's bandwidth is measured with.
 SMALLEST, LARGEST = 2**16, 2**28
@@ -28,7 +28,7 @@ def this_machine(dtype: str, array_bytes: int) -> Hardware:
       array_bytes: of the arrays between its products, which caches may hold.
 
     Raises:
-      InputError: JAX finds no device.
+      UserError: JAX finds no device.
     """
     device, large = all_devices()[0], large_product()
     bandwidth = elementwise_bandwidth(_doubled, array_bytes)

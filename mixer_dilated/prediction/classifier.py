@@ -7,11 +7,10 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.training.calibration import at_temperature
-from mixer_dilated.training.calibration_file import temperatures
-from mixer_dilated.training.evaluation import checkpoint
-from mixer_dilated.training.preprocessing_file import read_trained_task
-from mixer_dilated.training.programs import Programs
+from mixer_dilated.inference.calibration import at_temperature, temperatures
+from mixer_dilated.inference.evaluation import checkpoint
+from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.setup import read_trained_setup
 
 
 class Classifier:
@@ -28,14 +27,14 @@ class Classifier:
       preprocessing: how files become its images.
 
     Raises:
-      InputError: no run or no checkpoint there.
+      UserError: no run or no checkpoint there.
     """
 
     def __init__(self, workdir: pathlib.Path, batch: int, *, best: bool = False):
-        task, self.preprocessing = read_trained_task(workdir)
+        setup, self.preprocessing = read_trained_setup(workdir)
         self.batch = batch
-        self.class_names = task.source.class_names
-        self._programs = Programs.of_run(task.changed({'batch_eval': batch}))
+        self.class_names = setup.dataset.class_names
+        self._programs = CompiledFunctions.of_run(setup.changed({'batch_eval': batch}))
         snapshot = checkpoint(workdir, self._programs, best=best)
         self._state = snapshot.state
         self._temperatures = temperatures(workdir, snapshot.step)

@@ -4,16 +4,16 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 
-from mixer_dilated.data.picture_folder import Ignored, walk_pictures
-from mixer_dilated.errors import InputError
+from mixer_dilated.data.image_folder import Ignored, walk_images
+from mixer_dilated.errors import UserError
 
 STDIN = '-'
 
 
-def picture_paths(words: Iterable[str], ignored: Ignored) -> Iterator[str | tuple[str, InputError]]:
+def picture_paths(words: Iterable[str], ignored: Ignored) -> Iterator[str | tuple[str, UserError]]:
     """Paths, one at a time, in the order of the words.
 
-    A folder stands for the picture files in it and in all folders below (see `walk_pictures`), '-'
+    A folder stands for the picture files in it and in all folders below (see `walk_images`), '-'
     for the paths that standard input lists, one a line, anything else for the file of that name.
 
     Args:
@@ -24,7 +24,7 @@ def picture_paths(words: Iterable[str], ignored: Ignored) -> Iterator[str | tupl
       A path; or, of a folder that cannot be read or holds no pictures, its path and the error.
 
     Raises:
-      InputError: '-', and standard input is closed.
+      UserError: '-', and standard input is closed.
     """
     for word in words:
         if word == STDIN:
@@ -37,7 +37,7 @@ def picture_paths(words: Iterable[str], ignored: Ignored) -> Iterator[str | tupl
 
 def _listed() -> Iterator[str]:
     if sys.stdin is None:  # closed, as by `<&-`
-        raise InputError(
+        raise UserError(
             "'-': standard input is closed; give it a list of files, as in find album | …, or name "
             'the files'
         )
@@ -47,14 +47,14 @@ def _listed() -> Iterator[str]:
             yield path
 
 
-def _in_folder(folder: str, ignored: Ignored) -> Iterator[str | tuple[str, InputError]]:
+def _in_folder(folder: str, ignored: Ignored) -> Iterator[str | tuple[str, UserError]]:
     found = False
     try:
-        for entry in walk_pictures(folder, ignored):
+        for entry in walk_images(folder, ignored):
             found = True
             yield entry.path
-    except InputError as error:
+    except UserError as error:
         yield folder, error
         return
     if not found:
-        yield folder, InputError('a folder without pictures (.png, .jpg, .jpeg, .webp)')
+        yield folder, UserError('a folder without pictures (.png, .jpg, .jpeg, .webp)')

@@ -7,9 +7,8 @@ import pathlib
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
-from mixer_dilated.output_file import output_file
+from mixer_dilated.files import AtomicFile, output_file
 from mixer_dilated.prediction.stream import Prediction
-from mixer_dilated.whole_file import WholeFile
 
 Write = Callable[[Prediction], None]
 
@@ -71,7 +70,7 @@ def json_output(path: pathlib.Path, class_names: tuple[str, ...], top: int) -> I
         file.write(b'[]\n' if separator == '[\n' else b'\n]\n')
 
 
-def _text(file: WholeFile) -> SimpleNamespace:
+def _text(file: AtomicFile) -> SimpleNamespace:
     """A text file for `csv.writer`; names of files that are not UTF-8 keep their bytes."""
     return SimpleNamespace(
         write=lambda text: file.write(text.encode('utf-8', errors='surrogateescape'))

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from mixer_dilated.data.decoding_threads import decoded
-from mixer_dilated.errors import InputError
+from mixer_dilated.data.preprocessing import decoded
+from mixer_dilated.errors import UserError
 from mixer_dilated.prediction.classifier import Classifier
-from mixer_dilated.training.workdir import read_config
+from mixer_dilated.training.run_folder import read_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +44,13 @@ def open_classifier(
     The batch is `config.batch_eval`; if there are fewer paths, the power of two that holds them.
 
     Raises:
-      InputError: no run there, or not a single path.
+      UserError: no run there, or not a single path.
     """
     paths = iter(paths)
     most = read_config(workdir).batch_eval
     first = [*itertools.islice(paths, most)]
     if not first:
-        raise InputError('no pictures to predict; name files or folders of pictures')
+        raise UserError('no pictures to predict; name files or folders of pictures')
     batch = min(most, 1 << (len(first) - 1).bit_length())
     return Classifier(workdir, batch, best=best), itertools.chain(first, paths)
 
@@ -63,7 +63,7 @@ def predictions(classifier: Classifier, paths: Iterable) -> Iterator[Prediction]
 
     Args:
       classifier: the network.
-      paths: each a path, or a pair of a path and the InputError that says why it cannot be used.
+      paths: each a path, or a pair of a path and the UserError that says why it cannot be used.
     """
     waiting = []
     for found in _batches(classifier, paths):
@@ -79,7 +79,7 @@ def _batches(classifier: Classifier, paths: Iterable) -> Iterator[tuple]:
     files, images = [], []
     for path, image in decoded(paths, classifier.preprocessing, ahead=classifier.batch):
         files.append((path, image))
-        if not isinstance(image, InputError):
+        if not isinstance(image, UserError):
             images.append(image)
         # Files that fail take no place in a batch, but must not be kept for ever.
         if len(images) == classifier.batch or len(files) == 4 * classifier.batch:
@@ -100,7 +100,7 @@ def _computing(classifier: Classifier, images: list[np.ndarray]):
 def _told(classifier: Classifier, files: list[tuple], computing) -> Iterator[Prediction]:
     rows = iter(() if computing is None else classifier.probabilities(computing))
     for path, image in files:
-        if isinstance(image, InputError):
+        if isinstance(image, UserError):
             yield Prediction(path, error=str(image))
         else:
             yield Prediction(path, next(rows), image)

@@ -8,7 +8,7 @@ has the same relative positions, and stays as it is.
 import numpy as np
 from jaxtyping import Float
 
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair, Patches
 
 Kernel = Float[np.ndarray, 'height width channels_in hidden']
@@ -16,7 +16,7 @@ Kernel = Float[np.ndarray, 'height width channels_in hidden']
 Positions = tuple[Float[np.ndarray, ' rows'], Float[np.ndarray, ' columns']]
 
 
-def fitted_kernels(
+def adapt_stem_kernels(
     kernel: Kernel,
     branches: tuple[Patches, ...],
     image_shape: tuple[int, int, int],
@@ -41,7 +41,7 @@ def fitted_kernels(
         their windows; else each is a token's own, and spans its own.
 
     Raises:
-      InputError: branches that add up have windows which no two tokens have alike.
+      UserError: branches that add up have windows which no two tokens have alike.
     """
     kernel = _with_channels(kernel, image_shape[2])
     tokens = [branches] if add_up else [(patches,) for patches in branches]
@@ -70,7 +70,7 @@ def _positions(branches: tuple[Patches, ...], image_size: Pair) -> list[Position
     for axis in (0, 1):
         strides = sorted({patches.stride[axis] for patches in branches})
         if len(strides) > 1 and branches[0].grid(image_size)[axis] > 1:
-            raise InputError(
+            raise UserError(
                 f'config.model.branches: of strides {", ".join(map(str, strides))}, so that tokens '
                 'have windows of different forms, which no one stem kernel of config.init_from '
                 "fits; allowed is one stride, or config.model.join = 'tokens'"

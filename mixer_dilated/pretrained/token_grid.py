@@ -15,7 +15,7 @@ everywhere come out as before.
 import numpy as np
 from jaxtyping import Float
 
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair
 
 Arrays = dict[str, np.ndarray]
@@ -33,12 +33,12 @@ def interpolated(mixing: Arrays, old: tuple[Pair, ...], new: tuple[Pair, ...]) -
         ones give `mixing` as it is.
 
     Raises:
-      InputError: from several grids another number is wanted.
+      UserError: from several grids another number is wanted.
     """
     if new == old:
         return mixing
     if len(old) not in (1, len(new)):
-        raise InputError(
+        raise UserError(
             f'config.model.branches: {len(new)} that add tokens, where the token mixing of '
             f'config.init_from is of {len(old)}; allowed is as many, or weights of a single grid'
         )
@@ -65,17 +65,17 @@ def block_diagonal(mixing: Arrays, old: tuple[Pair, ...], new: tuple[Pair, ...])
       new: one, a multiple of it along each axis.
 
     Raises:
-      InputError: it is none, or there are several.
+      UserError: it is none, or there are several.
     """
     if len(old) > 1 or len(new) > 1:
-        raise InputError(
+        raise UserError(
             "config.transfer.tokens = 'block_diagonal': branches that add tokens have no one "
             "grid; allowed is 'interpolate'"
         )
     (old,), (new,) = old, new
     factors = [after // before for before, after in zip(old, new, strict=True)]
     if tuple(f * before for f, before in zip(factors, old, strict=True)) != new:
-        raise InputError(
+        raise UserError(
             f"config.transfer.tokens = 'block_diagonal': a grid of {new[0]}×{new[1]} tokens is no "
             f"multiple of {old[0]}×{old[1]}; allowed is 'interpolate', or other patches"
         )

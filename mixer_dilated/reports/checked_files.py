@@ -1,6 +1,6 @@
 """Files read so that whatever is wrong with one is told in a line that names it.
 
-Every function raises InputError where a file is not there, is damaged, or lacks what it should
+Every function raises UserError where a file is not there, is damaged, or lacks what it should
 have.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import UserError
 
 # Types that a field may have: a number, and one that may be missing.
 NUMBER, OPTIONAL = (int, float), (int, float, type(None))
@@ -24,7 +24,7 @@ def read_object(path: pathlib.Path) -> dict:
     with damaged(path):
         content = json.loads(path.read_text(encoding='utf-8'))
     if not isinstance(content, dict):
-        raise InputError(f'{path}: damaged (not a JSON object); restore it, or make it again')
+        raise UserError(f'{path}: damaged (not a JSON object); restore it, or make it again')
     return content
 
 
@@ -48,16 +48,16 @@ def damaged(path: pathlib.Path) -> Iterator[None]:
     """Turns whatever reading a file raises into one line that names it."""
     try:
         yield
-    except InputError:
+    except UserError:
         raise
     except FileNotFoundError:
         made_again = path.name in ('metrics.jsonl', 'predictions.npz', 'weights.npz')
-        way_on = (
+        hint = (
             'the command that trained this, given again with this folder, makes it again from the '
             'newest checkpoint'
         )
-        raise InputError(
-            f'{path}: not there; {way_on if made_again else "restore it, or train again"}'
+        raise UserError(
+            f'{path}: not there; {hint if made_again else "restore it, or train again"}'
         ) from None
     except (
         OSError,
@@ -70,19 +70,19 @@ def damaged(path: pathlib.Path) -> Iterator[None]:
         zipfile.BadZipFile,
     ) as error:
         cause = ' '.join(f'{type(error).__name__}: {error}'.split())
-        raise InputError(f'{path}: damaged ({cause}); restore it, or make it again') from None
+        raise UserError(f'{path}: damaged ({cause}); restore it, or make it again') from None
 
 
 def check(path: pathlib.Path, content, fields: Mapping) -> None:
-    """Raises InputError unless `content` has the fields, each of its type and finite."""
+    """Raises UserError unless `content` has the fields, each of its type and finite."""
     if not isinstance(content, dict):
-        raise InputError(f'{path}: damaged ({content!r} is not an object); make it again')
+        raise UserError(f'{path}: damaged ({content!r} is not an object); make it again')
     for name, kind in fields.items():
         if name not in content:
-            raise InputError(
+            raise UserError(
                 f'{path}: has no {name!r}: damaged, or of another version; make it again'
             )
         value = content[name]
         finite = not isinstance(value, float) or math.isfinite(value)
         if not isinstance(value, kind) or not finite:
-            raise InputError(f'{path}: {name} = {value!r} cannot be; restore it, or make it again')
+            raise UserError(f'{path}: {name} = {value!r} cannot be; restore it, or make it again')

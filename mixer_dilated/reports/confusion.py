@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from mixer_dilated.reports.figure_style import figure_style, label_text
 
-MOST_CLASSES_WITH_NUMBERS = 12
+MAX_CLASSES_WITH_NUMBERS = 12
 LONGEST_NAME = 16
 
 
@@ -42,13 +42,13 @@ def confusion_matrices(
     for axes, (label, counts) in zip(grid.flat, methods.items(), strict=False):
         picture = axes.imshow(_errors(counts), cmap='Oranges', vmin=0, vmax=most)
         _grey_diagonal(axes, len(counts))
-        if len(counts) <= MOST_CLASSES_WITH_NUMBERS:
+        if len(counts) <= MAX_CLASSES_WITH_NUMBERS:
             _write_counts(axes, counts, most)
         axes.set(xlabel='predicted class', ylabel='true class')
         axes.set_title(label_text(label), fontsize=10)
         axes.grid(False)
         axes.spines[:].set_visible(False)
-        if len(counts) <= MOST_CLASSES_WITH_NUMBERS:
+        if len(counts) <= MAX_CLASSES_WITH_NUMBERS:
             _name_classes(axes, class_names or list(map(str, range(len(counts)))))
     for axes in list(grid.flat)[len(methods) :]:
         axes.set_axis_off()

@@ -9,11 +9,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Patches
 
 WINDOW, SAMPLE, TOKEN = '#0072b2', '#56b4e9', '#d55e00'
-MOST_OUTLINES = 400
+MAX_OUTLINES = 400
 
 
 def draw_patches(branches: tuple[Patches, ...], image: np.ndarray, path: pathlib.Path) -> None:
@@ -25,7 +25,7 @@ def draw_patches(branches: tuple[Patches, ...], image: np.ndarray, path: pathlib
       path: picture file; its ending chooses the format.
 
     Raises:
-      InputError: the file cannot be written.
+      UserError: the file cannot be written.
     """
     designs = {}  # by the pixels they sample: the same geometry is drawn once
     for patches in branches:
@@ -44,7 +44,7 @@ def draw_patches(branches: tuple[Patches, ...], image: np.ndarray, path: pathlib
         with matplotlib.rc_context({'svg.hashsalt': 'mixer_dilated'}):
             figure.savefig(path, dpi=110)
     except (OSError, ValueError) as error:
-        raise InputError(f'--picture={path}: cannot be written: {error}') from None
+        raise UserError(f'--picture={path}: cannot be written: {error}') from None
 
 
 def show_patches(
@@ -99,7 +99,7 @@ def show_patches(
 def _outlined(of_tokens: np.ndarray, stride: tuple[int, int], chosen: int) -> list[int]:
     """Tokens beside the chosen one whose windows can be outlined without a muddle."""
     window = of_tokens[0].max(axis=0) - of_tokens[0].min(axis=0) + 1
-    if (window > stride).any() or len(of_tokens) > MOST_OUTLINES:
+    if (window > stride).any() or len(of_tokens) > MAX_OUTLINES:
         return []
     return [token for token in range(len(of_tokens)) if token != chosen]
 

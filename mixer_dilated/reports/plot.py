@@ -7,7 +7,7 @@ import re
 
 from matplotlib.figure import Figure
 
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import UserError
 from mixer_dilated.reports.figure_style import figure_style
 
 PNG_DOTS_PER_INCH = 144
@@ -63,11 +63,11 @@ def write_png(plot: Plot, folder: pathlib.Path) -> pathlib.Path:
     """Writes the plot as `folder/NAME.png` and returns that path.
 
     Raises:
-      InputError: the file cannot be written.
+      UserError: the file cannot be written.
     """
     path = folder / f'{plot.name}.png'
     try:
         plot.figure.savefig(path, dpi=PNG_DOTS_PER_INCH, metadata={'Software': None})
     except OSError as error:
-        raise InputError(f'{path}: cannot be written: {error.strerror}') from None
+        raise UserError(f'{path}: cannot be written: {error.strerror}') from None
     return path

@@ -8,12 +8,12 @@ import warnings
 import numpy as np
 from matplotlib.figure import Figure
 
-from mixer_dilated.output_file import output_file
+from mixer_dilated.files import output_file
 from mixer_dilated.reports.figure_style import COLOURS, figure_style, label_text
 from mixer_dilated.reports.plot import PNG_DOTS_PER_INCH
 
 COLUMNS, IMAGE_INCHES, LINE_INCHES = 10, 1.25, 0.19
-MOST_CLASSES = 5
+MAX_CLASSES = 5
 LETTERS = 17  # of 9 points beside one another on a picture's width
 
 
@@ -41,7 +41,7 @@ def prediction_sheet(pictures: list[Predicted], note: str = '') -> Figure:
       pictures: those to draw.
       note: a line below all.
     """
-    lines = 1 + min(MOST_CLASSES, max(len(picture.classes) for picture in pictures))
+    lines = 1 + min(MAX_CLASSES, max(len(picture.classes) for picture in pictures))
     columns = min(COLUMNS, len(pictures))
     rows = -(-len(pictures) // columns)
     cell_width, text_height = 1.12 * IMAGE_INCHES, (lines + 0.6) * LINE_INCHES
@@ -86,7 +86,7 @@ def write_sheet(figure: Figure, path: pathlib.Path) -> None:
     """Writes the file of --sheet; its ending, '.png', '.pdf' or '.svg', chooses the format.
 
     Raises:
-      InputError: it cannot be written.
+      UserError: it cannot be written.
     """
     content = io.BytesIO()
     with warnings.catch_warnings():

@@ -4,13 +4,13 @@ import pathlib
 import shlex
 from collections.abc import Iterable, Iterator
 
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import UserError
 from mixer_dilated.reports.page_table import PageTable
 from mixer_dilated.reports.run_files import Run, read_run
 from mixer_dilated.reports.study_files import Study, read_study
 
 TEMPLATE = 'report.html.j2'
-MOST_SHOWN = 12  # sentences or impossible cells; more are folded away
+MAX_SHOWN = 12  # sentences or impossible cells; more are folded away
 
 
 def write_report(folder: pathlib.Path) -> pathlib.Path:
@@ -26,7 +26,7 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
       The path of the page.
 
     Raises:
-      InputError: no finished run and no study is there, a file of it is damaged, or the report
+      UserError: no finished run and no study is there, a file of it is damaged, or the report
         cannot be written.
     """
     if (folder / 'study.json').exists():
@@ -34,18 +34,18 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
     elif (folder / 'config.json').exists():
         page = _run_page(read_run(folder))
     else:
-        raise InputError(
+        raise UserError(
             f'{folder}: no run or study there (no config.json, no study.json); name the folder '
             'that a training or a sweep has made, for example runs/NAME'
         )
     page['plots'] = list(_drawn(page['plots'], folder))
     path = folder / 'report.html'
-    from mixer_dilated.training.workdir import write_text
+    from mixer_dilated.files import write_text
 
     try:
         write_text(path, _html(page))
     except OSError as error:
-        raise InputError(f'{path}: cannot be written: {error.strerror}') from None
+        raise UserError(f'{path}: cannot be written: {error.strerror}') from None
     return path
 
 
@@ -104,7 +104,7 @@ def _study_page(study: Study) -> dict:
         'settings': [*common_settings(configs), *differing_settings(study)],
         'results': [*results, *([robustness] if robustness else [])],
         'verdicts': study.statistics.get('verdicts', []),
-        'most_shown': MOST_SHOWN,
+        'most_shown': MAX_SHOWN,
         'comparisons': result_tables.comparisons_table(study),
         'impossible': _impossible(study),
         'plots': study_plots(study),
@@ -155,7 +155,7 @@ def _impossible(study: Study) -> PageTable | None:
 
     rows = [[cell.label, cell.impossible] for cell in study.cells if cell.impossible]
     title = f'{count_text(len(rows), "cell")} cannot be'
-    folded = len(rows) > MOST_SHOWN
+    folded = len(rows) > MAX_SHOWN
     return PageTable(title, ['cell', 'why'], rows, False, folded) if rows else None
 
 

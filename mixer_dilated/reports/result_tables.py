@@ -18,7 +18,7 @@ from mixer_dilated.reports.study_files import Cell, Study
 from mixer_dilated.reports.tables import wilson_interval
 from mixer_dilated.statistics import describe
 
-MOST_ROWS = 12
+MAX_ROWS = 12
 
 
 def described(study: Study, cell: Cell, measure: str) -> dict:
@@ -113,12 +113,10 @@ def cells_tables(study: Study, marks: Mapping[str, str] | None = None) -> list[P
         title += ', the most accurate first'
     header = ['cell', *columns]
     rows = [[cell.label, *(text(cell) for text in columns.values())] for cell in cells]
-    if len(rows) <= 2 * MOST_ROWS:
+    if len(rows) <= 2 * MAX_ROWS:
         return [PageTable(title, header, rows)]
     return [
-        PageTable(
-            f'The first {MOST_ROWS}: {title[0].lower()}{title[1:]}', header, rows[:MOST_ROWS]
-        ),
+        PageTable(f'The first {MAX_ROWS}: {title[0].lower()}{title[1:]}', header, rows[:MAX_ROWS]),
         PageTable(f'All {len(rows)} trained cells', header, rows, folded=True),
     ]
 
@@ -197,7 +195,7 @@ def comparisons_table(study: Study) -> PageTable | None:
         'time, times the other’s',
     ]
     title = 'Difference in test accuracy, in percentage points; above 0 the cell is better'
-    return PageTable(title, header, rows, folded=len(rows) > 2 * MOST_ROWS) if rows else None
+    return PageTable(title, header, rows, folded=len(rows) > 2 * MAX_ROWS) if rows else None
 
 
 def resolution_tables(study: Study) -> list[PageTable]:

@@ -8,8 +8,8 @@ import pathlib
 import ml_collections
 import numpy as np
 
-from mixer_dilated.config import patch_branches, phase_range, resolve
-from mixer_dilated.errors import InputError
+from mixer_dilated.config import num_phases, patch_branches, resolve
+from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Patches
 from mixer_dilated.reports.checked_files import (
     NUMBER,
@@ -20,7 +20,7 @@ from mixer_dilated.reports.checked_files import (
     read_object,
     read_rows,
 )
-from mixer_dilated.training.workdir import read_summary
+from mixer_dilated.training.run_folder import read_summary
 
 MEASURES = ('train_accuracy', 'test_accuracy', 'train_loss', 'test_loss')
 _SUMMARY = {
@@ -70,7 +70,7 @@ class Run:
     @property
     def evaluation_passes(self) -> int:
         """How many times evaluation shows an image: once in every phase of a `random_phase`."""
-        return math.prod(phase_range(self.config))
+        return math.prod(num_phases(self.config))
 
     @property
     def augmented_by(self) -> list[str]:
@@ -89,7 +89,7 @@ class Run:
         path = self.folder / 'metrics.jsonl'
         rows = read_rows(path, _METRICS)
         if not rows:
-            raise InputError(f'{path}: no epoch in it; make the run again')
+            raise UserError(f'{path}: no epoch in it; make the run again')
         seeds = {seed: k for k, seed in enumerate(sorted({row['seed'] for row in rows}))}
         epochs = {epoch: k for k, epoch in enumerate(sorted({row['epoch'] for row in rows}))}
         found = {name: np.full((len(seeds), len(epochs)), np.nan) for name in MEASURES}
@@ -106,7 +106,7 @@ class Run:
         found = read_arrays(path)
         for name, rank in {**_PREDICTIONS, 'class_images': 4}.items():
             if name not in found or found[name].ndim != rank:
-                raise InputError(f'{path}: no {name} of {rank} axes in it; make the run again')
+                raise UserError(f'{path}: no {name} of {rank} axes in it; make the run again')
         examples = found['labels'].size
         classes = found['probabilities'].shape[-1]
         whole = (
@@ -118,7 +118,7 @@ class Run:
             and found['class_images'].shape[1:] == tuple(self.summary['image_shape'])
         )
         if not whole:
-            raise InputError(f'{path}: its arrays do not fit each other; make the run again')
+            raise UserError(f'{path}: its arrays do not fit each other; make the run again')
         return found
 
     @functools.cached_property
@@ -132,7 +132,7 @@ class Run:
         check(path, noted, {'class_names': list})
         names = noted['class_names']
         if len(names) != classes or not all(isinstance(name, str) for name in names):
-            raise InputError(f'{path}: class_names are not {classes} names; make the run again')
+            raise UserError(f'{path}: class_names are not {classes} names; make the run again')
         return names
 
     @functools.cached_property
@@ -144,7 +144,7 @@ class Run:
         found = read_arrays(path)
         for name, rank in {'images': 4, 'drawn': 5, 'titles': 1}.items():
             if name not in found or found[name].ndim != rank:
-                raise InputError(f'{path}: no {name} of {rank} axes in it; make the run again')
+                raise UserError(f'{path}: no {name} of {rank} axes in it; make the run again')
         images, drawn, titles = (found[name] for name in ('images', 'drawn', 'titles'))
         whole = (
             images.dtype == drawn.dtype == np.uint8
@@ -153,7 +153,7 @@ class Run:
             and images.shape[1:] == tuple(self.summary['image_shape'])
         )
         if not whole:
-            raise InputError(f'{path}: its arrays do not fit each other; make the run again')
+            raise UserError(f'{path}: its arrays do not fit each other; make the run again')
         return {'original': images, **dict(zip(map(str, titles), drawn, strict=True))}
 
     @functools.cached_property
@@ -166,16 +166,16 @@ def read_run(folder: pathlib.Path) -> Run:
     """The finished run in a folder.
 
     Raises:
-      InputError: it is not finished, or a file is damaged.
+      UserError: it is not finished, or a file is damaged.
     """
     config_path, summary_path = folder / 'config.json', folder / 'summary.json'
     try:
         config = resolve(read_object(config_path))
-    except InputError as error:
+    except UserError as error:
         where = '' if str(error).startswith(str(config_path)) else f'{config_path}: '
-        raise InputError(f'{where}{error}') from None
+        raise UserError(f'{where}{error}') from None
     if not summary_path.is_file():
-        raise InputError(
+        raise UserError(
             f'{folder}: the run is not finished (no summary.json); give its training command '
             'with this folder again, then report'
         )
@@ -185,7 +185,7 @@ def read_run(folder: pathlib.Path) -> Run:
         check(summary_path, each, _SEED)
     shape = summary['image_shape']
     if not summary['results'] or len(shape) != 3 or not all(type(n) is int for n in shape):
-        raise InputError(
+        raise UserError(
             f'{summary_path}: results or image_shape are not those of a run; make the run again'
         )
     run = Run(folder, config, summary)

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 import ml_collections
 
 from mixer_dilated.config import resolve
-from mixer_dilated.config_keys import KEYS, NOT_PART_OF_THE_RESULT
+from mixer_dilated.config_keys import KEYS, RUNTIME_ONLY_KEYS
 from mixer_dilated.reports.cell_text import NOTHING, setting_text
 from mixer_dilated.reports.page_table import PageTable
 from mixer_dilated.reports.study_files import Study
 
-_SHOWN = [path for path in KEYS if path not in NOT_PART_OF_THE_RESULT]
+_SHOWN = [path for path in KEYS if path not in RUNTIME_ONLY_KEYS]
 
 
 def common_settings(configs: Iterable[ml_collections.ConfigDict]) -> list[PageTable]:

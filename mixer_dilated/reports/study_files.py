@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import ml_collections
 
 from mixer_dilated.config import changed, resolve
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import UserError
 from mixer_dilated.reports.checked_files import (
     NUMBER,
     OPTIONAL,
@@ -100,26 +100,26 @@ def read_study(folder: pathlib.Path) -> Study:
     """The study in a folder, as far as it is.
 
     Raises:
-      InputError: a file is damaged.
+      UserError: a file is damaged.
     """
     path = folder / 'study.json'
     content = read_object(path)
     check(path, content, _STUDY)
     if content['kind'] not in KINDS:
-        raise InputError(f'{path}: kind {content["kind"]!r}: allowed are {", ".join(KINDS)}')
+        raise UserError(f'{path}: kind {content["kind"]!r}: allowed are {", ".join(KINDS)}')
     base = _base_config(path, content)
     cells = []
     for each in content['cells']:
         check(path, each, _CELL)
         if '/' in each['name'] or each['name'] in ('', '.', '..'):
-            raise InputError(f'{path}: {each["name"]!r} is no name of a cell')
+            raise UserError(f'{path}: {each["name"]!r} is no name of a cell')
         there = folder / 'cells' / each['name']
         trained = not each['impossible'] and (there / 'summary.json').is_file()
         run = read_run(there) if trained else None
         config = run.config if run else _cell_config(path, base, each)
         cells.append(Cell(**{key: each[key] for key in _CELL}, config=config, run=run))
     if not cells:
-        raise InputError(f'{path}: a study without cells; start the study anew')
+        raise UserError(f'{path}: a study without cells; start the study anew')
     statistics_path = folder / 'statistics.json'
     found = read_object(statistics_path) if statistics_path.exists() else {}
     _check_statistics(statistics_path, found)
@@ -140,8 +140,8 @@ def read_study(folder: pathlib.Path) -> Study:
 def _base_config(path: pathlib.Path, content: Mapping) -> ml_collections.ConfigDict | None:
     try:
         return resolve(content['config']) if 'config' in content else None
-    except (InputError, AttributeError) as error:
-        raise InputError(f'{path}: config: {error}') from None
+    except (UserError, AttributeError) as error:
+        raise UserError(f'{path}: config: {error}') from None
 
 
 def _cell_config(
@@ -151,8 +151,8 @@ def _cell_config(
         return None
     try:
         return changed(base, cell['changes'])
-    except (InputError, AttributeError) as error:
-        raise InputError(f'{path}: {cell["name"]}: {error}') from None
+    except (UserError, AttributeError) as error:
+        raise UserError(f'{path}: {cell["name"]}: {error}') from None
 
 
 def _reference_name(reference, cells: list[Cell]) -> str | None:
@@ -175,7 +175,7 @@ def _rows_if_there(path: pathlib.Path, fields: Mapping, cells: list[Cell]) -> li
     names = {cell.name for cell in cells}
     for row in rows:
         if row['cell'] not in names:
-            raise InputError(f'{path}: no cell {row["cell"]!r} in the study; remove the file')
+            raise UserError(f'{path}: no cell {row["cell"]!r} in the study; remove the file')
     return rows
 
 

@@ -22,7 +22,7 @@ from mixer_dilated.reports.robustness_curves import robustness_curves
 from mixer_dilated.reports.run_files import Run
 from mixer_dilated.reports.study_files import Cell, Study
 
-MOST_METHODS = 8
+MAX_METHODS = 8
 TIME, COMPUTE = 'time', 'FLOPs'
 
 
@@ -67,12 +67,12 @@ def shown_runs(study: Study) -> dict[str, Run]:
     if study.kind == 'sweep':
         marks = front_marks(study)
         best = sorted(cells, key=lambda cell: -_mean(study, cell))
-        chosen = [cell for cell in best if cell.name in marks][:MOST_METHODS]
+        chosen = [cell for cell in best if cell.name in marks][:MAX_METHODS]
         cells = [cell for cell in cells if cell in chosen]
     if study.kind == 'little_data':
         most = max((cell.run.summary['train_examples'] for cell in cells), default=0)
         cells = [cell for cell in cells if cell.run.summary['train_examples'] == most]
-    return {cell.label: cell.run for cell in cells[:MOST_METHODS]}
+    return {cell.label: cell.run for cell in cells[:MAX_METHODS]}
 
 
 def _looked_at_closely(study: Study, shown: Mapping[str, Run]) -> dict[str, Run]:

@@ -8,24 +8,24 @@ import textwrap
 from rich import box
 from rich.table import Table
 
-from mixer_dilated.config import patch_branches, phase_range, pixels_seen
+from mixer_dilated.config import num_phases, patch_branches, pixels_seen
 from mixer_dilated.models.costs import Layer, flops_per_image, num_params
 from mixer_dilated.reports.tables import print_table
-from mixer_dilated.training.task import Task
+from mixer_dilated.training.setup import Setup
 
 
 def print_summary(
-    task: Task, training_bytes: dict[str, int], mesh_shape: dict[str, int], kept_whole: list[str]
+    setup: Setup, training_bytes: dict[str, int], mesh_shape: dict[str, int], kept_whole: list[str]
 ) -> None:
     """Prints tokens, window, coverage, parameters and FLOPs by layer, and memory.
 
     Args:
-      task: whose patches and network.
-      training_bytes, mesh_shape, kept_whole: of the `Programs` of the task.
+      setup: whose patches and network.
+      training_bytes, mesh_shape, kept_whole: of the `CompiledFunctions` of the task.
     """
-    height, width, channels = task.source.image_shape
-    print(f'{task.config.dataset.name}: {height}×{width}×{channels}, {task.num_tokens} tokens')
-    for patches in patch_branches(task.config.model):
+    height, width, channels = setup.dataset.image_shape
+    print(f'{setup.config.dataset.name}: {height}×{width}×{channels}, {setup.num_tokens} tokens')
+    for patches in patch_branches(setup.config.model):
         rows, columns = patches.grid((height, width))
         window = '×'.join(map(str, patches.window))
         coverage = patches.coverage((height, width))
@@ -36,37 +36,37 @@ def print_summary(
             f'sees {seen} of {coverage.size} pixels ({seen / coverage.size:.1%}), '
             f'each of them at most {coverage.max()}×'
         )
-    if task.config.augment.random_phase:
-        seen = pixels_seen(task.config, (height, width))
-        phases = math.prod(phase_range(task.config))
+    if setup.config.augment.random_phase:
+        seen = pixels_seen(setup.config, (height, width))
+        phases = math.prod(num_phases(setup.config))
         print('random_phase')
         _print_indented(
             f'training shows an image at one of {phases} phases, evaluation averages over all of '
             f'them ({phases} times these FLOPs); together they see {seen.sum()} of '
             f'{seen.size} pixels'
         )
-    print_table(_layer_table(task))
+    print_table(_layer_table(setup))
     arguments, temporary = (training_bytes[name] / 2**20 for name in ('arguments', 'temporary'))
-    parts = task.config.accum_steps
-    batch = f'batch {task.config.batch}' + (f' in {parts} parts' if parts > 1 else '')
+    parts = setup.config.accum_steps
+    batch = f'batch {setup.config.batch}' + (f' in {parts} parts' if parts > 1 else '')
     print(
         f'\nmemory while training: {arguments + temporary:.1f} MiB on each device '
         f'(of {math.prod(mesh_shape.values())}),\n{arguments:.1f} for images and state, '
         f'{temporary:.1f} for activations and gradients ({batch})'
     )
     if math.prod(mesh_shape.values()) > 1:
-        _print_mesh(task, mesh_shape, kept_whole)
+        _print_mesh(setup, mesh_shape, kept_whole)
     print('FLOPs: matrix products forward, 2 a multiply-add')
 
 
-def _print_mesh(task: Task, mesh_shape: dict[str, int], kept_whole: list[str]) -> None:
+def _print_mesh(setup: Setup, mesh_shape: dict[str, int], kept_whole: list[str]) -> None:
     """How many devices do what, and which parameters that leaves whole."""
     seeds, data, model = (mesh_shape[axis] for axis in ('seeds', 'data', 'model'))
-    fully = task.config.mesh.fsdp and data > 1
+    fully = setup.config.mesh.fsdp and data > 1
     state = '; data splits parameters and optimizer state too' if fully else ''
     print(f'mesh: seed {seeds} × data {data} × model {model}{state}')
     if kept_whole:
-        names = [_of_all_blocks(name, task.config.model.num_blocks) for name in kept_whole]
+        names = [_of_all_blocks(name, setup.config.model.num_blocks) for name in kept_whole]
         print('less split than that, since the devices do not divide them:')
         print('\n'.join(f'  {name}' for name in dict.fromkeys(names)))
 
@@ -75,14 +75,14 @@ def _print_indented(text: str) -> None:
     print(textwrap.fill(text, 80, initial_indent='  ', subsequent_indent='  '))
 
 
-def _layer_table(task: Task) -> Table:
-    found = task.layers
+def _layer_table(setup: Setup) -> Table:
+    found = setup.layers
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_footer=True)
     table.add_column('layer', 'total')
     table.add_column('output')
     table.add_column('parameters', f'{num_params(found)}', justify='right')
     table.add_column('MFLOPs an image', f'{flops_per_image(found) / 1e6:.3f}', justify='right')
-    for name, part in _parts(found, task.config.model.num_blocks).items():
+    for name, part in _parts(found, setup.config.model.num_blocks).items():
         table.add_row(
             name,
             '×'.join(map(str, part[-1].output_shape)),

@@ -14,8 +14,8 @@ from mixer_dilated.config import KEYS
 from mixer_dilated.errors import printable
 from mixer_dilated.reports.cell_text import count_text
 
-MOST_SENTENCES = 8
-MOST_ROWS = 20
+MAX_SENTENCES = 8
+MAX_ROWS = 20
 
 
 def wilson_interval(correct: int, count: int) -> tuple[float, float]:
@@ -149,9 +149,9 @@ def print_study(folder: pathlib.Path) -> None:
         for heading in ('test accuracy', '95 % interval', 'train', 's an epoch'):
             table.add_column(heading, justify='right')
         shown = [*found]
-        if len(found) > MOST_ROWS:
+        if len(found) > MAX_ROWS:
             shown.sort(key=lambda name: -found[name]['test_accuracy']['mean'])
-        for name in shown[:MOST_ROWS]:
+        for name in shown[:MAX_ROWS]:
             of_cell = found[name]
             test, train = of_cell['test_accuracy'], of_cell['train_accuracy']
             several = test['std'] is not None
@@ -163,15 +163,15 @@ def print_study(folder: pathlib.Path) -> None:
                 f'{seconds[name]:.2f}',
             )
         print_table(table)
-        if len(found) > MOST_ROWS:
-            rest = len(found) - MOST_ROWS
+        if len(found) > MAX_ROWS:
+            rest = len(found) - MAX_ROWS
             print(
-                f'\nthe {MOST_ROWS} most accurate cells; {rest} more in results.csv and the report'
+                f'\nthe {MAX_ROWS} most accurate cells; {rest} more in results.csv and the report'
             )
-    for sentence in statistics['verdicts'][:MOST_SENTENCES]:
+    for sentence in statistics['verdicts'][:MAX_SENTENCES]:
         print(f'\n{textwrap.fill(sentence, 80)}')
-    if len(statistics['verdicts']) > MOST_SENTENCES:
-        print(f'\n… {len(statistics["verdicts"]) - MOST_SENTENCES} more sentences in the report')
+    if len(statistics['verdicts']) > MAX_SENTENCES:
+        print(f'\n… {len(statistics["verdicts"]) - MAX_SENTENCES} more sentences in the report')
 
 
 def print_keys() -> None:
@@ -199,15 +199,15 @@ def _print_facts(facts: dict[str, str]) -> None:
 
 
 def misfits_table(rows: list[tuple[str, str, str, str]]) -> Table:
-    """What of some weights does not fit a network (see `errors.MisfitError`)."""
+    """What of some weights does not fit a network (see `errors.ShapeMismatchError`)."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ('parameter', 'found', 'expected', 'set config.…'):
         table.add_column(heading, overflow='fold')
-    for name, *cells in rows[:MOST_ROWS]:
+    for name, *cells in rows[:MAX_ROWS]:
         broken = textwrap.fill(printable(name).replace('/', '/ '), 24).replace('/ ', '/')
         table.add_row(*map(Text, (broken, *map(printable, cells))))
-    if len(rows) > MOST_ROWS:
-        table.add_row(f'… and {len(rows) - MOST_ROWS} more', '', '', '')
+    if len(rows) > MAX_ROWS:
+        table.add_row(f'… and {len(rows) - MAX_ROWS} more', '', '', '')
     return table
 
 

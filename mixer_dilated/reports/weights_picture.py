@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from mixer_dilated.reports.figure_style import figure_style, label_text
 
-MOST_UNITS, COLUMNS, MOST_PANELS, PANELS_A_ROW = 64, 8, 16, 4
+MAX_UNITS, COLUMNS, MAX_PANELS, PANELS_A_ROW = 64, 8, 16, 4
 COLOUR_MAP = 'RdBu_r'
 
 
@@ -21,11 +21,11 @@ def weight_images(panels: Mapping[str, np.ndarray], unit: str) -> Figure:
         first.
       unit: what the colours measure.
     """
-    panels = dict(list(panels.items())[:MOST_PANELS])
+    panels = dict(list(panels.items())[:MAX_PANELS])
     # What is not finite, as after a divergence, stays white and has no say in the scale.
     panels = {name: np.where(np.isfinite(w), w, np.nan) for name, w in panels.items()}
     size = sum((np.nan_to_num(weights) ** 2).sum(axis=(0, 1)) for weights in panels.values())
-    order = np.argsort(-size, kind='stable')[:MOST_UNITS]
+    order = np.argsort(-size, kind='stable')[:MAX_UNITS]
     shown = [np.nan_to_num(weights[..., order]) for weights in panels.values()]
     limit = max(float(np.abs(weights).max()) for weights in shown) or 1.0
     columns = min(PANELS_A_ROW, len(panels))

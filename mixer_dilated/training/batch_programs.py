@@ -12,38 +12,38 @@ import numpy as np
 from flax.training.train_state import TrainState
 from jax.sharding import Mesh, NamedSharding
 
-from mixer_dilated.data.enlarging import enlarged
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.patches.geometry import Pair
-from mixer_dilated.training.agreement import on_host
-from mixer_dilated.training.epoch import EpochSums, added
-from mixer_dilated.training.sharding import (
+from mixer_dilated.data.preprocessing import upsample
+from mixer_dilated.parallel.mesh import (
     batches_sharding,
-    from_own_part,
-    own_part,
-    placed,
+    make_global_array,
+    process_local_indices,
+    put_on_mesh,
     seeds_sharding,
+    shard_batch,
     shared_batch_sharding,
-    split_batch,
 )
-from mixer_dilated.training.snapshot import step_number
+from mixer_dilated.parallel.multihost import to_numpy
+from mixer_dilated.patches.geometry import Pair
+from mixer_dilated.training.checkpoint import step_number
+from mixer_dilated.training.epoch import TrainMetrics, added
+from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.streamed_examples import StreamedExamples, epoch_orders
-from mixer_dilated.training.task import Task
 
 IN_FLIGHT = 2  # steps that the device has not finished when the next one is handed to it
-MOST_SECONDS = 1.0  # after which training looks up though it has steps left, or none done
+MAX_SECONDS = 1.0  # after which training looks up though it has steps left, or none done
 
 
 def train_batch(
     state: TrainState,
-    sums: EpochSums,
+    sums: TrainMetrics,
     seed_key: jax.Array,
     examples: Examples,
     _,
     *,
     step: Callable,
     image_size: Pair,
-) -> tuple[TrainState, EpochSums, jax.Array]:
+) -> tuple[TrainState, TrainMetrics, jax.Array]:
     """One step of `epoch.train_steps`, on a batch from elsewhere.
 
     Returns:
@@ -72,7 +72,7 @@ def evaluate_batch(
       image_size: as in `epoch.train_steps`.
     """
     examples, counted = shared
-    found = step(state, *_shown(examples, image_size), split_batch(counted))
+    found = step(state, *_shown(examples, image_size), shard_batch(counted))
     return jax.tree.map(jnp.add, sums, found)
 
 
@@ -84,26 +84,26 @@ def predict_batch(
 
 
 def _shown(examples: Examples, image_size: Pair) -> Examples:
-    images, labels = (split_batch(array) for array in examples)
-    return Examples(enlarged(images, image_size), labels)
+    images, labels = (shard_batch(array) for array in examples)
+    return Examples(upsample(images, image_size), labels)
 
 
 class BatchPrograms:
-    """What `Programs` does for examples in memory, for those that stream.
+    """What `CompiledFunctions` does for examples in memory, for those that stream.
 
     Args:
-      task: what is trained.
+      setup: what is trained.
       mesh: the devices.
       seed_keys: the keys of the seeds, on them.
-      compiled_once: of `Programs`: key, function, arguments and settings to the compiled function.
+      compiled_once: of `CompiledFunctions`: compiles a function for arguments, once a key.
     """
 
-    def __init__(self, task: Task, mesh: Mesh, seed_keys: jax.Array, compiled_once: Callable):
-        self._task, self._mesh, self._seed_keys = task, mesh, seed_keys
+    def __init__(self, setup: Setup, mesh: Mesh, seed_keys: jax.Array, compiled_once: Callable):
+        self._setup, self._mesh, self._seed_keys = setup, mesh, seed_keys
         self._compiled_once = compiled_once
 
     def training_program(
-        self, step: Callable, state: TrainState, sums: EpochSums
+        self, step: Callable, state: TrainState, sums: TrainMetrics
     ) -> jax.stages.Compiled:
         """The compiled `train_batch`.
 
@@ -111,8 +111,8 @@ class BatchPrograms:
           step: `train_step` with its settings bound.
           state, sums: of all seeds, abstract.
         """
-        config = self._task.config
-        function = functools.partial(train_batch, step=step, image_size=self._task.image_size)
+        config = self._setup.config
+        function = functools.partial(train_batch, step=step, image_size=self._setup.image_size)
         shape, sharding = (config.num_seeds, config.batch), batches_sharding(self._mesh)
         arguments = (state, sums, self._seed_keys, self._abstract(shape, sharding), ())
         of_seeds = seeds_sharding(self._mesh)
@@ -120,19 +120,19 @@ class BatchPrograms:
         return self._compiled_once('train', function, *arguments, donate=(0, 1), results=results)
 
     def train_steps(self, examples: StreamedExamples, program: jax.stages.Compiled) -> Callable:
-        """As `Programs.train_steps`, but that fewer steps may be done than are asked for.
+        """As `CompiledFunctions.train_steps`, but that fewer steps may be done than are asked for.
 
         After a second it stops, even if it had to wait for the first batch all the time; several
         processes, which have to do the same, do all steps. The batches that are next follow from
         the step of the state alone. No step waits for the device but for the one `IN_FLIGHT` steps
         before.
         """
-        config, count = self._task.config, self._task.train_examples
+        config, count = self._setup.config, self._setup.train_examples
         draw = functools.partial(epoch_orders, config.seed, config.num_seeds, count)
         shape, sharding = (config.num_seeds, config.batch), batches_sharding(self._mesh)
         place = functools.partial(_placed, sharding, shape)
-        own = own_part(sharding, shape)
-        most = MOST_SECONDS if jax.process_count() == 1 else threading.TIMEOUT_MAX
+        own = process_local_indices(sharding, shape)
+        most = MAX_SECONDS if jax.process_count() == 1 else threading.TIMEOUT_MAX
 
         def run(state, sums, num_steps):
             feed = examples.epochs(draw, config.batch, step_number(state), place, own)
@@ -149,20 +149,20 @@ class BatchPrograms:
         return run
 
     def evaluation(self, examples: StreamedExamples, batch: int, step: Callable) -> Callable:
-        """As `Programs.evaluation`.
+        """As `CompiledFunctions.evaluation`.
 
         Args:
           examples: to be evaluated.
           batch: of them a step.
           step: `eval_step` with its settings bound.
         """
-        function = functools.partial(evaluate_batch, step=step, image_size=self._task.image_size)
+        function = functools.partial(evaluate_batch, step=step, image_size=self._setup.image_size)
         num_examples = len(examples.labels)
-        seeds = self._task.config.num_seeds
+        seeds = self._setup.config.num_seeds
         zeros = {'loss': np.zeros(seeds, np.float32), 'correct': np.zeros(seeds, np.int32)}
 
         def evaluate(state):
-            sums = placed(zeros, seeds_sharding(self._mesh))
+            sums = put_on_mesh(zeros, seeds_sharding(self._mesh))
             unfinished = _Unfinished()
             for shared in self._pass(examples, batch):
                 key = ('evaluate batch', shared[0].images.shape)
@@ -174,7 +174,7 @@ class BatchPrograms:
         return evaluate
 
     def prediction(self, examples: StreamedExamples, batch: int, classify: Callable) -> Callable:
-        """As `Programs.prediction`, with log-probabilities on the host.
+        """As `CompiledFunctions.prediction`, with log-probabilities on the host.
 
         Args:
           examples: to be predicted.
@@ -182,7 +182,7 @@ class BatchPrograms:
           classify: `class_log_probabilities` with its settings bound.
         """
         function = functools.partial(
-            predict_batch, classify=classify, image_size=self._task.image_size
+            predict_batch, classify=classify, image_size=self._setup.image_size
         )
 
         def predict(state):
@@ -190,7 +190,7 @@ class BatchPrograms:
             for shared, _ in self._pass(examples, batch):
                 key = ('predict batch', shared.images.shape)
                 program = self._compiled_once(key, function, state, shared)
-                found.append(on_host(program(state, shared)))
+                found.append(to_numpy(program(state, shared)))
             return np.concatenate(found, axis=1)[:, : len(examples.labels)]
 
         return predict
@@ -203,26 +203,26 @@ class BatchPrograms:
             one_for_all = Examples(*(array[0] for array in host))
             return one_for_all.labels, _placed(sharding, (batch,), one_for_all)
 
-        feed, labels = examples.passes(batch, place, own_part(sharding, (batch,))), []
+        feed, labels = examples.passes(batch, place, process_local_indices(sharding, (batch,))), []
         for start in range(0, num_examples, batch):
             of_batch, on_devices = feed.next_batch()
             labels.append(of_batch)
             counted = np.arange(start, start + batch) < num_examples
-            yield on_devices, placed(counted, sharding)
+            yield on_devices, put_on_mesh(counted, sharding)
         if jax.process_count() == 1:
             examples.note_labels(np.concatenate(labels)[:num_examples])
 
     def _abstract(self, shape: tuple[int, ...], sharding: NamedSharding) -> Examples:
         abstract = functools.partial(jax.ShapeDtypeStruct, sharding=sharding)
         return Examples(
-            abstract((*shape, *self._task.source.stored_shape), jnp.uint8),
+            abstract((*shape, *self._setup.dataset.stored_shape), jnp.uint8),
             abstract(shape, jnp.int32),
         )
 
 
 def _placed(sharding: NamedSharding, shape: tuple[int, ...], examples: Examples) -> Examples:
     """Batches of `shape` on the devices, from the part that this process has."""
-    return Examples(*(from_own_part(array, sharding, shape) for array in examples))
+    return Examples(*(make_global_array(array, sharding, shape) for array in examples))
 
 
 class _Unfinished:

@@ -5,19 +5,19 @@ import json
 import pathlib
 
 from mixer_dilated.data.examples import Examples, checksums
-from mixer_dilated.errors import InputError
+from mixer_dilated.errors import UserError
+from mixer_dilated.files import UNREADABLE, write_json
+from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.streamed_examples import StreamedExamples
-from mixer_dilated.training.task import Task
-from mixer_dilated.training.workdir import UNREADABLE, write_json
 
 
-def data_facts(task: Task, part: str, examples: Examples | StreamedExamples) -> dict:
+def data_facts(setup: Setup, part: str, examples: Examples | StreamedExamples) -> dict:
     """What tells the examples of 'train' or 'test' from others.
 
     Always 'identity', of names and sizes of the files; of examples in memory also their checksums.
     """
-    split = task.config.dataset[f'{part}_split']
-    identity = hashlib.sha256(f'{task.source.identity}\n{split}'.encode()).hexdigest()
+    split = setup.config.dataset[f'{part}_split']
+    identity = hashlib.sha256(f'{setup.dataset.identity}\n{split}'.encode()).hexdigest()
     in_memory = not isinstance(examples, StreamedExamples)
     return {'identity': identity, **(checksums(examples) if in_memory else {})}
 
@@ -31,7 +31,7 @@ def check_same_data(workdir: pathlib.Path, facts: dict[str, dict], *, saved: boo
       saved: whether something was trained; else what was noted does not count.
 
     Raises:
-      InputError: the run was begun on other examples.
+      UserError: the run was begun on other examples.
     """
     path = workdir / 'data.json'
     if not saved:
@@ -43,13 +43,13 @@ def check_same_data(workdir: pathlib.Path, facts: dict[str, dict], *, saved: boo
         write_json(path, facts)
         return
     except UNREADABLE as error:
-        raise InputError(
+        raise UserError(
             f'{path}: cannot be read: {error}; remove it, and the examples are noted anew'
         ) from None
     if not isinstance(noted, dict) or not all(
         _same(noted.get(part), found) for part, found in facts.items()
     ):
-        raise InputError(
+        raise UserError(
             f'--workdir={workdir}: this run was begun on other examples ({path} differs from the '
             'data that is there now); give it its own data again, or name a new folder'
         )
@@ -65,7 +65,7 @@ def _same(noted: dict | None, found: dict) -> bool:
     common = noted.keys() & found.keys()
     compared = common - {'identity'} or common
     if not compared:
-        raise InputError(
+        raise UserError(
             "config.input.mode = 'stream': this run was begun in memory by an earlier version, "
             'which did not note what a stream is known by; go on with --config.input.mode=memory'
         )

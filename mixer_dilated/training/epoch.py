@@ -9,14 +9,13 @@ import numpy as np
 from flax.training.train_state import TrainState
 from jaxtyping import Array, Float
 
-from mixer_dilated.data.enlarging import enlarged
 from mixer_dilated.data.examples import Examples
+from mixer_dilated.data.preprocessing import upsample
+from mixer_dilated.parallel.mesh import purpose_key, shard_batch
 from mixer_dilated.patches.geometry import Pair
-from mixer_dilated.training.randomness import purpose_key
-from mixer_dilated.training.sharding import split_batch
 
 
-class EpochSums(NamedTuple):
+class TrainMetrics(NamedTuple):
     """What the steps of an epoch, so far, add up to; a skipped step counts in the last two only.
 
     Attributes:
@@ -33,21 +32,21 @@ class EpochSums(NamedTuple):
     first_skipped: jax.Array
 
     @classmethod
-    def zero(cls, shape: tuple[int, ...] = ()) -> 'EpochSums':
+    def zero(cls, shape: tuple[int, ...] = ()) -> 'TrainMetrics':
         """Of no step yet, on the host; shape (seeds,), or () for a single seed."""
         return cls(np.zeros(shape, np.float32), *(np.zeros(shape, np.int32) for _ in range(3)))
 
 
 def train_steps(
     state: TrainState,
-    sums: EpochSums,
+    sums: TrainMetrics,
     seed_key: jax.Array,
     shared: tuple[Examples, jax.Array],
     *,
     step: Callable,
     batch: int,
     image_size: Pair | None = None,
-) -> tuple[TrainState, EpochSums]:
+) -> tuple[TrainState, TrainMetrics]:
     """The next steps of an epoch: one pass over a permutation of the examples, batch by batch.
 
     The number of steps is an argument of the one program, so that an epoch cut into pieces, in
@@ -62,7 +61,7 @@ def train_steps(
         reach beyond the epoch.
       step: `train_step` with its settings bound.
       batch: examples a step, over all devices.
-      image_size: (height, width) that the images are enlarged to; None for their own.
+      image_size: (height, width) that the images are upsample to; None for their own.
 
     Returns:
       The next state and the sums with these steps.
@@ -83,7 +82,7 @@ def train_steps(
     return jax.lax.fori_loop(0, num_steps, body, (state, sums))
 
 
-def epoch_metrics(sums: EpochSums, num_steps: int, batch: int) -> dict[str, np.ndarray]:
+def epoch_metrics(sums: TrainMetrics, num_steps: int, batch: int) -> dict[str, np.ndarray]:
     """'loss' (mean over the steps), 'accuracy' and 'skipped', each measured before its step.
 
     Args:
@@ -91,7 +90,7 @@ def epoch_metrics(sums: EpochSums, num_steps: int, batch: int) -> dict[str, np.n
       num_steps: skipped ones included; if all are skipped, loss and accuracy are not numbers.
       batch: examples a step.
     """
-    sums = EpochSums(*map(np.asarray, sums))
+    sums = TrainMetrics(*map(np.asarray, sums))
     counted = np.where(sums.skipped < num_steps, num_steps - sums.skipped, np.nan)
     return {
         'loss': sums.loss / counted,
@@ -166,7 +165,9 @@ def _batches(num_examples: int, batch: int) -> jax.Array:
     return jnp.arange(-(-num_examples // batch) * batch).reshape(-1, batch)
 
 
-def added(sums: EpochSums, metrics: dict[str, jax.Array], step_number: jax.Array) -> EpochSums:
+def added(
+    sums: TrainMetrics, metrics: dict[str, jax.Array], step_number: jax.Array
+) -> TrainMetrics:
     """The sums with one step more.
 
     Args:
@@ -176,7 +177,7 @@ def added(sums: EpochSums, metrics: dict[str, jax.Array], step_number: jax.Array
     """
     finite = metrics['finite']
     first = ~finite & (sums.skipped == 0)
-    return EpochSums(
+    return TrainMetrics(
         loss=sums.loss + jnp.where(finite, metrics['loss'], 0),
         correct=sums.correct + jnp.where(finite, metrics['correct'], 0),
         skipped=sums.skipped + ~finite,
@@ -185,6 +186,6 @@ def added(sums: EpochSums, metrics: dict[str, jax.Array], step_number: jax.Array
 
 
 def _gather(examples: Examples, index: jax.Array, image_size: Pair | None) -> Examples:
-    index = split_batch(index)
-    images, labels = (split_batch(array[index]) for array in examples)
-    return Examples(enlarged(images, image_size) if image_size else images, labels)
+    index = shard_batch(index)
+    images, labels = (shard_batch(array[index]) for array in examples)
+    return Examples(upsample(images, image_size) if image_size else images, labels)

@@ -1,4 +1,4 @@
-"""The next batches, on their way to the device while it computes: `Feed`."""
+"""The next batches, on their way to the device while it computes: `DevicePrefetcher`."""
 
 import queue
 import threading
@@ -8,10 +8,10 @@ from typing import Any
 
 from mixer_dilated.data.stream import Stream, signals_blocked
 
-LOOK_EVERY = 0.1  # seconds between two looks whether it should end
+POLL_SECONDS = 0.1  # seconds between two looks whether it should end
 
 
-class Feed:
+class DevicePrefetcher:
     """The batches of a stream, some of which are on the device before they are used.
 
     A thread takes them from the stream and places them. What goes wrong there is raised where the
@@ -72,7 +72,7 @@ class Feed:
     def _put(self, item: tuple) -> None:
         while not self._closing.is_set():
             try:
-                self._ready.put(item, timeout=LOOK_EVERY)
+                self._ready.put(item, timeout=POLL_SECONDS)
                 return
             except queue.Full:
                 pass

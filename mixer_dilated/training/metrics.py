@@ -1,12 +1,65 @@
-"""What a run tells of every epoch: `metrics.jsonl`, `speed.jsonl` and TensorBoard events."""
+"""TensorBoard events, written by the thread that trains: an error of the disk ends the run there.
 
+tensorboardX's own writer hands them to a thread; when that dies of a full disk, the next waits
+for it for ever.
+"""
+
+import math
 import pathlib
 import statistics
+import time
+from collections.abc import Mapping
 
-from mixer_dilated.errors import InputError
-from mixer_dilated.training.events import EventsFile
-from mixer_dilated.training.snapshot import Snapshot
-from mixer_dilated.training.workdir import json_line, told, write_json_lines
+from mixer_dilated.errors import UserError
+from mixer_dilated.files import error_context, json_line, write_json_lines
+from mixer_dilated.training.checkpoint import RunState
+
+FLUSH_SECONDS = 10.0
+
+
+class EventsFile:
+    """Scalars by step, in a new file of events.
+
+    Args:
+      folder: made if it is not there.
+      first_step: what earlier files of the folder hold from this step on is void.
+
+    Raises:
+      OSError: as its methods, if the file cannot be written.
+    """
+
+    def __init__(self, folder: pathlib.Path, first_step: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._event = Event
+        # A file of its own, though the run be stopped and resumed within a second.
+        self._file = EventsWriter(str(folder / 'events'), f'.{time.time_ns()}')
+        start = SessionLog(status=SessionLog.START)
+        self._file.write_event(Event(wall_time=time.time(), step=first_step, session_log=start))
+        self._flushed = time.monotonic()
+
+    def write(self, values: Mapping[str, float], step: int) -> None:
+        """Adds a scalar a name; those that are not finite, which no curve shows, are left out."""
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        scalars = [
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in values.items()
+            if math.isfinite(value)
+        ]
+        self._file.write_event(
+            self._event(wall_time=time.time(), step=step, summary=Summary(value=scalars))
+        )
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._file.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Writes what is still in memory."""
+        self._file.close()
+
 
 METRICS, SPEED = 'metrics.jsonl', 'speed.jsonl'
 
@@ -24,12 +77,12 @@ class MetricsWriter:
         so that a resumed run has each epoch once.
     """
 
-    def __init__(self, workdir: pathlib.Path, snapshot: Snapshot):
+    def __init__(self, workdir: pathlib.Path, snapshot: RunState):
         self._workdir = workdir
         write_json_lines(workdir / METRICS, snapshot.metrics)
         write_json_lines(workdir / SPEED, snapshot.speed)
         next_step = snapshot.metrics[-1]['step'] + 1 if snapshot.metrics else 0
-        with told(workdir / 'tensorboard'):
+        with error_context(workdir / 'tensorboard'):
             self._events = EventsFile(workdir / 'tensorboard', next_step)
 
     def __enter__(self):
@@ -37,9 +90,9 @@ class MetricsWriter:
 
     def __exit__(self, kind, *_):
         try:
-            with told(self._workdir / 'tensorboard'):
+            with error_context(self._workdir / 'tensorboard'):
                 self._events.close()
-        except InputError:
+        except UserError:
             if kind is None:
                 raise
 
@@ -47,14 +100,14 @@ class MetricsWriter:
         """Writes the metrics of one epoch, a row a seed; TensorBoard gets the means over seeds."""
         for name, lines in ((METRICS, rows), (SPEED, [speed])):
             path = self._workdir / name
-            with told(path), path.open('a') as file:
+            with error_context(path), path.open('a') as file:
                 file.write(''.join(map(json_line, lines)))
         means = {
             name: statistics.fmean(row[name] for row in rows)
             for name, value in rows[0].items()
             if name not in ('step', 'seed') and value is not None
         }
-        with told(self._workdir / 'tensorboard'):
+        with error_context(self._workdir / 'tensorboard'):
             self._events.write(means | speed, rows[0]['step'])
 
 

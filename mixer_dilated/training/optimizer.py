@@ -33,7 +33,7 @@ def make_optimizer(
     optimizer: ml_collections.ConfigDict, total_steps: int
 ) -> optax.GradientTransformation:
     """The gradient transformation of `config.optimizer`: clipping, the optimizer, then the share
-    of its update that each layer makes (see `layer_factors`).
+    of its update that each layer makes (see `layer_lr_multipliers`).
 
     Weight decay acts on kernels alone: biases and LayerNorm are spared.
     """
@@ -55,7 +55,7 @@ def make_optimizer(
     return optax.chain(optax.clip_by_global_norm(optimizer.grad_norm_clip), rule)
 
 
-def layer_factors(optimizer: ml_collections.ConfigDict, params) -> object:
+def layer_lr_multipliers(optimizer: ml_collections.ConfigDict, params) -> object:
     """A tree like `params` of factors of the learning rate: 0 where a layer is frozen.
 
     With b blocks the factor is 1 for the head and the norm before it, layer_decay^(b - i) for
@@ -76,11 +76,11 @@ def layer_factors(optimizer: ml_collections.ConfigDict, params) -> object:
     return jax.tree_util.tree_map_with_path(factor, params)
 
 
-def frozen_stopped(optimizer: ml_collections.ConfigDict, params):
+def stop_frozen_gradients(optimizer: ml_collections.ConfigDict, params):
     """`params` of which frozen layers have no gradient, so that none is computed for them."""
     if not optimizer.freeze_stem and not optimizer.freeze_blocks:
         return params
-    factors = layer_factors(optimizer, params)
+    factors = layer_lr_multipliers(optimizer, params)
     return jax.tree.map(
         lambda leaf, factor: leaf if factor else jax.lax.stop_gradient(leaf), params, factors
     )
@@ -88,7 +88,7 @@ def frozen_stopped(optimizer: ml_collections.ConfigDict, params):
 
 def _scaled_by_layer(optimizer: ml_collections.ConfigDict) -> optax.GradientTransformation:
     def scaled(updates, _):
-        return jax.tree.map(jnp.multiply, updates, layer_factors(optimizer, updates))
+        return jax.tree.map(jnp.multiply, updates, layer_lr_multipliers(optimizer, updates))
 
     return optax.stateless(scaled)
 

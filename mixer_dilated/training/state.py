@@ -1,12 +1,25 @@
-"""What training changes: parameters, optimizer state and the step."""
+"""What training changes, and the parameters it starts with."""
+
+import dataclasses
+import pathlib
+import warnings
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.training.train_state import TrainState
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mixer_dilated.training.randomness import purpose_key
+from mixer_dilated.files import write_json
+from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.parallel.mesh import purpose_key, put_on_mesh
+from mixer_dilated.pretrained.adapt import fitted
+from mixer_dilated.pretrained.weight_files import Weights, read_weights
+from mixer_dilated.training.checkpoint import Checkpoints
+from mixer_dilated.training.run_folder import read_config
+from mixer_dilated.training.setup import Setup, read_trained_setup
 
 
 def create_train_state(
@@ -26,3 +39,97 @@ def create_train_state(
     images = jnp.zeros((1, *image_shape), jnp.float32)
     params = model.init(purpose_key(seed_key, 'parameters'), images, train=False)['params']
     return TrainState.create(apply_fn=model.apply, params=params, tx=optimizer)
+
+
+def read_any(path: pathlib.Path) -> list[Weights]:
+    """The weights of a file, of a folder that convert wrote, or of each seed of a run.
+
+    Raises:
+      UserError: nothing of the kind there, or it is damaged.
+    """
+    if not (path / 'checkpoints').is_dir():
+        return [read_weights(path)]
+    config = read_config(path)
+    with Checkpoints(path, config, read_only=True) as checkpoints:
+        arrays = flatten_dict(checkpoints.params(), sep='/')
+    image_size = read_trained_setup(path)[0].dataset.image_shape[:2]
+    return [
+        Weights(
+            {name: array[k] for name, array in arrays.items()}, config.model.to_dict(), image_size
+        )
+        for k in range(config.num_seeds)
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class InitialParams:
+    """Parameters to start with.
+
+    Attributes:
+      params: nested as in the network, each with an axis of seeds; without those that start as
+        they would without `config.init_from`.
+      adapted: in words what was done to them, and how the network is unlike that of the weights.
+    """
+
+    params: dict
+    adapted: list[str]
+
+
+def load_initial_params(setup: Setup) -> InitialParams:
+    """The parameters that `config.init_from` gives a task's network; none if it is ''.
+
+    A run of as many seeds gives each its own; of anything else every seed has the same (of a run
+    the first), and differs in what is random.
+
+    Raises:
+      UserError, ShapeMismatchError: they cannot be read, or do not fit.
+    """
+    config = setup.config
+    if not config.init_from:
+        return InitialParams({}, [])
+    path = pathlib.Path(config.init_from).expanduser()
+    found = read_any(path)
+    _warn_of_gelu(found[0], config.model.gelu, path)
+    found = found if len(found) == config.num_seeds else found[:1] * config.num_seeds
+    network = mixer_from_config(config.model, setup.dataset.num_classes)
+    shape = setup.dataset.image_shape
+    of_seeds = [fitted(each, network, shape, config.transfer, str(path)) for each in found]
+    arrays = {name: np.stack([each[name] for each, _ in of_seeds]) for name in of_seeds[0][0]}
+    return InitialParams(unflatten_dict(arrays, sep='/'), of_seeds[0][1])
+
+
+def _warn_of_gelu(weights: Weights, gelu: str, path: pathlib.Path) -> None:
+    """Warns where weights that do not say their GELU get another than the original's."""
+    if weights.model is None and gelu != 'tanh':
+        warnings.warn(
+            f'config.model.gelu = {gelu!r}: weights of the original, if these are some, were '
+            f"trained with 'tanh' ({path}); for that set --config.model.gelu=tanh",
+            stacklevel=3,
+        )
+
+
+def with_params(state: TrainState, initial: InitialParams) -> TrainState:
+    """The state of every seed with the parameters of `initial`, laid out as those it had."""
+    there, new = (flatten_dict(each, sep='/') for each in (state.params, initial.params))
+    laid_out = {name: put_on_mesh(array, there[name].sharding) for name, array in new.items()}
+    return state.replace(params=unflatten_dict({**there, **laid_out}, sep='/'))
+
+
+def write_initial(
+    workdir: pathlib.Path, initial: InitialParams, setup: Setup, result: dict
+) -> dict:
+    """Writes `initial.json`: what a run began with, and how good that was; returns its content.
+
+    Args:
+      workdir: the run's folder.
+      initial: its first parameters.
+      setup: what is trained.
+      result: of `epoch.evaluate` on the test examples, before the first step.
+    """
+    content = {
+        'init_from': setup.config.init_from,
+        'adapted': initial.adapted,
+        'test_accuracy': [int(correct) / setup.test_examples for correct in result['correct']],
+    }
+    write_json(workdir / 'initial.json', content)
+    return content

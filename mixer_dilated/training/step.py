@@ -10,12 +10,10 @@ import optax
 from flax.training.train_state import TrainState
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
-from mixer_dilated.config import phase_range
-from mixer_dilated.data.augmentation import at_phase
+from mixer_dilated.config import num_phases
+from mixer_dilated.data.augmentation import NO_AUGMENTATION, Augmentation, at_phase
+from mixer_dilated.parallel.mesh import purpose_key, split_microbatches
 from mixer_dilated.patches.geometry import Pair
-from mixer_dilated.training.accumulation import accumulated, in_parts
-from mixer_dilated.training.augmentation import NO_AUGMENTATION, Augmentation
-from mixer_dilated.training.randomness import purpose_key
 
 
 def normalise(
@@ -47,7 +45,7 @@ class Batch(NamedTuple):
 
 def eval_settings(config: ml_collections.ConfigDict) -> dict:
     """What a resolved config asks of `eval_step` and `class_log_probabilities`, by keyword."""
-    return {'phase_range': phase_range(config)}
+    return {'num_phases': num_phases(config)}
 
 
 def train_step(
@@ -104,9 +102,9 @@ def train_step(
     if accum_steps == 1:
         (loss, logits), grads = gradient(state.params, batch, dropout_key)
     else:
-        batch = in_parts(batch.with_neighbours() if mixing.mixes else batch, accum_steps)
+        batch = split_microbatches(batch.with_neighbours() if mixing.mixes else batch, accum_steps)
         keys = jax.random.split(dropout_key, accum_steps)
-        (loss, logits), grads = accumulated(gradient, state.params, (batch, keys))
+        (loss, logits), grads = accumulate_gradient(gradient, state.params, (batch, keys))
     correct = jnp.sum(logits.argmax(-1) == batch.labels)
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
     next_state = jax.lax.cond(
@@ -121,14 +119,14 @@ def class_log_probabilities(
     state: TrainState,
     images: UInt8[Array, 'batch height width channels'],
     *,
-    phase_range: Pair = (1, 1),
+    num_phases: Pair = (1, 1),
 ) -> Float[Array, 'batch classes']:
     """What the network says of each image, without dropout.
 
     Args:
       state: the parameters.
       images: uint8 (B, H, W, C).
-      phase_range: phases along (height, width) at which each image is shown; the probabilities
+      num_phases: phases along (height, width) at which each image is shown; the probabilities
         are means over all of them.
 
     Returns:
@@ -139,25 +137,25 @@ def class_log_probabilities(
         logits = state.apply_fn({'params': state.params}, normalise(shown), train=False)
         return jax.nn.log_softmax(logits)
 
-    if phase_range == (1, 1):
+    if num_phases == (1, 1):
         return log_softmax(images)
-    found = at_every_phase(log_softmax, images, phase_range)
+    found = at_every_phase(log_softmax, images, num_phases)
     return jax.nn.logsumexp(found, axis=0) - jnp.log(len(found))
 
 
 def at_every_phase(
-    function: Callable, images: UInt8[Array, 'batch height width channels'], phase_range: Pair
+    function: Callable, images: UInt8[Array, 'batch height width channels'], num_phases: Pair
 ) -> Float[Array, 'phases batch ...']:
     """What a function says of images at each phase of a dilated grid, one phase after another.
 
     Args:
       function: uint8 (B, H, W, C) to (B, …).
       images: uint8 (B, H, W, C).
-      phase_range: phases along (height, width).
+      num_phases: phases along (height, width).
     """
-    phases = jnp.indices(phase_range).reshape(2, -1).T
+    phases = jnp.indices(num_phases).reshape(2, -1).T
     # Not at once: they need the memory of one.
-    return jax.lax.map(lambda phase: function(at_phase(images, phase, phase_range)), phases)
+    return jax.lax.map(lambda phase: function(at_phase(images, phase, num_phases)), phases)
 
 
 def eval_step(
@@ -166,7 +164,7 @@ def eval_step(
     labels: Int32[Array, ' batch'],
     counted: Bool[Array, ' batch'],
     *,
-    phase_range: Pair = (1, 1),
+    num_phases: Pair = (1, 1),
 ) -> dict[str, jax.Array]:
     """Sums over one batch, without dropout.
 
@@ -175,14 +173,37 @@ def eval_step(
       images: uint8 (B, H, W, C).
       labels: int32 (B,).
       counted: False for examples that only fill the batch.
-      phase_range: as in `class_log_probabilities`.
+      num_phases: as in `class_log_probabilities`.
 
     Returns:
       'loss' (summed cross-entropy) and 'correct' (count) over the counted examples.
     """
-    found = class_log_probabilities(state, images, phase_range=phase_range)
+    found = class_log_probabilities(state, images, num_phases=num_phases)
     losses = -jnp.take_along_axis(found, labels[:, None], axis=1)[:, 0]
     return {
         'loss': jnp.sum(losses, where=counted),
         'correct': jnp.sum(found.argmax(-1) == labels, where=counted),
     }
+
+
+def accumulate_gradient(value_and_grad: Callable, params, parts: tuple):
+    """Means over the parts of a batch of a loss and of its gradient, part after part.
+
+    Args:
+      value_and_grad: of parameters and one part to ((loss, other), gradient).
+      params: its first argument.
+      parts: its other ones, each a tree of arrays whose first axis is that of the parts.
+
+    Returns:
+      ((loss, other), gradient); 'other' with an axis of parts first.
+    """
+
+    def add(sums, part):
+        (loss, other), gradient = value_and_grad(params, *part)
+        return jax.tree.map(jnp.add, sums, (loss, gradient)), other
+
+    zeros = jax.tree.map(jnp.zeros_like, (jnp.float32(0), params))
+    sums, other = jax.lax.scan(add, zeros, parts)
+    count = len(jax.tree.leaves(parts)[0])
+    loss, gradient = jax.tree.map(lambda total: total / count, sums)
+    return (loss, other), gradient

@@ -10,30 +10,29 @@ import ml_collections
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from mixer_dilated.data.batch_order import BatchOrder, EpochOrder, StoredOrder
+from mixer_dilated.data.batch_order import IndexSampler, SequentialSampler, ShuffleSampler
 from mixer_dilated.data.cores import num_cores
-from mixer_dilated.data.examples import Examples, Records
-from mixer_dilated.data.sources import load_examples
-from mixer_dilated.data.splits import num_examples
+from mixer_dilated.data.datasets import load_examples
+from mixer_dilated.data.examples import Examples, RandomAccessDataSource, num_examples
 from mixer_dilated.data.stream import Part, Stream, room_for_workers
-from mixer_dilated.training.feed import Feed
-from mixer_dilated.training.randomness import purpose_key, seed_keys
-from mixer_dilated.training.task import Task, streams
+from mixer_dilated.parallel.mesh import purpose_key, seed_keys
+from mixer_dilated.training.feed import DevicePrefetcher
+from mixer_dilated.training.setup import Setup, streams
 
 BLOCK = 64  # records that a thread reads in one go
-MOST_CORES_FOR_THREADS = 4  # of sixteen, threads keep five busy
+MAX_CORES_FOR_THREADS = 4  # of sixteen, threads keep five busy
 
 
 class StreamedExamples:
     """Stands where `Examples` do: `images` and `labels` can be asked for by number, and batches
-    of them come as a `Feed`, one at a time.
+    of them come as a `DevicePrefetcher`, one at a time.
 
     Args:
       records: of the split.
       settings: `config.input`.
     """
 
-    def __init__(self, records: Records, settings: ml_collections.ConfigDict):
+    def __init__(self, records: RandomAccessDataSource, settings: ml_collections.ConfigDict):
         self._records, self._prefetch = records, settings.prefetch
         self._workers = num_workers(settings.workers)
         self._feed = self._what = self._first_step = self._labels = None
@@ -62,7 +61,7 @@ class StreamedExamples:
         first_step: int,
         place: Callable,
         own: Part,
-    ) -> Feed:
+    ) -> DevicePrefetcher:
         """Training batches from a step on, each epoch in its own order.
 
         A feed of the same `draw` that has come to this step goes on.
@@ -80,12 +79,12 @@ class StreamedExamples:
         steps = len(self._records) // batch
 
         def order():
-            return EpochOrder(draw, batch, steps, to_processes=self._workers > 0)
+            return ShuffleSampler(draw, batch, steps, to_processes=self._workers > 0)
 
         return self._opened(what, order, first_step, place, own)
 
-    def passes(self, batch: int, place: Callable, own: tuple[np.ndarray]) -> Feed:
-        """Passes over all examples in the stored order, again and again; see `StoredOrder`.
+    def passes(self, batch: int, place: Callable, own: tuple[np.ndarray]) -> DevicePrefetcher:
+        """Passes over all examples in the stored order, again and again; see `SequentialSampler`.
 
         A feed that stands at the beginning of a pass goes on.
 
@@ -98,7 +97,7 @@ class StreamedExamples:
             return self._feed
         return self._opened(
             ('passes', batch),
-            lambda: StoredOrder(len(self._records), batch),
+            lambda: SequentialSampler(len(self._records), batch),
             0,
             place,
             (np.arange(1), *own),
@@ -113,13 +112,13 @@ class StreamedExamples:
     def _opened(
         self,
         what: tuple,
-        order: Callable[[], BatchOrder],
+        order: Callable[[], IndexSampler],
         first_step: int,
         place: Callable,
         own: Part,
-    ) -> Feed:
+    ) -> DevicePrefetcher:
         self.close()
-        self._feed = Feed(
+        self._feed = DevicePrefetcher(
             lambda: Stream(
                 self._records,
                 order(),
@@ -137,7 +136,7 @@ class StreamedExamples:
 class _Images:
     """Images by number: `images[3]`, `images[2:5]`, `images[[4, 1]]`, decoded at once."""
 
-    def __init__(self, records: Records):
+    def __init__(self, records: RandomAccessDataSource):
         self._records = records
         self.shape = (len(records), *records.image_shape)
 
@@ -156,7 +155,7 @@ class _Images:
 class _Labels:
     """Labels by number, read without decoding an image; `numpy.asarray` has all of them."""
 
-    def __init__(self, records: Records, known: np.ndarray | None):
+    def __init__(self, records: RandomAccessDataSource, known: np.ndarray | None):
         self._records, self._known = records, known
 
     def __len__(self) -> int:
@@ -179,7 +178,7 @@ def num_workers(workers: int | str) -> int:
     if workers != 'auto':
         return workers
     most = min(num_cores(), room_for_workers())
-    return most if most > MOST_CORES_FOR_THREADS else 0
+    return most if most > MAX_CORES_FOR_THREADS else 0
 
 
 def epoch_orders(seed: int, num_seeds: int, count: int, epoch: int) -> np.ndarray:
@@ -209,13 +208,13 @@ def _orders(seed: jax.Array, epoch: jax.Array, num_seeds: int, count: int) -> ja
     return jax.lax.map(order, seed_keys(seed, num_seeds))
 
 
-def open_examples(task: Task, split: str) -> Examples | StreamedExamples:
+def open_examples(setup: Setup, split: str) -> Examples | StreamedExamples:
     """The examples of a split of a task's data, as `config.input` says: in memory, or streaming."""
-    config = task.config
-    count = num_examples('split', split, task.source.split_sizes)
-    if streams(config.input, task.source, count):
-        return StreamedExamples(task.source.records(split), config.input)
-    return load_examples(task.source, split, config.dataset)
+    config = setup.config
+    count = num_examples('split', split, setup.dataset.split_sizes)
+    if streams(config.input, setup.dataset, count):
+        return StreamedExamples(setup.dataset.records(split), config.input)
+    return load_examples(setup.dataset, split, config.dataset)
 
 
 @contextlib.contextmanager

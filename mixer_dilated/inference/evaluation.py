@@ -1,0 +1,197 @@
+"""Evaluating a run that is on disk: `evaluate_checkpoint`."""
+
+import pathlib
+import warnings
+import zlib
+
+import numpy as np
+from jaxtyping import Float, Int32
+
+from mixer_dilated.config import resolve
+from mixer_dilated.data.examples import check_disjoint, num_examples
+from mixer_dilated.errors import AllHostsError, UserError
+from mixer_dilated.inference.calibration import (
+    at_temperature,
+    expected_calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+    read_calibration,
+    write_calibration,
+)
+from mixer_dilated.parallel.multihost import (
+    OTHER_DATA,
+    assert_equal_across_hosts,
+    broadcast,
+    on_all_hosts,
+    on_primary,
+    to_numpy,
+)
+from mixer_dilated.training.checkpoint import Checkpoints, RunState
+from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.run_folder import read_config, versions
+from mixer_dilated.training.setup import Setup, check_network, create_setup
+from mixer_dilated.training.streamed_examples import closing, open_examples
+
+OTHER_EVALUATION = (
+    'the processes were told to evaluate different things, or see different runs; start all with '
+    'the same command, on a disk that all share'
+)
+
+
+def evaluate_checkpoint(
+    workdir: pathlib.Path,
+    split: str | None = None,
+    data_dir: str | None = None,
+    *,
+    best: bool = False,
+    calibrate: str | None = None,
+) -> dict:
+    """Evaluates a checkpoint of a run, the newest that is undamaged.
+
+    Args:
+      workdir: the run's folder.
+      split: examples to evaluate, in TFDS split syntax; the run's test split if None.
+      data_dir: where prepared data lies now; where the run's config says if None.
+      best: the checkpoint of the highest test accuracy instead.
+      calibrate: validation examples to fit a temperature a seed on, which is then written to the
+        run's `calibration.json`.
+
+    Returns:
+      'dataset', 'split', 'examples', 'epoch', 'step', 'calibration' (the content of that file if
+      it is of this checkpoint and was fitted on other examples, else None) and 'results': of each
+      seed its 'seed', 'loss' (the negative log-likelihood), 'accuracy', 'correct' and 'ece'
+      (expected calibration error); with a calibration also its 'temperature', and
+      'calibrated_loss' and 'calibrated_ece' at that.
+
+    Raises:
+      UserError: no run or no checkpoint there, no such data, or a split to calibrate on that
+        shares examples with the one that is evaluated or the one trained on.
+    """
+    setup = on_all_hosts(opened, workdir, data_dir)
+    dataset, sizes = setup.config.dataset, setup.dataset.split_sizes
+    split = dataset.test_split if split is None else split
+    assert_equal_across_hosts(
+        [split, best, calibrate, setup.config.to_dict(), versions()], OTHER_EVALUATION
+    )
+    assert_equal_across_hosts(setup.dataset.identity, OTHER_DATA)
+    examples = on_all_hosts(num_examples, '--split', split, sizes)
+    if calibrate is not None:
+        others = {'config.dataset.train_split': dataset.train_split, '--split': split}
+        on_all_hosts(check_disjoint, '--calibrate', calibrate, others, sizes)
+    programs = on_all_hosts(CompiledFunctions.of_run, setup)
+    snapshot = checkpoint(workdir, programs, best=best)
+    if calibrate is not None:
+        fitted = _fitted(setup, programs, snapshot, calibrate)
+        on_primary(write_calibration, workdir, fitted)
+    calibration = on_primary(read_calibration, workdir, snapshot.step)
+    if calibration:
+        calibration = _if_fitted_on_others(calibration, split, sizes)
+    predicted, labels = _predicted(setup, programs, snapshot, split)
+    seeds = range(setup.config.num_seeds)
+    fitted = calibration['temperatures'] if calibration else [None for _ in seeds]
+    return {
+        'dataset': dataset.name,
+        'split': split,
+        'examples': examples,
+        'step': snapshot.step,
+        'epoch': snapshot.step / setup.steps_per_epoch,
+        'calibration': calibration,
+        'results': [
+            {'seed': setup.config.seed + k, **_seed_results(predicted[k], labels, fitted[k])}
+            for k in seeds
+        ],
+    }
+
+
+def _seed_results(
+    log_probabilities: Float[np.ndarray, 'examples classes'],
+    labels: Int32[np.ndarray, ' examples'],
+    temperature: float | None,
+) -> dict:
+    correct = int((log_probabilities.argmax(-1) == labels).sum())
+    found = {
+        'loss': negative_log_likelihood(log_probabilities, labels),
+        'accuracy': correct / len(labels),
+        'correct': correct,
+        'ece': expected_calibration_error(log_probabilities, labels),
+    }
+    if temperature is not None:
+        calibrated = at_temperature(log_probabilities, temperature)
+        found['temperature'] = temperature
+        found['calibrated_loss'] = negative_log_likelihood(calibrated, labels)
+        found['calibrated_ece'] = expected_calibration_error(calibrated, labels)
+    return found
+
+
+def _if_fitted_on_others(calibration: dict, split: str, sizes: dict[str, int]) -> dict | None:
+    try:
+        check_disjoint('', split, {'': calibration['split']}, sizes)
+    except UserError:
+        warnings.warn(
+            f'the temperature is left out: it was fitted on {calibration["split"]!r}, and examples '
+            f'of that are in {split!r}',
+            stacklevel=3,
+        )
+        return None
+    return calibration
+
+
+def _fitted(setup: Setup, programs: CompiledFunctions, snapshot: RunState, split: str) -> dict:
+    """Content of `calibration.json`, fitted on a split."""
+    predicted, labels = _predicted(setup, programs, snapshot, split)
+    key = f'--calibrate = {split!r}'
+    return {
+        'step': snapshot.step,
+        'dataset': setup.config.dataset.name,
+        'split': split,
+        'examples': len(labels),
+        'temperatures': [fit_temperature(key, of_seed, labels) for of_seed in predicted],
+    }
+
+
+def _predicted(
+    setup: Setup, programs: CompiledFunctions, snapshot: RunState, split: str
+) -> tuple[Float[np.ndarray, 'seeds examples classes'], Int32[np.ndarray, ' examples']]:
+    """Log-probabilities of a split, as evaluation has them, and its labels."""
+    examples = on_all_hosts(open_examples, setup, split)
+    with closing(examples):
+        found = to_numpy(programs.prediction(programs.place(examples))(snapshot.state))
+        labels = np.asarray(examples.labels)
+    assert_equal_across_hosts(zlib.crc32(labels), OTHER_DATA)
+    return found, labels
+
+
+def opened(workdir: pathlib.Path, data_dir: str | None = None) -> Setup:
+    """What the run in `workdir` trained; arguments and errors as `evaluate_checkpoint`."""
+    config = read_config(workdir)
+    if data_dir is not None:
+        config = resolve({**config, 'dataset': {**config.dataset, 'data_dir': data_dir}})
+    return create_setup(config)
+
+
+def checkpoint(
+    workdir: pathlib.Path, programs: CompiledFunctions, *, best: bool = False
+) -> RunState:
+    """The newest undamaged snapshot of a run, or its best.
+
+    Args:
+      workdir: the run's folder.
+      programs: of its config; they say how the state is laid out.
+      best: as in `evaluate_checkpoint`.
+
+    Raises:
+      UserError: no checkpoint there, none that can be read, or of a network for other data.
+    """
+    if broadcast((workdir / 'checkpoints').is_dir()):
+        with Checkpoints(workdir, read_config(workdir), read_only=True) as checkpoints:
+            restore = checkpoints.restore_best if best else checkpoints.restore
+            abstract = programs.abstract_snapshot()
+            there = checkpoints.parameter_shapes()
+            on_all_hosts(check_network, workdir, programs.setup, abstract, there)
+            restored = restore(abstract)
+        if restored:
+            return restored
+    raise AllHostsError(
+        f'{workdir}: no checkpoint there; remove this folder, and the command that trained it '
+        'makes one'
+    )

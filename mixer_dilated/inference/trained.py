@@ -1,0 +1,54 @@
+"""A run's network as it was trained, to compute with: `load_trained`."""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+
+from mixer_dilated.data.preprocessing import Preprocessing
+from mixer_dilated.inference.evaluation import checkpoint
+from mixer_dilated.models.mixer import MlpMixer, mixer_from_config
+from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.setup import Setup, read_trained_setup
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """The network of a checkpoint.
+
+    Attributes:
+      setup: what was trained.
+      model: the network.
+      params: of all seeds, on the host; every leaf has a leading axis of seeds.
+      step: of the checkpoint.
+      preprocessing: how picture files become its images.
+    """
+
+    setup: Setup
+    model: MlpMixer
+    params: dict
+    step: int
+    preprocessing: Preprocessing
+
+    def variables(self, k: int = 0) -> dict:
+        """What `model.apply` takes as its first argument, of the k-th seed."""
+        return {'params': jax.tree.map(lambda leaf: leaf[k], self.params)}
+
+
+def load_trained(workdir: pathlib.Path, *, best: bool = False) -> Trained:
+    """Loads the newest undamaged checkpoint of a run, or its best; the data need not be there.
+
+    Args:
+      workdir: the run's folder.
+      best: the checkpoint of the highest test accuracy instead.
+
+    Raises:
+      UserError: no run or no checkpoint there.
+    """
+    workdir = pathlib.Path(workdir)
+    setup, preprocessing = read_trained_setup(workdir)
+    snapshot = checkpoint(workdir, CompiledFunctions.of_run(setup), best=best)
+    model = mixer_from_config(setup.config.model, setup.dataset.num_classes, setup.config.dtype)
+    params = jax.tree.map(np.asarray, jax.device_get(snapshot.state.params))
+    return Trained(setup, model, params, snapshot.step, preprocessing)

@@ -1,0 +1,207 @@
+"""What a finished run leaves: summary, predictions, weights to draw, augmented images."""
+
+import functools
+import pathlib
+import statistics
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import traverse_util
+from jaxtyping import Array, Float
+
+from mixer_dilated.config import pixels_seen
+from mixer_dilated.data.augmentation import Augmentation, augmentation_from_config
+from mixer_dilated.data.examples import Examples
+from mixer_dilated.data.preprocessing import upsample
+from mixer_dilated.files import write_arrays
+from mixer_dilated.models.costs import flops_per_image, num_params
+from mixer_dilated.parallel.multihost import to_numpy
+from mixer_dilated.patches.geometry import Pair
+from mixer_dilated.training.checkpoint import RunState
+from mixer_dilated.training.run_folder import environment
+from mixer_dilated.training.setup import Setup
+from mixer_dilated.training.streamed_examples import StreamedExamples
+
+
+def run_summary(setup: Setup, name: str, snapshot: RunState, results: dict, seconds: dict) -> dict:
+    """Facts of a finished run.
+
+    Args:
+      setup: what was trained.
+      name: what the run is called.
+      snapshot: its end.
+      results: `epoch.evaluate` of the final parameters on 'train' and 'test', on the host; each
+        array (seeds,).
+      seconds: of the process that finished the run, 'startup' (from its start to its first step)
+        and 'compile' (of which much goes on side by side; summed over the programs).
+    """
+    config = setup.config
+    epoch_seconds = [row['seconds'] for row in snapshot.speed]
+    of_seeds = [_seed_results(setup, results, k) for k in range(config.num_seeds)]
+    covered = pixels_seen(config, setup.dataset.image_shape[:2])
+    model_layers = setup.layers
+    return {
+        'config_name': name,
+        'dataset': config.dataset.name,
+        'train_split': config.dataset.train_split,
+        'test_split': config.dataset.test_split,
+        'train_examples': setup.train_examples,
+        'test_examples': setup.test_examples,
+        'seed': config.seed,
+        'num_seeds': config.num_seeds,
+        'num_epochs': config.num_epochs,
+        'skipped_steps': sum(row['skipped_steps'] for row in snapshot.metrics),
+        'image_shape': list(setup.dataset.image_shape),
+        'num_tokens': setup.num_tokens,
+        'num_params': num_params(model_layers),
+        'flops_per_image': flops_per_image(model_layers),
+        'pixels_seen': int(covered.sum()),
+        'pixels': covered.size,
+        'train_accuracy': statistics.fmean(each['train_accuracy'] for each in of_seeds),
+        'test_accuracy': statistics.fmean(each['test_accuracy'] for each in of_seeds),
+        'results': of_seeds,
+        'seconds': {
+            **seconds,
+            'train': sum(epoch_seconds),
+            'epoch_median': statistics.median(epoch_seconds),
+        },
+        **environment(),
+    }
+
+
+def _seed_results(setup: Setup, results: dict, k: int) -> dict:
+    """Results of the k-th seed."""
+    found = {'seed': setup.config.seed + k}
+    for part, examples in (('train', setup.train_examples), ('test', setup.test_examples)):
+        correct = int(results[part]['correct'][k])
+        found[f'{part}_accuracy'] = correct / examples
+        found[f'{part}_correct'] = correct
+        found[f'{part}_loss'] = float(results[part]['loss'][k])
+    return found
+
+
+MAX_SHOWN = 24
+
+
+def write_predictions(
+    workdir: pathlib.Path,
+    test: Examples | StreamedExamples,
+    log_probabilities: Float[Array, 'seeds examples classes'],
+    image_size: Pair,
+) -> None:
+    """Writes `predictions.npz`: probabilities, and the images that a report shows.
+
+    Args:
+      workdir: the run's folder.
+      test: the test examples, on the host or streaming.
+      log_probabilities: of the final parameters of every seed.
+      image_size: (height, width) that the network sees.
+
+    The file holds `labels` int32 (examples,), `probabilities` float32 (seeds, examples, classes),
+    `class_images` uint8 (classes, height, width, channels): the first image of each class, zeros
+    where it has none; and of the first seed's most confident mistakes, the most confident first,
+    `shown_index` int32 (shown,) and `shown_images` uint8 (shown, height, width, channels).
+    """
+    probabilities = np.exp(np.asarray(log_probabilities))
+    first, labels = probabilities[0], np.asarray(test.labels, np.int32)
+    mistaken = np.flatnonzero(first.argmax(-1) != labels)
+    shown = mistaken[np.argsort(-first[mistaken].max(-1), kind='stable')][:MAX_SHOWN]
+    class_images = np.zeros((first.shape[-1], *test.images.shape[1:]), np.uint8)
+    for label in range(len(class_images)):
+        found = np.flatnonzero(labels == label)[:1]
+        class_images[label : label + 1][: len(found)] = test.images[found]
+    write_arrays(
+        workdir / 'predictions.npz',
+        labels=labels,
+        probabilities=probabilities,
+        shown_index=shown.astype(np.int32),
+        shown_images=np.asarray(upsample(test.images[shown], image_size)),
+        class_images=np.asarray(upsample(class_images, image_size)),
+    )
+
+
+def drawn_weights(params: dict) -> dict[str, np.ndarray]:
+    """The first seed's stem kernels and first token mixing, to be drawn, on the host.
+
+    Names are the original's: `stem/kernel`, `MixerBlock_0/token_mixing/Dense_0/kernel`.
+
+    Args:
+      params: of all seeds; every leaf has a leading axis of seeds.
+    """
+    flat = traverse_util.flatten_dict(params, sep='/')
+    return {
+        name: to_numpy(leaf[0])
+        for name, leaf in flat.items()
+        if name.rsplit('/', 1)[-1].startswith('kernel')
+        and name.startswith(('stem', 'MixerBlock_0/token_mixing/'))
+    }
+
+
+def write_weights(workdir: pathlib.Path, drawn: dict[str, np.ndarray]) -> None:
+    """Writes `weights.npz`, of `drawn_weights`, to a run's folder."""
+    write_arrays(workdir / 'weights.npz', **drawn)
+
+
+MAX_IMAGES, STEPS = 6, 4
+BLOCK = 256  # labels looked at in one go
+
+
+def write_augmented_images(
+    workdir: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    train: Examples | StreamedExamples,
+    image_size: Pair,
+) -> None:
+    """Writes `augmented.npz`, if the config has augmentation: images before and after it.
+
+    Args:
+      workdir: the run's folder.
+      config: of the run.
+      train: the training examples, on the host or streaming.
+      image_size: (height, width) that the network sees.
+
+    The file holds `images` uint8 (shown, height, width, channels), the first of as many classes;
+    `drawn` uint8 (columns, shown, height, width, channels), what becomes of these as one batch with
+    the first seed: at the first step each change alone, if there are several, then at each of the
+    first steps all of them; and `titles`, text (columns,).
+    """
+    whole = augmentation_from_config(config)
+    alone = whole.each_alone
+    if not alone:
+        return
+    first = np.asarray(train.images[_first_of_classes(train.labels)])
+    images = np.asarray(upsample(first, image_size))
+    seed_key = jax.random.key(config.seed)
+    drawn = {name: _augmented(one, seed_key, 0, images) for name, one in alone.items()}
+    prefix = 'together, ' if len(alone) > 1 else f'{drawn.popitem()[0]}, '
+    for step in range(STEPS):
+        drawn[f'{prefix}step {step + 1}'] = _augmented(whole, seed_key, step, images)
+    write_arrays(
+        workdir / 'augmented.npz',
+        images=images,
+        drawn=np.stack([np.asarray(one) for one in drawn.values()]),
+        titles=np.array(list(drawn)),
+    )
+
+
+def _first_of_classes(labels) -> list[int]:
+    """Of as many classes as are shown the first example, without a look at what comes after."""
+    found = {}
+    for start in range(0, len(labels), BLOCK):
+        for number, label in enumerate(np.asarray(labels[start : start + BLOCK]).tolist(), start):
+            found.setdefault(label, number)
+            if len(found) == MAX_IMAGES:
+                return [*found.values()]
+    return [*found.values()]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _augmented(
+    augmentation: Augmentation, seed_key: jax.Array, step: int, images: jax.Array
+) -> jax.Array:
+    """uint8 images as a step shows them, mixed."""
+    shown = augmentation.shown(seed_key, step, images).astype(jnp.float32)
+    mixed = augmentation.mixing(seed_key, step, images.shape[1:3]).images(shown)
+    return jnp.round(mixed).astype(jnp.uint8)

@@ -1,0 +1,219 @@
+"""A run's folder: its config, lock, versions and summary."""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import zlib
+from collections.abc import Iterable, Mapping
+
+import filelock
+import jax
+import ml_collections
+
+import mixer_dilated
+from mixer_dilated.config import differences, resolve
+from mixer_dilated.errors import BusyError, UserError
+from mixer_dilated.files import UNREADABLE, json_line, write_json
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that the bits of a result, or the form of a checkpoint, depend on."""
+    return {
+        'mixer_dilated': mixer_dilated.__version__,
+        **{package: importlib.metadata.version(package) for package in PACKAGES},
+    }
+
+
+def environment() -> dict:
+    """'versions' of what computes, and the 'device' it computes on."""
+    return {
+        'versions': {'python': platform.python_version(), **versions()},
+        'device': {
+            'platform': jax.default_backend(),
+            'kind': jax.devices()[0].device_kind,
+            'count': jax.device_count(),
+        },
+    }
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path):
+    """Keeps every other process from working in a folder, which is made if it is not there.
+
+    The lock is the operating system's: it ends with the process that holds it, however that ends.
+
+    Raises:
+      BusyError: another process works there.
+      UserError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = filelock.FileLock(folder / '.lock').acquire(timeout=0)
+    except filelock.Timeout:
+        raise BusyError(
+            f'--workdir={folder}: another process works in this folder; wait until it ends, or '
+            f'name another folder (if surely none does, as on a disk of a machine that is gone, '
+            f'remove {folder / ".lock"})'
+        ) from None
+    except OSError as error:
+        raise UserError(f'--workdir={folder}: cannot be written: {error.strerror}') from None
+    with held:
+        yield
+
+
+def is_locked(folder: pathlib.Path) -> bool:
+    """Whether another process works in a folder now."""
+    if not folder.exists():
+        return False
+    try:
+        with locked(folder):
+            return False
+    except BusyError:
+        return True
+
+
+def check_place(folder: pathlib.Path, kind: str, mark: str) -> None:
+    """Raises UserError if a folder holds files, but not what was asked for.
+
+    Args:
+      folder: a run's or a study's; it need not be there.
+      kind: 'run' or 'study'.
+      mark: the file that every such folder has.
+    """
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    for name in there:
+        if (folder / name).is_symlink():
+            raise UserError(
+                f'--workdir={folder}: {name} is a link, and what is written to it would be '
+                'elsewhere; put what it leads to in its place, or name a new folder'
+            )
+    # Names that a process leaves that is killed when it has just begun.
+    just_begun = {name for name in there if name.startswith('.')} | {'versions.json'}
+    if mark not in there and there - just_begun:
+        raise UserError(
+            f'--workdir={folder}: not empty, and not the folder of a {kind} (no {mark}); name a '
+            'new folder'
+        )
+
+
+def claim(
+    workdir: pathlib.Path, config: ml_collections.ConfigDict, versions: Mapping[str, str]
+) -> None:
+    """Makes a locked folder this run's own: writes `config.json` and `versions.json`, or checks
+    those that are there.
+
+    Args:
+      workdir: the run's folder.
+      config: the run's config.
+      versions: `environment.versions()`.
+
+    Raises:
+      UserError: the folder holds a run with another config or of other versions.
+    """
+    if not (workdir / 'config.json').exists():
+        write_json(workdir / 'versions.json', versions)
+        write_json(workdir / 'config.json', config.to_dict())
+        return
+    check_same_config(workdir, config)
+    if not config.checkpoints.other_versions:
+        _check_same_versions(workdir, versions)
+
+
+def _check_same_versions(workdir: pathlib.Path, here: Mapping[str, str]) -> None:
+    path = workdir / 'versions.json'
+    hint = 'set --config.checkpoints.other_versions=True'
+    try:
+        there = json.loads(path.read_text()) if path.exists() else {}
+    except UNREADABLE as error:
+        raise UserError(
+            f'{path}: cannot be read: {error}; to go on with the versions here {hint}'
+        ) from None
+    differing = [
+        f'{name}: {there.get(name)}, {here.get(name)}'
+        for name in sorted({*there, *here})
+        if there.get(name) != here.get(name)
+    ]
+    if differing:
+        raise UserError(
+            f'--workdir={workdir}: begun with other versions (there, here): '
+            f'{"; ".join(differing)}. Go on with those, name another folder, or {hint}: the '
+            'result may then differ from that of either'
+        )
+
+
+def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+    """The resolved config of the run in `workdir`.
+
+    Raises:
+      UserError: there is no run, or its config cannot be read.
+    """
+    path = workdir / 'config.json'
+    try:
+        return resolve(json.loads(path.read_text()))
+    except FileNotFoundError:
+        study = (workdir / 'study.json').exists()
+        ways = f'; it is a study, whose runs are in {workdir / "cells"}' if study else ''
+        raise UserError(f'--workdir={workdir}: no run there (no {path}){ways}') from None
+    except (*UNREADABLE, AttributeError) as error:
+        raise UserError(
+            f'{path}: cannot be read as a config: {error}; write it again from a copy: every '
+            "checkpoint has one, in its record/metadata under 'config'"
+        ) from None
+
+
+def read_summary(workdir: pathlib.Path) -> dict | None:
+    """The result of the finished run in `workdir`; None where there is none yet.
+
+    Raises:
+      UserError: the file is damaged, or of an earlier version.
+    """
+    path = workdir / 'summary.json'
+    if not os.path.isfile(path):  # unlike Path.is_file, False for a name that cannot be
+        return None
+    try:
+        summary = json.loads(path.read_text())
+        if not isinstance(summary, dict) or summary != with_checksum(summary):
+            raise ValueError('its checksum is not that of its content')
+        return summary
+    except UNREADABLE as error:
+        raise UserError(
+            f'{path}: cannot be read: {error}; remove it, and the same command makes it again '
+            'from the newest checkpoint'
+        ) from None
+
+
+def write_summary(workdir: pathlib.Path, summary: dict) -> dict:
+    """Writes `summary.json`, with_checksum, and returns its content."""
+    summary = json.loads(json_line(with_checksum(summary)))
+    write_json(workdir / 'summary.json', summary)
+    return summary
+
+
+def with_checksum(summary: dict) -> dict:
+    """The content of `summary.json` with its own 'checksum', CRC-32 of all else in it."""
+    content = {name: value for name, value in summary.items() if name != 'checksum'}
+    return {**content, 'checksum': zlib.crc32(json_line(content).encode())}
+
+
+def file_checksums(workdir: pathlib.Path, names: Iterable[str]) -> dict[str, int | None]:
+    """CRC-32 of files of a run by name; None for one that cannot be read."""
+    found = dict.fromkeys(names)
+    for name in found:
+        with contextlib.suppress(OSError):
+            found[name] = zlib.crc32((workdir / name).read_bytes())
+    return found
+
+
+def check_same_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Raises UserError, with the keys that differ, if `workdir` holds a run of another config."""
+    differing = differences(read_config(workdir), config)
+    if differing:
+        raise UserError(
+            f'--workdir={workdir}: holds a run with another config (key: there, here): '
+            f'{"; ".join(differing)}. Name another folder, or give the config that is there'
+        )

@@ -1,0 +1,309 @@
+"""What is known of a run before an example is decoded: from its config and data, or its folder."""
+
+import dataclasses
+import math
+import os
+import pathlib
+import reprlib
+from collections.abc import Mapping
+
+import ml_collections
+from flax.traverse_util import flatten_dict
+
+from mixer_dilated.config import changed, patch_branches
+from mixer_dilated.data.datasets import open_dataset, preprocessing_of
+from mixer_dilated.data.examples import Dataset, Examples, check_disjoint, num_examples
+from mixer_dilated.data.preprocessing import HOW, RESIZE, Preprocessing
+from mixer_dilated.errors import UserError
+from mixer_dilated.files import read_json, write_json
+from mixer_dilated.models.costs import Layer, layers
+from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.patches.geometry import Pair, num_tokens
+from mixer_dilated.training.checkpoint import RunState
+from mixer_dilated.training.run_folder import read_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """A config beside the facts of its data set; both fit each other.
+
+    Attributes:
+      config: the resolved config.
+      dataset: the data set.
+      train_examples, test_examples: how many.
+      num_tokens: S.
+    """
+
+    config: ml_collections.ConfigDict
+    dataset: Dataset
+    train_examples: int
+    test_examples: int
+    num_tokens: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in the training set."""
+        return self.train_examples // self.config.batch
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.steps_per_epoch * self.config.num_epochs
+
+    @property
+    def image_size(self) -> Pair:
+        """(height, width) in pixels that the network sees."""
+        return self.dataset.image_shape[:2]
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers of its network (see `models.costs`)."""
+        network = mixer_from_config(self.config.model, self.dataset.num_classes)
+        return layers(network, self.dataset.image_shape)
+
+    def streams(self, part: str) -> bool:
+        """Whether the images of 'train' or 'test' are decoded when they are needed."""
+        count = {'train': self.train_examples, 'test': self.test_examples}[part]
+        return streams(self.config.input, self.dataset, count)
+
+    def changed(self, changes: Mapping) -> 'Setup':
+        """The same data with other values of keys that do not bear on it, {'dtype': …}."""
+        return dataclasses.replace(self, config=changed(self.config, changes))
+
+
+def streams(settings: ml_collections.ConfigDict, dataset: Dataset, num_examples: int) -> bool:
+    """Whether examples are decoded when they are needed, instead of being kept in memory.
+
+    Args:
+      settings: `config.input`.
+      dataset: the data set.
+      num_examples: of it.
+    """
+    if settings.mode != 'auto':
+        return settings.mode == 'stream'
+    return num_examples * math.prod(dataset.stored_shape) > settings.memory_gib * 2**30
+
+
+def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = None) -> Setup:
+    """Opens the data set and checks that patches, batch, shift and data fit each other.
+
+    Args:
+      config: a resolved config.
+      dataset: to take for the data set that `config.dataset` names; that one if None.
+
+    Raises:
+      UserError: they do not, or the data set is not to be had.
+    """
+    dataset = dataset or open_dataset(config.dataset)
+    train_examples, test_examples = (
+        num_examples(f'config.dataset.{key}', config.dataset[key], dataset.split_sizes)
+        for key in ('train_split', 'test_split')
+    )
+    check_disjoint(
+        'config.dataset.test_split',
+        config.dataset.test_split,
+        {'config.dataset.train_split': config.dataset.train_split},
+        dataset.split_sizes,
+    )
+    if config.batch > train_examples:
+        raise UserError(
+            f'config.batch = {config.batch}: larger than the training set; allowed is at most '
+            f'its {train_examples} examples'
+        )
+    if config.batch % config.accum_steps:
+        fits = [each for each in range(1, config.batch + 1) if not config.batch % each]
+        near = sorted(fits, key=lambda each: abs(each - config.accum_steps))[:4]
+        raise UserError(
+            f'config.accum_steps = {config.accum_steps}: does not divide config.batch = '
+            f'{config.batch}; allowed are its divisors, like {", ".join(map(str, sorted(near)))}'
+        )
+    if config.augment.shift >= min(dataset.image_shape[:2]):
+        raise UserError(
+            f'config.augment.shift = {config.augment.shift}: moves images of '
+            f'{dataset.image_shape[0]}×{dataset.image_shape[1]} out of sight; allowed is at most '
+            f'{min(dataset.image_shape[:2]) - 1}'
+        )
+    dilation = config.model.patches.dilation
+    if config.augment.random_phase and any(
+        step > length for step, length in zip(dilation, dataset.image_shape[:2], strict=True)
+    ):
+        raise UserError(
+            f'config.augment.random_phase: phases of a dilation of {dilation} move images of '
+            f'{dataset.image_shape[0]}×{dataset.image_shape[1]} out of sight; allowed is a '
+            'dilation of at most the image'
+        )
+    total_steps = train_examples // config.batch * config.num_epochs
+    if config.optimizer.warmup_steps >= total_steps:
+        raise UserError(
+            f'config.optimizer.warmup_steps = {config.optimizer.warmup_steps}: the run has '
+            f'{total_steps} steps; allowed is less than that'
+        )
+    tokens = num_tokens(patch_branches(config.model), config.model.join, dataset.image_shape[:2])
+    return Setup(config, dataset, train_examples, test_examples, tokens)
+
+
+NAME = 'preprocessing.json'
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordedDatasetInfo:
+    """The facts of a data set that was there when a run was trained, as a `Dataset`.
+
+    Its examples cannot be read.
+    """
+
+    name: str
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    split_sizes: dict[str, int]
+    fingerprint: str = ''
+
+    @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        return self.image_shape
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def read(self, split: str) -> Examples:
+        raise UserError(f'the examples of {self.name} are not in the folder of the run')
+
+
+def write_preprocessing(workdir: pathlib.Path, setup: Setup) -> None:
+    """Writes the file, unless it is there: a person may have changed how pictures are read.
+
+    Args:
+      workdir: the run's folder.
+      setup: what is trained.
+    """
+    path = workdir / NAME
+    if path.exists():
+        return
+    preprocessing = preprocessing_of(setup.config.dataset, setup.dataset.image_shape)
+    content = {
+        'class_names': list(setup.dataset.class_names),
+        'image_shape': list(setup.dataset.image_shape),
+        'preprocess': preprocessing.how,
+        'resize': preprocessing.resize,
+        'train_examples': setup.train_examples,
+        'test_examples': setup.test_examples,
+    }
+    write_json(path, content)
+
+
+def read_trained_setup(workdir: pathlib.Path) -> tuple[Setup, Preprocessing]:
+    """What a run was trained on, from its folder alone, and how pictures are brought to its form.
+
+    A run without the file, made by an earlier version, takes the facts from its data set.
+
+    Raises:
+      UserError: no run there, a damaged file, or a run without it whose data set is not there.
+    """
+    config = read_config(workdir)
+    path = workdir / NAME
+    if not os.path.lexists(path):
+        return _from_data_set(config, path)
+    return _from_file(config, read_json(path, hint()), path)
+
+
+def _from_data_set(
+    config: ml_collections.ConfigDict, path: pathlib.Path
+) -> tuple[Setup, Preprocessing]:
+    try:
+        setup = create_setup(config)
+    except UserError as error:
+        raise UserError(
+            f'{path}: not there, as in runs of earlier versions, and the data set, which has what '
+            f'it would say, cannot be opened: {error}'
+        ) from None
+    return setup, preprocessing_of(config.dataset, setup.dataset.image_shape)
+
+
+def _from_file(
+    config: ml_collections.ConfigDict, noted, path: pathlib.Path
+) -> tuple[Setup, Preprocessing]:
+    for name, (allowed, fits) in _ALLOWED.items():
+        value = noted.get(name) if isinstance(noted, Mapping) else None
+        if not fits(value):
+            raise UserError(
+                f'{path}: {name} = {reprlib.repr(value)}: allowed is {allowed}; {hint()}'
+            )
+    shape = tuple(noted['image_shape'])
+    try:
+        preprocessing = Preprocessing(
+            shape, noted['preprocess'], noted['resize'], config.dataset.max_pixels
+        )
+        tokens = num_tokens(patch_branches(config.model), config.model.join, shape[:2])
+    except UserError as error:
+        raise UserError(f'{path}: {error}; {hint()}') from None
+    examples = {part: noted[f'{part}_examples'] for part in ('train', 'test')}
+    dataset = RecordedDatasetInfo(config.dataset.name, shape, tuple(noted['class_names']), examples)
+    return Setup(config, dataset, examples['train'], examples['test'], tokens), preprocessing
+
+
+def hint() -> str:
+    """What to do with a file that cannot be used."""
+    return 'remove it, and the same command takes the facts from the data set'
+
+
+def _whole(value, most: int = 2**31) -> bool:
+    return type(value) is int and 0 < value < most
+
+
+_COUNT = ('a whole number from 1', _whole)
+_ALLOWED = {
+    'class_names': (
+        'a list of names',
+        lambda v: isinstance(v, list) and len(v) > 0 and all(isinstance(each, str) for each in v),
+    ),
+    'image_shape': (
+        'height, width and 1, 3 or 4 channels',
+        lambda v: (
+            isinstance(v, list)
+            and len(v) == 3
+            and all(_whole(side, 2**15) for side in v)
+            and v[2] in (1, 3, 4)
+        ),
+    ),
+    'preprocess': (f'one of {", ".join(HOW)}', lambda v: v in HOW),
+    'resize': (f'one of {", ".join(RESIZE)}', lambda v: v in RESIZE),
+    'train_examples': _COUNT,
+    'test_examples': _COUNT,
+}
+
+
+CLASSES = 'head/bias'  # its last axis
+
+
+def check_network(
+    workdir: pathlib.Path, setup: Setup, abstract: RunState, there: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raises UserError where they differ: else every checkpoint would seem to be damaged.
+
+    Args:
+      workdir: the run's folder.
+      setup: what it is said to be trained on, by `preprocessing.json` or by a data set.
+      abstract: shapes of the network's arrays by that.
+      there: shapes of the parameters of a checkpoint of the same config; {} if not known.
+    """
+    params = flatten_dict(abstract.state.params, sep='/')
+    here = {name: tuple(leaf.shape) for name, leaf in params.items()}
+    differing = [name for name in there if name in here and here[name] != there[name]]
+    if not differing:
+        return
+    of_file = isinstance(setup.dataset, RecordedDatasetInfo)
+    where = workdir / NAME if of_file else f'data set {setup.dataset.name!r}'
+    advice = hint() if of_file else 'name the data that it was trained on'
+    if CLASSES in differing:
+        raise UserError(
+            f'{where}: class_names are {setup.dataset.num_classes}, and the network of the '
+            f'checkpoints has {there[CLASSES][-1]} classes; put back those that were there, or '
+            f'{advice}'
+        )
+    name = differing[0]
+    raise UserError(
+        f'{where}: image_shape = {list(setup.dataset.image_shape)}: the checkpoints are of a '
+        f'network for another, with {name} of {list(there[name])}, not {list(here[name])}; put '
+        f'back the one that was there, or {advice}'
+    )
