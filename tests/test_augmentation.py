@@ -23,8 +23,8 @@ from mixer_dilated.data.augmentation import (
     random_phase,
     random_shift,
 )
-from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.parallel.mesh import purpose_key
+from mixer_dilated.training.state import create_model
 from mixer_dilated.training.step import (
     class_log_probabilities,
     eval_settings,
@@ -84,7 +84,7 @@ def test_random_flip_mirrors_half_of_the_images():
 
 def small_state(**changes):
     """A state of a small network whose leaves are random: a head of zeros would hide the rest."""
-    model = mixer_from_config(small_config(**changes).model, num_classes=10)
+    model = create_model(small_config(**changes), num_classes=10)
     params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), train=False)['params']
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))

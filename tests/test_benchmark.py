@@ -30,15 +30,15 @@ from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
 from mixer_dilated.errors import UserError
 from mixer_dilated.models.costs import flops_per_image, layers
-from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.planning.epoch_timing import TimedEpoch, on_noise, seconds_in_turns
 from mixer_dilated.training.setup import create_setup
+from mixer_dilated.training.state import create_model
 from tests.conftest import ROOT, config_of, small_config
 
 
 def test_products_of_a_step_are_counted_by_hand():
     config = resolve(config_of(ROOT / 'configs' / 'mnist_dilated.py'))
-    found = layers(mixer_from_config(config.model, 10), (28, 28, 1))
+    found = layers(create_model(config, 10), (28, 28, 1))
     forward, training = forward_products(found, 128), training_products(found, 128)
     token, channel, rows = 16, 64, 128 * 16
     stem, head = Product(rows, 16, 64), Product(128, 64, 10)
@@ -455,7 +455,7 @@ def test_the_network_of_torch_is_the_same():
     torch = pytest.importorskip('torch', reason='an optional extra: pip install torch==2.13.0')
     setup = on_noise(create_setup(small_config(**{'model.num_blocks': 2})), (8, 8), steps=1)
     network = mixer(torch, setup)
-    model = mixer_from_config(setup.config.model, 10)
+    model = create_model(setup.config, 10)
     images = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
     params = model.init(jax.random.key(0), images, train=False)['params']
     params['head']['kernel'] = jax.random.normal(jax.random.key(1), params['head']['kernel'].shape)

@@ -6,8 +6,8 @@ import pytest
 
 from mixer_dilated.config import resolve
 from mixer_dilated.models.costs import flops_per_image, layers, num_params
-from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.patches.geometry import num_tokens
+from mixer_dilated.training.state import create_model
 from tests.conftest import CONFIG_FILES, config_of
 
 
@@ -17,7 +17,7 @@ from tests.conftest import CONFIG_FILES, config_of
 )
 def test_counts_of_the_papers_networks(name, tokens, pixels):
     path = next(path for path in CONFIG_FILES if path.stem == name)
-    model = mixer_from_config(resolve(config_of(path)).model, num_classes=10)
+    model = create_model(resolve(config_of(path)), num_classes=10)
     found = layers(model, (28, 28, 1))
     block = 2 * 2 * 64 + (2 * tokens * 64 + 64 + tokens) + (2 * 64 * 128 + 128 + 64)
     assert num_params(found) == pixels * 64 + 64 + 4 * block + 2 * 64 + 64 * 10 + 10
@@ -26,7 +26,7 @@ def test_counts_of_the_papers_networks(name, tokens, pixels):
     shapes = {layer.path: layer.output_shape for layer in found}
     assert shapes['stem',] == (tokens, 64) and shapes['head',] == (10,)
     assert shapes['MixerBlock_3', 'token_mixing', 'Dense_0'] == (64, 64)
-    assert shapes['MixerBlock_3', 'token_mixing', 'Dense_1'] == (tokens, 64)
+    assert shapes['MixerBlock_3', 'token_mixing', 'Dense_1'] == (64, tokens)
     assert shapes['MixerBlock_3', 'channel_mixing', 'Dense_0'] == (tokens, 128)
     actual = jax.eval_shape(
         lambda: model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)), train=False)
@@ -40,14 +40,14 @@ def test_phases_join_as_branches_do_and_are_counted():
         ('tokens', 64, {'stem_0', 'stem_1', 'stem_2', 'stem_3'}),
     ):
         patches = {'size': 4, 'dilation': 2, 'stride': 7}
-        config = resolve({'model': {'patches': patches, 'phases': 2, 'join': join}}).model
-        model = mixer_from_config(config, num_classes=10)
+        config = resolve({'model': {'patches': patches, 'phases': 2, 'join': join}})
+        model = create_model(config, num_classes=10)
         found = layers(model, (28, 28, 1))
-        assert num_tokens(model.branches, model.join, (28, 28)) == tokens
+        assert num_tokens(model.branches, model.branch_merge, (28, 28)) == tokens
         stems = [layer for layer in found if layer.path[0].startswith('stem')]
         assert {layer.path[0] for layer in stems} == names
         biases = 64 * len(names)
         assert num_params(stems) == 64 * 64 + biases
         assert flops_per_image(stems) == 2 * 16 * 64 * 64  # each pixel of each window once
         mixing = next(layer for layer in found if 'token_mixing' in layer.path)
-        assert mixing.params == tokens * config.tokens_mlp_dim + config.tokens_mlp_dim
+        assert mixing.params == (tokens + 1) * config.model.tokens_mlp_dim

@@ -14,16 +14,16 @@ import pytest
 from jax import export
 
 from mixer_dilated.cli.main import main
-from mixer_dilated.config import num_phases, resolve
+from mixer_dilated.config import resolve
 from mixer_dilated.errors import UserError
 from mixer_dilated.export.folder import export_run
 from mixer_dilated.export.program import classifier, exported_program, flat_weights
 from mixer_dilated.files import read_json, write_json
 from mixer_dilated.inference.calibration import at_temperature, write_calibration
 from mixer_dilated.inference.trained import load_trained
-from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.training.checkpoint import RunState
 from mixer_dilated.training.run_folder import read_config
+from mixer_dilated.training.state import create_model
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import small_config
 
@@ -113,7 +113,7 @@ NETWORKS = {
 @pytest.mark.parametrize('name', NETWORKS)
 def test_every_kind_of_network_exports_to_its_own_numbers(name):
     config = small_config(**NETWORKS[name])
-    model = mixer_from_config(config.model, 10)
+    model = create_model(config, 10)
     shapes = jax.eval_shape(
         lambda: model.init(jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32), train=False)
     )
@@ -122,7 +122,7 @@ def test_every_kind_of_network_exports_to_its_own_numbers(name):
         lambda leaf: draw.normal(0, 0.3, (1, *leaf.shape)).astype(np.float32), shapes['params']
     )
     weights = flat_weights(params)
-    classify = classifier(model, num_phases(config), np.ones(1))
+    classify = classifier(config, 10, np.ones(1))
     program = export.deserialize(bytearray(exported_program(classify, weights, (8, 8, 1))))
     variables = {'params': jax.tree.map(lambda leaf: leaf[0], params)}
     images = IMAGES.astype(np.float32) / 127.5 - 1

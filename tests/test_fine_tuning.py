@@ -16,11 +16,10 @@ from mixer_dilated.data.preprocessing import upsample
 from mixer_dilated.errors import UserError
 from mixer_dilated.inference import conversion
 from mixer_dilated.inference.probe import features, linear_probe, ridge
-from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.pretrained.token_grid import interpolated
 from mixer_dilated.training.optimizer import layer_lr_multipliers, make_optimizer
 from mixer_dilated.training.setup import create_setup
-from mixer_dilated.training.state import load_initial_params, read_any
+from mixer_dilated.training.state import create_model, load_initial_params, read_any
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import small_config
 
@@ -130,7 +129,7 @@ def test_a_probe_sees_what_the_network_sees(plain):
         params = jax.tree.map(lambda leaf: leaf[0], load_initial_params(setup).params)
     examples = setup.dataset.read('train[:10]')
     found = features(setup, params, examples)
-    network = mixer_from_config(config.model, 10)
+    network = create_model(config, 10)
     head = {'kernel': np.zeros((config.model.hidden_dim, 10)), 'bias': np.zeros(10)}
     padded = np.pad(upsample(examples.images, (12, 12)), ((0, 0), (0, 1), (0, 1), (0, 0)))
     expected = [

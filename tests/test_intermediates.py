@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixer_dilated.models.mixer import MixerBlock, Stem
+from mixer_dilated.models.cpu import CpuMlpMixer
+from mixer_dilated.models.mixer import MixerBlock, MlpMixer, Stem
 from mixer_dilated.patches.geometry import Patches
 from tests.test_models import small_mixer
 
@@ -21,8 +22,9 @@ def variables_of(model):
     )
 
 
-def test_intermediates_are_what_each_module_makes_of_the_one_before():
-    model = small_mixer()
+@pytest.mark.parametrize('form', [MlpMixer, CpuMlpMixer])
+def test_intermediates_are_what_each_module_makes_of_the_one_before(form):
+    model = small_mixer(form)
     variables = variables_of(model)
     params = variables['params']
     logits, found = jax.jit(
@@ -30,12 +32,12 @@ def test_intermediates_are_what_each_module_makes_of_the_one_before():
     )(variables)
     assert {*found} == {'stem', 'block_0', 'block_1', 'pre_logits'}
     x = jax.jit(Stem(model.branches, 12).apply)({'params': params['stem']}, IMAGES)
-    np.testing.assert_allclose(found['stem'], x.swapaxes(0, 1), atol=1e-6)
-    block = jax.jit(lambda v, x: MixerBlock(6, 9).apply(v, x, False))
+    np.testing.assert_allclose(found['stem'], x, atol=1e-6)
+    block = jax.jit(lambda v, x: MixerBlock(6, 9).apply(v, x, train=False))
     for i in range(2):
         x = block({'params': params[f'MixerBlock_{i}']}, x)
-        np.testing.assert_allclose(found[f'block_{i}'], x.swapaxes(0, 1), atol=1e-5)
-    # The rest by its equations, batch first.
+        np.testing.assert_allclose(found[f'block_{i}'], x, atol=1e-5)
+    # The rest by its equations.
     last = np.asarray(found['block_1'], np.float64)
     normed = (last - last.mean(-1, keepdims=True)) / np.sqrt(last.var(-1, keepdims=True) + 1e-6)
     norm, head = params['pre_head_layer_norm'], params['head']
@@ -50,13 +52,14 @@ def test_intermediates_are_what_each_module_makes_of_the_one_before():
         ({}, 16, jnp.float32),
         ({'remat': True}, 16, jnp.float32),
         ({'dtype': jnp.bfloat16}, 16, jnp.bfloat16),
-        ({'branches': (Patches(7, stride=7), Patches(14, stride=14)), 'join': 'tokens'}, 20,
+        ({'branches': (Patches(7, stride=7), Patches(14, stride=14)), 'branch_merge': 'tokens'}, 20,
          jnp.float32),
     ],
     ids=['plain', 'remat', 'bfloat16', 'tokens joined'],
 )  # fmt: skip
-def test_shapes_are_batch_tokens_channels_for_every_kind_of_network(changes, tokens, dtype):
-    model = small_mixer(**changes)
+@pytest.mark.parametrize('form', [MlpMixer, CpuMlpMixer])
+def test_shapes_are_batch_tokens_channels_for_every_kind_of_network(form, changes, tokens, dtype):
+    model = small_mixer(form, **changes)
     variables = variables_of(model)
     logits, found = jax.jit(
         lambda v: model.apply(v, IMAGES, train=False, return_intermediates=True)
@@ -68,19 +71,15 @@ def test_shapes_are_batch_tokens_channels_for_every_kind_of_network(changes, tok
     np.testing.assert_array_equal(logits, alone)
 
 
-def test_without_the_request_nothing_is_added_to_the_program():
-    """With it there is one transposition an intermediate, which the gradient's program drops."""
-    model = small_mixer()
+@pytest.mark.parametrize('form', [MlpMixer, CpuMlpMixer])
+def test_the_request_adds_nothing_to_the_program_of_the_logits(form):
+    model = small_mixer(form)
     variables = variables_of(model)
 
     def logits(variables, *, asked):
         found = model.apply(variables, IMAGES, train=True, return_intermediates=asked)
         return found[0] if asked else found
 
-    def equations(asked):
-        return len(jax.make_jaxpr(lambda v: logits(v, asked=asked))(variables).eqns)
-
-    assert equations(True) == equations(False) + 3
     compiled = [
         jax.jit(jax.grad(lambda v, asked=asked: logits(v, asked=asked).sum()))
         .lower(variables)

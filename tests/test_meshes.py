@@ -23,13 +23,12 @@ from mixer_dilated.data.augmentation import Augmentation, MixupCutmix
 from mixer_dilated.data.datasets import Digits
 from mixer_dilated.errors import UserError
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
-from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.parallel.mesh import check_batch, fitting_mesh, mesh_sizes
 from mixer_dilated.parallel.partition import Partition, named_leaves
 from mixer_dilated.planning.program_text import groups_of
 from mixer_dilated.training.optimizer import make_optimizer
 from mixer_dilated.training.setup import create_setup
-from mixer_dilated.training.state import create_train_state
+from mixer_dilated.training.state import create_model, create_train_state
 from mixer_dilated.training.step import train_step
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import QUICK_COMPILER, ROOT, small_config
@@ -271,7 +270,7 @@ def test_optimizer_state_lies_as_its_parameters(optimizer):
     state = jax.eval_shape(
         functools.partial(
             create_train_state,
-            mixer_from_config(config.model, 10),
+            create_model(config, 10),
             make_optimizer(config.optimizer, 10),
             (8, 8, 1),
         ),
@@ -329,7 +328,7 @@ def test_a_batch_in_parts_makes_the_step_of_the_whole_in_the_memory_of_a_part():
     state = jax.jit(
         functools.partial(
             create_train_state,
-            mixer_from_config(config.model, 10),
+            create_model(config, 10),
             make_optimizer(config.optimizer, 10),
             (8, 8, 1),
         )

@@ -12,16 +12,17 @@ from absl.testing import parameterized
 
 from mixer_dilated.config import changed, resolve
 from mixer_dilated.errors import UserError
-from mixer_dilated.models.cpu import GELU
-from mixer_dilated.models.mixer import MixerBlock, MlpBlock, MlpMixer, Stem, mixer_from_config
+from mixer_dilated.models.cpu import CpuMixerBlock, CpuMlpMixer
+from mixer_dilated.models.mixer import MixerBlock, MlpBlock, MlpMixer, Stem
 from mixer_dilated.patches.extraction import antialias, extract_patches
 from mixer_dilated.patches.geometry import Patches, num_tokens
+from mixer_dilated.training.state import create_model
 from tests.conftest import CONFIG_FILES, config_of
 
 DILATED = Patches(size=4, dilation=2, stride=7)
 
 
-def small_mixer(**changes):
+def small_mixer(form=MlpMixer, **changes):
     arguments = {
         'branches': (DILATED,),
         'num_classes': 10,
@@ -31,7 +32,7 @@ def small_mixer(**changes):
         'channels_mlp_dim': 9,
         **changes,
     }
-    return MlpMixer(**arguments)
+    return form(**arguments)
 
 
 def random_images(shape, seed=0):
@@ -57,13 +58,13 @@ class ShapesTest(chex.TestCase):
         path = next(path for path in CONFIG_FILES if path.stem == stem)
         config = changed(config_of(path), {'model.num_blocks': 1})  # blocks are alike
         shape = (8, 8, 1) if config.dataset.name == 'digits' else (28, 28, 1)
-        model = mixer_from_config(config.model, num_classes=10)
+        model = create_model(config, num_classes=10)
         images = np.zeros((3, *shape), np.float32)
         variables = jax.jit(lambda: model.init(jax.random.key(0), images, train=False))()
         logits = self.variant(lambda v, x: model.apply(v, x, train=False))(variables, images)
         chex.assert_shape(logits, (3, 10))
         chex.assert_type(logits, jnp.float32)
-        tokens = num_tokens(model.branches, model.join, shape[:2])
+        tokens = num_tokens(model.branches, model.branch_merge, shape[:2])
         mixing = variables['params']['MixerBlock_0']['token_mixing']['Dense_0']['kernel']
         chex.assert_shape(mixing, (tokens, config.model.tokens_mlp_dim))
 
@@ -75,7 +76,7 @@ def test_stem_equals_a_dilated_convolution_with_the_same_kernel(dilation):
     stem = Stem((patches,), 8)
     variables = randomised(stem.init(jax.random.key(0), images))
     conv = nn.Conv(8, (4, 3), strides=(5, 4), kernel_dilation=dilation, padding='SAME')
-    expected = conv.apply(variables, images).reshape(2, -1, 8).swapaxes(0, 1)
+    expected = conv.apply(variables, images).reshape(2, -1, 8)
     chex.assert_trees_all_close(stem.apply(variables, images), expected, atol=1e-4)
 
 
@@ -86,7 +87,7 @@ def test_dilation_one_equals_the_stem_of_the_original():
     expected, variables = original.init_with_output(jax.random.key(3), images)
     chex.assert_trees_all_equal_shapes(stem.init(jax.random.key(0), images), variables)
     chex.assert_trees_all_close(
-        stem.apply(variables, images), expected.reshape(2, 16, 8).swapaxes(0, 1), atol=1e-5
+        stem.apply(variables, images), expected.reshape(2, 16, 8), atol=1e-5
     )
 
 
@@ -125,14 +126,12 @@ def float64(tree):
 
 @pytest.mark.parametrize('tokens', [5, 1])
 def test_mixer_block_is_the_papers_equations(tokens):
-    x = random_images((tokens, 3, 7))
+    x = random_images((3, tokens, 7))
     block = MixerBlock(tokens_mlp_dim=4, channels_mlp_dim=6)
     variables = randomised(block.init(jax.random.key(0), x, train=False))
     parameters = float64(variables['params'])
-    expected = [mixer_block(image, parameters) for image in float64(x).swapaxes(0, 1)]
-    chex.assert_trees_all_close(
-        block.apply(variables, x, train=False), np.stack(expected, axis=1), atol=1e-5
-    )
+    expected = np.stack([mixer_block(image, parameters) for image in float64(x)])
+    chex.assert_trees_all_close(block.apply(variables, x, train=False), expected, atol=1e-5)
 
 
 def test_whole_network_in_numpy():
@@ -153,21 +152,23 @@ def test_whole_network_in_numpy():
     )
 
 
-def test_gelu_forms():
-    x = np.linspace(-5, 5, 101)
-    np.testing.assert_allclose(GELU['exact'](x), exact_gelu(x), atol=1e-6)
-    tanh = x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-    np.testing.assert_allclose(GELU['tanh'](x), tanh, atol=1e-6)
-    assert np.abs(np.asarray(GELU['exact'](x) - GELU['tanh'](x))).max() > 1e-4
+def tanh_gelu(x):
+    return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def test_gelu_form_reaches_the_mlp():
-    x = random_images((4, 6))
-    exact, tanh = (MlpBlock(5, gelu=gelu) for gelu in ('exact', 'tanh'))
-    variables = randomised(exact.init(jax.random.key(0), x, train=False))
-    assert not np.array_equal(
-        exact.apply(variables, x, train=False), tanh.apply(variables, x, train=False)
-    )
+def test_mlp_block_has_the_gelu_that_is_asked_for():
+    x = 5 * random_images((40, 6))
+    outputs = []
+    for name, gelu in (('exact', exact_gelu), ('tanh', tanh_gelu)):
+        block = MlpBlock(5, gelu=name)
+        variables = randomised(block.init(jax.random.key(0), x, train=False))
+        first, second = (float64(variables['params'][f'Dense_{i}']) for i in range(2))
+        hidden = gelu(float64(x) @ first['kernel'] + first['bias'])
+        outputs.append(block.apply(variables, x, train=False))
+        chex.assert_trees_all_close(
+            outputs[-1], hidden @ second['kernel'] + second['bias'], atol=1e-5
+        )
+    assert np.abs(outputs[0] - outputs[1]).max() > 1e-4
 
 
 def test_parameter_names_and_shapes_are_the_originals():
@@ -205,9 +206,10 @@ def test_head_starts_at_zero():
     np.testing.assert_array_equal(logits, np.zeros((2, 10)))
 
 
-def test_dropout_acts_in_training_and_is_off_at_evaluation():
+@pytest.mark.parametrize('form', [MlpMixer, CpuMlpMixer])
+def test_dropout_acts_in_training_and_is_off_at_evaluation(form):
     images = random_images((2, 28, 28, 1))
-    dropping, plain = small_mixer(dropout_rate=0.5), small_mixer()
+    dropping, plain = small_mixer(form, dropout_rate=0.5), small_mixer(form)
     variables = randomised(plain.init(jax.random.key(0), images, train=False))
     chex.assert_trees_all_equal(
         dropping.apply(variables, images, train=False), plain.apply(variables, images, train=False)
@@ -232,9 +234,7 @@ def test_branches_joined_over_channels_are_one_embedding_of_all_their_pixels():
     pixels = jnp.concatenate([extract_patches(images, phase) for phase in phases], axis=-1)
     matrix = jnp.concatenate([params[f'kernel_{i}'].reshape(4, 5) for i in range(4)])
     chex.assert_trees_all_close(
-        stem.apply(variables, images),
-        (pixels @ matrix + params['bias']).swapaxes(0, 1),
-        atol=1e-5,
+        stem.apply(variables, images), pixels @ matrix + params['bias'], atol=1e-5
     )
 
 
@@ -269,29 +269,41 @@ def test_blur_smooths_for_each_branch_by_its_own_dilation():
         @ params[f'kernel_{i}'].transpose(2, 0, 1, 3).reshape(-1, 5)
         for i, branch in enumerate(branches)
     )
-    expected = expected.swapaxes(0, 1)
     chex.assert_trees_all_close(blurred.apply(variables, images), expected, atol=1e-5)
     assert not np.allclose(plain.apply(variables, images), expected, atol=1e-2)
 
 
 def test_a_config_gives_every_setting_to_its_network():
-    values = {'blur': True, 'stoch_depth': 0.25, 'join': 'tokens', 'gelu': 'tanh'}
-    values |= {'dropout_rate': 0.5, 'num_blocks': 3, 'hidden_dim': 5, 'tokens_mlp_dim': 7}
-    values |= {'channels_mlp_dim': 9, 'remat': True}
-    model = mixer_from_config(resolve({'model': values}).model, 4, 'bfloat16')
+    values = {'blur': True, 'stoch_depth': 0.25, 'gelu': 'tanh', 'dropout_rate': 0.5}
+    values |= {'num_blocks': 3, 'hidden_dim': 5, 'tokens_mlp_dim': 7, 'channels_mlp_dim': 9}
+    values |= {'remat': True}
+    config = resolve({'model': {**values, 'join': 'tokens'}, 'dtype': 'bfloat16'})
+    model = create_model(config, 4)
     assert {name: getattr(model, name) for name in values} == values
-    assert model.dtype == jnp.bfloat16
+    assert (model.branch_merge, model.num_classes, model.dtype) == ('tokens', 4, jnp.bfloat16)
 
 
-def test_stochastic_depth_leaves_out_or_rescales_each_mlp_of_each_example():
-    x = random_images((3, 40, 4))
-    block = MixerBlock(tokens_mlp_dim=4, channels_mlp_dim=6, drop_path_rate=0.25)
-    variables = randomised(block.init(jax.random.key(0), x, train=False))
-    found = block.apply(variables, x, train=True, rngs={'dropout': jax.random.key(0)})
+def test_the_platform_chooses_the_form_and_nothing_else():
+    config = resolve({})
+    models = {name: create_model(config, 4, name) for name in (None, 'cpu', 'gpu', 'tpu')}
+    assert {name: type(model) for name, model in models.items()} == {
+        None: MlpMixer, 'cpu': CpuMlpMixer, 'gpu': MlpMixer, 'tpu': MlpMixer,
+    }  # fmt: skip
+    for name in MlpMixer.__dataclass_fields__:
+        assert getattr(models['cpu'], name) == getattr(models['tpu'], name)
+
+
+@pytest.mark.parametrize('form', [MixerBlock, CpuMixerBlock])
+def test_stochastic_depth_leaves_out_or_rescales_each_mlp_of_each_example(form):
+    x = random_images((40, 3, 4))
+    block = form(tokens_mlp_dim=4, channels_mlp_dim=6, drop_path_rate=0.25)
+    axes = (1, 0, 2) if form is CpuMixerBlock else (0, 1, 2)
+    variables = randomised(block.init(jax.random.key(0), x.transpose(axes), train=False))
+    rngs = {'dropout': jax.random.key(0)}
+    output = block.apply(variables, x.transpose(axes), train=True, rngs=rngs).transpose(axes)
     parameters = float64(variables['params'])
     seen = np.zeros((2, 2), int)
-    examples = float64(x).swapaxes(0, 1), np.asarray(found).swapaxes(0, 1)
-    for example, y in zip(*examples, strict=True):
+    for example, y in zip(float64(x), np.asarray(output), strict=True):
         closest = {}
         for token in (0, 1):
             for channel in (0, 1):
@@ -336,9 +348,10 @@ def test_stochastic_depth_grows_from_nothing_at_the_first_block():
     np.testing.assert_allclose(rates, [0, 0, 0.2, 0.4, 0.6])
 
 
-def test_stochastic_depth_is_off_at_evaluation_and_names_nothing_new():
+@pytest.mark.parametrize('form', [MlpMixer, CpuMlpMixer])
+def test_stochastic_depth_is_off_at_evaluation_and_names_nothing_new(form):
     images = random_images((2, 28, 28, 1))
-    skipping, plain = small_mixer(stoch_depth=0.5, dropout_rate=0.3), small_mixer(dropout_rate=0.3)
+    skipping, plain = (small_mixer(form, stoch_depth=rate, dropout_rate=0.3) for rate in (0.5, 0.0))
     variables = plain.init(jax.random.key(0), images, train=False)
     chex.assert_trees_all_equal(skipping.init(jax.random.key(0), images, train=False), variables)
     variables = randomised(variables)
@@ -357,7 +370,7 @@ def test_branches_joined_over_channels_start_with_the_variance_of_one_embedding(
 
 def test_branches_joined_over_tokens_have_their_own_stems():
     branches = (Patches(size=4, stride=4), DILATED)
-    model = small_mixer(branches=branches, join='tokens')
+    model = small_mixer(branches=branches, branch_merge='tokens')
     images = random_images((2, 28, 28, 1))
     logits, variables = model.init_with_output(jax.random.key(0), images, train=False)
     chex.assert_shape(logits, (2, 10))

@@ -10,7 +10,7 @@ from mixer_dilated.config_keys import PRESETS
 from mixer_dilated.errors import UserError
 from mixer_dilated.experiments.sweep import Cell, Sweep, check_sweep
 from mixer_dilated.models.costs import layers, num_params
-from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.training.state import create_model
 
 # At 224×224 pixels with 1 000 classes. The paper's millions (Table 1) are without the head.
 PARAMETERS = {
@@ -26,11 +26,11 @@ PARAMETERS = {
 
 @pytest.mark.parametrize('name', PRESETS)
 def test_parameters_are_those_of_the_papers_table(name):
-    model = resolve({'model': name}).model
-    found = num_params(layers(mixer_from_config(model, 1000), (224, 224, 3)))
+    config = resolve({'model': name})
+    found = num_params(layers(create_model(config, 1000), (224, 224, 3)))
     total, millions_without_head = PARAMETERS[name]
     assert found == total
-    assert round((found - 1000 * (model.hidden_dim + 1)) / 1e6) == millions_without_head
+    assert round((found - 1000 * (config.model.hidden_dim + 1)) / 1e6) == millions_without_head
 
 
 @pytest.mark.parametrize('name', PRESETS)
@@ -42,7 +42,7 @@ def test_every_preset_takes_dilation_stride_and_branches(name):
     model.branches = ({'dilation': 1}, {'dilation': 3})
     config = resolve({'model': model})
     assert config.model.gelu == 'tanh'
-    found = {each.path: each for each in layers(mixer_from_config(config.model, 10), (64, 64, 3))}
+    found = {each.path: each for each in layers(create_model(config, 10), (64, 64, 3))}
     stem = found[('stem',)]
     assert stem.output_shape == (16, config.model.hidden_dim)
     assert stem.params == (2 * 4 * 4 * 3 + 1) * config.model.hidden_dim

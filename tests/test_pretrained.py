@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
 from mixer_dilated.errors import ShapeMismatchError, UserError
-from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.patches.geometry import Patches
 from mixer_dilated.pretrained.adapt import expected_shapes, fitted
 from mixer_dilated.pretrained.checkpoint_names import linen_names
 from mixer_dilated.pretrained.stem_kernel import adapt_stem_kernels
 from mixer_dilated.pretrained.token_grid import block_diagonal, interpolated, resampling
 from mixer_dilated.pretrained.weight_files import Weights, encoded, read_weights, write_orbax
+from mixer_dilated.training.state import create_model
 
 SMALL = {
     'patches': {'size': 4, 'stride': 4},
@@ -37,7 +37,7 @@ TRANSFER = resolve({}).transfer
 
 
 def network_of(classes=3, **changes):
-    return mixer_from_config(resolve({'model': {**SMALL, **changes}}).model, classes)
+    return create_model(resolve({'model': {**SMALL, **changes}}), classes)
 
 
 @pytest.fixture(scope='module')

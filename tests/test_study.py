@@ -23,9 +23,9 @@ from mixer_dilated.experiments import timing
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.study import run_study, timed_together
 from mixer_dilated.experiments.sweep import Cell, Sweep, crossed, grid, prepare
-from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.training.run_folder import locked
 from mixer_dilated.training.setup import create_setup
+from mixer_dilated.training.state import create_model
 from tests.conftest import ROOT, config_of, small_config
 
 METHODS = (
@@ -139,14 +139,14 @@ def test_the_methods_of_table_1_are_the_config_files(mnist):
     sweep = config_of(ROOT / 'configs/sweeps/table1.py', 'get_sweep')
     sweep.base.dataset.data_dir = mnist
     networks = [
-        mixer_from_config(cell.setup.config.model, 10)
+        create_model(cell.setup.config, 10)
         for cell in prepare(sweep)
     ]  # fmt: skip
     files = ('mnist_baseline', 'mnist_dilated', 'mnist_plain7')
     from mixer_dilated.config import resolve
 
     configs = [resolve(config_of(ROOT / f'configs/{name}.py')) for name in files]
-    assert networks == [mixer_from_config(config.model, 10) for config in configs]
+    assert networks == [create_model(config, 10) for config in configs]
 
 
 class Recorder(StudyProgress):

@@ -13,7 +13,6 @@ import pytest
 from mixer_dilated.config import resolve
 from mixer_dilated.data.augmentation import Augmentation
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.parallel.mesh import purpose_key
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.epoch import (
@@ -25,7 +24,7 @@ from mixer_dilated.training.epoch import (
 )
 from mixer_dilated.training.optimizer import kernels, learning_rate_schedule, make_optimizer
 from mixer_dilated.training.setup import create_setup
-from mixer_dilated.training.state import create_train_state
+from mixer_dilated.training.state import create_model, create_train_state
 from mixer_dilated.training.step import (
     class_log_probabilities,
     eval_step,
@@ -116,7 +115,7 @@ def test_sgd_with_momentum_and_clipping_in_numpy():
 
 def fresh(config, steps=10):
     seed_key = jax.random.key(config.seed)
-    model = mixer_from_config(config.model, 10, config.dtype)
+    model = create_model(config, 10)
     optimizer = make_optimizer(config.optimizer, steps)
     state = create_train_state(model, optimizer, (8, 8, 1), seed_key)
     return state, seed_key

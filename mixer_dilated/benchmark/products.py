@@ -74,7 +74,7 @@ def _of_layer(layer: Layer, batch: int) -> Product:
     """A layer as a product with its kernel on the right."""
     outputs = math.prod(layer.output_shape)
     fan_in = layer.flops // (2 * outputs)
-    features = layer.output_shape[0 if 'token_mixing' in layer.path else -1]
+    features = layer.output_shape[-1]
     return Product(batch * outputs // features, fan_in, features)
 
 

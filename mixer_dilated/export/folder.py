@@ -5,7 +5,6 @@ import os
 import pathlib
 import shutil
 
-from mixer_dilated.config import num_phases
 from mixer_dilated.errors import UserError
 from mixer_dilated.export.program import (
     PLATFORMS,
@@ -52,7 +51,7 @@ def export_run(
     check_new(output)
     trained = load_trained(workdir, best=best)
     fitted = temperatures(workdir, trained.step)
-    classify = classifier(trained.model, num_phases(trained.setup.config), fitted)
+    classify = classifier(trained.setup.config, trained.setup.dataset.num_classes, fitted)
     weights = flat_weights(trained.params)
     files = {
         PROGRAM: exported_program(classify, weights, trained.setup.dataset.image_shape),

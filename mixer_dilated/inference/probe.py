@@ -14,10 +14,9 @@ from mixer_dilated.config import num_phases
 from mixer_dilated.data.examples import Examples, check_disjoint
 from mixer_dilated.data.preprocessing import upsample
 from mixer_dilated.errors import UserError
-from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.training.run_folder import read_config
 from mixer_dilated.training.setup import Setup, create_setup
-from mixer_dilated.training.state import load_initial_params
+from mixer_dilated.training.state import create_model, load_initial_params
 from mixer_dilated.training.step import at_every_phase, normalise
 from mixer_dilated.training.streamed_examples import StreamedExamples, open_examples
 
@@ -100,7 +99,7 @@ def features(
       examples: images and labels.
     """
     config, num_classes = setup.config, setup.dataset.num_classes
-    network = mixer_from_config(config.model, num_classes, config.dtype)
+    network = create_model(config, num_classes, jax.default_backend())
     head = {
         'kernel': jnp.zeros((config.model.hidden_dim, num_classes)),
         'bias': jnp.zeros(num_classes),

@@ -8,9 +8,10 @@ import numpy as np
 
 from mixer_dilated.data.preprocessing import Preprocessing
 from mixer_dilated.inference.evaluation import checkpoint
-from mixer_dilated.models.mixer import MlpMixer, mixer_from_config
+from mixer_dilated.models.mixer import MlpMixer
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.setup import Setup, read_trained_setup
+from mixer_dilated.training.state import create_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,6 @@ def load_trained(workdir: pathlib.Path, *, best: bool = False) -> Trained:
     workdir = pathlib.Path(workdir)
     setup, preprocessing = read_trained_setup(workdir)
     snapshot = checkpoint(workdir, CompiledFunctions.of_run(setup), best=best)
-    model = mixer_from_config(setup.config.model, setup.dataset.num_classes, setup.config.dtype)
+    model = create_model(setup.config, setup.dataset.num_classes)
     params = jax.tree.map(np.asarray, jax.device_get(snapshot.state.params))
     return Trained(setup, model, params, snapshot.step, preprocessing)

@@ -1,6 +1,7 @@
 """What a network costs: parameters, FLOPs and activations, layer by layer, without running it."""
 
 import dataclasses
+import functools
 import math
 
 import flax.linen as nn
@@ -14,8 +15,8 @@ class Layer:
 
     Attributes:
       path: module names from the top: ('MixerBlock_0', 'token_mixing', 'Dense_0').
-      output_shape: shape of its output for one image, without axes of length 1; inside a block
-        tokens (or the hidden units over them) come first, channels last.
+      output_shape: of its output for one image: (tokens, channels), within token mixing
+        (channels, hidden) and (channels, tokens).
       params: number of parameters.
       flops: floating point operations of its matrix products forward, 2 a multiply-add. Biases,
         norms, activations, smoothing and the selection of pixels are not counted.
@@ -31,7 +32,8 @@ def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
     """The layers of `model` in the order in which they are called.
 
     Args:
-      model: a module called as `model(images, train=False)`.
+      model: an `MlpMixer` in the plain form, or another module called as
+        `model(images, train=False)` whose layers are batch first.
       image_shape: (height, width, channels).
     """
     calls = []
@@ -39,7 +41,7 @@ def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
     def record(call, args, kwargs, context):
         output = call(*args, **kwargs)
         if context.method_name == '__call__':
-            calls.append((context.module.path, tuple(n for n in output.shape if n > 1) or (1,)))
+            calls.append((context.module.path, output.shape[1:]))
         return output
 
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
@@ -47,22 +49,19 @@ def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
         variables = jax.eval_shape(
             lambda images: model.init(jax.random.key(0), images, train=False), images
         )
-
-    found = []
+    model_layers = []
     for path, output_shape in calls:
-        own = variables['params']
-        for name in path:
-            own = own.get(name, {})
-        arrays = {name: leaf for name, leaf in own.items() if hasattr(leaf, 'shape')}
+        module = functools.reduce(
+            lambda scope, name: scope.get(name, {}), path, variables['params']
+        )
+        arrays = {name: leaf for name, leaf in module.items() if hasattr(leaf, 'shape')}
         if arrays:
-            fan_in = sum(
-                math.prod(array.shape[:-1])
-                for name, array in arrays.items()
-                if name.startswith('kernel')
-            )
-            params = sum(array.size for array in arrays.values())
-            found.append(Layer(path, output_shape, params, 2 * math.prod(output_shape) * fan_in))
-    return found
+            kernels = [leaf for name, leaf in arrays.items() if name.startswith('kernel')]
+            fan_in = sum(kernel.size // kernel.shape[-1] for kernel in kernels)
+            params = sum(leaf.size for leaf in arrays.values())
+            flops = 2 * math.prod(output_shape) * fan_in
+            model_layers.append(Layer(path, output_shape, params, flops))
+    return model_layers
 
 
 def num_params(model_layers: list[Layer]) -> int:

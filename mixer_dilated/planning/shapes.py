@@ -6,10 +6,9 @@ import jax
 from flax.training.train_state import TrainState
 
 from mixer_dilated.models.costs import Layer, num_params
-from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.training.optimizer import make_optimizer
 from mixer_dilated.training.setup import Setup
-from mixer_dilated.training.state import create_train_state
+from mixer_dilated.training.state import create_model, create_train_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Shapes:
 def shapes_of(setup: Setup) -> Shapes:
     """The shapes of a task's network and state; nothing is computed."""
     config, source = setup.config, setup.dataset
-    network = mixer_from_config(config.model, source.num_classes)
+    network = create_model(config, source.num_classes)
     optimizer = make_optimizer(config.optimizer, setup.total_steps)
 
     def create(key):

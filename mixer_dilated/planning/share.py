@@ -106,5 +106,5 @@ def _split_over_model(layer: Layer, devices: int) -> Layer:
         return layer
     shape = list(layer.output_shape)
     if name == 'Dense_0':
-        shape[0 if 'token_mixing' in layer.path else -1] //= devices
+        shape[-1] //= devices
     return dataclasses.replace(layer, output_shape=tuple(shape), flops=layer.flops // devices)

@@ -13,7 +13,6 @@ from flax.training.train_state import TrainState
 
 from mixer_dilated.data.augmentation import augmentation_from_config
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.parallel.mesh import (
     all_devices,
     check_batch,
@@ -45,7 +44,7 @@ from mixer_dilated.training.epoch import (
 )
 from mixer_dilated.training.optimizer import make_optimizer, stop_frozen_gradients
 from mixer_dilated.training.setup import Setup
-from mixer_dilated.training.state import create_train_state
+from mixer_dilated.training.state import create_model, create_train_state
 from mixer_dilated.training.step import (
     class_log_probabilities,
     eval_settings,
@@ -76,7 +75,8 @@ class CompiledFunctions:
         self.setup = setup
         self._mesh = make_mesh(config if devices is None else without_mesh(config), devices)
         self._partition = Partition(dict(self._mesh.shape), config.mesh.fsdp)
-        self._model = mixer_from_config(config.model, dataset.num_classes, config.dtype)
+        platform = self._mesh.devices.flat[0].platform
+        self._model = create_model(config, dataset.num_classes, platform)
         self._optimizer = make_optimizer(config.optimizer, setup.total_steps)
         keys = jax.jit(seed_keys, static_argnums=(0, 1), out_shardings=seeds_sharding(self._mesh))
         self._seed_keys = keys(config.seed, config.num_seeds)

@@ -17,7 +17,6 @@ from mixer_dilated.data.preprocessing import HOW, RESIZE, Preprocessing
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import read_json, write_json
 from mixer_dilated.models.costs import Layer, layers
-from mixer_dilated.models.mixer import mixer_from_config
 from mixer_dilated.patches.geometry import Pair, num_tokens
 from mixer_dilated.training.checkpoint import RunState
 from mixer_dilated.training.run_folder import read_config
@@ -58,7 +57,9 @@ class Setup:
     @property
     def layers(self) -> list[Layer]:
         """The layers of its network (see `models.costs`)."""
-        network = mixer_from_config(self.config.model, self.dataset.num_classes)
+        from mixer_dilated.training.state import create_model  # which imports this module
+
+        network = create_model(self.config, self.dataset.num_classes)
         return layers(network, self.dataset.image_shape)
 
     def streams(self, part: str) -> bool:

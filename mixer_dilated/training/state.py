@@ -7,19 +7,52 @@ import warnings
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import optax
 from flax.training.train_state import TrainState
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from mixer_dilated.config import patch_branches
 from mixer_dilated.files import write_json
-from mixer_dilated.models.mixer import mixer_from_config
+from mixer_dilated.models.cpu import CpuMlpMixer
+from mixer_dilated.models.mixer import MlpMixer
 from mixer_dilated.parallel.mesh import purpose_key, put_on_mesh
 from mixer_dilated.pretrained.adapt import fitted
 from mixer_dilated.pretrained.weight_files import Weights, read_weights
 from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.run_folder import read_config
 from mixer_dilated.training.setup import Setup, read_trained_setup
+
+
+def create_model(
+    config: ml_collections.ConfigDict, num_classes: int, platform: str | None = None
+) -> MlpMixer:
+    """The network that `config.model` describes, in the form that its devices compute fastest.
+
+    Args:
+      config: a resolved config.
+      num_classes: outputs of the head.
+      platform: of the devices: 'cpu', 'gpu' or 'tpu'. All forms have the same parameters; without
+        a platform it is the plain one, `MlpMixer`.
+    """
+    model = config.model
+    network = CpuMlpMixer if platform == 'cpu' else MlpMixer
+    return network(
+        branches=patch_branches(model),
+        num_classes=num_classes,
+        num_blocks=model.num_blocks,
+        hidden_dim=model.hidden_dim,
+        tokens_mlp_dim=model.tokens_mlp_dim,
+        channels_mlp_dim=model.channels_mlp_dim,
+        dropout_rate=model.dropout_rate,
+        gelu=model.gelu,
+        branch_merge=model.join,
+        blur=model.blur,
+        stoch_depth=model.stoch_depth,
+        remat=model.remat,
+        dtype=jnp.dtype(config.dtype),
+    )
 
 
 def create_train_state(
@@ -91,7 +124,7 @@ def load_initial_params(setup: Setup) -> InitialParams:
     found = read_any(path)
     _warn_of_gelu(found[0], config.model.gelu, path)
     found = found if len(found) == config.num_seeds else found[:1] * config.num_seeds
-    network = mixer_from_config(config.model, setup.dataset.num_classes)
+    network = create_model(config, setup.dataset.num_classes)
     shape = setup.dataset.image_shape
     of_seeds = [fitted(each, network, shape, config.transfer, str(path)) for each in found]
     arrays = {name: np.stack([each[name] for each, _ in of_seeds]) for name in of_seeds[0][0]}

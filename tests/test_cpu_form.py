@@ -1,4 +1,4 @@
-"""The network in its fast form is that of plain Flax: values, gradients, at less precision too."""
+"""A CPU's form of the network is that of plain Flax: values, gradients, at less precision too."""
 
 import functools
 
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixer_dilated.benchmark.plain_mixer import PlainMixer
-from mixer_dilated.models.cpu import LayerNorm, exact_gelu
+from mixer_dilated.models.cpu import CpuMlpMixer, LayerNorm, exact_gelu
 from mixer_dilated.models.mixer import MlpMixer
 from mixer_dilated.patches.geometry import Patches
 
@@ -26,6 +26,9 @@ GEOMETRIES = [
     Patches(size=4, dilation=2, stride=7, padding=((-1, 2), (3, 0))),
     Patches(size=8, dilation=4, stride=14),  # one token
 ]
+
+
+FORMS = MlpMixer, CpuMlpMixer
 
 
 def value_and_gradients(model, variables, images, labels):
@@ -54,29 +57,51 @@ def inputs(patches, channels=2):
 )
 def test_values_and_gradients_are_those_of_plain_flax(patches, gelu):
     variables, images, labels = inputs(patches)
-    plain = value_and_gradients(PlainMixer(patches, gelu=gelu, **SIZES), variables, images, labels)
-    fast = MlpMixer((patches,), gelu=gelu, **SIZES)
-    chex.assert_trees_all_close(
-        value_and_gradients(fast, variables, images, labels), plain, atol=1e-5, rtol=1e-5
+    expected = value_and_gradients(
+        PlainMixer(patches, gelu=gelu, **SIZES), variables, images, labels
     )
-
-
-def test_both_forms_have_the_same_parameters_from_the_same_key():
-    images = jnp.zeros((1, 28, 28, 1))
-    plain, fast = (
-        jax.jit(lambda model=model: model.init(jax.random.key(0), images, train=False))()
-        for model in (PlainMixer(GEOMETRIES[1], **SIZES), MlpMixer((GEOMETRIES[1],), **SIZES))
-    )
-    chex.assert_trees_all_equal_shapes(fast, plain)
-    for name in ('token_mixing', 'channel_mixing'):
-        chex.assert_trees_all_equal(
-            fast['params']['MixerBlock_1'][name], plain['params']['MixerBlock_1'][name]
+    for form in FORMS:
+        model = form((patches,), gelu=gelu, **SIZES)
+        chex.assert_trees_all_close(
+            value_and_gradients(model, variables, images, labels), expected, atol=1e-5, rtol=1e-5
         )
 
 
-def test_remat_changes_no_value_and_no_name():
+BRANCHES = GEOMETRIES[1], Patches(size=(4, 3), dilation=(2, 3), stride=7)
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'branches': BRANCHES, 'blur': True},
+        {'branches': BRANCHES, 'branch_merge': 'tokens'},
+        {'stoch_depth': 0.5, 'dropout_rate': 0.5, 'remat': True},
+    ],
+    ids=['channels', 'tokens', 'remat'],
+)
+def test_both_forms_have_the_same_parameters_and_logits(changes):
+    """From the same key, bit for bit; the original draws the same for its blocks."""
+    images = jax.random.normal(jax.random.key(1), (5, 28, 28, 1))
+    models = [form(**{'branches': BRANCHES[:1], **SIZES, **changes}) for form in FORMS]
+    plain, cpu = (
+        jax.jit(lambda model=model: model.init(jax.random.key(0), images, train=False))()
+        for model in models
+    )
+    chex.assert_trees_all_equal(cpu, plain)
+    original = PlainMixer(GEOMETRIES[1], **SIZES).init(jax.random.key(0), images, train=False)
+    for name in ('token_mixing', 'channel_mixing'):
+        drawn = [tree['params']['MixerBlock_1'][name]['Dense_1'] for tree in (cpu, original)]
+        if changes.get('branch_merge') != 'tokens':  # which makes more tokens
+            chex.assert_trees_all_equal(*drawn)
+    cpu['params']['head']['kernel'] = jax.random.normal(jax.random.key(2), (12, 10))
+    logits = [jax.jit(lambda v, m=m: m.apply(v, images, train=False))(cpu) for m in models]
+    chex.assert_trees_all_close(*logits, atol=1e-5)
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_remat_changes_no_value_and_no_name(form):
     variables, images, labels = inputs(GEOMETRIES[1])
-    kept, anew = (MlpMixer((GEOMETRIES[1],), remat=remat, **SIZES) for remat in (False, True))
+    kept, anew = (form((GEOMETRIES[1],), remat=remat, **SIZES) for remat in (False, True))
     chex.assert_trees_all_equal_shapes(
         jax.eval_shape(lambda: anew.init(jax.random.key(0), images, train=False)), variables
     )
@@ -93,7 +118,7 @@ def test_remat_keeps_one_block_in_memory_instead_of_all():
     labels = jnp.zeros(64, int)
     memory = []
     for remat in (False, True):
-        model = MlpMixer((GEOMETRIES[0],), remat=remat, **sizes)
+        model = CpuMlpMixer((GEOMETRIES[0],), remat=remat, **sizes)
         variables = jax.eval_shape(lambda m=model: m.init(jax.random.key(0), images, train=False))
         gradient = jax.jit(functools.partial(value_and_gradients, model))
         program = gradient.lower(variables, images, labels).compile()
@@ -101,10 +126,11 @@ def test_remat_keeps_one_block_in_memory_instead_of_all():
     assert memory[1] < 0.6 * memory[0]
 
 
-def test_remat_drops_the_same_when_it_computes_anew():
+@pytest.mark.parametrize('form', FORMS)
+def test_remat_drops_the_same_when_it_recomputes(form):
     """With dropout the gradient is that of the very values that the forward pass computed."""
     variables, images, _ = inputs(GEOMETRIES[1])
-    model = MlpMixer((GEOMETRIES[1],), remat=True, dropout_rate=0.5, **SIZES)
+    model = form((GEOMETRIES[1],), remat=True, dropout_rate=0.5, **SIZES)
 
     @jax.jit
     def total(images):
@@ -118,10 +144,11 @@ def test_remat_drops_the_same_when_it_computes_anew():
     np.testing.assert_allclose(difference / (2 * step), slope, rtol=2e-2, atol=2e-2)
 
 
-def test_bfloat16_computes_in_it_and_keeps_the_rest_in_float32():
+@pytest.mark.parametrize('form', FORMS)
+def test_bfloat16_computes_in_it_and_keeps_the_rest_in_float32(form):
     variables, images, labels = inputs(GEOMETRIES[1])
     exact, rounded = (
-        MlpMixer((GEOMETRIES[1],), dtype=dtype, **SIZES) for dtype in (jnp.float32, jnp.bfloat16)
+        form((GEOMETRIES[1],), dtype=dtype, **SIZES) for dtype in (jnp.float32, jnp.bfloat16)
     )
     dtypes = {}
 
@@ -153,10 +180,11 @@ def test_bfloat16_computes_in_it_and_keeps_the_rest_in_float32():
 
 def test_statistics_of_layer_norm_are_float32_in_bfloat16():
     x = (jax.random.normal(jax.random.key(0), (3, 64)) + 30).astype(jnp.bfloat16)
-    variables = LayerNorm().init(jax.random.key(0), x)
+    norm = LayerNorm(jnp.bfloat16)
+    variables = norm.init(jax.random.key(0), x)
     wide = np.asarray(x, np.float64)
     expected = (wide - wide.mean(-1, keepdims=True)) / wide.std(-1, keepdims=True)
-    found = LayerNorm().apply(variables, x)
+    found = norm.apply(variables, x)
     assert found.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(found, np.float64), expected, rtol=2e-2, atol=1e-2)
 
