@@ -23,6 +23,7 @@ from mixer_dilated.parallel import mesh
 from mixer_dilated.parallel.partition import named_leaves
 from mixer_dilated.planning.program_text import groups_of
 from mixer_dilated.training import compiled as compiled_module
+from mixer_dilated.training import state
 from mixer_dilated.training.checkpoint import Checkpoints, RunState
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.setup import create_setup
@@ -134,6 +135,12 @@ def seeds_take_turns(mesh) -> bool:
     return mesh.shape['data'] in (1, 8)
 
 
+def create_model(config, num_classes: int, platform: str):
+    """The form of accelerators where the seeds of a device are computed at once, as they do."""
+    platform = platform if config.mesh.data in (0, 1, 8) else 'tpu'
+    return state.create_model(config, num_classes, platform)
+
+
 def printed_summary() -> str:
     """What `run.py summary` prints of a network that a mesh does not divide everywhere."""
     words = ('mesh.model=2', 'mesh.fsdp=True', 'model.tokens_mlp_dim=12', 'model.num_blocks=2')
@@ -144,8 +151,9 @@ def printed_summary() -> str:
 
 
 def main(folder: pathlib.Path) -> None:
-    """Everything; the meshes differ in how the seeds of a device are computed."""
+    """Everything; the meshes differ in the form of the network, and how a device computes seeds."""
     mesh.on_cpu = compiled_module.on_cpu = seeds_take_turns
+    compiled_module.create_model = create_model
     devices = jax.devices()
     whole = Trained(config_on({}), devices=devices[:1])
     expected = whole.epoch()
