@@ -36,7 +36,7 @@ class NonFiniteError(UserError):
     """The loss or its gradient became infinite or not a number, and the run ended there."""
 
 
-class Stopped(Exception):
+class Preempted(Exception):
     """A run was asked to stop; its state is saved.
 
     Attributes:

@@ -62,11 +62,11 @@ class Trained:
     def __init__(self, config, start: list | None = None, devices=None):
         self.config, self.programs = config, CompiledFunctions(create_setup(config), devices)
         self.examples = [
-            self.programs.place(Digits().read(split)) for split in ('train[:100]', 'test[:50]')
+            self.programs.in_memory(Digits().read(split)) for split in ('train[:100]', 'test[:50]')
         ]
         state = self.programs.abstract_state()
         if start is None:
-            start = jax.device_get(jax.tree.leaves(self.programs.create_state()))
+            start = jax.device_get(jax.tree.leaves(self.programs.init_state()))
         self.start = start
         placed = [
             jax.device_put(array, like.sharding)
@@ -77,8 +77,8 @@ class Trained:
     def epoch(self) -> list[np.ndarray]:
         """Trains the next one: parameters, metrics and evaluation."""
         train, test = self.examples
-        self.state, metrics = self.programs.train_epoch(train)(self.state)
-        testing = self.programs.evaluation(test)(self.state)
+        self.state, metrics = self.programs.train_epoch(self.state, train)
+        testing = self.programs.evaluate(self.state, test)
         return jax.device_get(jax.tree.leaves((self.state.params, metrics, testing)))
 
     def found(self, expected: list[np.ndarray]) -> dict:
@@ -92,7 +92,7 @@ class Trained:
         )
         return {
             'difference': max(differences),
-            'training': collectives(self.programs.training_program().as_text()),
+            'training': collectives(self.programs.train_function().as_text()),
             'evaluation': collectives(evaluation.as_text()),
             'shapes_on_a_device': {
                 name: leaf.sharding.shard_shape(leaf.shape)
@@ -123,7 +123,7 @@ def restored(trained: Trained, snapshot: RunState, folder: pathlib.Path) -> tupl
     with Checkpoints(folder, trained.config) as checkpoints:
         checkpoints.save(snapshot)
         checkpoints.wait()
-        found = checkpoints.restore(trained.programs.abstract_snapshot())
+        found = checkpoints.restore(trained.programs.abstract_run_state())
     laid_out, arrays, were = map(jax.tree.leaves, (trained.state, found.arrays, snapshot.arrays))
     same = all(np.array_equal(one, other) for one, other in zip(arrays, were, strict=True))
     states = zip(jax.tree.leaves(found.state), laid_out, strict=True)
@@ -161,16 +161,14 @@ def main(folder: pathlib.Path) -> None:
     shape = {'seed': 2, 'data': 2, 'model': 2, 'fsdp': True}
     parts = Trained(config_on(shape, accum_steps=2), whole.start)
     with ThreadPoolExecutor(2) as threads:
-        jobs = [
-            threads.submit(each.programs.training_program) for each in (*trained.values(), parts)
-        ]
+        jobs = [threads.submit(each.programs.train_function) for each in (*trained.values(), parts)]
     for job in jobs:
         job.result()
     found = {name: each.found(expected) for name, each in trained.items()}
     of_parts = parts.found(expected)
     # 8 devices, fully sharded → 1 → 4, whole on each → 8 in another mesh, which goes on.
     of_eight = trained[json.dumps(shape)]
-    snapshot = RunState(of_eight.state, of_eight.programs.zero_sums())
+    snapshot = RunState(of_eight.state, of_eight.programs.empty_metrics())
     bits = []
     four = Trained(config_on({}), whole.start, devices[:4])
     other = trained[json.dumps({'seed': 1, 'data': 8, 'model': 1, 'fsdp': False})]

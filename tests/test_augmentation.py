@@ -11,6 +11,7 @@ import optax
 import pytest
 from flax.training.train_state import TrainState
 
+from mixer_dilated.config import num_phases
 from mixer_dilated.data.augmentation import (
     PIECE,
     Augmentation,
@@ -26,8 +27,7 @@ from mixer_dilated.data.augmentation import (
 from mixer_dilated.parallel.mesh import purpose_key
 from mixer_dilated.training.state import create_model
 from mixer_dilated.training.step import (
-    class_log_probabilities,
-    eval_settings,
+    class_log_probs,
     eval_step,
     normalise,
     train_step,
@@ -139,7 +139,7 @@ def test_mixup_trains_on_mixed_images_and_labels_and_counts_by_the_unmixed():
 
 def test_probabilities_are_means_over_all_phases():
     state = small_state()
-    classify = jax.jit(functools.partial(class_log_probabilities, num_phases=(2, 3)))
+    classify = jax.jit(functools.partial(class_log_probs, num_phases=(2, 3)))
     found = classify(state, IMAGES)
     chex.assert_shape(found, (16, 10))
     chex.assert_type(found, jnp.float32)
@@ -157,9 +157,10 @@ def test_probabilities_are_means_over_all_phases():
 @pytest.mark.parametrize('num_phases', [(1, 1), (2, 2)])
 def test_evaluation_sums_over_the_counted_examples_alone(num_phases):
     state = small_state()
-    found = np.asarray(class_log_probabilities(state, IMAGES, num_phases=num_phases))
+    found = np.asarray(class_log_probs(state, IMAGES, num_phases=num_phases))
     counted = np.arange(16) < 11
-    sums = eval_step(state, IMAGES, LABELS, counted, num_phases=num_phases)
+    sums, log_probs = eval_step(state, IMAGES, LABELS, counted, num_phases=num_phases)
+    np.testing.assert_array_equal(log_probs, found)
     np.testing.assert_allclose(sums['loss'], -found[np.arange(11), LABELS[:11]].sum(), rtol=1e-5)
     assert sums['correct'] == (found.argmax(axis=1) == LABELS)[:11].sum()
 
@@ -168,13 +169,13 @@ def test_without_random_phase_probabilities_are_the_softmax_of_the_logits():
     state = small_state()
     logits = state.apply_fn({'params': state.params}, normalise(jnp.asarray(IMAGES)), train=False)
     chex.assert_trees_all_close(
-        class_log_probabilities(state, IMAGES), jax.nn.log_softmax(logits), atol=1e-6
+        class_log_probs(state, IMAGES), jax.nn.log_softmax(logits), atol=1e-6
     )
 
 
 def test_what_the_steps_do_is_what_the_config_says():
     plain = small_config()
-    assert eval_settings(plain) == {'num_phases': (1, 1)}
+    assert num_phases(plain) == (1, 1)
     assert augmentation_from_config(plain) == Augmentation()
     config = small_config(
         **{
@@ -191,7 +192,7 @@ def test_what_the_steps_do_is_what_the_config_says():
             'model.patches.dilation': (2, 3),
         }
     )
-    assert eval_settings(config) == {'num_phases': (2, 3)}
+    assert num_phases(config) == (2, 3)
     assert augmentation_from_config(config) == WHOLE
 
 

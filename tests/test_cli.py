@@ -21,7 +21,6 @@ from mixer_dilated.errors import UserError
 from mixer_dilated.training import train as train_module
 from mixer_dilated.training.run_folder import locked
 from mixer_dilated.training.setup import create_setup
-from mixer_dilated.training.train import Trainer
 from tests.conftest import GIVEN_FLAGS, ROOT, run_cli, small_config
 
 SMALL = [
@@ -511,7 +510,6 @@ def test_a_run_that_a_cluster_stops_ends_as_by_a_signal(monkeypatch, capsys, tmp
     """Another process says so at the second look; no signal came here."""
     looks = iter([False, True])
     monkeypatch.setattr(train_module, 'any_host', lambda asked: next(looks))
-    monkeypatch.setattr(Trainer, '_check_parameters', lambda *_: None)  # asks the others too
     assert main([CONFIG, f'--workdir={tmp_path / "run"}'], 0.0) == 143
     told = capsys.readouterr()
     assert 'stopped after step 8, which is saved;\nthe same command with' in told.out

@@ -72,7 +72,7 @@ WAYS = (truncate, empty, flip, remove) if os.environ.get('MIXER_LONG') else (tru
 
 def restored(workdir, programs, config):
     with Checkpoints(workdir, config) as checkpoints:
-        return checkpoints.restore(programs.abstract_snapshot())
+        return checkpoints.restore(programs.abstract_run_state())
 
 
 def arrays(snapshot):

@@ -23,14 +23,14 @@ from mixer_dilated.training.setup import create_setup
 from tests.conftest import small_config
 config = small_config(**json.loads(sys.argv[2]))
 programs = CompiledFunctions(create_setup(config))
-train = programs.place(Digits().read('train[:300]'))
-test = programs.place(Digits().read('test[:100]'))
-state = programs.create_state()
+train = programs.in_memory(Digits().read('train[:300]'))
+test = programs.in_memory(Digits().read('test[:100]'))
+state = programs.init_state()
 one = CompiledFunctions(create_setup(config), jax.devices()[:1]).abstract_state()
 assert all(len(leaf.sharding.device_set) == 1 for leaf in jax.tree.leaves(one))
-compiled = programs.training_program().as_text()
-state, metrics = programs.train_epoch(train)(state)
-result = programs.evaluation(test)(state)
+compiled = programs.train_function().as_text()
+state, metrics = programs.train_epoch(state, train)
+result = programs.evaluate(state, test)
 leaves = jax.tree.leaves((state.params, metrics, result))
 np.savez(sys.argv[1], *map(np.asarray, leaves), devices=jax.device_count(),
     all_reduces=compiled.count(' all-reduce('), all_gathers=compiled.count(' all-gather('),
@@ -78,7 +78,7 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused_with_the_numbers():
 
 def test_state_and_batches_are_laid_over_the_mesh():
     programs = CompiledFunctions(create_setup(small_config()))
-    for leaf in jax.tree.leaves((programs.create_state(), programs.abstract_state())):
+    for leaf in jax.tree.leaves((programs.init_state(), programs.abstract_state())):
         assert leaf.sharding.mesh.axis_names == ('seeds', 'data', 'model')
     assert all(size > 0 for size in programs.training_bytes().values())
 

@@ -124,9 +124,9 @@ def test_training_is_that_on_images_enlarged_before():
     states = []
     for one, examples in ((setup, Examples(images, labels)), (replaced(setup, source), large)):
         programs = CompiledFunctions(one)
-        placed = programs.place(examples)
-        state, _ = programs.train_epoch(placed)(programs.create_state())
-        states.append((state.params, programs.evaluation(placed)(state)))
+        placed = programs.in_memory(examples)
+        state, _ = programs.train_epoch(programs.init_state(), placed)
+        states.append((state.params, programs.evaluate(state, placed)))
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), *states)
 
 

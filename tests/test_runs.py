@@ -13,7 +13,7 @@ import pytest
 
 from mixer_dilated.config import resolve
 from mixer_dilated.data.datasets import Digits
-from mixer_dilated.errors import NonFiniteError, Stopped, UserError
+from mixer_dilated.errors import NonFiniteError, Preempted, UserError
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.reports.report import write_report
 from mixer_dilated.training.checkpoint import Checkpoints, RunState
@@ -49,7 +49,7 @@ def newest(config, workdir):
     """Arrays and metrics of the newest checkpoint in a folder."""
     programs = CompiledFunctions(create_setup(config))
     with Checkpoints(workdir, config, read_only=True) as checkpoints:
-        snapshot = checkpoints.restore(programs.abstract_snapshot())
+        snapshot = checkpoints.restore(programs.abstract_run_state())
     return content(snapshot.state), snapshot.metrics
 
 
@@ -110,7 +110,7 @@ def test_another_seed_has_other_bits(run, tmp_path):
 
 def test_a_resumed_run_has_the_bits_of_the_undisturbed_one(run, tmp_path):
     config, workdir, summary = run
-    with pytest.raises(Stopped, match='stopped after step 18, which is saved'):
+    with pytest.raises(Preempted, match='stopped after step 18, which is saved'):
         train_and_evaluate(config, tmp_path / 'run', progress=Recorder(stop_after=2))
     assert not (tmp_path / 'run' / 'summary.json').exists()
     # A line that was written after the last checkpoint must not appear twice.
@@ -144,7 +144,7 @@ def test_a_run_that_is_stopped_again_and_again_has_the_same_bits(run, looks, sto
     config, workdir, summary = run
     pieces = small_config(**RUN | {'checkpoints.every_steps': 4})  # ends at 4, 8, 9, 12, 16, 18 …
     for step in stops:
-        with pytest.raises(Stopped) as stopped:
+        with pytest.raises(Preempted) as stopped:
             train_and_evaluate(pieces, tmp_path / 'run', progress=Impatient(looks))
         assert stopped.value.step == step
     found = train_and_evaluate(pieces, tmp_path / 'run', progress=Impatient(looks + 9))
@@ -205,18 +205,17 @@ def test_each_checkpoint_holds_its_own_epoch(tmp_path):
     config = small_config(num_epochs=4, **{'checkpoints.keep': 4})
     setup = create_setup(config)
     programs = CompiledFunctions(setup)
-    train = programs.place(Digits().read('train[:300]'))
-    state = programs.create_state()
-    run_epoch = programs.train_epoch(train)
+    train = programs.in_memory(Digits().read('train[:300]'))
+    state = programs.init_state()
     copies = {}
     with Checkpoints(tmp_path, config) as checkpoints:
         for epoch in range(1, 5):
-            state, _ = run_epoch(state)
+            state, _ = programs.train_epoch(state, train)
             copies[9 * epoch] = jax.tree.map(np.array, content(state))
-            checkpoints.save(RunState(state, programs.zero_sums(), [{'epoch': epoch}]))
+            checkpoints.save(RunState(state, programs.empty_metrics(), [{'epoch': epoch}]))
     for step, copy in reversed(copies.items()):
         with Checkpoints(tmp_path, config, read_only=True) as checkpoints:
-            restored = checkpoints.restore(programs.abstract_snapshot())
+            restored = checkpoints.restore(programs.abstract_run_state())
         assert restored.step == step and restored.metrics == [{'epoch': step // 9}]
         chex.assert_trees_all_equal(content(restored.state), copy)
         shutil.rmtree(tmp_path / 'checkpoints' / str(step))

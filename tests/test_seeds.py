@@ -32,10 +32,10 @@ def parameters(**changes):
     programs = CompiledFunctions(create_setup(small_config(**RANDOM, **changes)))
     from mixer_dilated.data.datasets import Digits
 
-    train = programs.place(Digits().read('train[:300]'))
-    state = programs.create_state()
-    state, metrics = programs.train_epoch(train)(state)
-    return jax.device_get((state.params, metrics, programs.evaluation(train)(state)))
+    train = programs.in_memory(Digits().read('train[:300]'))
+    state = programs.init_state()
+    state, metrics = programs.train_epoch(state, train)
+    return jax.device_get((state.params, metrics, programs.evaluate(state, train)))
 
 
 @pytest.fixture(scope='module')

@@ -16,46 +16,45 @@ import time
 import numpy as np
 import pytest
 
-from mixer_dilated.data import cores, stream
-from mixer_dilated.data.batch_order import SequentialSampler, ShuffleSampler
-from mixer_dilated.data.stream import Stream
+from mixer_dilated.data import workers
+from mixer_dilated.data.batch_stream import BatchStream
+from mixer_dilated.data.samplers import SequentialSampler, ShuffleSampler
 from mixer_dilated.data.tfds_dataset import TfdsDataset
 from mixer_dilated.errors import UserError
-from mixer_dilated.training import streamed_examples
 from tests.conftest import ROOT
 from tests.test_streaming import drawn, numbered, taken
 from tests.tfds_files import encoded, grey, write_set
 
 
-@pytest.mark.parametrize(('count', 'workers'), [(1, 0), (4, 0), (5, 5), (16, 16)])
-def test_a_host_of_many_cores_decodes_in_a_process_a_core(count, workers, monkeypatch):
-    monkeypatch.setattr(streamed_examples, 'num_cores', lambda: count)
-    monkeypatch.setattr(streamed_examples, 'room_for_workers', lambda: 100)
-    assert streamed_examples.num_workers('auto') == workers
-    assert streamed_examples.num_workers(0) == 0 and streamed_examples.num_workers(3) == 3
+@pytest.mark.parametrize(('count', 'expected'), [(1, 0), (4, 0), (5, 5), (16, 16)])
+def test_a_host_of_many_cores_decodes_in_a_process_a_core(count, expected, monkeypatch):
+    monkeypatch.setattr(workers, 'num_cores', lambda: count)
+    monkeypatch.setattr(workers, 'room_for_workers', lambda: 100)
+    assert workers.num_workers('auto') == expected
+    assert workers.num_workers(0) == 0 and workers.num_workers(3) == 3
 
 
 def test_a_container_with_little_shared_memory_decodes_in_fewer_processes(monkeypatch):
-    monkeypatch.setattr(streamed_examples, 'num_cores', lambda: 8)
+    monkeypatch.setattr(workers, 'num_cores', lambda: 8)
     usage = shutil.disk_usage('.')
-    for mebibytes, workers in ((64, 0), (640, 0), (1024, 6), (2**20, 8)):
+    for mebibytes, expected in ((64, 0), (640, 0), (1024, 6), (2**20, 8)):
         found = usage._replace(free=mebibytes * 2**20)
-        monkeypatch.setattr(stream.shutil, 'disk_usage', lambda _, found=found: found)
-        assert streamed_examples.num_workers('auto') == workers
+        monkeypatch.setattr(workers.shutil, 'disk_usage', lambda _, found=found: found)
+        assert workers.num_workers('auto') == expected
 
 
 @pytest.mark.parametrize(('quota', 'allowed'), [('150000 100000', 2), ('1000 100000', 1)])
 def test_a_quota_of_a_container_counts_as_cores(quota, allowed, tmp_path, monkeypatch):
-    without = cores.num_cores()
-    monkeypatch.setattr(cores, 'QUOTA', tmp_path / 'cpu.max')
+    without = workers.num_cores()
+    monkeypatch.setattr(workers, 'QUOTA', tmp_path / 'cpu.max')
     for text, expected in (('max 100000', without), (quota, min(without, allowed))):
-        cores.QUOTA.write_text(text)
-        assert cores.num_cores() == expected
+        workers.QUOTA.write_text(text)
+        assert workers.num_cores() == expected
 
 
 @pytest.mark.parametrize('seconds', [0.0, 0.6])
 def test_a_stream_can_be_closed_while_its_workers_start(seconds):
-    opened = Stream(numbered(8), SequentialSampler(8, 4), workers=2)
+    opened = BatchStream(numbered(8), SequentialSampler(8, 4), workers=2)
     time.sleep(seconds)
     closing = threading.Thread(target=opened.close, daemon=True)
     closing.start()
@@ -64,7 +63,7 @@ def test_a_stream_can_be_closed_while_its_workers_start(seconds):
 
 
 def test_too_many_open_files_name_the_key_to_change():
-    told = str(stream._told(OSError(errno.EMFILE, os.strerror(errno.EMFILE), '/psm_1')))
+    told = str(workers.worker_error(OSError(errno.EMFILE, os.strerror(errno.EMFILE), '/psm_1')))
     assert told.startswith('config.input.workers: Too many open files; each process')
 
 
@@ -72,11 +71,11 @@ def test_a_script_without_a_main_guard_is_told(tmp_path):
     script = tmp_path / 'script.py'
     script.write_text(
         'import numpy as np\n'
-        'from mixer_dilated.data.batch_order import SequentialSampler\n'
+        'from mixer_dilated.data.samplers import SequentialSampler\n'
         'from mixer_dilated.data.examples import Examples, InMemoryDataSource\n'
-        'from mixer_dilated.data.stream import Stream\n'
+        'from mixer_dilated.data.batch_stream import BatchStream\n'
         'examples = Examples(np.zeros((8, 4, 4, 1), np.uint8), np.arange(8, dtype=np.int32))\n'
-        'next(Stream(InMemoryDataSource(examples), SequentialSampler(8, 4), workers=1))\n'
+        'next(BatchStream(InMemoryDataSource(examples), SequentialSampler(8, 4), workers=1))\n'
     )
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     ended = subprocess.run(
@@ -114,7 +113,7 @@ def test_workers_give_the_batches_of_threads_and_end_with_an_error_in_one_of_the
     draw = drawn(64, num_seeds=1)
     first = int(np.flatnonzero(draw(0)[0] == 50)[0]) // 8  # the batch with the broken one
     order = ShuffleSampler(draw, 8, 8, to_processes=True)
-    stream = Stream(records, order, workers=2)
+    stream = BatchStream(records, order, workers=2)
     try:
         for step in range(first):
             batch = next(stream)
@@ -168,37 +167,37 @@ def test_a_signal_to_all_processes_saves_and_leaves_none_behind(tmp_path):
         for line in run.stdout:
             if line.startswith('epoch'):
                 break
-        workers = workers_of(run.pid)
+        pids = workers_of(run.pid)
         os.killpg(run.pid, signal.SIGTERM)  # as a cluster does
         rest, said = run.communicate(timeout=60)
         assert run.returncode == 143 and said == '' and 'which is saved' in rest
-        assert len(workers) == 2 and not alive(workers)
+        assert len(pids) == 2 and not alive(pids)
 
 
 def test_a_worker_that_is_killed_is_told_and_the_others_end():
     order = SequentialSampler(64, 8)
-    stream = Stream(numbered(64), order, workers=2)
+    stream = BatchStream(numbered(64), order, workers=2)
     try:
         next(stream)
-        workers = workers_of(os.getpid())
-        os.kill(workers[0], signal.SIGKILL)
+        pids = workers_of(os.getpid())
+        os.kill(pids[0], signal.SIGKILL)
         with pytest.raises(UserError, match=r'process that decodes images has ended \(Killed\)'):
             taken(stream, 1000)
     finally:
         stream.close()
-    assert len(workers) == 2 and not alive(workers)
+    assert len(pids) == 2 and not alive(pids)
 
 
 ALONE = """
 import numpy as np
-from mixer_dilated.data.batch_order import ShuffleSampler
+from mixer_dilated.data.samplers import ShuffleSampler
 from mixer_dilated.data.examples import Examples, InMemoryDataSource
-from mixer_dilated.data.stream import Stream
+from mixer_dilated.data.batch_stream import BatchStream
 
 if __name__ == '__main__':
     records = InMemoryDataSource(Examples(np.zeros((64, 2, 2, 1), 'u1'), np.arange(64)))
     order = ShuffleSampler(lambda epoch: np.arange(64)[None], 8, 8, to_processes=True)
-    stream = Stream(records, order, workers=1)
+    stream = BatchStream(records, order, workers=1)
     next(stream)
     print(order.folder, flush=True)
     while True:

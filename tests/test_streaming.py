@@ -1,5 +1,6 @@
 """Streaming input: what it shares with memory to the bit, and how a run on it ends."""
 
+import contextlib
 import json
 import math
 import shutil
@@ -12,17 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixer_dilated.data.batch_order import SequentialSampler, ShuffleSampler
+from mixer_dilated.data import input_pipeline
+from mixer_dilated.data.batch_stream import BatchStream
 from mixer_dilated.data.examples import Examples, InMemoryDataSource
 from mixer_dilated.data.image_folder import ImageFolder
+from mixer_dilated.data.input_pipeline import InMemoryPipeline, StreamingPipeline
 from mixer_dilated.data.preprocessing import Preprocessing
-from mixer_dilated.data.stream import Stream
+from mixer_dilated.data.samplers import SequentialSampler, ShuffleSampler, epoch_permutations
 from mixer_dilated.data.tfds_dataset import TfdsDataset
-from mixer_dilated.errors import Stopped, UserError
-from mixer_dilated.training import batch_programs, streamed_examples
-from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.errors import Preempted, UserError
+from mixer_dilated.parallel.mesh import make_mesh
+from mixer_dilated.training import train
 from mixer_dilated.training.setup import create_setup
-from mixer_dilated.training.streamed_examples import StreamedExamples, epoch_orders
 from mixer_dilated.training.train import Progress, train_and_evaluate
 from tests.conftest import small_config
 from tests.test_runs import Impatient, metrics_bytes, newest
@@ -47,7 +49,7 @@ def permutation(seed_key, epoch, count):
 
 
 def drawn(count, seed=5, num_seeds=2):
-    return lambda epoch: epoch_orders(seed, num_seeds, count, epoch)
+    return lambda epoch: np.asarray(epoch_permutations(seed, num_seeds, count, epoch))
 
 
 def taken(stream, count):
@@ -70,7 +72,7 @@ def test_the_shares_of_all_processes_are_the_batches_of_memory_in_order(data):
     parts = np.sort(places.reshape(processes, share))
     shares = [
         taken(
-            Stream(
+            BatchStream(
                 numbered(count),
                 ShuffleSampler(drawn(count), batch, steps, to_processes=False),
                 first_step=first,
@@ -133,12 +135,8 @@ def test_records_have_the_pixels_that_reading_all_of_them_has(kind, tmp_path):
     for found, array in zip(records.read(index), expected, strict=True):
         np.testing.assert_array_equal(found, array[index])
     np.testing.assert_array_equal(records.labels(index), expected.labels[index])
-    streamed = StreamedExamples(records, small_config().input)
-    np.testing.assert_array_equal(streamed.images[1:3], expected.images[1:3])
-    np.testing.assert_array_equal(streamed.images[2], expected.images[2])
-    np.testing.assert_array_equal(streamed.images[[]], expected.images[:0])
+    streamed = StreamingPipeline(records, small_config(), make_mesh(small_config()))
     np.testing.assert_array_equal(streamed.labels, expected.labels)
-    np.testing.assert_array_equal(streamed.labels[[4, 1]], expected.labels[[4, 1]])
 
 
 def test_a_copy_of_the_data_has_the_same_identity_and_other_data_another(tmp_path):
@@ -207,7 +205,7 @@ def test_a_stream_trains_and_evaluates_as_memory_does(in_memory, streamed):
 def test_a_stream_that_is_resumed_has_the_bits_of_one_that_was_not(streamed, tmp_path):
     config, workdir, _ = streamed
     pieces = small_config(**STREAM | {'checkpoints.every_steps': 4})
-    with pytest.raises(Stopped, match='stopped after step 12'):  # an epoch has 9
+    with pytest.raises(Preempted, match='stopped after step 12'):  # an epoch has 9
         train_and_evaluate(pieces, tmp_path, progress=Impatient(5))
     train_and_evaluate(pieces, tmp_path)
     chex.assert_trees_all_equal(newest(pieces, tmp_path), newest(config, workdir))
@@ -239,22 +237,22 @@ def test_what_goes_wrong_in_the_background_ends_the_run_and_what_works_there(
 ):
     batches, closed = [], []
 
-    def next_batch(self, taken=Stream.__next__):
+    def next_batch(self, taken=BatchStream.__next__):
         if len(batches) == 3:
             raise UserError('record 7: an image that cannot be decoded')
         batches.append(taken(self))
         return batches[-1]
 
-    def close(self, close=Stream.close):
+    def close(self, close=BatchStream.close):
         closed.append(self)
         close(self)
 
-    monkeypatch.setattr(Stream, '__next__', next_batch)
-    monkeypatch.setattr(Stream, 'close', close)
+    monkeypatch.setattr(BatchStream, '__next__', next_batch)
+    monkeypatch.setattr(BatchStream, 'close', close)
     with pytest.raises(UserError, match='record 7: an image that cannot be decoded'):
         train_and_evaluate(streamed[0], tmp_path)
     assert len(closed) == 1
-    assert 'feed' not in [thread.name for thread in threading.enumerate()]
+    assert 'prefetcher' not in [thread.name for thread in threading.enumerate()]
 
 
 class StopsSoon(Progress):
@@ -272,25 +270,53 @@ def test_a_run_stops_while_it_waits_for_its_data(streamed, tmp_path, monkeypatch
         threading.Event().wait(3)
         raise RuntimeError('nobody waits for this any more')
 
-    monkeypatch.setattr(batch_programs, 'MAX_SECONDS', 0.05)
-    monkeypatch.setattr(Stream, '_next_chunk', long_decoding)
-    with pytest.raises(Stopped, match='stopped after step 0'):
+    monkeypatch.setattr(train, 'CHUNK_SECONDS', 0.05)
+    monkeypatch.setattr(BatchStream, '_next_slice', long_decoding)
+    with pytest.raises(Preempted, match='stopped after step 0'):
         train_and_evaluate(streamed[0], tmp_path, progress=StopsSoon())
 
 
-def test_training_goes_on_after_an_evaluation_of_the_same_examples(streamed, tmp_path):
-    config = streamed[0]
-    setup = create_setup(config)
-    programs = CompiledFunctions(setup, jax.devices()[:1])
-    examples = StreamedExamples(setup.dataset.records(config.dataset.train_split), config.input)
-    run, evaluate = programs.train_steps(examples), programs.evaluation(examples)
-    trained = programs.create_state(), programs.zero_sums()
-    steps = []
-    with streamed_examples.closing(examples):
-        for _ in range(60):  # a second each at most; fewer steps may be done than are asked for
-            trained = run(*trained, 2)
-            steps.append(int(trained[0].step[0]))
-            evaluate(trained[0])
-            if steps[-1] >= 6:
-                break
-    assert steps[-1] >= 6
+def chunks_of(inputs, step, num_steps):
+    """Labels of the batches of training, (steps, seeds, batch)."""
+    rows = []
+    for chunk in inputs.train_chunks(step, num_steps, None):
+        labels, index = np.asarray(chunk.examples.labels), chunk.index
+        labels = labels if index is None else labels[np.asarray(index)]
+        rows += np.moveaxis(labels, 1, 0)[step - chunk.first_step :][: chunk.num_steps].tolist()
+        step += chunk.num_steps
+    return rows
+
+
+@pytest.mark.parametrize('kind', [InMemoryPipeline, StreamingPipeline])
+def test_chunks_from_any_step_on_are_the_batches_of_the_permutations(kind):
+    """Also after an evaluation of the same examples."""
+    config = small_config(num_seeds=2, batch=8, seed=5)
+    source = numbered(40)
+    inputs = kind(source if kind is StreamingPipeline else source.examples, config,
+                  make_mesh(config, jax.devices()[:1]))  # fmt: skip
+    with contextlib.closing(inputs):
+        for first, count in ((0, 3), (3, 2), (5, 5), (11, 2), (2, 1)):
+            epoch, row = divmod(first, 5)
+            expected = [
+                [permutation(key, epoch, 40)[k * 8 : k * 8 + 8].tolist() for key in SEEDS.values()]
+                for k in range(row, row + count)
+            ]
+            assert chunks_of(inputs, first, count) == expected
+            if first == 3:
+                assert sum((chunk.index >= 0).sum() for chunk in inputs.eval_chunks()) == 40
+
+
+@settings(deadline=None, max_examples=20)
+@given(count=st.integers(1, 300), batch=st.integers(1, 40), limit=st.integers(1, 400))
+def test_eval_chunks_in_memory_hold_every_example_once(count, batch, limit):
+    config = small_config(batch_eval=batch, batch=1, num_seeds=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(input_pipeline, 'MAX_EVAL_EXAMPLES', limit)
+        inputs = InMemoryPipeline(
+            numbered(count).examples, config, make_mesh(config, jax.devices()[:1])
+        )
+        index = np.concatenate([np.ravel(chunk.index) for chunk in inputs.eval_chunks()])
+        shapes = {chunk.index.shape for chunk in inputs.eval_chunks()}
+    assert len(shapes) == 1  # one compiled function
+    np.testing.assert_array_equal(index[:count], np.arange(count))
+    assert (index[count:] == -1).all()

@@ -15,20 +15,15 @@ from mixer_dilated.data.augmentation import Augmentation
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.parallel.mesh import purpose_key
 from mixer_dilated.training.compiled import CompiledFunctions
-from mixer_dilated.training.epoch import (
-    TrainMetrics,
-    epoch_metrics,
-    evaluate,
-    predict,
-    train_steps,
-)
 from mixer_dilated.training.optimizer import kernels, learning_rate_schedule, make_optimizer
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import create_model, create_train_state
 from mixer_dilated.training.step import (
-    class_log_probabilities,
+    TrainMetrics,
+    eval_chunk,
     eval_step,
     normalise,
+    train_chunk,
     train_step,
 )
 from tests.conftest import small_config
@@ -171,23 +166,23 @@ def note(state, images, labels, seed_key):
     return Seen(state.step + 1, order), metrics
 
 
-def test_an_epoch_shows_each_example_once_in_an_order_of_its_own():
+def test_a_chunk_shows_the_rows_of_its_index_from_the_step_of_the_state_on():
     examples = Examples(np.ones((23, 1, 1, 1), np.uint8), np.arange(23, dtype=np.int32))
-    steps = jax.jit(functools.partial(train_steps, step=note, batch=5))
-    orders = []
-    state = Seen(jnp.zeros((), jnp.int32), jnp.full(40, -1, jnp.int32))
+    train = jax.jit(functools.partial(train_chunk, step=note))
+    index = np.random.default_rng(0).permutation(23)[:20].reshape(4, 5)
     for pieces in ((4,), (1, 0, 3)):
-        sums = TrainMetrics.zero()
+        state = Seen(jnp.int32(8), jnp.full(60, -1, jnp.int32))  # two epochs are done
+        metrics = TrainMetrics.empty()
         for count in pieces:
-            state, sums = steps(state, sums, jax.random.key(0), (examples, count))
-        np.testing.assert_allclose(epoch_metrics(sums, 4, 5)['loss'], 1.0)
-    start = Seen(jnp.zeros((), jnp.int32), state.order)
-    reseeded, _ = steps(start, TrainMetrics.zero(), jax.random.key(1), (examples, 4))
-    assert not np.array_equal(reseeded.order[:20], state.order[:20])
-    for order in np.asarray(state.order).reshape(2, 20):
-        assert len(set(order)) == 20 and set(order) <= set(range(23))
-        orders.append(order.tolist())
-    assert orders[0] != orders[1] and sorted(orders[0]) != orders[0]
+            shared = examples, 8, count
+            state, metrics = train(state, metrics, jax.random.key(0), (None, index), shared)
+        np.testing.assert_allclose(metrics.compute(4, 5)['loss'], 1.0)
+        np.testing.assert_array_equal(state.order[40:], index.ravel())
+    stacked = Examples(*(array[index[2:]] for array in examples))
+    own, shared = (stacked, None), (None, 10, 2)
+    state = Seen(jnp.int32(10), jnp.full(60, -1, jnp.int32))
+    state, _ = train(state, TrainMetrics.empty(), jax.random.key(0), own, shared)
+    np.testing.assert_array_equal(state.order[50:], index[2:].ravel())
 
 
 @pytest.mark.parametrize('batch', [1, 7, 50, 99, 100, 101, 1000])
@@ -200,14 +195,16 @@ def test_evaluation_counts_every_example_once_whatever_the_batch(batch):
     ))  # fmt: skip
     images, labels = digits('train[:100]')
     examples = Examples(images, labels)
-    result = jax.jit(functools.partial(evaluate, step=eval_step, batch=batch))(state, examples)
-    predicted = jax.jit(functools.partial(predict, classify=class_log_probabilities, batch=batch))(
-        state, examples
-    )
+    index = np.arange(-(-100 // batch) * batch).reshape(-1, batch)
+    index[index >= 100] = -1
+    sums = {'loss': jnp.float32(0), 'correct': jnp.int32(0)}
+    evaluate = jax.jit(functools.partial(eval_chunk, step=eval_step))
+    result, predicted = evaluate(state, sums, (examples, index))
+    predicted = predicted.reshape(-1, 10)[:100]
     logits = state.apply_fn({'params': state.params}, normalise(jnp.asarray(images)), train=False)
     expected = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     assert int(result['correct']) == int((logits.argmax(-1) == labels).sum())
-    np.testing.assert_allclose(result['loss'], expected, rtol=1e-5)
+    np.testing.assert_allclose(result['loss'] / 100, expected, rtol=1e-5)
     np.testing.assert_allclose(predicted, jax.nn.log_softmax(logits), rtol=1e-4, atol=1e-5)
 
 
@@ -223,9 +220,9 @@ def test_parameters_follow_the_seed():
 def parameters_after_an_epoch(**changes):
     # Two blocks: stochastic depth never drops the first.
     programs = CompiledFunctions(create_setup(small_config(**{'model.num_blocks': 2, **changes})))
-    examples = programs.place(digits())
-    state = programs.create_state()
-    return jax.device_get(programs.train_epoch(examples)(state)[0].params)
+    examples = programs.in_memory(digits())
+    state = programs.init_state()
+    return jax.device_get(programs.train_epoch(state, examples)[0].params)
 
 
 @pytest.fixture(scope='module')
@@ -265,13 +262,15 @@ def test_an_epoch_in_pieces_has_the_bits_of_one_in_one_piece():
     programs = CompiledFunctions(
         create_setup(small_config(**{'model.dropout_rate': 0.1, 'augment.shift': 1}))
     )
-    run = programs.train_steps(programs.place(digits()))
+    inputs = programs.in_memory(digits())
 
     def after(*pieces):
-        state, sums = programs.create_state(), programs.zero_sums()
+        state, metrics, step = programs.init_state(), programs.empty_metrics(), 0
         for count in pieces:
-            state, sums = run(state, sums, count)
-        return jax.device_get((state.params, state.opt_state, state.step, sums))
+            (chunk,) = inputs.train_chunks(step, count, 0.0)
+            state, metrics = programs.train_chunk(state, metrics, chunk)
+            step += count
+        return jax.device_get((state.params, state.opt_state, state.step, metrics))
 
     whole = after(9)
     for pieces in ((1,) * 9, (4, 5), (0, 8, 1)):
@@ -302,13 +301,12 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(broken):
         return poisoned.replace(apply_fn=apply), metrics
 
     examples = Examples(*digits('train[:160]'))
-    steps = jax.jit(
-        jax.vmap(functools.partial(train_steps, step=step, batch=32), in_axes=(None, 0, 0, None))
+    train = jax.jit(
+        jax.vmap(functools.partial(train_chunk, step=step), in_axes=(None, 0, 0, None, None))
     )
     keys = jnp.stack([jax.random.key(0), jax.random.key(1)])
-    after = {
-        count: steps(state, TrainMetrics.zero((2,)), keys, (examples, count)) for count in (2, 3, 5)
-    }
+    own, empty = (None, np.arange(160).reshape(5, 32)), TrainMetrics.empty((2,))
+    after = {count: train(state, empty, keys, own, (examples, 0, count)) for count in (2, 3, 5)}
     sums = after[5][1]
     assert sums.skipped.tolist() == [0, 2] and sums.first_skipped.tolist() == [0, 3]
     assert np.isfinite(sums.loss).all() and after[5][0].step.tolist() == [5, 5]
@@ -329,7 +327,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(broken):
 
 def test_metrics_of_an_epoch_leave_skipped_steps_out():
     sums = TrainMetrics(np.float32([6, 0]), np.int32([9, 0]), np.int32([1, 4]), np.int32([2, 1]))
-    found = epoch_metrics(sums, num_steps=4, batch=6)
+    found = sums.compute(num_steps=4, batch=6)
     np.testing.assert_allclose(found['loss'], [2.0, np.nan])
     np.testing.assert_allclose(found['accuracy'], [0.5, np.nan])
     assert found['skipped'].tolist() == [1, 4]
@@ -337,7 +335,7 @@ def test_metrics_of_an_epoch_leave_skipped_steps_out():
 
 def test_the_state_that_is_handed_to_an_epoch_is_used_up():
     programs = CompiledFunctions(create_setup(small_config()))
-    examples = programs.place(digits())
-    state = programs.create_state()
-    programs.train_epoch(examples)(state)
+    examples = programs.in_memory(digits())
+    state = programs.init_state()
+    programs.train_epoch(state, examples)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))

@@ -35,16 +35,15 @@ def peak_bytes(setup, share: float) -> int | None:
 
 
 def shuffled_stream(setup, records, workers: int):
-    """A `Stream` of a task's training batches; of fewer records than a batch, of all of them."""
-    from mixer_dilated.data.batch_order import ShuffleSampler
-    from mixer_dilated.data.stream import Stream
-    from mixer_dilated.training.streamed_examples import epoch_orders
+    """A `BatchStream` of training batches; of fewer records than a batch, of all of them."""
+    from mixer_dilated.data.batch_stream import BatchStream
+    from mixer_dilated.data.samplers import ShuffleSampler, epoch_permutations
 
     count = len(records)
-    draw = functools.partial(epoch_orders, setup.config.seed, 1, count)
+    draw = functools.partial(epoch_permutations, setup.config.seed, 1, count)
     batch = min(setup.config.batch, count)
     order = ShuffleSampler(draw, batch, count // batch, to_processes=workers > 0)
-    return Stream(records, order, workers=workers)
+    return BatchStream(records, order, workers=workers)
 
 
 def _peak(config: str, share: float) -> int | None:

@@ -1,10 +1,11 @@
 """How fast examples stream, against decoding alone; what a run waits for them; their memory."""
 
+import math
 import multiprocessing
 import os
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import ml_collections
@@ -14,14 +15,13 @@ from mixer_dilated.benchmark.input_memory import peak_bytes, shuffled_stream
 from mixer_dilated.benchmark.measure import busy_cores
 from mixer_dilated.benchmark.processes import ProcessError
 from mixer_dilated.config import changed
-from mixer_dilated.data.cores import num_cores
-from mixer_dilated.data.examples import Examples, RandomAccessDataSource
-from mixer_dilated.data.stream import Part
+from mixer_dilated.data.examples import RandomAccessDataSource
+from mixer_dilated.data.input_pipeline import Chunk, StreamingPipeline
 from mixer_dilated.data.tfds_dataset import TfdsDataSource
+from mixer_dilated.data.workers import num_cores
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.run_folder import environment
 from mixer_dilated.training.setup import Setup, create_setup
-from mixer_dilated.training.streamed_examples import StreamedExamples
 
 ROUNDS = 3
 TURN_SECONDS = 4.0
@@ -164,22 +164,17 @@ def _cpu_seconds() -> float | None:
     return time.process_time() + (ticks / os.sysconf('SC_CLK_TCK') if ticks else 0)
 
 
-class _AtHand(StreamedExamples):
-    """As if the next batch were always there already: every batch is the same one."""
+class _AtHand(StreamingPipeline):
+    """A stream whose next batch is always ready: every batch is the same one."""
 
-    _batch = None
+    _chunk = None
 
-    def epochs(self, draw, batch: int, first_step: int, place: Callable, own: Part) -> '_AtHand':
-        if self._batch is not None:
-            return self
-        seeds, examples = map(len, own)
-        found = self._records.read(np.zeros(seeds * examples, int))
-        arrays = (array.reshape(seeds, examples, *array.shape[1:]) for array in found)
-        self._batch = place(Examples(*arrays))
-        return self
-
-    def next_batch(self, patience: float | None = None) -> Examples:
-        return self._batch
+    def train_chunks(self, step: int, num_steps: int, seconds: float) -> Iterator[Chunk]:
+        if self._chunk is None:
+            (self._chunk,) = super().train_chunks(step, 1, None)
+            self.close()
+        for number in range(step, step + num_steps):
+            yield self._chunk._replace(first_step=number)
 
 
 def _waiting(setup: Setup, records: RandomAccessDataSource) -> dict[str, float]:
@@ -189,17 +184,17 @@ def _waiting(setup: Setup, records: RandomAccessDataSource) -> dict[str, float]:
     is more than it waits, where what decodes takes cores or Python's lock from it.
     """
     programs = CompiledFunctions(setup, jax.devices()[:1])
-    at_hand = _Training(programs, _AtHand(records, setup.config.input))
-    examples = StreamedExamples(records, setup.config.input)
+    at_hand = _Training(programs, _AtHand(records, setup.config, programs.mesh))
+    inputs = StreamingPipeline(records, setup.config, programs.mesh)
     try:
-        at_hand.go_on(WAITING_SECONDS / 4)
-        streamed = _Training(programs, examples)
-        before = examples.waited
-        streamed.go_on(WAITING_SECONDS)
-        waited = examples.waited - before
-        at_hand.go_on(WAITING_SECONDS / 4)
+        at_hand.train_for(WAITING_SECONDS / 4)
+        streamed = _Training(programs, inputs)
+        before = inputs.waited
+        streamed.train_for(WAITING_SECONDS)
+        waited = inputs.waited - before
+        at_hand.train_for(WAITING_SECONDS / 4)
     finally:
-        examples.close()
+        inputs.close()
     return {
         'steps': streamed.steps,
         'seconds': streamed.seconds,
@@ -212,26 +207,33 @@ class _Training:
     """A run on some examples, begun with a step that is not counted.
 
     Attributes:
-      steps, seconds: of `go_on`, summed.
+      steps, seconds: of `train_for`, summed.
     """
 
-    def __init__(self, programs: CompiledFunctions, examples: StreamedExamples):
-        self._run = programs.train_steps(examples)
-        self._trained = programs.create_state(), programs.zero_sums()
-        while not self._step():
-            self._train(1)
+    def __init__(self, compiled: CompiledFunctions, inputs: StreamingPipeline):
+        self._compiled, self._inputs = compiled, inputs
+        self._state, self._metrics = compiled.init_state(), compiled.empty_metrics()
+        self._step = self.steps = 0
+        self._train(1)
         self.steps, self.seconds = 0, 0.0
 
-    def go_on(self, at_least: float) -> None:
+    def train_for(self, seconds: float) -> None:
         """Trains for some seconds."""
-        begin, start = self._step(), time.perf_counter()
-        while (seconds := time.perf_counter() - start) < at_least:
-            self._train(1000)
-        self.steps += self._step() - begin
-        self.seconds += seconds
+        start = time.perf_counter()
+        while (spent := time.perf_counter() - start) < seconds:
+            self._train(1000, seconds - spent)
+        self.seconds += spent
 
-    def _train(self, steps: int) -> None:
-        self._trained = jax.block_until_ready(self._run(*self._trained, steps))
-
-    def _step(self) -> int:
-        return int(self._trained[0].step[0])
+    def _train(self, num_steps: int, seconds: float = math.inf) -> None:
+        start = time.perf_counter()
+        for chunk in self._inputs.train_chunks(self._step, num_steps, None):
+            previous = self._metrics
+            self._state, self._metrics = self._compiled.train_chunk(
+                self._state, self._metrics, chunk
+            )
+            jax.block_until_ready(previous)
+            self._step += chunk.num_steps
+            self.steps += chunk.num_steps
+            if time.perf_counter() - start > seconds:
+                break
+        jax.block_until_ready(self._metrics)

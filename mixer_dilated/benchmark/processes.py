@@ -153,18 +153,17 @@ def _measure_peak(config: str, image_size: list[int], steps: int) -> dict[str, i
     setup = on_noise(create_setup(resolve(json.loads(config))), tuple(image_size), steps)
     examples = setup.dataset.read('train')
     programs = CompiledFunctions(setup, jax.devices()[:1])
-    state, placed = programs.create_state(), programs.place(examples)
-    run = programs.train_epoch(placed)
-    state, _ = jax.block_until_ready(run(state))  # what is loaded once is not the step's
+    state, inputs = programs.init_state(), programs.in_memory(examples)
+    state, _ = programs.train_epoch(state, inputs)  # what is loaded once is not the step's
     before = _peak_set_back()
-    state, _ = jax.block_until_ready(run(state))
+    state, _ = programs.train_epoch(state, inputs)
     on_device = jax.devices()[0].memory_stats()
     if on_device:
         measured = on_device['peak_bytes_in_use']
     elif before is None:
         measured = None
     else:
-        arguments = sum(array.nbytes for array in jax.tree.leaves((state, placed)))
+        arguments = sum(array.nbytes for array in jax.tree.leaves((state, tuple(examples))))
         peak = resident_bytes('VmHWM')
         measured = None if peak is None else peak - before + arguments
     return {'predicted': sum(programs.training_bytes().values()), 'measured': measured}

@@ -61,7 +61,7 @@ def join(arguments: Arguments) -> None:
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # the end of others is told in a line
     import jax
 
-    # It would take SIGTERM for itself; here a signal to one process stops all (see Trainer).
+    # It would take SIGTERM for itself; here a signal to one process stops all.
     jax.config.update('jax_enable_preemption_service', False)
     waiting = threading.Timer(SILENT_SECONDS, _say_waiting, [settings])
     waiting.daemon = True

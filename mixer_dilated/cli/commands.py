@@ -127,7 +127,6 @@ def summary(arguments: Arguments, started: float) -> None:
     from mixer_dilated.reports.summary import print_summary
     from mixer_dilated.training.compiled import CompiledFunctions
     from mixer_dilated.training.setup import create_setup
-    from mixer_dilated.training.streamed_examples import open_examples
 
     setup = create_setup(config)
     programs = CompiledFunctions(setup)
@@ -135,11 +134,13 @@ def summary(arguments: Arguments, started: float) -> None:
     if arguments.picture:
         from mixer_dilated.reports.patch_picture import draw_patches
 
-        examples = open_examples(setup, config.dataset.train_split)
-        first = upsample(examples.images[:1], setup.image_size)[0]
+        data_source = setup.dataset.records(config.dataset.train_split)
+        first = upsample(data_source.read([0]).images, setup.image_size)[0]
         draw_patches(patch_branches(config.model), first, arguments.picture)
         print(f'picture: {arguments.picture}')
-    print_summary(setup, programs.training_bytes(), programs.mesh_shape, programs.kept_whole())
+    print_summary(
+        setup, programs.training_bytes(), programs.mesh_shape, programs.unsharded_params()
+    )
 
 
 def sweep(arguments: Arguments, started: float) -> None:

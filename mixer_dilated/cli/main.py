@@ -18,8 +18,8 @@ from mixer_dilated.cli import cluster, interrupt
 from mixer_dilated.errors import (
     AllHostsError,
     NonFiniteError,
+    Preempted,
     ShapeMismatchError,
-    Stopped,
     UserError,
     printable,
 )
@@ -150,7 +150,7 @@ def _told(error: BaseException, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     if interrupt.received():
-        if isinstance(error, Stopped):
+        if isinstance(error, Preempted):
             cluster.end_together()
         _leave_after_a_signal(error)
     if isinstance(error, BrokenPipeError):  # nobody reads on, as in `| head`
@@ -160,7 +160,7 @@ def _told(error: BaseException, *, debug: bool) -> int:
         return 141
     if isinstance(error, SystemExit):
         raise error
-    if isinstance(error, Stopped):  # by a signal to another process
+    if isinstance(error, Preempted):  # by a signal to another process
         cluster.end_together()
         return 128 + signal.SIGTERM
     status, text = _status_and_text(error)
@@ -196,7 +196,7 @@ def _leave_after_a_signal(error: BaseException) -> None:
     with contextlib.suppress(OSError):  # nobody reads on: Ctrl-C ended the other side of a pipe
         if isinstance(error, KeyboardInterrupt):
             print('\ninterrupted', file=sys.stderr)
-        elif not isinstance(error, Stopped | BrokenPipeError):  # Stopped is told by the command
+        elif not isinstance(error, Preempted | BrokenPipeError):  # Preempted is told by the command
             _print_error(_status_and_text(error)[1])
         sys.stdout.flush()
         sys.stderr.flush()

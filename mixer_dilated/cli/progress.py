@@ -8,7 +8,7 @@ import textwrap
 import time
 
 from mixer_dilated.cli import interrupt
-from mixer_dilated.errors import Stopped, printable
+from mixer_dilated.errors import Preempted, printable
 from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.train import Progress
 
@@ -50,7 +50,7 @@ class TerminalProgress(SilentProgress):
         if self._bar:
             self._bar.stop()
         super().__exit__(kind, error, traceback)
-        if isinstance(error, Stopped):
+        if isinstance(error, Preempted):
             print(f'\n{error};\n{self._goes_on}', flush=True)
 
     def starts(self, setup: Setup) -> None:

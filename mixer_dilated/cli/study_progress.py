@@ -9,7 +9,7 @@ import time
 
 from mixer_dilated.cli import interrupt
 from mixer_dilated.cli.progress import SilentProgress
-from mixer_dilated.errors import Stopped
+from mixer_dilated.errors import Preempted
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.sweep import PreparedCell
 from mixer_dilated.reports.cell_text import count_text
@@ -35,7 +35,7 @@ class TerminalStudyProgress(StudyProgress):
         return self
 
     def __exit__(self, kind, error, _):
-        if isinstance(error, Stopped):
+        if isinstance(error, Preempted):
             print(f'\n{self._goes_on}', file=sys.stderr, flush=True)
 
     def starts(self, cells: list[PreparedCell]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, UInt8
 from PIL import Image, UnidentifiedImageError
 
-from mixer_dilated.data.cores import num_cores
+from mixer_dilated.data.workers import num_cores
 from mixer_dilated.errors import UnreadableError, UserError
 from mixer_dilated.patches.geometry import Pair
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from mixer_dilated.data.cores import num_cores
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.preprocessing import MODES, Preprocessing, decode_image, is_upsample
+from mixer_dilated.data.workers import num_cores
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair
 

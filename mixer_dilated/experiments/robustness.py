@@ -38,8 +38,8 @@ def robustness_rows(
         state = checkpoint(folder / 'cells' / cell.name, programs).state
         test = load_examples(setup.dataset, dataset.test_split, dataset)
         for name, strength, images in corrupted(jnp.asarray(test.images)):
-            examples = programs.place(Examples(images, test.labels))
-            correct = jax.device_get(programs.evaluation(examples)(state))['correct']
+            inputs = programs.in_memory(Examples(images, test.labels))
+            correct = programs.evaluate(state, inputs)['correct']
             for k, count in enumerate(correct):
                 yield {
                     'cell': cell.name,

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, UInt8
 from mixer_dilated.config import num_phases
 from mixer_dilated.errors import UserError
 from mixer_dilated.training.state import create_model
-from mixer_dilated.training.step import class_log_probabilities
+from mixer_dilated.training.step import class_log_probs
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
@@ -57,7 +57,7 @@ def classifier(
         def of_seed(of_one):
             params, temperature = of_one
             state = TrainState.create(apply_fn=model.apply, params=params, tx=optax.identity())
-            found = class_log_probabilities(state, images, num_phases=num_phases(config))
+            found = class_log_probs(state, images, num_phases=num_phases(config))
             return jax.nn.softmax(found / temperature)
 
         params = traverse_util.unflatten_dict(weights, sep='/')

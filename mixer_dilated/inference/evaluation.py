@@ -1,5 +1,6 @@
 """Evaluating a run that is on disk: `evaluate_checkpoint`."""
 
+import contextlib
 import pathlib
 import warnings
 import zlib
@@ -9,6 +10,7 @@ from jaxtyping import Float, Int32
 
 from mixer_dilated.config import resolve
 from mixer_dilated.data.examples import check_disjoint, num_examples
+from mixer_dilated.data.input_pipeline import open_input
 from mixer_dilated.errors import AllHostsError, UserError
 from mixer_dilated.inference.calibration import (
     at_temperature,
@@ -24,13 +26,11 @@ from mixer_dilated.parallel.multihost import (
     broadcast,
     on_all_hosts,
     on_primary,
-    to_numpy,
 )
 from mixer_dilated.training.checkpoint import Checkpoints, RunState
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.run_folder import read_config, versions
 from mixer_dilated.training.setup import Setup, check_network, create_setup
-from mixer_dilated.training.streamed_examples import closing, open_examples
 
 OTHER_EVALUATION = (
     'the processes were told to evaluate different things, or see different runs; start all with '
@@ -153,10 +153,10 @@ def _predicted(
     setup: Setup, programs: CompiledFunctions, snapshot: RunState, split: str
 ) -> tuple[Float[np.ndarray, 'seeds examples classes'], Int32[np.ndarray, ' examples']]:
     """Log-probabilities of a split, as evaluation has them, and its labels."""
-    examples = on_all_hosts(open_examples, setup, split)
-    with closing(examples):
-        found = to_numpy(programs.prediction(programs.place(examples))(snapshot.state))
-        labels = np.asarray(examples.labels)
+    inputs = on_all_hosts(open_input, setup.config, setup.dataset, split, programs.mesh)
+    with contextlib.closing(inputs):
+        found = programs.predict(snapshot.state, inputs)
+        labels = np.asarray(inputs.labels)
     assert_equal_across_hosts(zlib.crc32(labels), OTHER_DATA)
     return found, labels
 
@@ -185,7 +185,7 @@ def checkpoint(
     if broadcast((workdir / 'checkpoints').is_dir()):
         with Checkpoints(workdir, read_config(workdir), read_only=True) as checkpoints:
             restore = checkpoints.restore_best if best else checkpoints.restore
-            abstract = programs.abstract_snapshot()
+            abstract = programs.abstract_run_state()
             there = checkpoints.parameter_shapes()
             on_all_hosts(check_network, workdir, programs.setup, abstract, there)
             restored = restore(abstract)

@@ -11,14 +11,20 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mixer_dilated.config import num_phases
-from mixer_dilated.data.examples import Examples, check_disjoint
+from mixer_dilated.data.datasets import load_examples
+from mixer_dilated.data.examples import (
+    InMemoryDataSource,
+    RandomAccessDataSource,
+    check_disjoint,
+    num_examples,
+)
+from mixer_dilated.data.input_pipeline import streams
 from mixer_dilated.data.preprocessing import upsample
 from mixer_dilated.errors import UserError
 from mixer_dilated.training.run_folder import read_config
 from mixer_dilated.training.setup import Setup, create_setup
 from mixer_dilated.training.state import create_model, load_initial_params
 from mixer_dilated.training.step import at_every_phase, normalise
-from mixer_dilated.training.streamed_examples import StreamedExamples, open_examples
 
 STRENGTHS = tuple(10.0**power for power in range(-6, 3))
 
@@ -54,11 +60,8 @@ def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
     initial = load_initial_params(setup.changed({'num_seeds': 1}))
     params = jax.tree.map(lambda leaf: leaf[0], initial.params)
     (train, train_labels), (chosen_on, labels), (test, test_labels) = (
-        (features(setup, params, examples), np.asarray(examples.labels))
-        for examples in (
-            open_examples(setup, split)
-            for split in (config.dataset.train_split, validation, config.dataset.test_split)
-        )
+        features(setup, params, _open_data_source(setup, split))
+        for split in (config.dataset.train_split, validation, config.dataset.test_split)
     )
     fits = ridge(train, train_labels, setup.dataset.num_classes, STRENGTHS)
     accuracies = {
@@ -77,6 +80,13 @@ def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
     }
 
 
+def _open_data_source(setup: Setup, split: str) -> RandomAccessDataSource:
+    config, dataset = setup.config, setup.dataset
+    if streams(config.input, dataset, num_examples('split', split, dataset.split_sizes)):
+        return dataset.records(split)
+    return InMemoryDataSource(load_examples(dataset, split, config.dataset))
+
+
 def _splits_of_others(config: ml_collections.ConfigDict) -> dict[str, str]:
     """What no strength may be chosen on, by the key that says it."""
     found = {f'config.dataset.{key}': config.dataset[key] for key in ('train_split', 'test_split')}
@@ -89,14 +99,14 @@ def _splits_of_others(config: ml_collections.ConfigDict) -> dict[str, str]:
 
 
 def features(
-    setup: Setup, params: dict, examples: Examples | StreamedExamples
-) -> Float[np.ndarray, 'examples channels']:
-    """What the network hands to its head, for every example.
+    setup: Setup, params: dict, data_source: RandomAccessDataSource
+) -> tuple[Float[np.ndarray, 'examples channels'], Int[np.ndarray, ' examples']]:
+    """The inputs of the head for every example, and its label.
 
     Args:
       setup: whose network and data.
       params: of one seed; a head is not needed.
-      examples: images and labels.
+      data_source: the examples.
     """
     config, num_classes = setup.config, setup.dataset.num_classes
     network = create_model(config, num_classes, jax.default_backend())
@@ -121,13 +131,15 @@ def features(
             functools.partial(at, params=params), images, num_phases(config)
         ).mean(0)
 
-    size = min(config.batch_eval, len(examples.labels))
-    batches = []
-    for start in range(0, len(examples.labels), size):
-        images = np.asarray(examples.images[start : start + size])
-        filled = np.concatenate([images, np.zeros((size - len(images), *images.shape[1:]), 'u1')])
-        batches.append(np.asarray(of_batch(params, filled))[: len(images)])
-    return np.concatenate(batches)
+    size = min(config.batch_eval, len(data_source))
+    batches, labels = [], []
+    for start in range(0, len(data_source), size):
+        rows = np.arange(start, start + size).clip(max=len(data_source) - 1)
+        examples = data_source.read(rows)
+        batches.append(np.asarray(of_batch(params, examples.images)))
+        labels.append(examples.labels)
+    count = len(data_source)
+    return np.concatenate(batches)[:count], np.concatenate(labels)[:count]
 
 
 def ridge(

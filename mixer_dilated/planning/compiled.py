@@ -75,7 +75,7 @@ def _compiled(
     found = programs.training_bytes()
     mesh_shape = programs.mesh_shape
     exchanged = collections.defaultdict(collections.Counter)
-    for each in exchanges(programs.training_program().as_text()):
+    for each in exchanges(programs.train_function().as_text()):
         exchanged[axis_of(each, mesh_shape)][each.kind] += each.array_bytes * each.times
     return {**found, 'exchanged': exchanged, 'compile_seconds': programs.compile_seconds}
 

@@ -11,8 +11,9 @@ from mixer_dilated.planning.shapes import Shapes
 from mixer_dilated.planning.share import Share, share_of
 from mixer_dilated.planning.this_machine import this_machine
 from mixer_dilated.planning.work import Work, work_of
-from mixer_dilated.training.batch_programs import IN_FLIGHT
 from mixer_dilated.training.setup import Setup
+
+IN_FLIGHT = 2  # batches that steps train on or wait for
 
 
 @dataclasses.dataclass(frozen=True)

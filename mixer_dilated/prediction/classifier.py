@@ -37,6 +37,7 @@ class Classifier:
         self._programs = CompiledFunctions.of_run(setup.changed({'batch_eval': batch}))
         snapshot = checkpoint(workdir, self._programs, best=best)
         self._state = snapshot.state
+        self._sums = self._programs.empty_sums()
         self._temperatures = temperatures(workdir, snapshot.step)
         self._labels = np.zeros(batch, np.int32)  # which nothing looks at
 
@@ -50,8 +51,10 @@ class Classifier:
         Args:
           images: uint8 (B, H, W, C), with B = `batch`.
         """
-        examples = self._programs.place(Examples(images, self._labels))
-        return self._programs.prediction(examples)(self._state)
+        inputs = self._programs.in_memory(Examples(images, self._labels))
+        (chunk,) = inputs.eval_chunks()
+        _, log_probs = self._programs.eval_chunk(self._state, self._sums, chunk)
+        return log_probs[:, 0, : self.batch]
 
     def probabilities(
         self, log_probabilities: Float[Array, 'seeds batch classes']

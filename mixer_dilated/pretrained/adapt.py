@@ -184,7 +184,7 @@ def _with_stem(arrays, expected, network, image_shape, method, notes) -> dict[st
     as_is = {name: array.shape for name, array in found.items()} == of_stem
     if as_is or {*found} != {'stem/kernel', 'stem/bias'} or found['stem/kernel'].ndim != 4:
         return arrays
-    add_up = network.join == 'channels' or len(network.branches) == 1
+    add_up = network.branch_merge == 'channels' or len(network.branches) == 1
     kernel = found['stem/kernel']
     kernels = adapt_stem_kernels(kernel, network.branches, image_shape, method, add_up=add_up)
     names = [name for name in of_stem if not name.endswith('bias')]
@@ -202,7 +202,7 @@ def _with_tokens(
     arrays, expected, network, image_shape, weights, transfer, file, notes
 ) -> dict[str, np.ndarray]:
     """The arrays with token mixing for the network's grid."""
-    new = _grids_of(network.branches, network.join, image_shape[:2])
+    new = _grids_of(network.branches, network.branch_merge, image_shape[:2])
     old = _known_grids(weights) or _square_grid(weights, new, file)
     tokens = sum(math.prod(grid) for grid in old)
     found = dict(arrays)

@@ -29,8 +29,8 @@ from mixer_dilated.parallel.multihost import (
     on_primary,
     to_numpy,
 )
-from mixer_dilated.training.epoch import TrainMetrics
-from mixer_dilated.training.run_folder import versions
+from mixer_dilated.training.run_folder import SHARED_DISK_SECONDS, versions
+from mixer_dilated.training.step import TrainMetrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +157,7 @@ class CheckpointReader:
     """
 
     def __init__(self, folder: pathlib.Path, config: ml_collections.ConfigDict):
-        self.folder, self._config = folder, config
+        self.folder, self.config = folder, config
         alone = jax.process_index()
         self._manager = ocp.CheckpointManager(
             folder,
@@ -264,7 +264,7 @@ class CheckpointReader:
         """Raises UserError if a snapshot is of another config than the folder says."""
         with contextlib.suppress(UserError):  # of an earlier version, with keys that are no more
             there = resolve(there)
-        differing = differences(there, self._config)
+        differing = differences(there, self.config)
         if differing:
             raise UserError(
                 f'{self.folder / str(step)}: of another config than that of the folder (key: in '
@@ -285,7 +285,6 @@ def _check_checksums(found: dict[str, int], noted: dict[str, int]) -> None:
 
 
 DAMAGED = 'damaged_checkpoints'
-SEEN_WITHIN_SECONDS = 30  # by all processes, on a shared disk
 
 
 class Checkpoints:
@@ -304,7 +303,7 @@ class Checkpoints:
     ):
         self.folder = (workdir / 'checkpoints').absolute()
         self._damaged = workdir / DAMAGED
-        self._config = config
+        self.config = config
         self._read_only = read_only
         self._best = _Best()
         keep = [policies.LatestN(config.checkpoints.keep), self._best]
@@ -359,11 +358,11 @@ class Checkpoints:
         """
         if snapshot.step == self._newest:
             return
-        if self._config.checkpoints.keep_best:
+        if self.config.checkpoints.keep_best:
             self._best.step = snapshot.best_step
         record = {
             **snapshot.record,
-            'config': self._config.to_dict(),
+            'config': self.config.to_dict(),
             'versions': versions(),
         }
         checked = {**record, 'checksums': fingerprints(snapshot.arrays, record)}
@@ -465,7 +464,7 @@ class Checkpoints:
 
     def _wait_for(self, steps: list[int]) -> None:
         """Returns when this process sees snapshots, which a shared disk may show it late."""
-        until = time.monotonic() + SEEN_WITHIN_SECONDS
+        until = time.monotonic() + SHARED_DISK_SECONDS
         while not set(steps) <= set(self._reader.steps()):
             if time.monotonic() > until:
                 raise UserError(
@@ -490,7 +489,7 @@ class Checkpoints:
         if self._read_only:
             warnings.warn(f'{folder}: damaged, passed over: {cause}', stacklevel=4)
             return
-        if self._config.checkpoints.other_versions:
+        if self.config.checkpoints.other_versions:
             raise UserError(
                 f'{folder}: cannot be read: {cause}; that may be for want of the versions that '
                 'wrote it (versions.json): go on with those, or name a new folder'

@@ -1,4 +1,4 @@
-"""The compiled programs of a run, and the seconds that compiling them took."""
+"""The compiled functions of a run: initialise, train a chunk, evaluate a chunk."""
 
 import dataclasses
 import functools
@@ -10,9 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.training.train_state import TrainState
+from jaxtyping import Array, Float
 
+from mixer_dilated.config import num_phases
 from mixer_dilated.data.augmentation import augmentation_from_config
 from mixer_dilated.data.examples import Examples
+from mixer_dilated.data.input_pipeline import (
+    Chunk,
+    InMemoryPipeline,
+    InputPipeline,
+    train_sharding,
+)
 from mixer_dilated.parallel.mesh import (
     all_devices,
     check_batch,
@@ -33,56 +41,43 @@ from mixer_dilated.parallel.partition import (
     regather_in_backward,
     state_shardings,
 )
-from mixer_dilated.training.batch_programs import BatchPrograms
 from mixer_dilated.training.checkpoint import RunState
-from mixer_dilated.training.epoch import (
-    TrainMetrics,
-    epoch_metrics,
-    evaluate,
-    predict,
-    train_steps,
-)
 from mixer_dilated.training.optimizer import make_optimizer, stop_frozen_gradients
 from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.state import create_model, create_train_state
-from mixer_dilated.training.step import (
-    class_log_probabilities,
-    eval_settings,
-    eval_step,
-    train_step,
-)
-from mixer_dilated.training.streamed_examples import StreamedExamples
+from mixer_dilated.training.step import TrainMetrics, eval_chunk, eval_step, train_chunk, train_step
 
 SMALL_NETWORKS = 1_000_000  # parameters, of all seeds
 
 
 class CompiledFunctions:
-    """Initialisation, epoch and evaluation of all seeds of a task, compiled for the devices.
+    """The functions of all seeds of a run, compiled for the devices when they are first needed.
 
     Every array of a state and of a result has a leading axis of `config.num_seeds` seeds.
 
     Args:
       setup: what to train.
-      devices: to compute on, as if `config.mesh` had no sizes; all there are, in the mesh of those
-        sizes, if None.
+      devices: to compute on, with the sizes of `config.mesh` left open; all in the mesh of those
+        sizes if None.
+
+    Attributes:
+      mesh: the devices.
 
     Raises:
       UserError: `config.mesh` does not fit the devices, the seeds or the network.
     """
 
     def __init__(self, setup: Setup, devices: Sequence[jax.Device] | None = None):
-        config, dataset = setup.config, setup.dataset
+        config = setup.config
         self.setup = setup
-        self._mesh = make_mesh(config if devices is None else without_mesh(config), devices)
-        self._partition = Partition(dict(self._mesh.shape), config.mesh.fsdp)
-        platform = self._mesh.devices.flat[0].platform
-        self._model = create_model(config, dataset.num_classes, platform)
+        self.mesh = make_mesh(config if devices is None else without_mesh(config), devices)
+        self._partition = Partition(dict(self.mesh.shape), config.mesh.fsdp)
+        platform = self.mesh.devices.flat[0].platform
+        self._model = create_model(config, setup.dataset.num_classes, platform)
         self._optimizer = make_optimizer(config.optimizer, setup.total_steps)
-        keys = jax.jit(seed_keys, static_argnums=(0, 1), out_shardings=seeds_sharding(self._mesh))
+        keys = jax.jit(seed_keys, static_argnums=(0, 1), out_shardings=seeds_sharding(self.mesh))
         self._seed_keys = keys(config.seed, config.num_seeds)
-        self._compiled = {}
-        self._seconds = []
-        self._by_batch = BatchPrograms(setup, self._mesh, self._seed_keys, self._compiled_once)
+        self._compiled, self._seconds = {}, []
 
     @classmethod
     def of_run(cls, setup: Setup) -> 'CompiledFunctions':
@@ -92,236 +87,229 @@ class CompiledFunctions:
 
     @property
     def compile_seconds(self) -> float:
-        """Spent on tracing and compiling so far, summed over the programs."""
+        """Spent on tracing and compiling so far, summed over the functions."""
         return sum(self._seconds)
-
-    def check_batch(self) -> None:
-        """Raises UserError if the devices of a seed do not divide the training batch."""
-        config = self.setup.config
-        check_batch(config.batch, self._mesh, config.accum_steps)
 
     @property
     def mesh_shape(self) -> dict[str, int]:
         """Devices along 'seeds', 'data' and 'model'."""
-        return dict(self._mesh.shape)
+        return dict(self.mesh.shape)
 
-    def kept_whole(self) -> list[str]:
+    def check_batch(self) -> None:
+        """Raises UserError if the devices of a seed do not divide the training batch."""
+        check_batch(self.setup.config.batch, self.mesh, self.setup.config.accum_steps)
+
+    def unsharded_params(self) -> list[str]:
         """Names of the parameters that `config.mesh` would split, but that do not divide."""
         return self._partition.kept_whole(self.abstract_state().params)
 
-    def place(self, examples: Examples | StreamedExamples) -> Examples | StreamedExamples:
-        """Puts examples on the devices, whole on each; those that stream stay where they are."""
-        if isinstance(examples, StreamedExamples):
-            return examples
-        return Examples(*put_on_mesh(tuple(examples), replicated(self._mesh)))
+    def in_memory(self, examples: Examples) -> InMemoryPipeline:
+        """The input pipeline of examples that are decoded already."""
+        return InMemoryPipeline(examples, self.setup.config, self.mesh)
 
     def compile_training(self, *, initialise: bool) -> None:
-        """Compiles what a run starts with, side by side.
+        """Compiles side by side what a run needs first.
 
         Args:
           initialise: whether the run starts at step 0.
         """
         with ThreadPoolExecutor() as threads:
-            jobs = [threads.submit(self.training_program)]
+            jobs = [threads.submit(self.train_function)]
             if initialise:
-                jobs.append(threads.submit(self._initialisation))
+                jobs.append(threads.submit(self._init_function))
         for job in jobs:
             job.result()
 
-    def create_state(self) -> TrainState:
+    def init_state(self) -> TrainState:
         """The state at step 0."""
-        return self._initialisation()(self._seed_keys, ())
+        return self._init_function()(self._seed_keys, ())
+
+    def empty_metrics(self) -> TrainMetrics:
+        """The metrics at the start of an epoch."""
+        empty = TrainMetrics.empty((self.setup.config.num_seeds,))
+        return put_on_mesh(empty, seeds_sharding(self.mesh))
 
     def abstract_state(self) -> TrainState:
-        """Shapes, dtypes and shardings of the state, nothing computed."""
-        create = vmap_seeds(self._create_train_state, self._mesh)
+        """Shapes, dtypes and shardings of the state; nothing is computed."""
+        create = vmap_seeds(self._create_train_state, self.mesh)
         abstract = jax.eval_shape(create, self._seed_keys, ())
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             abstract,
-            state_shardings(abstract, self._mesh, self._partition),
+            state_shardings(abstract, self.mesh, self._partition),
         )
 
-    def abstract_snapshot(self) -> RunState:
-        """Shapes, dtypes and shardings of a snapshot's arrays."""
-        sharding = seeds_sharding(self._mesh)
-        sums = jax.tree.map(
+    def abstract_run_state(self) -> RunState:
+        """Shapes, dtypes and shardings of the arrays of a checkpoint."""
+        sharding = seeds_sharding(self.mesh)
+        metrics = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            self.zero_sums(),
+            self.empty_metrics(),
         )
-        return RunState(self.abstract_state(), sums)
+        return RunState(self.abstract_state(), metrics)
 
-    def train_steps(self, examples: Examples | StreamedExamples) -> Callable:
-        """`epoch.train_steps` on the task's training examples: state, sums, count → state, sums.
+    def train_chunk(
+        self, state: TrainState, metrics: TrainMetrics, chunk: Chunk
+    ) -> tuple[TrainState, TrainMetrics]:
+        """`step.train_chunk` of every seed; the state that is passed is donated."""
+        counts = np.int32(chunk.first_step), np.int32(chunk.num_steps)
+        if chunk.index is None:
+            own, shared = (chunk.examples, None), (None, *counts)
+        else:
+            own, shared = (None, chunk.index), (chunk.examples, *counts)
+        return self.train_function()(state, metrics, self._seed_keys, own, shared)
 
-        The state and the sums that are handed to it are used up. Examples that stream may have
-        fewer steps than asked for, and none where they are slow to come.
+    def empty_sums(self) -> dict[str, jax.Array]:
+        """'loss' and 'correct' at the start of an evaluation."""
+        seeds = self.setup.config.num_seeds
+        zeros = {'loss': np.zeros(seeds, np.float32), 'correct': np.zeros(seeds, np.int32)}
+        return put_on_mesh(zeros, seeds_sharding(self.mesh))
+
+    def eval_chunk(
+        self, state: TrainState, sums: dict[str, jax.Array], chunk: Chunk
+    ) -> tuple[dict[str, jax.Array], Float[Array, 'seeds steps batch classes']]:
+        """`step.eval_chunk` of every seed, compiled once for chunks of one shape."""
+        arguments = state, sums, (chunk.examples, chunk.index)
+        return self._eval_function(*arguments)(*arguments)
+
+    def train_epoch(
+        self, state: TrainState, inputs: InputPipeline
+    ) -> tuple[TrainState, dict[str, np.ndarray]]:
+        """Trains a whole epoch; returns the next state and `TrainMetrics.compute` of it.
+
+        Args:
+          state: at the start of an epoch; it is donated.
+          inputs: the training examples.
         """
-        program = self.training_program()
-        if isinstance(examples, StreamedExamples):
-            return self._by_batch.train_steps(examples, program)
-        return lambda state, sums, count: program(
-            state, sums, self._seed_keys, (examples, np.int32(count))
-        )
+        metrics, steps = self.empty_metrics(), self.setup.steps_per_epoch
+        step = int(to_numpy(state.step).flat[0])
+        for chunk in inputs.train_chunks(step, steps, seconds=None):
+            state, metrics = self.train_chunk(state, metrics, chunk)
+        return state, to_numpy(metrics).compute(steps, self.setup.config.batch)
 
-    def train_epoch(self, examples: Examples) -> Callable:
-        """A whole epoch of `train_steps` in memory: state → state, `epoch_metrics` on the host.
+    def evaluate(self, state: TrainState, inputs: InputPipeline) -> dict[str, np.ndarray]:
+        """'loss' (mean cross-entropy) and 'correct' (count) over all examples, on the host."""
+        sums, _ = self._evaluate(state, inputs, keep_log_probs=False)
+        return sums
 
-        The state, which has to be at the start of an epoch, is used up.
-        """
-        run = self.train_steps(examples)
-        steps, batch = self.setup.steps_per_epoch, self.setup.config.batch
+    def predict(
+        self, state: TrainState, inputs: InputPipeline
+    ) -> Float[np.ndarray, 'seeds examples classes']:
+        """Log-probabilities of all examples in their order, on the host."""
+        _, log_probs = self._evaluate(state, inputs, keep_log_probs=True)
+        return log_probs
 
-        def epoch(state):
-            state, sums = run(state, self.zero_sums(), steps)
-            return state, epoch_metrics(to_numpy(sums), steps, batch)
+    def evaluate_and_predict(self, state: TrainState, inputs: InputPipeline) -> tuple:
+        """What `evaluate` and `predict` return, in one pass."""
+        return self._evaluate(state, inputs, keep_log_probs=True)
 
-        return epoch
+    def _evaluate(self, state, inputs, *, keep_log_probs: bool):
+        seeds, count = self.setup.config.num_seeds, len(inputs.data_source)
+        sums, log_probs = self.empty_sums(), []
+        for chunk in inputs.eval_chunks():
+            previous = sums
+            sums, chunk_log_probs = self.eval_chunk(state, sums, chunk)
+            if keep_log_probs:
+                rows = to_numpy(chunk_log_probs)
+                log_probs.append(rows.reshape(seeds, -1, rows.shape[-1]))
+            jax.block_until_ready(previous)  # at most two batches wait on the devices
+        sums = to_numpy(sums)
+        means = {**sums, 'loss': sums['loss'] / np.float32(count)}
+        return means, np.concatenate(log_probs, axis=1)[:, :count] if keep_log_probs else None
 
-    def zero_sums(self) -> TrainMetrics:
-        """The sums at the start of an epoch."""
-        zero = TrainMetrics.zero((self.setup.config.num_seeds,))
-        return put_on_mesh(zero, seeds_sharding(self._mesh))
-
-    def training_program(self) -> jax.stages.Compiled:
-        """The compiled `epoch.train_steps`: state, sums, keys of the seeds, (examples, count).
-
-        If the training examples stream, it is `BatchPrograms.training_program`.
-        """
+    def train_function(self) -> jax.stages.Compiled:
+        """The compiled `step.train_chunk` of all seeds."""
         if 'train' in self._compiled:  # the shapes of its arguments take time to find out
             return self._compiled['train']
-        config = self.setup.config
+        config, state = self.setup.config, self.abstract_state()
         step = functools.partial(
             train_step,
             augmentation=augmentation_from_config(config),
-            trained=lambda params: gathered(
-                stop_frozen_gradients(config.optimizer, params), self._partition
-            ),
-            around_loss=functools.partial(regather_in_backward, partition=self._partition),
+            param_transform=self._trained_params,
+            loss_transform=functools.partial(regather_in_backward, partition=self._partition),
             accum_steps=config.accum_steps,
         )
-        if self.setup.streams('train'):
-            return self._by_batch.training_program(step, self.abstract_state(), self.zero_sums())
-        steps = functools.partial(
-            train_steps, step=step, batch=config.batch, image_size=self.setup.image_size
+        function = functools.partial(train_chunk, step=step, image_size=self.setup.image_size)
+        arguments = state, self.empty_metrics(), self._seed_keys, *self._abstract_chunk()
+        return self._compile_once(
+            'train',
+            function,
+            *arguments,
+            donate_argnums=0,
+            out_shardings=(_shardings(state), seeds_sharding(self.mesh)),
         )
-        count = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(self._mesh))
+
+    def _trained_params(self, params):
+        return gathered(stop_frozen_gradients(self.setup.config.optimizer, params), self._partition)
+
+    def _eval_function(self, state, sums, shared) -> jax.stages.Compiled:
+        step = functools.partial(eval_step, num_phases=num_phases(self.setup.config))
+
+        def function(state, sums, shared):
+            state = state.replace(params=gathered(state.params, self._partition))
+            return eval_chunk(state, sums, shared, step=step, image_size=self.setup.image_size)
+
+        key = ('eval', *(leaf.shape for leaf in jax.tree.leaves(shared)))
+        return self._compile_once(key, function, state, sums, shared)
+
+    def _init_function(self) -> jax.stages.Compiled:
+        if 'initialise' in self._compiled:
+            return self._compiled['initialise']
         state = self.abstract_state()
-        arguments = (
-            state,
-            self.zero_sums(),
+        num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        # On a CPU, to optimise what draws a small network takes a second and saves milliseconds.
+        small = num_params < SMALL_NETWORKS and on_cpu(self.mesh)
+        return self._compile_once(
+            'initialise',
+            self._create_train_state,
             self._seed_keys,
-            (self._abstract_train_examples(), count),
+            (),
+            options={'xla_backend_optimization_level': 0} if small else None,
+            out_shardings=_shardings(state),
         )
-        results = (_shardings(state), seeds_sharding(self._mesh))
-        return self._compiled_once('train', steps, *arguments, donate=(0, 1), results=results)
+
+    def _create_train_state(self, seed_key: jax.Array, _) -> TrainState:
+        shape = self.setup.dataset.image_shape
+        return create_train_state(self._model, self._optimizer, shape, seed_key)
+
+    def _abstract_chunk(self) -> tuple[tuple, tuple]:
+        """Shapes of the arguments `own` and `shared` of `step.train_chunk`, of all seeds."""
+        config, setup = self.setup.config, self.setup
+        whole = functools.partial(jax.ShapeDtypeStruct, sharding=replicated(self.mesh))
+        batches = functools.partial(jax.ShapeDtypeStruct, sharding=train_sharding(self.mesh))
+        counts = whole((), jnp.int32), whole((), jnp.int32)
+        if setup.streams('train'):
+            shape = (config.num_seeds, 1, config.batch)
+            images = batches((*shape, *setup.dataset.stored_shape), jnp.uint8)
+            return (Examples(images, batches(shape, jnp.int32)), None), (None, *counts)
+        index = batches((config.num_seeds, setup.steps_per_epoch, config.batch), jnp.int32)
+        images = whole((setup.train_examples, *setup.dataset.stored_shape), jnp.uint8)
+        examples = Examples(images, whole((setup.train_examples,), jnp.int32))
+        return (None, index), (examples, *counts)
+
+    def _compile_once(
+        self, key, function: Callable, *arguments, options: dict | None = None, **jit_options
+    ) -> jax.stages.Compiled:
+        if key not in self._compiled:
+            start = time.perf_counter()
+            jit_options.setdefault('out_shardings', seeds_sharding(self.mesh))
+            jitted = jax.jit(vmap_seeds(function, self.mesh), **jit_options)
+            self._compiled[key] = jitted.lower(*arguments).compile(options)
+            self._seconds.append(time.perf_counter() - start)
+        return self._compiled[key]
 
     def training_bytes(self) -> dict[str, int]:
-        """Memory that the epoch program takes on each device, as the compiler lays it out.
+        """Memory of the training function on each device, as the compiler lays it out.
 
         'arguments' are the state and the examples, 'temporary' what a step computes in between.
         """
-        memory = self.training_program().memory_analysis()
+        memory = self.train_function().memory_analysis()
         results = memory.output_size_in_bytes - memory.alias_size_in_bytes
         return {
             'arguments': memory.argument_size_in_bytes,
             'temporary': memory.temp_size_in_bytes + results,
         }
 
-    def evaluation(self, examples: Examples | StreamedExamples) -> Callable:
-        """`epoch.evaluate` on these examples, as a program: state → metrics.
-
-        It is compiled when it is first called, once for all examples of one shape: training does
-        not wait for it.
-        """
-        step = functools.partial(eval_step, **eval_settings(self.setup.config))
-        if isinstance(examples, StreamedExamples):
-            step = functools.partial(self._with_whole_params, step)
-            return self._by_batch.evaluation(examples, self._eval_batch(examples), step)
-        return self._on_first_call(evaluate, {'step': step}, examples)
-
-    def prediction(self, examples: Examples | StreamedExamples) -> Callable:
-        """`epoch.predict` on these examples, as a program: state → log-probabilities.
-
-        It is compiled when it is first called, as that of `evaluation`.
-        """
-        classify = functools.partial(class_log_probabilities, **eval_settings(self.setup.config))
-        if isinstance(examples, StreamedExamples):
-            classify = functools.partial(self._with_whole_params, classify)
-            return self._by_batch.prediction(examples, self._eval_batch(examples), classify)
-        return self._on_first_call(predict, {'classify': classify}, examples)
-
-    def _on_first_call(self, function: Callable, settings: dict, examples: Examples) -> Callable:
-        batch = self._eval_batch(examples)
-        program_of = functools.partial(
-            self._with_whole_params,
-            functools.partial(function, **settings, batch=batch, image_size=self.setup.image_size),
-        )
-        key = (function, examples.images.shape)
-        return lambda state: self._compiled_once(key, program_of, state, examples)(state, examples)
-
-    def _eval_batch(self, examples: Examples | StreamedExamples) -> int:
-        devices = self._mesh.shape['data']
-        batch = min(self.setup.config.batch_eval, len(examples.labels))
-        return -(-batch // devices) * devices
-
-    def _with_whole_params(self, function: Callable, state: TrainState, *rest):
-        return function(state.replace(params=gathered(state.params, self._partition)), *rest)
-
-    def _initialisation(self) -> jax.stages.Compiled:
-        if 'initialise' in self._compiled:
-            return self._compiled['initialise']
-        state = self.abstract_state()
-        params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        # On a CPU, to optimise what draws a small network takes a second and saves milliseconds.
-        small = params < SMALL_NETWORKS and on_cpu(self._mesh)
-        options = {'xla_backend_optimization_level': 0} if small else None
-        arguments = (self._seed_keys, ())
-        return self._compiled_once(
-            'initialise',
-            self._create_train_state,
-            *arguments,
-            options=options,
-            results=_shardings(state),
-        )
-
-    def _create_train_state(self, seed_key: jax.Array, _) -> TrainState:
-        image_shape = self.setup.dataset.image_shape
-        return create_train_state(self._model, self._optimizer, image_shape, seed_key)
-
-    def _abstract_train_examples(self) -> Examples:
-        count, sharding = self.setup.train_examples, replicated(self._mesh)
-        return Examples(
-            jax.ShapeDtypeStruct(
-                (count, *self.setup.dataset.stored_shape), jnp.uint8, sharding=sharding
-            ),
-            jax.ShapeDtypeStruct((count,), jnp.int32, sharding=sharding),
-        )
-
-    def _compiled_once(self, key, function: Callable, *args, **settings) -> jax.stages.Compiled:
-        if key not in self._compiled:
-            self._compiled[key] = self._compile(function, *args, **settings)
-        return self._compiled[key]
-
-    def _compile(
-        self,
-        function: Callable,
-        *args,
-        donate: tuple[int, ...] = (),
-        options: dict | None = None,
-        results=None,
-    ) -> jax.stages.Compiled:
-        start = time.perf_counter()
-        program = jax.jit(
-            vmap_seeds(function, self._mesh),
-            donate_argnums=donate,
-            out_shardings=results or seeds_sharding(self._mesh),
-        )
-        compiled = program.lower(*args).compile(options)
-        self._seconds.append(time.perf_counter() - start)
-        return compiled
-
 
 def _shardings(abstract):
-    """A tree of the shardings of `abstract`."""
     return jax.tree.map(lambda leaf: leaf.sharding, abstract)

@@ -4,22 +4,19 @@ import hashlib
 import json
 import pathlib
 
-from mixer_dilated.data.examples import Examples, checksums
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import UNREADABLE, write_json
 from mixer_dilated.training.setup import Setup
-from mixer_dilated.training.streamed_examples import StreamedExamples
 
 
-def data_facts(setup: Setup, part: str, examples: Examples | StreamedExamples) -> dict:
+def data_facts(setup: Setup, part: str, checksums: dict[str, int]) -> dict:
     """What tells the examples of 'train' or 'test' from others.
 
-    Always 'identity', of names and sizes of the files; of examples in memory also their checksums.
+    Always 'identity', of names and sizes of the files; `checksums` where examples are in memory.
     """
     split = setup.config.dataset[f'{part}_split']
     identity = hashlib.sha256(f'{setup.dataset.identity}\n{split}'.encode()).hexdigest()
-    in_memory = not isinstance(examples, StreamedExamples)
-    return {'identity': identity, **(checksums(examples) if in_memory else {})}
+    return {'identity': identity, **checksums}
 
 
 def check_same_data(workdir: pathlib.Path, facts: dict[str, dict], *, saved: bool) -> None:

@@ -8,11 +8,15 @@ import math
 import pathlib
 import statistics
 import time
+import warnings
 from collections.abc import Mapping
 
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import error_context, json_line, write_json_lines
+from mixer_dilated.parallel.multihost import to_numpy
 from mixer_dilated.training.checkpoint import RunState
+from mixer_dilated.training.optimizer import learning_rate_schedule
+from mixer_dilated.training.setup import Setup
 
 FLUSH_SECONDS = 10.0
 
@@ -114,3 +118,42 @@ class MetricsWriter:
 def has_rows(path: pathlib.Path) -> bool:
     """Whether a file of rows holds any."""
     return path.is_file() and path.stat().st_size > 0
+
+
+def epoch_rows(setup: Setup, run: RunState, epoch: int, result: dict | None) -> list[dict]:
+    """The rows of `metrics.jsonl`, one a seed; without an evaluation its values are None."""
+    config, steps = setup.config, setup.steps_per_epoch
+    training = to_numpy(run.sums).compute(steps, config.batch)
+    schedule = learning_rate_schedule(config.optimizer, setup.total_steps)
+    rows = [
+        {
+            'epoch': epoch,
+            'step': run.step,
+            'seed': config.seed + k,
+            'train_loss': float(training['loss'][k]),
+            'train_accuracy': float(training['accuracy'][k]),
+            'skipped_steps': int(training['skipped'][k]),
+            'test_loss': float(result['loss'][k]) if result else None,
+            'test_accuracy': int(result['correct'][k]) / setup.test_examples if result else None,
+            'learning_rate': float(schedule(run.step - 1)),
+        }
+        for k in range(config.num_seeds)
+    ]
+    for row in rows:
+        if row['skipped_steps']:
+            warnings.warn(
+                f'epoch {epoch}, seed {row["seed"]}: {row["skipped_steps"]} of {steps} steps '
+                'left out, their loss or gradient was not finite',
+                stacklevel=2,
+            )
+    return rows
+
+
+def epoch_speed(setup: Setup, run: RunState, epoch: int) -> dict:
+    """The row of `speed.jsonl`."""
+    images = setup.config.num_seeds * setup.steps_per_epoch * setup.config.batch
+    return {
+        'epoch': epoch,
+        'seconds': run.seconds,
+        'images_per_second': images / run.seconds,
+    }

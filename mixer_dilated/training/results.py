@@ -9,20 +9,42 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from flax import traverse_util
+from flax.training.train_state import TrainState
 from jaxtyping import Array, Float
 
 from mixer_dilated.config import pixels_seen
 from mixer_dilated.data.augmentation import Augmentation, augmentation_from_config
-from mixer_dilated.data.examples import Examples
+from mixer_dilated.data.examples import RandomAccessDataSource
+from mixer_dilated.data.input_pipeline import InputPipeline
 from mixer_dilated.data.preprocessing import upsample
 from mixer_dilated.files import write_arrays
 from mixer_dilated.models.costs import flops_per_image, num_params
-from mixer_dilated.parallel.multihost import to_numpy
+from mixer_dilated.parallel.multihost import on_primary, to_numpy
 from mixer_dilated.patches.geometry import Pair
 from mixer_dilated.training.checkpoint import RunState
+from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.run_folder import environment
 from mixer_dilated.training.setup import Setup
-from mixer_dilated.training.streamed_examples import StreamedExamples
+
+
+def write_results(
+    workdir: pathlib.Path,
+    compiled: CompiledFunctions,
+    state: TrainState,
+    inputs: dict[str, InputPipeline],
+) -> dict:
+    """Evaluates the final parameters on 'train' and 'test', and writes what a report draws.
+
+    Returns:
+      Of each part what `CompiledFunctions.evaluate` returns.
+    """
+    setup = compiled.setup
+    test, log_probs = compiled.evaluate_and_predict(state, inputs['test'])
+    results = {'train': compiled.evaluate(state, inputs['train']), 'test': test}
+    on_primary(write_predictions, workdir, inputs['test'], log_probs, setup.image_size)
+    on_primary(write_weights, workdir, drawn_weights(state.params))
+    on_primary(write_augmented_images, workdir, setup.config, inputs['train'], setup.image_size)
+    return results
 
 
 def run_summary(setup: Setup, name: str, snapshot: RunState, results: dict, seconds: dict) -> dict:
@@ -32,8 +54,7 @@ def run_summary(setup: Setup, name: str, snapshot: RunState, results: dict, seco
       setup: what was trained.
       name: what the run is called.
       snapshot: its end.
-      results: `epoch.evaluate` of the final parameters on 'train' and 'test', on the host; each
-        array (seeds,).
+      results: of `write_results`.
       seconds: of the process that finished the run, 'startup' (from its start to its first step)
         and 'compile' (of which much goes on side by side; summed over the programs).
     """
@@ -87,7 +108,7 @@ MAX_SHOWN = 24
 
 def write_predictions(
     workdir: pathlib.Path,
-    test: Examples | StreamedExamples,
+    test: InputPipeline,
     log_probabilities: Float[Array, 'seeds examples classes'],
     image_size: Pair,
 ) -> None:
@@ -108,16 +129,16 @@ def write_predictions(
     first, labels = probabilities[0], np.asarray(test.labels, np.int32)
     mistaken = np.flatnonzero(first.argmax(-1) != labels)
     shown = mistaken[np.argsort(-first[mistaken].max(-1), kind='stable')][:MAX_SHOWN]
-    class_images = np.zeros((first.shape[-1], *test.images.shape[1:]), np.uint8)
+    class_images = np.zeros((first.shape[-1], *test.data_source.image_shape), np.uint8)
     for label in range(len(class_images)):
         found = np.flatnonzero(labels == label)[:1]
-        class_images[label : label + 1][: len(found)] = test.images[found]
+        class_images[label : label + 1][: len(found)] = test.data_source.read(found).images
     write_arrays(
         workdir / 'predictions.npz',
         labels=labels,
         probabilities=probabilities,
         shown_index=shown.astype(np.int32),
-        shown_images=np.asarray(upsample(test.images[shown], image_size)),
+        shown_images=np.asarray(upsample(test.data_source.read(shown).images, image_size)),
         class_images=np.asarray(upsample(class_images, image_size)),
     )
 
@@ -151,7 +172,7 @@ BLOCK = 256  # labels looked at in one go
 def write_augmented_images(
     workdir: pathlib.Path,
     config: ml_collections.ConfigDict,
-    train: Examples | StreamedExamples,
+    train: InputPipeline,
     image_size: Pair,
 ) -> None:
     """Writes `augmented.npz`, if the config has augmentation: images before and after it.
@@ -171,7 +192,7 @@ def write_augmented_images(
     alone = whole.each_alone
     if not alone:
         return
-    first = np.asarray(train.images[_first_of_classes(train.labels)])
+    first = train.data_source.read(_first_of_classes(train.data_source)).images
     images = np.asarray(upsample(first, image_size))
     seed_key = jax.random.key(config.seed)
     drawn = {name: _augmented(one, seed_key, 0, images) for name, one in alone.items()}
@@ -186,15 +207,16 @@ def write_augmented_images(
     )
 
 
-def _first_of_classes(labels) -> list[int]:
-    """Of as many classes as are shown the first example, without a look at what comes after."""
-    found = {}
-    for start in range(0, len(labels), BLOCK):
-        for number, label in enumerate(np.asarray(labels[start : start + BLOCK]).tolist(), start):
-            found.setdefault(label, number)
-            if len(found) == MAX_IMAGES:
-                return [*found.values()]
-    return [*found.values()]
+def _first_of_classes(data_source: RandomAccessDataSource) -> list[int]:
+    """The first example of as many classes as are shown; later labels are not read."""
+    first = {}
+    for start in range(0, len(data_source), BLOCK):
+        block = np.arange(start, min(start + BLOCK, len(data_source)))
+        for number, label in zip(block.tolist(), data_source.labels(block).tolist(), strict=True):
+            first.setdefault(label, number)
+            if len(first) == MAX_IMAGES:
+                return [*first.values()]
+    return [*first.values()]
 
 
 @functools.partial(jax.jit, static_argnums=0)

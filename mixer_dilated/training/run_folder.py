@@ -6,6 +6,9 @@ import json
 import os
 import pathlib
 import platform
+import secrets
+import time
+import warnings
 import zlib
 from collections.abc import Iterable, Mapping
 
@@ -16,8 +19,12 @@ import ml_collections
 import mixer_dilated
 from mixer_dilated.config import differences, resolve
 from mixer_dilated.errors import BusyError, UserError
-from mixer_dilated.files import UNREADABLE, json_line, write_json
+from mixer_dilated.files import UNREADABLE, json_line, write_json, write_text
+from mixer_dilated.parallel.multihost import broadcast, on_all_hosts, on_primary
 
+# Files of a finished run whose checksums its summary holds.
+RESULTS = ('metrics.jsonl', 'predictions.npz', 'weights.npz')
+SHARED_DISK_SECONDS = 30  # within which all processes see what the first has written
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
@@ -217,3 +224,53 @@ def check_same_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) 
             f'--workdir={workdir}: holds a run with another config (key: there, here): '
             f'{"; ".join(differing)}. Name another folder, or give the config that is there'
         )
+
+
+def read_finished(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict | None:
+    """The summary of the finished run in a folder; None if there is none, or files are damaged."""
+    summary = read_summary(workdir)
+    if not summary:
+        return None
+    check_same_config(workdir, config)
+    check_none_skipped(workdir, config, summary['skipped_steps'])
+    checksums = file_checksums(workdir, RESULTS)
+    damaged = [name for name in RESULTS if checksums[name] != summary['files'][name]]
+    if damaged:
+        warnings.warn(
+            f'{workdir}: {", ".join(damaged)} damaged or gone; made again from the checkpoint',
+            stacklevel=3,
+        )
+        return None
+    return summary
+
+
+def check_none_skipped(
+    workdir: pathlib.Path, config: ml_collections.ConfigDict, skipped_steps: int
+) -> None:
+    """Raises UserError if a run that skipped steps shall stop at such steps."""
+    if skipped_steps and config.on_nonfinite == 'stop':
+        raise UserError(
+            f"config.on_nonfinite = 'stop': {workdir} holds a run that left out {skipped_steps} "
+            "steps; allowed is 'skip', or a new folder"
+        )
+
+
+def check_shared_disk(workdir: pathlib.Path) -> None:
+    """Raises AllHostsError unless all processes see the folder in which the first writes."""
+    if jax.process_count() == 1:
+        return
+    mark, token = workdir / '.seen', broadcast(secrets.token_hex())
+    on_primary(write_text, mark, token)
+    on_all_hosts(_wait_for, mark, token)
+    on_primary(mark.unlink)
+
+
+def _wait_for(mark: pathlib.Path, token: str) -> None:
+    deadline = time.monotonic() + SHARED_DISK_SECONDS
+    while not mark.exists() or mark.read_text() != token:
+        if time.monotonic() > deadline:
+            raise UserError(
+                f'--workdir={mark.parent}: this process does not see the folder of process 0; name '
+                'one on a disk that all processes share'
+            )
+        time.sleep(0.1)

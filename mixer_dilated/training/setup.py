@@ -1,7 +1,6 @@
 """What is known of a run before an example is decoded: from its config and data, or its folder."""
 
 import dataclasses
-import math
 import os
 import pathlib
 import reprlib
@@ -13,6 +12,7 @@ from flax.traverse_util import flatten_dict
 from mixer_dilated.config import changed, patch_branches
 from mixer_dilated.data.datasets import open_dataset, preprocessing_of
 from mixer_dilated.data.examples import Dataset, Examples, check_disjoint, num_examples
+from mixer_dilated.data.input_pipeline import streams
 from mixer_dilated.data.preprocessing import HOW, RESIZE, Preprocessing
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import read_json, write_json
@@ -70,19 +70,6 @@ class Setup:
     def changed(self, changes: Mapping) -> 'Setup':
         """The same data with other values of keys that do not bear on it, {'dtype': …}."""
         return dataclasses.replace(self, config=changed(self.config, changes))
-
-
-def streams(settings: ml_collections.ConfigDict, dataset: Dataset, num_examples: int) -> bool:
-    """Whether examples are decoded when they are needed, instead of being kept in memory.
-
-    Args:
-      settings: `config.input`.
-      dataset: the data set.
-      num_examples: of it.
-    """
-    if settings.mode != 'auto':
-        return settings.mode == 'stream'
-    return num_examples * math.prod(dataset.stored_shape) > settings.memory_gib * 2**30
 
 
 def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = None) -> Setup:

@@ -1,19 +1,72 @@
-"""The training step and the evaluation step: pure functions of one batch."""
+"""Training and evaluation of one seed: pure functions of a batch, and of a chunk of batches."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
+import numpy as np
 import optax
 from flax.training.train_state import TrainState
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
-from mixer_dilated.config import num_phases
 from mixer_dilated.data.augmentation import NO_AUGMENTATION, Augmentation, at_phase
-from mixer_dilated.parallel.mesh import purpose_key, split_microbatches
+from mixer_dilated.data.examples import Examples
+from mixer_dilated.data.preprocessing import upsample
+from mixer_dilated.parallel.mesh import purpose_key, shard_batch, split_microbatches
 from mixer_dilated.patches.geometry import Pair
+
+
+class TrainMetrics(NamedTuple):
+    """Sums over the steps of an epoch so far; a skipped step counts in the last two only.
+
+    Attributes:
+      loss: float32, sum of the losses.
+      correct: int32, examples.
+      skipped: int32, steps whose loss or gradient was not finite.
+      first_skipped: int32, the first of them, counted from 1 over the whole run; 0 if none.
+    """
+
+    loss: jax.Array
+    correct: jax.Array
+    skipped: jax.Array
+    first_skipped: jax.Array
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...] = ()) -> 'TrainMetrics':
+        """Of no step, on the host; shape (seeds,), or () for a single seed."""
+        return cls(np.zeros(shape, np.float32), *(np.zeros(shape, np.int32) for _ in range(3)))
+
+    def merge(self, step_metrics: dict[str, jax.Array], step_number: jax.Array) -> 'TrainMetrics':
+        """The sums with one step more.
+
+        Args:
+          step_metrics: of `train_step`.
+          step_number: counted from 1.
+        """
+        finite = step_metrics['finite']
+        first = ~finite & (self.skipped == 0)
+        return TrainMetrics(
+            loss=self.loss + jnp.where(finite, step_metrics['loss'], 0),
+            correct=self.correct + jnp.where(finite, step_metrics['correct'], 0),
+            skipped=self.skipped + ~finite,
+            first_skipped=jnp.where(first, step_number, self.first_skipped),
+        )
+
+    def compute(self, num_steps: int, batch: int) -> dict[str, np.ndarray]:
+        """'loss' (mean over the steps), 'accuracy' and 'skipped', on the host.
+
+        Args:
+          num_steps: skipped ones included; if all are skipped, loss and accuracy are NaN.
+          batch: examples a step.
+        """
+        sums = TrainMetrics(*map(np.asarray, self))
+        counted = np.where(sums.skipped < num_steps, num_steps - sums.skipped, np.nan)
+        return {
+            'loss': sums.loss / counted,
+            'accuracy': sums.correct / (counted * batch),
+            'skipped': sums.skipped,
+        }
 
 
 def normalise(
@@ -24,28 +77,19 @@ def normalise(
 
 
 class Batch(NamedTuple):
-    """A batch, or a part of one, as a step shows it.
+    """An augmented batch, or a microbatch of one.
 
     Attributes:
       images: uint8 (B, H, W, C).
       labels: int32 (B,).
-      images_before, labels_before: what each is mixed with, if that may be in another part.
+      images_before, labels_before: what each is mixed with, where that may be in another
+        microbatch.
     """
 
     images: jax.Array
     labels: jax.Array
     images_before: jax.Array | None = None
     labels_before: jax.Array | None = None
-
-    def with_neighbours(self) -> 'Batch':
-        """With the one before each, so that it can be taken apart."""
-        before = (jnp.roll(array, 1, axis=0) for array in (self.images, self.labels))
-        return Batch(self.images, self.labels, *before)
-
-
-def eval_settings(config: ml_collections.ConfigDict) -> dict:
-    """What a resolved config asks of `eval_step` and `class_log_probabilities`, by keyword."""
-    return {'num_phases': num_phases(config)}
 
 
 def train_step(
@@ -55,8 +99,8 @@ def train_step(
     seed_key: jax.Array,
     *,
     augmentation: Augmentation = NO_AUGMENTATION,
-    trained: Callable = lambda params: params,
-    around_loss: Callable = lambda loss: loss,
+    param_transform: Callable = lambda params: params,
+    loss_transform: Callable = lambda loss: loss,
     accum_steps: int = 1,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step of gradient descent on one batch.
@@ -66,11 +110,12 @@ def train_step(
       images: uint8 (B, H, W, C).
       labels: int32 (B,).
       seed_key: `jax.random.key(config.seed)`.
-      augmentation: what is made of images and labels.
-      trained: parameters as the network takes them, without a gradient where they are frozen.
-      around_loss: the loss as it is differentiated, which may say what its gradient keeps.
-      accum_steps: parts of the batch that are computed one after the other. Images are augmented,
-        and find what they are mixed with, before; only dropout differs from one part.
+      augmentation: of images and labels.
+      param_transform: applied to the parameters in the loss: stops the gradient of frozen ones,
+        gathers sharded ones.
+      loss_transform: applied to the loss before it is differentiated, as `jax.checkpoint`.
+      accum_steps: microbatches that are computed one after the other. Images are augmented and
+        mixed before; only dropout draws other numbers than in one batch.
 
     Returns:
       The next state, and of the batch before the step 'loss' (mean cross-entropy of the mixed and
@@ -78,33 +123,35 @@ def train_step(
       and 'finite': whether the loss and the norm of its gradient are. If not, the next state
       differs in nothing but the count of steps.
     """
-    shown = augmentation.shown(seed_key, state.step, images)
+    batch = Batch(augmentation.shown(seed_key, state.step, images), labels)
     mixing = augmentation.mixing(seed_key, state.step, images.shape[1:3])
     dropout_key = purpose_key(seed_key, 'dropout', state.step)
 
     def loss_fn(params, batch: Batch, dropout_key):
         before = None if batch.images_before is None else normalise(batch.images_before)
         logits = state.apply_fn(
-            {'params': trained(params)},
+            {'params': param_transform(params)},
             mixing.images(normalise(batch.images), before),
             train=True,
             rngs={'dropout': dropout_key},
         )
         targets, before = (
-            None if found is None else jax.nn.one_hot(found, logits.shape[-1])
-            for found in (batch.labels, batch.labels_before)
+            None if labels is None else jax.nn.one_hot(labels, logits.shape[-1])
+            for labels in (batch.labels, batch.labels_before)
         )
         targets = optax.smooth_labels(mixing.targets(targets, before), augmentation.label_smoothing)
         return optax.softmax_cross_entropy(logits, targets).mean(), logits
 
-    gradient = jax.value_and_grad(around_loss(loss_fn), has_aux=True)
-    batch = Batch(shown, labels)
+    grad_fn = jax.value_and_grad(loss_transform(loss_fn), has_aux=True)
     if accum_steps == 1:
-        (loss, logits), grads = gradient(state.params, batch, dropout_key)
+        (loss, logits), grads = grad_fn(state.params, batch, dropout_key)
     else:
-        batch = split_microbatches(batch.with_neighbours() if mixing.mixes else batch, accum_steps)
+        if mixing.mixes:
+            before = (jnp.roll(array, 1, axis=0) for array in (batch.images, batch.labels))
+            batch = Batch(batch.images, batch.labels, *before)
+        batch = split_microbatches(batch, accum_steps)
         keys = jax.random.split(dropout_key, accum_steps)
-        (loss, logits), grads = accumulate_gradient(gradient, state.params, (batch, keys))
+        (loss, logits), grads = accumulate_gradient(grad_fn, state.params, (batch, keys))
     correct = jnp.sum(logits.argmax(-1) == batch.labels)
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
     next_state = jax.lax.cond(
@@ -115,46 +162,66 @@ def train_step(
     return next_state, {'loss': loss, 'correct': correct, 'finite': finite}
 
 
-def class_log_probabilities(
+def accumulate_gradient(value_and_grad_fn: Callable, params, microbatches: tuple):
+    """Means of a loss and its gradient over microbatches, one after the other.
+
+    Args:
+      value_and_grad_fn: (params, *microbatch) to ((loss, aux), gradient).
+      params: its first argument.
+      microbatches: its other arguments, trees of arrays (microbatches, …).
+
+    Returns:
+      ((loss, aux), gradient); aux with an axis of microbatches first.
+    """
+
+    def add(sums, microbatch):
+        (loss, aux), gradient = value_and_grad_fn(params, *microbatch)
+        return jax.tree.map(jnp.add, sums, (loss, gradient)), aux
+
+    zeros = jax.tree.map(jnp.zeros_like, (jnp.float32(0), params))
+    sums, aux = jax.lax.scan(add, zeros, microbatches)
+    count = len(jax.tree.leaves(microbatches)[0])
+    loss, gradient = jax.tree.map(lambda total: total / count, sums)
+    return (loss, aux), gradient
+
+
+def class_log_probs(
     state: TrainState,
     images: UInt8[Array, 'batch height width channels'],
     *,
     num_phases: Pair = (1, 1),
 ) -> Float[Array, 'batch classes']:
-    """What the network says of each image, without dropout.
+    """Log-probabilities of the classes, without dropout.
 
     Args:
       state: the parameters.
       images: uint8 (B, H, W, C).
-      num_phases: phases along (height, width) at which each image is shown; the probabilities
-        are means over all of them.
-
-    Returns:
-      Natural logarithms of the probabilities of the classes, float32 (B, classes).
+      num_phases: phases along (height, width) at which each image is classified; the
+        probabilities are means over all of them.
     """
 
-    def log_softmax(shown):
-        logits = state.apply_fn({'params': state.params}, normalise(shown), train=False)
+    def log_softmax(images):
+        logits = state.apply_fn({'params': state.params}, normalise(images), train=False)
         return jax.nn.log_softmax(logits)
 
     if num_phases == (1, 1):
         return log_softmax(images)
-    found = at_every_phase(log_softmax, images, num_phases)
-    return jax.nn.logsumexp(found, axis=0) - jnp.log(len(found))
+    log_probs = at_every_phase(log_softmax, images, num_phases)
+    return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(log_probs))
 
 
 def at_every_phase(
     function: Callable, images: UInt8[Array, 'batch height width channels'], num_phases: Pair
 ) -> Float[Array, 'phases batch ...']:
-    """What a function says of images at each phase of a dilated grid, one phase after another.
+    """A function of images at each phase of a dilated grid, one phase after another.
 
     Args:
       function: uint8 (B, H, W, C) to (B, …).
       images: uint8 (B, H, W, C).
-      num_phases: phases along (height, width).
+      num_phases: along (height, width).
     """
     phases = jnp.indices(num_phases).reshape(2, -1).T
-    # Not at once: they need the memory of one.
+    # One at a time: they need the memory of one.
     return jax.lax.map(lambda phase: function(at_phase(images, phase, num_phases)), phases)
 
 
@@ -165,45 +232,103 @@ def eval_step(
     counted: Bool[Array, ' batch'],
     *,
     num_phases: Pair = (1, 1),
-) -> dict[str, jax.Array]:
-    """Sums over one batch, without dropout.
+) -> tuple[dict[str, jax.Array], Float[Array, 'batch classes']]:
+    """Evaluates one batch, without dropout.
 
     Args:
-      state: the parameters to evaluate.
+      state: the parameters.
       images: uint8 (B, H, W, C).
       labels: int32 (B,).
       counted: False for examples that only fill the batch.
-      num_phases: as in `class_log_probabilities`.
+      num_phases: as in `class_log_probs`.
 
     Returns:
-      'loss' (summed cross-entropy) and 'correct' (count) over the counted examples.
+      'loss' (summed cross-entropy) and 'correct' (count) over the counted examples, and the
+      log-probabilities of the batch.
     """
-    found = class_log_probabilities(state, images, num_phases=num_phases)
-    losses = -jnp.take_along_axis(found, labels[:, None], axis=1)[:, 0]
-    return {
+    log_probs = class_log_probs(state, images, num_phases=num_phases)
+    losses = -jnp.take_along_axis(log_probs, labels[:, None], axis=1)[:, 0]
+    sums = {
         'loss': jnp.sum(losses, where=counted),
-        'correct': jnp.sum(found.argmax(-1) == labels, where=counted),
+        'correct': jnp.sum(log_probs.argmax(-1) == labels, where=counted),
     }
+    return sums, log_probs
 
 
-def accumulate_gradient(value_and_grad: Callable, params, parts: tuple):
-    """Means over the parts of a batch of a loss and of its gradient, part after part.
+def train_chunk(
+    state: TrainState,
+    metrics: TrainMetrics,
+    seed_key: jax.Array,
+    own: tuple[Examples | None, Int32[Array, 'steps batch'] | None],
+    shared: tuple[Examples | None, jax.Array, jax.Array],
+    *,
+    step: Callable,
+    image_size: Pair | None = None,
+) -> tuple[TrainState, TrainMetrics]:
+    """Trains the next steps of an epoch on the rows of an `input_pipeline.Chunk`.
+
+    The number of steps is an argument of the one program: an epoch cut into chunks, in whatever
+    way, has the bits of an epoch in one.
 
     Args:
-      value_and_grad: of parameters and one part to ((loss, other), gradient).
-      params: its first argument.
-      parts: its other ones, each a tree of arrays whose first axis is that of the parts.
+      state: its step selects the first row.
+      metrics: of the steps of this epoch before these.
+      seed_key: of the seed.
+      own: the seed's own examples (steps, batch, …) or None, and its rows of shared ones or None.
+      shared: examples of all seeds or None, the step of row 0, and the number of steps.
+      step: `train_step` with its settings bound.
+      image_size: (height, width) that images are upsampled to; None for their own.
+    """
+    (own_examples, index), (examples, first_step, num_steps) = own, shared
+    examples = own_examples or examples
+
+    def body(_, carry):
+        state, metrics = carry
+        images, labels = gather_batch(examples, index, state.step - first_step, image_size)
+        state, step_metrics = step(state, images, labels, seed_key)
+        return state, metrics.merge(step_metrics, state.step)
+
+    return jax.lax.fori_loop(0, num_steps, body, (state, metrics))
+
+
+def eval_chunk(
+    state: TrainState,
+    sums: dict[str, jax.Array],
+    shared: tuple[Examples, Int32[Array, 'steps batch']],
+    *,
+    step: Callable,
+    image_size: Pair | None = None,
+) -> tuple[dict[str, jax.Array], Float[Array, 'steps batch classes']]:
+    """Evaluates the rows of an `input_pipeline.Chunk`, each example once.
+
+    Args:
+      state: the parameters.
+      sums: 'loss' and 'correct' of the chunks before.
+      shared: examples, and their rows, -1 for those that only fill a batch.
+      step: `eval_step` with its settings bound.
+      image_size: as in `train_chunk`.
 
     Returns:
-      ((loss, other), gradient); 'other' with an axis of parts first.
+      The sums with these, and the log-probabilities of all rows.
     """
+    examples, index = shared
 
-    def add(sums, part):
-        (loss, other), gradient = value_and_grad(params, *part)
-        return jax.tree.map(jnp.add, sums, (loss, gradient)), other
+    def body(sums, row):
+        images, labels = gather_batch(examples, index, row, image_size)
+        batch_sums, log_probs = step(state, images, labels, shard_batch(index[row] >= 0))
+        return jax.tree.map(jnp.add, sums, batch_sums), log_probs
 
-    zeros = jax.tree.map(jnp.zeros_like, (jnp.float32(0), params))
-    sums, other = jax.lax.scan(add, zeros, parts)
-    count = len(jax.tree.leaves(parts)[0])
-    loss, gradient = jax.tree.map(lambda total: total / count, sums)
-    return (loss, other), gradient
+    return jax.lax.scan(body, sums, jnp.arange(len(index)))
+
+
+def gather_batch(
+    examples: Examples,
+    index: Int32[Array, 'steps batch'] | None,
+    row: jax.Array,
+    image_size: Pair | None,
+) -> Examples:
+    """The batch of one row: of `examples` (steps, batch, …), or by `index` of (examples, …)."""
+    if examples.labels.ndim == 1:
+        row = shard_batch(jnp.maximum(index[row], 0))
+    images, labels = (shard_batch(array[row]) for array in examples)
+    return Examples(upsample(images, image_size) if image_size else images, labels)

@@ -1,0 +1,290 @@
+"""The input pipeline: chunks of examples on the devices, from any step on, in memory or streaming.
+
+A step is a gather. A chunk holds examples and an index into them, a row a step: in memory the
+examples of the whole split and the permutations of the epoch; in a stream the batch that is decoded
+next. The compiled functions that take chunks are the same for both.
+"""
+
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int32
+
+from mixer_dilated.data.batch_stream import BatchStream, DevicePrefetcher
+from mixer_dilated.data.datasets import load_examples
+from mixer_dilated.data.examples import (
+    Dataset,
+    Examples,
+    InMemoryDataSource,
+    RandomAccessDataSource,
+    checksums,
+    num_examples,
+)
+from mixer_dilated.data.samplers import SequentialSampler, ShuffleSampler, epoch_permutations
+from mixer_dilated.data.workers import num_workers
+from mixer_dilated.parallel.mesh import (
+    make_global_array,
+    process_local_indices,
+    put_on_mesh,
+    replicated,
+)
+
+MAX_EVAL_EXAMPLES = 2**16  # of a chunk, which bounds what it predicts on the devices
+LABELS_AT_ONCE = 1000
+
+
+class Chunk(NamedTuple):
+    """The examples of one call of a compiled function.
+
+    Attributes:
+      examples: those of a whole split, (examples, …), the same for every seed; or those of the
+        steps of the chunk, in training (seeds, steps, batch, …), in evaluation (steps, batch, …).
+      index: rows of a whole split, int32, in training (seeds, steps, batch) or None in a stream, in
+        evaluation (steps, batch), -1 for rows that only fill up the last batch.
+      first_step: of the run, that of the first row.
+      num_steps: to train, beginning with the step of the state.
+    """
+
+    examples: Examples
+    index: jax.Array | None
+    first_step: int = 0
+    num_steps: int = 0
+
+
+class InputPipeline(Protocol):
+    """The examples of a split, on their way to the devices.
+
+    Attributes:
+      data_source: the same examples by number, on the host.
+      labels: of all examples.
+      waited: seconds spent in waiting for batches so far.
+    """
+
+    data_source: RandomAccessDataSource
+    labels: Int32[np.ndarray, ' examples']
+    waited: float
+
+    def train_chunks(self, step: int, num_steps: int, seconds: float | None) -> Iterator[Chunk]:
+        """Chunks of the next training batches.
+
+        Each seed shows its own permutation of the examples in each epoch, batch by batch; examples
+        that do not fill a last batch are left out.
+
+        Args:
+          step: steps of the run that are done.
+          num_steps: to train, within the epoch.
+          seconds: after which a stream that has to wait yields fewer; None for no limit.
+        """
+
+    def eval_chunks(self) -> Iterator[Chunk]:
+        """Chunks that hold every example once, in the stored order."""
+
+    def checksums(self) -> dict[str, int]:
+        """Checksums of images and labels; {} in a stream, which has not seen all of them."""
+
+    def close(self) -> None:
+        """Ends the threads and processes that decode."""
+
+
+def streams(settings: ml_collections.ConfigDict, dataset: Dataset, count: int) -> bool:
+    """Whether images are decoded when they are needed instead of being kept in memory.
+
+    Args:
+      settings: `config.input`.
+      dataset: of the images.
+      count: how many.
+    """
+    if settings.mode != 'auto':
+        return settings.mode == 'stream'
+    return count * math.prod(dataset.stored_shape) > settings.memory_gib * 2**30
+
+
+def open_input(
+    config: ml_collections.ConfigDict, dataset: Dataset, split: str, mesh: Mesh
+) -> InputPipeline:
+    """The input pipeline of a split, in memory or streaming as `config.input` selects.
+
+    Raises:
+      UserError: the examples cannot be read.
+    """
+    count = num_examples('split', split, dataset.split_sizes)
+    if streams(config.input, dataset, count):
+        return StreamingPipeline(dataset.records(split), config, mesh)
+    return InMemoryPipeline(load_examples(dataset, split, config.dataset), config, mesh)
+
+
+class InMemoryPipeline:
+    """An `InputPipeline` of decoded examples, all of them on every device.
+
+    Args:
+      examples: on the host or the devices.
+      config: a resolved config.
+      mesh: the devices.
+
+    Attributes:
+      examples: on the devices.
+    """
+
+    waited = 0.0
+
+    def __init__(self, examples: Examples, config: ml_collections.ConfigDict, mesh: Mesh):
+        self.data_source, self.labels = InMemoryDataSource(examples), examples.labels
+        self._config, self._mesh = config, mesh
+        self.examples = Examples(*put_on_mesh(tuple(examples), replicated(mesh)))
+        self._epoch = self._index = self._permutations = None
+
+    def train_chunks(self, step: int, num_steps: int, seconds: float | None) -> Iterator[Chunk]:
+        config, steps = self._config, len(self.labels) // self._config.batch
+        epoch = step // steps
+        if epoch != self._epoch:
+            shape = (config.num_seeds, steps, config.batch)
+            rows = self._permute(epoch)[:, : steps * config.batch].reshape(shape)
+            self._epoch, self._index = epoch, put_on_mesh(rows, train_sharding(self._mesh))
+        yield Chunk(self.examples, self._index, epoch * steps, num_steps)
+
+    def _permute(self, epoch: int) -> Int32[np.ndarray, 'seeds examples']:
+        """The permutations of an epoch; those of the next are computed while this one trains."""
+        config, known = self._config, self._permutations or {}
+        self._permutations = {
+            number: known[number]
+            if number in known
+            else epoch_permutations(config.seed, config.num_seeds, len(self.labels), number)
+            for number in (epoch, min(epoch + 1, config.num_epochs - 1))
+        }
+        return np.asarray(self._permutations[epoch])
+
+    @functools.cached_property
+    def _eval_index(self) -> list[jax.Array]:
+        config, count = self._config, len(self.labels)
+        batch = eval_batch(config, count, self._mesh)
+        steps = -(-count // batch)
+        chunks = -(-steps * batch * config.num_seeds // MAX_EVAL_EXAMPLES)
+        steps_per_chunk = -(-steps // chunks)
+        rows = np.arange(chunks * steps_per_chunk * batch, dtype=np.int32)
+        rows[count:] = -1
+        rows = rows.reshape(chunks, steps_per_chunk, batch)
+        return [put_on_mesh(index, eval_sharding(self._mesh)) for index in rows]
+
+    def eval_chunks(self) -> Iterator[Chunk]:
+        return (Chunk(self.examples, index) for index in self._eval_index)
+
+    def checksums(self) -> dict[str, int]:
+        return checksums(self.data_source.examples)
+
+    def close(self) -> None:
+        pass
+
+
+class StreamingPipeline:
+    """An `InputPipeline` of examples that are decoded when they are needed.
+
+    Args:
+      data_source: the examples.
+      config: a resolved config.
+      mesh: the devices.
+    """
+
+    def __init__(
+        self, data_source: RandomAccessDataSource, config: ml_collections.ConfigDict, mesh: Mesh
+    ):
+        self.data_source, self._config, self._mesh = data_source, config, mesh
+        self._workers = num_workers(config.input.workers)
+        self._prefetcher = self._mode = self._next_step = None
+
+    @functools.cached_property
+    def labels(self) -> Int32[np.ndarray, ' examples']:
+        count = len(self.data_source)
+        starts = range(0, count, LABELS_AT_ONCE)
+        blocks = (np.arange(start, min(start + LABELS_AT_ONCE, count)) for start in starts)
+        return np.concatenate([self.data_source.labels(block) for block in blocks])
+
+    @property
+    def waited(self) -> float:
+        return self._prefetcher.waited if self._prefetcher else 0.0
+
+    def train_chunks(self, step: int, num_steps: int, seconds: float | None) -> Iterator[Chunk]:
+        if (self._mode, self._next_step) != ('train', step):
+            self._open_training(step)
+        start = time.perf_counter()
+        for number in range(step, step + num_steps):
+            timeout = seconds and max(0.0, start + seconds - time.perf_counter())
+            examples = self._prefetcher.next_batch(timeout)
+            if examples is None:
+                return
+            self._next_step = number + 1
+            yield Chunk(examples, None, number, 1)
+
+    def _open_training(self, step: int) -> None:
+        config, count = self._config, len(self.data_source)
+        permute = functools.partial(epoch_permutations, config.seed, config.num_seeds, count)
+        steps, to_processes = count // config.batch, self._workers > 0
+        shape, sharding = (config.num_seeds, 1, config.batch), train_sharding(self._mesh)
+        own = process_local_indices(sharding, shape)
+
+        def open_stream():
+            sampler = ShuffleSampler(permute, config.batch, steps, to_processes=to_processes)
+            return self._stream(sampler, step, (own[0], own[2]))
+
+        def place(examples):
+            arrays = (array[:, None] for array in examples)
+            return Examples(*(make_global_array(array, sharding, shape) for array in arrays))
+
+        self._open('train', open_stream, place)
+
+    def eval_chunks(self) -> Iterator[Chunk]:
+        count = len(self.data_source)
+        batch = eval_batch(self._config, count, self._mesh)
+        shape, sharding = (1, batch), eval_sharding(self._mesh)
+        if self._mode != 'eval':
+            own = process_local_indices(sharding, shape)
+            sampler = SequentialSampler(count, batch)
+
+            def place(examples):
+                return Examples(*(make_global_array(array, sharding, shape) for array in examples))
+
+            self._open('eval', lambda: self._stream(sampler, 0, own), place)
+        for start in range(0, count, batch):
+            index = np.arange(start, start + batch, dtype=np.int32)
+            index[index >= count] = -1
+            yield Chunk(self._prefetcher.next_batch(), put_on_mesh(index[None], sharding))
+
+    def checksums(self) -> dict[str, int]:
+        return {}
+
+    def close(self) -> None:
+        if self._prefetcher:
+            self._prefetcher.close()
+        self._prefetcher = self._mode = None
+
+    def _stream(self, sampler, first_step: int, own: tuple[np.ndarray, ...]) -> BatchStream:
+        return BatchStream(
+            self.data_source, sampler, first_step=first_step, workers=self._workers, own=own
+        )
+
+    def _open(self, mode: str, open_stream: Callable, place: Callable) -> None:
+        self.close()
+        self._prefetcher = DevicePrefetcher(open_stream, place, self._config.input.prefetch)
+        self._mode = mode
+
+
+def eval_batch(config: ml_collections.ConfigDict, count: int, mesh: Mesh) -> int:
+    """Examples a step of evaluation: `config.batch_eval`, or all, rounded up to the devices."""
+    devices = mesh.shape['data']
+    return -(-min(config.batch_eval, count) // devices) * devices
+
+
+def train_sharding(mesh: Mesh) -> NamedSharding:
+    """Of arrays (seeds, steps, batch, …)."""
+    return NamedSharding(mesh, PartitionSpec('seeds', None, 'data'))
+
+
+def eval_sharding(mesh: Mesh) -> NamedSharding:
+    """Of arrays (steps, batch, …) that all seeds share."""
+    return NamedSharding(mesh, PartitionSpec(None, 'data'))

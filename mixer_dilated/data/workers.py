@@ -1,0 +1,133 @@
+"""Processes that decode: how many there is room for, how they start and how they end."""
+
+import contextlib
+import errno
+import multiprocessing.resource_tracker
+import multiprocessing.util
+import os
+import pathlib
+import re
+import shutil
+import signal
+import threading
+
+from mixer_dilated.errors import UserError
+
+SLICE_BYTES = 2**23  # of a slice of a batch, at most
+# Shared memory and open files that a worker takes.
+WORKER_BYTES, WORKER_FILES = 10 * SLICE_BYTES, 30
+MAX_CORES_FOR_THREADS = 4  # of sixteen, threads keep five busy
+QUOTA = pathlib.Path('/sys/fs/cgroup/cpu.max')  # of a container: microseconds, of a period
+
+
+def num_cores() -> int:
+    """Cores that this process may use, as a scheduler, `taskset` or a container's quota has it."""
+    if hasattr(os, 'sched_getaffinity'):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # none, or 'max'
+        quota, period = map(int, QUOTA.read_text().split())
+        cores = min(cores, max(1, -(-quota // period)))
+    return cores
+
+
+def num_workers(workers: int | str) -> int:
+    """Processes that decode, by `config.input.workers`: 'auto' is one a core of more than four."""
+    if workers != 'auto':
+        return workers
+    count = min(num_cores(), room_for_workers())
+    return count if count > MAX_CORES_FOR_THREADS else 0
+
+
+def room_for_workers() -> int:
+    """Workers by shared memory and open files, half of which are left to other streams."""
+    limits = [2**16]
+    with contextlib.suppress(OSError):
+        limits.append(shutil.disk_usage('/dev/shm').free // WORKER_BYTES)
+    with contextlib.suppress(ImportError):
+        import resource
+
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if files != resource.RLIM_INFINITY:
+            limits.append(files // WORKER_FILES)
+    return min(limits) // 2
+
+
+def raise_file_limit() -> None:
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def start_quiet_tracker() -> None:
+    """Starts the tracker of shared memory without its warning: a killed worker has its own line."""
+    before = os.environ.get('PYTHONWARNINGS')
+    os.environ['PYTHONWARNINGS'] = 'ignore:resource_tracker:UserWarning'
+    try:
+        multiprocessing.resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ['PYTHONWARNINGS']
+        else:
+            os.environ['PYTHONWARNINGS'] = before
+
+
+def start_worker(index: int, count: int, folder: pathlib.Path | None) -> None:
+    """Runs in a worker: it ends with the training process, which alone handles signals."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
+    # Skips the interpreter's shutdown, which would keep a run that stops waiting.
+    multiprocessing.util.Finalize(None, os._exit, (0,), exitpriority=-100)
+
+
+def _end_with_parent(folder: pathlib.Path | None) -> None:
+    multiprocessing.parent_process().join()
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
+
+
+@contextlib.contextmanager
+def signals_blocked():
+    """Blocks SIGINT and SIGTERM in this thread and in the processes that it starts.
+
+    A signal to the whole group would end them with a traceback while they still import.
+    """
+    if not hasattr(signal, 'pthread_sigmask'):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def worker_error(error: Exception) -> Exception:
+    """A UserError where workers cannot start or one has ended; else the error itself."""
+    hint = (
+        'What was saved is undamaged, and the same command resumes; set fewer workers, or 0 for '
+        'threads'
+    )
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return UserError(
+            f'config.input.workers: {os.strerror(error.errno)}; each worker takes about '
+            f'{WORKER_FILES} (`ulimit -n` prints the limit). {hint}'
+        )
+    exit_code = re.search(r'exit code (-?\d+)', str(error))
+    if not exit_code:
+        return error
+    code = int(exit_code[1])
+    if code > 0:
+        cause = f'exit status {code}'
+        likely = "a script without `if __name__ == '__main__':`, which each of them imports"
+    else:
+        cause, likely = signal.strsignal(-code), 'memory or shared memory (/dev/shm) ran out'
+    return UserError(
+        f'config.input.workers: a process that decodes images has ended ({cause}); perhaps '
+        f'{likely}. {hint}'
+    )
