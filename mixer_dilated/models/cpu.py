@@ -2,7 +2,11 @@
 
 Modules and parameters are those of `models.mixer`. Tokens are the first axis, from the stem to the
 mean over tokens: either mixing of a whole batch is then one product of two matrices, with nothing
-to transpose. LayerNorm, GELU and rematerialisation are what XLA does not do well on a CPU.
+to transpose. GELU and rematerialisation are those that XLA does not do well on a CPU.
+
+The worth of a form is how much longer a training step takes without it, for mnist_dilated and for
+mnist_baseline: medians of 13 interleaved rounds of 15 steps on two cores with jax 0.10.2. The
+plain form takes 52 % and 50 % longer.
 """
 
 import functools
@@ -58,7 +62,10 @@ class CpuMlpBlock(MlpBlock):
 
 
 class CpuMixerBlock(MixerBlock):
-    """`MixerBlock` on (tokens, batch, channels)."""
+    """`MixerBlock` on (tokens, batch, channels).
+
+    Its layout is worth 26 % and 55 %, of which the rows of channel mixing are 7 % and 13 %.
+    """
 
     @nn.compact
     def __call__(
@@ -84,7 +91,7 @@ class CpuMixerBlock(MixerBlock):
 
 
 class LayerNorm(nn.Module):
-    """`nn.LayerNorm` over the last axis, with a custom VJP."""
+    """`nn.LayerNorm` over the last axis, with a custom VJP: worth 0 % and -8 %."""
 
     dtype: jnp.dtype = jnp.float32
 
@@ -141,7 +148,8 @@ def exact_gelu(x: Float[Array, '...']) -> Float[Array, '...']:
     """x · Φ(x), Φ the normal distribution's cumulative function (paper eq. 3), in float32.
 
     It is `nn.gelu(x, approximate=False)` but for 2e-7 · |x|: erf costs less than erfc. The
-    gradient, Φ(x) + x · φ(x), is computed from x alone, so one array is kept for it.
+    gradient, Φ(x) + x · φ(x), is computed from x alone, so one array is kept for it. Worth 25 %
+    and 18 %.
     """
     wide = x.astype(jnp.float32)
     return (wide * _normal_cdf(wide)).astype(x.dtype)
@@ -165,7 +173,8 @@ def remat_block(apply_block: Callable) -> Callable:
     """`nn.remat` of a function of a block and its input, which XLA does not undo.
 
     On a CPU XLA drops the barrier of `nn.remat`, recomputes everything as early as it can, and so
-    keeps all of it after all. Dropout draws other numbers than without rematerialisation.
+    keeps all of it after all. Dropout draws other numbers than without rematerialisation. Worth
+    memory, not time.
     """
 
     def apply_rematerialised(block, x):
