@@ -22,6 +22,6 @@ def get_config():
     config.model.tokens_mlp_dim = 32
     # The recipe, which configs/sweeps/best.py gives to every method.
     config.batch = 64
-    config.augment.shift = 2
+    config.augment.translate = 2
     config.optimizer.weight_decay = 0.3
     return config

@@ -1,18 +1,19 @@
-"""Configs: the base with every key of `config_keys`, and the check of what a person made of it.
+"""Configs: the base with every key of `config_keys`, and what validates the changes to it.
 
 A config file starts from `base_config()` and changes the keys in which its experiment differs.
-`resolve` turns what came out of the file and the command line into a checked, complete config.
+`resolve` turns what comes out of the file and the command line into a validated, complete config.
 """
 
 import dataclasses
 import difflib
 import itertools
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from ml_collections import ConfigDict, FieldReference
 
-from mixer_dilated.config_keys import KEYS, PRESETS, RUNTIME_ONLY_KEYS, preset_values
+from mixer_dilated.config_keys import ALIASES, KEYS, PRESETS, RUNTIME_ONLY_KEYS, preset_values
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair, Patches, whole_pair
 
@@ -20,10 +21,10 @@ from mixer_dilated.patches.geometry import Pair, Patches, whole_pair
 def base_config() -> ConfigDict:
     """All keys with their defaults, for a config file to change.
 
-    The fields are untyped on purpose (an int may become a pair, 1 a 1.0): `resolve` checks every
-    value, so that each refusal reads alike wherever the value came from.
+    The fields are untyped on purpose (an int may become a pair, 1 a 1.0): `resolve` validates
+    every value, so that each refusal reads alike wherever the value came from.
     """
-    fields = {path: FieldReference(key[0], field_type=object) for path, key in KEYS.items()}
+    fields = {path: FieldReference(key.default, field_type=object) for path, key in KEYS.items()}
     # Not type safe, so that a preset's name can take the place of all keys of `model`.
     return ConfigDict(nested(fields), type_safe=False)
 
@@ -37,7 +38,7 @@ def preset(name: str) -> ConfigDict:
     `config.model = 'B/16'` does for a config that changes nothing in it.
 
     Args:
-      name: one of `presets.PRESETS`.
+      name: one of `config_keys.PRESETS`.
 
     Raises:
       UserError: no such preset.
@@ -48,8 +49,7 @@ def preset(name: str) -> ConfigDict:
 def complete(config: Mapping) -> ConfigDict:
     """`base_config()` with the values of `config`; raises UserError at an unknown key."""
     completed = base_config()
-    for path, value in _leaves(_with_preset(config)):
-        check_key(path)
+    for path, value in _known_leaves(config).items():
         *parents, name = path.split('.')
         node = completed
         for parent in parents:
@@ -58,11 +58,12 @@ def complete(config: Mapping) -> ConfigDict:
     return completed
 
 
-def resolve(config: Mapping) -> ConfigDict:
-    """Checks a config and completes it.
+def resolve(config: Mapping, *, warn: bool = True) -> ConfigDict:
+    """Validates a config and completes it.
 
     Args:
       config: nested mapping; keys it lacks take their defaults.
+      warn: whether old names of keys are a warning; not so in files of earlier versions.
 
     Returns:
       A locked ConfigDict of plain values, every key present.
@@ -71,41 +72,67 @@ def resolve(config: Mapping) -> ConfigDict:
       UserError: an unknown key (its nearest neighbour is named), a value that is not allowed, or
         patches that cannot be.
     """
-    values = dict(_leaves(_with_preset(config)))
-    for path in values:
-        check_key(path)
-    for path, (default, _, _) in KEYS.items():
-        value = values[path] = _plain(values.get(path, default))
+    values = _known_leaves(config, warn=warn)
+    for path, key in KEYS.items():
+        value = values[path] = _plain(values.get(path, key.default))
         check_value(path, value)
-        if type(default) is float:
+        if type(key.default) is float:
             values[path] = float(value)
     tree = nested(values)
     model = tree['model']
     try:
         # The geometry's own spelling, so that 4 and (4, 4), valid and VALID are the same run.
         model['patches'] = dataclasses.asdict(Patches(**model['patches']))
-        phases = whole_pair('phases', model['phases'], 1)
         patch_branches(ConfigDict(model))
-        model['phases'] = phases
+        model['phases'] = whole_pair('phases', model['phases'], 1)
     except UserError as error:
         raise UserError(f'config.model.{error}') from None
     if model['gelu'] == 'auto':
         model['gelu'] = 'tanh' if tree['init_from'].endswith('.npz') else 'exact'
-    frozen = tree['optimizer']['freeze_blocks']
-    if frozen > model['num_blocks']:
+    freeze_blocks = tree['optimizer']['freeze_blocks']
+    if freeze_blocks > model['num_blocks']:
         raise UserError(
-            f'config.optimizer.freeze_blocks = {frozen}: the network has {model["num_blocks"]}; '
-            'allowed is at most that'
+            f'config.optimizer.freeze_blocks = {freeze_blocks}: the network has '
+            f'{model["num_blocks"]}; allowed is at most that'
         )
     if tree['augment']['random_phase']:
         _check_random_phase(model)
     return ConfigDict(tree).lock()
 
 
-def _with_preset(config: Mapping) -> dict:
-    """`config` with the keys of a preset where `model` is its name."""
-    named = isinstance(config.get('model'), str)
-    return {**config, **({'model': preset_values(config['model'])} if named else {})}
+def _known_leaves(config: Mapping, *, warn: bool = True) -> dict:
+    """{path: value} of a config by today's names of the keys, a preset's name expanded."""
+    if isinstance(config.get('model'), str):
+        config = {**config, 'model': preset_values(config['model'])}
+    values = rename_keys(flat(config), warn=warn)
+    for path in values:
+        check_key(path)
+    return values
+
+
+def rename_keys(values: Mapping, *, warn: bool = True) -> dict:
+    """{path: value} with old names of keys (`ALIASES`) replaced, with a warning if asked for.
+
+    Raises:
+      UserError: a key has different values under both names.
+    """
+    renamed = dict(values)
+    for old, new in ALIASES.items():
+        if old not in renamed:
+            continue
+        value = renamed.pop(old)
+        if warn:
+            change = f'now config.{new}' if new else 'gone, and has no effect'
+            warnings.warn(f'config.{old} is {change}', stacklevel=2)
+        if new is None:
+            continue
+        if renamed.get(new, KEYS[new].default) not in (KEYS[new].default, value):
+            raise UserError(
+                f'config.{old} = {value!r}: config.{new}, its name today, is {renamed[new]!r}; '
+                'set that one alone'
+            )
+        renamed[new] = value
+    return renamed
 
 
 def _check_random_phase(model: Mapping) -> None:
@@ -133,26 +160,16 @@ def check_key(path: str) -> None:
         )
     last = path.rsplit('.', 1)[-1]
     same_name = [known for known in KEYS if known.rsplit('.', 1)[-1] == last]
-    near = difflib.get_close_matches(path, same_name or KEYS, n=1, cutoff=0.0)[0]
+    nearest = difflib.get_close_matches(path, same_name or KEYS, n=1, cutoff=0.0)[0]
     # repr: a name may hold anything, a message is one line.
-    shown = repr(path)[1:-1]
-    raise UserError(f'config.{shown}: no such key; did you mean config.{near}?')
+    raise UserError(f'config.{repr(path)[1:-1]}: no such key; did you mean config.{nearest}?')
 
 
 def check_value(path: str, value) -> None:
     """Raises UserError if a key of the config cannot have the value, whatever the others have."""
-    value = _plain(value)
-    _, kind, _ = KEYS[path]
-    if not kind.test(value):
-        raise UserError(f'config.{path} = {value!r}: allowed is {kind.allowed}')
-    *_, section, name = ('', *path.split('.'))
-    try:
-        if section == 'patches':
-            Patches(**{'size': 1, name: value})
-        elif name == 'phases':
-            whole_pair(name, value, 1)
-    except UserError as error:
-        raise UserError(f'config.model.{error}') from None
+    value, allowed = _plain(value), KEYS[path].allowed
+    if not allowed.test(value):
+        raise UserError(f'config.{path} = {value!r}: allowed is {allowed.text}')
 
 
 def patch_branches(model: ConfigDict) -> tuple[Patches, ...]:
@@ -164,32 +181,28 @@ def patch_branches(model: ConfigDict) -> tuple[Patches, ...]:
     """
     common = model.patches.to_dict()
     branches = model.branches
-    for branch in branches:
-        for name in branch:
-            if name not in common:
-                raise UserError(f'branches: no such key {name!r}; allowed are {", ".join(common)}')
+    for name in itertools.chain(*branches):
+        if name not in common:
+            raise UserError(f'branches: no such key {name!r}; allowed are {", ".join(common)}')
     try:
-        kinds = [Patches(**{**common, **branch}) for branch in branches or ({},)]
+        geometries = [Patches(**{**common, **branch}) for branch in branches or ({},)]
     except UserError as error:
         raise UserError(f'branches = {branches!r}: {error}' if branches else str(error)) from None
-    return tuple(phase for kind in kinds for phase in kind.phases(model.phases))
+    return tuple(phase for patches in geometries for phase in patches.phases(model.phases))
 
 
 def num_phases(config: ConfigDict) -> Pair:
-    """Phases along (height, width) that an image is shown at, one in training and all of them at
+    """Phases along (height, width) of the dilated grid, one a step in training and all of them at
     evaluation; (1, 1) without `augment.random_phase`."""
     return config.model.patches.dilation if config.augment.random_phase else (1, 1)
 
 
 def pixels_seen(config: ConfigDict, image_size: Pair) -> np.ndarray:
-    """Which pixels at least one token sees, at whatever phase images are shown.
+    """Which pixels at least one token sees, at any of `num_phases`: bool (height, width).
 
     Args:
-      config: a resolved config; with `augment.random_phase` all phases count.
+      config: a resolved config.
       image_size: (height, width) in pixels.
-
-    Returns:
-      bool (height, width).
     """
     height, width = image_size
     branches = patch_branches(config.model)
@@ -204,9 +217,9 @@ def pixels_seen(config: ConfigDict, image_size: Pair) -> np.ndarray:
 def differences(one: Mapping, other: Mapping) -> list[str]:
     """Keys in which two configs differ, as 'key: this value, that value'.
 
-    Keys that are `RUNTIME_ONLY_KEYS` are left out.
+    Keys of `RUNTIME_ONLY_KEYS` are left out.
     """
-    one, other = dict(_leaves(one)), dict(_leaves(other))
+    one, other = flat(one), flat(other)
     return [
         f'{path}: {_plain(one.get(path))!r}, {_plain(other.get(path))!r}'
         for path in sorted({*one, *other} - {*RUNTIME_ONLY_KEYS})
@@ -225,19 +238,19 @@ def changed(config: ConfigDict, changes: Mapping) -> ConfigDict:
     Raises:
       UserError: as `resolve`.
     """
-    changes = dict(changes)
+    changes = rename_keys(changes)
     values = config.to_dict()
     if 'model' in changes:
-        values = _with_preset({**values, 'model': changes.pop('model')})
-    return resolve(_merged(values, nested(changes)))
+        values['model'] = preset_values(changes.pop('model'))
+    return resolve(_merge(values, nested(changes)))
 
 
-def _merged(values: dict, changes: dict) -> dict:
+def _merge(values: dict, changes: dict) -> dict:
     """`values` with `changes`, both nested; a dict of keys is merged, anything else replaced."""
     merged = dict(values)
     for name, value in changes.items():
         both = isinstance(value, dict) and isinstance(merged.get(name), dict)
-        merged[name] = _merged(merged[name], value) if both else value
+        merged[name] = _merge(merged[name], value) if both else value
     return merged
 
 
@@ -258,7 +271,7 @@ def flat(config: Mapping) -> dict:
     return dict(_leaves(config))
 
 
-def _leaves(config: Mapping, prefix: str = ''):
+def _leaves(config: Mapping, prefix: str = '') -> Iterator[tuple]:
     for name, value in config.items():
         if isinstance(value, Mapping | ConfigDict) and len(value):
             yield from _leaves(value, f'{prefix}{name}.')

@@ -31,7 +31,7 @@ def make_run(folder, config, images, labels, *, accuracy=0.93, name='a run') -> 
     draw = np.random.default_rng(zlib.crc32(name.encode()))
     seeds, epochs, size = config.num_seeds, config.num_epochs, images.shape[1:3]
     branches = patch_branches(config.model)
-    tokens = num_tokens(branches, config.model.join, size)
+    tokens = num_tokens(branches, config.model.branch_merge, size)
     probabilities = _probabilities(draw, labels, seeds, accuracy)
     wrong = np.flatnonzero(probabilities[0].argmax(-1) != labels)
     shown = wrong[np.argsort(-probabilities[0][wrong].max(-1))][:24]
@@ -161,7 +161,7 @@ def _weights(draw, config, branches, tokens, channels):
     hidden, several = config.model.hidden_dim, len(branches) > 1
     found = {}
     for k, patches in enumerate(branches):
-        if several and config.model.join == 'tokens':
+        if several and config.model.branch_merge == 'tokens':
             name = f'stem_{k}/kernel'
         else:
             name = f'stem/kernel_{k}' if several else 'stem/kernel'

@@ -13,17 +13,16 @@ from flax.training.train_state import TrainState
 
 from mixer_dilated.config import num_phases
 from mixer_dilated.data.augmentation import (
-    PIECE,
     Augmentation,
     MixupCutmix,
     at_phase,
     augmentation_from_config,
     draw_mixup,
-    map_microbatches,
     random_flip,
     random_phase,
-    random_shift,
+    random_translate,
 )
+from mixer_dilated.data.randaugment import MICROBATCH, map_microbatches
 from mixer_dilated.parallel.mesh import purpose_key
 from mixer_dilated.training.state import create_model
 from mixer_dilated.training.step import (
@@ -68,9 +67,9 @@ def test_random_phase_shows_every_phase_equally_often():
     assert counts.min() > 70 and counts.max() < 130  # 100 each, 9 standard deviations of slack
 
 
-def test_random_shift_of_nothing_is_nothing():
+def test_random_translate_of_nothing_is_nothing():
     images = random_bytes((2, 4, 4, 1))
-    np.testing.assert_array_equal(random_shift(jax.random.key(0), images, 0), images)
+    np.testing.assert_array_equal(random_translate(jax.random.key(0), images, 0), images)
 
 
 def test_random_flip_mirrors_half_of_the_images():
@@ -104,9 +103,9 @@ LABELS = np.arange(16, dtype=np.int32) % 10
     [
         ({'model.dropout_rate': 0.5}, {}),
         ({'model.stoch_depth': 0.5, 'model.num_blocks': 2}, {}),
-        ({}, {'shift': 1}),
+        ({}, {'translate': 1}),
     ],
-    ids=['dropout', 'stochastic depth', 'shift'],
+    ids=['dropout', 'stochastic depth', 'translate'],
 )
 def test_each_random_purpose_follows_seed_and_step(changes, settings):
     state, seed_key = small_state(**changes), jax.random.key(0)
@@ -123,7 +122,7 @@ def test_mixup_trains_on_mixed_images_and_labels_and_counts_by_the_unmixed():
     augmentation = Augmentation(mixup=1.0, label_smoothing=0.1)
     step = jax.jit(functools.partial(train_step, augmentation=augmentation))
     _, metrics = step(state, IMAGES, LABELS, seed_key)
-    share = float(draw_mixup(purpose_key(seed_key, 'mixup', 0), 1.0).share)
+    share = float(draw_mixup(purpose_key(seed_key, 'mixup', 0), 1.0).target_weight)
     assert 0.5 < share < 0.99
 
     def mixed(array):
@@ -180,9 +179,9 @@ def test_what_the_steps_do_is_what_the_config_says():
     config = small_config(
         **{
             'label_smoothing': 0.1,
-            'augment.crop': 0.3,
+            'augment.min_crop_area': 0.3,
             'augment.flip': True,
-            'augment.shift': 1,
+            'augment.translate': 1,
             'augment.randaugment.num_layers': 2,
             'augment.randaugment.magnitude': 15,
             'augment.randaugment.fill': 128,
@@ -198,9 +197,9 @@ def test_what_the_steps_do_is_what_the_config_says():
 
 WHOLE = Augmentation(
     label_smoothing=0.1,
-    crop=0.3,
+    min_crop_area=0.3,
     flip=True,
-    shift=1,
+    translate=1,
     num_layers=2,
     magnitude=15.0,
     fill=128,
@@ -211,27 +210,27 @@ WHOLE = Augmentation(
 
 
 def test_each_change_alone_is_a_part_of_the_whole():
-    alone = WHOLE.each_alone
+    alone = WHOLE.individually()
     assert list(alone) == [
-        'crop', 'flip', 'shift', 'randaugment', 'random_phase', 'mixup', 'cutmix',
+        'min_crop_area', 'flip', 'translate', 'randaugment', 'random_phase', 'mixup', 'cutmix',
     ]  # fmt: skip
     assert alone['randaugment'] == Augmentation(num_layers=2, magnitude=15.0, fill=128)
     assert alone['random_phase'] == Augmentation(num_phases=(2, 3))
-    assert Augmentation(label_smoothing=0.1).each_alone == {}
+    assert Augmentation(label_smoothing=0.1).individually() == {}
 
 
 def test_without_augmentation_a_batch_stays_what_it_is():
     seed_key, nothing = jax.random.key(0), Augmentation()
-    assert nothing.shown(seed_key, 0, IMAGES) is IMAGES
-    assert nothing.mixing(seed_key, 0, (8, 8)) == MixupCutmix()
-    assert nothing.mixing(seed_key, 0, (8, 8)).images(IMAGES) is IMAGES
+    assert nothing.apply(seed_key, 0, IMAGES) is IMAGES
+    assert nothing.draw_mixing(seed_key, 0, (8, 8)) == MixupCutmix()
+    assert nothing.draw_mixing(seed_key, 0, (8, 8)).mix_images(IMAGES) is IMAGES
 
 
 def test_the_phase_is_the_last_of_the_moves():
     """What moves in for a phase is neither upsample nor filled anew."""
     images = np.full((200, 8, 8, 1), 255, np.uint8)
-    augmentation = Augmentation(crop=0.3, flip=True, shift=1, num_phases=(3, 1))
-    shown = np.asarray(jax.jit(augmentation.shown)(jax.random.key(0), 0, images))
+    augmentation = Augmentation(min_crop_area=0.3, flip=True, translate=1, num_phases=(3, 1))
+    shown = np.asarray(jax.jit(augmentation.apply)(jax.random.key(0), 0, images))
     below = 8 - np.array([np.flatnonzero(image.any(axis=(1, 2))).max() + 1 for image in shown])
     assert set(below) == {0, 1, 2, 3}  # a shift of one at most, a phase of two at most
     assert set(np.unique(shown)) == {0, 255}  # an upsample edge would have values in between
@@ -243,7 +242,7 @@ def test_seeds_at_once_are_augmented_as_each_alone():
     augmentation = dataclasses.replace(WHOLE, num_layers=0)
 
     def shown(seed_key, step):
-        return augmentation.shown(seed_key, step, IMAGES).astype(int)
+        return augmentation.apply(seed_key, step, IMAGES).astype(int)
 
     at_once, alone = jax.jit(jax.vmap(shown, (0, None)))(seed_keys, 3), jax.jit(shown)
     for found, seed_key in zip(at_once, seed_keys, strict=True):
@@ -262,13 +261,22 @@ def test_every_change_has_a_key_of_its_own_from_seed_and_step(monkeypatch):
 
     monkeypatch.setattr('mixer_dilated.data.augmentation.purpose_key', noted)
     seed_key = jax.random.key(0)
-    jax.eval_shape(lambda: (WHOLE.shown(seed_key, 5, IMAGES), WHOLE.mixing(seed_key, 5, (8, 8)))[0])
+    jax.eval_shape(
+        lambda: (WHOLE.apply(seed_key, 5, IMAGES), WHOLE.draw_mixing(seed_key, 5, (8, 8)))[0]
+    )
     purposes = ['crop', 'flip', 'shift', 'randaugment', 'phase', 'mixup', 'cutmix', 'mixing']
     assert keys == [(seed_key, purpose, 5) for purpose in purposes]
 
 
 @pytest.mark.parametrize(
-    ('count', 'piece'), [(PIECE, PIECE), (3 * PIECE, PIECE), (2 * PIECE + 4, 12), (37, 1), (0, 0)]
+    ('count', 'piece'),
+    [
+        (MICROBATCH, MICROBATCH),
+        (3 * MICROBATCH, MICROBATCH),
+        (2 * MICROBATCH + 4, 12),
+        (37, 1),
+        (0, 0),
+    ],
 )
 def test_a_batch_in_pieces_is_what_it_is_at_once(count, piece):
     sizes = []

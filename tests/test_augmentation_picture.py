@@ -22,7 +22,7 @@ from mixer_dilated.training.results import write_augmented_images
 from tests.conftest import small_config
 from tests.report_folders import make_run
 
-AUGMENTED = {'augment.shift': 2, 'augment.flip': True}
+AUGMENTED = {'augment.translate': 2, 'augment.flip': True}
 
 
 def arrays_of(folder):
@@ -35,7 +35,7 @@ def made(folder, **changes):
     images, labels = Digits().read('train[:100]')
     config = small_config(seed=4, **changes)
     make_run(folder, config, images, labels)
-    write_augmented_images(folder, config, Digits().read('train[:300]'), (8, 8))
+    write_augmented_images(folder, config, Digits().data_source('train[:300]'), (8, 8))
     return folder
 
 
@@ -48,19 +48,19 @@ def run(tmp_path_factory):
 def test_a_run_leaves_images_of_several_classes_before_and_after_augmentation(run):
     found, train = arrays_of(run), Digits().read('train[:300]')
     assert found['titles'].tolist() == [
-        'flip', 'shift', *(f'together, step {step}' for step in (1, 2, 3, 4)),
+        'flip', 'translate', *(f'together, step {step}' for step in (1, 2, 3, 4)),
     ]  # fmt: skip
     first = [np.flatnonzero(train.labels == label)[0] for label in range(10)]
     np.testing.assert_array_equal(found['images'], train.images[sorted(first)[:6]])
     whole, seed_key = augmentation_from_config(small_config(**AUGMENTED)), jax.random.key(4)
-    parts = [*whole.each_alone.values(), *[whole] * 4]
+    parts = [*whole.individually().values(), *[whole] * 4]
     for one, step, drawn in zip(parts, (0, 0, 0, 1, 2, 3), found['drawn'], strict=True):
-        expected = jax.jit(one.shown)(seed_key, step, found['images'])
+        expected = jax.jit(one.apply)(seed_key, step, found['images'])
         np.testing.assert_array_equal(drawn, expected)
 
 
 def test_mixed_images_are_left_as_pixels(tmp_path):
-    train = Digits().read('train[:50]')
+    train = Digits().data_source('train[:50]')
     config = small_config(**{'augment.cutmix': 1.0})
     write_augmented_images(tmp_path, config, train, (8, 8))
     found = arrays_of(tmp_path)
@@ -72,14 +72,14 @@ def test_mixed_images_are_left_as_pixels(tmp_path):
 
 def test_without_augmentation_nothing_is_left(tmp_path):
     write_augmented_images(
-        tmp_path, small_config(label_smoothing=0.1), Digits().read('train[:50]'), (8, 8)
+        tmp_path, small_config(label_smoothing=0.1), Digits().data_source('train[:50]'), (8, 8)
     )
     assert not list(tmp_path.iterdir())
 
 
 def test_the_report_shows_what_was_left(run):
     text = write_report(run).read_text()
-    assert 'What training shows' in text and '6 images under flip, shift' in text
+    assert 'What training shows' in text and '6 images under flip, translate' in text
     assert (run / 'augmentation.png').read_bytes().startswith(b'\x89PNG')
 
 

@@ -192,12 +192,12 @@ def test_seconds_are_of_one_step_of_one_seed(recorded, setup):
 
 
 def test_what_pytorch_does_not_do_is_told(recorded):
-    setup = create_setup(small_config(**{'augment.shift': 2, 'augment.mixup': 0.5}))
+    setup = create_setup(small_config(**{'augment.translate': 2, 'augment.mixup': 0.5}))
     notes = []
     found = compiled_forms(setup, {'torch'}, notes)
     assert [form.name for form in found if form.described] == ['PyTorch eager']
     shift, compiling = notes
-    assert 'without config.augment.shift = 2 and config.augment.mixup = 0.5' in shift
+    assert 'without config.augment.translate = 2 and config.augment.mixup = 0.5' in shift
     assert compiling.startswith('torch.compile failed here: RuntimeError: … word ')
     assert compiling.endswith(' g++ is missing')
     with pytest.raises(UserError, match=r"config.optimizer.name = 'sgd': --against=torch"):

@@ -236,7 +236,7 @@ SWEEP = '--sweep=configs/sweeps/digits.py'
         (['benchmark', CONFIG, '--json=no/where/x.json'], '--json=no/where/x.json: no such folder'),
         (['benchmark', CONFIG, CONFIG], 'name each once'),
         (['benchmark', '--input', '--against=reference'], '--against is not for --input'),
-        (['sweep', SWEEP, '--seeds=0'], '--seeds=0: allowed is a whole number from 1'),
+        (['sweep', SWEEP, '--seeds=0'], '--seeds=0: allowed is an integer from 1'),
         (['sweep', SWEEP, '--config.model.gelu=soft'], "gelu = 'soft': allowed is one of"),
         (['sweep', '--config.seed=1'], '--sweep=FILE is missing'),
         (['table1', '--config.sed=1'], 'did you mean config.seed?'),

@@ -40,7 +40,7 @@ def test_phases_join_as_branches_do_and_are_counted():
         ('tokens', 64, {'stem_0', 'stem_1', 'stem_2', 'stem_3'}),
     ):
         patches = {'size': 4, 'dilation': 2, 'stride': 7}
-        config = resolve({'model': {'patches': patches, 'phases': 2, 'join': join}})
+        config = resolve({'model': {'patches': patches, 'phases': 2, 'branch_merge': join}})
         model = create_model(config, num_classes=10)
         found = layers(model, (28, 28, 1))
         assert num_tokens(model.branches, model.branch_merge, (28, 28)) == tokens

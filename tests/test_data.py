@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 
 from mixer_dilated.config import resolve
 from mixer_dilated.data import tfds_dataset
-from mixer_dilated.data.augmentation import random_shift
-from mixer_dilated.data.datasets import Digits, cached_read, load_examples, open_dataset
+from mixer_dilated.data.augmentation import random_translate
+from mixer_dilated.data.datasets import Digits, load_examples, open_dataset, read_cached
 from mixer_dilated.data.examples import Examples, num_examples, split_slices
 from mixer_dilated.data.tfds_dataset import TfdsDataset, TfdsDataSource
 from mixer_dilated.errors import UserError
@@ -60,9 +60,9 @@ BROKEN_RECORDS = {
     'another mode': ((encoded(grey(0, (8, 8, 3))), 1), 'mode RGB; allowed is 8×8, mode L'),
     'sixteen bits': ((encoded(grey(0).astype(np.uint16) * 257), 1), 'mode I;16; allowed is'),
     'cut off': ((GOOD[0][0][:60], 1), 'record 3: an image that cannot be decoded'),
-    'flipped': ((GOOD[0][0].replace(b'IDAT', b'IDAU'), 1), 'an image that cannot be decoded'),
-    'no image': ((b'<html>', 1), 'an image that cannot be decoded'),
-    'empty': ((b'', 1), 'an image that cannot be decoded'),
+    'flipped': ((GOOD[0][0].replace(b'IDAT', b'IDAU'), 1), 'not a PNG, JPEG or WebP image'),
+    'no image': ((b'<html>', 1), 'not a PNG, JPEG or WebP image'),
+    'empty': ((b'', 1), 'not a PNG, JPEG or WebP image'),
     'a large one': ((encoded(np.zeros((3000, 3000), np.uint8)), 1), 'an image of 3000×3000'),
 }
 
@@ -110,7 +110,7 @@ def test_a_damaged_file_among_many_is_found_by_its_record(tmp_path):
     folder = write_set(tmp_path, GOOD, files=len(GOOD))
     path = folder / 'tiny-train.array_record-00003-of-00012'
     path.write_bytes(path.read_bytes()[:1000])
-    records = TfdsDataset('tiny', str(tmp_path)).records('train')
+    records = TfdsDataset('tiny', str(tmp_path)).data_source('train')
     assert records.labels([5, 0]).tolist() == [5, 0]
     with pytest.raises(UserError, match="split 'train': record 3 cannot be read: "):
         records.read([5, 3, 0])
@@ -202,8 +202,8 @@ def assert_same(examples, source):
 
 def test_a_second_start_does_not_decode_again(tmp_path):
     source = Counting()
-    assert_same(cached_read(source, 'train', str(tmp_path)), Counting())
-    again = cached_read(source, 'train', str(tmp_path))
+    assert_same(read_cached(source, 'train', str(tmp_path)), Counting())
+    again = read_cached(source, 'train', str(tmp_path))
     assert source.reads == 1 and isinstance(again.images, np.memmap)
     assert_same(again, Counting())
     assert len(list(tmp_path.iterdir())) == 1  # nothing unfinished is left
@@ -211,10 +211,10 @@ def test_a_second_start_does_not_decode_again(tmp_path):
 
 def test_another_split_or_other_files_are_decoded_anew(tmp_path):
     source = Counting()
-    cached_read(source, 'train', str(tmp_path))
-    cached_read(source, 'train[:5]', str(tmp_path))
+    read_cached(source, 'train', str(tmp_path))
+    read_cached(source, 'train[:5]', str(tmp_path))
     source.fingerprint = 'two'
-    cached_read(source, 'train', str(tmp_path))
+    read_cached(source, 'train', str(tmp_path))
     assert source.reads == 3
 
 
@@ -223,7 +223,7 @@ def test_another_split_or_other_files_are_decoded_anew(tmp_path):
 )
 def test_a_damaged_cache_entry_is_made_again(tmp_path, damage):
     source = Counting()
-    cached_read(source, 'train', str(tmp_path))
+    read_cached(source, 'train', str(tmp_path))
     (entry,) = tmp_path.iterdir()
     images = entry / 'images.npy'
     content = bytearray(images.read_bytes())
@@ -240,28 +240,28 @@ def test_a_damaged_cache_entry_is_made_again(tmp_path, damage):
         (entry / 'entry.json').write_text('{"checksums"')
     else:
         np.save(images, np.array([{'not': 'an array'}], dtype=object), allow_pickle=True)
-    assert_same(cached_read(source, 'train', str(tmp_path)), Counting())
+    assert_same(read_cached(source, 'train', str(tmp_path)), Counting())
     assert source.reads == 2
-    cached_read(source, 'train', str(tmp_path))
+    read_cached(source, 'train', str(tmp_path))
     assert source.reads == 2
 
 
 def test_flipped_bits_of_a_header_are_survived(tmp_path):
     source = Counting()
-    cached_read(source, 'train', str(tmp_path))
+    read_cached(source, 'train', str(tmp_path))
     (entry,) = tmp_path.iterdir()
     original = (entry / 'images.npy').read_bytes()
     for position in range(0, 128 * 8, 5):
         content = bytearray(original)
         content[position // 8] ^= 1 << position % 8
         (entry / 'images.npy').write_bytes(content)
-        assert_same(cached_read(source, 'train', str(tmp_path)), Counting())
+        assert_same(read_cached(source, 'train', str(tmp_path)), Counting())
 
 
 def test_a_cache_that_cannot_be_written_costs_a_warning_only(tmp_path):
     (tmp_path / 'file').write_text('in the way')
     with pytest.warns(UserWarning, match='not cached'):
-        examples = cached_read(Counting(), 'train', str(tmp_path / 'file'))
+        examples = read_cached(Counting(), 'train', str(tmp_path / 'file'))
     assert_same(examples, Counting())
 
 
@@ -299,7 +299,7 @@ def test_an_unknown_data_set_is_refused():
 
 def test_a_set_without_classes_is_refused(tmp_path, monkeypatch):
     builder = tfds.builder('dsprites', data_dir=tmp_path)
-    monkeypatch.setattr(tfds_dataset, '_prepared_builder', lambda name, data_dir: builder)
+    monkeypatch.setattr(tfds_dataset, '_open_builder', lambda name, data_dir: builder)
     with pytest.raises(UserError, match='not an image classification set'):
         TfdsDataset('dsprites', str(tmp_path))
 
@@ -366,15 +366,17 @@ def test_data_that_cannot_be_had_names_cause_place_and_ways_on(
 
 def test_without_tensorflow_nothing_is_prepared(monkeypatch):
     monkeypatch.setattr(tfds_dataset.importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(UserError, match=r'takes TensorFlow.*pip install tensorflow.*Ways on'):
+    with pytest.raises(
+        UserError, match=r'takes TensorFlow.*pip install tensorflow.*Name the folder'
+    ):
         tfds_dataset._prepare(tfds, 'made_up', FakeBuilder())
 
 
-def test_random_shift_moves_whole_images_and_fills_with_zeros():
+def test_random_translate_moves_whole_images_and_fills_with_zeros():
     image = np.zeros((7, 7, 1), np.uint8)
     image[3, 3] = 200
     images = np.repeat(image[None], 500, axis=0)
-    shifted = np.asarray(jax.jit(random_shift, static_argnums=2)(jax.random.key(0), images, 2))
+    shifted = np.asarray(jax.jit(random_translate, static_argnums=2)(jax.random.key(0), images, 2))
     assert shifted.dtype == np.uint8 and shifted.shape == images.shape
     np.testing.assert_array_equal(shifted.sum(axis=(1, 2, 3)), 200)
     _, rows, columns, _ = np.nonzero(shifted)
@@ -386,6 +388,6 @@ def test_random_shift_moves_whole_images_and_fills_with_zeros():
 def test_what_is_shifted_out_is_gone():
     image = np.full((1, 3, 3, 1), 255, np.uint8)
     images = np.repeat(image, 64, axis=0)
-    shifted = np.asarray(random_shift(jax.random.key(1), images, 1))
+    shifted = np.asarray(random_translate(jax.random.key(1), images, 1))
     kept = (shifted > 0).sum(axis=(1, 2, 3))
     assert set(kept) == {4, 6, 9}

@@ -38,7 +38,7 @@ np.savez(sys.argv[1], *map(np.asarray, leaves), devices=jax.device_count(),
 """
 
 
-RUN = {'model.dropout_rate': 0.1, 'augment.shift': 1}
+RUN = {'model.dropout_rate': 0.1, 'augment.translate': 1}
 
 
 def test_one_and_eight_devices_agree_after_an_epoch(tmp_path):

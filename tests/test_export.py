@@ -103,7 +103,10 @@ def test_the_manifest_says_what_is_there(run, exported):
 
 
 NETWORKS = {
-    'branches': {'model.branches': ({'dilation': 1}, {'dilation': 3}), 'model.join': 'tokens'},
+    'branches': {
+        'model.branches': ({'dilation': 1}, {'dilation': 3}),
+        'model.branch_merge': 'tokens',
+    },
     'phases': {'model.phases': 2, 'model.blur': True},
     'one token': {'model.patches.size': 4, 'model.patches.stride': 9, 'model.gelu': 'tanh'},
     'remat': {'model.remat': True, 'model.dropout_rate': 0.5, 'model.stoch_depth': 0.5},

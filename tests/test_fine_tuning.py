@@ -128,7 +128,7 @@ def test_a_probe_sees_what_the_network_sees(plain):
         warnings.simplefilter('ignore')
         params = jax.tree.map(lambda leaf: leaf[0], load_initial_params(setup).params)
     examples = setup.dataset.read('train[:10]')
-    found, labels = features(setup, params, setup.dataset.records('train[:10]'))
+    found, labels = features(setup, params, setup.dataset.data_source('train[:10]'))
     np.testing.assert_array_equal(labels, examples.labels)
     network = create_model(config, 10)
     head = {'kernel': np.zeros((config.model.hidden_dim, 10)), 'bias': np.zeros(10)}

@@ -16,14 +16,15 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from scipy import ndimage
 
+from mixer_dilated.config import resolve
+from mixer_dilated.data.datasets import preprocessing_of
 from mixer_dilated.data.mnist_style import _bounding_box, to_mnist_style
 from mixer_dilated.data.preprocessing import (
-    CHUNK,
+    FILES_PER_JOB,
     Preprocessing,
-    decoded,
-    fitted,
-    preprocess_of,
+    decode_images,
     read_image,
+    resize_image,
 )
 from mixer_dilated.errors import UserError
 
@@ -202,10 +203,10 @@ def test_damaged_files_are_read_or_refused_whatever_the_damage(tmp_path, ending)
 
 def test_a_large_jpeg_is_decoded_smaller_where_that_is_enough(tmp_path):
     path = saved(tmp_path / 'a.jpg', np.full((800, 1000, 3), 90, np.uint8))
-    picture = read(path, enough=120)
+    picture = read(path, min_side=120)
     assert picture.shape == (200, 250, 3)
     np.testing.assert_allclose(picture, 90, atol=2)
-    assert read(path, enough=500).shape == (800, 1000, 3)
+    assert read(path, min_side=500).shape == (800, 1000, 3)
 
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
@@ -215,7 +216,7 @@ SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 @given(SIZES, SIZES, st.sampled_from(['crop', 'pad', 'squash']), st.integers(0, 255))
 def test_any_picture_comes_to_the_size_and_an_even_one_stays_even(size, target, resize, level):
     picture = Image.new('L', size[::-1], level)
-    found = np.asarray(fitted(picture, target, resize))
+    found = np.asarray(resize_image(picture, target, resize))
     assert found.shape == target
     if resize == 'pad':  # as much as its aspect ratio allows, the rest black
         scale = min(target[0] / size[0], target[1] / size[1])
@@ -228,10 +229,10 @@ def test_any_picture_comes_to_the_size_and_an_even_one_stays_even(size, target, 
 def test_a_crop_is_the_middle_and_a_squash_the_whole():
     left, middle, right = (np.full((10, 10), level, np.uint8) for level in (0, 128, 255))
     picture = Image.fromarray(np.hstack([left, middle, right]))
-    np.testing.assert_array_equal(fitted(picture, (10, 10), 'crop'), 128)
-    squashed = np.asarray(fitted(picture, (10, 9), 'squash'))
+    np.testing.assert_array_equal(resize_image(picture, (10, 10), 'crop'), 128)
+    squashed = np.asarray(resize_image(picture, (10, 9), 'squash'))
     np.testing.assert_array_equal(squashed[:, [1, 4, 7]], [[0, 128, 255]] * 10)
-    padded = np.asarray(fitted(picture, (30, 30), 'pad'))
+    padded = np.asarray(resize_image(picture, (30, 30), 'pad'))
     np.testing.assert_array_equal(padded[[5, 25]], 0)
     np.testing.assert_array_equal(padded[10:20], picture)
 
@@ -247,11 +248,21 @@ def test_the_form_of_mnist_is_for_grey_images():
         Preprocessing((28, 28, 3), 'mnist')
 
 
-def test_each_data_set_has_its_form():
-    assert preprocess_of('mnist', 'auto') == preprocess_of('mnist:3.0.1', 'auto') == 'mnist'
-    assert preprocess_of('digits', 'auto') == preprocess_of('fashion_mnist', 'auto') == 'fill'
-    assert preprocess_of('folder:mnist', 'auto') == preprocess_of('cifar10', 'auto') == 'resize'
-    assert preprocess_of('mnist', 'resize') == 'resize'
+@pytest.mark.parametrize(
+    ('name', 'preprocess', 'how'),
+    [
+        ('mnist', 'auto', 'mnist'),
+        ('mnist:3.0.1', 'auto', 'mnist'),
+        ('digits', 'auto', 'fill'),
+        ('fashion_mnist', 'auto', 'fill'),
+        ('folder:mnist', 'auto', 'resize'),
+        ('cifar10', 'auto', 'resize'),
+        ('mnist', 'resize', 'resize'),
+    ],
+)
+def test_each_data_set_has_its_form(name, preprocess, how):
+    dataset = resolve({'dataset': {'name': name, 'preprocess': preprocess}}).dataset
+    assert preprocessing_of(dataset, (28, 28, 1)).how == how
 
 
 STROKES = arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)))
@@ -359,19 +370,21 @@ class Slow:
 
 def test_files_are_decoded_in_order_and_only_so_far_ahead():
     slow, given_error = Slow(), ('gone.png', UserError('gone'))
-    names = [f'broken{k}' if k % 7 == 0 else f'{k}' for k in range(20 * CHUNK)]
-    found = decoded(iter([given_error, *names]), slow, ahead=2 * CHUNK)
+    names = [f'broken{k}' if k % 7 == 0 else f'{k}' for k in range(20 * FILES_PER_JOB)]
+    found = decode_images(iter([given_error, *names]), slow, ahead=2 * FILES_PER_JOB)
     assert next(found) == given_error
     for k in range(10):
         path, image = next(found)
         assert path == names[k] and isinstance(image, UserError) == (k % 7 == 0)
-    assert slow.asked <= 4 * CHUNK
+    assert slow.asked <= 4 * FILES_PER_JOB
     assert [path for path, _ in found] == names[10:]
     assert slow.asked == len(names)
 
 
 def test_decoding_that_nobody_waits_for_ends():
     slow = Slow()
-    with contextlib.closing(decoded(map(str, range(10**9)), slow, ahead=CHUNK)) as found:
-        next(found)
-    assert slow.asked <= 4 * CHUNK
+    with contextlib.closing(
+        decode_images(map(str, range(10**9)), slow, ahead=FILES_PER_JOB)
+    ) as images:
+        next(images)
+    assert slow.asked <= 4 * FILES_PER_JOB

@@ -17,7 +17,7 @@ from mixer_dilated.config import resolve
 from mixer_dilated.data import image_folder
 from mixer_dilated.data import preprocessing as preprocessing_module
 from mixer_dilated.data.datasets import load_examples, open_dataset
-from mixer_dilated.data.image_folder import Ignored, find_images, ignored_text, walk_images
+from mixer_dilated.data.image_splits import Ignored, find_images, ignored_text, walk_images
 from mixer_dilated.errors import UserError
 
 LEVELS = {'cat': 10, 'dog': 200}
@@ -43,7 +43,7 @@ def opened(root, **keys):
 
 
 def test_each_folder_is_a_class_and_a_share_of_it_is_for_testing(tmp_path):
-    source = opened(classes(tmp_path / 'set'), test_share=0.3, image_size=(3, 5))
+    source = opened(classes(tmp_path / 'set'), test_fraction=0.3, image_size=(3, 5))
     assert source.class_names == ('cat', 'dog') and source.num_classes == 2
     assert source.image_shape == (3, 5, 1) and source.split_sizes == {'train': 14, 'test': 6}
     train, test = source.read('train'), source.read('test')
@@ -129,8 +129,8 @@ def make(root, *paths):
     [
         (['cat/1.png', 'cat/2.png'], "holds one class folder, 'cat'; allowed are at least two"),
         (['1.png', '2.png'], 'holds no class folders; allowed are at least two'),
-        (['a/1.png', 'a/2.png', 'b'], 'b: a class folder without pictures'),
-        (['a/1.png', 'a/2.png', 'b/1.png'], 'b: a single picture, which cannot be split'),
+        (['a/1.png', 'a/2.png', 'b'], 'b: a class folder without images'),
+        (['a/1.png', 'a/2.png', 'b/1.png'], 'b: a single image, which cannot be split'),
         (['train/a/1.png', 'train/b/1.png'], 'but no test; name its folders train, test'),
         (['train/a/1.png', 'train/b/1.png', 'val/a/1.png'], 'but no test; name its folders'),
         (['train/1.png', 'test/1.png'], 'train: holds no class folders'),
@@ -154,12 +154,12 @@ def test_a_folder_of_another_kind_is_refused_with_what_is_there(tmp_path, paths,
         ({'name': 'folder:no/where'}, 'no such folder: no/where'),
         ({'name': 'folder:'}, 'no such folder'),
         ({'image_size': 0}, 'set it, for example --config.dataset.image_size=64'),
-        ({'image_size': (3, 0)}, r'image_size = \(3, 0\): allowed is 0, a whole number from 1'),
+        ({'image_size': (3, 0)}, r'image_size = \(3, 0\): allowed is 0 or an integer from 1'),
         ({'channels': 2}, 'channels = 2: allowed is one of 1, 3'),
         ({'channels': True}, 'channels = True: allowed is one of 1, 3'),
         ({'resize': 'stretch'}, "resize = 'stretch': allowed is one of 'crop', 'pad', 'squash'"),
-        ({'test_share': 1.0}, 'test_share = 1.0: allowed is a number above 0 and below 1'),
-        ({'on_broken': 'ignore'}, "on_broken = 'ignore': allowed is one of 'stop', 'skip'"),
+        ({'test_fraction': 1.0}, r'test_fraction = 1.0: allowed is a number in \(0, 1\)'),
+        ({'on_corrupt': 'ignore'}, "on_corrupt = 'ignore': allowed is one of 'stop', 'skip'"),
         ({'preprocess': 'mnist', 'channels': 3}, "preprocess = 'mnist': it is for grey images"),
     ],
     ids=str,
@@ -191,8 +191,8 @@ def test_what_is_no_picture_is_left_out_and_counted_and_hidden_files_are_not_see
     (root / 'README').write_text('')
     (root / 'bird').symlink_to(outside)
     told = (
-        '1 file beside the folders, 3 links to folders, 1 file that is no picture, '
-        '2 pipes, devices or dead links, 1 link to a picture of the folder, '
+        '1 file beside the folders, 3 links to folders, 1 file that is no image, '
+        '2 pipes, devices or dead links, 1 link to an image of the folder, '
         '1 link out of the folder'
     )
     with pytest.warns(UserWarning, match=f'set: left out {told}$'):
@@ -212,7 +212,7 @@ def test_no_picture_is_trained_on_and_tested_with_under_two_names(tmp_path):
         (root / 'test' / name / 'again.png').symlink_to(f'../../train/{name}/9-0.png')
     (root / 'test' / 'cat' / 'stored.png').symlink_to('../../.store/6-0.png')
     (root / 'test' / 'dog' / 'beside.png').symlink_to('../../train/beside.png')
-    told = '1 file beside the folders, 2 links to pictures of the folder$'
+    told = '1 file beside the folders, 2 links to images of the folder$'
     with pytest.warns(UserWarning, match=told):
         source = opened(root)
     assert source.split_sizes == {'train': 4, 'test': 6}
@@ -221,7 +221,7 @@ def test_no_picture_is_trained_on_and_tested_with_under_two_names(tmp_path):
     assert 'test/cat/stored.png' in names and 'test/cat/again.png' not in names
     # Here the picture beside the folders is walked.
     assert 'train/beside.png' in names and 'test/dog/beside.png' not in names
-    assert ignored_text(in_folder) == '3 links to pictures of the folder'
+    assert ignored_text(in_folder) == '3 links to images of the folder'
 
 
 def test_folders_are_walked_in_order_however_deep(tmp_path):
@@ -245,7 +245,7 @@ def test_any_change_of_files_or_settings_is_another_fingerprint(tmp_path):
         change()
         assert opened(root).fingerprint not in seen
         seen.add(opened(root).fingerprint)
-    for keys in ({'image_size': 5}, {'resize': 'pad'}, {'split_seed': 1}, {'test_share': 0.5}):
+    for keys in ({'image_size': 5}, {'resize': 'pad'}, {'split_seed': 1}, {'test_fraction': 0.5}):
         assert opened(root, **keys).fingerprint not in seen
 
 
@@ -261,9 +261,9 @@ def test_broken_pictures_are_named_and_refused(tmp_path):
     with pytest.raises(UserError) as refusal:
         source.read('train')
     message = str(refusal.value)
-    assert message.startswith(f'{tmp_path / "set"}: 10 of 20 pictures cannot be used: cat/')
+    assert message.startswith(f'{tmp_path / "set"}: 10 of 20 images cannot be used: cat/')
     assert 'truncated' in message and 'and 7 more' in message
-    assert 'on_broken=skip' in message and '\n' not in message
+    assert 'on_corrupt=skip' in message and '\n' not in message
 
 
 def test_broken_pictures_of_all_splits_are_named_at_once(tmp_path):
@@ -272,15 +272,15 @@ def test_broken_pictures_of_all_splits_are_named_at_once(tmp_path):
         classes(root / split, 3)
         (root / split / 'cat' / '1.png').write_bytes(b'no picture')
     for split in ('train', 'test[:1]+test[1:]'):
-        with pytest.raises(UserError, match='2 of 12 pictures cannot be used') as refusal:
+        with pytest.raises(UserError, match='2 of 12 images cannot be used') as refusal:
             opened(root).read(split)
         assert all(f'{part}/cat/1.png: ' in str(refusal.value) for part in ('train', 'test'))
 
 
-@pytest.mark.parametrize('on_broken', ['stop', 'skip'])
+@pytest.mark.parametrize('on_corrupt', ['stop', 'skip'])
 @pytest.mark.parametrize('number', [errno.EMFILE, errno.EACCES, errno.EIO])
 def test_an_error_of_the_system_is_told_and_makes_no_picture_a_broken_one(
-    tmp_path, monkeypatch, number, on_broken
+    tmp_path, monkeypatch, number, on_corrupt
 ):
     root = classes(tmp_path / 'set')
 
@@ -290,25 +290,25 @@ def test_an_error_of_the_system_is_told_and_makes_no_picture_a_broken_one(
         return open(path, 'rb')
 
     with monkeypatch.context() as patch:
-        patch.setattr(preprocessing_module, '_open_regular', fail)
+        patch.setattr(preprocessing_module, '_open_image', fail)
         said = f'cat/3.png: cannot be read: {os.strerror(number)}; when that is mended'
         with pytest.raises(UserError, match=said):
-            [source := opened(root, on_broken=on_broken), source.read('train+test')]
-    assert sum(opened(root, on_broken=on_broken).split_sizes.values()) == 20
+            [source := opened(root, on_corrupt=on_corrupt), source.read('train+test')]
+    assert sum(opened(root, on_corrupt=on_corrupt).split_sizes.values()) == 20
 
 
 def test_broken_pictures_are_left_out_and_counted_if_asked(tmp_path, monkeypatch):
     root = broken_set(tmp_path)
-    told = 'left out 2 of 20 pictures, which cannot be used: .*truncated'
+    told = 'left out 2 of 20 images, which cannot be used: .*truncated'
     with pytest.warns(UserWarning, match=told):
-        source = opened(root, on_broken='skip')
+        source = opened(root, on_corrupt='skip')
     assert sum(source.split_sizes.values()) == 18
     first = {split: source.read(split) for split in source.split_sizes}
     assert sum(len(part.labels) for part in first.values()) == 18
     # Which they are is known from now on, and what is decoded again is the same.
     with pytest.warns(UserWarning, match=told), monkeypatch.context() as patch:
-        patch.setattr(image_folder, 'decoded', None)
-        again = opened(root, on_broken='skip')
+        patch.setattr(image_folder, 'decode_images', None)
+        again = opened(root, on_corrupt='skip')
     assert again.fingerprint == source.fingerprint != opened(root).fingerprint
     for split, part in first.items():
         for array, expected in zip(again.read(split), part, strict=True):
@@ -319,7 +319,7 @@ def test_nothing_is_told_and_nothing_changes_if_none_is_broken(tmp_path):
     root = classes(tmp_path / 'set')
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        source = opened(root, on_broken='skip')
+        source = opened(root, on_corrupt='skip')
     assert source.fingerprint == opened(root).fingerprint
     np.testing.assert_array_equal(source.read('test').images, opened(root).read('test').images)
 
@@ -329,9 +329,9 @@ def test_a_damaged_note_of_broken_pictures_is_made_again(tmp_path, content):
     root = broken_set(tmp_path)
     for _ in range(2):
         with pytest.warns(UserWarning, match='left out 2 of 20'):
-            source = opened(root, on_broken='skip')
+            source = opened(root, on_corrupt='skip')
         assert sum(source.split_sizes.values()) == 18
-        (note,) = (tmp_path / 'cache').glob('*-broken.json')
+        (note,) = (tmp_path / 'cache').glob('*-corrupt.json')
         note.write_text(content)
 
 
@@ -339,9 +339,9 @@ def test_a_class_of_which_nothing_can_be_used_is_refused(tmp_path):
     root = broken_set(tmp_path, [f'cat/{k}.png' for k in range(10)])
     with (
         pytest.warns(UserWarning, match='left out 10 of 20'),
-        pytest.raises(UserError, match="no picture of class 'cat' in train can be used"),
+        pytest.raises(UserError, match="no image of class 'cat' in train can be used"),
     ):
-        opened(root, on_broken='skip')
+        opened(root, on_corrupt='skip')
 
 
 def test_pictures_that_are_too_large_are_refused_by_name(tmp_path):
@@ -355,7 +355,7 @@ def test_decoded_pictures_are_kept(tmp_path, monkeypatch):
     dataset = {'name': f'folder:{root}', 'image_size': 4, 'cache_dir': str(tmp_path / 'cache')}
     dataset = resolve({'dataset': dataset}).dataset
     first = load_examples(open_dataset(dataset), 'train', dataset)
-    monkeypatch.setattr(image_folder, 'decoded', None)
+    monkeypatch.setattr(image_folder, 'decode_images', None)
     second = load_examples(open_dataset(dataset), 'train', dataset)
     assert isinstance(second.images, np.memmap)
     np.testing.assert_array_equal(first.images, second.images)

@@ -119,7 +119,7 @@ def test_training_is_that_on_images_enlarged_before():
     images, labels = setup.dataset.read('train[:300]')
     large = Examples(np.asarray(upsample(images, (12, 12))), labels)
     # What has large images has no need to enlarge them.
-    source = Digits(12)
+    source = Digits((12, 12))
     source.stored_shape = (12, 12, 1)
     states = []
     for one, examples in ((setup, Examples(images, labels)), (replaced(setup, source), large)):
@@ -136,7 +136,7 @@ def replaced(setup, source):
 
 def test_a_run_and_its_files_have_the_size_that_the_network_sees(tmp_path):
     config = small_config(
-        **{'dataset.image_size': 12, 'num_epochs': 1, 'augment.shift': 1, 'batch_eval': 50}
+        **{'dataset.image_size': 12, 'num_epochs': 1, 'augment.translate': 1, 'batch_eval': 50}
     )
     summary = train_and_evaluate(config, tmp_path / 'run')
     assert summary['image_shape'] == [12, 12, 1] and summary['pixels'] == 144

@@ -13,12 +13,12 @@ from mixer_dilated.data.augmentation import Augmentation, MixupCutmix, draw_cutm
 @pytest.mark.parametrize('alpha', [0.001, 0.2, 1.0, 1000.0])
 def test_mixup_mixes_each_example_with_its_neighbour_by_one_share(alpha):
     mixing = draw_mixup(jax.random.key(3), alpha)
-    share = float(mixing.share)
+    share = float(mixing.target_weight)
     assert 0.5 <= share <= 1
     images = np.random.default_rng(0).normal(size=(5, 3, 2, 1)).astype(np.float32)
     for mixed, array in (
-        (mixing.images, images),
-        (mixing.targets, np.eye(5, 7, dtype=np.float32)),
+        (mixing.mix_images, images),
+        (mixing.mix_targets, np.eye(5, 7, dtype=np.float32)),
     ):
         expected = np.stack([share * array[i] + (1 - share) * array[i - 1] for i in range(5)])
         np.testing.assert_allclose(mixed(array), expected, atol=1e-6)
@@ -26,7 +26,7 @@ def test_mixup_mixes_each_example_with_its_neighbour_by_one_share(alpha):
 
 def test_shares_of_mixup_are_the_larger_of_a_beta_draw_and_its_rest():
     keys = jax.random.split(jax.random.key(0), 2000)
-    found = np.sort(jax.vmap(lambda key: draw_mixup(key, 0.4).share)(keys))
+    found = np.sort(jax.vmap(lambda key: draw_mixup(key, 0.4).target_weight)(keys))
     drawn = np.random.default_rng(0).beta(0.4, 0.4, 200_000)
     expected = np.quantile(np.maximum(drawn, 1 - drawn), (np.arange(2000) + 0.5) / 2000)
     np.testing.assert_allclose(found, expected, atol=0.03)
@@ -34,7 +34,7 @@ def test_shares_of_mixup_are_the_larger_of_a_beta_draw_and_its_rest():
 
 def test_without_a_draw_nothing_is_mixed():
     array = np.ones(3)
-    assert MixupCutmix().images(array) is array and MixupCutmix().targets(array) is array
+    assert MixupCutmix().mix_images(array) is array and MixupCutmix().mix_targets(array) is array
 
 
 HEIGHT, WIDTH, COUNT = 40, 31, 3000
@@ -44,7 +44,7 @@ HEIGHT, WIDTH, COUNT = 40, 31, 3000
 @functools.partial(jax.vmap, in_axes=(0, None))
 def many_cutmix(key, alpha):
     mixing = draw_cutmix(key, alpha, (HEIGHT, WIDTH))
-    return mixing.pixels, mixing.share
+    return mixing.pixel_weight, mixing.target_weight
 
 
 def draw_boxes(alpha):
@@ -59,13 +59,13 @@ def test_in_the_box_of_cutmix_is_the_neighbour_and_targets_go_by_its_area():
     targets = np.eye(5, dtype=np.float32)
     for number in range(8):
         mixing = draw_cutmix(jax.random.key(number), 1.0, (7, 6))
-        box = np.asarray(mixing.pixels)[..., 0] == 0
+        box = np.asarray(mixing.pixel_weight)[..., 0] == 0
         share = 1 - box.mean()
-        for i, mixed in enumerate(np.asarray(mixing.images(images))):
+        for i, mixed in enumerate(np.asarray(mixing.mix_images(images))):
             np.testing.assert_array_equal(mixed[box], images[i - 1][box])
             np.testing.assert_array_equal(mixed[~box], images[i][~box])
         expected = share * targets + (1 - share) * np.roll(targets, 1, axis=0)
-        np.testing.assert_allclose(mixing.targets(targets), expected, atol=1e-6)
+        np.testing.assert_allclose(mixing.mix_targets(targets), expected, atol=1e-6)
 
 
 def test_a_box_of_cutmix_is_a_rectangle_and_its_area_what_the_targets_lose():
@@ -104,8 +104,10 @@ def test_of_mixup_and_cutmix_each_batch_has_one_with_equal_probability():
     single = Augmentation(mixup=0.4), Augmentation(cutmix=1.0)
 
     def drawn(step):
-        found = [one.mixing(jax.random.key(0), step, (6, 6)) for one in (both, *single)]
-        return [jnp.broadcast_to(one.pixels, (6, 6, 1)) for one in found], found[0].share
+        found = [one.draw_mixing(jax.random.key(0), step, (6, 6)) for one in (both, *single)]
+        return [jnp.broadcast_to(one.pixel_weight, (6, 6, 1)) for one in found], found[
+            0
+        ].target_weight
 
     (pixels, mixup, cutmix), shares = jax.jit(jax.vmap(drawn))(jnp.arange(1000))
     is_mixup, is_cutmix = (

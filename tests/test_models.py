@@ -277,7 +277,7 @@ def test_a_config_gives_every_setting_to_its_network():
     values = {'blur': True, 'stoch_depth': 0.25, 'gelu': 'tanh', 'dropout_rate': 0.5}
     values |= {'num_blocks': 3, 'hidden_dim': 5, 'tokens_mlp_dim': 7, 'channels_mlp_dim': 9}
     values |= {'remat': True}
-    config = resolve({'model': {**values, 'join': 'tokens'}, 'dtype': 'bfloat16'})
+    config = resolve({'model': {**values, 'branch_merge': 'tokens'}, 'dtype': 'bfloat16'})
     model = create_model(config, 4)
     assert {name: getattr(model, name) for name in values} == values
     assert (model.branch_merge, model.num_classes, model.dtype) == ('tokens', 4, jnp.bfloat16)

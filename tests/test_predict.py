@@ -17,7 +17,7 @@ from PIL import Image
 
 from mixer_dilated.cli.main import main
 from mixer_dilated.data.datasets import Digits
-from mixer_dilated.data.image_folder import Ignored
+from mixer_dilated.data.image_splits import Ignored
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import write_json
 from mixer_dilated.inference.calibration import write_calibration
@@ -153,14 +153,14 @@ def test_files_that_cannot_be_used_are_named_counted_and_make_the_status_2(
     assert main(['predict', *given, f'--workdir={run}', f'--csv={output}'], 0.0) == 2
     told, err = capsys.readouterr()
     assert '3 pictures in' in told and '5 could not be used' in told and '\x1b' not in told + err
-    assert 'left out in folders: 1 file that is no picture, 1 pipe, device or dead link' in told
+    assert 'left out in folders: 1 file that is no image, 1 pipe, device or dead link' in told
     *named, last = err.splitlines()
     assert [re.sub(r'.*/', '', line) for line in named] == [
         'cut.png: image file is truncated',
         'empty.png: an empty file',
         'named.png: not a file but a pipe or device',
         'where.png: No such file or directory',
-        'x.png: a folder without pictures (.png, .jpg, .jpeg, .webp)',
+        'x.png: a folder without images (.png, .jpg, .jpeg, .webp)',
     ]
     assert last == 'error: 5 of 8 files could not be used; they are named above'
     with output.open(newline='', errors='surrogateescape') as file:
@@ -233,7 +233,7 @@ def test_a_run_of_an_earlier_version_takes_the_facts_from_its_data(run, pictures
         ({'image_shape': [8, 8, 3], 'preprocess': 'fill'}, 'it is for grey images'),
         ({'preprocess': ['crop']}, 'allowed is one of resize, mnist, fill'),
         ({'resize': None}, 'allowed is one of crop, pad, squash'),
-        ({'train_examples': 0}, 'train_examples = 0: allowed is a whole number from 1'),
+        ({'train_examples': 0}, 'train_examples = 0: allowed is an integer from 1'),
         (None, 'class_names = None: allowed'),
         ('not json', 'cannot be read'),
     ],
@@ -256,7 +256,7 @@ def test_a_damaged_file_of_preprocessing_is_told(run, tmp_path, changes, said):
         (['RUN'], 'what to predict is missing; for example predict --workdir=runs/NAME'),
         (['x.png'], '--workdir is missing'),
         (['--workdir=no/where', 'x.png'], 'no run there'),
-        (['RUN', 'x.png', '--top=0'], '--top=0: allowed is a whole number from 1'),
+        (['RUN', 'x.png', '--top=0'], '--top=0: allowed is an integer from 1'),
         (['RUN', 'x.png', '--checkpoint=first'], '--checkpoint=first: allowed are newest, best'),
         (['RUN', 'x.png', '--csv=no/where/x.csv'], '--csv=no/where/x.csv: no such folder'),
         (['RUN', 'x.png', '--json=/dev/null'], '--json=/dev/null: not a file'),

@@ -429,7 +429,7 @@ def test_weights_of_the_original_give_the_logits_of_the_equations(arrays):
 def test_every_part_of_a_network_of_several_stems_is_fitted(arrays):
     """Branches that add tokens: a stem each, and token mixing over both grids."""
     network = network_of(
-        branches=({'dilation': 1}, {'size': 2, 'dilation': 2, 'stride': 8}), join='tokens'
+        branches=({'dilation': 1}, {'size': 2, 'dilation': 2, 'stride': 8}), branch_merge='tokens'
     )
     found, adapted = fitted(Weights(arrays), network, SHAPE, TRANSFER, 'f')
     expected = expected_shapes(network, SHAPE)

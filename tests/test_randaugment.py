@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from mixer_dilated.data.randaugment import (
-    at_once,
     draw_operations,
-    in_turns,
     operations,
     randaugment,
+    sequential,
+    vectorized,
 )
 
 FILL = 9
@@ -46,7 +46,7 @@ def by_hand(images, chosen, strengths):
     return np.stack(found)
 
 
-@pytest.mark.parametrize('form', [in_turns, at_once])
+@pytest.mark.parametrize('form', [sequential, vectorized])
 def test_both_forms_do_what_was_drawn_in_its_order(form):
     # Every operation follows three others; one value may be rounded differently in each.
     chosen = np.stack([np.arange(42) % 14, (np.arange(42) * 5 + 3) % 14], axis=1)

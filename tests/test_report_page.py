@@ -236,7 +236,7 @@ def test_a_folder_without_run_or_study_is_refused(tmp_path, folders):
 
 def test_branches_that_add_tokens_have_no_picture_of_token_mixing(tmp_path, digits):
     several = config(**{
-        'model.branches': ({'dilation': 1}, {'dilation': 2}), 'model.join': 'tokens',
+        'model.branches': ({'dilation': 1}, {'dilation': 2}), 'model.branch_merge': 'tokens',
     })  # fmt: skip
     make_run(tmp_path / 'a', several, *digits)
     assert 'form no one grid' in Page(write_report(tmp_path / 'a').read_text()).text

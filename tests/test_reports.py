@@ -55,7 +55,7 @@ def test_the_result_of_a_large_run_fits_80_columns(capsys, seeds):
 
 def test_summary_of_several_branches(capsys):
     config = small_config(**{
-        'model.branches': ({'dilation': 1}, {'dilation': 2}), 'model.join': 'tokens',
+        'model.branches': ({'dilation': 1}, {'dilation': 2}), 'model.branch_merge': 'tokens',
     })  # fmt: skip
     memory = {'arguments': 2**20, 'temporary': 3 * 2**20}
     print_summary(create_setup(config), memory, {'seeds': 1, 'data': 1, 'model': 1}, [])

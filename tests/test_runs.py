@@ -53,7 +53,7 @@ def newest(config, workdir):
     return content(snapshot.state), snapshot.metrics
 
 
-RUN = {'model.dropout_rate': 0.1, 'augment.shift': 1, 'checkpoints.every_steps': 9}
+RUN = {'model.dropout_rate': 0.1, 'augment.translate': 1, 'checkpoints.every_steps': 9}
 
 
 @pytest.fixture(scope='module')
@@ -247,7 +247,7 @@ def test_the_runs_folder_explains_itself(run):
     assert set(summary['seconds']) == {'startup', 'compile', 'train', 'epoch_median'}
     assert steps_kept(workdir) == [18, 27]
     with np.load(workdir / 'augmented.npz', allow_pickle=False) as augmented:
-        assert augmented['titles'].tolist() == [f'shift, step {step}' for step in (1, 2, 3, 4)]
+        assert augmented['titles'].tolist() == [f'translate, step {step}' for step in (1, 2, 3, 4)]
 
 
 def events(path):
@@ -331,7 +331,7 @@ def test_evaluating_a_checkpoint_repeats_the_summary(run):
     ('changes', 'words'),
     [
         ({'batch': 301}, 'config.batch = 301: .* 300 examples'),
-        ({'augment.shift': 8}, 'config.augment.shift = 8'),
+        ({'augment.translate': 8}, 'config.augment.translate = 8'),
         ({'optimizer.warmup_steps': 27}, 'warmup_steps = 27: the run has 27 steps'),
         ({'model.patches.dilation': 9}, 'window of 10 pixels does not fit'),
         ({'dataset.train_split': 'train[:9999]'}, "config.dataset.train_split = 'train.:9999.'"),

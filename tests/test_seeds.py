@@ -19,9 +19,9 @@ RANDOM = {
     'optimizer.name': 'sgd',
     'optimizer.base_lr': 0.1,
     'model.dropout_rate': 0.1,
-    'augment.shift': 1,
+    'augment.translate': 1,
     'augment.mixup': 0.2,
-    'augment.crop': 0.5,
+    'augment.min_crop_area': 0.5,
     'augment.flip': True,
     'augment.cutmix': 1.0,
 }

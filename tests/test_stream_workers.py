@@ -64,7 +64,7 @@ def test_a_stream_can_be_closed_while_its_workers_start(seconds):
 
 def test_too_many_open_files_name_the_key_to_change():
     told = str(workers.worker_error(OSError(errno.EMFILE, os.strerror(errno.EMFILE), '/psm_1')))
-    assert told.startswith('config.input.workers: Too many open files; each process')
+    assert told.startswith('config.input.workers: Too many open files; each worker')
 
 
 def test_a_script_without_a_main_guard_is_told(tmp_path):
@@ -109,7 +109,7 @@ def alive(pids):
 
 def test_workers_give_the_batches_of_threads_and_end_with_an_error_in_one_of_them(tmp_path):
     folder = broken_set(tmp_path)
-    records = TfdsDataset('tiny', str(tmp_path)).records('train')
+    records = TfdsDataset('tiny', str(tmp_path)).data_source('train')
     draw = drawn(64, num_seeds=1)
     first = int(np.flatnonzero(draw(0)[0] == 50)[0]) // 8  # the batch with the broken one
     order = ShuffleSampler(draw, 8, 8, to_processes=True)

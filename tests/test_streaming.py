@@ -30,7 +30,7 @@ from tests.conftest import small_config
 from tests.test_runs import Impatient, metrics_bytes, newest
 from tests.tfds_files import encoded, write_set
 
-STREAM = {'input.mode': 'stream', 'augment.shift': 1, 'model.dropout_rate': 0.1, 'num_seeds': 2}
+STREAM = {'input.mode': 'stream', 'augment.translate': 1, 'model.dropout_rate': 0.1, 'num_seeds': 2}
 SEEDS = {k: jax.random.key(k) for k in (5, 6)}
 
 
@@ -129,7 +129,7 @@ def photographs(folder):
 def test_records_have_the_pixels_that_reading_all_of_them_has(kind, tmp_path):
     source = photographs(tmp_path)[kind]
     split = 'train[1:]+test'
-    expected, records = source.read(split), source.records(split)
+    expected, records = source.read(split), source.data_source(split)
     index = [3, 0, len(records) - 1, 3]
     assert len(records) == len(expected.labels) and records.image_shape == (16, 16, 3)
     for found, array in zip(records.read(index), expected, strict=True):

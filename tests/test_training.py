@@ -234,7 +234,7 @@ def plain_parameters():
     'changes',
     [
         {'label_smoothing': 0.3},
-        {'augment.shift': 1},
+        {'augment.translate': 1},
         {'model.dropout_rate': 0.5},
         {'model.gelu': 'tanh'},
         {'optimizer.weight_decay': 0.9},
@@ -260,7 +260,7 @@ def test_every_setting_reaches_the_compiled_program(changes, plain_parameters):
 
 def test_an_epoch_in_pieces_has_the_bits_of_one_in_one_piece():
     programs = CompiledFunctions(
-        create_setup(small_config(**{'model.dropout_rate': 0.1, 'augment.shift': 1}))
+        create_setup(small_config(**{'model.dropout_rate': 0.1, 'augment.translate': 1}))
     )
     inputs = programs.in_memory(digits())
 

@@ -83,7 +83,7 @@ def test_a_grid_that_is_not_of_the_arrays_is_not_used():
         fitted(said, network_of(), (24, 24, 3), KEPT, 'f')
 
 
-TOKENS = {'branches': ({'dilation': 1}, {'stride': 6}), 'join': 'tokens'}
+TOKENS = {'branches': ({'dilation': 1}, {'stride': 6}), 'branch_merge': 'tokens'}
 
 
 def test_grids_of_branches_that_add_tokens_are_interpolated_each_from_its_own():
@@ -138,8 +138,8 @@ def test_what_shapes_do_not_tell_is_told(before, now, told):
 def test_branches_that_changed_places_are_told(join):
     one, other = {'size': 2, 'dilation': 2}, {'size': 2, 'dilation': 3}
     found = fitted(
-        weights_of(branches=(one, other), join=join),
-        network_of(branches=(other, one), join=join),
+        weights_of(branches=(one, other), branch_merge=join),
+        network_of(branches=(other, one), branch_merge=join),
         SHAPE, KEPT, 'f',
     )[1]  # fmt: skip
     assert [text.split(' trained')[0] for text in found] == [

@@ -54,7 +54,7 @@ def _peak(config: str, share: float) -> int | None:
     setup = create_setup(resolve(json.loads(config)))
     split, sizes = setup.config.dataset.train_split, setup.dataset.split_sizes
     name, start, stop = split_slices('config.dataset.train_split', split, sizes)[0]
-    records = setup.dataset.records(f'{name}[{start}:{start + int(share * (stop - start))}]')
+    records = setup.dataset.data_source(f'{name}[{start}:{start + int(share * (stop - start))}]')
     stream, images = shuffled_stream(setup, records, WORKERS), 0
     try:
         while images < MAX_READ:

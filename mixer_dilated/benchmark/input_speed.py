@@ -79,7 +79,7 @@ def _measure(name: str, setup: Setup, say: Callable[[str], None]) -> dict:
       'streams': of each number of workers the same, over all processes (None where the system does
       not tell), and 'first_batch' (seconds); and 'waiting' (of `_waiting`).
     """
-    records = setup.dataset.records(setup.config.dataset.train_split)
+    records = setup.dataset.data_source(setup.config.dataset.train_split)
     say(f'{name}: decoding alone and streams, {ROUNDS} rounds in turns')
     decoding, streams = [], {workers: [] for workers in worker_counts(num_cores())}
     for number in range(ROUNDS):

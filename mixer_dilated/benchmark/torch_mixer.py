@@ -98,7 +98,7 @@ def check_optimizer(optimizer: ml_collections.ConfigDict) -> None:
 def left_out(config: ml_collections.ConfigDict) -> list[str]:
     """What a config asks for that the steps of `TimedTorch` do not do, as 'config.KEY = VALUE'."""
     augment = config.augment
-    found = {key: augment[key] for key in ('crop', 'flip', 'shift', 'mixup', 'cutmix')}
+    found = {key: augment[key] for key in ('min_crop_area', 'flip', 'translate', 'mixup', 'cutmix')}
     found['randaugment.num_layers'] = augment.randaugment.num_layers
     return [f'config.augment.{key} = {value}' for key, value in found.items() if value]
 

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import runpy
 import traceback
+import warnings
 from typing import Any
 
 import ml_collections
@@ -11,7 +12,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from mixer_dilated.cli.preset_flag import take_preset, warn_of_dropped
-from mixer_dilated.config import KEYS, check_key, complete, resolve
+from mixer_dilated.config import check_key, complete, resolve
+from mixer_dilated.config_keys import ALIASES, KEYS
 from mixer_dilated.errors import UserError
 
 _MEANING = {
@@ -134,6 +136,7 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
         if not default_sweep:
             files, argv = _take_files(kind, argv)
             file = files[-1] if files else ''
+        argv = [_rename_old_key(word) for word in argv]
         preset, argv = take_preset(argv)
         overridden = _overridden(kind, file, argv)
         if file:
@@ -256,6 +259,16 @@ def _take_files(flag: str, argv: list[str]) -> tuple[list[str], list[str]]:
             )
         paths.append(path)
     return paths, rest
+
+
+def _rename_old_key(word: str) -> str:
+    """An override of a key's old name as one of its name today, with a warning."""
+    name, equals, value = word.lstrip('-').partition('=')
+    old = name.removeprefix('config.')
+    if not name.startswith('config.') or not ALIASES.get(old):
+        return word
+    warnings.warn(f'config.{old} is now config.{ALIASES[old]}', stacklevel=2)
+    return f'--config.{ALIASES[old]}{equals}{value}'
 
 
 def _key_meant(argv: list[str]) -> str:

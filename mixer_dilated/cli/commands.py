@@ -134,7 +134,7 @@ def summary(arguments: Arguments, started: float) -> None:
     if arguments.picture:
         from mixer_dilated.reports.patch_picture import draw_patches
 
-        data_source = setup.dataset.records(config.dataset.train_split)
+        data_source = setup.dataset.data_source(config.dataset.train_split)
         first = upsample(data_source.read([0]).images, setup.image_size)[0]
         draw_patches(patch_branches(config.model), first, arguments.picture)
         print(f'picture: {arguments.picture}')

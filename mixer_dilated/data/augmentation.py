@@ -1,8 +1,11 @@
-"""Augmentation of training batches, on the device."""
+"""Augmentation of training batches, on the device.
+
+Images are uint8 (B, H, W, C); every function of a key can be jitted, and draws for each image by
+itself, but for mixup and CutMix, which draw once a batch.
+"""
 
 import dataclasses
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -11,73 +14,48 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from mixer_dilated.config import num_phases
 from mixer_dilated.data.randaugment import randaugment
-from mixer_dilated.parallel.mesh import purpose_key, shard_batch, split_microbatches
+from mixer_dilated.parallel.mesh import purpose_key
 from mixer_dilated.patches.geometry import Pads, Pair
 
-
-def random_shift(
-    key: jax.Array, images: UInt8[Array, 'batch height width channels'], max_shift: int
-) -> UInt8[Array, 'batch height width channels']:
-    """Moves each image by its own whole number of pixels along each axis; zeros move in.
-
-    Args:
-      key: random key.
-      images: uint8 (B, H, W, C).
-      max_shift: shifts are uniform over -max_shift … max_shift.
-    """
-    starts = jax.random.randint(key, (len(images), 2), 0, 2 * max_shift + 1)
-    return _cut_out(images, starts, ((max_shift, max_shift),) * 2)
+Images = UInt8[Array, 'batch height width channels']
+ASPECT_RATIOS = (3 / 4, 4 / 3)  # width : height, relative to that of the image
+CROP_TRIES = 10
 
 
-def random_phase(
-    key: jax.Array, images: UInt8[Array, 'batch height width channels'], num_phases: Pair
-) -> UInt8[Array, 'batch height width channels']:
-    """Shows each image at a phase of its own, as `at_phase` does.
-
-    Args:
-      key: random key.
-      images: uint8 (B, H, W, C).
-      num_phases: phases along (height, width); uniform over 0 … num_phases - 1.
-    """
-    phases = jax.random.randint(key, (len(images), 2), 0, jnp.array(num_phases))
-    return _cut_out(images, phases, _room(num_phases))
-
-
-def at_phase(
-    images: UInt8[Array, 'batch height width channels'],
-    phase: Int32[Array, '2'],
-    num_phases: Pair,
-) -> UInt8[Array, 'batch height width channels']:
-    """Moves all images up and left, so that patches sample what is further down and right.
-
-    Args:
-      images: uint8 (B, H, W, C).
-      phase: pixels (up, left), 0 … num_phases - 1; zeros move in.
-      num_phases: phases along (height, width).
-    """
-    return _cut_out(images, jnp.broadcast_to(phase, (images.shape[0], 2)), _room(num_phases))
-
-
-def random_flip(
-    key: jax.Array, images: UInt8[Array, 'batch height width channels']
-) -> UInt8[Array, 'batch height width channels']:
-    """Mirrors each image left to right with probability 1/2.
-
-    Args:
-      key: random key.
-      images: uint8 (B, H, W, C).
-    """
+def random_flip(key: jax.Array, images: Images) -> Images:
+    """Mirrors each image left to right with probability 1/2."""
     flipped = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
     return jnp.where(flipped, images[:, :, ::-1], images)
 
 
-def _room(num_phases: Pair) -> Pads:
+def random_translate(key: jax.Array, images: Images, max_pixels: int) -> Images:
+    """Moves each image along each axis by an integer in -max_pixels … max_pixels; zeros move in."""
+    starts = jax.random.randint(key, (len(images), 2), 0, 2 * max_pixels + 1)
+    return _crop(images, starts, ((max_pixels, max_pixels),) * 2)
+
+
+def random_phase(key: jax.Array, images: Images, num_phases: Pair) -> Images:
+    """`at_phase` with a uniform phase of each image's own."""
+    phases = jax.random.randint(key, (len(images), 2), 0, jnp.array(num_phases))
+    return _crop(images, phases, _phase_padding(num_phases))
+
+
+def at_phase(images: Images, phase: Int32[Array, '2'], num_phases: Pair) -> Images:
+    """Moves all images up and left by (row, column) pixels, 0 … num_phases - 1; zeros move in.
+
+    Patches then sample what is further down and right.
+    """
+    starts = jnp.broadcast_to(phase, (images.shape[0], 2))
+    return _crop(images, starts, _phase_padding(num_phases))
+
+
+def _phase_padding(num_phases: Pair) -> Pads:
     return tuple((0, number - 1) for number in num_phases)
 
 
-def _cut_out(images: jax.Array, starts: jax.Array, room: Pads) -> jax.Array:
-    """From each image with `room` of zeros around it, its own size from its own start."""
-    padded = jnp.pad(images, ((0, 0), *room, (0, 0)))
+def _crop(images: Images, starts: Int32[Array, 'batch 2'], padding: Pads) -> Images:
+    """From each image with `padding` of zeros around it, its own size from its own start."""
+    padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
 
     def crop(image, start):
         return jax.lax.dynamic_slice(image, (start[0], start[1], 0), images.shape[1:])
@@ -85,40 +63,28 @@ def _cut_out(images: jax.Array, starts: jax.Array, room: Pads) -> jax.Array:
     return jax.vmap(crop)(padded, starts)
 
 
-ASPECTS = (3 / 4, 4 / 3)  # width : height, beside that of the image
-TRIES = 10
+def random_resized_crop(key: jax.Array, images: Images, min_area: float) -> Images:
+    """Resizes a box of each image to the size of the image (Szegedy et al., arXiv:1409.4842)."""
+    return crop_and_resize(images, draw_boxes(key, len(images), min_area))
 
 
-def random_resized_crop(
-    key: jax.Array, images: UInt8[Array, 'batch height width channels'], smallest: float
-) -> UInt8[Array, 'batch height width channels']:
-    """Shows of each image a box of its own, upsample to the size of the image.
-
-    Args:
-      key: random key.
-      images: uint8 (B, H, W, C).
-      smallest: share of the area that a box has at least.
-    """
-    return crop_and_resize(images, draw_boxes(key, len(images), smallest))
-
-
-def draw_boxes(key: jax.Array, count: int, smallest: float) -> Float[Array, 'count 2 2']:
+def draw_boxes(key: jax.Array, count: int, min_area: float) -> Float[Array, 'count 2 2']:
     """Draws boxes inside an image: area and logarithm of the aspect ratio uniform, then the place.
 
     Of ten boxes the first that fits into the image is taken, or the whole image if none does.
 
     Args:
       key: random key.
-      count: how many.
-      smallest: share of the area that a box has at least; the most is 1.
+      count: of boxes.
+      min_area: share of the area of the image; the most is 1.
 
     Returns:
       float32 (count, 2, 2): (start, length) along (height, width), as shares of the sides.
     """
     area_key, aspect_key, place_key = jax.random.split(key, 3)
-    area = jax.random.uniform(area_key, (count, TRIES), minval=smallest)
-    low, high = jnp.log(jnp.array(ASPECTS))
-    aspect = jnp.exp(jax.random.uniform(aspect_key, (count, TRIES), minval=low, maxval=high))
+    area = jax.random.uniform(area_key, (count, CROP_TRIES), minval=min_area)
+    low, high = jnp.log(jnp.array(ASPECT_RATIOS))
+    aspect = jnp.exp(jax.random.uniform(aspect_key, (count, CROP_TRIES), minval=low, maxval=high))
     tried = jnp.stack([jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)], axis=-1)
     fits = (tried <= 1).all(axis=-1)
     first = jnp.take_along_axis(tried, fits.argmax(axis=1)[:, None, None], axis=1)[:, 0]
@@ -127,20 +93,14 @@ def draw_boxes(key: jax.Array, count: int, smallest: float) -> Float[Array, 'cou
     return jnp.stack([starts, lengths], axis=-1)
 
 
-def crop_and_resize(
-    images: UInt8[Array, 'batch height width channels'], boxes: Float[Array, 'batch 2 2']
-) -> UInt8[Array, 'batch height width channels']:
-    """Shows of each image a box in the size of the whole, bilinearly.
+def crop_and_resize(images: Images, boxes: Float[Array, 'batch 2 2']) -> Images:
+    """Resizes a box of each image, as `draw_boxes` returns them, bilinearly to the whole size.
 
-    A box is never larger than the image, so that nothing shrinks and there is nothing to smooth.
-
-    Args:
-      images: uint8 (B, H, W, C).
-      boxes: as `draw_boxes` gives them.
+    A box is never larger than the image, so nothing shrinks, and no antialiasing is needed.
     """
     sizes = jnp.array(images.shape[1:3])
 
-    def upsample(image, box):
+    def resize(image, box):
         start, length = box.T
         return jax.image.scale_and_translate(
             image.astype(jnp.float32),
@@ -152,79 +112,63 @@ def crop_and_resize(
             antialias=False,
         )
 
-    return jnp.round(jax.vmap(upsample)(images, boxes)).astype(jnp.uint8)
+    return jnp.round(jax.vmap(resize)(images, boxes)).astype(jnp.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
 class MixupCutmix:
-    """How the examples of one batch are mixed, each with the one before it.
+    """How the examples of one batch, which is in random order, are mixed with their partners.
 
-        mixed[i] = own · array[i] + (1 - own) · array[i - 1]
+        mixed[i] = weight · array[i] + (1 - weight) · array[i - 1]
 
-    The batch has to be in random order. Without arguments nothing is mixed.
+    Without arguments nothing is mixed.
 
     Attributes:
-      pixels: what of each pixel is an image's own, (), or (H, W, 1) for a batch (B, H, W, C).
-      share: what of each target is the example's own, (): the mean of `pixels`.
+      pixel_weight: of an image's own pixels, (), or (H, W, 1) for a batch (B, H, W, C).
+      target_weight: of the example's own target, (): the mean of `pixel_weight`.
     """
 
-    pixels: jax.Array | None = None
-    share: jax.Array | None = None
+    pixel_weight: jax.Array | None = None
+    target_weight: jax.Array | None = None
 
     @property
     def mixes(self) -> bool:
         """Whether anything is mixed."""
-        return self.pixels is not None
+        return self.pixel_weight is not None
 
-    def images(
+    def mix_images(
         self,
         images: Float[Array, 'batch height width channels'],
-        before: Float[Array, 'batch height width channels'] | None = None,
+        partners: Float[Array, 'batch height width channels'] | None = None,
     ) -> Float[Array, 'batch height width channels']:
-        """The mixed images.
+        """Mixed images; `partners` are those of a microbatch, else the images before each."""
+        return _mix(images, partners, self.pixel_weight)
 
-        Args:
-          images: (B, H, W, C).
-          before: array[i - 1] for every i, of a part of a batch; taken from `images` if None.
-        """
-        return _mixed(images, before, self.pixels)
-
-    def targets(
+    def mix_targets(
         self,
         targets: Float[Array, 'batch classes'],
-        before: Float[Array, 'batch classes'] | None = None,
+        partners: Float[Array, 'batch classes'] | None = None,
     ) -> Float[Array, 'batch classes']:
-        """The mixed targets, which are probabilities of the classes; arguments as `images`."""
-        return _mixed(targets, before, self.share)
+        """Mixed targets, probabilities of the classes; arguments as `mix_images`."""
+        return _mix(targets, partners, self.target_weight)
 
 
 def draw_mixup(key: jax.Array, alpha: float) -> MixupCutmix:
-    """Draws one share for a batch (mixup, arXiv:1710.09412).
+    """mixup (arXiv:1710.09412): weight = max(b, 1 - b), b ~ Beta(α, α).
 
-        share = max(b, 1 - b), b ~ Beta(α, α)
-
-    It is at least a half, so that an example stays more itself than its neighbour.
-
-    Args:
-      key: random key.
-      alpha: α > 0.
+    It is at least a half, so that an example stays more itself than its partner.
     """
     drawn = jax.random.beta(key, alpha, alpha)
-    share = jnp.maximum(drawn, 1 - drawn)
-    return MixupCutmix(share, share)
+    weight = jnp.maximum(drawn, 1 - drawn)
+    return MixupCutmix(weight, weight)
 
 
-def draw_cutmix(key: jax.Array, alpha: float, image_size: tuple[int, int]) -> MixupCutmix:
-    """Draws one box for a batch, where images show their neighbours (cutmix, arXiv:1905.04899).
+def draw_cutmix(key: jax.Array, alpha: float, image_size: Pair) -> MixupCutmix:
+    """CutMix (arXiv:1905.04899): a box, the same for the batch, in which images show their partner.
 
     The box has a share 1 - λ of the area, λ ~ Beta(α, α), and the proportions of the image. Its
-    middle is uniform over the image, and what is outside is cut off; the share of the targets is
-    that of the pixels which are left.
-
-    Args:
-      key: random key.
-      alpha: α > 0.
-      image_size: (height, width) in pixels.
+    middle is uniform over the image, and what is outside is cut off; the weight of the targets is
+    the share of the pixels that are left.
     """
     beta_key, middle_key = jax.random.split(key)
     side = jnp.sqrt(1 - jax.random.beta(beta_key, alpha, alpha))
@@ -232,56 +176,53 @@ def draw_cutmix(key: jax.Array, alpha: float, image_size: tuple[int, int]) -> Mi
     lengths = jnp.round(side * sizes).astype(jnp.int32)
     starts = jax.random.randint(middle_key, (2,), 0, sizes) - lengths // 2
     rows, columns = (
-        _inside(size, start, start + length)
+        _is_between(size, start, start + length)
         for size, start, length in zip(image_size, starts, lengths, strict=True)
     )
-    own = 1 - (rows[:, None, None] & columns[None, :, None]).astype(jnp.float32)
-    return MixupCutmix(own, own.mean())
+    weight = 1 - (rows[:, None, None] & columns[None, :, None]).astype(jnp.float32)
+    return MixupCutmix(weight, weight.mean())
 
 
 def one_of(key: jax.Array, one: MixupCutmix, other: MixupCutmix) -> MixupCutmix:
-    """Either of two mixings, with equal probability."""
+    """Either of two, with equal probability."""
     first = jax.random.bernoulli(key)
     return MixupCutmix(
-        jnp.where(first, one.pixels, other.pixels), jnp.where(first, one.share, other.share)
+        jnp.where(first, one.pixel_weight, other.pixel_weight),
+        jnp.where(first, one.target_weight, other.target_weight),
     )
 
 
-def _inside(length: int, start: jax.Array, end: jax.Array) -> Bool[Array, ' length']:
-    places = jnp.arange(length)
-    return (places >= start) & (places < end)
+def _is_between(length: int, start: jax.Array, end: jax.Array) -> Bool[Array, ' length']:
+    index = jnp.arange(length)
+    return (index >= start) & (index < end)
 
 
-def _mixed(array: jax.Array, before: jax.Array | None, own: jax.Array | None) -> jax.Array:
-    if own is None:
+def _mix(array: jax.Array, partners: jax.Array | None, weight: jax.Array | None) -> jax.Array:
+    if weight is None:
         return array
-    before = jnp.roll(array, 1, axis=0) if before is None else before
-    return own * array + (1 - own) * before
-
-
-PIECE = 16  # images of a device and seed that RandAugment computes at once, at most
-Images = UInt8[Array, 'batch height width channels']
+    partners = jnp.roll(array, 1, axis=0) if partners is None else partners
+    return weight * array + (1 - weight) * partners
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What training makes of a batch; by default nothing.
+    """The augmentation of a training batch; by default none.
 
     Each random change has a key of its own purpose, from the seed and the step.
 
     Attributes:
-      crop: share of the area that a random crop has at least; 0 for none.
-      flip: whether images are mirrored left to right, half of them.
-      shift: pixels of random shift either way.
+      min_crop_area: of random resized crops, as a share of the area; 0 for none.
+      flip: whether half of the images are mirrored left to right.
+      translate: pixels of random translation either way.
       num_layers, magnitude, fill: of `randaugment`.
-      num_phases: phases along (height, width), one of which each image is shown at.
+      num_phases: along (height, width), one of which each image is shown at.
       mixup, cutmix: α of the Beta distribution, 0 for none; of both one is drawn a batch.
       label_smoothing: share of each target spread evenly over the classes.
     """
 
-    crop: float = 0.0
+    min_crop_area: float = 0.0
     flip: bool = False
-    shift: int = 0
+    translate: int = 0
     num_layers: int = 0
     magnitude: float = 10.0
     fill: int = 0
@@ -290,24 +231,20 @@ class Augmentation:
     cutmix: float = 0.0
     label_smoothing: float = 0.0
 
-    @property
-    def each_alone(self) -> dict[str, 'Augmentation']:
-        """Every random change of images by itself, in order, by its name under `config.augment`."""
-        fields = {
-            **{name: (name,) for name in ('crop', 'flip', 'shift')},
-            'randaugment': ('num_layers', 'magnitude', 'fill'),
-            'random_phase': ('num_phases',),
-            **{name: (name,) for name in ('mixup', 'cutmix')},
-        }
-        nothing = Augmentation()
+    def individually(self) -> dict[str, 'Augmentation']:
+        """Each random change of images alone, in order, by its name under `config.augment`."""
+        fields = {name: (name,) for name in ('min_crop_area', 'flip', 'translate')}
+        fields['randaugment'] = ('num_layers', 'magnitude', 'fill')
+        fields['random_phase'] = ('num_phases',)
+        fields |= {name: (name,) for name in ('mixup', 'cutmix')}
         return {
             name: Augmentation(**{field: getattr(self, field) for field in (first, *rest)})
             for name, (first, *rest) in fields.items()
-            if getattr(self, first) != getattr(nothing, first)
+            if getattr(self, first) != getattr(NO_AUGMENTATION, first)
         }
 
-    def shown(self, seed_key: jax.Array, step: Int32[Array, ''] | int, images: Images) -> Images:
-        """The images as a step shows them, before they are mixed.
+    def apply(self, seed_key: jax.Array, step: Int32[Array, ''] | int, images: Images) -> Images:
+        """Augments the images of a step; they are mixed afterwards.
 
         The phase is last: it moves an image against the grid of patches, as evaluation does.
 
@@ -317,21 +254,20 @@ class Augmentation:
           images: uint8 (B, H, W, C).
         """
         key = functools.partial(purpose_key, seed_key, index=step)
-        if self.crop:
-            images = random_resized_crop(key('crop'), images, self.crop)
+        if self.min_crop_area:
+            images = random_resized_crop(key('crop'), images, self.min_crop_area)
         if self.flip:
             images = random_flip(key('flip'), images)
-        if self.shift:
-            images = random_shift(key('shift'), images, self.shift)
+        if self.translate:
+            images = random_translate(key('shift'), images, self.translate)
         if self.num_layers:
-            drawn = key('randaugment')
             settings = self.num_layers, self.magnitude, self.fill
-            images = randaugment(drawn, images, *settings, compute=map_microbatches)
+            images = randaugment(key('randaugment'), images, *settings)
         if self.num_phases != (1, 1):
             images = random_phase(key('phase'), images, self.num_phases)
         return images
 
-    def mixing(
+    def draw_mixing(
         self, seed_key: jax.Array, step: Int32[Array, ''] | int, image_size: Pair
     ) -> MixupCutmix:
         """How a step mixes the examples of its batch.
@@ -342,41 +278,25 @@ class Augmentation:
           image_size: (height, width) in pixels.
         """
         key = functools.partial(purpose_key, seed_key, index=step)
-        found = []
+        drawn = []
         if self.mixup:
-            found.append(draw_mixup(key('mixup'), self.mixup))
+            drawn.append(draw_mixup(key('mixup'), self.mixup))
         if self.cutmix:
-            found.append(draw_cutmix(key('cutmix'), self.cutmix, image_size))
-        if len(found) == 2:
-            return one_of(key('mixing'), *found)
-        return found[0] if found else MixupCutmix()
-
-
-def map_microbatches(function: Callable, *batch: jax.Array) -> jax.Array:
-    """A function of the examples of a batch, computed for a few of each device at a time.
-
-    RandAugment takes some thirty float32 copies of each image where all are computed at once.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    of_device = len(batch[0]) // (1 if mesh.empty else mesh.shape['data'])
-    pieces = next(
-        (n for n in range(1, of_device) if not of_device % n and of_device // n <= PIECE),
-        of_device or 1,
-    )
-    if pieces == 1:
-        return function(*batch)
-    found = jax.lax.map(lambda piece: function(*piece), split_microbatches(batch, pieces))
-    return shard_batch(found.swapaxes(0, 1).reshape(-1, *found.shape[2:]))
+            drawn.append(draw_cutmix(key('cutmix'), self.cutmix, image_size))
+        if len(drawn) == 2:
+            return one_of(key('mixing'), *drawn)
+        return drawn[0] if drawn else MixupCutmix()
 
 
 NO_AUGMENTATION = Augmentation()
 
 
 def augmentation_from_config(config: ml_collections.ConfigDict) -> Augmentation:
-    """What a resolved config asks for."""
+    """The augmentation of a resolved config."""
     augment = config.augment
+    keys = ('min_crop_area', 'flip', 'translate', 'mixup', 'cutmix')
     return Augmentation(
-        **{key: augment[key] for key in ('crop', 'flip', 'shift', 'mixup', 'cutmix')},
+        **{key: augment[key] for key in keys},
         **augment.randaugment,
         num_phases=num_phases(config),
         label_smoothing=config.label_smoothing,

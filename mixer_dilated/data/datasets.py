@@ -1,4 +1,4 @@
-"""The data sets that `config.dataset` names, decoded at once or kept from an earlier start."""
+"""The data set that `config.dataset` names, and the cache of decoded examples."""
 
 import functools
 import hashlib
@@ -18,86 +18,140 @@ from mixer_dilated.data.examples import (
     checksums,
     split_slices,
 )
-from mixer_dilated.data.preprocessing import Preprocessing, is_upsample, preprocess_of
+from mixer_dilated.data.preprocessing import Preprocessing, is_upsample
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import user_cache
-from mixer_dilated.patches.geometry import Pair, whole_pair
+from mixer_dilated.patches.geometry import whole_pair
+
+FOLDER_PREFIX = 'folder:'
+# What `dataset.preprocess` = 'auto' means for a data set; for any other, 'resize'.
+AUTO_PREPROCESS = {'mnist': 'mnist', 'fashion_mnist': 'fill', 'digits': 'fill'}
 
 
-def cached_read(source: Dataset, split: str, cache_dir: str) -> Examples:
-    """`source.read(split)`, from the cache if it is there and undamaged.
+def open_dataset(dataset: ml_collections.ConfigDict) -> Dataset:
+    """Opens the data set of `config.dataset`; only `on_corrupt = 'skip'` decodes images.
 
-    An entry is a folder with `images.npy`, `labels.npy` and `entry.json` (fingerprint of the
-    source, checksums of the arrays). It appears whole or not at all. An entry that is damaged is
-    made again; a cache that cannot be written costs time and a warning, nothing else.
+    Raises:
+      UserError: the data set does not exist, cannot be downloaded, or does not fit the config.
+    """
+    size = whole_pair('dataset.image_size', dataset.image_size, 1) if dataset.image_size else None
+    if dataset.name.startswith(FOLDER_PREFIX):
+        return _open_folder(dataset, size)
+    if dataset.name == 'digits':
+        return Digits(size or (8, 8))
+    from mixer_dilated.data.tfds_dataset import TfdsDataset
+
+    return TfdsDataset(dataset.name, dataset.data_dir, dataset.max_pixels, size, dataset.resize)
+
+
+def _open_folder(dataset: ml_collections.ConfigDict, size: tuple[int, int] | None) -> Dataset:
+    from mixer_dilated.data.image_folder import ImageFolder
+
+    name = dataset.name.removeprefix(FOLDER_PREFIX)
+    root = pathlib.Path(dataset.data_dir).expanduser() / pathlib.Path(name).expanduser()
+    if not name or not root.is_dir():
+        raise UserError(
+            f'config.dataset.name = {dataset.name!r}: no such folder: {root}; name the folder that '
+            'holds the class folders'
+        )
+    if size is None:
+        raise UserError(
+            'config.dataset.image_size = 0: the images of a folder are resized to one size; set '
+            'it, for example --config.dataset.image_size=64'
+        )
+    return ImageFolder(
+        root,
+        preprocessing_of(dataset, (*size, dataset.channels)),
+        test_fraction=dataset.test_fraction,
+        split_seed=dataset.split_seed,
+        on_corrupt=dataset.on_corrupt,
+        cache_dir=dataset.cache_dir,
+    )
+
+
+def preprocessing_of(dataset: ml_collections.ConfigDict, image_shape: tuple) -> Preprocessing:
+    """How image files are brought to the shape and style of the data set of `config.dataset`.
 
     Args:
-      source: where the examples come from.
+      dataset: `config.dataset`.
+      image_shape: (height, width, channels) of the data set.
+
+    Raises:
+      UserError: `dataset.preprocess` does not fit the channels.
+    """
+    how = dataset.preprocess
+    if how == 'auto':
+        without_config_and_version = dataset.name.split(':')[0].split('/')[0]
+        how = AUTO_PREPROCESS.get(without_config_and_version, 'resize')
+    return Preprocessing(tuple(image_shape), how, dataset.resize, dataset.max_pixels)
+
+
+def load_examples(dataset: Dataset, split: str, config: ml_collections.ConfigDict) -> Examples:
+    """The examples of a split, decoded or from the cache; `config` is `config.dataset`."""
+    return read_cached(dataset, split, config.cache_dir)
+
+
+def read_cached(dataset: Dataset, split: str, cache_dir: str) -> Examples:
+    """`dataset.read(split)`, memory-mapped from the cache if an undamaged entry is there.
+
+    An entry is a folder of `images.npy`, `labels.npy` and `entry.json` (fingerprint of the data
+    set, checksums of the arrays), renamed into place when it is complete. A damaged entry is
+    rewritten; a cache that cannot be written is a warning.
+
+    Args:
+      dataset: where the examples come from.
       split: TFDS split syntax.
       cache_dir: folder of the cache; '' is the user's cache folder.
     """
-    entry = _entry(source, split, cache_dir)
-    examples = _load(entry, source)
+    key = hashlib.sha256(f'{dataset.fingerprint}\n{split}'.encode()).hexdigest()[:16]
+    root = pathlib.Path(cache_dir or user_cache()).expanduser()
+    entry = root / f'{dataset.name.replace("/", "-")}-{key}'
+    examples = _load_entry(entry, dataset.fingerprint)
     if examples is None:
-        examples = source.read(split)
+        examples = dataset.read(split)
         try:
-            _store(entry, source, examples)
+            _store_entry(entry, dataset.fingerprint, examples)
         except OSError as error:
             warnings.warn(f'decoded images are not cached: {entry}: {error}', stacklevel=2)
     return examples
 
 
-def _entry(source: Dataset, split: str, cache_dir: str) -> pathlib.Path:
-    root = pathlib.Path(cache_dir).expanduser() if cache_dir else user_cache()
-    identity = hashlib.sha256(f'{source.fingerprint}\n{split}'.encode()).hexdigest()[:16]
-    return root / f'{source.name.replace("/", "-")}-{identity}'
-
-
-def _load(entry: pathlib.Path, source: Dataset) -> Examples | None:
+def _load_entry(entry: pathlib.Path, fingerprint: str) -> Examples | None:
     try:
-        facts = json.loads((entry / 'entry.json').read_text())
-        examples = Examples(
-            *(
-                np.load(entry / f'{name}.npy', mmap_mode='r', allow_pickle=False)
-                for name in Examples._fields
-            )
-        )
-        return examples if facts == _facts(source, examples) else None
-    # NumPy's reader raises a dozen kinds of error on damaged headers; all mean: make it again.
-    except Exception:
+        recorded = json.loads((entry / 'entry.json').read_text())
+        paths = [entry / f'{name}.npy' for name in Examples._fields]
+        examples = Examples(*(np.load(p, mmap_mode='r', allow_pickle=False) for p in paths))
+        intact = recorded['checksums'] == checksums(examples)
+        return examples if intact and recorded['fingerprint'] == fingerprint else None
+    except Exception:  # NumPy raises errors of many types at a damaged header
         return None
 
 
-def _store(entry: pathlib.Path, source: Dataset, examples: Examples) -> None:
+def _store_entry(entry: pathlib.Path, fingerprint: str, examples: Examples) -> None:
     entry.parent.mkdir(parents=True, exist_ok=True)
     unfinished = pathlib.Path(tempfile.mkdtemp(prefix='unfinished-', dir=entry.parent))
     try:
         for name, array in examples._asdict().items():
             np.save(unfinished / f'{name}.npy', array, allow_pickle=False)
-        (unfinished / 'entry.json').write_text(json.dumps(_facts(source, examples), indent=2))
-        if _load(entry, source) is None:  # else another process was quicker: its entry stays
+        recorded = {'fingerprint': fingerprint, 'checksums': checksums(examples)}
+        (unfinished / 'entry.json').write_text(json.dumps(recorded, indent=2))
+        if _load_entry(entry, fingerprint) is None:  # else another process was faster
             shutil.rmtree(entry, ignore_errors=True)
             unfinished.rename(entry)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _facts(source: Dataset, examples: Examples) -> dict:
-    return {
-        'source': source.name,
-        'fingerprint': source.fingerprint,
-        'checksums': checksums(examples),
-    }
-
-
 class Digits:
-    """The embedded data set, as a `Dataset`.
+    """The digits of scikit-learn, embedded there, as a `Dataset`.
+
+    Of each class every fifth image is a test image. Grey levels 0 to 16 become 0 to 255.
 
     Args:
-      side: pixels a side that a network sees, at least the 8 that are stored.
+      size: (height, width) that the 8×8 images are upsampled to.
 
-    The split is fixed and stratified: of each class, every fifth image is a test image. Grey
-    levels 0 … 16 become 0 … 255.
+    Raises:
+      UserError: `size` is no upsampling of 8×8.
     """
 
     name = 'digits'
@@ -108,25 +162,28 @@ class Digits:
     fingerprint = 'digits of scikit-learn, every fifth of a class is test, grey * 255 / 16'
     identity = fingerprint
 
-    def __init__(self, side: int = 8):
-        self.image_shape = (side, side, 1)
+    def __init__(self, size: tuple[int, int] = (8, 8)):
+        if not is_upsample(self.stored_shape[:2], size):
+            raise UserError(
+                f"config.dataset.image_size = {size!r}: 'digits' has images of 8×8, which can only "
+                'be upsampled; allowed are 0 and integers from 8'
+            )
+        self.image_shape = (*size, 1)
 
     def read(self, split: str) -> Examples:
-        """Decodes the examples of a split given in TFDS split syntax, in the stored order."""
-        parts = _splits()
+        splits = _load_digits()
         slices = [
-            Examples(parts[name].images[start:stop], parts[name].labels[start:stop])
+            [array[start:stop] for array in splits[name]]
             for name, start, stop in split_slices('split', split, self.split_sizes)
         ]
-        return Examples(*(np.concatenate(arrays) for arrays in zip(*slices, strict=True)))
+        return Examples(*map(np.concatenate, zip(*slices, strict=True)))
 
-    def records(self, split: str) -> InMemoryDataSource:
-        """The same examples by number; they are small enough to be decoded in any case."""
+    def data_source(self, split: str) -> InMemoryDataSource:
         return InMemoryDataSource(self.read(split))
 
 
 @functools.cache
-def _splits() -> dict[str, Examples]:
+def _load_digits() -> dict[str, Examples]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -136,83 +193,6 @@ def _splits() -> dict[str, Examples]:
     for label in range(10):
         is_test[np.flatnonzero(labels == label)[::5]] = True
     return {
-        name: Examples(images[chosen], labels[chosen])
-        for name, chosen in (('train', ~is_test), ('test', is_test))
+        'train': Examples(images[~is_test], labels[~is_test]),
+        'test': Examples(images[is_test], labels[is_test]),
     }
-
-
-FOLDER = 'folder:'
-
-
-def open_dataset(dataset: ml_collections.ConfigDict) -> Dataset:
-    """The data set that `config.dataset` names.
-
-    Nothing is decoded yet, but for what tells which pictures of a folder are broken.
-
-    Raises:
-      UserError: it does not exist, is not there and cannot be downloaded, or does not fit.
-    """
-    if dataset.name.startswith(FOLDER):
-        return _folder_source(dataset)
-    size = whole_pair('dataset.image_size', dataset.image_size, 1) if dataset.image_size else None
-    if dataset.name == 'digits':
-        return _digits(size)
-    from mixer_dilated.data.tfds_dataset import TfdsDataset
-
-    return TfdsDataset(dataset.name, dataset.data_dir, dataset.max_pixels, size, dataset.resize)
-
-
-def load_examples(source: Dataset, split: str, dataset: ml_collections.ConfigDict) -> Examples:
-    """The examples of a split, decoded now or earlier."""
-    return cached_read(source, split, dataset.cache_dir)
-
-
-def preprocessing_of(dataset: ml_collections.ConfigDict, image_shape: tuple) -> Preprocessing:
-    """How pictures are brought to the form of the data set of `config.dataset`.
-
-    Args:
-      dataset: `config.dataset`.
-      image_shape: (height, width, channels) of the data set.
-
-    Raises:
-      UserError: `dataset.preprocess` does not fit the channels.
-    """
-    how = preprocess_of(dataset.name, dataset.preprocess)
-    return Preprocessing(tuple(image_shape), how, dataset.resize, dataset.max_pixels)
-
-
-def _digits(size: Pair | None) -> Dataset:
-    if size is None:
-        return Digits()
-    if not is_upsample(Digits.stored_shape[:2], size):
-        raise UserError(
-            f"config.dataset.image_size = {size!r}: 'digits' has images of 8×8, and they can only "
-            'be upsample; allowed are 0 and numbers from 8'
-        )
-    return Digits(size[0])
-
-
-def _folder_source(dataset: ml_collections.ConfigDict) -> Dataset:
-    from mixer_dilated.data.image_folder import ImageFolder
-
-    name = dataset.name.removeprefix(FOLDER)
-    root = pathlib.Path(dataset.data_dir).expanduser() / pathlib.Path(name).expanduser()
-    if not name or not root.is_dir():
-        raise UserError(
-            f'config.dataset.name = {dataset.name!r}: no such folder: {root}; give the folder that '
-            'holds the folders of the classes'
-        )
-    if dataset.image_size == 0:
-        raise UserError(
-            'config.dataset.image_size = 0: the pictures of a folder are brought to one size; set '
-            'it, for example --config.dataset.image_size=64'
-        )
-    size = whole_pair('dataset.image_size', dataset.image_size, 1)
-    return ImageFolder(
-        root,
-        preprocessing_of(dataset, (*size, dataset.channels)),
-        test_share=dataset.test_share,
-        split_seed=dataset.split_seed,
-        on_broken=dataset.on_broken,
-        cache_dir=dataset.cache_dir,
-    )

@@ -28,29 +28,30 @@ def checksums(examples: Examples) -> dict[str, int]:
 
 
 class RandomAccessDataSource(Protocol):
-    """The examples of a split, each decoded when it is asked for; other processes can have it.
+    """The examples of a split, decoded on access; it can be pickled.
 
     Attributes:
-      image_shape: (height, width, channels) of the images, the source's `stored_shape`.
+      image_shape: (height, width, channels), the `stored_shape` of the data set.
     """
 
     image_shape: tuple[int, int, int]
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of examples."""
 
     def read(self, index: Sequence[int]) -> Examples:
-        """The examples of these numbers, which count from 0 in the stored order.
+        """Decodes the examples of these indices, with the pixels that `Dataset.read` returns.
 
-        The pixels are those of `Dataset.read`. Raises UserError as that does.
+        Raises:
+          UserError: an example is damaged.
         """
 
     def labels(self, index: Sequence[int]) -> Int32[np.ndarray, ' examples']:
-        """Their labels alone, without decoding an image."""
+        """The labels of these indices; no image is decoded."""
 
 
 class InMemoryDataSource(NamedTuple):
-    """Examples that are decoded already, as `RandomAccessDataSource`."""
+    """Decoded examples as a `RandomAccessDataSource`."""
 
     examples: Examples
 
@@ -69,17 +70,18 @@ class InMemoryDataSource(NamedTuple):
 
 
 class Dataset(Protocol):
-    """A data set whose facts are known before anything is decoded.
+    """A data set whose properties are known before an image is decoded.
 
     Attributes:
       name: the data set's name.
-      image_shape: (height, width, channels) that a network sees.
-      stored_shape: of the images that `read` gives; if it is another, they are `upsample`.
+      image_shape: (height, width, channels) of the network's input.
+      stored_shape: shape of the images that `read` returns; where it differs from `image_shape`,
+        images are upsampled on the device.
       num_classes: number of labels.
-      class_names: of each label its name.
-      split_sizes: examples in each named split.
+      class_names: the name of each label.
+      split_sizes: number of examples of each named split.
       fingerprint: changes whenever the examples may have changed.
-      identity: is the same for a copy of the data, which `fingerprint` need not be.
+      identity: like `fingerprint`, but a copy of the data has the same.
     """
 
     name: str
@@ -92,22 +94,26 @@ class Dataset(Protocol):
     identity: str
 
     def read(self, split: str) -> Examples:
-        """Decodes the examples of a split given in TFDS split syntax, in the stored order."""
+        """Decodes the examples of a split (TFDS split syntax), in the stored order.
 
-    def records(self, split: str) -> RandomAccessDataSource:
-        """The same examples, none of them decoded yet."""
+        Raises:
+          UserError: an example is damaged.
+        """
+
+    def data_source(self, split: str) -> RandomAccessDataSource:
+        """The same examples, decoded on access."""
 
 
 def split_slices(key: str, split: str, split_sizes: dict[str, int]) -> list[tuple[str, int, int]]:
-    """The (name, start, stop) slices that a split string asks for.
+    """Parses a split into (name, start, stop) slices.
 
     Args:
-      key: the config key that holds the string, for the message.
-      split: the string.
-      split_sizes: examples in each named split.
+      key: the config key or flag that holds `split`, for the message.
+      split: TFDS split syntax, like 'train[:90%]+test[-100:]'.
+      split_sizes: number of examples of each named split.
 
     Raises:
-      UserError: a string that cannot be read, a split that does not exist, or no examples.
+      UserError: the syntax is wrong, a split does not exist, or a slice is empty.
     """
     import tensorflow_datasets as tfds
 
@@ -120,39 +126,35 @@ def split_slices(key: str, split: str, split_sizes: dict[str, int]) -> list[tupl
     except (ValueError, AssertionError, KeyError) as error:
         cause = ' '.join(str(error).split())
         raise UserError(
-            f'{key} = {split!r}: {cause} Available: {_listed(split_sizes)}; for example '
+            f'{key} = {split!r}: {cause} Available: {_list_sizes(split_sizes)}; for example '
             f"'{next(iter(split_sizes))}[:100]'"
         ) from None
     slices = [
-        (
-            part.splitname,
-            part.from_ or 0,
-            split_sizes[part.splitname] if part.to is None else part.to,
-        )
+        (part.splitname, *slice(part.from_, part.to).indices(split_sizes[part.splitname])[:2])
         for part in instructions
     ]
     if any(stop <= start for _, start, stop in slices):
         raise UserError(
-            f'{key} = {split!r}: a part of it holds no examples; available: {_listed(split_sizes)}'
+            f'{key} = {split!r}: selects no examples; available: {_list_sizes(split_sizes)}'
         )
     return slices
 
 
 def num_examples(key: str, split: str, split_sizes: dict[str, int]) -> int:
-    """Number of examples in a split. Raises as `split_slices` does."""
+    """Number of examples of a split. Raises as `split_slices` does."""
     return sum(stop - start for _, start, stop in split_slices(key, split, split_sizes))
 
 
 def check_disjoint(
     key: str, split: str, others: dict[str, str], split_sizes: dict[str, int]
 ) -> None:
-    """Raises UserError if a split shares examples with one of several others.
+    """Raises UserError if a split shares examples with another.
 
     Args:
-      key: the flag or config key that holds `split`, for the message.
+      key: the config key or flag that holds `split`, for the message.
       split: TFDS split syntax.
-      others: the flags or keys of the others, and what they hold.
-      split_sizes: examples in each named split.
+      others: the other splits by their keys or flags.
+      split_sizes: number of examples of each named split.
     """
     slices = split_slices(key, split, split_sizes)
     for other_key, other in others.items():
@@ -165,9 +167,9 @@ def check_disjoint(
         if shared:
             raise UserError(
                 f'{key} = {split!r}: {shared} of its examples are in {other_key} = {other!r} too; '
-                f'name others; available: {_listed(split_sizes)}'
+                f'select others; available: {_list_sizes(split_sizes)}'
             )
 
 
-def _listed(split_sizes: dict[str, int]) -> str:
+def _list_sizes(split_sizes: dict[str, int]) -> str:
     return ', '.join(f'{name} ({size} examples)' for name, size in split_sizes.items())

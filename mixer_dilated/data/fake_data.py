@@ -42,5 +42,5 @@ class FakeData:
         images = draw.integers(0, 256, (self.examples, *self.stored_shape), np.uint8)
         return Examples(images, draw.integers(0, self.num_classes, self.examples, np.int32))
 
-    def records(self, split: str) -> InMemoryDataSource:
+    def data_source(self, split: str) -> InMemoryDataSource:
         return InMemoryDataSource(self.read(split))

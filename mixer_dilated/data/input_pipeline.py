@@ -116,7 +116,7 @@ def open_input(
     """
     count = num_examples('split', split, dataset.split_sizes)
     if streams(config.input, dataset, count):
-        return StreamingPipeline(dataset.records(split), config, mesh)
+        return StreamingPipeline(dataset.data_source(split), config, mesh)
     return InMemoryPipeline(load_examples(dataset, split, config.dataset), config, mesh)
 
 

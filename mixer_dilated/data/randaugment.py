@@ -1,10 +1,9 @@
-"""The operations of RandAugment (arXiv:1909.13719, section 3), each on one image.
+"""RandAugment (arXiv:1909.13719, section 3) on the device.
 
-An operation takes a uint8 image (H, W, C) and a strength s, and gives an image like it. |s| = 1 is
-AutoAugment's strongest (arXiv:1805.09501, table 6) and 0 changes nothing where an operation has a
-strength at all; its sign is a direction where there are two. Colour operations are those of
-Pillow's `ImageOps` and `ImageEnhance`; bands of an image with other than three are each their own
-grey.
+An operation takes a uint8 image (H, W, C) and a level in units of AutoAugment's largest magnitude
+(arXiv:1805.09501, table 6): |level| = 1 is the strongest change, 0 is none where an operation has a
+level at all, and the sign is a direction where there are two. Colour operations are those of
+Pillow's `ImageOps` and `ImageEnhance`; unless an image has three channels, each is its own grey.
 """
 
 import functools
@@ -15,39 +14,41 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Float, Int32, UInt8
 
-Image = UInt8[Array, 'height width channels']
-Operation = Callable[[Image, jax.Array], Image]
+from mixer_dilated.parallel.mesh import shard_batch, split_microbatches
 
-MAX_DEGREES, MAX_SHEAR, MAX_MOVE, MAX_FACTOR, MAX_BITS = 30.0, 0.3, 0.45, 0.9, 4
-FARTHEST = 0.9  # of the side, so that some of an image stays in sight however strong a move is
-GREY = (19595, 38470, 7471)  # of 2**16: red, green and blue in ITU-R BT.601, as Pillow's 'L'
+Image = UInt8[Array, 'height width channels']
+Images = UInt8[Array, 'batch height width channels']
+Level = Float[Array, '']
+Operation = Callable[[Image, Level], Image]
+
+MAX_MAGNITUDE = 10  # the paper's M at which |level| is 1
+MAX_DEGREES, MAX_SHEAR, MAX_TRANSLATE, MAX_ENHANCE, MAX_BITS = 30.0, 0.3, 0.45, 0.9, 4
+TRANSLATE_LIMIT = 0.9  # of the side: some of an image stays visible at every magnitude
+LUMA = (19595, 38470, 7471)  # of 2**16: red, green and blue in ITU-R BT.601, as Pillow's 'L'
+MICROBATCH = 16  # images of a device and seed that are computed together, at most
 
 
 def operations(fill: int = 0) -> dict[str, Operation]:
     """The paper's fourteen operations by name, in its order.
 
     Args:
-      fill: 0 … 255, what moves in where an image is rotated, sheared or translated.
+      fill: 0 … 255, the value that moves in where an image is rotated, sheared or translated.
     """
-
-    def moving(coordinates: Callable) -> Operation:
-        return lambda image, strength: _moved(image, *coordinates(image, strength), fill)
-
     return {
-        'identity': lambda image, strength: image,
-        'auto_contrast': lambda image, strength: auto_contrast(image),
-        'equalize': lambda image, strength: equalize(image),
-        'rotate': moving(_rotated),
+        'identity': lambda image, level: image,
+        'auto_contrast': lambda image, level: auto_contrast(image),
+        'equalize': lambda image, level: equalize(image),
+        'rotate': functools.partial(rotate, fill=fill),
         'solarize': solarize,
         'color': color,
         'posterize': posterize,
         'contrast': contrast,
         'brightness': brightness,
         'sharpness': sharpness,
-        'shear_x': moving(_sheared_x),
-        'shear_y': moving(_sheared_y),
-        'translate_x': moving(_translated_x),
-        'translate_y': moving(_translated_y),
+        'shear_x': functools.partial(shear_x, fill=fill),
+        'shear_y': functools.partial(shear_y, fill=fill),
+        'translate_x': functools.partial(translate_x, fill=fill),
+        'translate_y': functools.partial(translate_y, fill=fill),
     }
 
 
@@ -59,49 +60,44 @@ def auto_contrast(image: Image) -> Image:
     return jnp.where(high > low, stretched, image).astype(jnp.uint8)
 
 
-def equalize(image: Image) -> Image:
-    """Spreads the values of each channel so that all are about as frequent."""
-
-    def of_channel(channel):
-        counts = jnp.zeros(256, jnp.int32).at[channel].add(1)
-        most = counts[jnp.max(channel)]
-        step = (channel.size - most) // 255
-        below = jnp.cumsum(counts) - counts
-        table = jnp.clip((below + step // 2) // jnp.maximum(step, 1), 0, 255)
-        return jnp.where(step > 0, table.astype(jnp.uint8)[channel], channel)
-
-    return jax.vmap(of_channel, in_axes=-1, out_axes=-1)(image)
+@functools.partial(jax.vmap, in_axes=-1, out_axes=-1)
+def equalize(channel: UInt8[Array, 'height width']) -> UInt8[Array, 'height width']:
+    """Equalizes the histogram of each channel of an image (H, W, C)."""
+    counts = jnp.zeros(256, jnp.int32).at[channel].add(1)
+    step = (channel.size - counts[jnp.max(channel)]) // 255
+    below = jnp.cumsum(counts) - counts
+    table = jnp.clip((below + step // 2) // jnp.maximum(step, 1), 0, 255)
+    return jnp.where(step > 0, table.astype(jnp.uint8)[channel], channel)
 
 
-def solarize(image: Image, strength: jax.Array) -> Image:
-    """Inverts the values from 256 · (1 - |s|) on; all of them from |s| = 1 on."""
-    threshold = 256 * (1 - jnp.abs(strength))
-    return jnp.where(image < threshold, image, 255 - image)
+def solarize(image: Image, level: Level) -> Image:
+    """Inverts the values from 256 · (1 - |level|) on; all of them from |level| = 1 on."""
+    return jnp.where(image < 256 * (1 - jnp.abs(level)), image, 255 - image)
 
 
-def posterize(image: Image, strength: jax.Array) -> Image:
-    """Keeps the highest 8 - 4 · |s| bits of each value, rounded, and at least one."""
-    dropped = jnp.clip(jnp.round(MAX_BITS * jnp.abs(strength)), 0, 7).astype(jnp.uint8)
+def posterize(image: Image, level: Level) -> Image:
+    """Keeps the highest 8 - 4 · |level| bits of each value, rounded, and at least one."""
+    dropped = jnp.clip(jnp.round(MAX_BITS * jnp.abs(level)), 0, 7).astype(jnp.uint8)
     return image >> dropped << dropped
 
 
-def color(image: Image, strength: jax.Array) -> Image:
-    """More colour, or less, down to the grey of each pixel."""
-    return _blended(_grey(image), image, strength)
+def color(image: Image, level: Level) -> Image:
+    """Increases the colour, or reduces it towards the grey of each pixel."""
+    return _blend(_to_grey(image), image, level)
 
 
-def contrast(image: Image, strength: jax.Array) -> Image:
-    """More contrast, or less, down to the mean grey of the image."""
-    return _blended(jnp.floor(_grey(image).mean(axis=(0, 1)) + 0.5), image, strength)
+def contrast(image: Image, level: Level) -> Image:
+    """Increases the contrast, or reduces it towards the mean grey of the image."""
+    return _blend(jnp.floor(_to_grey(image).mean(axis=(0, 1)) + 0.5), image, level)
 
 
-def brightness(image: Image, strength: jax.Array) -> Image:
-    """Brighter, or darker, down to a tenth."""
-    return _blended(jnp.float32(0), image, strength)
+def brightness(image: Image, level: Level) -> Image:
+    """Brightens the image, or darkens it to a tenth at least."""
+    return _blend(jnp.float32(0), image, level)
 
 
-def sharpness(image: Image, strength: jax.Array) -> Image:
-    """Sharper, or smoother, down to means of 3×3 pixels, the middle weighing 5; edges stay."""
+def sharpness(image: Image, level: Level) -> Image:
+    """Sharpens, or blends with means of 3×3 pixels whose middle weighs 5; border pixels stay."""
     height, width, _ = image.shape
     if min(height, width) < 3:
         return image
@@ -111,142 +107,150 @@ def sharpness(image: Image, strength: jax.Array) -> Image:
         for left in range(3)
     ]
     smooth = jnp.round((sum(shifted) + 4 * shifted[4]) / 13)
-    return image.at[1:-1, 1:-1].set(_blended(smooth, image[1:-1, 1:-1], strength))
+    return image.at[1:-1, 1:-1].set(_blend(smooth, image[1:-1, 1:-1], level))
 
 
-def _grey(image: Image) -> Float[Array, 'height width channels_or_1']:
+def rotate(image: Image, level: Level, fill: int) -> Image:
+    """Rotates by 30 · level degrees around the middle."""
+    angle = jnp.deg2rad(MAX_DEGREES * level)
+    middle = (jnp.array(image.shape[:2], jnp.float32)[:, None, None] - 1) / 2
+    rows, columns = _pixel_grid(image) - middle
+    cosine, sine = jnp.cos(angle), jnp.sin(angle)
+    rotated = middle[0] + cosine * rows - sine * columns, middle[1] + sine * rows + cosine * columns
+    return _sample(image, *rotated, fill)
+
+
+def shear_x(image: Image, level: Level, fill: int) -> Image:
+    """Moves each row 0.3 · level pixels farther than the one above; the top one stays."""
+    rows, columns = _pixel_grid(image)
+    return _sample(image, rows, columns + MAX_SHEAR * level * rows, fill)
+
+
+def shear_y(image: Image, level: Level, fill: int) -> Image:
+    """Moves each column 0.3 · level pixels farther than the one before; the left one stays."""
+    rows, columns = _pixel_grid(image)
+    return _sample(image, rows + MAX_SHEAR * level * columns, columns, fill)
+
+
+def translate_x(image: Image, level: Level, fill: int) -> Image:
+    """Translates by 0.45 · level of the width, rounded to pixels."""
+    rows, columns = _pixel_grid(image)
+    return _sample(image, rows, columns + _translation(level, image.shape[1]), fill)
+
+
+def translate_y(image: Image, level: Level, fill: int) -> Image:
+    """Translates by 0.45 · level of the height, rounded to pixels."""
+    rows, columns = _pixel_grid(image)
+    return _sample(image, rows + _translation(level, image.shape[0]), columns, fill)
+
+
+def _to_grey(image: Image) -> Float[Array, 'height width channels_or_1']:
     if image.shape[-1] != 3:
         return image.astype(jnp.float32)
-    weighed = (image.astype(jnp.int32) * jnp.array(GREY)).sum(axis=-1, keepdims=True)
-    return ((weighed + 2**15) >> 16).astype(jnp.float32)
+    weighted = (image.astype(jnp.int32) * jnp.array(LUMA)).sum(axis=-1, keepdims=True)
+    return ((weighted + 2**15) >> 16).astype(jnp.float32)
 
 
-def _blended(dull: jax.Array, image: Image, strength: jax.Array) -> Image:
-    """dull + f · (image - dull) with f = 1 + 0.9 · s, at least 0.1, so that some of it is left."""
-    factor = jnp.maximum(1 + MAX_FACTOR * strength, 1 - MAX_FACTOR)
-    mixed = dull + factor * (image.astype(jnp.float32) - dull)
-    return jnp.round(jnp.clip(mixed, 0, 255)).astype(jnp.uint8)
+def _blend(degenerate: Float[Array, '...'], image: Image, level: Level) -> Image:
+    """degenerate + f · (image - degenerate) with f = 1 + 0.9 · level, at least 0.1."""
+    factor = jnp.maximum(1 + MAX_ENHANCE * level, 1 - MAX_ENHANCE)
+    blended = degenerate + factor * (image.astype(jnp.float32) - degenerate)
+    return jnp.round(jnp.clip(blended, 0, 255)).astype(jnp.uint8)
 
 
-def _moved(image: Image, rows: jax.Array, columns: jax.Array, fill: int) -> Image:
-    """What an image has at the rows and columns, bilinearly; `fill` outside."""
-
-    def of_channel(channel):
-        return map_coordinates(
-            channel.astype(jnp.float32), (rows, columns), order=1, mode='constant', cval=fill
-        )
-
-    moved = jax.vmap(of_channel, in_axes=-1, out_axes=-1)(image)
-    return jnp.round(moved).astype(jnp.uint8)
-
-
-def _places(image: Image) -> Float[Array, '2 height width']:
+def _pixel_grid(image: Image) -> Float[Array, '2 height width']:
     return jnp.indices(image.shape[:2], dtype=jnp.float32)
 
 
-def _rotated(image: Image, strength: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """By 30 · s degrees around the middle."""
-    angle = jnp.deg2rad(MAX_DEGREES * strength)
-    middle = (jnp.array(image.shape[:2], jnp.float32)[:, None, None] - 1) / 2
-    rows, columns = _places(image) - middle
-    cosine, sine = jnp.cos(angle), jnp.sin(angle)
-    return middle[0] + cosine * rows - sine * columns, middle[1] + sine * rows + cosine * columns
+def _translation(level: Level, side: int) -> Float[Array, '']:
+    return jnp.round(side * jnp.clip(MAX_TRANSLATE * level, -TRANSLATE_LIMIT, TRANSLATE_LIMIT))
 
 
-def _sheared_x(image: Image, strength: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Each row 0.3 · s pixels farther than the one above; the top one stays."""
-    rows, columns = _places(image)
-    return rows, columns + MAX_SHEAR * strength * rows
+def _sample(image: Image, rows: jax.Array, columns: jax.Array, fill: int) -> Image:
+    """Samples an image bilinearly at rows and columns (H, W); `fill` outside of it."""
 
+    def sample(channel):
+        return map_coordinates(channel, (rows, columns), order=1, mode='constant', cval=fill)
 
-def _sheared_y(image: Image, strength: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Each column 0.3 · s pixels farther than the one before; the left one stays."""
-    rows, columns = _places(image)
-    return rows + MAX_SHEAR * strength * columns, columns
-
-
-def _translated_x(image: Image, strength: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """By 0.45 · s of the width, in whole pixels."""
-    rows, columns = _places(image)
-    return rows, columns + _move(strength, image.shape[1])
-
-
-def _translated_y(image: Image, strength: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """By 0.45 · s of the height, in whole pixels."""
-    rows, columns = _places(image)
-    return rows + _move(strength, image.shape[0]), columns
-
-
-def _move(strength: jax.Array, side: int) -> jax.Array:
-    return jnp.round(side * jnp.clip(MAX_MOVE * strength, -FARTHEST, FARTHEST))
-
-
-Images = UInt8[Array, 'batch height width channels']
-STRONGEST = 10  # magnitude at which operations are as strong as AutoAugment has them at most
+    sampled = jax.vmap(sample, in_axes=-1, out_axes=-1)(image.astype(jnp.float32))
+    return jnp.round(sampled).astype(jnp.uint8)
 
 
 def randaugment(
-    key: jax.Array,
-    images: Images,
-    num_layers: int,
-    magnitude: float,
-    fill: int = 0,
-    compute: Callable = lambda function, *batch: function(*batch),
+    key: jax.Array, images: Images, num_layers: int, magnitude: float, fill: int = 0
 ) -> Images:
-    """Does `num_layers` operations to each image, each one of fourteen, one after the other.
+    """Applies `num_layers` random operations to each image, one after the other.
 
     Args:
       key: random key.
       images: uint8 (B, H, W, C).
       num_layers: N of the paper.
-      magnitude: M of the paper, of all operations; 10 is AutoAugment's strongest, 0 leaves only
-        the operations that have no strength. Each operation has a random sign.
-      fill: 0 … 255, what moves in; the original has 128.
-      compute: calls a function of images, their operations and strengths, perhaps a few at a time.
+      magnitude: M of the paper, of all operations, each with a random sign; 10 is AutoAugment's
+        largest, 0 leaves only the operations without a level.
+      fill: 0 … 255, the value that moves in; the original has 128.
     """
-    chosen, signs = draw_operations(key, len(images), num_layers)
-    strengths = magnitude / STRONGEST * signs
-    # An operation chosen by `switch` is computed alone where images take turns, and all of them
-    # where images are computed at once. Turns of small arrays are what accelerators are slow at.
-    operated = functools.partial(
+    indices, signs = draw_operations(key, len(images), num_layers)
+    # `switch` computes one operation for a single image, and all of them under `vmap`; a loop over
+    # small arrays is slow on accelerators nevertheless.
+    apply = functools.partial(
         jax.lax.platform_dependent,
-        cpu=lambda *batch: in_turns(*batch, fill),
-        default=lambda *batch: at_once(*batch, fill),
+        cpu=functools.partial(sequential, fill=fill),
+        default=functools.partial(vectorized, fill=fill),
     )
-    return compute(operated, images, chosen, strengths)
+    return map_microbatches(apply, images, indices, magnitude / MAX_MAGNITUDE * signs)
 
 
 def draw_operations(
     key: jax.Array, count: int, num_layers: int
 ) -> tuple[Int32[Array, 'count layers'], Float[Array, 'count layers']]:
-    """Draws operations, uniform over `operations()`, and their signs, -1 or 1."""
+    """Draws indices into `operations()`, uniformly, and signs, -1 or 1."""
     operation_key, sign_key = jax.random.split(key)
     shape = (count, num_layers)
-    chosen = jax.random.randint(operation_key, shape, 0, len(operations()))
-    return chosen, jax.random.rademacher(sign_key, shape, jnp.float32)
+    indices = jax.random.randint(operation_key, shape, 0, len(operations()))
+    return indices, jax.random.rademacher(sign_key, shape, jnp.float32)
 
 
-def in_turns(images: Images, chosen: jax.Array, strengths: jax.Array, fill: int) -> Images:
-    """Each image's operations, image by image.
-
-    Args:
-      images: uint8 (B, H, W, C).
-      chosen: int32 (B, layers), indices into `operations()`.
-      strengths: float32 (B, layers).
-      fill: as in `randaugment`.
-    """
-    return jax.lax.map(lambda one: _operated(*one, fill), (images, chosen, strengths))
+def sequential(
+    images: Images,
+    indices: Int32[Array, 'batch layers'],
+    levels: Float[Array, 'batch layers'],
+    fill: int,
+) -> Images:
+    """Applies each image's operations, indices into `operations()`, image after image."""
+    return jax.lax.map(lambda args: _apply_layers(*args, fill), (images, indices, levels))
 
 
-def at_once(images: Images, chosen: jax.Array, strengths: jax.Array, fill: int) -> Images:
-    """The same of all images together; every operation is computed of every image."""
-    return jax.vmap(lambda *one: _operated(*one, fill))(images, chosen, strengths)
+def vectorized(
+    images: Images,
+    indices: Int32[Array, 'batch layers'],
+    levels: Float[Array, 'batch layers'],
+    fill: int,
+) -> Images:
+    """`sequential` for all images together, by computing every operation for every image."""
+    return jax.vmap(functools.partial(_apply_layers, fill=fill))(images, indices, levels)
 
 
-def _operated(image: jax.Array, chosen: jax.Array, strengths: jax.Array, fill: int) -> jax.Array:
+def _apply_layers(image: Image, indices: jax.Array, levels: jax.Array, fill: int) -> Image:
     branches = list(operations(fill).values())
 
-    def layer(image, drawn):
-        return jax.lax.switch(drawn[0], branches, image, drawn[1]), None
+    def apply_layer(image, layer):
+        index, level = layer
+        return jax.lax.switch(index, branches, image, level), None
 
-    return jax.lax.scan(layer, image, (chosen, strengths))[0]
+    return jax.lax.scan(apply_layer, image, (indices, levels))[0]
+
+
+def map_microbatches(function: Callable, *batch: jax.Array) -> jax.Array:
+    """Applies a function of a batch's examples to at most `MICROBATCH` of each device at a time.
+
+    Where all are computed together, RandAugment takes some thirty float32 copies of each image.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    per_device = max(len(batch[0]) // (1 if mesh.empty else mesh.shape['data']), 1)
+    count = next(
+        n for n in range(1, per_device + 1) if per_device % n == 0 and per_device // n <= MICROBATCH
+    )
+    if count == 1:
+        return function(*batch)
+    mapped = jax.lax.map(lambda part: function(*part), split_microbatches(batch, count))
+    return shard_batch(mapped.swapaxes(0, 1).reshape(-1, *mapped.shape[2:]))

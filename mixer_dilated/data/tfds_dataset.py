@@ -1,7 +1,6 @@
 """Any TFDS image classification set, read with `tfds.data_source` and without TensorFlow."""
 
 import dataclasses
-import functools
 import hashlib
 import importlib.util
 import math
@@ -10,7 +9,7 @@ import pathlib
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,24 +22,132 @@ from mixer_dilated.data.workers import num_cores
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair
 
+READ_RECORDS = 128  # in one go
+
+
+class TfdsDataset:
+    """A prepared TFDS data set, as a `Dataset`; prepared first where that is possible.
+
+    Args:
+      name: TFDS name, with an optional config and version: 'mnist', 'emnist/balanced'.
+      data_dir: folder of prepared data; '' is TFDS_DATA_DIR, else TFDS's default.
+      max_pixels: the most pixels that an image may have.
+      image_size: (height, width) that its images are resized to; None for their own. Images of one
+        size that only grow are stored as they are, others resized when they are decoded.
+      resize: of images of another aspect ratio (see `Preprocessing`).
+
+    Raises:
+      UserError: no such data set, it is not prepared and cannot be, it is not image classification,
+        or its images are too large.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        data_dir: str,
+        max_pixels: int = 2**24,
+        image_size: Pair | None = None,
+        resize: str = 'crop',
+    ):
+        self.name = name
+        self._builder = _open_builder(name, data_dir)
+        info = self._builder.info
+        self._image_key, self._label_key = _supervised_keys(name, info)
+        *own_size, channels = info.features[self._image_key].shape
+        self.image_shape = (*(image_size or own_size), channels)
+        grows = None not in own_size and is_upsample(own_size, self.image_shape[:2])
+        self.stored_shape = (*own_size, channels) if grows else self.image_shape
+        self.num_classes = info.features[self._label_key].num_classes
+        self.class_names = tuple(info.features[self._label_key].names)
+        dtype = np.dtype(info.features[self._image_key].np_dtype)
+        if channels not in MODES or dtype != np.uint8:
+            raise UserError(
+                f'config.dataset.name = {name!r}: its images are {(*own_size, channels)} of '
+                f'{dtype}; allowed are uint8 images with 1, 3 or 4 channels'
+            )
+        if None in self.image_shape:
+            raise UserError(
+                f'config.dataset.image_size = 0: the images of {name!r} are of several sizes, and '
+                'are resized to one; set it, for example --config.dataset.image_size=224'
+            )
+        # Images that are stored as they are must have the size that the set promises.
+        self._preprocessing = (
+            None if grows else Preprocessing(self.image_shape, 'resize', resize, max_pixels)
+        )
+        pixels = math.prod(self.stored_shape[:2])
+        if pixels > max_pixels:
+            raise UserError(
+                f'config.dataset.name = {name!r}: images of {pixels} pixels; allowed are at most '
+                f'{max_pixels} (config.dataset.max_pixels)'
+            )
+        self.split_sizes = {name: split.num_examples for name, split in info.splits.items()}
+        self.fingerprint, self.identity = (
+            self._hash_files(times=True),
+            self._hash_files(times=False),
+        )
+
+    def read(self, split: str) -> Examples:
+        """Decodes the examples of a split given in TFDS split syntax, in the stored order.
+
+        Raises:
+          UserError: a damaged record, an image of another size or kind than the set promises, or a
+            label out of range.
+        """
+        source = self.data_source(split)
+        count = len(source)
+        images = np.empty((count, *self.stored_shape), np.uint8)
+        labels = np.empty(count, np.int32)
+        blocks = [np.arange(i, min(i + READ_RECORDS, count)) for i in range(0, count, READ_RECORDS)]
+        # Small images: threads would hand Python's lock around longer than they decode.
+        with ThreadPoolExecutor(1 if self._preprocessing is None else num_cores()) as threads:
+            for block, examples in zip(blocks, threads.map(source.read, blocks), strict=True):
+                images[block], labels[block] = examples
+        return Examples(images, labels)
+
+    def data_source(self, split: str) -> 'TfdsDataSource':
+        """The examples of a split, in the stored order, decoded on access."""
+        raw_bytes = _tfds().decode.DeserializeMethod.RAW_BYTES
+        return TfdsDataSource(
+            self._builder.as_data_source(split, deserialize_method=raw_bytes),
+            len(self._builder.info.splits[split].file_instructions),
+            f'{self._builder.data_path}, split {split!r}',
+            self._image_key,
+            self._label_key,
+            self.num_classes,
+            self.stored_shape,
+            self._preprocessing,
+        )
+
+    def _hash_files(self, *, times: bool) -> str:
+        """Of name, version and every file's size, perhaps with its time of change."""
+        lines = [self._builder.info.full_name]
+        if self._preprocessing:
+            lines.append(repr(self._preprocessing))
+        for split in self._builder.info.splits.values():
+            for path in split.filepaths:
+                status = os.stat(path)
+                time = f' {status.st_mtime_ns}' if times else ''
+                lines.append(f'{path.name} {status.st_size}{time}')
+        return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
+
 
 @dataclasses.dataclass(frozen=True)
 class TfdsDataSource:
-    """A split of a TFDS set, as `RandomAccessDataSource`.
+    """A split of a TFDS set, as a `RandomAccessDataSource`.
 
     Attributes:
-      data_source: of `tfds.data_source`, which gives records as they are stored, in bytes.
+      records: `tfds.data_source` of the records as they are stored, in bytes.
       num_files: that the split is spread over.
-      where: folder and split, for messages.
+      location: folder and split, for messages.
       image_key, label_key: names of the features.
       num_classes: number of labels.
-      image_shape: (height, width, channels) of what it gives.
-      preprocessing: how images become that; None for images that have that size.
+      image_shape: (height, width, channels) of the decoded images.
+      preprocessing: resizes images to that; None for images that have that size.
     """
 
-    data_source: Any
+    records: Any
     num_files: int
-    where: str
+    location: str
     image_key: str
     label_key: str
     num_classes: int
@@ -48,61 +155,54 @@ class TfdsDataSource:
     preprocessing: Preprocessing | None
 
     def __len__(self) -> int:
-        return len(self.data_source)
+        return len(self.records)
 
     def read(self, index: Sequence[int]) -> Examples:
-        """The examples of these numbers.
-
-        Raises:
-          UserError: a record that cannot be read, an image of another size or kind than the set
-            says it has, or a label out of range.
-        """
+        """Decodes the examples of these indices; raises UserError as `TfdsDataset.read`."""
         images = np.empty((len(index), *self.image_shape), np.uint8)
         labels = np.empty(len(index), np.int32)
         for i, (number, record) in enumerate(zip(index, self.encoded(index), strict=True)):
             try:
                 images[i], labels[i] = self.image(record), self.label(record)
             except UserError as error:
-                raise UserError(f'{self.where}, record {number}: {error}') from None
+                raise UserError(f'{self.location}, record {number}: {error}') from None
         return Examples(images, labels)
 
     def labels(self, index: Sequence[int]) -> Int32[np.ndarray, ' examples']:
-        """Their labels alone, as they are in the records."""
         return np.array([self.label(record) for record in self.encoded(index)], np.int32)
 
     def encoded(self, index: Sequence[int]) -> list[dict]:
-        """The records of these numbers, by feature, their images still encoded."""
+        """The records of these indices, by feature, their images still encoded."""
         index = [int(number) for number in index]
         try:
-            return [self._features(record) for record in self._stored(index)]
-        # Reader, decompression and parser raise errors of many kinds at a damaged file.
+            # Of many files, nearly each record is in another one, and `__getitems__` would start a
+            # thread for each of them. Of few files it is many times faster.
+            one_by_one = self.num_files >= len(index)
+            stored = (
+                [self.records[i] for i in index] if one_by_one else self.records.__getitems__(index)
+            )
+            return [self._parse(record) for record in stored]
+        # Reader, decompression and parser raise errors of many types at a damaged file.
         except Exception as error:
             if len(index) > 1 and sorted(index) != [*range(min(index), max(index) + 1)]:
-                for number in index:  # finds the one that is damaged
+                for number in index:  # finds the damaged one
                     self.encoded([number])
-            among = (
-                f'record {index[0]}'
-                if len(index) == 1
-                else f'a record among {index[0]} … {index[-1]}'
-            )
             cause = ' '.join(str(error).split())[:200]
             raise UserError(
-                f'{self.where}: {among} cannot be read: '
-                f'{type(error).__name__}: {cause}; prepare the data set again'
+                f'{self.location}: '
+                + (
+                    f'record {index[0]}'
+                    if len(index) == 1
+                    else f'a record among {index[0]} … {index[-1]}'
+                )
+                + f' cannot be read: {type(error).__name__}: {cause}; prepare the data set again'
             ) from error
 
-    def _stored(self, index: list[int]) -> list[bytes]:
-        # Of many files, nearly each record is in another one, and the source would start a thread
-        # for each of them. Of few, asking for all at once is many times faster.
-        if self.num_files >= len(index):
-            return [self.data_source[number] for number in index]
-        return self.data_source.__getitems__(index)
-
-    def _features(self, stored: bytes) -> dict:
-        """The two features of a record. TFDS's own parser takes several times as long."""
+    def _parse(self, record: bytes) -> dict:
+        """The two features of a record; TFDS's own parser takes several times as long."""
         from tensorflow_datasets.proto import tf_example_pb2
 
-        features = tf_example_pb2.Example.FromString(stored).features.feature
+        features = tf_example_pb2.Example.FromString(record).features.feature
         images = features[self.image_key].bytes_list.value
         labels = features[self.label_key].int64_list.value
         if not images or not labels:
@@ -117,141 +217,23 @@ class TfdsDataSource:
         return self.preprocessing.read(encoded)
 
     def label(self, record: dict) -> int:
-        """The label of a record. Raises UserError if it is none of the classes."""
+        """The label of a record. Raises UserError if it is not one of the classes."""
         label = int(record[self.label_key])
         if not 0 <= label < self.num_classes:
             raise UserError(f'label {label}: allowed are 0 to {self.num_classes - 1}')
         return label
 
 
-class TfdsDataset:
-    """A prepared TFDS data set, as a `Dataset`; prepared first if it is not there.
-
-    Args:
-      name: TFDS name, with an optional config and version: 'mnist', 'emnist/balanced'.
-      data_dir: folder of prepared data; '' is TFDS_DATA_DIR, else TFDS's default.
-      max_pixels: the most pixels that an image may have.
-      image_size: (height, width) that its images are brought to; None for their own. Images of one
-        size that only grow are stored as they are, the rest resized when they are decoded.
-      resize: how images of another shape are (see `Preprocessing`).
-
-    Raises:
-      UserError: no such data set, not there and not to be had, not image classification, or
-        images that are too large.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        data_dir: str,
-        max_pixels: int = 2**24,
-        image_size: Pair | None = None,
-        resize: str = 'crop',
-    ):
-        self.name = name
-        self._builder = _prepared_builder(name, data_dir)
-        info = self._builder.info
-        self._image_key, self._label_key = _supervised_keys(name, info)
-        *own_size, channels = info.features[self._image_key].shape
-        self.image_shape = (*(image_size or own_size), channels)
-        grow = None not in own_size and is_upsample(own_size, self.image_shape[:2])
-        self.stored_shape = (*own_size, channels) if grow else self.image_shape
-        self.num_classes = info.features[self._label_key].num_classes
-        self.class_names = tuple(info.features[self._label_key].names)
-        dtype = np.dtype(info.features[self._image_key].np_dtype)
-        if channels not in MODES or dtype != np.uint8:
-            raise UserError(
-                f'config.dataset.name = {name!r}: its images are {(*own_size, channels)} of '
-                f'{dtype}; allowed are uint8 images with 1, 3 or 4 channels'
-            )
-        if None in self.image_shape:
-            raise UserError(
-                f'config.dataset.image_size = 0: the images of {name!r} are of several sizes, and '
-                'are brought to one; set it, for example --config.dataset.image_size=224'
-            )
-        # Images that stay as they are have the size that the set says, else they are refused.
-        self._preprocessing = (
-            None if grow else Preprocessing(self.image_shape, 'resize', resize, max_pixels)
-        )
-        pixels = math.prod(self.stored_shape[:2])
-        if pixels > max_pixels:
-            raise UserError(
-                f'config.dataset.name = {name!r}: images of {pixels} pixels; allowed are at most '
-                f'{max_pixels} (config.dataset.max_pixels)'
-            )
-        self.split_sizes = {name: split.num_examples for name, split in info.splits.items()}
-        self.fingerprint = self._hashed(times=True)
-        self.identity = self._hashed(times=False)
-
-    def read(self, split: str) -> Examples:
-        """Decodes the examples of a split given in TFDS split syntax, in the stored order.
-
-        Raises:
-          UserError: a record that cannot be read, an image of another size or kind than the set
-            says it has, or a label out of range.
-        """
-        records = self.records(split)
-        images = np.empty((len(records), *self.stored_shape), np.uint8)
-        labels = np.empty(len(records), np.int32)
-        for start in range(0, len(records), 1000):
-            wanted = range(start, min(start + 1000, len(records)))
-            chunk = records.encoded(wanted)
-            for i, record, image in zip(wanted, chunk, _decoded(records, chunk), strict=True):
-                try:
-                    images[i] = image()
-                    labels[i] = records.label(record)
-                except UserError as error:
-                    raise UserError(f'{records.where}, record {i}: {error}') from None
-        return Examples(images, labels)
-
-    def records(self, split: str) -> TfdsDataSource:
-        """The examples of a split, in the stored order, none of them decoded yet."""
-        as_stored = _tfds().decode.DeserializeMethod.RAW_BYTES
-        return TfdsDataSource(
-            self._builder.as_data_source(split, deserialize_method=as_stored),
-            len(self._builder.info.splits[split].file_instructions),
-            f'{self._builder.data_path}, split {split!r}',
-            self._image_key,
-            self._label_key,
-            self.num_classes,
-            self.stored_shape,
-            self._preprocessing,
-        )
-
-    def _hashed(self, *, times: bool) -> str:
-        """Name, version and every file's size, perhaps with its time of change, hashed."""
-        facts = [self._builder.info.full_name]
-        if self._preprocessing:
-            facts.append(repr(self._preprocessing))
-        for split in self._builder.info.splits.values():
-            for path in split.filepaths:
-                status = os.stat(path)
-                time = f' {status.st_mtime_ns}' if times else ''
-                facts.append(f'{path.name} {status.st_size}{time}')
-        return hashlib.sha256('\n'.join(facts).encode()).hexdigest()
-
-
-def _decoded(records: TfdsDataSource, chunk: list[dict]) -> Iterable[Callable[[], np.ndarray]]:
-    """Of each record a function that returns its image, or raises UserError."""
-    if records.preprocessing is None:
-        # Small images: threads would hand Python's lock around longer than they decode.
-        return (functools.partial(records.image, record) for record in chunk)
-    with ThreadPoolExecutor(num_cores()) as threads:
-        jobs = [threads.submit(records.image, record) for record in chunk]
-    return [job.result for job in jobs]
-
-
 def _tfds():
-    """The library, which takes its time to import and is not needed for a set that is cached."""
-    import tensorflow_datasets as tfds
+    import tensorflow_datasets as tfds  # slow, and not needed for a set that is cached
 
     return tfds
 
 
-def _prepared_builder(name: str, data_dir: str):
+def _open_builder(name: str, data_dir: str):
     if pathlib.Path(name).expanduser().is_dir():
         raise UserError(
-            f"config.dataset.name = {name!r}: is a folder; for its pictures set 'folder:{name}'"
+            f"config.dataset.name = {name!r}: is a folder; for its images set 'folder:{name}'"
         )
     tfds = _tfds()
     try:
@@ -277,34 +259,31 @@ def _prepared_builder(name: str, data_dir: str):
 
 
 def _prepare(tfds, name: str, builder) -> None:
-    """Lets TFDS download and prepare the data, with its own progress bars."""
-    looked = f'config.dataset.name = {name!r} is not prepared: looked in {builder.data_path}'
-    ways = (
-        'Ways on: name the folder where it is prepared as array_record '
-        '(--config.dataset.data_dir=DIR, for evaluate --data_dir=DIR, or TFDS_DATA_DIR=DIR), or '
-        'train --config=configs/digits_dilated.py, whose data is embedded'
-    )
+    """Downloads and prepares the data, with TFDS's own progress bars."""
+    missing = f'config.dataset.name = {name!r} is not prepared: looked in {builder.data_path}'
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        looked += (
-            ' (its files have to be fetched by hand first: see its page in the TFDS catalogue)'
-        )
+        missing += ' (its files have to be fetched by hand first: see the TFDS catalogue)'
+    hint = (
+        'Name the folder where it is prepared as array_record (--config.dataset.data_dir=DIR, for '
+        'evaluate --data_dir=DIR, or TFDS_DATA_DIR=DIR), or train '
+        '--config=configs/digits_dilated.py, whose data is embedded'
+    )
     if importlib.util.find_spec('tensorflow') is None:
         raise UserError(
-            f'{looked}; preparing it the first time takes TensorFlow, which is not installed '
-            f'(pip install tensorflow). {ways}'
+            f'{missing}; preparing it the first time takes TensorFlow, which is not installed '
+            f'(pip install tensorflow). {hint}'
         )
     unreachable = _unreachable_host(builder)
     if unreachable:
-        raise UserError(f'{looked}; it cannot be downloaded: {unreachable}. {ways}')
-    print(f'{looked}; TFDS prepares it now, once.')
+        raise UserError(f'{missing}; it cannot be downloaded: {unreachable}. {hint}')
+    print(f'{missing}; TFDS prepares it now, once.')
     try:
         builder.download_and_prepare(file_format=tfds.core.FileFormat.ARRAY_RECORD)
-    # Whatever goes wrong in the code of one of TFDS's many hundred builders, the ways on are the
-    # same; the cause is in the message.
+    # Whatever goes wrong in one of TFDS's many hundred builders, the ways out are the same.
     except Exception as error:
         cause = ' '.join(str(error).split())[:300]
         raise UserError(
-            f'{looked}; preparing it failed: {type(error).__name__}: {cause}. {ways}'
+            f'{missing}; preparing it failed: {type(error).__name__}: {cause}. {hint}'
         ) from error
 
 
@@ -323,11 +302,10 @@ def _unreachable_host(builder) -> str:
 
 
 def _supervised_keys(name: str, info) -> tuple[str, str]:
-    import tensorflow_datasets as tfds
-
+    tfds = _tfds()
     keys = info.supervised_keys
-    kinds = [type(info.features[key]) for key in keys or () if isinstance(key, str)]
-    if kinds != [tfds.features.Image, tfds.features.ClassLabel]:
+    types = [type(info.features[key]) for key in keys or () if isinstance(key, str)]
+    if types != [tfds.features.Image, tfds.features.ClassLabel]:
         raise UserError(
             f'config.dataset.name = {name!r}: not an image classification set; it has '
             f'{", ".join(info.features)}, supervised as {keys}'

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import ml_collections
 
 from mixer_dilated.config import changed, check_key, check_value
-from mixer_dilated.config_keys import preset_values
+from mixer_dilated.config_keys import ALIASES, preset_values
 from mixer_dilated.errors import UserError
 from mixer_dilated.reports.study_files import KINDS
 
@@ -177,6 +177,7 @@ def _check_changes(cells: Sequence[Cell]) -> None:
         if key == 'model' and isinstance(value, str):
             preset_values(value)
             continue
+        key = ALIASES.get(key) or key
         check_key(key)
         if key in ('seed', 'num_seeds'):
             raise UserError(

@@ -8,7 +8,7 @@ import tempfile
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import write_bytes
 from mixer_dilated.pretrained.weight_files import FILES, Weights, encoded, write_orbax
-from mixer_dilated.training.checkpoint import cause_of
+from mixer_dilated.training.checkpoint import error_cause
 from mixer_dilated.training.state import read_any
 
 
@@ -60,7 +60,7 @@ def _write_folder(weights: Weights, target: pathlib.Path) -> None:
     # Orbax and its storage raise errors of many kinds.
     except Exception as error:
         raise UserError(
-            f'{target}: cannot be written: {cause_of(error)}; when that is mended give the same '
+            f'{target}: cannot be written: {error_cause(error)}; when that is mended give the same '
             'command again'
         ) from error
     finally:

@@ -83,7 +83,7 @@ def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
 def _open_data_source(setup: Setup, split: str) -> RandomAccessDataSource:
     config, dataset = setup.config, setup.dataset
     if streams(config.input, dataset, num_examples('split', split, dataset.split_sizes)):
-        return dataset.records(split)
+        return dataset.data_source(split)
     return InMemoryDataSource(load_examples(dataset, split, config.dataset))
 
 

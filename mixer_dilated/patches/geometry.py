@@ -198,8 +198,8 @@ def num_tokens(branches: tuple[Patches, ...], join: str, image_size: Pair) -> in
         )
         raise UserError(
             f'model.branches give different grids on {image_size[0]}×{image_size[1]} images: '
-            f"{listed}; model.join='channels' needs one grid: adjust stride or padding, or use "
-            "model.join='tokens'"
+            f"{listed}; model.branch_merge='channels' needs one grid: adjust stride or "
+            "padding, or use model.branch_merge='tokens'"
         )
     rows, columns = grids[0]
     return rows * columns

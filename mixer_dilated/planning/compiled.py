@@ -69,7 +69,7 @@ def _compiled(
 
     resolved = resolve(json.loads(config))
     model, size = resolved.model, tuple(image_shape[:2])
-    tokens = num_tokens(patch_branches(model), model.join, size)
+    tokens = num_tokens(patch_branches(model), model.branch_merge, size)
     source = FakeData(tuple(image_shape), num_classes, examples, stored_shape=tuple(stored_shape))
     programs = CompiledFunctions(Setup(resolved, source, examples, examples, tokens))
     found = programs.training_bytes()

@@ -90,5 +90,5 @@ def on_noise(setup: Setup, image_size: tuple[int, int], steps: int) -> Setup:
     config = resolve(settings)
     *_, channels = setup.dataset.image_shape
     source = FakeData((*image_size, channels), setup.dataset.num_classes, steps * config.batch)
-    tokens = num_tokens(patch_branches(config.model), config.model.join, image_size)
+    tokens = num_tokens(patch_branches(config.model), config.model.branch_merge, image_size)
     return Setup(config, source, source.examples, config.batch, tokens)

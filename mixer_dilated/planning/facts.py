@@ -4,7 +4,7 @@ import dataclasses
 
 import ml_collections
 
-from mixer_dilated.data.datasets import FOLDER, open_dataset
+from mixer_dilated.data.datasets import FOLDER_PREFIX, open_dataset
 from mixer_dilated.data.examples import Dataset, Examples
 from mixer_dilated.data.preprocessing import is_upsample
 from mixer_dilated.errors import UserError
@@ -66,7 +66,7 @@ def planned_source(dataset: ml_collections.ConfigDict) -> Dataset:
     """
     if dataset.name in FACTS:
         return _known(dataset)
-    if dataset.name != 'digits' and not dataset.name.startswith(FOLDER):
+    if dataset.name != 'digits' and not dataset.name.startswith(FOLDER_PREFIX):
         _check_prepared(dataset)
     return open_dataset(dataset)
 

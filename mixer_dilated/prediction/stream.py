@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from mixer_dilated.data.preprocessing import decoded
+from mixer_dilated.data.preprocessing import decode_images
 from mixer_dilated.errors import UserError
 from mixer_dilated.prediction.classifier import Classifier
 from mixer_dilated.training.run_folder import read_config
@@ -77,7 +77,7 @@ def predictions(classifier: Classifier, paths: Iterable) -> Iterator[Prediction]
 def _batches(classifier: Classifier, paths: Iterable) -> Iterator[tuple]:
     """Of each batch the files, the images, and the probabilities, which are being computed."""
     files, images = [], []
-    for path, image in decoded(paths, classifier.preprocessing, ahead=classifier.batch):
+    for path, image in decode_images(paths, classifier.preprocessing, ahead=classifier.batch):
         files.append((path, image))
         if not isinstance(image, UserError):
             images.append(image)

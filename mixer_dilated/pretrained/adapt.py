@@ -158,7 +158,7 @@ def _unlike(weights: Weights, network: nn.Module) -> list[str]:
     """In words, where shapes do not tell: how the network is unlike the one weights are of."""
     if not weights.model:
         return []
-    model = resolve({'model': weights.model}).model
+    model = resolve({'model': weights.model}, warn=False).model
     found = [
         f'trained with config.model.{key} = {model[key]!r}, here {getattr(network, key)!r}'
         for key in ('gelu', 'blur')
@@ -245,8 +245,8 @@ def _known_grids(weights: Weights) -> tuple[Pair, ...] | None:
     """The grids that weights were trained on, if their file says so."""
     if not (weights.model and weights.image_size):
         return None
-    model = resolve({'model': weights.model}).model
-    return _grids_of(patch_branches(model), model.join, tuple(weights.image_size))
+    model = resolve({'model': weights.model}, warn=False).model
+    return _grids_of(patch_branches(model), model.branch_merge, tuple(weights.image_size))
 
 
 def _square_grid(weights: Weights, new: tuple[Pair, ...], file: str) -> tuple[Pair, ...]:

@@ -73,7 +73,7 @@ def _positions(branches: tuple[Patches, ...], image_size: Pair) -> list[Position
             raise UserError(
                 f'config.model.branches: of strides {", ".join(map(str, strides))}, so that tokens '
                 'have windows of different forms, which no one stem kernel of config.init_from '
-                "fits; allowed is one stride, or config.model.join = 'tokens'"
+                "fits; allowed is one stride, or config.model.branch_merge = 'tokens'"
             )
         samples = [
             np.arange(patches.size[axis]) * patches.dilation[axis]

@@ -178,7 +178,7 @@ def _said(about: dict) -> tuple[dict | None, Pair | None]:
     if model is not None:
         if not isinstance(model, dict):
             raise ValueError(f'it says model = {model!r}, not a dict of the keys of config.model')
-        model = resolve({'model': model}).model.to_dict()
+        model = resolve({'model': model}, warn=False).model.to_dict()
     if image_size is not None:
         sides = image_size if isinstance(image_size, list) else []
         if len(sides) != 2 or not all(type(side) is int and 1 <= side <= _SIDE for side in sides):

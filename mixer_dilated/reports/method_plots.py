@@ -39,7 +39,7 @@ def coverage_plot(runs: Mapping[str, Run]) -> Plot:
             *(['in all its phases,', 'of which one is drawn'] if random_phase else []),
         ]
         images = run.predictions['class_images'][shown]
-        methods.append(Seen(label, run.branches, model.join, images, tuple(facts)))
+        methods.append(Seen(label, run.branches, model.branch_merge, images, tuple(facts)))
     alt = '; '.join(
         f'{label}: {run.summary["num_tokens"]} tokens see {run.summary["pixels_seen"]} of '
         f'{run.summary["pixels"]} pixels'
@@ -158,10 +158,11 @@ def mixing_plots(runs: Mapping[str, Run]) -> Iterator[Plot | Omitted]:
         title = f'How the first block mixes tokens: {label}'
         kernel = run.weights.get('MixerBlock_0/token_mixing/Dense_0/kernel')
         grids = {patches.grid(run.image_size) for patches in run.branches}
-        if len(run.branches) > 1 and run.config.model.join == 'tokens':
+        if len(run.branches) > 1 and run.config.model.branch_merge == 'tokens':
             yield Omitted(
                 title,
-                'its branches add their tokens one after the other (model.join is tokens), so '
+                'its branches add their tokens one after the other '
+                '(model.branch_merge is tokens), so '
                 'they form no one grid',
             )
             continue

@@ -170,7 +170,7 @@ def read_run(folder: pathlib.Path) -> Run:
     """
     config_path, summary_path = folder / 'config.json', folder / 'summary.json'
     try:
-        config = resolve(read_object(config_path))
+        config = resolve(read_object(config_path), warn=False)
     except UserError as error:
         where = '' if str(error).startswith(str(config_path)) else f'{config_path}: '
         raise UserError(f'{where}{error}') from None

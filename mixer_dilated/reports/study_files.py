@@ -139,7 +139,7 @@ def read_study(folder: pathlib.Path) -> Study:
 
 def _base_config(path: pathlib.Path, content: Mapping) -> ml_collections.ConfigDict | None:
     try:
-        return resolve(content['config']) if 'config' in content else None
+        return resolve(content['config'], warn=False) if 'config' in content else None
     except (UserError, AttributeError) as error:
         raise UserError(f'{path}: config: {error}') from None
 

@@ -185,7 +185,7 @@ def print_keys() -> None:
         pad_edge=False,
     )
     for path, (default, kind, meaning) in KEYS.items():
-        allowed = f'{meaning}; {kind.allowed}'
+        allowed = f'{meaning}; {kind.text}'
         table.add_row(Text(path, no_wrap=True), Text(repr(default)), Text(allowed))
     print_table(table)
 

@@ -7,10 +7,10 @@ import json
 import os
 import pathlib
 import re
+import secrets
 import time
 import warnings
 import zlib
-from collections.abc import Callable
 
 import jax
 import ml_collections
@@ -22,6 +22,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from mixer_dilated.config import differences, resolve
 from mixer_dilated.errors import AllHostsError, HostLostError, UserError
+from mixer_dilated.files import write_text
 from mixer_dilated.parallel.multihost import (
     any_host,
     broadcast,
@@ -29,8 +30,13 @@ from mixer_dilated.parallel.multihost import (
     on_primary,
     to_numpy,
 )
-from mixer_dilated.training.run_folder import SHARED_DISK_SECONDS, versions
+from mixer_dilated.training.run_folder import versions
 from mixer_dilated.training.step import TrainMetrics
+
+DAMAGED = 'damaged_checkpoints'
+POLL_SECONDS, SHARED_DISK_SECONDS = 0.1, 30  # within which all hosts see what the first has written
+# Errors of the system that mean damage; others, as too many open files, pass.
+DAMAGE_ERRNOS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +62,8 @@ class RunState:
 
     @property
     def step(self) -> int:
-        """Steps that are done."""
-        return step_number(self.state)
+        """Steps that are done, the same for every seed."""
+        return int(np.asarray(self.state.step.addressable_data(0)).flat[0])
 
     @property
     def epochs_done(self) -> int:
@@ -78,32 +84,309 @@ class RunState:
 
     @property
     def arrays(self) -> dict:
-        """What is on the devices."""
+        """On the devices."""
         return {'state': self.state, 'sums': self.sums}
 
     @property
     def record(self) -> dict:
-        """What is not, as JSON takes it."""
+        """Of JSON."""
         return {'metrics': self.metrics, 'speed': self.speed, 'seconds': self.seconds}
 
 
-def step_number(state: TrainState) -> int:
-    """Steps that are done, the same for every seed."""
-    return int(np.asarray(state.step.addressable_data(0)).flat[0])
+class Checkpoints:
+    """`workdir/checkpoints`: a folder a checkpoint, named by its step, written in the background.
+
+    Every folder appears whole or not at all, and holds checksums of its content.
+
+    Args:
+      workdir: the run's folder.
+      config: the run's config.
+      read_only: whether nothing is changed, and nothing can be saved.
+
+    Attributes:
+      newest: step of the newest checkpoint that was restored or saved; None if there is none.
+    """
+
+    def __init__(
+        self, workdir: pathlib.Path, config: ml_collections.ConfigDict, *, read_only: bool = False
+    ):
+        self.folder = (workdir / 'checkpoints').absolute()
+        self.config, self.newest = config, None
+        self._damaged = workdir / DAMAGED
+        self._best = _KeepStep()
+        self._writer = None
+        if not read_only:
+            keep = [policies.LatestN(config.checkpoints.keep), self._best]
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(keep),
+                cleanup_tmp_directories=True,  # of a run that was killed while it saved
+            )
+            self._writer = ocp.CheckpointManager(self.folder, options=options)
+        # Each host reads by itself: a checkpoint that one finds damaged keeps no other waiting.
+        host = jax.process_index()
+        options = ocp.CheckpointManagerOptions(
+            read_only=True,
+            create=False,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=host, active_processes={host}, barrier_sync_key_prefix=f'reader-{host}'
+            ),
+        )
+        self._reader = ocp.CheckpointManager(self.folder, options=options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is HostLostError:  # what hosts write together will not be finished
+            return
+        self._reader.close()
+        if self._writer is None:
+            return
+        try:
+            self.wait()
+        except UserError:
+            if kind is None:
+                raise
+        finally:
+            self._writer.close()
+
+    def any_there(self) -> bool:
+        """Whether there is a checkpoint to restore, or one that was."""
+        return bool(self._steps()) or broadcast(self._damaged.exists())
+
+    def save(self, run: RunState) -> None:
+        """Begins to write a checkpoint, which later changes of its arrays do not affect.
+
+        Args:
+          run: nothing is done if its step has a checkpoint.
+
+        Raises:
+          UserError: it cannot be written, or the one before could not.
+        """
+        if run.step == self.newest:
+            return
+        if self.config.checkpoints.keep_best:
+            self._best.step = run.best_step
+        record = {**run.record, 'config': self.config.to_dict(), 'versions': versions()}
+        record['checksums'] = {**array_checksums(run.arrays), 'record': _record_checksum(record)}
+        with _write_errors(self.folder):
+            self._writer.save(
+                run.step,
+                args=ocp.args.Composite(
+                    arrays=ocp.args.StandardSave(run.arrays), record=ocp.args.JsonSave(record)
+                ),
+            )
+        self.newest = run.step
+
+    def wait(self) -> None:
+        """Returns when what was saved is on disk. Raises UserError if it cannot be written."""
+        with _write_errors(self.folder):
+            self._writer.wait_until_finished()
+
+    def restore(self, abstract: RunState, *, expected: bool = False) -> RunState | None:
+        """The newest checkpoint that restores and whose checksums hold; None if none was saved.
+
+        A damaged one is a warning, and is moved to `damaged_checkpoints` unless this only reads.
+
+        Args:
+          abstract: shapes, dtypes and shardings of the arrays.
+          expected: whether there must have been one.
+
+        Raises:
+          UserError: none is left that is undamaged.
+        """
+        steps = self._steps()
+        for step in steps:
+            run = self._restore_step(step, abstract)
+            if run:
+                self.newest = step
+                return run
+        if steps or broadcast(expected or self._damaged.exists()):
+            raise AllHostsError(
+                f'{self.folder}: the run was under way, and no undamaged checkpoint is left; to '
+                'train anew from the start, name a new folder or remove this one'
+            )
+        return None
+
+    def restore_best(self, abstract: RunState) -> RunState:
+        """The checkpoint of the highest test accuracy; arguments and errors as `restore`."""
+        step = self.restore(abstract, expected=True).best_step
+        run = self._restore_step(step, abstract) if step in self._steps() else None
+        if not run:
+            raise AllHostsError(
+                f'{self.folder}: the checkpoint of the highest test accuracy'
+                + (f', step {step},' if step else '')
+                + ' is not there; train in a new folder with '
+                '--config.checkpoints.keep_best=True to keep it'
+            )
+        return run
+
+    def params(self) -> dict:
+        """The parameters of the newest undamaged checkpoint, of every seed, nested, on the host.
+
+        One process reads them alone, wherever they were trained.
+
+        Raises:
+          UserError: there is none.
+        """
+        for step in self._own_steps():
+            params, error = self._catch_damage(self._read_params, step)
+            if params:
+                return params
+            self._set_aside(step, error)
+        raise UserError(f'{self.folder}: no undamaged checkpoint there; train the run first')
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """{'head/kernel': shape} of all parameters, of every seed, in the newest checkpoint that
+        tells them, though its arrays may be damaged; {} if none does.
+
+        Raises:
+          UserError: it is of another config than the folder's.
+        """
+        return on_all_hosts(self._parameter_shapes, self._steps())
+
+    def _parameter_shapes(self, steps: list[int]) -> dict[str, tuple[int, ...]]:
+        for step in steps:
+            try:
+                record = self._reader.restore(
+                    step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
+                ).record
+                _check_checksums({'record': _record_checksum(record)}, record['checksums'])
+                params = flatten_dict(self._array_metadata(step)['state']['params'], sep='/')
+            except Exception:  # raised again when it is restored
+                continue
+            self._check_config(step, record['config'])
+            return {name: tuple(leaf.shape) for name, leaf in params.items()}
+        return {}
+
+    def _restore_step(self, step: int, abstract: RunState) -> RunState | None:
+        """A checkpoint that all hosts find undamaged, else None."""
+        restored, error = on_all_hosts(self._catch_damage, self._read_arrays, step, abstract)
+        if not any_host(error is not None):
+            run, error = on_all_hosts(self._catch_damage, self._check_restored, step, restored)
+        if any_host(error is not None):
+            self._set_aside(step, error or RuntimeError('damaged on another host'))
+            return None
+        return run
+
+    def _read_arrays(self, step: int, abstract: RunState):
+        return self._reader.restore(
+            step,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardRestore(abstract.arrays), record=ocp.args.JsonRestore()
+            ),
+        )
+
+    def _check_restored(self, step: int, restored) -> RunState:
+        """The run state of `_read_arrays`; raises ValueError if it is not what was saved."""
+        record, arrays = restored.record, restored.arrays
+        checksums = {**array_checksums(arrays), 'record': _record_checksum(record)}
+        _check_checksums(checksums, record['checksums'])
+        self._check_config(step, record['config'])
+        return RunState(
+            arrays['state'], arrays['sums'], record['metrics'], record['speed'], record['seconds']
+        )
+
+    def _read_params(self, step: int) -> dict:
+        # As NumPy arrays: the devices that had them need not be here.
+        abstract = jax.tree.map(
+            lambda leaf: np.empty(leaf.shape, leaf.dtype), self._array_metadata(step)
+        )
+        restored = self._reader.restore(
+            step,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardRestore(abstract), record=ocp.args.JsonRestore()
+            ),
+        )
+        params = restored.arrays['state']['params']
+        self._check_config(step, restored.record['config'])
+        checksums = array_checksums(params, prefix="['state'].params")
+        _check_checksums(checksums, restored.record['checksums'])
+        return params
+
+    def _array_metadata(self, step: int) -> dict:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.metadata(self.folder / str(step) / 'arrays').item_metadata.tree
+
+    def _check_config(self, step: int, recorded: dict) -> None:
+        with contextlib.suppress(UserError):  # of an earlier version, with keys that are gone
+            recorded = resolve(recorded, warn=False)
+        differing = differences(recorded, self.config)
+        if differing:
+            raise UserError(
+                f'{self.folder / str(step)}: of another config than that of the folder (key: in '
+                f'the checkpoint, in config.json): {"; ".join(differing)}. Put the config.json '
+                'that was there back'
+            )
+
+    def _catch_damage(self, function, step: int, *args) -> tuple:
+        """(result, None) of a function of a step, or (None, error) if the checkpoint is damaged.
+
+        Raises:
+          UserError: of the function, or because the system does not let the files be read.
+        """
+        try:
+            return function(step, *args), None
+        except UserError:
+            raise
+        # The libraries raise errors of many types at damaged files; all mean the same.
+        except Exception as error:
+            if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
+                raise
+            if _system_errno(error) not in (None, *DAMAGE_ERRNOS):
+                raise UserError(
+                    f'{self.folder / str(step)}: cannot be read: {error_cause(error)}; when that '
+                    'is mended, the same command resumes'
+                ) from error
+            return None, error
+
+    def _set_aside(self, step: int, error: Exception) -> None:
+        folder, cause = self.folder / str(step), error_cause(error)
+        if self._writer is None:
+            warnings.warn(f'{folder}: damaged, passed over: {cause}', stacklevel=4)
+            return
+        aside = self._damaged / f'{step}-{time.time_ns()}'
+        on_primary(_rename, folder, aside)
+        self._writer.reload()
+        self.newest = max(self._steps(), default=None)
+        warnings.warn(f'{folder}: damaged ({cause}); set aside as {aside}', stacklevel=4)
+
+    def _own_steps(self) -> list[int]:
+        self._reader.reload()  # it does not see by itself what was saved since
+        return sorted(self._reader.all_steps(), reverse=True)
+
+    def _steps(self) -> list[int]:
+        """Steps of the checkpoints on disk, the newest first, as the first host sees them."""
+        steps = broadcast(self._own_steps())
+        on_all_hosts(self._wait_for, steps)
+        return steps
+
+    def _wait_for(self, steps: list[int]) -> None:
+        """Returns when this host sees checkpoints that a shared disk may show it late."""
+        deadline = time.monotonic() + SHARED_DISK_SECONDS
+        while not set(steps) <= set(self._own_steps()):
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f'{self.folder}: this process does not see the checkpoints that process 0 '
+                    'does; name a folder on a disk that all processes share'
+                )
+            time.sleep(POLL_SECONDS)
 
 
-def fingerprints(arrays, record: dict) -> dict[str, int]:
-    """`array_checksums`, and 'record': that of a record as JSON."""
-    of_record = zlib.crc32(json.dumps(record, sort_keys=True).encode())
-    return {**array_checksums(arrays), 'record': of_record}
+class _KeepStep:
+    """A preservation policy of orbax: keeps the checkpoint of one step."""
+
+    step = None
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        return [checkpoint.step == self.step for checkpoint in checkpoints]
 
 
 def array_checksums(arrays, prefix: str = '') -> dict[str, int]:
     """CRC-32 of the bytes of every array, by its path in the tree.
 
     Args:
-      arrays: a tree; of those that lie on the devices of several processes each is brought
-        together in turn.
+      arrays: a tree; of those that lie on the devices of several hosts each is gathered in turn.
       prefix: its own path in a larger tree.
     """
     if jax.process_count() == 1:
@@ -114,402 +397,65 @@ def array_checksums(arrays, prefix: str = '') -> dict[str, int]:
     }
 
 
-# Errors of the system that mean damage; others, as too many open files, pass.
-DAMAGE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
+def _record_checksum(record: dict) -> int:
+    content = {name: value for name, value in record.items() if name != 'checksums'}
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+def _check_checksums(checksums: dict[str, int], recorded: dict[str, int]) -> None:
+    differing = [name for name in checksums if recorded.get(name) != checksums[name]]
+    if differing:
+        raise ValueError(f'the checksum of {differing[0]} is not the one recorded')
 
 
 @contextlib.contextmanager
-def told_in_a_line(what: str):
-    """Turns whatever a library raises when it writes into one line."""
+def _write_errors(folder: pathlib.Path):
+    """Raises UserError for whatever orbax and its storage raise, some from a writing thread."""
     try:
         yield
-    # Orbax and its storage raise errors of many kinds, some from the thread that writes.
     except Exception as error:
         raise UserError(
-            f'{what}: {cause_of(error)}. The one before it is undamaged: when that is mended, the '
-            'same command goes on from there'
+            f'{folder}: a checkpoint cannot be written: {error_cause(error)}. The one before it is '
+            'undamaged: when that is mended, the same command resumes from there'
         ) from error
 
 
-def of_the_system(error: Exception) -> int | None:
-    """The number of the system's error behind an error, if there is one."""
+def error_cause(error: Exception) -> str:
+    """Why orbax could not read or write, in the system's own words if that refused."""
+    number = _system_errno(error)
+    if number:
+        return os.strerror(number)
+    return ' '.join(str(error).split())[:200] or type(error).__name__
+
+
+def _system_errno(error: Exception) -> int | None:
     of_storage = re.search(r"os_error_code='(\d+)'", str(error))
     if of_storage:
         return int(of_storage[1])
     return error.errno if isinstance(error, OSError) else None
 
 
-def cause_of(error: Exception) -> str:
-    """Why orbax could not read or write, in the system's own words if that refused."""
-    number = of_the_system(error)
-    if number:
-        return os.strerror(number)
-    return ' '.join(str(error).split())[:200] or type(error).__name__
+def _rename(folder: pathlib.Path, target: pathlib.Path) -> None:
+    target.parent.mkdir(exist_ok=True)
+    os.rename(folder, target)
 
 
-class CheckpointReader:
-    """Reads a folder of checkpoints, by itself: one that is damaged here keeps no other process
-    waiting.
+def check_shared_disk(workdir: pathlib.Path) -> None:
+    """Raises AllHostsError unless all hosts see the folder in which the first writes."""
+    if jax.process_count() == 1:
+        return
+    mark, token = workdir / '.seen', broadcast(secrets.token_hex())
+    on_primary(write_text, mark, token)
+    on_all_hosts(_wait_for, mark, token)
+    on_primary(mark.unlink)
 
-    Args:
-      folder: `workdir/checkpoints`.
-      config: the run's config.
-    """
 
-    def __init__(self, folder: pathlib.Path, config: ml_collections.ConfigDict):
-        self.folder, self.config = folder, config
-        alone = jax.process_index()
-        self._manager = ocp.CheckpointManager(
-            folder,
-            options=ocp.CheckpointManagerOptions(
-                read_only=True,
-                create=False,
-                multiprocessing_options=ocp.options.MultiprocessingOptions(
-                    primary_host=alone,
-                    active_processes={alone},
-                    barrier_sync_key_prefix=f'reader-{alone}',
-                ),
-            ),
-        )
-
-    def close(self) -> None:
-        """Ends what reads."""
-        self._manager.close()
-
-    def steps(self) -> list[int]:
-        """Steps of the snapshots on disk, the newest first."""
-        self._manager.reload()  # it does not see by itself what was saved since it looked
-        return sorted(self._manager.all_steps(), reverse=True)
-
-    def tried(self, function: Callable, step: int, *args) -> tuple:
-        """What a function of a step returns, and None; or None and the error that says that the
-        snapshot is damaged.
-
-        Raises:
-          UserError: the function does, or the system does not let the files be read.
-        """
-        try:
-            return function(step, *args), None
-        except UserError:
-            raise
-        # The libraries raise a dozen kinds of error on damaged files; all mean the same.
-        except Exception as error:
-            if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
-                raise
-            if of_the_system(error) not in (None, *DAMAGE):
-                raise UserError(
-                    f'{self.folder / str(step)}: cannot be read: {cause_of(error)}; when that is '
-                    'mended, the same command goes on'
-                ) from error
-            return None, error
-
-    def arrays_and_record(self, step: int, abstract: RunState):
-        """What a snapshot holds, as this process reads it; for `checked`.
-
-        Args:
-          step: which snapshot.
-          abstract: shapes, dtypes and shardings that the arrays shall have.
-        """
-        return self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardRestore(abstract.arrays), record=ocp.args.JsonRestore()
-            ),
-        )
-
-    def checked(self, step: int, found) -> RunState:
-        """The snapshot of what `arrays_and_record` found, which all processes check together.
-
-        Raises:
-          ValueError: it is not what was saved.
-          UserError: it is of another config than the folder says.
-        """
-        record = dict(found.record)
-        noted = record.pop('checksums')
-        _check_checksums(fingerprints(found.arrays, record), noted)
-        self.check_config(step, record['config'])
-        return RunState(
-            *(found.arrays[name] for name in ('state', 'sums')),
-            *(record[name] for name in ('metrics', 'speed', 'seconds')),
-        )
-
-    def params(self, step: int) -> dict:
-        """The parameters of a snapshot, of every seed, nested, on the host; errors as `checked`."""
-        # As NumPy's: the devices that had them need not be here.
-        to_numpy = jax.tree.map(
-            lambda leaf: np.empty(leaf.shape, leaf.dtype), self._described_arrays(step)
-        )
-        found = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardRestore(to_numpy), record=ocp.args.JsonRestore()
-            ),
-        )
-        params = found.arrays['state']['params']
-        self.check_config(step, found.record['config'])
-        checksums = array_checksums(params, prefix="['state'].params")
-        _check_checksums(checksums, found.record['checksums'])
-        return params
-
-    def described(self, step: int) -> tuple[dict, dict]:
-        """Config and shapes of the parameters of a snapshot, which may have damaged arrays."""
-        found = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))
-        record = dict(found.record)
-        noted = record.pop('checksums')
-        _check_checksums(fingerprints({}, record), noted)
-        params = flatten_dict(self._described_arrays(step)['state']['params'], sep='/')
-        return record['config'], {name: tuple(leaf.shape) for name, leaf in params.items()}
-
-    def check_config(self, step: int, there: dict) -> None:
-        """Raises UserError if a snapshot is of another config than the folder says."""
-        with contextlib.suppress(UserError):  # of an earlier version, with keys that are no more
-            there = resolve(there)
-        differing = differences(there, self.config)
-        if differing:
+def _wait_for(mark: pathlib.Path, token: str) -> None:
+    deadline = time.monotonic() + SHARED_DISK_SECONDS
+    while not mark.exists() or mark.read_text() != token:
+        if time.monotonic() > deadline:
             raise UserError(
-                f'{self.folder / str(step)}: of another config than that of the folder (key: in '
-                f'the checkpoint, in config.json): {"; ".join(differing)}. Put the config.json '
-                'that was there back'
+                f'--workdir={mark.parent}: this process does not see the folder of process 0; name '
+                'one on a disk that all processes share'
             )
-
-    def _described_arrays(self, step: int) -> dict:
-        """Shapes and dtypes of all arrays of a snapshot, nested."""
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.metadata(self.folder / str(step) / 'arrays').item_metadata.tree
-
-
-def _check_checksums(found: dict[str, int], noted: dict[str, int]) -> None:
-    differing = [name for name in found if noted.get(name) != found[name]]
-    if differing:
-        raise ValueError(f'the checksum of {differing[0]} is not the one noted')
-
-
-DAMAGED = 'damaged_checkpoints'
-
-
-class Checkpoints:
-    """`workdir/checkpoints`: a folder a snapshot, named by its step, written in the background.
-
-    Every folder appears whole or not at all, and holds checksums of its content.
-
-    Args:
-      workdir: the run's folder.
-      config: the run's config.
-      read_only: whether nothing is changed, and nothing can be saved.
-    """
-
-    def __init__(
-        self, workdir: pathlib.Path, config: ml_collections.ConfigDict, *, read_only: bool = False
-    ):
-        self.folder = (workdir / 'checkpoints').absolute()
-        self._damaged = workdir / DAMAGED
-        self.config = config
-        self._read_only = read_only
-        self._best = _Best()
-        keep = [policies.LatestN(config.checkpoints.keep), self._best]
-        self._manager = (
-            None
-            if read_only
-            else ocp.CheckpointManager(
-                self.folder,
-                options=ocp.CheckpointManagerOptions(
-                    preservation_policy=policies.AnyPreservationPolicy(keep),
-                    cleanup_tmp_directories=True,  # of a run that was killed while it saved
-                ),
-            )
-        )
-        self._reader = CheckpointReader(self.folder, config)
-        self._newest = None
-
-    @property
-    def newest(self) -> int | None:
-        """Step of the newest snapshot that was restored or saved; None if there is none."""
-        return self._newest
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, *_):
-        if kind is HostLostError:  # what is written together will not be finished
-            return
-        self._reader.close()
-        if self._manager is None:
-            return
-        try:
-            self.wait()
-        except UserError:
-            if kind is None:
-                raise
-        finally:
-            self._manager.close()
-
-    def any_there(self) -> bool:
-        """Whether there is a checkpoint to restore, or one that was."""
-        return bool(self._steps()) or broadcast(self._damaged.exists())
-
-    def save(self, snapshot: RunState) -> None:
-        """Begins to write a snapshot, which is not changed by what is done to its arrays next.
-
-        Args:
-          snapshot: of a step that has no checkpoint yet; else nothing is done.
-
-        Raises:
-          UserError: it cannot be written, or the one before could not.
-        """
-        if snapshot.step == self._newest:
-            return
-        if self.config.checkpoints.keep_best:
-            self._best.step = snapshot.best_step
-        record = {
-            **snapshot.record,
-            'config': self.config.to_dict(),
-            'versions': versions(),
-        }
-        checked = {**record, 'checksums': fingerprints(snapshot.arrays, record)}
-        with told_in_a_line(f'{self.folder}: a checkpoint cannot be written'):
-            self._manager.save(
-                snapshot.step,
-                args=ocp.args.Composite(
-                    arrays=ocp.args.StandardSave(snapshot.arrays),
-                    record=ocp.args.JsonSave(checked),
-                ),
-            )
-        self._newest = snapshot.step
-
-    def wait(self) -> None:
-        """Returns when what was saved is on disk. Raises UserError if it cannot be written."""
-        with told_in_a_line(f'{self.folder}: a checkpoint cannot be written'):
-            self._manager.wait_until_finished()
-
-    def restore(self, abstract: RunState, *, expected: bool = False) -> RunState | None:
-        """The newest snapshot that is undamaged, or None if there is none to expect.
-
-        A damaged one is told of, and moved to `damaged_checkpoints` unless this only reads.
-
-        Args:
-          abstract: shapes, dtypes and shardings that the arrays shall have.
-          expected: whether there must have been one.
-
-        Raises:
-          UserError: none is left that is undamaged.
-        """
-        steps = self._steps()
-        for step in steps:
-            found = self._undamaged(step, abstract)
-            if found:
-                self._newest = step
-                return found
-        if steps or broadcast(expected or self._damaged.exists()):
-            raise AllHostsError(
-                f'{self.folder}: the run was under way, and no undamaged checkpoint is left; to '
-                'train anew from the start, name a new folder or remove this one'
-            )
-        return None
-
-    def restore_best(self, abstract: RunState) -> RunState:
-        """The snapshot of the highest test accuracy; arguments and errors as `restore`."""
-        newest = self.restore(abstract, expected=True)
-        step = newest.best_step
-        there = step in self._steps()
-        found = self._undamaged(step, abstract) if there else None
-        if not found:
-            raise AllHostsError(
-                f'{self.folder}: the checkpoint of the highest test accuracy'
-                + (f', step {step},' if step else '')
-                + ' is not there; train in a new folder with '
-                '--config.checkpoints.keep_best=True to keep it'
-            )
-        return found
-
-    def params(self) -> dict:
-        """The parameters of the newest undamaged snapshot, of every seed, nested, on the host.
-
-        One process reads them alone, wherever they were trained.
-
-        Raises:
-          UserError: there is none.
-        """
-        for step in self._reader.steps():
-            found, error = self._reader.tried(self._reader.params, step)
-            if found:
-                return found
-            self._tell_damaged(step, error)
-        raise UserError(f'{self.folder}: no undamaged checkpoint there; train the run first')
-
-    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of all parameters, of every seed, as 'head/kernel', in the newest snapshot that
-        tells them, though its arrays may be damaged; {} if none does.
-
-        Raises:
-          UserError: it is of another config than the folder says.
-        """
-        return on_all_hosts(self._parameter_shapes, self._steps())
-
-    def _parameter_shapes(self, steps: list[int]) -> dict[str, tuple[int, ...]]:
-        for step in steps:
-            try:
-                config, shapes = self._reader.described(step)
-            # Whatever is wrong with it is told when it is restored.
-            except Exception:
-                continue
-            self._reader.check_config(step, config)
-            return shapes
-        return {}
-
-    def _steps(self) -> list[int]:
-        """Steps of the snapshots on disk, the newest first, as the first process sees them."""
-        steps = broadcast(self._reader.steps())
-        on_all_hosts(self._wait_for, steps)
-        return steps
-
-    def _wait_for(self, steps: list[int]) -> None:
-        """Returns when this process sees snapshots, which a shared disk may show it late."""
-        until = time.monotonic() + SHARED_DISK_SECONDS
-        while not set(steps) <= set(self._reader.steps()):
-            if time.monotonic() > until:
-                raise UserError(
-                    f'{self.folder}: this process does not see the checkpoints that process 0 '
-                    'does; name a folder on a disk that all processes share'
-                )
-            time.sleep(0.1)
-
-    def _undamaged(self, step: int, abstract: RunState) -> RunState | None:
-        """A snapshot, which all processes find whole; None, which is told, if it is damaged."""
-        tried, reader = self._reader.tried, self._reader
-        found, error = on_all_hosts(tried, reader.arrays_and_record, step, abstract)
-        if not any_host(error is not None):
-            found, error = on_all_hosts(tried, reader.checked, step, found)
-        if any_host(error is not None):
-            self._tell_damaged(step, error or RuntimeError('so another process finds'))
-            return None
-        return found
-
-    def _tell_damaged(self, step: int, error: Exception) -> None:
-        folder, cause = self.folder / str(step), cause_of(error)
-        if self._read_only:
-            warnings.warn(f'{folder}: damaged, passed over: {cause}', stacklevel=4)
-            return
-        if self.config.checkpoints.other_versions:
-            raise UserError(
-                f'{folder}: cannot be read: {cause}; that may be for want of the versions that '
-                'wrote it (versions.json): go on with those, or name a new folder'
-            ) from error
-        aside = self._damaged / f'{step}-{time.time_ns()}'
-        on_primary(_set_aside, folder, aside)
-        self._manager.reload()
-        self._newest = max(self._steps(), default=None)
-        warnings.warn(f'{folder}: damaged ({cause}); set aside as {aside}', stacklevel=4)
-
-
-def _set_aside(folder: pathlib.Path, aside: pathlib.Path) -> None:
-    aside.parent.mkdir(exist_ok=True)
-    os.rename(folder, aside)
-
-
-class _Best:
-    """Orbax's question which checkpoints to preserve, answered: that of one step."""
-
-    step = None
-
-    def should_preserve(self, checkpoints, *, context) -> list[bool]:
-        return [each.step == self.step for each in checkpoints]
+        time.sleep(POLL_SECONDS)

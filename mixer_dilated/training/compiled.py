@@ -250,7 +250,8 @@ class CompiledFunctions:
             return eval_chunk(state, sums, shared, step=step, image_size=self.setup.image_size)
 
         key = ('eval', *(leaf.shape for leaf in jax.tree.leaves(shared)))
-        return self._compile_once(key, function, state, sums, shared)
+        shardings = seeds_sharding(self.mesh), train_sharding(self.mesh)
+        return self._compile_once(key, function, state, sums, shared, out_shardings=shardings)
 
     def _init_function(self) -> jax.stages.Compiled:
         if 'initialise' in self._compiled:

@@ -38,12 +38,12 @@ def write_results(
     Returns:
       Of each part what `CompiledFunctions.evaluate` returns.
     """
-    setup = compiled.setup
+    setup, train = compiled.setup, inputs['train'].data_source
     test, log_probs = compiled.evaluate_and_predict(state, inputs['test'])
     results = {'train': compiled.evaluate(state, inputs['train']), 'test': test}
     on_primary(write_predictions, workdir, inputs['test'], log_probs, setup.image_size)
     on_primary(write_weights, workdir, drawn_weights(state.params))
-    on_primary(write_augmented_images, workdir, setup.config, inputs['train'], setup.image_size)
+    on_primary(write_augmented_images, workdir, setup.config, train, setup.image_size)
     return results
 
 
@@ -172,7 +172,7 @@ BLOCK = 256  # labels looked at in one go
 def write_augmented_images(
     workdir: pathlib.Path,
     config: ml_collections.ConfigDict,
-    train: InputPipeline,
+    data_source: RandomAccessDataSource,
     image_size: Pair,
 ) -> None:
     """Writes `augmented.npz`, if the config has augmentation: images before and after it.
@@ -180,7 +180,7 @@ def write_augmented_images(
     Args:
       workdir: the run's folder.
       config: of the run.
-      train: the training examples, on the host or streaming.
+      data_source: the training examples.
       image_size: (height, width) that the network sees.
 
     The file holds `images` uint8 (shown, height, width, channels), the first of as many classes;
@@ -189,10 +189,10 @@ def write_augmented_images(
     first steps all of them; and `titles`, text (columns,).
     """
     whole = augmentation_from_config(config)
-    alone = whole.each_alone
+    alone = whole.individually()
     if not alone:
         return
-    first = train.data_source.read(_first_of_classes(train.data_source)).images
+    first = data_source.read(_first_of_classes(data_source)).images
     images = np.asarray(upsample(first, image_size))
     seed_key = jax.random.key(config.seed)
     drawn = {name: _augmented(one, seed_key, 0, images) for name, one in alone.items()}
@@ -224,6 +224,6 @@ def _augmented(
     augmentation: Augmentation, seed_key: jax.Array, step: int, images: jax.Array
 ) -> jax.Array:
     """uint8 images as a step shows them, mixed."""
-    shown = augmentation.shown(seed_key, step, images).astype(jnp.float32)
-    mixed = augmentation.mixing(seed_key, step, images.shape[1:3]).images(shown)
+    shown = augmentation.apply(seed_key, step, images).astype(jnp.float32)
+    mixed = augmentation.draw_mixing(seed_key, step, images.shape[1:3]).mix_images(shown)
     return jnp.round(mixed).astype(jnp.uint8)

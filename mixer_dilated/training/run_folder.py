@@ -6,25 +6,20 @@ import json
 import os
 import pathlib
 import platform
-import secrets
-import time
 import warnings
 import zlib
 from collections.abc import Iterable, Mapping
 
 import filelock
-import jax
 import ml_collections
 
 import mixer_dilated
 from mixer_dilated.config import differences, resolve
 from mixer_dilated.errors import BusyError, UserError
-from mixer_dilated.files import UNREADABLE, json_line, write_json, write_text
-from mixer_dilated.parallel.multihost import broadcast, on_all_hosts, on_primary
+from mixer_dilated.files import UNREADABLE, json_line, read_json, write_json
 
 # Files of a finished run whose checksums its summary holds.
 RESULTS = ('metrics.jsonl', 'predictions.npz', 'weights.npz')
-SHARED_DISK_SECONDS = 30  # within which all processes see what the first has written
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
@@ -38,6 +33,8 @@ def versions() -> dict[str, str]:
 
 def environment() -> dict:
     """'versions' of what computes, and the 'device' it computes on."""
+    import jax  # a report, which reads a run's folder, needs none
+
     return {
         'versions': {'python': platform.python_version(), **versions()},
         'device': {
@@ -120,36 +117,29 @@ def claim(
       versions: `environment.versions()`.
 
     Raises:
-      UserError: the folder holds a run with another config or of other versions.
+      UserError: the folder holds a run with another config.
     """
     if not (workdir / 'config.json').exists():
         write_json(workdir / 'versions.json', versions)
         write_json(workdir / 'config.json', config.to_dict())
         return
     check_same_config(workdir, config)
-    if not config.checkpoints.other_versions:
-        _check_same_versions(workdir, versions)
+    _warn_of_other_versions(workdir, versions)
 
 
-def _check_same_versions(workdir: pathlib.Path, here: Mapping[str, str]) -> None:
+def _warn_of_other_versions(workdir: pathlib.Path, here: Mapping[str, str]) -> None:
     path = workdir / 'versions.json'
-    hint = 'set --config.checkpoints.other_versions=True'
-    try:
-        there = json.loads(path.read_text()) if path.exists() else {}
-    except UNREADABLE as error:
-        raise UserError(
-            f'{path}: cannot be read: {error}; to go on with the versions here {hint}'
-        ) from None
+    recorded = read_json(path, 'remove it; it only records versions') if path.exists() else {}
     differing = [
-        f'{name}: {there.get(name)}, {here.get(name)}'
-        for name in sorted({*there, *here})
-        if there.get(name) != here.get(name)
+        f'{name}: {recorded.get(name)}, {here.get(name)}'
+        for name in sorted({*recorded, *here})
+        if recorded.get(name) != here.get(name)
     ]
     if differing:
-        raise UserError(
-            f'--workdir={workdir}: begun with other versions (there, here): '
-            f'{"; ".join(differing)}. Go on with those, name another folder, or {hint}: the '
-            'result may then differ from that of either'
+        warnings.warn(
+            f'{workdir}: begun with other versions (there, here): {"; ".join(differing)}; the '
+            'result may differ from that of either',
+            stacklevel=3,
         )
 
 
@@ -161,7 +151,7 @@ def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     """
     path = workdir / 'config.json'
     try:
-        return resolve(json.loads(path.read_text()))
+        return resolve(json.loads(path.read_text()), warn=False)
     except FileNotFoundError:
         study = (workdir / 'study.json').exists()
         ways = f'; it is a study, whose runs are in {workdir / "cells"}' if study else ''
@@ -253,24 +243,3 @@ def check_none_skipped(
             f"config.on_nonfinite = 'stop': {workdir} holds a run that left out {skipped_steps} "
             "steps; allowed is 'skip', or a new folder"
         )
-
-
-def check_shared_disk(workdir: pathlib.Path) -> None:
-    """Raises AllHostsError unless all processes see the folder in which the first writes."""
-    if jax.process_count() == 1:
-        return
-    mark, token = workdir / '.seen', broadcast(secrets.token_hex())
-    on_primary(write_text, mark, token)
-    on_all_hosts(_wait_for, mark, token)
-    on_primary(mark.unlink)
-
-
-def _wait_for(mark: pathlib.Path, token: str) -> None:
-    deadline = time.monotonic() + SHARED_DISK_SECONDS
-    while not mark.exists() or mark.read_text() != token:
-        if time.monotonic() > deadline:
-            raise UserError(
-                f'--workdir={mark.parent}: this process does not see the folder of process 0; name '
-                'one on a disk that all processes share'
-            )
-        time.sleep(0.1)

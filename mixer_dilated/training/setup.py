@@ -13,7 +13,7 @@ from mixer_dilated.config import changed, patch_branches
 from mixer_dilated.data.datasets import open_dataset, preprocessing_of
 from mixer_dilated.data.examples import Dataset, Examples, check_disjoint, num_examples
 from mixer_dilated.data.input_pipeline import streams
-from mixer_dilated.data.preprocessing import HOW, RESIZE, Preprocessing
+from mixer_dilated.data.preprocessing import PREPROCESS_MODES, RESIZE_MODES, Preprocessing
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import read_json, write_json
 from mixer_dilated.models.costs import Layer, layers
@@ -105,9 +105,9 @@ def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = No
             f'config.accum_steps = {config.accum_steps}: does not divide config.batch = '
             f'{config.batch}; allowed are its divisors, like {", ".join(map(str, sorted(near)))}'
         )
-    if config.augment.shift >= min(dataset.image_shape[:2]):
+    if config.augment.translate >= min(dataset.image_shape[:2]):
         raise UserError(
-            f'config.augment.shift = {config.augment.shift}: moves images of '
+            f'config.augment.translate = {config.augment.translate}: moves images of '
             f'{dataset.image_shape[0]}×{dataset.image_shape[1]} out of sight; allowed is at most '
             f'{min(dataset.image_shape[:2]) - 1}'
         )
@@ -126,7 +126,9 @@ def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = No
             f'config.optimizer.warmup_steps = {config.optimizer.warmup_steps}: the run has '
             f'{total_steps} steps; allowed is less than that'
         )
-    tokens = num_tokens(patch_branches(config.model), config.model.join, dataset.image_shape[:2])
+    tokens = num_tokens(
+        patch_branches(config.model), config.model.branch_merge, dataset.image_shape[:2]
+    )
     return Setup(config, dataset, train_examples, test_examples, tokens)
 
 
@@ -222,7 +224,7 @@ def _from_file(
         preprocessing = Preprocessing(
             shape, noted['preprocess'], noted['resize'], config.dataset.max_pixels
         )
-        tokens = num_tokens(patch_branches(config.model), config.model.join, shape[:2])
+        tokens = num_tokens(patch_branches(config.model), config.model.branch_merge, shape[:2])
     except UserError as error:
         raise UserError(f'{path}: {error}; {hint()}') from None
     examples = {part: noted[f'{part}_examples'] for part in ('train', 'test')}
@@ -254,8 +256,8 @@ _ALLOWED = {
             and v[2] in (1, 3, 4)
         ),
     ),
-    'preprocess': (f'one of {", ".join(HOW)}', lambda v: v in HOW),
-    'resize': (f'one of {", ".join(RESIZE)}', lambda v: v in RESIZE),
+    'preprocess': (f'one of {", ".join(PREPROCESS_MODES)}', lambda v: v in PREPROCESS_MODES),
+    'resize': (f'one of {", ".join(RESIZE_MODES)}', lambda v: v in RESIZE_MODES),
     'train_examples': _COUNT,
     'test_examples': _COUNT,
 }

@@ -47,7 +47,7 @@ def create_model(
         channels_mlp_dim=model.channels_mlp_dim,
         dropout_rate=model.dropout_rate,
         gelu=model.gelu,
-        branch_merge=model.join,
+        branch_merge=model.branch_merge,
         blur=model.blur,
         stoch_depth=model.stoch_depth,
         remat=model.remat,

@@ -82,14 +82,13 @@ class Batch(NamedTuple):
     Attributes:
       images: uint8 (B, H, W, C).
       labels: int32 (B,).
-      images_before, labels_before: what each is mixed with, where that may be in another
-        microbatch.
+      partner_images, partner_labels: what each is mixed with, if it may be in another microbatch.
     """
 
     images: jax.Array
     labels: jax.Array
-    images_before: jax.Array | None = None
-    labels_before: jax.Array | None = None
+    partner_images: jax.Array | None = None
+    partner_labels: jax.Array | None = None
 
 
 def train_step(
@@ -123,23 +122,25 @@ def train_step(
       and 'finite': whether the loss and the norm of its gradient are. If not, the next state
       differs in nothing but the count of steps.
     """
-    batch = Batch(augmentation.shown(seed_key, state.step, images), labels)
-    mixing = augmentation.mixing(seed_key, state.step, images.shape[1:3])
+    batch = Batch(augmentation.apply(seed_key, state.step, images), labels)
+    mixing = augmentation.draw_mixing(seed_key, state.step, images.shape[1:3])
     dropout_key = purpose_key(seed_key, 'dropout', state.step)
 
     def loss_fn(params, batch: Batch, dropout_key):
-        before = None if batch.images_before is None else normalise(batch.images_before)
+        partners = None if batch.partner_images is None else normalise(batch.partner_images)
         logits = state.apply_fn(
             {'params': param_transform(params)},
-            mixing.images(normalise(batch.images), before),
+            mixing.mix_images(normalise(batch.images), partners),
             train=True,
             rngs={'dropout': dropout_key},
         )
-        targets, before = (
+        targets, partners = (
             None if labels is None else jax.nn.one_hot(labels, logits.shape[-1])
-            for labels in (batch.labels, batch.labels_before)
+            for labels in (batch.labels, batch.partner_labels)
         )
-        targets = optax.smooth_labels(mixing.targets(targets, before), augmentation.label_smoothing)
+        targets = optax.smooth_labels(
+            mixing.mix_targets(targets, partners), augmentation.label_smoothing
+        )
         return optax.softmax_cross_entropy(logits, targets).mean(), logits
 
     grad_fn = jax.value_and_grad(loss_transform(loss_fn), has_aux=True)
@@ -147,8 +148,8 @@ def train_step(
         (loss, logits), grads = grad_fn(state.params, batch, dropout_key)
     else:
         if mixing.mixes:
-            before = (jnp.roll(array, 1, axis=0) for array in (batch.images, batch.labels))
-            batch = Batch(batch.images, batch.labels, *before)
+            partners = (jnp.roll(array, 1, axis=0) for array in (batch.images, batch.labels))
+            batch = Batch(batch.images, batch.labels, *partners)
         batch = split_microbatches(batch, accum_steps)
         keys = jax.random.split(dropout_key, accum_steps)
         (loss, logits), grads = accumulate_gradient(grad_fn, state.params, (batch, keys))

@@ -22,7 +22,12 @@ from mixer_dilated.parallel.multihost import (
     to_numpy,
     translate_host_loss,
 )
-from mixer_dilated.training.checkpoint import Checkpoints, RunState, array_checksums
+from mixer_dilated.training.checkpoint import (
+    Checkpoints,
+    RunState,
+    array_checksums,
+    check_shared_disk,
+)
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.data_file import check_same_data, data_facts
 from mixer_dilated.training.finite import check_finite, check_parameters
@@ -38,7 +43,6 @@ from mixer_dilated.training.run_folder import (
     RESULTS,
     check_none_skipped,
     check_place,
-    check_shared_disk,
     claim,
     file_checksums,
     locked,
