@@ -7,10 +7,10 @@ _STARTED = time.perf_counter()
 import sys  # noqa: E402
 import warnings  # noqa: E402
 
-from mixer_dilated.cli import interrupt  # noqa: E402
+from mixer_dilated.cli import preemption  # noqa: E402
 
 if __name__ == '__main__':
-    interrupt.listen()  # before what takes time to import
+    preemption.install_handlers()  # before what takes time to import
     from mixer_dilated.cli.main import main
 
     status = main(sys.argv[1:], started=_STARTED)

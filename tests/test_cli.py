@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from mixer_dilated.cli import interrupt
 from mixer_dilated.cli import main as main_module
+from mixer_dilated.cli import preemption
 from mixer_dilated.cli.compilation_cache import _processor
 from mixer_dilated.cli.main import main
 from mixer_dilated.cli.progress import TerminalProgress
@@ -418,7 +418,7 @@ def test_a_hung_run_ends_though_nobody_reads_what_it_says():
 
 
 def test_a_save_that_fails_at_a_signal_is_told(monkeypatch, capsys):
-    monkeypatch.setattr(interrupt, '_received', signal.SIGTERM)
+    monkeypatch.setattr(preemption, '_received', signal.SIGTERM)
 
     def leave():
         raise SystemExit(143)
@@ -426,7 +426,7 @@ def test_a_save_that_fails_at_a_signal_is_told(monkeypatch, capsys):
     def full(argv, started):
         raise UserError('checkpoints: cannot be written: No space left on device')
 
-    monkeypatch.setattr(interrupt, 'exit_now', leave)
+    monkeypatch.setattr(preemption, 'exit_now', leave)
     monkeypatch.setattr(main_module, '_run', full)
     with pytest.raises(SystemExit):
         main(['keys'], 0.0)
@@ -462,10 +462,10 @@ def test_a_signal_saves_says_where_and_ends(number, status, tmp_path):
 
 HANGS = """
 import sys, time
-from mixer_dilated.cli import interrupt
-interrupt.GRACE_SECONDS = float(sys.argv[1])
-interrupt.listen()
-interrupt.stop_when_asked()
+from mixer_dilated.cli import preemption
+preemption.GRACE_SECONDS = float(sys.argv[1])
+preemption.install_handlers()
+preemption.defer()
 print("ready", flush=True)
 while True:
     time.sleep(0.1)

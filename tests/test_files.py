@@ -96,9 +96,9 @@ def test_a_check_of_an_output_changes_nothing(tmp_path):
 
 PROGRAM = """
 import pathlib, sys, time
-from mixer_dilated.cli import interrupt
+from mixer_dilated.cli import preemption
 from mixer_dilated.files import output_file
-interrupt.listen()
+preemption.install_handlers()
 with output_file('csv', pathlib.Path(sys.argv[1])) as file:
     file.write(b'half')
     print('ready', flush=True)

@@ -304,13 +304,13 @@ def test_a_parameter_that_does_not_divide_stays_whole_and_is_named():
     mlp = 'MixerBlock_3/token_mixing'
     fully = Partition(mesh, fsdp=True)
     kernels = {f'{mlp}/Dense_0/kernel', f'{mlp}/Dense_1/kernel'}
-    assert set(fully.kept_whole(params)) == {*kernels, 'head/kernel'}
+    assert set(fully.unsharded_params(params)) == {*kernels, 'head/kernel'}
     assert fully.spec(f'{mlp}/Dense_0/kernel', (9, 12)) == PartitionSpec(None, 'model')
     assert fully.spec(f'{mlp}/Dense_0/kernel', (9, 16)) == PartitionSpec(None, ('model', 'data'))
     assert fully.gathered_spec(f'{mlp}/Dense_1/kernel', (16, 9)) == PartitionSpec('model')
     assert fully.spec('stem_1/kernel_0', (2, 2, 3, 8)) == PartitionSpec(None, None, None, 'data')
     assert fully.spec('head/kernel', (6, 10)) == PartitionSpec()
-    assert Partition(mesh).kept_whole(params) == []
+    assert Partition(mesh).unsharded_params(params) == []
 
 
 class HalfMixed(Augmentation):

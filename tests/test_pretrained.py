@@ -16,7 +16,7 @@ from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
 from mixer_dilated.errors import ShapeMismatchError, UserError
 from mixer_dilated.patches.geometry import Patches
-from mixer_dilated.pretrained.adapt import expected_shapes, fitted
+from mixer_dilated.pretrained.adapt import adapt_params, expected_shapes
 from mixer_dilated.pretrained.checkpoint_names import linen_names
 from mixer_dilated.pretrained.stem_kernel import adapt_stem_kernels
 from mixer_dilated.pretrained.token_grid import block_diagonal, interpolated, resampling
@@ -159,7 +159,9 @@ def test_a_folder_of_orbax_with_other_bits_is_refused(arrays, tmp_path):
 
 def test_what_does_not_fit_is_a_table(arrays):
     with pytest.raises(ShapeMismatchError, match='does not fit') as error:
-        fitted(Weights(arrays), network_of(hidden_dim=8, num_blocks=3), SHAPE, TRANSFER, 'f.npz')
+        adapt_params(
+            Weights(arrays), network_of(hidden_dim=8, num_blocks=3), SHAPE, TRANSFER, 'f.npz'
+        )
     rows = error.value.rows
     assert rows == [
         ('MixerBlock_…/LayerNorm_0/bias and 10 more', '6', '8', 'model.hidden_dim=6'),
@@ -167,16 +169,16 @@ def test_what_does_not_fit_is_a_table(arrays):
     ]  # fmt: skip
     kept = resolve({'transfer': {'head': 'keep'}}).transfer
     with pytest.raises(ShapeMismatchError) as error:
-        fitted(Weights(arrays), network_of(classes=9), SHAPE, kept, 'f.npz')
+        adapt_params(Weights(arrays), network_of(classes=9), SHAPE, kept, 'f.npz')
     assert {row[3] for row in error.value.rows} == {'transfer.head=new'}
 
 
 def test_a_head_is_new_unless_it_is_kept(arrays):
-    found, adapted = fitted(Weights(arrays), network_of(classes=9), SHAPE, TRANSFER, 'f')
+    found, adapted = adapt_params(Weights(arrays), network_of(classes=9), SHAPE, TRANSFER, 'f')
     assert not any(name.startswith('head/') for name in found)
     assert adapted == ['head new: zeros, for 9 classes']
     kept = resolve({'transfer': {'head': 'keep'}}).transfer
-    found, adapted = fitted(Weights(arrays), network_of(), SHAPE, kept, 'f')
+    found, adapted = adapt_params(Weights(arrays), network_of(), SHAPE, kept, 'f')
     chex.assert_trees_all_equal(found, arrays)
     assert adapted == []
 
@@ -419,7 +421,7 @@ def test_weights_of_the_original_give_the_logits_of_the_equations(arrays):
     images = np.random.default_rng(3).normal(size=(2, *SHAPE))
     kept = resolve({'transfer': {'head': 'keep'}}).transfer
     network = network_of()
-    found, _ = fitted(Weights(arrays), network, SHAPE, kept, 'f')
+    found, _ = adapt_params(Weights(arrays), network, SHAPE, kept, 'f')
     params = unflatten_dict(found, sep='/')
     logits = network.apply({'params': params}, images.astype(np.float32), train=False)
     expected = mixer_in_numpy(arrays, images, 4, 2)
@@ -431,7 +433,7 @@ def test_every_part_of_a_network_of_several_stems_is_fitted(arrays):
     network = network_of(
         branches=({'dilation': 1}, {'size': 2, 'dilation': 2, 'stride': 8}), branch_merge='tokens'
     )
-    found, adapted = fitted(Weights(arrays), network, SHAPE, TRANSFER, 'f')
+    found, adapted = adapt_params(Weights(arrays), network, SHAPE, TRANSFER, 'f')
     expected = expected_shapes(network, SHAPE)
     head = ('head/kernel', 'head/bias')
     shapes = {name: array.shape for name, array in found.items()}

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from mixer_dilated.cli import cluster
+from mixer_dilated.cli import distributed
 from mixer_dilated.cli.arguments import Arguments
 from mixer_dilated.cli.main import main
 from mixer_dilated.training.train import train_and_evaluate
@@ -154,7 +154,7 @@ def signalled_after_a_checkpoint(count: int, victim: int, number: int, folder, *
     processes.all[victim].send_signal(number)
     signalled = time.monotonic()
     ends = processes.ends()
-    assert time.monotonic() - signalled < cluster.HEARTBEAT_SECONDS
+    assert time.monotonic() - signalled < distributed.HEARTBEAT_SECONDS
     return ends
 
 
@@ -295,7 +295,7 @@ def test_processes_that_do_not_come_together_are_told_why(tmp_path):
 )
 def test_what_jax_says_of_processes_that_do_not_come_becomes_a_line(words, told):
     settings = {'coordinator_address': 'a:1'} if 'absl' in words else None
-    assert told in cluster._not_together(settings, words)
+    assert told in distributed._not_together(settings, words)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,9 @@ def test_processes_of_slurm_and_cloud_tpu_find_each_other(monkeypatch, environme
         monkeypatch.setenv(name, value)
     monkeypatch.setenv('TF_CPP_MIN_LOG_LEVEL', '3')  # put back at the end
     no_tpu = any(name.startswith('SLURM') for name in environment)
-    monkeypatch.setattr(cluster.importlib.util, 'find_spec', lambda name: None if no_tpu else name)
+    monkeypatch.setattr(
+        distributed.importlib.util, 'find_spec', lambda name: None if no_tpu else name
+    )
     monkeypatch.setattr(jax.distributed, 'initialize', lambda **settings: asked.append(settings))
-    cluster.join(Arguments())
+    distributed.init_distributed(Arguments())
     assert [settings.get('coordinator_address', '') for settings in asked] == [''] * joins

@@ -10,7 +10,7 @@ from safetensors.numpy import save
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
 from mixer_dilated.errors import ShapeMismatchError, UserError
-from mixer_dilated.pretrained.adapt import expected_shapes, fitted
+from mixer_dilated.pretrained.adapt import adapt_params, expected_shapes
 from mixer_dilated.pretrained.token_grid import interpolated
 from mixer_dilated.pretrained.weight_files import Weights, read_weights, write_orbax
 from tests.test_pretrained import SHAPE, SMALL, TRANSFER, mix, mixing_of, network_of
@@ -71,16 +71,16 @@ def test_a_folder_that_says_what_no_run_had_is_refused(tmp_path):
 def test_a_block_of_another_shape_than_the_rest_is_in_the_table(shape):
     arrays = arrays_of(network_of()) | {MIXING: np.ones(shape, np.float32)}
     with pytest.raises(ShapeMismatchError) as error:
-        fitted(Weights(arrays), network_of(), (24, 24, 3), TRANSFER, 'f')
+        adapt_params(Weights(arrays), network_of(), (24, 24, 3), TRANSFER, 'f')
     assert ('×'.join(map(str, shape)), '36×5') in [row[1:3] for row in error.value.rows]
 
 
 def test_a_grid_that_is_not_of_the_arrays_is_not_used():
     """Told 2×2 tokens, arrays of 16: they fit as they are, or are in the table."""
     said = Weights(weights_of().arrays, weights_of().model, (9, 9))
-    assert fitted(said, network_of(), SHAPE, KEPT, 'f')[1] == []
+    assert adapt_params(said, network_of(), SHAPE, KEPT, 'f')[1] == []
     with pytest.raises(ShapeMismatchError, match='does not fit'):
-        fitted(said, network_of(), (24, 24, 3), KEPT, 'f')
+        adapt_params(said, network_of(), (24, 24, 3), KEPT, 'f')
 
 
 TOKENS = {'branches': ({'dilation': 1}, {'stride': 6}), 'branch_merge': 'tokens'}
@@ -102,16 +102,16 @@ def test_grids_of_branches_that_add_tokens_are_interpolated_each_from_its_own():
 
 
 def test_known_grids_of_several_branches_are_those_of_the_weights():
-    _, adapted = fitted(weights_of(**TOKENS), network_of(**TOKENS), (24, 24, 3), KEPT, 'f')
+    _, adapted = adapt_params(weights_of(**TOKENS), network_of(**TOKENS), (24, 24, 3), KEPT, 'f')
     assert adapted == [
         'token mixing of 4×4 and 3×3 tokens made for 6×6 and 4×4 by config.transfer.tokens = '
         "'interpolate'"
     ]
     unknown = Weights(weights_of(**TOKENS).arrays)
     with pytest.raises(UserError, match='25 tokens, which are of several branches'):
-        fitted(unknown, network_of(**TOKENS), (24, 24, 3), KEPT, 'f')
+        adapt_params(unknown, network_of(**TOKENS), (24, 24, 3), KEPT, 'f')
     with pytest.raises(UserError, match='1 that add tokens, where'):
-        fitted(weights_of(**TOKENS), network_of(), SHAPE, KEPT, 'f')
+        adapt_params(weights_of(**TOKENS), network_of(), SHAPE, KEPT, 'f')
 
 
 @pytest.mark.parametrize(
@@ -130,14 +130,14 @@ def test_known_grids_of_several_branches_are_those_of_the_weights():
     ],
 )
 def test_what_shapes_do_not_tell_is_told(before, now, told):
-    assert fitted(weights_of(**before), network_of(**now), SHAPE, KEPT, 'f')[1] == told
-    assert fitted(weights_of(**now), network_of(**now), SHAPE, KEPT, 'f')[1] == []
+    assert adapt_params(weights_of(**before), network_of(**now), SHAPE, KEPT, 'f')[1] == told
+    assert adapt_params(weights_of(**now), network_of(**now), SHAPE, KEPT, 'f')[1] == []
 
 
 @pytest.mark.parametrize('join', ['channels', 'tokens'])
 def test_branches_that_changed_places_are_told(join):
     one, other = {'size': 2, 'dilation': 2}, {'size': 2, 'dilation': 3}
-    found = fitted(
+    found = adapt_params(
         weights_of(branches=(one, other), branch_merge=join),
         network_of(branches=(other, one), branch_merge=join),
         SHAPE, KEPT, 'f',
@@ -163,9 +163,9 @@ def test_the_table_names_the_keys_that_differ_and_no_others():
     ]  # fmt: skip
     for network, shape, transfer, cures in cases:
         with pytest.raises(ShapeMismatchError) as error:
-            fitted(weights_of(), network, shape, transfer, 'f')
+            adapt_params(weights_of(), network, shape, transfer, 'f')
         assert {row[3] for row in error.value.rows} == cures
     short = {name: array for name, array in weights_of().arrays.items() if name != MIXING}
     with pytest.raises(ShapeMismatchError) as error:
-        fitted(Weights(short), network_of(), SHAPE, KEPT, 'f')
+        adapt_params(Weights(short), network_of(), SHAPE, KEPT, 'f')
     assert [row[3] for row in error.value.rows] == ['another file']

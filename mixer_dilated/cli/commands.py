@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from mixer_dilated.cli import cluster, interrupt
+from mixer_dilated.cli import distributed, preemption
 from mixer_dilated.cli.arguments import Arguments
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import check_output, output_file
@@ -22,7 +22,7 @@ AGAINST = ('reference', 'torch')
 def train(arguments: Arguments, started: float) -> None:
     """Trains a config and prints its result."""
     config = required(arguments, 'config')
-    cluster.join(arguments)
+    distributed.init_distributed(arguments)
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.cli.progress import SilentProgress, TerminalProgress
     from mixer_dilated.parallel.multihost import broadcast, translate_host_loss
@@ -36,7 +36,7 @@ def train(arguments: Arguments, started: float) -> None:
     with translate_host_loss():
         given = str(arguments.workdir or pathlib.Path('runs', f'{arguments.name}-{stamp}'))
         workdir = pathlib.Path(broadcast(given))
-        silent = cluster.is_silent()
+        silent = distributed.is_silent()
         with SilentProgress() if silent else TerminalProgress(arguments.name, workdir) as progress:
             summary = train_and_evaluate(
                 config, workdir, name=arguments.name, started=started, progress=progress
@@ -48,7 +48,7 @@ def train(arguments: Arguments, started: float) -> None:
 def evaluate(arguments: Arguments, started: float) -> None:
     """Evaluates a checkpoint of a run, the newest or the best, and prints the result."""
     workdir, best = required(arguments, 'workdir'), _best(arguments)
-    cluster.join(arguments)
+    distributed.init_distributed(arguments)
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.inference.evaluation import evaluate_checkpoint
     from mixer_dilated.parallel.multihost import translate_host_loss
@@ -63,7 +63,7 @@ def evaluate(arguments: Arguments, started: float) -> None:
             best=best,
             calibrate=arguments.calibrate,
         )
-    if not cluster.is_silent():
+    if not distributed.is_silent():
         print_evaluation(found)
 
 
@@ -174,7 +174,7 @@ def report(arguments: Arguments, started: float) -> None:
 
 def benchmark(arguments: list[Arguments], started: float) -> None:
     """Measures the speed of configs and prints it."""
-    interrupt.clean_up_first()  # ends the processes it starts
+    preemption.raise_interrupt()  # ends the processes it starts
     against = _against(arguments[0].against)
     configs = {each.name: each.config for each in arguments}
     if len(configs) < len(arguments):

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import absl.logging
 
-from mixer_dilated.cli import cluster, interrupt
+from mixer_dilated.cli import distributed, preemption
 from mixer_dilated.errors import (
     AllHostsError,
     NonFiniteError,
@@ -119,7 +119,7 @@ def main(argv: list[str], started: float) -> int:
 
     Returns:
       The exit status: 0; 1 for a defect of the program; 2 for input or surroundings that cannot
-      be used; 3 for a loss that is not finite. An interrupt ends the process: see `interrupt`.
+      be used; 3 for a loss that is not finite. An interrupt ends the process: see `preemption`.
     """
     if '--help' in argv or '-h' in argv:
         print(HELP, end='')
@@ -149,22 +149,22 @@ def _told(error: BaseException, *, debug: bool) -> int:
     """Says what ended a command, in one line, and returns its exit status."""
     if debug:
         traceback.print_exception(error)
-    if interrupt.received():
+    if preemption.requested():
         if isinstance(error, Preempted):
-            cluster.end_together()
+            distributed.end_together()
         _leave_after_a_signal(error)
     if isinstance(error, BrokenPipeError):  # nobody reads on, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if cluster.is_one_of_several():
-            cluster.leave(141)
+        if distributed.is_one_of_several():
+            distributed.leave(141)
         return 141
     if isinstance(error, SystemExit):
         raise error
     if isinstance(error, Preempted):  # by a signal to another process
-        cluster.end_together()
+        distributed.end_together()
         return 128 + signal.SIGTERM
     status, text = _status_and_text(error)
-    if cluster.is_one_of_several():
+    if distributed.is_one_of_several():
         _leave_cluster(error, status, text)
     if isinstance(error, ShapeMismatchError):
         _print_misfits(error)
@@ -175,14 +175,14 @@ def _told(error: BaseException, *, debug: bool) -> int:
 def _leave_cluster(error: BaseException, status: int, text: str) -> NoReturn:
     """Ends one of several processes: what all know is said once, and nobody is waited for else."""
     if isinstance(error, AllHostsError | NonFiniteError):
-        if not cluster.is_silent():
+        if not distributed.is_silent():
             if isinstance(error.__cause__, ShapeMismatchError):
                 _print_misfits(error.__cause__)
             _print_error(text)
-        cluster.end_together()
+        distributed.end_together()
     else:
-        _print_error(cluster.of_process(text))
-    cluster.leave(status)
+        _print_error(distributed.of_process(text))
+    distributed.leave(status)
 
 
 def _print_misfits(error: ShapeMismatchError) -> None:
@@ -200,7 +200,7 @@ def _leave_after_a_signal(error: BaseException) -> None:
             _print_error(_status_and_text(error)[1])
         sys.stdout.flush()
         sys.stderr.flush()
-    interrupt.exit_now()
+    preemption.exit_now()
 
 
 def _print_error(text: str) -> None:
@@ -230,10 +230,10 @@ def _run(argv: list[str], started: float) -> int:
     from mixer_dilated.cli.arguments import parse, parse_each
 
     table = {
-        'train': (commands.train, ('config', 'workdir', *cluster.FLAGS)),
+        'train': (commands.train, ('config', 'workdir', *distributed.FLAGS)),
         'evaluate': (
             commands.evaluate,
-            ('workdir', 'split', 'data_dir', 'checkpoint', 'calibrate', *cluster.FLAGS),
+            ('workdir', 'split', 'data_dir', 'checkpoint', 'calibrate', *distributed.FLAGS),
         ),
         'predict': (
             commands.predict,
@@ -264,6 +264,6 @@ def _run(argv: list[str], started: float) -> int:
 
 
 def _print_warning(message, category, filename, lineno, file=None, line=None):
-    if cluster.is_silent():
+    if distributed.is_silent():
         return
     print(f'warning: {printable(str(message))}', file=sys.stderr)

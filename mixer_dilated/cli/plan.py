@@ -2,7 +2,7 @@
 
 import json
 
-from mixer_dilated.cli import interrupt
+from mixer_dilated.cli import preemption
 from mixer_dilated.cli.arguments import Arguments
 from mixer_dilated.cli.commands import required
 from mixer_dilated.errors import UserError
@@ -58,7 +58,7 @@ def _content(plan, against: list[str]) -> dict:
     if 'compiled' in against:
         from mixer_dilated.planning.compiled import compiled_here
 
-        interrupt.clean_up_first()  # ends the process it starts
+        preemption.raise_interrupt()  # ends the process it starts
         content['compiled'] = compiled_here(plan)
     if 'measured' in against:
         from mixer_dilated.planning.measured import measured_step

@@ -7,7 +7,7 @@ import sys
 import textwrap
 import time
 
-from mixer_dilated.cli import interrupt
+from mixer_dilated.cli import preemption
 from mixer_dilated.errors import Preempted, printable
 from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.train import Progress
@@ -20,16 +20,16 @@ class SilentProgress(Progress):
         return self
 
     def __exit__(self, *_):
-        interrupt.stop_at_once()
+        preemption.exit_at_once()
 
     def restores(self) -> None:
-        interrupt.stop_when_asked()
+        preemption.defer()
 
     def trained(self) -> None:
-        interrupt.stop_at_once()
+        preemption.exit_at_once()
 
     def stop_requested(self) -> bool:
-        return interrupt.received()
+        return preemption.requested()
 
 
 class TerminalProgress(SilentProgress):
@@ -61,7 +61,7 @@ class TerminalProgress(SilentProgress):
         )
         print(f'folder: {self._workdir}')
         print('reads the data and compiles …', flush=True)
-        interrupt.say_at_the_end(f'interrupted; {self._goes_on}')
+        preemption.set_exit_message(f'interrupted; {self._goes_on}')
 
     def already_finished(self, workdir: pathlib.Path) -> None:
         print(f'{workdir} holds this run, finished; this is its result', flush=True)

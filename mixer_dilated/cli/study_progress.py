@@ -7,7 +7,7 @@ import statistics
 import sys
 import time
 
-from mixer_dilated.cli import interrupt
+from mixer_dilated.cli import preemption
 from mixer_dilated.cli.progress import SilentProgress
 from mixer_dilated.errors import Preempted
 from mixer_dilated.experiments.progress import StudyProgress
@@ -51,7 +51,7 @@ class TerminalStudyProgress(StudyProgress):
             + (f'; {cannot} more cannot be (the report says why)' if cannot else '')
         )
         print(f'folder: {self._folder}', flush=True)
-        interrupt.say_at_the_end(self._goes_on)
+        preemption.set_exit_message(self._goes_on)
 
     def helps(self) -> None:
         print(
@@ -61,7 +61,7 @@ class TerminalStudyProgress(StudyProgress):
         )
 
     def waits(self, folders: list[pathlib.Path]) -> None:
-        interrupt.check()
+        preemption.exit_if_requested()
         if folders != self._awaited:
             self._awaited = folders
             print('waits for other processes, which work in\n  ' + '\n  '.join(map(str, folders)))
@@ -69,12 +69,12 @@ class TerminalStudyProgress(StudyProgress):
 
     @contextlib.contextmanager
     def cell(self, cell: PreparedCell, finished: bool):
-        interrupt.check()
+        preemption.exit_if_requested()
         self._start = time.perf_counter()
         try:
             yield _Epochs(f'{self._done + 1}/{self._count}  {cell.label}')
         finally:
-            interrupt.stop_at_once()
+            preemption.exit_at_once()
         if sys.stdout.isatty():
             print('\r\x1b[K', end='')
 
@@ -99,14 +99,14 @@ class TerminalStudyProgress(StudyProgress):
         )
 
     def epoch_timed(self) -> None:
-        interrupt.check()
+        preemption.exit_if_requested()
         self._timed += 1
         if sys.stdout.isatty():
             end = f'\r\x1b[K  epoch {self._timed}/{self._to_time}'
             print('\r\x1b[K' if self._timed == self._to_time else end, end='', flush=True)
 
     def measured(self, what: str, done: int, total: int) -> None:
-        interrupt.check()
+        preemption.exit_if_requested()
         print(f'{done:{len(str(total))}}/{total}  {what}', flush=True)
 
     def _eta(self) -> str:

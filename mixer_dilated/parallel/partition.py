@@ -24,7 +24,7 @@ RULES = (
 
 @dataclasses.dataclass(frozen=True)
 class Partition:
-    """Reads the table for one mesh.
+    """The rules for one mesh.
 
     Attributes:
       mesh_shape: devices along each axis of the mesh, by its name.
@@ -35,125 +35,106 @@ class Partition:
     fsdp: bool = False
 
     @property
-    def trivial(self) -> bool:
-        """Whether every parameter is whole on every device of its seed."""
-        return self.mesh_shape['model'] == 1 and not self.gathers
-
-    @property
     def gathers(self) -> bool:
         """Whether parameters are split over 'data', and gathered where they are used."""
         return self.fsdp and self.mesh_shape['data'] > 1
 
     def spec(self, name: str, shape: tuple[int, ...]) -> PartitionSpec:
-        """How the array of one seed lies: a parameter, or optimizer state that belongs to it.
+        """The mesh axes of each axis of an array of one seed; those that do not divide it left out.
 
         Args:
-          name: its path, joined by '/'; that of optimizer state ends in the parameter's.
+          name: path of a parameter, joined by '/', or of optimizer state, which ends in it.
           shape: without an axis of seeds.
-
-        Returns:
-          The mesh axes of each axis. One that its axis does not divide by is left out.
         """
-        return self._spec(name, shape, ('model', 'data') if self.gathers else ('model',))
+        return self._spec(name, shape, ('model', 'data'))
 
     def gathered_spec(self, name: str, shape: tuple[int, ...]) -> PartitionSpec:
-        """How a parameter lies while the network is computed: over 'model' alone."""
+        """The mesh axes of a parameter while the network is computed: 'model' alone."""
         return self._spec(name, shape, ('model',))
 
-    def kept_whole(self, params) -> list[str]:
-        """Names of the parameters that the table splits further than their axes divide.
+    def unsharded_params(self, params) -> list[str]:
+        """Names of the parameters that the rules split further than their axes divide.
 
         Args:
           params: of all seeds, or their shapes.
         """
         return [
             name
-            for name, shape in ((name, leaf.shape[1:]) for name, leaf in named_leaves(params))
-            for axis, size in zip(_rule(name, len(shape)), shape, strict=True)
-            if self._dividing(axis, size) != self._there(axis)
+            for name, leaf in named_leaves(params)
+            for axes, size in zip(_rule(name, leaf.ndim - 1), leaf.shape[1:], strict=True)
+            if self._dividing(axes, size) != self._splitting(axes)
         ]
 
     def _spec(self, name: str, shape: tuple[int, ...], used: tuple[str, ...]) -> PartitionSpec:
-        found = [
-            tuple(each for each in self._dividing(axis, size) if each in used)
-            for axis, size in zip(_rule(name, len(shape)), shape, strict=True)
+        spec = [
+            tuple(axis for axis in self._dividing(axes, size) if axis in used)
+            for axes, size in zip(_rule(name, len(shape)), shape, strict=True)
         ]
-        # The spelling that JAX gives back: no tuple of one, nothing behind the last axis split.
-        plain = [axis if len(axis) > 1 else axis[0] if axis else None for axis in found]
-        while plain and plain[-1] is None:
-            plain.pop()
-        return PartitionSpec(*plain)
+        # As JAX writes it: no tuple of one, nothing behind the last axis that is split.
+        spec = [axes if len(axes) > 1 else axes[0] if axes else None for axes in spec]
+        while spec and spec[-1] is None:
+            spec.pop()
+        return PartitionSpec(*spec)
 
-    def _there(self, axis: tuple[str, ...]) -> tuple[str, ...]:
-        """Those of the mesh axes of a rule that split anything in this mesh."""
-        taking_part = ('model', 'data') if self.gathers else ('model',)
-        return tuple(each for each in axis if each in taking_part and self.mesh_shape[each] > 1)
+    def _splitting(self, axes: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of a rule's mesh axes that split anything in this mesh."""
+        used = ('model', 'data') if self.gathers else ('model',)
+        return tuple(axis for axis in axes if axis in used and self.mesh_shape[axis] > 1)
 
-    def _dividing(self, axis: tuple[str, ...], size: int) -> tuple[str, ...]:
+    def _dividing(self, axes: tuple[str, ...], size: int) -> tuple[str, ...]:
         """The first of them, as many as divide an axis of this size."""
-        there = self._there(axis)
-        while there and size % math.prod(self.mesh_shape[each] for each in there):
-            there = there[:-1]
-        return there
-
-
-def named_leaves(tree) -> Iterator[tuple[str, jax.Array]]:
-    """Every leaf with its path: 'opt_state/0/mu/head/kernel'."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        yield path_name(path), leaf
-
-
-def path_name(path) -> str:
-    """A path of JAX's as one name."""
-    return jax.tree_util.keystr(path, simple=True, separator='/')
+        axes = self._splitting(axes)
+        while axes and size % math.prod(self.mesh_shape[axis] for axis in axes):
+            axes = axes[:-1]
+        return axes
 
 
 def _rule(name: str, ndim: int) -> tuple[tuple[str, ...], ...]:
-    """The row of the table for an array of so many axes; of nothing if there is none."""
     for pattern, axes in RULES:
         if len(axes) == ndim and re.search(rf'(^|/){pattern}$', name):
             return axes
     return ((),) * ndim
 
 
-def state_shardings(abstract, mesh: Mesh, partition: Partition):
-    """A tree of shardings, like `abstract`.
+def named_leaves(tree) -> Iterator[tuple[str, jax.Array]]:
+    """Every leaf with its path: 'opt_state/0/mu/head/kernel'."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        yield _path_name(path), leaf
 
-    Args:
-      abstract: shapes of a state of all seeds, each with an axis of seeds first.
-      mesh: the devices.
-      partition: the table, read for them.
-    """
+
+def _path_name(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
+def state_shardings(abstract, mesh: Mesh, partition: Partition):
+    """A tree of shardings, like `abstract`: shapes of a state with an axis of seeds first."""
 
     def sharding(path, leaf):
-        return NamedSharding(
-            mesh, PartitionSpec('seeds', *partition.spec(path_name(path), leaf.shape[1:]))
-        )
+        spec = partition.spec(_path_name(path), leaf.shape[1:])
+        return NamedSharding(mesh, PartitionSpec('seeds', *spec))
 
     return jax.tree_util.tree_map_with_path(sharding, abstract)
 
 
-def gathered(params, partition: Partition):
-    """Parameters of one seed as the network takes them: what 'data' splits is put together.
+def all_gather_params(params, partition: Partition):
+    """Parameters of one seed as the network takes them, gathered over 'data' with FSDP.
 
-    The gradient is added up over the devices and split again, each keeping its share. Without
-    anything to put together `params` stay as they are.
+    Their gradient is summed over the devices, and each keeps its shard.
 
     Args:
-      params: of one seed, inside a program of `mesh.vmap_seeds`.
-      partition: how they lie.
+      params: of one seed, inside a function of `mesh.vmap_seeds`.
+      partition: of the mesh.
     """
     if not partition.gathers:
         return params
 
-    def whole(path, leaf):
-        name = path_name(path)
-        split, joined = (
-            found(name, leaf.shape) for found in (partition.spec, partition.gathered_spec)
-        )
-        return leaf if split == joined else _put_together(leaf, split, joined)
+    def gather(path, leaf):
+        name = _path_name(path)
+        split = partition.spec(name, leaf.shape)
+        gathered = partition.gathered_spec(name, leaf.shape)
+        return leaf if split == gathered else _all_gather(leaf, split, gathered)
 
-    return jax.tree_util.tree_map_with_path(whole, params)
+    return jax.tree_util.tree_map_with_path(gather, params)
 
 
 def regather_in_backward(loss: Callable, partition: Partition) -> Callable:
@@ -164,44 +145,43 @@ def regather_in_backward(loss: Callable, partition: Partition) -> Callable:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _put_together(array: jax.Array, split: PartitionSpec, joined: PartitionSpec) -> jax.Array:
-    return jax.lax.with_sharding_constraint(array, joined)
+def _all_gather(array: jax.Array, split: PartitionSpec, gathered: PartitionSpec) -> jax.Array:
+    return jax.lax.with_sharding_constraint(array, gathered)
 
 
-def _forward(array, split, joined):
-    return _put_together(array, split, joined), None
-
-
-def _backward(split, joined, _, gradient):
-    # Of `split` alone XLA would make a product that is laid out in another way, and move it.
-    summed = jax.lax.with_sharding_constraint(gradient, joined)
+def _all_gather_backward(split, gathered, _, gradient):
+    # Of `split` alone XLA would make a product with another layout, and move it.
+    summed = jax.lax.with_sharding_constraint(gradient, gathered)
     return (jax.lax.with_sharding_constraint(summed, split),)
 
 
-_put_together.defvjp(_forward, _backward)
-
-
-def batch_is_split() -> bool:
-    """Whether each device has a part of the batch, which a joined axis would make it gather."""
-    return _size('data') > 1
+_all_gather.defvjp(
+    lambda array, split, gathered: (_all_gather(array, split, gathered), None),
+    _all_gather_backward,
+)
 
 
 def split_hidden_layer(hidden: Float[Array, '...'], axis: int) -> Float[Array, '...']:
-    """Splits the hidden layer of an MLP over the mesh axis 'model'.
+    """Splits the hidden layer of an MLP over the mesh axis 'model', if there is one.
 
-    The first linear map then computes a part of its outputs on each device, and the second one, a
-    part of whose inputs that is, a sum over devices, which is all that they exchange.
+    Each device computes a part of the first linear map's outputs, which are a part of the second
+    one's inputs: the sum over devices is all that they exchange.
 
     Args:
-      hidden: of all units, or of the examples of one device.
+      hidden: of all units.
       axis: of the units.
     """
-    if _size('model') == 1:
+    if _mesh_size('model') == 1:
         return hidden
     spec = [PartitionSpec.UNCONSTRAINED] * hidden.ndim
     spec[axis] = 'model'
     return jax.lax.with_sharding_constraint(hidden, PartitionSpec(*spec))
 
 
-def _size(axis: str) -> int:
+def batch_is_split() -> bool:
+    """Whether each device has a part of the batch, which a merged axis would make it gather."""
+    return _mesh_size('data') > 1
+
+
+def _mesh_size(axis: str) -> int:
     return dict(jax.sharding.get_abstract_mesh().shape).get(axis, 1)

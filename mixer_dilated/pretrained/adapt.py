@@ -103,7 +103,7 @@ _ADAPTED = {'interpolate': interpolated, 'block_diagonal': block_diagonal}
 _MAX_TOLD = 4
 
 
-def fitted(
+def adapt_params(
     weights: Weights,
     network: nn.Module,
     image_shape: tuple[int, int, int],

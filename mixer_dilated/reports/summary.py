@@ -15,13 +15,16 @@ from mixer_dilated.training.setup import Setup
 
 
 def print_summary(
-    setup: Setup, training_bytes: dict[str, int], mesh_shape: dict[str, int], kept_whole: list[str]
+    setup: Setup,
+    training_bytes: dict[str, int],
+    mesh_shape: dict[str, int],
+    unsharded_params: list[str],
 ) -> None:
     """Prints tokens, window, coverage, parameters and FLOPs by layer, and memory.
 
     Args:
       setup: whose patches and network.
-      training_bytes, mesh_shape, kept_whole: of the `CompiledFunctions` of the task.
+      training_bytes, mesh_shape, unsharded_params: of the `CompiledFunctions` of the task.
     """
     height, width, channels = setup.dataset.image_shape
     print(f'{setup.config.dataset.name}: {height}×{width}×{channels}, {setup.num_tokens} tokens')
@@ -55,18 +58,18 @@ def print_summary(
         f'{temporary:.1f} for activations and gradients ({batch})'
     )
     if math.prod(mesh_shape.values()) > 1:
-        _print_mesh(setup, mesh_shape, kept_whole)
+        _print_mesh(setup, mesh_shape, unsharded_params)
     print('FLOPs: matrix products forward, 2 a multiply-add')
 
 
-def _print_mesh(setup: Setup, mesh_shape: dict[str, int], kept_whole: list[str]) -> None:
+def _print_mesh(setup: Setup, mesh_shape: dict[str, int], unsharded_params: list[str]) -> None:
     """How many devices do what, and which parameters that leaves whole."""
     seeds, data, model = (mesh_shape[axis] for axis in ('seeds', 'data', 'model'))
     fully = setup.config.mesh.fsdp and data > 1
     state = '; data splits parameters and optimizer state too' if fully else ''
     print(f'mesh: seed {seeds} × data {data} × model {model}{state}')
-    if kept_whole:
-        names = [_of_all_blocks(name, setup.config.model.num_blocks) for name in kept_whole]
+    if unsharded_params:
+        names = [_of_all_blocks(name, setup.config.model.num_blocks) for name in unsharded_params]
         print('less split than that, since the devices do not divide them:')
         print('\n'.join(f'  {name}' for name in dict.fromkeys(names)))
 

@@ -37,7 +37,7 @@ from mixer_dilated.parallel.mesh import (
 from mixer_dilated.parallel.multihost import to_numpy
 from mixer_dilated.parallel.partition import (
     Partition,
-    gathered,
+    all_gather_params,
     regather_in_backward,
     state_shardings,
 )
@@ -101,7 +101,7 @@ class CompiledFunctions:
 
     def unsharded_params(self) -> list[str]:
         """Names of the parameters that `config.mesh` would split, but that do not divide."""
-        return self._partition.kept_whole(self.abstract_state().params)
+        return self._partition.unsharded_params(self.abstract_state().params)
 
     def in_memory(self, examples: Examples) -> InMemoryPipeline:
         """The input pipeline of examples that are decoded already."""
@@ -240,13 +240,15 @@ class CompiledFunctions:
         )
 
     def _trained_params(self, params):
-        return gathered(stop_frozen_gradients(self.setup.config.optimizer, params), self._partition)
+        return all_gather_params(
+            stop_frozen_gradients(self.setup.config.optimizer, params), self._partition
+        )
 
     def _eval_function(self, state, sums, shared) -> jax.stages.Compiled:
         step = functools.partial(eval_step, num_phases=num_phases(self.setup.config))
 
         def function(state, sums, shared):
-            state = state.replace(params=gathered(state.params, self._partition))
+            state = state.replace(params=all_gather_params(state.params, self._partition))
             return eval_chunk(state, sums, shared, step=step, image_size=self.setup.image_size)
 
         key = ('eval', *(leaf.shape for leaf in jax.tree.leaves(shared)))

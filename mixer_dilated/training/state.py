@@ -18,7 +18,7 @@ from mixer_dilated.files import write_json
 from mixer_dilated.models.cpu import CpuMlpMixer
 from mixer_dilated.models.mixer import MlpMixer
 from mixer_dilated.parallel.mesh import purpose_key, put_on_mesh
-from mixer_dilated.pretrained.adapt import fitted
+from mixer_dilated.pretrained.adapt import adapt_params
 from mixer_dilated.pretrained.weight_files import Weights, read_weights
 from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.run_folder import read_config
@@ -126,7 +126,7 @@ def load_initial_params(setup: Setup) -> InitialParams:
     found = found if len(found) == config.num_seeds else found[:1] * config.num_seeds
     network = create_model(config, setup.dataset.num_classes)
     shape = setup.dataset.image_shape
-    of_seeds = [fitted(each, network, shape, config.transfer, str(path)) for each in found]
+    of_seeds = [adapt_params(each, network, shape, config.transfer, str(path)) for each in found]
     arrays = {name: np.stack([each[name] for each, _ in of_seeds]) for name in of_seeds[0][0]}
     return InitialParams(unflatten_dict(arrays, sep='/'), of_seeds[0][1])
 

@@ -1,18 +1,21 @@
-"""This process as one of several that train together, with `jax.distributed`."""
+"""Several processes that train together, with `jax.distributed`."""
 
 import collections
 import contextlib
+import ctypes
 import functools
 import importlib.util
 import os
 import re
+import signal
 import sys
+import tempfile
 import threading
 import warnings
+from collections.abc import Callable
 
-from mixer_dilated.cli import abort
 from mixer_dilated.cli.arguments import Arguments
-from mixer_dilated.errors import HostLostError, UserError
+from mixer_dilated.errors import HostLostError, UserError, printable
 
 HEARTBEAT_SECONDS = 30  # after which a process that says nothing counts as ended
 WAIT_SECONDS = 300  # for all processes to come
@@ -44,7 +47,7 @@ def of_process(text: str) -> str:
     return f'process {_index}: {text}' if is_one_of_several() else text
 
 
-def join(arguments: Arguments) -> None:
+def init_distributed(arguments: Arguments) -> None:
     """Joins the other processes, if there are any; to be called before JAX is used.
 
     With --coordinator, --num_processes and --process_id those of these flags; with
@@ -67,7 +70,7 @@ def join(arguments: Arguments) -> None:
     waiting.daemon = True
     waiting.start()
     try:
-        with abort.say_instead(functools.partial(_not_together, settings)):
+        with replace_stderr(functools.partial(_not_together, settings)):
             jax.distributed.initialize(
                 **settings or {},
                 initialization_timeout=WAIT_SECONDS,
@@ -122,7 +125,7 @@ def _become_one() -> None:
         )
     _keep_output_to_python()
     _index = jax.process_index()
-    abort.say(
+    print_on_abort(
         lambda: of_process(str(HostLostError('JAX or a library aborted this one; see above')))
     )
 
@@ -209,3 +212,46 @@ def _warn_alone(cause: str) -> None:
     warnings.warn(
         f'no other hosts of a Cloud TPU were found ({cause}): this one computes alone', stacklevel=3
     )
+
+
+_abort_handler = None  # kept as long as the process lives
+
+
+def print_on_abort(text: Callable[[], str], to: int = 2) -> None:
+    """Makes an abort of this process print one line as its error, with exit status 2.
+
+    JAX aborts from a thread of its own, which Python's signal handlers do not reach in time.
+    """
+    global _abort_handler
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_int)
+    def handler(_):
+        os.write(to, f'error: {printable(text())}\n'.encode())
+        os._exit(2)
+
+    ctypes.CDLL(None).signal(signal.SIGABRT, handler)
+    _abort_handler = handler
+
+
+@contextlib.contextmanager
+def replace_stderr(text: Callable[[str], str]):
+    """Holds back what libraries write to standard error; an abort prints `text` of it instead."""
+    own, real = sys.stderr, os.dup(2)
+    with (
+        tempfile.TemporaryFile() as written,
+        open(os.dup(2), 'w', buffering=1, errors='replace') as sys.stderr,
+    ):
+
+        def content() -> bytes:
+            return os.pread(written.fileno(), 2**16, 0)
+
+        os.dup2(written.fileno(), 2)
+        print_on_abort(lambda: text(content().decode(errors='replace')), real)
+        try:
+            yield
+        finally:
+            ctypes.CDLL(None).signal(signal.SIGABRT, None)
+            sys.stderr = own
+            os.dup2(real, 2)
+            os.close(real)
+            os.write(2, content())
