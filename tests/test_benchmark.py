@@ -329,6 +329,7 @@ def test_other_processes_come_before_this_one_takes_the_device():
 DIGITS = f'--config={ROOT / "configs" / "digits_dilated.py"}'
 
 
+@pytest.mark.slow
 def test_a_whole_benchmark_in_a_folder_that_is_not_the_repository(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(measure, 'ROUNDS', 2)
     monkeypatch.setattr(measure, 'TURN_SECONDS', 0.005)

@@ -13,6 +13,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 # Checkpoints are being written nearly all the time, so that kills meet them.
 CONFIG = """
 from mixer_dilated.config import base_config

@@ -89,6 +89,7 @@ def test_half_a_checkpoint_of_a_killed_run_is_cleared_away(run, programs, tmp_pa
     assert step == int(restored(workdir, programs, config).state.step[0]) and not half.exists()
 
 
+@pytest.mark.slow
 def test_every_file_damaged_in_turn_is_found_or_does_not_matter(run, programs, tmp_path):
     """What is restored is what was saved, of the newest step or, set aside, of the one before."""
     config, workdir, _ = run

@@ -4,6 +4,7 @@ import json
 import os
 
 import numpy as np
+import pytest
 
 from mixer_dilated.config import changed
 from mixer_dilated.pretrained.adapt import expected_shapes
@@ -73,6 +74,7 @@ def test_cifar10_begins_with_weights_of_the_original_and_sees_224_pixels(tmp_pat
     assert begun['adapted'] == ['head new: zeros, for 10 classes']
 
 
+@pytest.mark.slow
 def test_imagenet2012_has_pictures_of_several_sizes(tmp_path):
     write_imagenet(tmp_path, 8)
     streamed = {'input.mode': 'stream', 'dataset.test_split': 'validation'}

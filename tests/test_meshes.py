@@ -34,6 +34,8 @@ from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import QUICK_COMPILER, ROOT, small_config
 from tests.mesh_runs import SEEDS, config_on
 
+pytestmark = pytest.mark.slow
+
 BATCH, TESTED, TOKENS, CHANNELS = 32, 50, 9, 8  # of small_config and mesh_runs
 GATHERED = {2 * 2 * 8, 9 * 8, 8 * 8, 8 * 10}  # elements of kernels: stem, token, channel, head
 EIGHT = '--xla_force_host_platform_device_count=8'

@@ -3,9 +3,12 @@
 import os
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_notebook_runs_top_to_bottom(monkeypatch, tmp_path):

@@ -23,6 +23,8 @@ from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import ROOT, small_config
 from tests.tfds_files import encoded, grey
 
+pytestmark = pytest.mark.slow
+
 TRAINED = {
     'num_seeds': 2,
     'num_epochs': 2,

@@ -1,5 +1,6 @@
 """Runs: their folders, resuming, what is refused, evaluation of checkpoints."""
 
+import errno
 import json
 import pathlib
 import re
@@ -7,6 +8,7 @@ import shutil
 import struct
 
 import chex
+import filelock
 import jax
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from mixer_dilated.reports.report import write_report
 from mixer_dilated.training.checkpoint import Checkpoints, RunState
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.data_file import check_same_data
+from mixer_dilated.training.run_folder import locked
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.train import Progress, train_and_evaluate
 from tests.conftest import small_config
@@ -136,6 +139,7 @@ class Impatient(Progress):
         return self.looks == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('looks', 'stops'),
     [(3, [8, 12, 18, 24]), (4, [9, 18])],  # an epoch has 9 steps
@@ -441,3 +445,13 @@ def test_real_mnist_trains_through_the_whole_path(mnist, tmp_path):
         evaluate_checkpoint(tmp_path / 'run')
     found = evaluate_checkpoint(tmp_path / 'run', data_dir=str(moved))
     assert found['results'][0]['correct'] == summary['results'][0]['test_correct']
+
+
+@pytest.mark.parametrize('error', [NotImplementedError('no flock'), OSError(errno.ENOLCK, 'none')])
+def test_a_file_system_without_locks_is_a_warning(error, tmp_path, monkeypatch):
+    def acquire(*_, **__):
+        raise error
+
+    monkeypatch.setattr(filelock.FileLock, 'acquire', acquire)
+    with pytest.warns(UserWarning, match='has no locks'), locked(tmp_path):
+        pass

@@ -8,9 +8,12 @@ import os
 
 import numpy as np
 import psutil
+import pytest
 
 from mixer_dilated.training.train import Progress, train_and_evaluate
 from tests.conftest import small_config
+
+pytestmark = pytest.mark.slow
 
 # MIXER_LONG=1 is the long form.
 EPOCHS = 2000 if os.environ.get('MIXER_LONG') else 200

@@ -28,6 +28,8 @@ from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import create_model
 from tests.conftest import ROOT, config_of, small_config
 
+pytestmark = pytest.mark.slow
+
 METHODS = (
     Cell({'method': 'plain'}, {'model.patches.dilation': 1}),
     Cell({'method': 'dilated'}, {'model.patches.dilation': 2}),

@@ -1,6 +1,7 @@
 """A run's folder: its config, lock, versions and summary."""
 
 import contextlib
+import errno
 import importlib.metadata
 import json
 import os
@@ -18,6 +19,8 @@ from mixer_dilated.config import differences, resolve
 from mixer_dilated.errors import BusyError, UserError
 from mixer_dilated.files import UNREADABLE, json_line, read_json, write_json
 
+# Errors of a file system that has no locks, as a mounted Google Drive.
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 # Files of a finished run whose checksums its summary holds.
 RESULTS = ('metrics.jsonl', 'predictions.npz', 'weights.npz')
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
@@ -50,6 +53,7 @@ def locked(folder: pathlib.Path):
     """Keeps every other process from working in a folder, which is made if it is not there.
 
     The lock is the operating system's: it ends with the process that holds it, however that ends.
+    A file system without locks is a warning.
 
     Raises:
       BusyError: another process works there.
@@ -57,16 +61,21 @@ def locked(folder: pathlib.Path):
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held = filelock.FileLock(folder / '.lock').acquire(timeout=0)
+        lock = filelock.FileLock(folder / '.lock').acquire(timeout=0)
     except filelock.Timeout:
         raise BusyError(
             f'--workdir={folder}: another process works in this folder; wait until it ends, or '
             f'name another folder (if surely none does, as on a disk of a machine that is gone, '
             f'remove {folder / ".lock"})'
         ) from None
-    except OSError as error:
-        raise UserError(f'--workdir={folder}: cannot be written: {error.strerror}') from None
-    with held:
+    except (OSError, NotImplementedError) as error:
+        if getattr(error, 'errno', errno.ENOSYS) not in NO_LOCKS:
+            raise UserError(f'--workdir={folder}: cannot be written: {error.strerror}') from None
+        warnings.warn(
+            f'{folder}: its file system has no locks; let one process work in it', stacklevel=3
+        )
+        lock = contextlib.nullcontext()
+    with lock:
         yield
 
 
