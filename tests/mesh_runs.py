@@ -24,8 +24,9 @@ from mixer_dilated.parallel.partition import named_leaves
 from mixer_dilated.planning.program_text import groups_of
 from mixer_dilated.training import compiled as compiled_module
 from mixer_dilated.training import state
-from mixer_dilated.training.checkpoint import Checkpoints, RunState
+from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import ROOT, small_config

@@ -216,7 +216,7 @@ SWEEP = '--sweep=configs/sweeps/digits.py'
         ([CONFIG, '--config.model.patches.dilaton=2'], 'mean config.model.patches.dilation?'),
         ([CONFIG, '--config.sed=2'], 'did you mean config.seed?'),
         ([CONFIG, '--config.model.patches=2'], 'is a group of keys'),
-        ([CONFIG, '--config.seed=two'], "config.seed = 'two': allowed is a whole number"),
+        ([CONFIG, '--config.seed=two'], "config.seed = 'two': allowed is an integer"),
         ([CONFIG, '--config.model.patches.dilation=0'], 'dilation = 0: allowed is'),
         ([CONFIG, '--config.model.patches.size=(2,2,2)'], 'size = (2, 2, 2): allowed is'),
         ([CONFIG, '--config.model.patches.size=9'], 'does not fit an image of height 8'),

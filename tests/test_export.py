@@ -21,8 +21,8 @@ from mixer_dilated.export.program import classifier, exported_program, flat_weig
 from mixer_dilated.files import read_json, write_json
 from mixer_dilated.inference.calibration import at_temperature, write_calibration
 from mixer_dilated.inference.trained import load_trained
-from mixer_dilated.training.checkpoint import RunState
 from mixer_dilated.training.run_folder import read_config
+from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.state import create_model
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import small_config

@@ -149,5 +149,5 @@ def test_a_run_and_its_files_have_the_size_that_the_network_sees(tmp_path):
 
 @pytest.mark.parametrize('image_size', [7, (8, 9)])
 def test_digits_can_only_be_enlarged(image_size):
-    with pytest.raises(UserError, match="'digits' has images of 8×8, and they can only be"):
+    with pytest.raises(UserError, match="'digits' has images of 8×8, which can only be"):
         open_dataset(small_config(**{'dataset.image_size': image_size}).dataset)

@@ -26,8 +26,8 @@ from mixer_dilated.prediction.inputs import picture_paths
 from mixer_dilated.prediction.stream import open_classifier, predictions
 from mixer_dilated.reports.prediction_sheet import Predicted, prediction_sheet, write_sheet
 from mixer_dilated.reports.prediction_table import print_predictions
-from mixer_dilated.training.checkpoint import RunState
 from mixer_dilated.training.run_folder import read_config
+from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.step import normalise
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import ROOT, small_config
@@ -156,7 +156,7 @@ def test_files_that_cannot_be_used_are_named_counted_and_make_the_status_2(
     assert 'left out in folders: 1 file that is no image, 1 pipe, device or dead link' in told
     *named, last = err.splitlines()
     assert [re.sub(r'.*/', '', line) for line in named] == [
-        'cut.png: image file is truncated',
+        'cut.png: an image that cannot be decoded: image file is truncated',
         'empty.png: an empty file',
         'named.png: not a file but a pipe or device',
         'where.png: No such file or directory',
@@ -231,7 +231,7 @@ def test_a_run_of_an_earlier_version_takes_the_facts_from_its_data(run, pictures
         ({'image_shape': [8, 8, 2]}, 'allowed is height, width and 1, 3 or 4'),
         ({'image_shape': [10**9, 8, 1]}, 'allowed is height, width and 1, 3 or 4'),
         ({'image_shape': [8, 8, 3], 'preprocess': 'fill'}, 'it is for grey images'),
-        ({'preprocess': ['crop']}, 'allowed is one of resize, mnist, fill'),
+        ({'preprocess': ['crop']}, "allowed is one of 'resize', 'mnist', 'fill'"),
         ({'resize': None}, 'allowed is one of crop, pad, squash'),
         ({'train_examples': 0}, 'train_examples = 0: allowed is an integer from 1'),
         (None, 'class_names = None: allowed'),

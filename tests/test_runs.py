@@ -18,10 +18,11 @@ from mixer_dilated.data.datasets import Digits
 from mixer_dilated.errors import NonFiniteError, Preempted, UserError
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.reports.report import write_report
-from mixer_dilated.training.checkpoint import Checkpoints, RunState
+from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.data_file import check_same_data
 from mixer_dilated.training.run_folder import locked
+from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.train import Progress, train_and_evaluate
 from tests.conftest import small_config

@@ -69,7 +69,9 @@ def test_paired_comparison_is_scipys_paired_t_test(pairs):
         [test.statistic, test.pvalue, interval.low, interval.high],
         rtol=1e-6, atol=1e-12,
     )  # fmt: skip
-    np.testing.assert_allclose(found['effect_size'], differences.mean() / differences.std(ddof=1))
+    np.testing.assert_allclose(
+        found['effect_size'], differences.mean() / differences.std(ddof=1), atol=1e-12
+    )
     assert differences.min() - 1e-12 <= found['bootstrap_low'] <= found['bootstrap_high']
     assert found['bootstrap_high'] <= differences.max() + 1e-12
     assert compare(cell, base, reference='base') == found

@@ -10,8 +10,8 @@ import pytest
 
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import write_text
-from mixer_dilated.training.checkpoint import RunState
 from mixer_dilated.training.metrics import EventsFile, MetricsWriter
+from mixer_dilated.training.run_state import RunState
 from tests.conftest import ROOT, run_cli
 
 TRAIN = (

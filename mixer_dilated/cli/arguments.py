@@ -38,7 +38,7 @@ _MEANING = {
     'sheet': 'file to draw the pictures and their predictions into (.png, .svg or .pdf)',
 }
 # Each with the least that it can be.
-_WHOLE_NUMBERS = {
+_INTEGERS = {
     'seeds': 1,
     'top': 1,
     'batch_per_device': 1,
@@ -165,9 +165,9 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
             raise UserError(f'--{name} is empty; leave it out or give a value')
         if name in _FILES and given[name]:
             given[name] = _expanded(name, given[name])
-    for name, least in _WHOLE_NUMBERS.items():
+    for name, least in _INTEGERS.items():
         if given.get(name) is not None:
-            given[name] = _whole_number(name, given[name], least)
+            given[name] = _integer(name, given[name], least)
     if file:
         given['name'] = pathlib.Path(file.split(':')[0]).stem
         if sweep:
@@ -310,10 +310,10 @@ def _expanded(flag: str, text: str) -> pathlib.Path:
         raise UserError(f'--{flag}={text}: no such user; write the folder without ~') from None
 
 
-def _whole_number(flag: str, text: str, least: int) -> int:
+def _integer(flag: str, text: str, least: int) -> int:
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else -1
     if not least <= number < 2**31:
-        raise UserError(f'--{flag}={text}: allowed is a whole number from {least}')
+        raise UserError(f'--{flag}={text}: allowed is an integer from {least}')
     return number
 
 

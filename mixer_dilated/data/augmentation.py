@@ -41,10 +41,7 @@ def random_phase(key: jax.Array, images: Images, num_phases: Pair) -> Images:
 
 
 def at_phase(images: Images, phase: Int32[Array, '2'], num_phases: Pair) -> Images:
-    """Moves all images up and left by (row, column) pixels, 0 … num_phases - 1; zeros move in.
-
-    Patches then sample what is further down and right.
-    """
+    """Moves images up and left by (row, column): patches sample what is further down and right."""
     starts = jnp.broadcast_to(phase, (images.shape[0], 2))
     return _crop(images, starts, _phase_padding(num_phases))
 
@@ -246,8 +243,6 @@ class Augmentation:
     def apply(self, seed_key: jax.Array, step: Int32[Array, ''] | int, images: Images) -> Images:
         """Augments the images of a step; they are mixed afterwards.
 
-        The phase is last: it moves an image against the grid of patches, as evaluation does.
-
         Args:
           seed_key: of the seed.
           step: of the training.
@@ -263,7 +258,7 @@ class Augmentation:
         if self.num_layers:
             settings = self.num_layers, self.magnitude, self.fill
             images = randaugment(key('randaugment'), images, *settings)
-        if self.num_phases != (1, 1):
+        if self.num_phases != (1, 1):  # last: it moves an image against the grid of patches
             images = random_phase(key('phase'), images, self.num_phases)
         return images
 

@@ -87,7 +87,7 @@ class TfdsDataset:
         )
 
     def read(self, split: str) -> Examples:
-        """Decodes the examples of a split given in TFDS split syntax, in the stored order.
+        """Decodes the examples of a split (TFDS split syntax), in the stored order.
 
         Raises:
           UserError: a damaged record, an image of another size or kind than the set promises, or a
@@ -105,7 +105,6 @@ class TfdsDataset:
         return Examples(images, labels)
 
     def data_source(self, split: str) -> 'TfdsDataSource':
-        """The examples of a split, in the stored order, decoded on access."""
         raw_bytes = _tfds().decode.DeserializeMethod.RAW_BYTES
         return TfdsDataSource(
             self._builder.as_data_source(split, deserialize_method=raw_bytes),
@@ -119,7 +118,6 @@ class TfdsDataset:
         )
 
     def _hash_files(self, *, times: bool) -> str:
-        """Of name, version and every file's size, perhaps with its time of change."""
         lines = [self._builder.info.full_name]
         if self._preprocessing:
             lines.append(repr(self._preprocessing))
@@ -158,7 +156,6 @@ class TfdsDataSource:
         return len(self.records)
 
     def read(self, index: Sequence[int]) -> Examples:
-        """Decodes the examples of these indices; raises UserError as `TfdsDataset.read`."""
         images = np.empty((len(index), *self.image_shape), np.uint8)
         labels = np.empty(len(index), np.int32)
         for i, (number, record) in enumerate(zip(index, self.encoded(index), strict=True)):
@@ -210,14 +207,12 @@ class TfdsDataSource:
         return {self.image_key: images[0], self.label_key: labels[0]}
 
     def image(self, record: dict) -> UInt8[np.ndarray, 'height width channels']:
-        """Decodes the image of a record."""
         encoded = record[self.image_key]
         if self.preprocessing is None:
             return decode_image(encoded, self.image_shape)
         return self.preprocessing.read(encoded)
 
     def label(self, record: dict) -> int:
-        """The label of a record. Raises UserError if it is not one of the classes."""
         label = int(record[self.label_key])
         if not 0 <= label < self.num_classes:
             raise UserError(f'label {label}: allowed are 0 to {self.num_classes - 1}')
@@ -259,7 +254,6 @@ def _open_builder(name: str, data_dir: str):
 
 
 def _prepare(tfds, name: str, builder) -> None:
-    """Downloads and prepares the data, with TFDS's own progress bars."""
     missing = f'config.dataset.name = {name!r} is not prepared: looked in {builder.data_path}'
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         missing += ' (its files have to be fetched by hand first: see the TFDS catalogue)'

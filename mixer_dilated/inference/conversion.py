@@ -8,7 +8,7 @@ import tempfile
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import write_bytes
 from mixer_dilated.pretrained.weight_files import FILES, Weights, encoded, write_orbax
-from mixer_dilated.training.checkpoint import error_cause
+from mixer_dilated.training.orbax_errors import error_cause
 from mixer_dilated.training.state import read_any
 
 

@@ -27,9 +27,10 @@ from mixer_dilated.parallel.multihost import (
     on_all_hosts,
     on_primary,
 )
-from mixer_dilated.training.checkpoint import Checkpoints, RunState
+from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.run_folder import read_config, versions
+from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import Setup, check_network, create_setup
 
 OTHER_EVALUATION = (

@@ -5,7 +5,10 @@ Every host calls them at the same place of the program.
 
 import contextlib
 import json
+import pathlib
 import re
+import secrets
+import time
 import zlib
 from collections.abc import Callable
 
@@ -14,7 +17,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from mixer_dilated.errors import AllHostsError, HostLostError, UserError
+from mixer_dilated.files import write_text
 
+POLL_SECONDS, SHARED_DISK_SECONDS = 0.1, 30  # within which hosts see what the first has written
 MAX_TEXT_BYTES = 4096  # of a message, or a path
 OTHER_DATA = 'the processes found different examples; give all of them the same data'
 # What libraries raise where another host has ended, or is out of reach.
@@ -114,3 +119,24 @@ def _broadcast_text(text: str, host: int = 0) -> str:
     buffer[: len(encoded)] = encoded
     buffer = multihost_utils.broadcast_one_to_all(buffer, is_source=jax.process_index() == host)
     return np.asarray(buffer, np.uint8).tobytes().rstrip(b'\0').decode(errors='surrogateescape')
+
+
+def check_shared_disk(workdir: pathlib.Path) -> None:
+    """Raises AllHostsError unless all hosts see the folder in which the first writes."""
+    if jax.process_count() == 1:
+        return
+    mark, token = workdir / '.seen', broadcast(secrets.token_hex())
+    on_primary(write_text, mark, token)
+    on_all_hosts(_wait_for, mark, token)
+    on_primary(mark.unlink)
+
+
+def _wait_for(mark: pathlib.Path, token: str) -> None:
+    deadline = time.monotonic() + SHARED_DISK_SECONDS
+    while not mark.exists() or mark.read_text() != token:
+        if time.monotonic() > deadline:
+            raise UserError(
+                f'--workdir={mark.parent}: this process does not see the folder of process 0; name '
+                'one on a disk that all processes share'
+            )
+        time.sleep(POLL_SECONDS)

@@ -1,96 +1,38 @@
 """Checkpoints, with orbax: what is restored is what was saved, or it is set aside."""
 
 import contextlib
-import dataclasses
-import errno
-import json
 import os
 import pathlib
-import re
-import secrets
 import time
 import warnings
-import zlib
 
 import jax
 import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
-from flax.training.train_state import TrainState
 from flax.traverse_util import flatten_dict
 from orbax.checkpoint import checkpoint_managers as policies
 
 from mixer_dilated.config import differences, resolve
 from mixer_dilated.errors import AllHostsError, HostLostError, UserError
-from mixer_dilated.files import write_text
 from mixer_dilated.parallel.multihost import (
+    POLL_SECONDS,
+    SHARED_DISK_SECONDS,
     any_host,
     broadcast,
     on_all_hosts,
     on_primary,
-    to_numpy,
 )
+from mixer_dilated.training.orbax_errors import catch_damage, error_cause, write_errors
 from mixer_dilated.training.run_folder import versions
-from mixer_dilated.training.step import TrainMetrics
+from mixer_dilated.training.run_state import (
+    RunState,
+    array_checksums,
+    check_checksums,
+    record_checksum,
+)
 
 DAMAGED = 'damaged_checkpoints'
-POLL_SECONDS, SHARED_DISK_SECONDS = 0.1, 30  # within which all hosts see what the first has written
-# Errors of the system that mean damage; others, as too many open files, pass.
-DAMAGE_ERRNOS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
-
-
-@dataclasses.dataclass(frozen=True)
-class RunState:
-    """A run between two steps.
-
-    The step, which is part of the state, is also the position in the data and in the random
-    numbers: both follow from it and `config.seed`.
-
-    Attributes:
-      state: parameters, optimizer state and step of every seed.
-      sums: of the steps of the present epoch, of every seed.
-      metrics: rows of `metrics.jsonl` of the epochs that are done.
-      speed: rows of `speed.jsonl` of these epochs.
-      seconds: that the steps of the present epoch took so far.
-    """
-
-    state: TrainState
-    sums: TrainMetrics
-    metrics: list[dict] = dataclasses.field(default_factory=list)
-    speed: list[dict] = dataclasses.field(default_factory=list)
-    seconds: float = 0.0
-
-    @property
-    def step(self) -> int:
-        """Steps that are done, the same for every seed."""
-        return int(np.asarray(self.state.step.addressable_data(0)).flat[0])
-
-    @property
-    def epochs_done(self) -> int:
-        """Epochs whose metrics are known."""
-        return self.metrics[-1]['epoch'] if self.metrics else 0
-
-    @property
-    def best_step(self) -> int | None:
-        """Step of the epoch of the highest test accuracy, mean over the seeds; the first of ties.
-
-        None if no epoch was evaluated.
-        """
-        accuracies = {}
-        for row in self.metrics:
-            if row['test_accuracy'] is not None:
-                accuracies.setdefault(row['step'], []).append(row['test_accuracy'])
-        return max(accuracies, key=lambda step: sum(accuracies[step]), default=None)
-
-    @property
-    def arrays(self) -> dict:
-        """On the devices."""
-        return {'state': self.state, 'sums': self.sums}
-
-    @property
-    def record(self) -> dict:
-        """Of JSON."""
-        return {'metrics': self.metrics, 'speed': self.speed, 'seconds': self.seconds}
 
 
 class Checkpoints:
@@ -157,19 +99,16 @@ class Checkpoints:
     def save(self, run: RunState) -> None:
         """Begins to write a checkpoint, which later changes of its arrays do not affect.
 
-        Args:
-          run: nothing is done if its step has a checkpoint.
-
-        Raises:
-          UserError: it cannot be written, or the one before could not.
+        Nothing is done if its step has one. Raises UserError if it, or the one before, cannot be
+        written.
         """
         if run.step == self.newest:
             return
         if self.config.checkpoints.keep_best:
             self._best.step = run.best_step
         record = {**run.record, 'config': self.config.to_dict(), 'versions': versions()}
-        record['checksums'] = {**array_checksums(run.arrays), 'record': _record_checksum(record)}
-        with _write_errors(self.folder):
+        record['checksums'] = {**array_checksums(run.arrays), 'record': record_checksum(record)}
+        with write_errors(self.folder):
             self._writer.save(
                 run.step,
                 args=ocp.args.Composite(
@@ -180,7 +119,7 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when what was saved is on disk. Raises UserError if it cannot be written."""
-        with _write_errors(self.folder):
+        with write_errors(self.folder):
             self._writer.wait_until_finished()
 
     def restore(self, abstract: RunState, *, expected: bool = False) -> RunState | None:
@@ -224,13 +163,10 @@ class Checkpoints:
     def params(self) -> dict:
         """The parameters of the newest undamaged checkpoint, of every seed, nested, on the host.
 
-        One process reads them alone, wherever they were trained.
-
-        Raises:
-          UserError: there is none.
+        One process reads them alone, wherever they were trained. Raises UserError without any.
         """
         for step in self._own_steps():
-            params, error = self._catch_damage(self._read_params, step)
+            params, error = self._try(self._read_params, step)
             if params:
                 return params
             self._set_aside(step, error)
@@ -239,9 +175,6 @@ class Checkpoints:
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """{'head/kernel': shape} of all parameters, of every seed, in the newest checkpoint that
         tells them, though its arrays may be damaged; {} if none does.
-
-        Raises:
-          UserError: it is of another config than the folder's.
         """
         return on_all_hosts(self._parameter_shapes, self._steps())
 
@@ -251,7 +184,7 @@ class Checkpoints:
                 record = self._reader.restore(
                     step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
                 ).record
-                _check_checksums({'record': _record_checksum(record)}, record['checksums'])
+                check_checksums({'record': record_checksum(record)}, record['checksums'])
                 params = flatten_dict(self._array_metadata(step)['state']['params'], sep='/')
             except Exception:  # raised again when it is restored
                 continue
@@ -261,9 +194,9 @@ class Checkpoints:
 
     def _restore_step(self, step: int, abstract: RunState) -> RunState | None:
         """A checkpoint that all hosts find undamaged, else None."""
-        restored, error = on_all_hosts(self._catch_damage, self._read_arrays, step, abstract)
+        restored, error = on_all_hosts(self._try, self._read_arrays, step, abstract)
         if not any_host(error is not None):
-            run, error = on_all_hosts(self._catch_damage, self._check_restored, step, restored)
+            run, error = on_all_hosts(self._try, self._check_restored, step, restored)
         if any_host(error is not None):
             self._set_aside(step, error or RuntimeError('damaged on another host'))
             return None
@@ -280,8 +213,8 @@ class Checkpoints:
     def _check_restored(self, step: int, restored) -> RunState:
         """The run state of `_read_arrays`; raises ValueError if it is not what was saved."""
         record, arrays = restored.record, restored.arrays
-        checksums = {**array_checksums(arrays), 'record': _record_checksum(record)}
-        _check_checksums(checksums, record['checksums'])
+        checksums = {**array_checksums(arrays), 'record': record_checksum(record)}
+        check_checksums(checksums, record['checksums'])
         self._check_config(step, record['config'])
         return RunState(
             arrays['state'], arrays['sums'], record['metrics'], record['speed'], record['seconds']
@@ -301,7 +234,7 @@ class Checkpoints:
         params = restored.arrays['state']['params']
         self._check_config(step, restored.record['config'])
         checksums = array_checksums(params, prefix="['state'].params")
-        _check_checksums(checksums, restored.record['checksums'])
+        check_checksums(checksums, restored.record['checksums'])
         return params
 
     def _array_metadata(self, step: int) -> dict:
@@ -319,26 +252,8 @@ class Checkpoints:
                 'that was there back'
             )
 
-    def _catch_damage(self, function, step: int, *args) -> tuple:
-        """(result, None) of a function of a step, or (None, error) if the checkpoint is damaged.
-
-        Raises:
-          UserError: of the function, or because the system does not let the files be read.
-        """
-        try:
-            return function(step, *args), None
-        except UserError:
-            raise
-        # The libraries raise errors of many types at damaged files; all mean the same.
-        except Exception as error:
-            if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
-                raise
-            if _system_errno(error) not in (None, *DAMAGE_ERRNOS):
-                raise UserError(
-                    f'{self.folder / str(step)}: cannot be read: {error_cause(error)}; when that '
-                    'is mended, the same command resumes'
-                ) from error
-            return None, error
+    def _try(self, function, step: int, *args) -> tuple:
+        return catch_damage(self.folder / str(step), function, step, *args)
 
     def _set_aside(self, step: int, error: Exception) -> None:
         folder, cause = self.folder / str(step), error_cause(error)
@@ -382,80 +297,6 @@ class _KeepStep:
         return [checkpoint.step == self.step for checkpoint in checkpoints]
 
 
-def array_checksums(arrays, prefix: str = '') -> dict[str, int]:
-    """CRC-32 of the bytes of every array, by its path in the tree.
-
-    Args:
-      arrays: a tree; of those that lie on the devices of several hosts each is gathered in turn.
-      prefix: its own path in a larger tree.
-    """
-    if jax.process_count() == 1:
-        arrays = jax.device_get(arrays)
-    return {
-        prefix + jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(to_numpy(leaf)))
-        for path, leaf in jax.tree_util.tree_leaves_with_path(arrays)
-    }
-
-
-def _record_checksum(record: dict) -> int:
-    content = {name: value for name, value in record.items() if name != 'checksums'}
-    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
-
-
-def _check_checksums(checksums: dict[str, int], recorded: dict[str, int]) -> None:
-    differing = [name for name in checksums if recorded.get(name) != checksums[name]]
-    if differing:
-        raise ValueError(f'the checksum of {differing[0]} is not the one recorded')
-
-
-@contextlib.contextmanager
-def _write_errors(folder: pathlib.Path):
-    """Raises UserError for whatever orbax and its storage raise, some from a writing thread."""
-    try:
-        yield
-    except Exception as error:
-        raise UserError(
-            f'{folder}: a checkpoint cannot be written: {error_cause(error)}. The one before it is '
-            'undamaged: when that is mended, the same command resumes from there'
-        ) from error
-
-
-def error_cause(error: Exception) -> str:
-    """Why orbax could not read or write, in the system's own words if that refused."""
-    number = _system_errno(error)
-    if number:
-        return os.strerror(number)
-    return ' '.join(str(error).split())[:200] or type(error).__name__
-
-
-def _system_errno(error: Exception) -> int | None:
-    of_storage = re.search(r"os_error_code='(\d+)'", str(error))
-    if of_storage:
-        return int(of_storage[1])
-    return error.errno if isinstance(error, OSError) else None
-
-
 def _rename(folder: pathlib.Path, target: pathlib.Path) -> None:
     target.parent.mkdir(exist_ok=True)
     os.rename(folder, target)
-
-
-def check_shared_disk(workdir: pathlib.Path) -> None:
-    """Raises AllHostsError unless all hosts see the folder in which the first writes."""
-    if jax.process_count() == 1:
-        return
-    mark, token = workdir / '.seen', broadcast(secrets.token_hex())
-    on_primary(write_text, mark, token)
-    on_all_hosts(_wait_for, mark, token)
-    on_primary(mark.unlink)
-
-
-def _wait_for(mark: pathlib.Path, token: str) -> None:
-    deadline = time.monotonic() + SHARED_DISK_SECONDS
-    while not mark.exists() or mark.read_text() != token:
-        if time.monotonic() > deadline:
-            raise UserError(
-                f'--workdir={mark.parent}: this process does not see the folder of process 0; name '
-                'one on a disk that all processes share'
-            )
-        time.sleep(POLL_SECONDS)

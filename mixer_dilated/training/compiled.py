@@ -41,8 +41,8 @@ from mixer_dilated.parallel.partition import (
     regather_in_backward,
     state_shardings,
 )
-from mixer_dilated.training.checkpoint import RunState
 from mixer_dilated.training.optimizer import make_optimizer, stop_frozen_gradients
+from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.state import create_model, create_train_state
 from mixer_dilated.training.step import TrainMetrics, eval_chunk, eval_step, train_chunk, train_step
@@ -108,11 +108,7 @@ class CompiledFunctions:
         return InMemoryPipeline(examples, self.setup.config, self.mesh)
 
     def compile_training(self, *, initialise: bool) -> None:
-        """Compiles side by side what a run needs first.
-
-        Args:
-          initialise: whether the run starts at step 0.
-        """
+        """Compiles side by side what a run needs first: `initialise` if it starts at step 0."""
         with ThreadPoolExecutor() as threads:
             jobs = [threads.submit(self.train_function)]
             if initialise:
@@ -175,12 +171,7 @@ class CompiledFunctions:
     def train_epoch(
         self, state: TrainState, inputs: InputPipeline
     ) -> tuple[TrainState, dict[str, np.ndarray]]:
-        """Trains a whole epoch; returns the next state and `TrainMetrics.compute` of it.
-
-        Args:
-          state: at the start of an epoch; it is donated.
-          inputs: the training examples.
-        """
+        """Trains a whole epoch from its start; returns the next state, and the epoch's metrics."""
         metrics, steps = self.empty_metrics(), self.setup.steps_per_epoch
         step = int(to_numpy(state.step).flat[0])
         for chunk in inputs.train_chunks(step, steps, seconds=None):
@@ -189,21 +180,18 @@ class CompiledFunctions:
 
     def evaluate(self, state: TrainState, inputs: InputPipeline) -> dict[str, np.ndarray]:
         """'loss' (mean cross-entropy) and 'correct' (count) over all examples, on the host."""
-        sums, _ = self._evaluate(state, inputs, keep_log_probs=False)
-        return sums
+        return self.evaluate_and_predict(state, inputs, keep_log_probs=False)[0]
 
     def predict(
         self, state: TrainState, inputs: InputPipeline
     ) -> Float[np.ndarray, 'seeds examples classes']:
         """Log-probabilities of all examples in their order, on the host."""
-        _, log_probs = self._evaluate(state, inputs, keep_log_probs=True)
-        return log_probs
+        return self.evaluate_and_predict(state, inputs)[1]
 
-    def evaluate_and_predict(self, state: TrainState, inputs: InputPipeline) -> tuple:
+    def evaluate_and_predict(
+        self, state: TrainState, inputs: InputPipeline, *, keep_log_probs: bool = True
+    ) -> tuple:
         """What `evaluate` and `predict` return, in one pass."""
-        return self._evaluate(state, inputs, keep_log_probs=True)
-
-    def _evaluate(self, state, inputs, *, keep_log_probs: bool):
         seeds, count = self.setup.config.num_seeds, len(inputs.data_source)
         sums, log_probs = self.empty_sums(), []
         for chunk in inputs.eval_chunks():

@@ -5,7 +5,8 @@ import numpy as np
 
 from mixer_dilated.errors import NonFiniteError
 from mixer_dilated.parallel.multihost import any_host, to_numpy
-from mixer_dilated.training.checkpoint import Checkpoints, RunState
+from mixer_dilated.training.checkpoint import Checkpoints
+from mixer_dilated.training.run_state import RunState
 
 
 def check_finite(run: RunState, epoch: int, checkpoints: Checkpoints) -> None:

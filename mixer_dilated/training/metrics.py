@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import error_context, json_line, write_json_lines
 from mixer_dilated.parallel.multihost import to_numpy
-from mixer_dilated.training.checkpoint import RunState
 from mixer_dilated.training.optimizer import learning_rate_schedule
+from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import Setup
 
 FLUSH_SECONDS = 10.0

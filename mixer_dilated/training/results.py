@@ -21,9 +21,9 @@ from mixer_dilated.files import write_arrays
 from mixer_dilated.models.costs import flops_per_image, num_params
 from mixer_dilated.parallel.multihost import on_primary, to_numpy
 from mixer_dilated.patches.geometry import Pair
-from mixer_dilated.training.checkpoint import RunState
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.run_folder import environment
+from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import Setup
 
 

@@ -10,6 +10,7 @@ import ml_collections
 from flax.traverse_util import flatten_dict
 
 from mixer_dilated.config import changed, patch_branches
+from mixer_dilated.config_keys import Allowed, integer, one_of
 from mixer_dilated.data.datasets import open_dataset, preprocessing_of
 from mixer_dilated.data.examples import Dataset, Examples, check_disjoint, num_examples
 from mixer_dilated.data.input_pipeline import streams
@@ -18,8 +19,11 @@ from mixer_dilated.errors import UserError
 from mixer_dilated.files import read_json, write_json
 from mixer_dilated.models.costs import Layer, layers
 from mixer_dilated.patches.geometry import Pair, num_tokens
-from mixer_dilated.training.checkpoint import RunState
 from mixer_dilated.training.run_folder import read_config
+from mixer_dilated.training.run_state import RunState
+
+PREPROCESSING = 'preprocessing.json'
+REMOVE_HINT = 'remove it, and the same command takes the facts from the data set'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,15 +136,9 @@ def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = No
     return Setup(config, dataset, train_examples, test_examples, tokens)
 
 
-NAME = 'preprocessing.json'
-
-
 @dataclasses.dataclass(frozen=True)
 class RecordedDatasetInfo:
-    """The facts of a data set that was there when a run was trained, as a `Dataset`.
-
-    Its examples cannot be read.
-    """
+    """The properties of the data set that a run was trained on, as a `Dataset` without examples."""
 
     name: str
     image_shape: tuple[int, int, int]
@@ -161,13 +159,8 @@ class RecordedDatasetInfo:
 
 
 def write_preprocessing(workdir: pathlib.Path, setup: Setup) -> None:
-    """Writes the file, unless it is there: a person may have changed how pictures are read.
-
-    Args:
-      workdir: the run's folder.
-      setup: what is trained.
-    """
-    path = workdir / NAME
+    """Writes `preprocessing.json`, unless it is there: a person may have edited it."""
+    path = workdir / PREPROCESSING
     if path.exists():
         return
     preprocessing = preprocessing_of(setup.config.dataset, setup.dataset.image_shape)
@@ -183,117 +176,98 @@ def write_preprocessing(workdir: pathlib.Path, setup: Setup) -> None:
 
 
 def read_trained_setup(workdir: pathlib.Path) -> tuple[Setup, Preprocessing]:
-    """What a run was trained on, from its folder alone, and how pictures are brought to its form.
+    """The setup of a run from its folder alone, and how image files are brought to its form.
 
-    A run without the file, made by an earlier version, takes the facts from its data set.
+    A run without `preprocessing.json`, of an earlier version, reads its data set instead.
 
     Raises:
       UserError: no run there, a damaged file, or a run without it whose data set is not there.
     """
-    config = read_config(workdir)
-    path = workdir / NAME
+    config, path = read_config(workdir), workdir / PREPROCESSING
     if not os.path.lexists(path):
-        return _from_data_set(config, path)
-    return _from_file(config, read_json(path, hint()), path)
-
-
-def _from_data_set(
-    config: ml_collections.ConfigDict, path: pathlib.Path
-) -> tuple[Setup, Preprocessing]:
-    try:
-        setup = create_setup(config)
-    except UserError as error:
-        raise UserError(
-            f'{path}: not there, as in runs of earlier versions, and the data set, which has what '
-            f'it would say, cannot be opened: {error}'
-        ) from None
-    return setup, preprocessing_of(config.dataset, setup.dataset.image_shape)
-
-
-def _from_file(
-    config: ml_collections.ConfigDict, noted, path: pathlib.Path
-) -> tuple[Setup, Preprocessing]:
-    for name, (allowed, fits) in _ALLOWED.items():
-        value = noted.get(name) if isinstance(noted, Mapping) else None
-        if not fits(value):
+        try:
+            setup = create_setup(config)
+        except UserError as error:
             raise UserError(
-                f'{path}: {name} = {reprlib.repr(value)}: allowed is {allowed}; {hint()}'
+                f'{path}: not there, as in runs of earlier versions, and the data set, which has '
+                f'what it would say, cannot be opened: {error}'
+            ) from None
+        return setup, preprocessing_of(config.dataset, setup.dataset.image_shape)
+    content = read_json(path, REMOVE_HINT)
+    for name, allowed in ALLOWED.items():
+        value = content.get(name) if isinstance(content, Mapping) else None
+        if not allowed.test(value):
+            raise UserError(
+                f'{path}: {name} = {reprlib.repr(value)}: allowed is {allowed.text}; {REMOVE_HINT}'
             )
-    shape = tuple(noted['image_shape'])
+    shape = tuple(content['image_shape'])
     try:
         preprocessing = Preprocessing(
-            shape, noted['preprocess'], noted['resize'], config.dataset.max_pixels
+            shape, content['preprocess'], content['resize'], config.dataset.max_pixels
         )
         tokens = num_tokens(patch_branches(config.model), config.model.branch_merge, shape[:2])
     except UserError as error:
-        raise UserError(f'{path}: {error}; {hint()}') from None
-    examples = {part: noted[f'{part}_examples'] for part in ('train', 'test')}
-    dataset = RecordedDatasetInfo(config.dataset.name, shape, tuple(noted['class_names']), examples)
-    return Setup(config, dataset, examples['train'], examples['test'], tokens), preprocessing
+        raise UserError(f'{path}: {error}; {REMOVE_HINT}') from None
+    counts = {part: content[f'{part}_examples'] for part in ('train', 'test')}
+    dataset = RecordedDatasetInfo(config.dataset.name, shape, tuple(content['class_names']), counts)
+    return Setup(config, dataset, counts['train'], counts['test'], tokens), preprocessing
 
 
-def hint() -> str:
-    """What to do with a file that cannot be used."""
-    return 'remove it, and the same command takes the facts from the data set'
+def _is_image_shape(value) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(map(integer(1, 2**15 - 1).test, value))
+        and value[2] in (1, 3, 4)
+    )
 
 
-def _whole(value, most: int = 2**31) -> bool:
-    return type(value) is int and 0 < value < most
+def _is_list_of_names(value) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
 
 
-_COUNT = ('a whole number from 1', _whole)
-_ALLOWED = {
-    'class_names': (
-        'a list of names',
-        lambda v: isinstance(v, list) and len(v) > 0 and all(isinstance(each, str) for each in v),
-    ),
-    'image_shape': (
-        'height, width and 1, 3 or 4 channels',
-        lambda v: (
-            isinstance(v, list)
-            and len(v) == 3
-            and all(_whole(side, 2**15) for side in v)
-            and v[2] in (1, 3, 4)
-        ),
-    ),
-    'preprocess': (f'one of {", ".join(PREPROCESS_MODES)}', lambda v: v in PREPROCESS_MODES),
-    'resize': (f'one of {", ".join(RESIZE_MODES)}', lambda v: v in RESIZE_MODES),
-    'train_examples': _COUNT,
-    'test_examples': _COUNT,
+# The content of `preprocessing.json`, which a person may edit.
+ALLOWED = {
+    'class_names': Allowed('a list of names', _is_list_of_names),
+    'image_shape': Allowed('height, width and 1, 3 or 4 channels', _is_image_shape),
+    'preprocess': one_of(*PREPROCESS_MODES),
+    'resize': one_of(*RESIZE_MODES),
+    'train_examples': integer(1),
+    'test_examples': integer(1),
 }
 
 
-CLASSES = 'head/bias'  # its last axis
-
-
 def check_network(
-    workdir: pathlib.Path, setup: Setup, abstract: RunState, there: Mapping[str, tuple[int, ...]]
+    workdir: pathlib.Path,
+    setup: Setup,
+    abstract: RunState,
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> None:
-    """Raises UserError where they differ: else every checkpoint would seem to be damaged.
+    """Raises UserError where shapes differ: else every checkpoint would seem to be damaged.
 
     Args:
       workdir: the run's folder.
-      setup: what it is said to be trained on, by `preprocessing.json` or by a data set.
-      abstract: shapes of the network's arrays by that.
-      there: shapes of the parameters of a checkpoint of the same config; {} if not known.
+      setup: by `preprocessing.json` or by a data set.
+      abstract: shapes of the arrays of its network.
+      shapes: of the parameters of a checkpoint of the same config; {} if not known.
     """
     params = flatten_dict(abstract.state.params, sep='/')
-    here = {name: tuple(leaf.shape) for name, leaf in params.items()}
-    differing = [name for name in there if name in here and here[name] != there[name]]
+    expected = {name: tuple(leaf.shape) for name, leaf in params.items()}
+    differing = [name for name in shapes if expected.get(name, shapes[name]) != shapes[name]]
     if not differing:
         return
-    of_file = isinstance(setup.dataset, RecordedDatasetInfo)
-    where = workdir / NAME if of_file else f'data set {setup.dataset.name!r}'
-    advice = hint() if of_file else 'name the data that it was trained on'
-    if CLASSES in differing:
+    recorded = isinstance(setup.dataset, RecordedDatasetInfo)
+    source = workdir / PREPROCESSING if recorded else f'data set {setup.dataset.name!r}'
+    hint = REMOVE_HINT if recorded else 'name the data that it was trained on'
+    if 'head/bias' in differing:
         raise UserError(
-            f'{where}: class_names are {setup.dataset.num_classes}, and the network of the '
-            f'checkpoints has {there[CLASSES][-1]} classes; put back those that were there, or '
-            f'{advice}'
+            f'{source}: class_names are {setup.dataset.num_classes}, and the network of the '
+            f'checkpoints has {shapes["head/bias"][-1]} classes; put back those that were there, '
+            f'or {hint}'
         )
     name = differing[0]
     raise UserError(
-        f'{where}: image_shape = {list(setup.dataset.image_shape)}: the checkpoints are of a '
-        f'network for another, with {name} of {list(there[name])}, not {list(here[name])}; put '
-        f'back the one that was there, or {advice}'
+        f'{source}: image_shape = {list(setup.dataset.image_shape)}: the checkpoints are of a '
+        f'network for another, with {name} of {list(shapes[name])}, not {list(expected[name])}; '
+        f'put back the one that was there, or {hint}'
     )

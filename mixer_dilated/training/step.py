@@ -38,12 +38,7 @@ class TrainMetrics(NamedTuple):
         return cls(np.zeros(shape, np.float32), *(np.zeros(shape, np.int32) for _ in range(3)))
 
     def merge(self, step_metrics: dict[str, jax.Array], step_number: jax.Array) -> 'TrainMetrics':
-        """The sums with one step more.
-
-        Args:
-          step_metrics: of `train_step`.
-          step_number: counted from 1.
-        """
+        """The sums with the metrics of one `train_step` more, whose number counts from 1."""
         finite = step_metrics['finite']
         first = ~finite & (self.skipped == 0)
         return TrainMetrics(
@@ -106,8 +101,7 @@ def train_step(
 
     Args:
       state: parameters, optimizer state, step.
-      images: uint8 (B, H, W, C).
-      labels: int32 (B,).
+      images, labels: uint8 (B, H, W, C), int32 (B,).
       seed_key: `jax.random.key(config.seed)`.
       augmentation: of images and labels.
       param_transform: applied to the parameters in the loss: stops the gradient of frozen ones,
@@ -164,15 +158,14 @@ def train_step(
 
 
 def accumulate_gradient(value_and_grad_fn: Callable, params, microbatches: tuple):
-    """Means of a loss and its gradient over microbatches, one after the other.
+    """((loss, aux), gradient) of a batch from those of its microbatches, one after the other.
+
+    Loss and gradient are means; aux has an axis of microbatches first.
 
     Args:
       value_and_grad_fn: (params, *microbatch) to ((loss, aux), gradient).
       params: its first argument.
       microbatches: its other arguments, trees of arrays (microbatches, …).
-
-    Returns:
-      ((loss, aux), gradient); aux with an axis of microbatches first.
     """
 
     def add(sums, microbatch):
@@ -216,13 +209,9 @@ def at_every_phase(
 ) -> Float[Array, 'phases batch ...']:
     """A function of images at each phase of a dilated grid, one phase after another.
 
-    Args:
-      function: uint8 (B, H, W, C) to (B, …).
-      images: uint8 (B, H, W, C).
-      num_phases: along (height, width).
+    They are not vmapped: they need the memory of one.
     """
     phases = jnp.indices(num_phases).reshape(2, -1).T
-    # One at a time: they need the memory of one.
     return jax.lax.map(lambda phase: function(at_phase(images, phase, num_phases)), phases)
 
 
@@ -237,11 +226,9 @@ def eval_step(
     """Evaluates one batch, without dropout.
 
     Args:
-      state: the parameters.
-      images: uint8 (B, H, W, C).
+      state, images, num_phases: as in `class_log_probs`.
       labels: int32 (B,).
       counted: False for examples that only fill the batch.
-      num_phases: as in `class_log_probs`.
 
     Returns:
       'loss' (summed cross-entropy) and 'correct' (count) over the counted examples, and the
@@ -272,9 +259,7 @@ def train_chunk(
     way, has the bits of an epoch in one.
 
     Args:
-      state: its step selects the first row.
-      metrics: of the steps of this epoch before these.
-      seed_key: of the seed.
+      state, metrics, seed_key: of one seed; the step of the state selects the first row.
       own: the seed's own examples (steps, batch, …) or None, and its rows of shared ones or None.
       shared: examples of all seeds or None, the step of row 0, and the number of steps.
       step: `train_step` with its settings bound.

@@ -17,17 +17,13 @@ from mixer_dilated.parallel.multihost import (
     any_host,
     assert_equal_across_hosts,
     broadcast,
+    check_shared_disk,
     on_all_hosts,
     on_primary,
     to_numpy,
     translate_host_loss,
 )
-from mixer_dilated.training.checkpoint import (
-    Checkpoints,
-    RunState,
-    array_checksums,
-    check_shared_disk,
-)
+from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.data_file import check_same_data, data_facts
 from mixer_dilated.training.finite import check_finite, check_parameters
@@ -50,6 +46,7 @@ from mixer_dilated.training.run_folder import (
     versions,
     write_summary,
 )
+from mixer_dilated.training.run_state import RunState, array_checksums
 from mixer_dilated.training.setup import Setup, create_setup, write_preprocessing
 from mixer_dilated.training.state import (
     InitialParams,
@@ -69,7 +66,7 @@ OTHER_WEIGHTS = 'config.init_from: the processes read different weights; give al
 
 
 class Progress:
-    """Observes a run, and asks it to stop; this one is silent, others print."""
+    """Observes a run, and may ask it to stop; this one is silent."""
 
     def starts(self, setup: Setup) -> None:
         """The config fits; data and compiled functions are prepared next."""
@@ -263,7 +260,6 @@ def _restore(
     checkpoints: Checkpoints,
     compiled: CompiledFunctions,
 ) -> RunState | None:
-    """The newest checkpoint; None if nothing was trained yet."""
     expected = has_rows(workdir / METRICS)
     run = checkpoints.restore(compiled.abstract_run_state(), expected=expected)
     if run is not None:
@@ -280,7 +276,6 @@ def _first_run_state(
     test: InputPipeline,
     progress: Progress,
 ) -> RunState:
-    """The state before the first step; weights from elsewhere are evaluated."""
     setup = compiled.setup
     initial = initial or on_all_hosts(load_initial_params, setup)
     assert_equal_across_hosts(array_checksums(initial.params), OTHER_WEIGHTS)
@@ -298,7 +293,6 @@ def _save_due(checkpointing: ml_collections.ConfigDict, step: int, saved_at: flo
 
 
 def _save(checkpoints: Checkpoints, run: RunState, *, wait: bool = False) -> float:
-    """Saves a state whose parameters are finite; returns the time."""
     check_parameters(run, checkpoints)
     checkpoints.save(run)
     if wait:

@@ -1,0 +1,62 @@
+"""Errors that orbax and its storage raise, as errors of one line."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import re
+from collections.abc import Callable
+
+from mixer_dilated.errors import UserError
+
+# Errors of the system that mean damage; others, as too many open files, pass.
+DAMAGE_ERRNOS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
+
+
+def catch_damage(folder: pathlib.Path, function: Callable, *args) -> tuple:
+    """(result, None) of a function, or (None, error) if the checkpoint in `folder` is damaged.
+
+    Raises:
+      UserError: of the function, or because the system does not let the files be read.
+    """
+    try:
+        return function(*args), None
+    except UserError:
+        raise
+    # The libraries raise errors of many types at damaged files; all mean the same.
+    except Exception as error:
+        if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
+            raise
+        if _system_errno(error) not in (None, *DAMAGE_ERRNOS):
+            raise UserError(
+                f'{folder}: cannot be read: {error_cause(error)}; when that is mended, the same '
+                'command resumes'
+            ) from error
+        return None, error
+
+
+@contextlib.contextmanager
+def write_errors(folder: pathlib.Path):
+    """Raises UserError for whatever orbax and its storage raise, some from a writing thread."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(
+            f'{folder}: a checkpoint cannot be written: {error_cause(error)}. The one before it is '
+            'undamaged: when that is mended, the same command resumes from there'
+        ) from error
+
+
+def error_cause(error: Exception) -> str:
+    """Why orbax could not read or write, in the system's own words if that refused."""
+    number = _system_errno(error)
+    if number:
+        return os.strerror(number)
+    return ' '.join(str(error).split())[:200] or type(error).__name__
+
+
+def _system_errno(error: Exception) -> int | None:
+    of_storage = re.search(r"os_error_code='(\d+)'", str(error))
+    if of_storage:
+        return int(of_storage[1])
+    return error.errno if isinstance(error, OSError) else None
