@@ -19,8 +19,8 @@ from mixer_dilated.patches.geometry import Patches
 from mixer_dilated.pretrained.adapt import adapt_params, expected_shapes
 from mixer_dilated.pretrained.checkpoint_names import linen_names
 from mixer_dilated.pretrained.stem_kernel import adapt_stem_kernels
-from mixer_dilated.pretrained.token_grid import block_diagonal, interpolated, resampling
-from mixer_dilated.pretrained.weight_files import Weights, encoded, read_weights, write_orbax
+from mixer_dilated.pretrained.token_grid import block_diagonal, interpolate, resampling
+from mixer_dilated.pretrained.weight_files import Weights, encode, read_weights, write_orbax
 from mixer_dilated.training.state import create_model
 
 SMALL = {
@@ -100,7 +100,7 @@ def test_axes_of_one_that_belong_stay():
 def test_every_form_gives_back_the_bits(arrays, tmp_path):
     weights = Weights(arrays, resolve({'model': SMALL}).model.to_dict(), (16, 16))
     for suffix in ('.npz', '.safetensors'):
-        (tmp_path / f'w{suffix}').write_bytes(encoded(weights, suffix))
+        (tmp_path / f'w{suffix}').write_bytes(encode(weights, suffix))
     write_orbax(weights, tmp_path / 'w')
     for name in ('w.npz', 'w.safetensors', 'w'):
         found = read_weights(tmp_path / name)
@@ -130,12 +130,12 @@ class Evil:
 @pytest.mark.parametrize('suffix', ['.npz', '.safetensors'])
 def test_files_that_are_no_weights_are_told_in_one_line(arrays, way, suffix, tmp_path, capfd):
     path = tmp_path / f'w{suffix}'
-    path.write_bytes(encoded(Weights(arrays), suffix))
+    path.write_bytes(encode(Weights(arrays), suffix))
     if way == 'pickle':
         np.savez(tmp_path / 'evil.npz', **{'stem/kernel': np.array([Evil()], object)})
         (tmp_path / 'evil.npz').rename(path)
     elif way == 'other network':
-        path.write_bytes(encoded(Weights({'conv/kernel': np.ones(3, np.float32)}), suffix))
+        path.write_bytes(encode(Weights({'conv/kernel': np.ones(3, np.float32)}), suffix))
     elif way == 'gone':
         path.unlink()
     else:
@@ -153,7 +153,7 @@ def test_a_folder_of_orbax_with_other_bits_is_refused(arrays, tmp_path):
     about = json.loads((tmp_path / 'w' / 'model.json').read_text())
     about['checksums']['stem/bias'] += 1
     (tmp_path / 'w' / 'model.json').write_text(json.dumps(about))
-    with pytest.raises(UserError, match='the checksum of stem/bias is not the one noted'):
+    with pytest.raises(UserError, match='the checksum of stem/bias is not the one recorded'):
         read_weights(tmp_path / 'w')
 
 
@@ -217,7 +217,7 @@ def test_resampling_is_that_of_jax_and_keeps_what_is_even(old, new):
 
 def test_the_same_grid_is_the_same_mixing():
     mixing = mixing_of(np.random.default_rng(0), 12)
-    assert interpolated(mixing, ((3, 4),), ((3, 4),)) is mixing
+    assert interpolate(mixing, ((3, 4),), ((3, 4),)) is mixing
     chex.assert_trees_all_equal(block_diagonal(mixing, ((3, 4),), ((3, 4),)), mixing)
 
 
@@ -225,7 +225,7 @@ def test_mixing_on_another_grid_is_resize_mix_resize():
     """By JAX's own resizing of the features, with the mixing in between."""
     draw = np.random.default_rng(1)
     mixing, x = mixing_of(draw, 12), draw.normal(size=(6 * 5, 2))
-    found = mix(interpolated(mixing, ((3, 4),), ((6, 5),)), x)
+    found = mix(interpolate(mixing, ((3, 4),), ((6, 5),)), x)
     small = jax.image.resize(x.reshape(6, 5, 2), (3, 4, 2), 'linear', antialias=True)
     mixed = mix(mixing, np.asarray(small, np.float64).reshape(12, 2))
     expected = jax.image.resize(mixed.reshape(3, 4, 2), (6, 5, 2), 'linear', antialias=True)
@@ -237,7 +237,7 @@ def test_mixing_on_another_grid_is_resize_mix_resize():
 def test_even_features_leave_every_hidden_unit_as_it_was(rows, columns, seed):
     draw = np.random.default_rng(seed)
     mixing, x = mixing_of(draw, 16), draw.normal(size=2)
-    found = interpolated(mixing, ((4, 4),), ((rows, columns),))
+    found = interpolate(mixing, ((4, 4),), ((rows, columns),))
     before = mixing['Dense_0/kernel'].T.astype(np.float64) @ np.tile(x, (16, 1))
     after = found['Dense_0/kernel'].T.astype(np.float64) @ np.tile(x, (rows * columns, 1))
     np.testing.assert_allclose(after, before, atol=1e-4)

@@ -11,7 +11,7 @@ from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
 from mixer_dilated.errors import ShapeMismatchError, UserError
 from mixer_dilated.pretrained.adapt import adapt_params, expected_shapes
-from mixer_dilated.pretrained.token_grid import interpolated
+from mixer_dilated.pretrained.token_grid import interpolate
 from mixer_dilated.pretrained.weight_files import Weights, read_weights, write_orbax
 from tests.test_pretrained import SHAPE, SMALL, TRANSFER, mix, mixing_of, network_of
 
@@ -63,7 +63,7 @@ def test_a_folder_that_says_what_no_run_had_is_refused(tmp_path):
     write_orbax(Weights({'stem/bias': array}), tmp_path / 'w')
     said = {'image_size': [16], 'checksums': {'stem/bias': zlib.crc32(array)}}
     (tmp_path / 'w' / 'model.json').write_text(json.dumps(said))
-    with pytest.raises(UserError, match=r'image_size = \[16\], not two whole numbers'):
+    with pytest.raises(UserError, match=r'image_size = \[16\], not two integers'):
         read_weights(tmp_path / 'w')
 
 
@@ -89,7 +89,7 @@ TOKENS = {'branches': ({'dilation': 1}, {'stride': 6}), 'branch_merge': 'tokens'
 def test_grids_of_branches_that_add_tokens_are_interpolated_each_from_its_own():
     draw = np.random.default_rng(1)
     mixing = mixing_of(draw, 4 * 4 + 3 * 3)
-    found = interpolated(mixing, ((4, 4), (3, 3)), ((6, 6), (3, 3)))
+    found = interpolate(mixing, ((4, 4), (3, 3)), ((6, 6), (3, 3)))
     even = np.concatenate([np.full((36, 1), 2.0), draw.normal(size=(9, 1))])
     before = np.concatenate([np.full((16, 1), 2.0), even[36:]])
     after, expected = mix(found, even), mix(mixing, before)
@@ -98,7 +98,7 @@ def test_grids_of_branches_that_add_tokens_are_interpolated_each_from_its_own():
     large, small = after[:36].reshape(6, 6), expected[:16].reshape(4, 4)
     np.testing.assert_allclose(large[0, 0], small[0, 0], atol=1e-4)
     with pytest.raises(UserError, match=r'3 that add tokens, where .* is of 2'):
-        interpolated(mixing, ((4, 4), (3, 3)), ((2, 2),) * 3)
+        interpolate(mixing, ((4, 4), (3, 3)), ((2, 2),) * 3)
 
 
 def test_known_grids_of_several_branches_are_those_of_the_weights():

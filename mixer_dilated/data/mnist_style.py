@@ -1,4 +1,4 @@
-"""Pictures of a digit, or of a thing, in the form of MNIST's: light on black, centred."""
+"""Images of a digit, or of a thing, in the style of MNIST's: light on black, centred."""
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,15 +16,15 @@ def to_mnist_style(
     box: float = 20 / 28,
     by_mass: bool = True,
 ) -> UInt8[np.ndarray, 'height_out width_out']:
-    """Brings a picture of one digit to the form of MNIST's images.
+    """Brings an image of one digit to the style of MNIST's images.
 
     As LeCun, Cortes and Burges describe it: the digit, light on black, fits a box of 20×20 pixels
     with its aspect ratio kept, and is centred by its centre of mass in a field of 28×28. Before
-    that, a picture whose border is bright is inverted, the grey of its border is made black, and
+    that, an image whose border is bright is inverted, the grey of its border is made black, and
     the digit is cut out; after it, its brightest pixel is made white.
 
     Args:
-      grey: a picture of any size, of one digit on an even background.
+      grey: an image of any size, of one digit on an even background.
       size: (height, width) of the result.
       box: the longer side of the digit as a share of the smaller side of the field.
       by_mass: whether the centre of mass is put to the centre; else the middle of the digit.
@@ -33,11 +33,11 @@ def to_mnist_style(
       uint8 of that size; black where there is no digit.
     """
     ink, noise = _ink(grey)
-    found = _bounding_box(ink, noise)
+    box_slices = _bounding_box(ink, noise)
     field = np.zeros(size, np.uint8)
-    if found is None:
+    if box_slices is None:
         return field
-    digit = _scaled(ink[found], max(1, round(box * min(size))))
+    digit = _scaled(ink[box_slices], max(1, round(box * min(size))))
     brightest = digit.max()
     if not brightest:
         return field
@@ -48,7 +48,7 @@ def to_mnist_style(
 
 
 def _ink(grey: np.ndarray) -> tuple[np.ndarray, float]:
-    """The picture as uint8 light on black, and how much its background varies."""
+    """The image as uint8 light on black, and how much its background varies."""
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]).astype(np.int16)
     background = _median(border)
     # Half of a normal distribution is within 0.67 standard deviations.
@@ -79,8 +79,8 @@ def _bounding_box(ink: np.ndarray, noise: float) -> tuple[slice, slice] | None:
         counts = masses >= SPECK * masses.sum()
         if counts.any():
             inside = counts[parts]
-    found = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
-    return tuple(slice(int(indices[0]), int(indices[-1]) + 1) for indices in found)
+    axes = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+    return tuple(slice(int(indices[0]), int(indices[-1]) + 1) for indices in axes)
 
 
 def _masses(parts: np.ndarray, ink: np.ndarray, count: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from mixer_dilated.export.program import (
 from mixer_dilated.files import error_context, write_bytes, write_json
 from mixer_dilated.inference.calibration import read_calibration, temperatures
 from mixer_dilated.inference.trained import Trained, load_trained
-from mixer_dilated.pretrained.weight_files import Weights, encoded
+from mixer_dilated.pretrained.weight_files import Weights, encode
 from mixer_dilated.training.run_folder import versions
 
 PROGRAM, WEIGHTS, MANIFEST, EXAMPLE = (
@@ -55,7 +55,7 @@ def export_run(
     weights = flat_weights(trained.params)
     files = {
         PROGRAM: exported_program(classify, weights, trained.setup.dataset.image_shape),
-        WEIGHTS: encoded(Weights(weights), '.npz'),
+        WEIGHTS: encode(Weights(weights), '.npz'),
         EXAMPLE: pathlib.Path(__file__).with_name(EXAMPLE).read_bytes(),
     }
     manifest = {

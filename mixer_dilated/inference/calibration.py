@@ -42,8 +42,8 @@ def negative_log_likelihood(
     log_probabilities: Float[np.ndarray, 'examples classes'], labels: Int[np.ndarray, ' examples']
 ) -> float:
     """Mean of -log p(label), in nats: the cross-entropy."""
-    found = np.take_along_axis(log_probabilities, np.asarray(labels)[:, None], axis=-1)
-    return float(-np.mean(found, dtype=np.float64))
+    result = np.take_along_axis(log_probabilities, np.asarray(labels)[:, None], axis=-1)
+    return float(-np.mean(result, dtype=np.float64))
 
 
 def at_temperature(
@@ -83,7 +83,7 @@ def fit_temperature(
     from scipy.optimize import minimize_scalar
 
     bounds = np.log([LOWEST, HIGHEST])
-    found = minimize_scalar(
+    result = minimize_scalar(
         lambda log_t: negative_log_likelihood(
             at_temperature(log_probabilities, np.exp(log_t)), labels
         ),
@@ -94,12 +94,12 @@ def fit_temperature(
     all_right = (
         log_probabilities.argmax(-1) == labels
     ).all()  # the least is then at no temperature
-    if all_right or not np.isfinite(found.fun) or np.min(np.abs(found.x - bounds)) < 1e-3:
+    if all_right or not np.isfinite(result.fun) or np.min(np.abs(result.x - bounds)) < 1e-3:
         raise UserError(
             f'{key}: no temperature from {LOWEST} to {HIGHEST} is best for its {len(labels)} '
             'examples (all answers are right, or no better than chance); take more of them'
         )
-    return float(np.exp(found.x))
+    return float(np.exp(result.x))
 
 
 CALIBRATION = 'calibration.json'
@@ -129,21 +129,21 @@ def read_calibration(workdir: pathlib.Path, step: int) -> dict | None:
     path = workdir / CALIBRATION
     if not path.is_file():
         return None
-    found = read_json(path)
-    temperatures = found.get('temperatures') if isinstance(found, dict) else None
+    result = read_json(path)
+    temperatures = result.get('temperatures') if isinstance(result, dict) else None
     seeds = read_config(workdir).num_seeds
     if (
         not isinstance(temperatures, list)
         or len(temperatures) != seeds
         or not all(type(t) in (int, float) and t > 0 and math.isfinite(t) for t in temperatures)
-        or not all(type(found.get(name)) is int for name in ('step', 'examples'))
-        or not all(type(found.get(name)) is str for name in ('dataset', 'split'))
+        or not all(type(result.get(name)) is int for name in ('step', 'examples'))
+        or not all(type(result.get(name)) is str for name in ('dataset', 'split'))
     ):
         raise UserError(
             f'{path}: not a calibration of the {seeds} seeds of this run; remove it, or make it '
             'again with evaluate --calibrate=SPLIT'
         )
-    return found if found['step'] == step else None
+    return result if result['step'] == step else None
 
 
 def temperatures(workdir: pathlib.Path, step: int) -> Float[np.ndarray, ' seeds']:
@@ -156,7 +156,7 @@ def temperatures(workdir: pathlib.Path, step: int) -> Float[np.ndarray, ' seeds'
     Raises:
       UserError: no run there, or its `calibration.json` is damaged.
     """
-    found = read_calibration(workdir, step)
-    if found:
-        return np.array(found['temperatures'])
+    result = read_calibration(workdir, step)
+    if result:
+        return np.array(result['temperatures'])
     return np.ones(read_config(workdir).num_seeds)

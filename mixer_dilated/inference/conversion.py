@@ -7,7 +7,7 @@ import tempfile
 
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import write_bytes
-from mixer_dilated.pretrained.weight_files import FILES, Weights, encoded, write_orbax
+from mixer_dilated.pretrained.weight_files import FILES, Weights, encode, write_orbax
 from mixer_dilated.training.orbax_errors import error_cause
 from mixer_dilated.training.state import read_any
 
@@ -34,20 +34,20 @@ def convert(source: pathlib.Path, target: pathlib.Path) -> str:
         )
     if not target.absolute().parent.is_dir():
         raise UserError(f'{target}: no such folder: {target.absolute().parent}; make it first')
-    found = read_any(source)
-    weights = found[0]
+    sources = read_any(source)
+    weights = sources[0]
     if target.suffix in FILES:
-        write_bytes(target, encoded(weights, target.suffix))
+        write_bytes(target, encode(weights, target.suffix))
     else:
         _write_folder(weights, target)
-    said = [f'{target}: {len(weights.arrays)} arrays']
-    if len(found) > 1:
-        said.append(f'of the first of {len(found)} seeds')
+    notes = [f'{target}: {len(weights.arrays)} arrays']
+    if len(sources) > 1:
+        notes.append(f'of the first of {len(sources)} seeds')
     if target.suffix == '.npz' and weights.model:
-        said.append('without patches and grid, which this form cannot say')
+        notes.append('without patches and grid, which this form cannot say')
         if weights.model.get('gelu') == 'exact':
-            said.append('trained with exact GELU, where the original code takes tanh')
-    return ', '.join(said)
+            notes.append('trained with exact GELU, where the original code takes tanh')
+    return ', '.join(notes)
 
 
 def _write_folder(weights: Weights, target: pathlib.Path) -> None:

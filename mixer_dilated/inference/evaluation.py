@@ -68,7 +68,7 @@ def evaluate_checkpoint(
       UserError: no run or no checkpoint there, no such data, or a split to calibrate on that
         shares examples with the one that is evaluated or the one trained on.
     """
-    setup = on_all_hosts(opened, workdir, data_dir)
+    setup = on_all_hosts(open_setup, workdir, data_dir)
     dataset, sizes = setup.config.dataset, setup.dataset.split_sizes
     split = dataset.test_split if split is None else split
     assert_equal_across_hosts(
@@ -79,26 +79,29 @@ def evaluate_checkpoint(
     if calibrate is not None:
         others = {'config.dataset.train_split': dataset.train_split, '--split': split}
         on_all_hosts(check_disjoint, '--calibrate', calibrate, others, sizes)
-    programs = on_all_hosts(CompiledFunctions.of_run, setup)
-    snapshot = checkpoint(workdir, programs, best=best)
+    compiled = on_all_hosts(CompiledFunctions.of_run, setup)
+    run = checkpoint(workdir, compiled, best=best)
     if calibrate is not None:
-        fitted = _fitted(setup, programs, snapshot, calibrate)
-        on_primary(write_calibration, workdir, fitted)
-    calibration = on_primary(read_calibration, workdir, snapshot.step)
+        calibration_temperatures = _fit_temperatures(setup, compiled, run, calibrate)
+        on_primary(write_calibration, workdir, calibration_temperatures)
+    calibration = on_primary(read_calibration, workdir, run.step)
     if calibration:
         calibration = _if_fitted_on_others(calibration, split, sizes)
-    predicted, labels = _predicted(setup, programs, snapshot, split)
+    log_probs, labels = _predict(setup, compiled, run, split)
     seeds = range(setup.config.num_seeds)
-    fitted = calibration['temperatures'] if calibration else [None for _ in seeds]
+    calibration_temperatures = calibration['temperatures'] if calibration else [None for _ in seeds]
     return {
         'dataset': dataset.name,
         'split': split,
         'examples': examples,
-        'step': snapshot.step,
-        'epoch': snapshot.step / setup.steps_per_epoch,
+        'step': run.step,
+        'epoch': run.step / setup.steps_per_epoch,
         'calibration': calibration,
         'results': [
-            {'seed': setup.config.seed + k, **_seed_results(predicted[k], labels, fitted[k])}
+            {
+                'seed': setup.config.seed + k,
+                **_seed_results(log_probs[k], labels, calibration_temperatures[k]),
+            }
             for k in seeds
         ],
     }
@@ -110,7 +113,7 @@ def _seed_results(
     temperature: float | None,
 ) -> dict:
     correct = int((log_probabilities.argmax(-1) == labels).sum())
-    found = {
+    results = {
         'loss': negative_log_likelihood(log_probabilities, labels),
         'accuracy': correct / len(labels),
         'correct': correct,
@@ -118,10 +121,10 @@ def _seed_results(
     }
     if temperature is not None:
         calibrated = at_temperature(log_probabilities, temperature)
-        found['temperature'] = temperature
-        found['calibrated_loss'] = negative_log_likelihood(calibrated, labels)
-        found['calibrated_ece'] = expected_calibration_error(calibrated, labels)
-    return found
+        results['temperature'] = temperature
+        results['calibrated_loss'] = negative_log_likelihood(calibrated, labels)
+        results['calibrated_ece'] = expected_calibration_error(calibrated, labels)
+    return results
 
 
 def _if_fitted_on_others(calibration: dict, split: str, sizes: dict[str, int]) -> dict | None:
@@ -137,32 +140,32 @@ def _if_fitted_on_others(calibration: dict, split: str, sizes: dict[str, int]) -
     return calibration
 
 
-def _fitted(setup: Setup, programs: CompiledFunctions, snapshot: RunState, split: str) -> dict:
+def _fit_temperatures(setup: Setup, compiled: CompiledFunctions, run: RunState, split: str) -> dict:
     """Content of `calibration.json`, fitted on a split."""
-    predicted, labels = _predicted(setup, programs, snapshot, split)
+    log_probs, labels = _predict(setup, compiled, run, split)
     key = f'--calibrate = {split!r}'
     return {
-        'step': snapshot.step,
+        'step': run.step,
         'dataset': setup.config.dataset.name,
         'split': split,
         'examples': len(labels),
-        'temperatures': [fit_temperature(key, of_seed, labels) for of_seed in predicted],
+        'temperatures': [fit_temperature(key, of_seed, labels) for of_seed in log_probs],
     }
 
 
-def _predicted(
-    setup: Setup, programs: CompiledFunctions, snapshot: RunState, split: str
+def _predict(
+    setup: Setup, compiled: CompiledFunctions, run: RunState, split: str
 ) -> tuple[Float[np.ndarray, 'seeds examples classes'], Int32[np.ndarray, ' examples']]:
     """Log-probabilities of a split, as evaluation has them, and its labels."""
-    inputs = on_all_hosts(open_input, setup.config, setup.dataset, split, programs.mesh)
+    inputs = on_all_hosts(open_input, setup.config, setup.dataset, split, compiled.mesh)
     with contextlib.closing(inputs):
-        found = programs.predict(snapshot.state, inputs)
+        results = compiled.predict(run.state, inputs)
         labels = np.asarray(inputs.labels)
     assert_equal_across_hosts(zlib.crc32(labels), OTHER_DATA)
-    return found, labels
+    return results, labels
 
 
-def opened(workdir: pathlib.Path, data_dir: str | None = None) -> Setup:
+def open_setup(workdir: pathlib.Path, data_dir: str | None = None) -> Setup:
     """What the run in `workdir` trained; arguments and errors as `evaluate_checkpoint`."""
     config = read_config(workdir)
     if data_dir is not None:
@@ -171,7 +174,7 @@ def opened(workdir: pathlib.Path, data_dir: str | None = None) -> Setup:
 
 
 def checkpoint(
-    workdir: pathlib.Path, programs: CompiledFunctions, *, best: bool = False
+    workdir: pathlib.Path, compiled: CompiledFunctions, *, best: bool = False
 ) -> RunState:
     """The newest undamaged snapshot of a run, or its best.
 
@@ -186,9 +189,9 @@ def checkpoint(
     if broadcast((workdir / 'checkpoints').is_dir()):
         with Checkpoints(workdir, read_config(workdir), read_only=True) as checkpoints:
             restore = checkpoints.restore_best if best else checkpoints.restore
-            abstract = programs.abstract_run_state()
-            there = checkpoints.parameter_shapes()
-            on_all_hosts(check_network, workdir, programs.setup, abstract, there)
+            abstract = compiled.abstract_run_state()
+            shapes = checkpoints.parameter_shapes()
+            on_all_hosts(check_network, workdir, compiled.setup, abstract, shapes)
             restored = restore(abstract)
         if restored:
             return restored

@@ -89,13 +89,13 @@ def _open_data_source(setup: Setup, split: str) -> RandomAccessDataSource:
 
 def _splits_of_others(config: ml_collections.ConfigDict) -> dict[str, str]:
     """What no strength may be chosen on, by the key that says it."""
-    found = {f'config.dataset.{key}': config.dataset[key] for key in ('train_split', 'test_split')}
+    splits = {f'config.dataset.{key}': config.dataset[key] for key in ('train_split', 'test_split')}
     run = pathlib.Path(config.init_from).expanduser()
     if (run / 'config.json').is_file():
         dataset = read_config(run).dataset
         if dataset.name == config.dataset.name:
-            found[f'dataset.train_split of {run}'] = dataset.train_split
-    return found
+            splits[f'dataset.train_split of {run}'] = dataset.train_split
+    return splits
 
 
 def features(

@@ -36,31 +36,31 @@ def linen_names(arrays: dict[str, np.ndarray], file: str) -> dict[str, np.ndarra
       UserError: two arrays get one name, or there is no parameter of a Mixer.
     """
     inside = {name: array for name, array in arrays.items() if _AROUND.match(name)} or arrays
-    inside, found = _norms_counted(inside), {}
+    inside, renamed = _count_norms(inside), {}
     for name, array in inside.items():
-        linen = _renamed(_AROUND.sub('', name), _BEFORE_LINEN)
-        if linen in found:
+        linen = _rename(_AROUND.sub('', name), _BEFORE_LINEN)
+        if linen in renamed:
             raise UserError(
                 f'{file}: {name!r} and another array both are {linen}; the file holds two networks '
                 'or is damaged: name another'
             )
-        found[linen] = _without_axes_of_one(name, inside) if '_mixing_phase_0/' in name else array
-    if not any(re.match(r'(stem(_\d+)?|MixerBlock_\d+|head)/', name) for name in found):
-        some = ', '.join(sorted(found)[:3]) or 'nothing'
+        renamed[linen] = _without_axes_of_one(name, inside) if '_mixing_phase_0/' in name else array
+    if not any(re.match(r'(stem(_\d+)?|MixerBlock_\d+|head)/', name) for name in renamed):
+        some = ', '.join(sorted(renamed)[:3]) or 'nothing'
         raise UserError(
             f"{file}: no parameters of a Mixer: it has {some}; allowed are the original's "
             'stem/kernel, MixerBlock_0/…, or embedding/kernel, Mixer/encoderblock_0/…'
         )
-    return found
+    return renamed
 
 
-def _renamed(name: str, rules) -> str:
+def _rename(name: str, rules) -> str:
     for pattern, new in rules:
         name = pattern.sub(new, name)
     return name
 
 
-def _norms_counted(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _count_norms(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The two norms of a block as LayerNorm_0 and LayerNorm_1.
 
     Before Linen all modules of a block were counted together, so that the second norm may be

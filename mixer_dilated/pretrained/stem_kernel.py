@@ -1,7 +1,7 @@
 """A stem kernel made to fit other patches: of another size, dilated, or of several branches.
 
-A kernel (P, P) is seen as samples of a picture that spans its window, and the new token's pixels
-as samples of the same picture, first on first and last on last. A kernel that only becomes dilated
+A kernel (P, P) is seen as samples of an image that spans its window, and the new token's pixels
+as samples of the same image, first on first and last on last. A kernel that only becomes dilated
 has the same relative positions, and stays as it is.
 """
 
@@ -43,16 +43,16 @@ def adapt_stem_kernels(
     Raises:
       UserError: branches that add up have windows which no two tokens have alike.
     """
-    kernel = _with_channels(kernel, image_shape[2])
+    kernel = _convert_channels(kernel, image_shape[2])
     tokens = [branches] if add_up else [(patches,) for patches in branches]
     return [
-        found
+        branch_kernel
         for patches in tokens
-        for found in _of_token(kernel, _positions(patches, image_shape[:2]), method)
+        for branch_kernel in _adapt_token(kernel, _positions(patches, image_shape[:2]), method)
     ]
 
 
-def _of_token(kernel: Kernel, positions: list[Positions], method: str) -> list[Kernel]:
+def _adapt_token(kernel: Kernel, positions: list[Positions], method: str) -> list[Kernel]:
     """The kernels of the branches of one token."""
     old = [_spread(length) for length in kernel.shape[:2]]
     if len(positions) == 1 and all(
@@ -60,8 +60,9 @@ def _of_token(kernel: Kernel, positions: list[Positions], method: str) -> list[K
         for at, before in zip(positions[0], old, strict=True)
     ):
         return [kernel]
-    found = (_sampled if method == 'sample' else _resized)(kernel.astype(np.float64), positions)
-    return [each.astype(np.float32) for each in found]
+    adapt = _sample if method == 'sample' else _resize
+    kernels = adapt(kernel.astype(np.float64), positions)
+    return [branch_kernel.astype(np.float32) for branch_kernel in kernels]
 
 
 def _positions(branches: tuple[Patches, ...], image_size: Pair) -> list[Positions]:
@@ -80,9 +81,9 @@ def _positions(branches: tuple[Patches, ...], image_size: Pair) -> list[Position
             - patches.pads(image_size)[axis][0]
             for patches in branches
         ]
-        first, last = min(each[0] for each in samples), max(each[-1] for each in samples)
+        first, last = min(s[0] for s in samples), max(s[-1] for s in samples)
         span = last - first
-        axes.append([(each - first) / span if span else np.full(1, 0.5) for each in samples])
+        axes.append([(s - first) / span if span else np.full(1, 0.5) for s in samples])
     return [*zip(*axes, strict=True)]
 
 
@@ -94,7 +95,7 @@ def _spread(length: int) -> Float[np.ndarray, ' length']:
 # Sampling
 
 
-def _sampled(kernel: Kernel, positions: list[Positions]) -> list[Kernel]:
+def _sample(kernel: Kernel, positions: list[Positions]) -> list[Kernel]:
     """The values at the samples, linearly interpolated, each times its part of the window."""
     points = [np.stack(np.meshgrid(*at, indexing='ij'), -1).reshape(-1, 2) for at in positions]
     different, which, often = np.unique(
@@ -103,7 +104,7 @@ def _sampled(kernel: Kernel, positions: list[Positions]) -> list[Kernel]:
     # A pixel that several branches sample has one part of the window, of which each has its own.
     parts = (_parts(different, kernel.shape[:2]) / often)[which.reshape(-1)]
     parts *= kernel.shape[0] * kernel.shape[1]
-    found, start = [], 0
+    kernels, start = [], 0
     for at in positions:
         shape = len(at[0]), len(at[1])
         part = parts[start : start + shape[0] * shape[1]].reshape(shape)
@@ -111,9 +112,9 @@ def _sampled(kernel: Kernel, positions: list[Positions]) -> list[Kernel]:
             _hats(_spread(length), where)
             for length, where in zip(kernel.shape[:2], at, strict=True)
         )
-        found.append(np.einsum('hw,ih,jw,ijcd->hwcd', part, rows, columns, kernel, optimize=True))
+        kernels.append(np.einsum('hw,ih,jw,ijcd->hwcd', part, rows, columns, kernel, optimize=True))
         start += part.size
-    return found
+    return kernels
 
 
 def _parts(points: Float[np.ndarray, 'points 2'], old: Pair) -> Float[np.ndarray, ' points']:
@@ -145,18 +146,18 @@ def _parts(points: Float[np.ndarray, 'points 2'], old: Pair) -> Float[np.ndarray
 # Resizing
 
 # Singular values below this share of the largest are those of rounding.
-_NO_LESS = 1e-5
+_RCOND = 1e-5
 
 
-def _resized(kernel: Kernel, positions: list[Positions]) -> list[Kernel]:
+def _resize(kernel: Kernel, positions: list[Positions]) -> list[Kernel]:
     """The kernels w of all branches with the least |Bᵀ w - kernel|, and of these the smallest."""
     matrices = _resizings(kernel.shape[:2], positions)
     if len(matrices) == 1:  # of a product of matrices, the pseudo-inverse is that of each
-        rows, columns = (np.linalg.pinv(matrix.T, rcond=_NO_LESS) for matrix in matrices[0])
+        rows, columns = (np.linalg.pinv(matrix.T, rcond=_RCOND) for matrix in matrices[0])
         return [np.einsum('hi,wj,ijcd->hwcd', rows, columns, kernel, optimize=True)]
     # That of all branches' Bᵀ is B (BᵀB)⁺, whose inside has the size of the old window alone.
     squared = sum(np.kron(rows.T @ rows, columns.T @ columns) for rows, columns in matrices)
-    inverse = np.linalg.pinv(squared, rcond=_NO_LESS**2, hermitian=True)
+    inverse = np.linalg.pinv(squared, rcond=_RCOND**2, hermitian=True)
     shared = (inverse @ kernel.reshape(len(inverse), -1)).reshape(kernel.shape)
     return [
         np.einsum('hi,wj,ijcd->hwcd', rows, columns, shared, optimize=True)
@@ -166,7 +167,7 @@ def _resized(kernel: Kernel, positions: list[Positions]) -> list[Kernel]:
 
 def _resizings(old: Pair, positions: list[Positions]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Of each branch, the resizing of the old window to its samples, along (height, width)."""
-    found = []
+    resizings = []
     for branch in positions:
         matrices = []
         for length, at, every in zip(old, branch, _side_by_side(branch, positions), strict=True):
@@ -174,8 +175,8 @@ def _resizings(old: Pair, positions: list[Positions]) -> list[tuple[np.ndarray, 
             hats = _hats(every, before, at_least=1 / max(length - 1, 1))
             hats = hats[np.searchsorted(every, at.round(9))]
             matrices.append(hats / hats.sum(axis=1, keepdims=True))
-        found.append(tuple(matrices))
-    return found
+        resizings.append(tuple(matrices))
+    return resizings
 
 
 def _side_by_side(branch: Positions, positions: list[Positions]) -> Positions:
@@ -217,7 +218,7 @@ def _hats(
     return np.maximum(0, 1 - np.abs(distance) / reach)
 
 
-def _with_channels(kernel: Kernel, channels: int) -> Kernel:
+def _convert_channels(kernel: Kernel, channels: int) -> Kernel:
     if kernel.shape[2] == 3 and channels == 1:
         return kernel.sum(axis=2, keepdims=True)
     if kernel.shape[2] == 1 and channels == 3:

@@ -21,7 +21,7 @@ from mixer_dilated.patches.geometry import Pair
 Arrays = dict[str, np.ndarray]
 
 
-def interpolated(mixing: Arrays, old: tuple[Pair, ...], new: tuple[Pair, ...]) -> Arrays:
+def interpolate(mixing: Arrays, old: tuple[Pair, ...], new: tuple[Pair, ...]) -> Arrays:
     """A token mixing MLP on another grid, by linear interpolation, antialiased where it shrinks.
 
     Args:
@@ -60,7 +60,7 @@ def block_diagonal(mixing: Arrays, old: tuple[Pair, ...], new: tuple[Pair, ...])
     own: the hidden width grows as the number of tokens.
 
     Args:
-      mixing: as in `interpolated`.
+      mixing: as in `interpolate`.
       old: its grid, one.
       new: one, a multiple of it along each axis.
 
@@ -87,16 +87,16 @@ def block_diagonal(mixing: Arrays, old: tuple[Pair, ...], new: tuple[Pair, ...])
         np.kron(diagonal, mixing['Dense_0/kernel']),
         np.kron(diagonal, mixing['Dense_1/kernel']),
     )
-    found = {
+    adapted = {
         'Dense_0/kernel': np.empty_like(into),
         'Dense_0/bias': np.tile(mixing['Dense_0/bias'], copies),
         'Dense_1/kernel': np.empty_like(out),
         'Dense_1/bias': np.empty(len(order), np.float32),
     }
-    found['Dense_0/kernel'][order] = into
-    found['Dense_1/kernel'][:, order] = out
-    found['Dense_1/bias'][order] = np.tile(mixing['Dense_1/bias'], copies)
-    return found
+    adapted['Dense_0/kernel'][order] = into
+    adapted['Dense_1/kernel'][:, order] = out
+    adapted['Dense_1/bias'][order] = np.tile(mixing['Dense_1/bias'], copies)
+    return adapted
 
 
 def resampling(old: int, new: int) -> Float[np.ndarray, 'new old']:

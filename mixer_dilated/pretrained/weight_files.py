@@ -37,7 +37,7 @@ class Weights:
     image_size: Pair | None = None
 
 
-def sizes(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
+def network_sizes(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
     """The sizes of a network that the shapes of its parameters tell, as keys of `config.model`.
 
     Args:
@@ -47,19 +47,19 @@ def sizes(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
       'num_blocks', and those of 'num_tokens', 'hidden_dim', 'tokens_mlp_dim', 'channels_mlp_dim'
       and 'num_classes' whose parameters are there.
     """
-    told_by = {
+    sources = {
         'num_tokens': ('MixerBlock_0/token_mixing/Dense_0/kernel', 0),
         'tokens_mlp_dim': ('MixerBlock_0/token_mixing/Dense_0/kernel', 1),
         'hidden_dim': ('MixerBlock_0/channel_mixing/Dense_0/kernel', 0),
         'channels_mlp_dim': ('MixerBlock_0/channel_mixing/Dense_0/kernel', 1),
         'num_classes': ('head/kernel', 1),
     }
-    blocks = {found[1] for name in shapes if (found := re.match(r'MixerBlock_(\d+)/', name))}
+    blocks = {m[1] for name in shapes if (m := re.match(r'MixerBlock_(\d+)/', name))}
     return {
         'num_blocks': len(blocks),
         **{
             key: shapes[name][axis]
-            for key, (name, axis) in told_by.items()
+            for key, (name, axis) in sources.items()
             if name in shapes and len(shapes[name]) == 2
         },
     }
@@ -86,15 +86,15 @@ def read_weights(path: pathlib.Path) -> Weights:
       UserError: no such file, one of another kind, one that is damaged, or no Mixer in it.
     """
     if path.suffix not in FILES and not path.is_dir():
-        there = 'is of another kind' if path.exists() else 'is not there'
+        reason = 'is of another kind' if path.exists() else 'is not there'
         raise UserError(
-            f'{path}: {there}; allowed are a .npz or .safetensors file, a folder that convert '
+            f'{path}: {reason}; allowed are a .npz or .safetensors file, a folder that convert '
             'wrote, or the folder of a run'
         )
     try:
-        arrays, about = _READERS.get(path.suffix, _read_orbax)(path)
+        arrays, metadata = _READERS.get(path.suffix, _read_orbax)(path)
         checked = {name: _numbers(name, array) for name, array in arrays.items()}
-        model, image_size = _said(about or {})
+        model, image_size = _check_metadata(metadata or {})
     except FileNotFoundError:
         raise UserError(f'{path}: no such file') from None
     # The readers raise errors of many kinds at files that are damaged or no such archive.
@@ -107,7 +107,7 @@ def read_weights(path: pathlib.Path) -> Weights:
     return Weights(linen_names(checked, str(path)), model, image_size)
 
 
-def encoded(weights: Weights, suffix: str) -> bytes:
+def encode(weights: Weights, suffix: str) -> bytes:
     """Weights as the bytes of a file.
 
     Args:
@@ -119,7 +119,7 @@ def encoded(weights: Weights, suffix: str) -> bytes:
     if suffix == '.safetensors':
         from safetensors.numpy import save
 
-        return save(arrays, {_HEADER_KEY: json.dumps(_about(weights))})
+        return save(arrays, {_HEADER_KEY: json.dumps(_metadata(weights))})
     file = io.BytesIO()
     np.savez(file, **arrays)  # not compressed: weights hardly become smaller
     return file.getvalue()
@@ -133,11 +133,11 @@ def write_orbax(weights: Weights, folder: pathlib.Path) -> None:
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.absolute() / PARAMS, tree)
     checksums = {name: zlib.crc32(array) for name, array in weights.arrays.items()}
-    about = {**_about(weights), 'checksums': checksums}
-    (folder / ABOUT).write_text(json.dumps(about, indent=2) + '\n')
+    metadata = {**_metadata(weights), 'checksums': checksums}
+    (folder / ABOUT).write_text(json.dumps(metadata, indent=2) + '\n')
 
 
-def _about(weights: Weights) -> dict:
+def _metadata(weights: Weights) -> dict:
     return {'model': weights.model, 'image_size': weights.image_size}
 
 
@@ -152,39 +152,37 @@ def _read_safetensors(path: pathlib.Path) -> tuple[dict, dict]:
     from safetensors import safe_open
 
     with safe_open(path, 'numpy') as archive:
-        about = json.loads((archive.metadata() or {}).get(_HEADER_KEY, '{}'))
-        return {name: archive.get_tensor(name) for name in archive.keys()}, about  # noqa: SIM118
+        metadata = json.loads((archive.metadata() or {}).get(_HEADER_KEY, '{}'))
+        return {name: archive.get_tensor(name) for name in archive.keys()}, metadata  # noqa: SIM118
 
 
 def _read_orbax(folder: pathlib.Path) -> tuple[dict, dict]:
     import orbax.checkpoint as ocp
 
-    about = json.loads((folder / ABOUT).read_text()) if (folder / ABOUT).exists() else {}
+    metadata = json.loads((folder / ABOUT).read_text()) if (folder / ABOUT).exists() else {}
     params = folder / PARAMS
     with ocp.StandardCheckpointer() as checkpointer:
         tree = checkpointer.restore((params if params.is_dir() else folder).absolute())
     arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(tree, sep='/').items()}
-    for name, checksum in about.get('checksums', {}).items():
+    for name, checksum in metadata.get('checksums', {}).items():
         if name not in arrays or zlib.crc32(np.ascontiguousarray(arrays[name])) != checksum:
-            raise ValueError(f'the checksum of {name} is not the one noted')
-    return arrays, about
+            raise ValueError(f'the checksum of {name} is not the one recorded')
+    return arrays, metadata
 
 
-def _said(about: dict) -> tuple[dict | None, Pair | None]:
-    """What a file says of its network, complete; an error at anything that no run can have had."""
-    if not isinstance(about, dict):
-        raise ValueError(f'what it says of the network is {about!r}, not a dict')
-    model, image_size = about.get('model'), about.get('image_size')
+def _check_metadata(metadata: dict) -> tuple[dict | None, Pair | None]:
+    """Model and image size in the metadata of a file; an error at what no run can have had."""
+    if not isinstance(metadata, dict):
+        raise ValueError(f'its metadata is {metadata!r}, not a dict')
+    model, image_size = metadata.get('model'), metadata.get('image_size')
     if model is not None:
         if not isinstance(model, dict):
-            raise ValueError(f'it says model = {model!r}, not a dict of the keys of config.model')
+            raise ValueError(f'model = {model!r}, not a dict of the keys of config.model')
         model = resolve({'model': model}, warn=False).model.to_dict()
     if image_size is not None:
         sides = image_size if isinstance(image_size, list) else []
         if len(sides) != 2 or not all(type(side) is int and 1 <= side <= _SIDE for side in sides):
-            raise ValueError(
-                f'it says image_size = {image_size!r}, not two whole numbers from 1 to {_SIDE}'
-            )
+            raise ValueError(f'image_size = {image_size!r}, not two integers from 1 to {_SIDE}')
         image_size = tuple(sides)
         if model:
             _check_grids(model, image_size)
@@ -196,7 +194,7 @@ def _check_grids(model: dict, image_size: Pair) -> None:
     for patches in patch_branches(ConfigDict(model)):
         reach = (*patches.size, *patches.window, *itertools.chain(*patches.pads(image_size)))
         if max(map(abs, reach)) > 2 * _SIDE:
-            raise ValueError(f'it says patches {patches} of images of {image_size} pixels')
+            raise ValueError(f'patches {patches} of images of {image_size} pixels')
         patches.grid(image_size)
 
 

@@ -35,7 +35,7 @@ def check_same_data(workdir: pathlib.Path, facts: dict[str, dict], *, saved: boo
         write_json(path, facts)
         return
     try:
-        noted = json.loads(path.read_text())
+        recorded = json.loads(path.read_text())
     except FileNotFoundError:
         write_json(path, facts)
         return
@@ -43,8 +43,8 @@ def check_same_data(workdir: pathlib.Path, facts: dict[str, dict], *, saved: boo
         raise UserError(
             f'{path}: cannot be read: {error}; remove it, and the examples are noted anew'
         ) from None
-    if not isinstance(noted, dict) or not all(
-        _same(noted.get(part), found) for part, found in facts.items()
+    if not isinstance(recorded, dict) or not all(
+        _same(recorded.get(part), current) for part, current in facts.items()
     ):
         raise UserError(
             f'--workdir={workdir}: this run was begun on other examples ({path} differs from the '
@@ -52,18 +52,18 @@ def check_same_data(workdir: pathlib.Path, facts: dict[str, dict], *, saved: boo
         )
 
 
-def _same(noted: dict | None, found: dict) -> bool:
+def _same(recorded: dict | None, current: dict) -> bool:
     """Whether two facts are of the same examples: by checksums if both have them.
 
     A run may change between memory and streaming; runs of earlier versions noted checksums alone.
     """
-    if not isinstance(noted, dict):
+    if not isinstance(recorded, dict):
         return False
-    common = noted.keys() & found.keys()
+    common = recorded.keys() & current.keys()
     compared = common - {'identity'} or common
     if not compared:
         raise UserError(
             "config.input.mode = 'stream': this run was begun in memory by an earlier version, "
             'which did not note what a stream is known by; go on with --config.input.mode=memory'
         )
-    return all(noted[name] == found[name] for name in compared)
+    return all(recorded[name] == current[name] for name in compared)

@@ -42,12 +42,12 @@ def write_results(
     test, log_probs = compiled.evaluate_and_predict(state, inputs['test'])
     results = {'train': compiled.evaluate(state, inputs['train']), 'test': test}
     on_primary(write_predictions, workdir, inputs['test'], log_probs, setup.image_size)
-    on_primary(write_weights, workdir, drawn_weights(state.params))
+    on_primary(write_weights, workdir, weights_to_draw(state.params))
     on_primary(write_augmented_images, workdir, setup.config, train, setup.image_size)
     return results
 
 
-def run_summary(setup: Setup, name: str, snapshot: RunState, results: dict, seconds: dict) -> dict:
+def run_summary(setup: Setup, name: str, run: RunState, results: dict, seconds: dict) -> dict:
     """Facts of a finished run.
 
     Args:
@@ -59,8 +59,8 @@ def run_summary(setup: Setup, name: str, snapshot: RunState, results: dict, seco
         and 'compile' (of which much goes on side by side; summed over the programs).
     """
     config = setup.config
-    epoch_seconds = [row['seconds'] for row in snapshot.speed]
-    of_seeds = [_seed_results(setup, results, k) for k in range(config.num_seeds)]
+    epoch_seconds = [row['seconds'] for row in run.speed]
+    seed_results = [_seed_results(setup, results, k) for k in range(config.num_seeds)]
     covered = pixels_seen(config, setup.dataset.image_shape[:2])
     model_layers = setup.layers
     return {
@@ -73,16 +73,16 @@ def run_summary(setup: Setup, name: str, snapshot: RunState, results: dict, seco
         'seed': config.seed,
         'num_seeds': config.num_seeds,
         'num_epochs': config.num_epochs,
-        'skipped_steps': sum(row['skipped_steps'] for row in snapshot.metrics),
+        'skipped_steps': sum(row['skipped_steps'] for row in run.metrics),
         'image_shape': list(setup.dataset.image_shape),
         'num_tokens': setup.num_tokens,
         'num_params': num_params(model_layers),
         'flops_per_image': flops_per_image(model_layers),
         'pixels_seen': int(covered.sum()),
         'pixels': covered.size,
-        'train_accuracy': statistics.fmean(each['train_accuracy'] for each in of_seeds),
-        'test_accuracy': statistics.fmean(each['test_accuracy'] for each in of_seeds),
-        'results': of_seeds,
+        'train_accuracy': statistics.fmean(row['train_accuracy'] for row in seed_results),
+        'test_accuracy': statistics.fmean(row['test_accuracy'] for row in seed_results),
+        'results': seed_results,
         'seconds': {
             **seconds,
             'train': sum(epoch_seconds),
@@ -94,13 +94,13 @@ def run_summary(setup: Setup, name: str, snapshot: RunState, results: dict, seco
 
 def _seed_results(setup: Setup, results: dict, k: int) -> dict:
     """Results of the k-th seed."""
-    found = {'seed': setup.config.seed + k}
+    row = {'seed': setup.config.seed + k}
     for part, examples in (('train', setup.train_examples), ('test', setup.test_examples)):
         correct = int(results[part]['correct'][k])
-        found[f'{part}_accuracy'] = correct / examples
-        found[f'{part}_correct'] = correct
-        found[f'{part}_loss'] = float(results[part]['loss'][k])
-    return found
+        row[f'{part}_accuracy'] = correct / examples
+        row[f'{part}_correct'] = correct
+        row[f'{part}_loss'] = float(results[part]['loss'][k])
+    return row
 
 
 MAX_SHOWN = 24
@@ -131,8 +131,8 @@ def write_predictions(
     shown = mistaken[np.argsort(-first[mistaken].max(-1), kind='stable')][:MAX_SHOWN]
     class_images = np.zeros((first.shape[-1], *test.data_source.image_shape), np.uint8)
     for label in range(len(class_images)):
-        found = np.flatnonzero(labels == label)[:1]
-        class_images[label : label + 1][: len(found)] = test.data_source.read(found).images
+        row = np.flatnonzero(labels == label)[:1]
+        class_images[label : label + 1][: len(row)] = test.data_source.read(row).images
     write_arrays(
         workdir / 'predictions.npz',
         labels=labels,
@@ -143,7 +143,7 @@ def write_predictions(
     )
 
 
-def drawn_weights(params: dict) -> dict[str, np.ndarray]:
+def weights_to_draw(params: dict) -> dict[str, np.ndarray]:
     """The first seed's stem kernels and first token mixing, to be drawn, on the host.
 
     Names are the original's: `stem/kernel`, `MixerBlock_0/token_mixing/Dense_0/kernel`.
@@ -189,20 +189,23 @@ def write_augmented_images(
     first steps all of them; and `titles`, text (columns,).
     """
     whole = augmentation_from_config(config)
-    alone = whole.individually()
-    if not alone:
+    individual = whole.individually()
+    if not individual:
         return
     first = data_source.read(_first_of_classes(data_source)).images
     images = np.asarray(upsample(first, image_size))
     seed_key = jax.random.key(config.seed)
-    drawn = {name: _augmented(one, seed_key, 0, images) for name, one in alone.items()}
-    prefix = 'together, ' if len(alone) > 1 else f'{drawn.popitem()[0]}, '
+    drawn = {
+        name: _augmented(augmentation, seed_key, 0, images)
+        for name, augmentation in individual.items()
+    }
+    prefix = 'together, ' if len(individual) > 1 else f'{drawn.popitem()[0]}, '
     for step in range(STEPS):
         drawn[f'{prefix}step {step + 1}'] = _augmented(whole, seed_key, step, images)
     write_arrays(
         workdir / 'augmented.npz',
         images=images,
-        drawn=np.stack([np.asarray(one) for one in drawn.values()]),
+        drawn=np.stack([np.asarray(augmentation) for augmentation in drawn.values()]),
         titles=np.array(list(drawn)),
     )
 

@@ -98,16 +98,16 @@ def check_place(folder: pathlib.Path, kind: str, mark: str) -> None:
       kind: 'run' or 'study'.
       mark: the file that every such folder has.
     """
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    for name in there:
+    entries = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    for name in entries:
         if (folder / name).is_symlink():
             raise UserError(
                 f'--workdir={folder}: {name} is a link, and what is written to it would be '
                 'elsewhere; put what it leads to in its place, or name a new folder'
             )
     # Names that a process leaves that is killed when it has just begun.
-    just_begun = {name for name in there if name.startswith('.')} | {'versions.json'}
-    if mark not in there and there - just_begun:
+    just_begun = {name for name in entries if name.startswith('.')} | {'versions.json'}
+    if mark not in entries and entries - just_begun:
         raise UserError(
             f'--workdir={folder}: not empty, and not the folder of a {kind} (no {mark}); name a '
             'new folder'
@@ -208,11 +208,11 @@ def with_checksum(summary: dict) -> dict:
 
 def file_checksums(workdir: pathlib.Path, names: Iterable[str]) -> dict[str, int | None]:
     """CRC-32 of files of a run by name; None for one that cannot be read."""
-    found = dict.fromkeys(names)
-    for name in found:
+    checksums = dict.fromkeys(names)
+    for name in checksums:
         with contextlib.suppress(OSError):
-            found[name] = zlib.crc32((workdir / name).read_bytes())
-    return found
+            checksums[name] = zlib.crc32((workdir / name).read_bytes())
+    return checksums
 
 
 def check_same_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:

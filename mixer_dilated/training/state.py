@@ -121,13 +121,15 @@ def load_initial_params(setup: Setup) -> InitialParams:
     if not config.init_from:
         return InitialParams({}, [])
     path = pathlib.Path(config.init_from).expanduser()
-    found = read_any(path)
-    _warn_of_gelu(found[0], config.model.gelu, path)
-    found = found if len(found) == config.num_seeds else found[:1] * config.num_seeds
+    sources = read_any(path)
+    _warn_of_gelu(sources[0], config.model.gelu, path)
+    sources = sources if len(sources) == config.num_seeds else sources[:1] * config.num_seeds
     network = create_model(config, setup.dataset.num_classes)
     shape = setup.dataset.image_shape
-    of_seeds = [adapt_params(each, network, shape, config.transfer, str(path)) for each in found]
-    arrays = {name: np.stack([each[name] for each, _ in of_seeds]) for name in of_seeds[0][0]}
+    of_seeds = [
+        adapt_params(weights, network, shape, config.transfer, str(path)) for weights in sources
+    ]
+    arrays = {name: np.stack([weights[name] for weights, _ in of_seeds]) for name in of_seeds[0][0]}
     return InitialParams(unflatten_dict(arrays, sep='/'), of_seeds[0][1])
 
 
@@ -143,9 +145,11 @@ def _warn_of_gelu(weights: Weights, gelu: str, path: pathlib.Path) -> None:
 
 def with_params(state: TrainState, initial: InitialParams) -> TrainState:
     """The state of every seed with the parameters of `initial`, laid out as those it had."""
-    there, new = (flatten_dict(each, sep='/') for each in (state.params, initial.params))
-    laid_out = {name: put_on_mesh(array, there[name].sharding) for name, array in new.items()}
-    return state.replace(params=unflatten_dict({**there, **laid_out}, sep='/'))
+    current, new = (flatten_dict(weights, sep='/') for weights in (state.params, initial.params))
+    placed_params = {
+        name: put_on_mesh(array, current[name].sharding) for name, array in new.items()
+    }
+    return state.replace(params=unflatten_dict({**current, **placed_params}, sep='/'))
 
 
 def write_initial(
