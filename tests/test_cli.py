@@ -516,6 +516,16 @@ def test_a_run_that_a_cluster_stops_ends_as_by_a_signal(monkeypatch, capsys, tmp
     assert told.err == '' and (tmp_path / 'run' / 'checkpoints' / '8').is_dir()
 
 
+def test_overrides_of_old_names_of_keys_are_those_of_today(tmp_path, capsys):
+    old = ('--config.augment.shift=2', '--config.checkpoints.other_versions=True')
+    assert main([CONFIG, *old, '--config.batch=0'], 0.0) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        'warning: config.augment.shift is now config.augment.translate',
+        'warning: config.checkpoints.other_versions is gone, and has no effect',
+        'error: config.batch = 0: allowed is an integer from 1 to 2147483647',
+    ]
+
+
 def test_a_defect_is_told_in_one_line_and_shown_if_asked(monkeypatch, capsys):
     def broken(argv, started):
         raise RuntimeError('one\nbroken \x1b[31mthing')

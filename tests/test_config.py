@@ -1,6 +1,7 @@
 """Configs: defaults, refusals by name and value, what makes two runs the same."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -10,13 +11,17 @@ from hypothesis import strategies as st
 from mixer_dilated.config import (
     KEYS,
     base_config,
+    changed,
     check_key,
+    complete,
     differences,
+    flat,
     nested,
     patch_branches,
     pixels_seen,
     resolve,
 )
+from mixer_dilated.config_keys import ALIASES
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Patches
 from tests.conftest import CONFIG_FILES, config_of
@@ -241,3 +246,52 @@ def test_equal_patches_in_other_words_are_the_same_run():
     assert differences(one, other) == []
     phases = [resolve({'model': {'patches': {'dilation': 2}, 'phases': n}}) for n in (2, [2, 2])]
     assert differences(*phases) == [] and phases[0].model.phases == (2, 2)
+
+
+OLD_NAMES = {
+    'model.join': ('model.branch_merge', 'tokens'),
+    'dataset.on_broken': ('dataset.on_corrupt', 'skip'),
+    'dataset.test_share': ('dataset.test_fraction', 0.5),
+    'augment.shift': ('augment.translate', 2),
+    'augment.crop': ('augment.min_crop_area', 0.25),
+}
+
+
+def test_every_key_that_was_renamed_is_tested_here():
+    assert {old: new for old, new in ALIASES.items() if new} == {
+        old: new for old, (new, _) in OLD_NAMES.items()
+    }
+
+
+@pytest.mark.parametrize('old', OLD_NAMES)
+def test_the_old_name_of_a_key_sets_it_with_a_warning(old):
+    new, value = OLD_NAMES[old]
+    config = base_config()
+    section, name = old.split('.')
+    config[section][name] = value
+    for resolve_old in (
+        lambda: resolve(config),
+        lambda: resolve(nested({old: value})),
+        lambda: changed(resolve({}), {old: value}),
+        lambda: complete(nested({old: value})),
+    ):
+        with pytest.warns(UserWarning, match=f'config.{old} is now config.{new}'):
+            assert flat(resolve_old())[new] == value
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')  # files of earlier versions have all old names
+        recorded = resolve(nested({old: value}), warn=False)
+    assert differences(recorded, resolve(nested({new: value}))) == []
+
+
+def test_a_key_under_both_names_is_refused():
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(UserError, match=r'augment.shift = 2: config.augment.translate.* is 1'),
+    ):
+        resolve({'augment': {'shift': 2, 'translate': 1}})
+
+
+def test_a_key_that_is_gone_is_a_warning():
+    with pytest.warns(UserWarning, match='config.checkpoints.other_versions is gone'):
+        config = resolve({'checkpoints': {'other_versions': True}})
+    assert 'other_versions' not in config.checkpoints

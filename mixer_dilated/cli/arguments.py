@@ -4,7 +4,6 @@ import dataclasses
 import pathlib
 import runpy
 import traceback
-import warnings
 from typing import Any
 
 import ml_collections
@@ -12,7 +11,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mixer_dilated.cli.preset_flag import take_preset, warn_of_dropped
-from mixer_dilated.config import check_key, complete, resolve
+from mixer_dilated.config import check_key, complete, rename_keys, resolve
 from mixer_dilated.config_keys import ALIASES, KEYS
 from mixer_dilated.errors import UserError
 
@@ -136,7 +135,7 @@ def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> A
         if not default_sweep:
             files, argv = _take_files(kind, argv)
             file = files[-1] if files else ''
-        argv = [_rename_old_key(word) for word in argv]
+        argv = _rename_old_keys(argv)
         preset, argv = take_preset(argv)
         overridden = _overridden(kind, file, argv)
         if file:
@@ -261,14 +260,18 @@ def _take_files(flag: str, argv: list[str]) -> tuple[list[str], list[str]]:
     return paths, rest
 
 
-def _rename_old_key(word: str) -> str:
-    """An override of a key's old name as one of its name today, with a warning."""
-    name, equals, value = word.lstrip('-').partition('=')
-    old = name.removeprefix('config.')
-    if not name.startswith('config.') or not ALIASES.get(old):
-        return word
-    warnings.warn(f'config.{old} is now config.{ALIASES[old]}', stacklevel=2)
-    return f'--config.{ALIASES[old]}{equals}{value}'
+def _rename_old_keys(argv: list[str]) -> list[str]:
+    """Overrides of old names of keys as those of today's, with a warning."""
+    words = []
+    for word in argv:
+        name, equals, value = word.lstrip('-').partition('=')
+        old = name.removeprefix('config.')
+        if name == old or old not in ALIASES:
+            words.append(word)
+            continue
+        new = next(iter(rename_keys({old: None})), None)
+        words += [f'--config.{new}{equals}{value}'] if new else []
+    return words
 
 
 def _key_meant(argv: list[str]) -> str:
