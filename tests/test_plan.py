@@ -451,7 +451,7 @@ def test_this_machine_is_measured_and_so_is_a_step(monkeypatch, capsys):
         ([], '--devices is missing'),
         (['--devices=v5e:4x4', '--against=timed'], 'allowed are compiled, measured'),
         (['--devices=v5e:4x4', '--against=measured'], 'add --devices=this'),
-        (['--devices=v5e:4x4', '--batch_per_device=0'], 'allowed is a whole number from 1'),
+        (['--devices=v5e:4x4', '--batch_per_device=0'], 'allowed is an integer from 1'),
         (['--devices=v5e:4x4', '--json=no/such/folder.json'], 'no such folder'),
     ],
 )

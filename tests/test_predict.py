@@ -232,7 +232,7 @@ def test_a_run_of_an_earlier_version_takes_the_facts_from_its_data(run, pictures
         ({'image_shape': [10**9, 8, 1]}, 'allowed is height, width and 1, 3 or 4'),
         ({'image_shape': [8, 8, 3], 'preprocess': 'fill'}, 'it is for grey images'),
         ({'preprocess': ['crop']}, "allowed is one of 'resize', 'mnist', 'fill'"),
-        ({'resize': None}, 'allowed is one of crop, pad, squash'),
+        ({'resize': None}, "allowed is one of 'crop', 'pad', 'squash'"),
         ({'train_examples': 0}, 'train_examples = 0: allowed is an integer from 1'),
         (None, 'class_names = None: allowed'),
         ('not json', 'cannot be read'),

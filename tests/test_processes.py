@@ -258,7 +258,7 @@ def test_processes_that_see_other_data_do_not_evaluate(tmp_path):
             '--coordinator=here: allowed',
         ),
         (['--coordinator=a:1', '--num_processes=2', '--process_id=2'], 'allowed are 0 to 1'),
-        (['--coordinator=a:1', '--num_processes=2', '--process_id=-1'], 'whole number from 0'),
+        (['--coordinator=a:1', '--num_processes=2', '--process_id=-1'], 'integer from 0'),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(flags, told, capsys):

@@ -109,7 +109,7 @@ def test_impossible_cells_keep_their_reason_and_wrong_keys_are_refused():
         ({'reference': {'metod': 'plain'}}, "called 'metod'; those of the cells are method"),
         ({'cells': grid({'model.phases': (1, 'x')})}, 'config.model.phases = '),
         ({'cells': grid({'model.patches.dilation': (1, 0)})}, 'patches.dilation = 0: allowed'),
-        ({'cells': grid({'batch': (8, 1.5)})}, 'config.batch = 1.5: allowed is a whole number'),
+        ({'cells': grid({'batch': (8, 1.5)})}, 'config.batch = 1.5: allowed is an integer'),
         ({'kind': 'little_data'}, "needs? settings 'method', 'train_images'"),
         ({'title': 3}, 'title = 3: allowed is text'),
         ({'reference': 'plain'}, "reference = 'plain': allowed are settings"),

@@ -16,10 +16,10 @@ from mixer_dilated.data.examples import Examples
 from mixer_dilated.parallel.mesh import purpose_key
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.optimizer import kernels, learning_rate_schedule, make_optimizer
+from mixer_dilated.training.run_state import TrainMetrics
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import create_model, create_train_state
 from mixer_dilated.training.step import (
-    TrainMetrics,
     eval_chunk,
     eval_step,
     normalise,

@@ -24,7 +24,7 @@ def shift(key: jax.Array, images: Images, strength: int | jax.Array) -> Images:
     Args:
       key: random key.
       images: uint8 (B, H, W, C).
-      strength: whole number of pixels, 0 or more.
+      strength: integer, pixels, 0 or more.
     """
     batch, height, width, _ = images.shape
     chosen = jax.random.randint(key, (batch,), 0, len(_DIRECTIONS))

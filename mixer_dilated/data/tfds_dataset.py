@@ -31,14 +31,13 @@ class TfdsDataset:
     Args:
       name: TFDS name, with an optional config and version: 'mnist', 'emnist/balanced'.
       data_dir: folder of prepared data; '' is TFDS_DATA_DIR, else TFDS's default.
-      max_pixels: the most pixels that an image may have.
+      max_pixels: of an image, at most.
       image_size: (height, width) that its images are resized to; None for their own. Images of one
         size that only grow are stored as they are, others resized when they are decoded.
       resize: of images of another aspect ratio (see `Preprocessing`).
 
     Raises:
-      UserError: no such data set, it is not prepared and cannot be, it is not image classification,
-        or its images are too large.
+      UserError: no such data set, not prepared, not image classification, or images too large.
     """
 
     def __init__(
@@ -71,9 +70,8 @@ class TfdsDataset:
                 'are resized to one; set it, for example --config.dataset.image_size=224'
             )
         # Images that are stored as they are must have the size that the set promises.
-        self._preprocessing = (
-            None if grows else Preprocessing(self.image_shape, 'resize', resize, max_pixels)
-        )
+        resized = Preprocessing(self.image_shape, 'resize', resize, max_pixels)
+        self._preprocessing = None if grows else resized
         pixels = math.prod(self.stored_shape[:2])
         if pixels > max_pixels:
             raise UserError(
@@ -89,15 +87,14 @@ class TfdsDataset:
     def read(self, split: str) -> Examples:
         """Decodes the examples of a split (TFDS split syntax), in the stored order.
 
-        Raises:
-          UserError: a damaged record, an image of another size or kind than the set promises, or a
-            label out of range.
+        Raises UserError at a damaged record, an image that is not of the size or kind that the set
+        promises, or a label out of range.
         """
         source = self.data_source(split)
         count = len(source)
         images = np.empty((count, *self.stored_shape), np.uint8)
         labels = np.empty(count, np.int32)
-        blocks = [np.arange(i, min(i + READ_RECORDS, count)) for i in range(0, count, READ_RECORDS)]
+        blocks = np.array_split(np.arange(count), -(-count // READ_RECORDS))
         # Small images: threads would hand Python's lock around longer than they decode.
         with ThreadPoolExecutor(1 if self._preprocessing is None else num_cores()) as threads:
             for block, examples in zip(blocks, threads.map(source.read, blocks), strict=True):
@@ -169,7 +166,7 @@ class TfdsDataSource:
         return np.array([self.label(record) for record in self.encoded(index)], np.int32)
 
     def encoded(self, index: Sequence[int]) -> list[dict]:
-        """The records of these indices, by feature, their images still encoded."""
+        """The records of these indices, with encoded images."""
         index = [int(number) for number in index]
         try:
             # Of many files, nearly each record is in another one, and `__getitems__` would start a
@@ -179,8 +176,7 @@ class TfdsDataSource:
                 [self.records[i] for i in index] if one_by_one else self.records.__getitems__(index)
             )
             return [self._parse(record) for record in stored]
-        # Reader, decompression and parser raise errors of many types at a damaged file.
-        except Exception as error:
+        except Exception as error:  # of many types at a damaged file
             if len(index) > 1 and sorted(index) != [*range(min(index), max(index) + 1)]:
                 for number in index:  # finds the damaged one
                     self.encoded([number])
@@ -273,8 +269,7 @@ def _prepare(tfds, name: str, builder) -> None:
     print(f'{missing}; TFDS prepares it now, once.')
     try:
         builder.download_and_prepare(file_format=tfds.core.FileFormat.ARRAY_RECORD)
-    # Whatever goes wrong in one of TFDS's many hundred builders, the ways out are the same.
-    except Exception as error:
+    except Exception as error:  # of any of TFDS's many hundred builders
         cause = ' '.join(str(error).split())[:300]
         raise UserError(
             f'{missing}; preparing it failed: {type(error).__name__}: {cause}. {hint}'
@@ -282,7 +277,7 @@ def _prepare(tfds, name: str, builder) -> None:
 
 
 def _unreachable_host(builder) -> str:
-    """Why the first download cannot start, or ''. TFDS itself would try for minutes."""
+    """Why the first download cannot start, or ''; TFDS itself would try for minutes."""
     urls = [urllib.parse.urlsplit(url) for url in builder.url_infos or ()]
     urls = [url for url in urls if url.hostname and url.scheme in ('http', 'https')]
     if not urls or urllib.request.getproxies():

@@ -206,7 +206,7 @@ def num_tokens(branches: tuple[Patches, ...], join: str, image_size: Pair) -> in
 
 
 def whole_pair(name: str, value, minimum: int | None = None) -> Pair:
-    """A whole number, meant for both axes, or a pair (height, width) of them, as a pair.
+    """An integer, meant for both axes, or a pair (height, width) of them, as a pair.
 
     Args:
       name: what messages call it.
@@ -225,8 +225,7 @@ def whole_pair(name: str, value, minimum: int | None = None) -> Pair:
     ):
         limit = '' if minimum is None else f' of at least {minimum}'
         raise UserError(
-            f'{name} = {value!r}: allowed is a whole number{limit}, or a pair of them '
-            '(height, width)'
+            f'{name} = {value!r}: allowed is an integer{limit}, or a pair of them (height, width)'
         )
     return int(pair[0]), int(pair[1])
 
@@ -246,6 +245,6 @@ def _padding(value) -> str | Pads:
         if len(pads) == 2 and all(_is_whole(v) and abs(v) < 2**31 for pair in pads for v in pair):
             return tuple((int(low), int(high)) for low, high in pads)
     raise UserError(
-        f"patches.padding = {value!r}: allowed is 'VALID', 'SAME' or whole numbers "
+        f"patches.padding = {value!r}: allowed is 'VALID', 'SAME' or integers "
         '((top, bottom), (left, right))'
     )

@@ -57,4 +57,4 @@ def _in_folder(folder: str, ignored: Ignored) -> Iterator[str | tuple[str, UserE
         yield folder, error
         return
     if not found:
-        yield folder, UserError('a folder without pictures (.png, .jpg, .jpeg, .webp)')
+        yield folder, UserError('a folder without images (.png, .jpg, .jpeg, .webp)')

@@ -211,7 +211,6 @@ class Checkpoints:
         )
 
     def _check_restored(self, step: int, restored) -> RunState:
-        """The run state of `_read_arrays`; raises ValueError if it is not what was saved."""
         record, arrays = restored.record, restored.arrays
         checksums = {**array_checksums(arrays), 'record': record_checksum(record)}
         check_checksums(checksums, record['checksums'])
@@ -277,7 +276,6 @@ class Checkpoints:
         return steps
 
     def _wait_for(self, steps: list[int]) -> None:
-        """Returns when this host sees checkpoints that a shared disk may show it late."""
         deadline = time.monotonic() + SHARED_DISK_SECONDS
         while not set(steps) <= set(self._own_steps()):
             if time.monotonic() > deadline:

@@ -42,10 +42,10 @@ from mixer_dilated.parallel.partition import (
     state_shardings,
 )
 from mixer_dilated.training.optimizer import make_optimizer, stop_frozen_gradients
-from mixer_dilated.training.run_state import RunState
+from mixer_dilated.training.run_state import RunState, TrainMetrics
 from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.state import create_model, create_train_state
-from mixer_dilated.training.step import TrainMetrics, eval_chunk, eval_step, train_chunk, train_step
+from mixer_dilated.training.step import eval_chunk, eval_step, train_chunk, train_step
 
 SMALL_NETWORKS = 1_000_000  # parameters, of all seeds
 
@@ -53,7 +53,7 @@ SMALL_NETWORKS = 1_000_000  # parameters, of all seeds
 class CompiledFunctions:
     """The functions of all seeds of a run, compiled for the devices when they are first needed.
 
-    Every array of a state and of a result has a leading axis of `config.num_seeds` seeds.
+    Every array of a state and of a result has an axis of `config.num_seeds` seeds first.
 
     Args:
       setup: what to train.
@@ -62,6 +62,7 @@ class CompiledFunctions:
 
     Attributes:
       mesh: the devices.
+      mesh_shape: how many along 'seeds', 'data' and 'model'.
 
     Raises:
       UserError: `config.mesh` does not fit the devices, the seeds or the network.
@@ -71,7 +72,8 @@ class CompiledFunctions:
         config = setup.config
         self.setup = setup
         self.mesh = make_mesh(config if devices is None else without_mesh(config), devices)
-        self._partition = Partition(dict(self.mesh.shape), config.mesh.fsdp)
+        self.mesh_shape = dict(self.mesh.shape)
+        self._partition = Partition(self.mesh_shape, config.mesh.fsdp)
         platform = self.mesh.devices.flat[0].platform
         self._model = create_model(config, setup.dataset.num_classes, platform)
         self._optimizer = make_optimizer(config.optimizer, setup.total_steps)
@@ -87,13 +89,8 @@ class CompiledFunctions:
 
     @property
     def compile_seconds(self) -> float:
-        """Spent on tracing and compiling so far, summed over the functions."""
+        """Of tracing and compiling so far, summed over the functions."""
         return sum(self._seconds)
-
-    @property
-    def mesh_shape(self) -> dict[str, int]:
-        """Devices along 'seeds', 'data' and 'model'."""
-        return dict(self.mesh.shape)
 
     def check_batch(self) -> None:
         """Raises UserError if the devices of a seed do not divide the training batch."""
@@ -108,7 +105,7 @@ class CompiledFunctions:
         return InMemoryPipeline(examples, self.setup.config, self.mesh)
 
     def compile_training(self, *, initialise: bool) -> None:
-        """Compiles side by side what a run needs first: `initialise` if it starts at step 0."""
+        """Compiles side by side what a run needs, with `initialise` one at step 0."""
         with ThreadPoolExecutor() as threads:
             jobs = [threads.submit(self.train_function)]
             if initialise:
@@ -117,13 +114,12 @@ class CompiledFunctions:
             job.result()
 
     def init_state(self) -> TrainState:
-        """The state at step 0."""
         return self._init_function()(self._seed_keys, ())
 
     def empty_metrics(self) -> TrainMetrics:
         """The metrics at the start of an epoch."""
-        empty = TrainMetrics.empty((self.setup.config.num_seeds,))
-        return put_on_mesh(empty, seeds_sharding(self.mesh))
+        shape = (self.setup.config.num_seeds,)
+        return put_on_mesh(TrainMetrics.empty(shape), seeds_sharding(self.mesh))
 
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state; nothing is computed."""
@@ -201,13 +197,13 @@ class CompiledFunctions:
                 rows = to_numpy(chunk_log_probs)
                 log_probs.append(rows.reshape(seeds, -1, rows.shape[-1]))
             jax.block_until_ready(previous)  # at most two batches wait on the devices
-        sums = to_numpy(sums)
-        means = {**sums, 'loss': sums['loss'] / np.float32(count)}
+        means = to_numpy(sums)
+        means['loss'] = means['loss'] / np.float32(count)
         return means, np.concatenate(log_probs, axis=1)[:, :count] if keep_log_probs else None
 
     def train_function(self) -> jax.stages.Compiled:
         """The compiled `step.train_chunk` of all seeds."""
-        if 'train' in self._compiled:  # the shapes of its arguments take time to find out
+        if 'train' in self._compiled:
             return self._compiled['train']
         config, state = self.setup.config, self.abstract_state()
         step = functools.partial(
@@ -228,9 +224,8 @@ class CompiledFunctions:
         )
 
     def _trained_params(self, params):
-        return all_gather_params(
-            stop_frozen_gradients(self.setup.config.optimizer, params), self._partition
-        )
+        params = stop_frozen_gradients(self.setup.config.optimizer, params)
+        return all_gather_params(params, self._partition)
 
     def _eval_function(self, state, sums, shared) -> jax.stages.Compiled:
         step = functools.partial(eval_step, num_phases=num_phases(self.setup.config))
@@ -248,7 +243,7 @@ class CompiledFunctions:
             return self._compiled['initialise']
         state = self.abstract_state()
         num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        # On a CPU, to optimise what draws a small network takes a second and saves milliseconds.
+        # To optimise it takes a second and saves milliseconds.
         small = num_params < SMALL_NETWORKS and on_cpu(self.mesh)
         return self._compile_once(
             'initialise',
@@ -302,5 +297,5 @@ class CompiledFunctions:
         }
 
 
-def _shardings(abstract):
-    return jax.tree.map(lambda leaf: leaf.sharding, abstract)
+def _shardings(tree):
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)

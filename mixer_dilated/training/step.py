@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax.training.train_state import TrainState
 from jaxtyping import Array, Bool, Float, Int32, UInt8
@@ -15,53 +14,7 @@ from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.preprocessing import upsample
 from mixer_dilated.parallel.mesh import purpose_key, shard_batch, split_microbatches
 from mixer_dilated.patches.geometry import Pair
-
-
-class TrainMetrics(NamedTuple):
-    """Sums over the steps of an epoch so far; a skipped step counts in the last two only.
-
-    Attributes:
-      loss: float32, sum of the losses.
-      correct: int32, examples.
-      skipped: int32, steps whose loss or gradient was not finite.
-      first_skipped: int32, the first of them, counted from 1 over the whole run; 0 if none.
-    """
-
-    loss: jax.Array
-    correct: jax.Array
-    skipped: jax.Array
-    first_skipped: jax.Array
-
-    @classmethod
-    def empty(cls, shape: tuple[int, ...] = ()) -> 'TrainMetrics':
-        """Of no step, on the host; shape (seeds,), or () for a single seed."""
-        return cls(np.zeros(shape, np.float32), *(np.zeros(shape, np.int32) for _ in range(3)))
-
-    def merge(self, step_metrics: dict[str, jax.Array], step_number: jax.Array) -> 'TrainMetrics':
-        """The sums with the metrics of one `train_step` more, whose number counts from 1."""
-        finite = step_metrics['finite']
-        first = ~finite & (self.skipped == 0)
-        return TrainMetrics(
-            loss=self.loss + jnp.where(finite, step_metrics['loss'], 0),
-            correct=self.correct + jnp.where(finite, step_metrics['correct'], 0),
-            skipped=self.skipped + ~finite,
-            first_skipped=jnp.where(first, step_number, self.first_skipped),
-        )
-
-    def compute(self, num_steps: int, batch: int) -> dict[str, np.ndarray]:
-        """'loss' (mean over the steps), 'accuracy' and 'skipped', on the host.
-
-        Args:
-          num_steps: skipped ones included; if all are skipped, loss and accuracy are NaN.
-          batch: examples a step.
-        """
-        sums = TrainMetrics(*map(np.asarray, self))
-        counted = np.where(sums.skipped < num_steps, num_steps - sums.skipped, np.nan)
-        return {
-            'loss': sums.loss / counted,
-            'accuracy': sums.correct / (counted * batch),
-            'skipped': sums.skipped,
-        }
+from mixer_dilated.training.run_state import TrainMetrics
 
 
 def normalise(
