@@ -11,7 +11,6 @@ import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, UInt8
@@ -29,7 +28,7 @@ class TfdsDataset:
     """A prepared TFDS data set, as a `Dataset`; prepared first where that is possible.
 
     Args:
-      name: TFDS name, with an optional config and version: 'mnist', 'emnist/balanced'.
+      name: TFDS name, perhaps with config and version: 'mnist', 'emnist/balanced'.
       data_dir: folder of prepared data; '' is TFDS_DATA_DIR, else TFDS's default.
       max_pixels: of an image, at most.
       image_size: (height, width) that its images are resized to; None for their own. Images of one
@@ -87,8 +86,7 @@ class TfdsDataset:
     def read(self, split: str) -> Examples:
         """Decodes the examples of a split (TFDS split syntax), in the stored order.
 
-        Raises UserError at a damaged record, an image that is not of the size or kind that the set
-        promises, or a label out of range.
+        Raises UserError at a damaged record, an image of another size or kind, or a bad label.
         """
         source = self.data_source(split)
         count = len(source)
@@ -102,9 +100,9 @@ class TfdsDataset:
         return Examples(images, labels)
 
     def data_source(self, split: str) -> 'TfdsDataSource':
-        raw_bytes = _tfds().decode.DeserializeMethod.RAW_BYTES
+        raw = _tfds().decode.DeserializeMethod.RAW_BYTES
         return TfdsDataSource(
-            self._builder.as_data_source(split, deserialize_method=raw_bytes),
+            self._builder.as_data_source(split, deserialize_method=raw),
             len(self._builder.info.splits[split].file_instructions),
             f'{self._builder.data_path}, split {split!r}',
             self._image_key,
@@ -137,10 +135,10 @@ class TfdsDataSource:
       image_key, label_key: names of the features.
       num_classes: number of labels.
       image_shape: (height, width, channels) of the decoded images.
-      preprocessing: resizes images to that; None for images that have that size.
+      preprocessing: of other images; None for images of that shape.
     """
 
-    records: Any
+    records: Sequence
     num_files: int
     location: str
     image_key: str
@@ -176,7 +174,7 @@ class TfdsDataSource:
                 [self.records[i] for i in index] if one_by_one else self.records.__getitems__(index)
             )
             return [self._parse(record) for record in stored]
-        except Exception as error:  # of many types at a damaged file
+        except Exception as error:  # of many types
             if len(index) > 1 and sorted(index) != [*range(min(index), max(index) + 1)]:
                 for number in index:  # finds the damaged one
                     self.encoded([number])
@@ -277,8 +275,8 @@ def _prepare(tfds, name: str, builder) -> None:
 
 
 def _unreachable_host(builder) -> str:
-    """Why the first download cannot start, or ''; TFDS itself would try for minutes."""
-    urls = [urllib.parse.urlsplit(url) for url in builder.url_infos or ()]
+    """Why the first download cannot start, or ''; TFDS would try for minutes."""
+    urls = map(urllib.parse.urlsplit, builder.url_infos or ())
     urls = [url for url in urls if url.hostname and url.scheme in ('http', 'https')]
     if not urls or urllib.request.getproxies():
         return ''

@@ -259,7 +259,6 @@ class CompiledFunctions:
         return create_train_state(self._model, self._optimizer, shape, seed_key)
 
     def _abstract_chunk(self) -> tuple[tuple, tuple]:
-        """Shapes of the arguments `own` and `shared` of `step.train_chunk`, of all seeds."""
         config, setup = self.setup.config, self.setup
         whole = functools.partial(jax.ShapeDtypeStruct, sharding=replicated(self.mesh))
         batches = functools.partial(jax.ShapeDtypeStruct, sharding=train_sharding(self.mesh))
