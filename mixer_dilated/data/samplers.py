@@ -78,13 +78,11 @@ class ShuffleSampler:
             self.folder = pathlib.Path(tempfile.mkdtemp(prefix='mixer_dilated-epochs-'))
 
     def __getstate__(self):
-        return {'_permute': self._read, '_batch': self._batch, '_steps': self._steps} | {
-            'folder': self.folder
-        }
+        return {'_batch': self._batch, '_steps': self._steps, 'folder': self.folder}
 
     def __setstate__(self, state):
         self.__dict__.update(state, _epochs=collections.OrderedDict(), _lock=threading.Lock())
-        self._permute = self._read
+        self._permute = self._read  # in a worker
 
     def batch(self, step: int) -> Int[np.ndarray, 'seeds batch']:
         epoch, row = divmod(step, self._steps)

@@ -91,7 +91,10 @@ class CpuMixerBlock(MixerBlock):
 
 
 class LayerNorm(nn.Module):
-    """`nn.LayerNorm` over the last axis, with a custom VJP: worth 0 % and -8 %."""
+    """`nn.LayerNorm` over the last axis, with a custom VJP: worth 0 % and -8 %.
+
+    It stays for the bits of the results that were measured with it.
+    """
 
     dtype: jnp.dtype = jnp.float32
 

@@ -53,7 +53,7 @@ def run_summary(setup: Setup, name: str, run: RunState, results: dict, seconds: 
     Args:
       setup: what was trained.
       name: what the run is called.
-      snapshot: its end.
+      run: its end.
       results: of `write_results`.
       seconds: of the process that finished the run, 'startup' (from its start to its first step)
         and 'compile' (of which much goes on side by side; summed over the programs).

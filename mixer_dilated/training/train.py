@@ -166,9 +166,8 @@ def train_and_evaluate(
         progress.compiled(setup, run.step)
 
         # Train. A chunk is about a second of steps, after which the run may save or stop.
-        writer = stack.enter_context(
-            on_primary(MetricsWriter, workdir, run) or contextlib.nullcontext()
-        )
+        logs = stack.enter_context(contextlib.ExitStack())
+        writer = on_primary(lambda: logs.enter_context(MetricsWriter(workdir, run)))
         step, chunk_steps, saved_at = run.step, FIRST_CHUNK, -math.inf
         # A stream that is late ends a chunk; several hosts do the same steps, late or not.
         stream_seconds = CHUNK_SECONDS if jax.process_count() == 1 else None
@@ -217,6 +216,7 @@ def train_and_evaluate(
             on_primary(lambda rows=rows, speed=speed: writer.write(rows, speed))
             progress.epoch_done(rows, speed)
         _save(checkpoints, run, wait=True)
+        logs.close()
         progress.trained()
 
         # Results.
