@@ -1,4 +1,8 @@
-"""Files: the one reader and writer, atomic and with one-line errors."""
+"""One reader and one writer of a run's files, in a local folder or a bucket.
+
+The reader opens regular files only, and none above a bound. The writer replaces a file only once
+the new one is complete. Whatever goes wrong is a UserError of one line that names the file.
+"""
 
 import contextlib
 import io
@@ -7,12 +11,39 @@ import math
 import os
 import pathlib
 import secrets
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import stat
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
 import numpy as np
 
 from mixer_dilated.errors import UserError
+
+MAX_BYTES = 2**30  # of a file that is read whole
+MAX_ARRAY_BYTES = 2**36  # of the arrays of a file, unpacked
+REMOVE_HINT = 'remove it to have it made again'
+PathLike = str | os.PathLike
+
+_UNFINISHED: set[pathlib.Path] = set()
+
+
+def as_path(path: PathLike) -> pathlib.Path:
+    """`etils.epath.Path` of a bucket ('gs://…', 's3://…'), `pathlib.Path` of anything else."""
+    if not is_bucket(path):
+        return pathlib.Path(path)
+    from etils import epath  # 0.1 s, which a local path need not pay
+
+    return epath.Path(path)
+
+
+def is_bucket(path: PathLike) -> bool:
+    """Whether a path is of an object store, which has neither locks nor links."""
+    return '://' in os.fspath(path)
+
+
+def exists(path: PathLike) -> bool:
+    """Whether there is a file or folder; False for a name that no file can have."""
+    return as_path(path).exists() if is_bucket(path) else os.path.exists(path)
 
 
 def user_cache() -> pathlib.Path:
@@ -21,144 +52,213 @@ def user_cache() -> pathlib.Path:
     return pathlib.Path(root, 'mixer_dilated')
 
 
-_UNFINISHED: set[pathlib.Path] = set()
+def read_bytes(path: PathLike, hint: str = REMOVE_HINT, max_bytes: int = MAX_BYTES) -> bytes:
+    """The content of a file. Raises UserError, with a hint what to do, as all readers do."""
+    with _open_regular(path, hint, max_bytes) as file:
+        return file.read()
+
+
+def read_json(path: PathLike, hint: str = REMOVE_HINT) -> dict:
+    """The object in a JSON file."""
+    with _open_regular(path, hint) as file:
+        return _json_object(file.read())
+
+
+def read_json_lines(path: PathLike, hint: str = REMOVE_HINT) -> list[dict]:
+    """The objects of a file of one JSON object a line."""
+    with _open_regular(path, hint) as file:
+        return [_json_object(line) for line in file if line.strip()]
+
+
+def read_arrays(path: PathLike, hint: str = REMOVE_HINT) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file."""
+    with (
+        _open_regular(path, hint, MAX_ARRAY_BYTES) as file,
+        np.load(file, allow_pickle=False) as archive,
+    ):
+        _check_size(sum(member.file_size for member in archive.zip.infolist()), MAX_ARRAY_BYTES)
+        return {name: archive[name] for name in archive.files}
+
+
+@contextlib.contextmanager
+def _open_regular(path: PathLike, hint: str, max_bytes: int = MAX_BYTES) -> Iterator[BinaryIO]:
+    """Opens a file, and raises UserError for whatever opening and reading it raises."""
+    path = as_path(path)
+    try:
+        with path.open('rb') if is_bucket(path) else open(path, 'rb', opener=_no_wait) as file:
+            if is_bucket(path):
+                size = path.stat().length
+            else:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise ValueError('not a regular file')
+                size = status.st_size
+            _check_size(size, max_bytes)
+            yield file
+    # Storage, json and NumPy raise errors of many types at damaged files; all mean the same.
+    except Exception as error:
+        cause = getattr(error, 'strerror', None) or ' '.join(str(error).split())
+        raise UserError(
+            f'{path}: cannot be read: {cause or type(error).__name__}; {hint}'
+        ) from None
+
+
+def _no_wait(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, 'O_NONBLOCK', 0))  # a pipe may have no writer
+
+
+def _check_size(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise ValueError(f'{size} bytes; allowed are at most {max_bytes}')
+
+
+def _json_object(text: bytes) -> dict:
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError(f'{str(content)[:40]!r} is not a JSON object')
+    return content
 
 
 class AtomicFile:
-    """A file that takes the place of what was there once all of it is written.
+    """A file that takes the place of the previous one only once it is complete.
 
-    A context manager. Until its end, and for ever if that is an error or the machine stops, what
-    was there before is undamaged. It is written under another, new name in the same folder; a link
-    is replaced, never followed.
+    A context manager. If it ends with an error, or the machine stops, the previous file is
+    undamaged. Locally it is written under a new name in the same folder; for a bucket, where
+    writing an object is atomic, it is held in memory.
 
     Args:
-      path: the file.
-      error_context: of the path, a context that says what an OSError of the file means; other
-        errors within the context of the file never meet it.
+      path: the file. A link is replaced.
+      flag: 'csv' of --csv=FILE, for messages; a link is then followed.
 
     Raises:
-      OSError: it cannot be written, unless `error_context` makes another error of it.
+      UserError: it cannot be written; errors of other code in its context pass.
     """
 
-    def __init__(
-        self,
-        path: pathlib.Path,
-        error_context: Callable[[pathlib.Path], AbstractContextManager] = contextlib.nullcontext,
-    ):
-        self._path, self._error_context = path, error_context
-        self._unfinished = path.with_name(f'.{path.name}.unfinished-{secrets.token_hex(4)}')
-        self._file = None
-        self._kept = True
+    def __init__(self, path: PathLike, flag: str = ''):
+        self._path, self._flag = as_path(path), flag
+        self._target = self._path
+        if flag and not is_bucket(path):
+            self._target = pathlib.Path(os.path.realpath(path))
+        self._unfinished = self._target.with_name(
+            f'.{self._target.name}.unfinished-{secrets.token_hex(4)}'
+        )
+        self._file = io.BytesIO() if is_bucket(path) else None
 
     def write(self, content: bytes) -> None:
-        """Adds to the content."""
-        with self._error_context(self._path):
+        """Appends to the content."""
+        with error_context(self._path, self._flag):
             self._file.write(content)
 
-    def discard(self) -> None:
-        """Leaves what was there before, whatever was and will be written."""
-        self._kept = False
-
     def __enter__(self) -> 'AtomicFile':
-        _UNFINISHED.add(self._unfinished)
-        try:
-            with self._error_context(self._path):
+        if self._file is None:
+            _UNFINISHED.add(self._unfinished)
+            with error_context(self._path, self._flag):
                 self._file = self._unfinished.open('xb')
-        except BaseException:
-            self._remove()
-            raise
         return self
 
     def __exit__(self, kind, *_) -> None:
         try:
-            if kind is None and self._kept:
-                with self._error_context(self._path):
-                    self._finish()
+            if kind is None:
+                with error_context(self._path, self._flag):
+                    self._commit()
         finally:
-            self._remove()
+            with contextlib.suppress(OSError):
+                self._file.close()
+            if self._unfinished in _UNFINISHED:
+                with contextlib.suppress(OSError):
+                    self._unfinished.unlink()
+                _UNFINISHED.discard(self._unfinished)
 
-    def _finish(self) -> None:
+    def _commit(self) -> None:
+        if isinstance(self._file, io.BytesIO):
+            self._target.write_bytes(self._file.getvalue())
+            return
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        os.replace(self._unfinished, self._path)
-
-    def _remove(self) -> None:
-        with contextlib.suppress(OSError):
-            if self._file:
-                self._file.close()
-        with contextlib.suppress(OSError):
-            self._unfinished.unlink()
-        _UNFINISHED.discard(self._unfinished)
+        os.replace(self._unfinished, self._target)
 
 
 def remove_unfinished() -> None:
-    """Removes what is being written, where the process is about to be ended."""
+    """Removes the files that are being written, before the process is ended."""
     for path in tuple(_UNFINISHED):
         with contextlib.suppress(OSError):
             path.unlink()
 
 
-def output_file(flag: str, path: pathlib.Path) -> AtomicFile:
-    """The file to write, which is there whole or not at all; of a link, what it leads to.
+@contextlib.contextmanager
+def error_context(path: PathLike, flag: str = '') -> Iterator[None]:
+    """Raises UserError, which names the file or its flag, for an OSError of writing it."""
+    try:
+        yield
+    except OSError as error:
+        cause = error.strerror or error
+        if flag:
+            message = f'--{flag}={path}: cannot be written: {cause}; name a file that can'
+        else:
+            message = (
+                f'{path}: cannot be written: {cause}; what was saved before is undamaged, and '
+                'when that is mended the same command resumes'
+            )
+        raise UserError(message) from error
 
-    Args:
-      flag: 'csv' of --csv=FILE.
-      path: FILE.
 
-    Raises:
-      UserError: it cannot be written.
-    """
-    return AtomicFile(
-        pathlib.Path(os.path.realpath(path)), lambda _: _flag_error_context(flag, path)
-    )
+def output_file(flag: str, path: PathLike) -> AtomicFile:
+    """The file of a flag, 'csv' of --csv=FILE, to be written; see AtomicFile."""
+    return AtomicFile(path, flag)
 
 
 def check_output(flag: str, path: pathlib.Path) -> None:
-    """Raises UserError if the file cannot be written; what is there stays as it is."""
+    """Raises UserError if the file of a flag cannot be written; an existing one stays as it is."""
     folder = path.absolute().parent
-    with _flag_error_context(flag, path):
+    with error_context(path, flag):
         if not folder.is_dir():
             raise UserError(f'--{flag}={path}: no such folder: {folder}; make it first')
         if path.exists():
             if not path.is_file():
                 raise UserError(f'--{flag}={path}: not a file; name one that is, or a new one')
             path.open('ab').close()  # a person may have made it read-only
-    with output_file(flag, path) as file:
-        file.discard()
+        trial = pathlib.Path(os.path.realpath(path)).with_name(f'.trial-{secrets.token_hex(4)}')
+        trial.open('xb').close()
+        trial.unlink()
 
 
-@contextlib.contextmanager
-def _flag_error_context(flag: str, path: pathlib.Path):
-    """Turns an OSError into the UserError that says which file cannot be written, and why."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f'--{flag}={path}: cannot be written: {error.strerror or error}; name a file that can'
-        ) from None
+def write_bytes(path: PathLike, content: bytes) -> None:
+    """Writes a file atomically. Raises UserError if it cannot be written, as all writers do."""
+    with AtomicFile(path) as file:
+        file.write(content)
 
 
-# What reading a JSON file raises: RecursionError, where there are thousands of brackets.
-UNREADABLE = (OSError, ValueError, RecursionError)
+def write_text(path: PathLike, text: str) -> None:
+    """Writes a text file atomically."""
+    write_bytes(path, text.encode())
 
 
-def read_json(path: pathlib.Path, hint: str = 'remove it to have it made again'):
-    """Content of a JSON file. Raises UserError, with the way on, where it cannot be read."""
-    try:
-        return json.loads(path.read_text())
-    except UNREADABLE as error:
-        raise UserError(f'{path}: cannot be read: {error}; {hint}') from None
+def write_json(path: PathLike, content: dict) -> None:
+    """Writes a JSON file atomically; numbers as `json_line`."""
+    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + '\n')
 
 
-def write_json_lines(path: pathlib.Path, rows) -> None:
-    """Writes a file of one JSON object a line that is there whole or not at all."""
+def write_json_lines(path: PathLike, rows: Iterable[dict]) -> None:
+    """Writes a file of one JSON object a line atomically."""
     write_text(path, ''.join(map(json_line, rows)))
 
 
-def write_json(path: pathlib.Path, content) -> None:
-    """Writes a JSON file that is there whole or not at all; see `json_line` for numbers."""
-    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + '\n')
+def append_json_lines(path: PathLike, rows: Iterable[dict]) -> None:
+    """Appends JSON objects, one a line; to an object of a bucket by writing it anew."""
+    lines = ''.join(map(json_line, rows)).encode()
+    if is_bucket(path):
+        write_bytes(path, (read_bytes(path) if exists(path) else b'') + lines)
+        return
+    with error_context(path), open(path, 'ab') as file:
+        file.write(lines)
+
+
+def write_arrays(path: PathLike, **arrays: np.ndarray) -> None:
+    """Writes a compressed .npz file atomically."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    write_bytes(path, content.getvalue())
 
 
 def json_line(row: dict) -> str:
@@ -174,37 +274,3 @@ def _finite(content):
     if isinstance(content, float) and not math.isfinite(content):
         return None
     return content
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a text file that is there whole or not at all."""
-    write_bytes(path, text.encode())
-
-
-def write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:
-    """Writes a compressed .npz that is there whole or not at all."""
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
-    write_bytes(path, file.getvalue())
-
-
-def write_bytes(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file that is there whole or not at all, even if the machine stops.
-
-    Raises:
-      UserError: it cannot be written; what was there before is undamaged.
-    """
-    with AtomicFile(path, error_context) as file:
-        file.write(content)
-
-
-@contextlib.contextmanager
-def error_context(path: pathlib.Path):
-    """Turns an OSError into the UserError that says which file cannot be written, and why."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f'{path}: cannot be written: {error.strerror or error}; what was saved before is '
-            'undamaged, and when that is mended the same command goes on'
-        ) from error

@@ -122,7 +122,7 @@ def damaged(tmp_path_factory, run):
 def test_a_file_that_is_cut_off_is_named(damaged, cut, put):
     folder, whole = damaged
     (folder / 'augmented.npz').write_bytes(whole[: int(cut * len(whole))] if put is None else put)
-    with pytest.raises(UserError, match=r'augmented.npz: damaged'):
+    with pytest.raises(UserError, match=r'augmented.npz: cannot be read'):
         _ = read_run(folder).augmented
 
 

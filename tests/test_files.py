@@ -8,9 +8,11 @@ import subprocess
 import sys
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 from hypothesis import given
 
+from mixer_dilated import files
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import AtomicFile, check_output, output_file
 from tests.conftest import ROOT
@@ -92,6 +94,80 @@ def test_a_check_of_an_output_changes_nothing(tmp_path):
     for place, said in {'no/x': 'no such folder', '.': 'not a file', 'old/x': 'folder'}.items():
         with pytest.raises(UserError, match=said):
             check_output('csv', tmp_path / place)
+
+
+READERS = (files.read_bytes, files.read_json, files.read_json_lines, files.read_arrays)
+
+
+@pytest.mark.parametrize('read', READERS)
+@pytest.mark.parametrize('kind', ['missing', 'folder', 'pipe', 'device', 'large'])
+def test_only_a_regular_file_within_a_bound_is_read(read, kind, tmp_path, monkeypatch):
+    path = tmp_path / 'a'
+    if kind == 'folder':
+        path.mkdir()
+    if kind == 'pipe':
+        os.mkfifo(path)
+    if kind == 'device':
+        path.symlink_to('/dev/zero')
+    if kind == 'large':
+        path.write_bytes(b'{}' * 9)
+        check = files._check_size
+        monkeypatch.setattr(files, '_check_size', lambda size, _: check(size, 16))
+    with pytest.raises(UserError, match=f'^{path}: cannot be read: .*; give another$'):
+        read(path, 'give another')
+
+
+def test_what_is_written_is_read(tmp_path):
+    rows = [{'a': 1, 'b': 'ü\u2028'}, {'a': float('nan')}]
+    files.write_json(tmp_path / 'a.json', rows[0])
+    files.write_json_lines(tmp_path / 'a.jsonl', rows[:1])
+    files.append_json_lines(tmp_path / 'a.jsonl', rows[1:])
+    arrays = {'x': np.arange(6).reshape(2, 3), 'y': np.array(['é'])}
+    files.write_arrays(tmp_path / 'a.npz', **arrays)
+    assert files.read_json(tmp_path / 'a.json') == rows[0]
+    assert files.read_json_lines(tmp_path / 'a.jsonl') == [rows[0], {'a': None}]
+    np.testing.assert_equal(files.read_arrays(tmp_path / 'a.npz'), arrays)
+
+
+@pytest.mark.parametrize('text', ['', '[]', 'null', '{"a":', '\xff', '[' * 200_000, '{}\n3'])
+@pytest.mark.parametrize('read', READERS[1:])
+def test_a_file_that_does_not_hold_what_it_should_is_named_in_a_line(read, text, tmp_path):
+    path = tmp_path / 'a'
+    path.write_bytes(text.encode('latin1'))
+    if (read, text) == (files.read_json_lines, ''):
+        assert read(path) == []
+        return
+    with pytest.raises(UserError, match=f'^{path}: cannot be read: .*; remove it') as refusal:
+        read(path)
+    assert '\n' not in str(refusal.value)
+
+
+def test_arrays_that_unpack_to_more_than_the_bound_are_refused(tmp_path, monkeypatch):
+    files.write_arrays(tmp_path / 'a.npz', x=np.zeros(10**6))
+    monkeypatch.setattr(files, 'MAX_ARRAY_BYTES', 10**5)
+    with pytest.raises(UserError, match=r'a\.npz: cannot be read: \d+ bytes; allowed are'):
+        files.read_arrays(tmp_path / 'a.npz')
+
+
+def test_a_bucket_is_written_and_read_as_a_folder(monkeypatch):
+    """In memory, by the interface through which `epath` reaches object stores."""
+    fsspec = pytest.importorskip('fsspec')
+    memory = fsspec.filesystem('memory')
+    monkeypatch.setattr(fsspec, 'filesystem', lambda *_, **__: memory)
+    folder = files.as_path('gs://bucket/run')
+    assert not files.exists(folder / 'a.json')
+    files.write_json(folder / 'a.json', {'a': 1})
+    files.append_json_lines(folder / 'a.jsonl', [{'a': 1}])
+    files.append_json_lines(folder / 'a.jsonl', [{'a': 2}])
+    files.write_arrays(folder / 'a.npz', x=np.arange(3))
+    with pytest.raises(KeyError), AtomicFile(folder / 'a.json') as file:
+        file.write(b'half')
+        raise KeyError
+    assert files.read_json(folder / 'a.json') == {'a': 1}
+    assert files.read_json_lines(folder / 'a.jsonl') == [{'a': 1}, {'a': 2}]
+    np.testing.assert_equal(files.read_arrays(folder / 'a.npz'), {'x': np.arange(3)})
+    with pytest.raises(UserError, match='gs://bucket/run/none: cannot be read'):
+        files.read_bytes(folder / 'none')
 
 
 PROGRAM = """

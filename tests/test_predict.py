@@ -234,7 +234,7 @@ def test_a_run_of_an_earlier_version_takes_the_facts_from_its_data(run, pictures
         ({'preprocess': ['crop']}, "allowed is one of 'resize', 'mnist', 'fill'"),
         ({'resize': None}, "allowed is one of 'crop', 'pad', 'squash'"),
         ({'train_examples': 0}, 'train_examples = 0: allowed is an integer from 1'),
-        (None, 'class_names = None: allowed'),
+        (None, 'cannot be read: .* is not a JSON object'),
         ('not json', 'cannot be read'),
     ],
     ids=str,

@@ -20,8 +20,7 @@ from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.reports.report import write_report
 from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
-from mixer_dilated.training.data_file import check_same_data
-from mixer_dilated.training.run_folder import locked
+from mixer_dilated.training.run_folder import check_same_data, locked
 from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.train import Progress, train_and_evaluate
@@ -372,7 +371,7 @@ def test_evaluating_without_a_run_or_checkpoint_is_refused(tmp_path):
     with pytest.raises(UserError, match='no checkpoint there; remove this folder'):
         evaluate_checkpoint(tmp_path)
     (tmp_path / 'config.json').write_text('{"seed":')
-    with pytest.raises(UserError, match='cannot be read as a config'):
+    with pytest.raises(UserError, match=r'config\.json: cannot be read'):
         evaluate_checkpoint(tmp_path)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import write_text
-from mixer_dilated.training.metrics import EventsFile, MetricsWriter
+from mixer_dilated.training.metrics import MetricsWriter
 from mixer_dilated.training.run_state import RunState
 from tests.conftest import ROOT, run_cli
 
@@ -110,13 +110,11 @@ def test_a_file_that_cannot_be_written_leaves_the_one_before(call, tmp_path, mon
 
 
 def test_a_disk_that_is_full_for_the_events_ends_the_run_there(tmp_path, monkeypatch):
-    events = EventsFile(tmp_path, first_step=0)
-
     def fail(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     writer = MetricsWriter(tmp_path, RunState(None, None))
-    monkeypatch.setattr(type(events._file), 'write_event', fail)
+    monkeypatch.setattr(type(writer._events), 'write_event', fail)
     row = {'epoch': 1, 'step': 3, 'seed': 0, 'train_loss': 0.5}
     with pytest.raises(UserError, match='tensorboard: cannot be written: No space left'):
         writer.write([row], {'seconds': 1.0})

@@ -168,7 +168,7 @@ class ImageFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             with AtomicFile(path) as file:
                 file.write(json.dumps(corrupt).encode())
-        except OSError as error:
+        except (OSError, UserError) as error:
             warnings.warn(f'corrupt images are not noted: {path}: {error}', stacklevel=4)
         return corrupt
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import read_json, write_json
+from mixer_dilated.files import exists, read_json, write_json
 from mixer_dilated.training.run_folder import read_config
 
 BINS = 15
@@ -127,10 +127,10 @@ def read_calibration(workdir: pathlib.Path, step: int) -> dict | None:
       UserError: the file is damaged.
     """
     path = workdir / CALIBRATION
-    if not path.is_file():
+    if not exists(path):
         return None
     result = read_json(path)
-    temperatures = result.get('temperatures') if isinstance(result, dict) else None
+    temperatures = result.get('temperatures')
     seeds = read_config(workdir).num_seeds
     if (
         not isinstance(temperatures, list)

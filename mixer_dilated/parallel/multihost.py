@@ -17,7 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from mixer_dilated.errors import AllHostsError, HostLostError, UserError
-from mixer_dilated.files import write_text
+from mixer_dilated.files import exists, read_bytes, write_text
 
 POLL_SECONDS, SHARED_DISK_SECONDS = 0.1, 30  # within which hosts see what the first has written
 MAX_TEXT_BYTES = 4096  # of a message, or a path
@@ -133,7 +133,7 @@ def check_shared_disk(workdir: pathlib.Path) -> None:
 
 def _wait_for(mark: pathlib.Path, token: str) -> None:
     deadline = time.monotonic() + SHARED_DISK_SECONDS
-    while not mark.exists() or mark.read_text() != token:
+    while not exists(mark) or read_bytes(mark) != token.encode():
         if time.monotonic() > deadline:
             raise UserError(
                 f'--workdir={mark.parent}: this process does not see the folder of process 0; name '

@@ -5,14 +5,13 @@ have.
 """
 
 import contextlib
-import json
 import math
 import pathlib
-import zipfile
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from mixer_dilated import files
 from mixer_dilated.errors import UserError
 
 # Types that a field may have: a number, and one that may be missing.
@@ -21,17 +20,12 @@ NUMBER, OPTIONAL = (int, float), (int, float, type(None))
 
 def read_object(path: pathlib.Path) -> dict:
     """The object in a JSON file."""
-    with damaged(path):
-        content = json.loads(path.read_text(encoding='utf-8'))
-    if not isinstance(content, dict):
-        raise UserError(f'{path}: damaged (not a JSON object); restore it, or make it again')
-    return content
+    return files.read_json(path, _hint(path))
 
 
 def read_rows(path: pathlib.Path, fields: Mapping) -> list[dict]:
     """The objects of a file of one JSON object a line, each checked for the fields."""
-    with damaged(path):
-        rows = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines() if line]
+    rows = files.read_json_lines(path, _hint(path))
     for row in rows:
         check(path, row, fields)
     return rows
@@ -39,36 +33,26 @@ def read_rows(path: pathlib.Path, fields: Mapping) -> list[dict]:
 
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz file."""
-    with damaged(path), np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    return files.read_arrays(path, _hint(path))
+
+
+def _hint(path: pathlib.Path) -> str:
+    if path.name in ('metrics.jsonl', 'predictions.npz', 'weights.npz'):
+        return (
+            'the command that trained this, given again with this folder, makes it again from the '
+            'newest checkpoint'
+        )
+    return 'restore it, or make it again'
 
 
 @contextlib.contextmanager
 def damaged(path: pathlib.Path) -> Iterator[None]:
-    """Turns whatever reading a file raises into one line that names it."""
+    """Raises UserError, which names the file, where its content is not what it should be."""
     try:
         yield
     except UserError:
         raise
-    except FileNotFoundError:
-        made_again = path.name in ('metrics.jsonl', 'predictions.npz', 'weights.npz')
-        hint = (
-            'the command that trained this, given again with this folder, makes it again from the '
-            'newest checkpoint'
-        )
-        raise UserError(
-            f'{path}: not there; {hint if made_again else "restore it, or train again"}'
-        ) from None
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        EOFError,
-        RecursionError,
-        zipfile.BadZipFile,
-    ) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         cause = ' '.join(f'{type(error).__name__}: {error}'.split())
         raise UserError(f'{path}: damaged ({cause}); restore it, or make it again') from None
 

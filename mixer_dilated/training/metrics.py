@@ -1,71 +1,20 @@
-"""TensorBoard events, written by the thread that trains: an error of the disk ends the run there.
-
-tensorboardX's own writer hands them to a thread; when that dies of a full disk, the next waits
-for it for ever.
-"""
+"""Metrics of a run: rows of JSON, and scalars for TensorBoard."""
 
 import math
 import pathlib
 import statistics
 import time
 import warnings
-from collections.abc import Mapping
 
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import error_context, json_line, write_json_lines
+from mixer_dilated.files import append_json_lines, error_context, write_json_lines
 from mixer_dilated.parallel.multihost import to_numpy
 from mixer_dilated.training.optimizer import learning_rate_schedule
 from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import Setup
 
+METRICS, SPEED, TENSORBOARD = 'metrics.jsonl', 'speed.jsonl', 'tensorboard'
 FLUSH_SECONDS = 10.0
-
-
-class EventsFile:
-    """Scalars by step, in a new file of events.
-
-    Args:
-      folder: made if it is not there.
-      first_step: what earlier files of the folder hold from this step on is void.
-
-    Raises:
-      OSError: as its methods, if the file cannot be written.
-    """
-
-    def __init__(self, folder: pathlib.Path, first_step: int):
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-        folder.mkdir(parents=True, exist_ok=True)
-        self._event = Event
-        # A file of its own, though the run be stopped and resumed within a second.
-        self._file = EventsWriter(str(folder / 'events'), f'.{time.time_ns()}')
-        start = SessionLog(status=SessionLog.START)
-        self._file.write_event(Event(wall_time=time.time(), step=first_step, session_log=start))
-        self._flushed = time.monotonic()
-
-    def write(self, values: Mapping[str, float], step: int) -> None:
-        """Adds a scalar a name; those that are not finite, which no curve shows, are left out."""
-        from tensorboardX.proto.summary_pb2 import Summary
-
-        scalars = [
-            Summary.Value(tag=name, simple_value=value)
-            for name, value in values.items()
-            if math.isfinite(value)
-        ]
-        self._file.write_event(
-            self._event(wall_time=time.time(), step=step, summary=Summary(value=scalars))
-        )
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self._file.flush()
-            self._flushed = time.monotonic()
-
-    def close(self) -> None:
-        """Writes what is still in memory."""
-        self._file.close()
-
-
-METRICS, SPEED = 'metrics.jsonl', 'speed.jsonl'
 
 
 class MetricsWriter:
@@ -75,26 +24,39 @@ class MetricsWriter:
     Everything in `metrics.jsonl` follows from the config and the data: a run that was stopped and
     resumed leaves the bytes of one that was not. How long it took is in `speed.jsonl`.
 
+    The events are written by the thread that trains, so that a full disk ends the run there: the
+    thread of tensorboardX's own `SummaryWriter` dies of it, and the next write blocks for ever.
+
     Args:
       workdir: the run's folder.
-      snapshot: with the rows of the epochs already done; whatever else the files held is dropped,
-        so that a resumed run has each epoch once.
+      run: with the rows of the epochs that are done; other rows of the files are dropped.
+
+    Raises:
+      UserError: a file cannot be written; as its methods.
     """
 
-    def __init__(self, workdir: pathlib.Path, snapshot: RunState):
-        self._workdir = workdir
-        write_json_lines(workdir / METRICS, snapshot.metrics)
-        write_json_lines(workdir / SPEED, snapshot.speed)
-        next_step = snapshot.metrics[-1]['step'] + 1 if snapshot.metrics else 0
-        with error_context(workdir / 'tensorboard'):
-            self._events = EventsFile(workdir / 'tensorboard', next_step)
+    def __init__(self, workdir: pathlib.Path, run: RunState):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import SessionLog
+
+        self._workdir, self._folder = workdir, workdir / TENSORBOARD
+        write_json_lines(workdir / METRICS, run.metrics)
+        write_json_lines(workdir / SPEED, run.speed)
+        next_step = run.metrics[-1]['step'] + 1 if run.metrics else 0
+        with error_context(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # The time in the name: a run may be stopped and resumed within a second.
+            self._events = EventsWriter(str(self._folder / 'events'), f'.{time.time_ns()}')
+            # TensorBoard drops what earlier files hold from this step on.
+            self._write_event(next_step, session_log=SessionLog(status=SessionLog.START))
+            self._flushed = time.monotonic()
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, *_):
         try:
-            with error_context(self._workdir / 'tensorboard'):
+            with error_context(self._folder):
                 self._events.close()
         except UserError:
             if kind is None:
@@ -102,17 +64,30 @@ class MetricsWriter:
 
     def write(self, rows: list[dict], speed: dict) -> None:
         """Writes the metrics of one epoch, a row a seed; TensorBoard gets the means over seeds."""
-        for name, lines in ((METRICS, rows), (SPEED, [speed])):
-            path = self._workdir / name
-            with error_context(path), path.open('a') as file:
-                file.write(''.join(map(json_line, lines)))
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        append_json_lines(self._workdir / METRICS, rows)
+        append_json_lines(self._workdir / SPEED, [speed])
         means = {
             name: statistics.fmean(row[name] for row in rows)
             for name, value in rows[0].items()
             if name not in ('step', 'seed') and value is not None
         }
-        with error_context(self._workdir / 'tensorboard'):
-            self._events.write(means | speed, rows[0]['step'])
+        scalars = [
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in (means | speed).items()
+            if math.isfinite(value)
+        ]
+        with error_context(self._folder):
+            self._write_event(rows[0]['step'], summary=Summary(value=scalars))
+            if time.monotonic() - self._flushed > FLUSH_SECONDS:
+                self._events.flush()
+                self._flushed = time.monotonic()
+
+    def _write_event(self, step: int, **content) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
 
 
 def has_rows(path: pathlib.Path) -> bool:

@@ -1,4 +1,4 @@
-"""A run's folder: its config, lock, versions and summary."""
+"""A run's folder: its config, lock, versions, data and summary."""
 
 import contextlib
 import errno
@@ -17,7 +17,15 @@ import ml_collections
 import mixer_dilated
 from mixer_dilated.config import differences, resolve
 from mixer_dilated.errors import BusyError, UserError
-from mixer_dilated.files import UNREADABLE, json_line, read_json, write_json
+from mixer_dilated.files import (
+    MAX_ARRAY_BYTES,
+    exists,
+    is_bucket,
+    json_line,
+    read_bytes,
+    read_json,
+    write_json,
+)
 
 # Errors of a file system that has no locks, as a mounted Google Drive.
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -53,7 +61,7 @@ def locked(folder: pathlib.Path):
     """Keeps every other process from working in a folder, which is made if it is not there.
 
     The lock is the operating system's: it ends with the process that holds it, however that ends.
-    A file system without locks is a warning.
+    A file system without locks is a warning; a bucket has none.
 
     Raises:
       BusyError: another process works there.
@@ -61,7 +69,10 @@ def locked(folder: pathlib.Path):
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / '.lock').acquire(timeout=0)
+        if is_bucket(folder):
+            lock = contextlib.nullcontext()
+        else:
+            lock = filelock.FileLock(folder / '.lock').acquire(timeout=0)
     except filelock.Timeout:
         raise BusyError(
             f'--workdir={folder}: another process works in this folder; wait until it ends, or '
@@ -81,7 +92,7 @@ def locked(folder: pathlib.Path):
 
 def is_locked(folder: pathlib.Path) -> bool:
     """Whether another process works in a folder now."""
-    if not folder.exists():
+    if not exists(folder):
         return False
     try:
         with locked(folder):
@@ -100,7 +111,7 @@ def check_place(folder: pathlib.Path, kind: str, mark: str) -> None:
     """
     entries = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     for name in entries:
-        if (folder / name).is_symlink():
+        if os.path.islink(folder / name):
             raise UserError(
                 f'--workdir={folder}: {name} is a link, and what is written to it would be '
                 'elsewhere; put what it leads to in its place, or name a new folder'
@@ -120,15 +131,10 @@ def claim(
     """Makes a locked folder this run's own: writes `config.json` and `versions.json`, or checks
     those that are there.
 
-    Args:
-      workdir: the run's folder.
-      config: the run's config.
-      versions: `environment.versions()`.
-
-    Raises:
-      UserError: the folder holds a run with another config.
+    Another version of a package is a warning. Raises UserError if the folder holds a run with
+    another config.
     """
-    if not (workdir / 'config.json').exists():
+    if not exists(workdir / 'config.json'):
         write_json(workdir / 'versions.json', versions)
         write_json(workdir / 'config.json', config.to_dict())
         return
@@ -138,7 +144,7 @@ def claim(
 
 def _warn_of_other_versions(workdir: pathlib.Path, here: Mapping[str, str]) -> None:
     path = workdir / 'versions.json'
-    recorded = read_json(path, 'remove it; it only records versions') if path.exists() else {}
+    recorded = read_json(path, 'remove it; it only records versions') if exists(path) else {}
     differing = [
         f'{name}: {recorded.get(name)}, {here.get(name)}'
         for name in sorted({*recorded, *here})
@@ -159,17 +165,16 @@ def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
       UserError: there is no run, or its config cannot be read.
     """
     path = workdir / 'config.json'
+    if not exists(path):
+        study = exists(workdir / 'study.json')
+        hint = f'; it is a study, whose runs are in {workdir / "cells"}' if study else ''
+        raise UserError(f'--workdir={workdir}: no run there (no {path}){hint}')
+    hint = "write it again from a copy, 'config' in the record/metadata of a checkpoint"
+    config = read_json(path, hint)
     try:
-        return resolve(json.loads(path.read_text()), warn=False)
-    except FileNotFoundError:
-        study = (workdir / 'study.json').exists()
-        ways = f'; it is a study, whose runs are in {workdir / "cells"}' if study else ''
-        raise UserError(f'--workdir={workdir}: no run there (no {path}){ways}') from None
-    except (*UNREADABLE, AttributeError) as error:
-        raise UserError(
-            f'{path}: cannot be read as a config: {error}; write it again from a copy: every '
-            "checkpoint has one, in its record/metadata under 'config'"
-        ) from None
+        return resolve(config, warn=False)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f'{path}: cannot be read as a config: {error}; {hint}') from None
 
 
 def read_summary(workdir: pathlib.Path) -> dict | None:
@@ -179,18 +184,13 @@ def read_summary(workdir: pathlib.Path) -> dict | None:
       UserError: the file is damaged, or of an earlier version.
     """
     path = workdir / 'summary.json'
-    if not os.path.isfile(path):  # unlike Path.is_file, False for a name that cannot be
+    if not exists(path):
         return None
-    try:
-        summary = json.loads(path.read_text())
-        if not isinstance(summary, dict) or summary != with_checksum(summary):
-            raise ValueError('its checksum is not that of its content')
-        return summary
-    except UNREADABLE as error:
-        raise UserError(
-            f'{path}: cannot be read: {error}; remove it, and the same command makes it again '
-            'from the newest checkpoint'
-        ) from None
+    hint = 'remove it, and the same command makes it again from the newest checkpoint'
+    summary = read_json(path, hint)
+    if summary != with_checksum(summary):
+        raise UserError(f'{path}: its checksum is not that of its content; {hint}')
+    return summary
 
 
 def write_summary(workdir: pathlib.Path, summary: dict) -> dict:
@@ -210,8 +210,8 @@ def file_checksums(workdir: pathlib.Path, names: Iterable[str]) -> dict[str, int
     """CRC-32 of files of a run by name; None for one that cannot be read."""
     checksums = dict.fromkeys(names)
     for name in checksums:
-        with contextlib.suppress(OSError):
-            checksums[name] = zlib.crc32((workdir / name).read_bytes())
+        with contextlib.suppress(UserError):
+            checksums[name] = zlib.crc32(read_bytes(workdir / name, max_bytes=MAX_ARRAY_BYTES))
     return checksums
 
 
@@ -252,3 +252,34 @@ def check_none_skipped(
             f"config.on_nonfinite = 'stop': {workdir} holds a run that left out {skipped_steps} "
             "steps; allowed is 'skip', or a new folder"
         )
+
+
+def check_same_data(workdir: pathlib.Path, facts: Mapping[str, dict], *, saved: bool) -> None:
+    """Writes `data.json`, or checks that the run was begun on these examples.
+
+    Args:
+      workdir: the run's folder.
+      facts: `setup.data_facts` of 'train' and 'test'.
+      saved: whether the run has a checkpoint; without one it may begin anew.
+
+    Raises:
+      UserError: the run was begun on other examples.
+    """
+    path = workdir / 'data.json'
+    if not saved or not exists(path):
+        write_json(path, facts)
+        return
+    recorded = read_json(path, 'remove it, and the same command writes it again')
+    if not all(_is_same_split(recorded.get(part), facts[part]) for part in facts):
+        raise UserError(
+            f'--workdir={workdir}: this run was begun on other examples ({path} differs from the '
+            'data that is there now); give it its own data again, or name a new folder'
+        )
+
+
+def _is_same_split(recorded: dict | None, facts: dict) -> bool:
+    """By checksums if both have them: a run may change between memory and streaming."""
+    if not isinstance(recorded, dict):
+        return False
+    common = (recorded.keys() & facts.keys()) - {'identity'}
+    return all(recorded.get(name) == facts[name] for name in common or {'identity'})

@@ -1,7 +1,7 @@
 """What is known of a run before an example is decoded: from its config and data, or its folder."""
 
 import dataclasses
-import os
+import hashlib
 import pathlib
 import reprlib
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from mixer_dilated.data.examples import Dataset, Examples, check_disjoint, num_e
 from mixer_dilated.data.input_pipeline import streams
 from mixer_dilated.data.preprocessing import PREPROCESS_MODES, RESIZE_MODES, Preprocessing
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import read_json, write_json
+from mixer_dilated.files import exists, read_json, write_json
 from mixer_dilated.models.costs import Layer, layers
 from mixer_dilated.patches.geometry import Pair, num_tokens
 from mixer_dilated.training.run_folder import read_config
@@ -136,6 +136,19 @@ def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = No
     return Setup(config, dataset, train_examples, test_examples, tokens)
 
 
+def data_facts(setup: Setup, part: str, checksums: Mapping[str, int]) -> dict:
+    """By what the examples of 'train' or 'test' are known, for `run_folder.check_same_data`.
+
+    Args:
+      setup: with the data set, whose identity follows from names and sizes of its files.
+      part: 'train' or 'test'.
+      checksums: of the examples, if they are in memory; else empty.
+    """
+    split = setup.config.dataset[f'{part}_split']
+    identity = hashlib.sha256(f'{setup.dataset.identity}\n{split}'.encode()).hexdigest()
+    return {'identity': identity, **checksums}
+
+
 @dataclasses.dataclass(frozen=True)
 class RecordedDatasetInfo:
     """The properties of the data set that a run was trained on, as a `Dataset` without examples."""
@@ -161,7 +174,7 @@ class RecordedDatasetInfo:
 def write_preprocessing(workdir: pathlib.Path, setup: Setup) -> None:
     """Writes `preprocessing.json`, unless it is there: a person may have edited it."""
     path = workdir / PREPROCESSING
-    if path.exists():
+    if exists(path):
         return
     preprocessing = preprocessing_of(setup.config.dataset, setup.dataset.image_shape)
     content = {
@@ -184,7 +197,7 @@ def read_trained_setup(workdir: pathlib.Path) -> tuple[Setup, Preprocessing]:
       UserError: no run there, a damaged file, or a run without it whose data set is not there.
     """
     config, path = read_config(workdir), workdir / PREPROCESSING
-    if not os.path.lexists(path):
+    if not exists(path):
         try:
             setup = create_setup(config)
         except UserError as error:
@@ -195,7 +208,7 @@ def read_trained_setup(workdir: pathlib.Path) -> tuple[Setup, Preprocessing]:
         return setup, preprocessing_of(config.dataset, setup.dataset.image_shape)
     content = read_json(path, REMOVE_HINT)
     for name, allowed in ALLOWED.items():
-        value = content.get(name) if isinstance(content, Mapping) else None
+        value = content.get(name)
         if not allowed.test(value):
             raise UserError(
                 f'{path}: {name} = {reprlib.repr(value)}: allowed is {allowed.text}; {REMOVE_HINT}'

@@ -25,7 +25,6 @@ from mixer_dilated.parallel.multihost import (
 )
 from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
-from mixer_dilated.training.data_file import check_same_data, data_facts
 from mixer_dilated.training.finite import check_finite, check_parameters
 from mixer_dilated.training.metrics import (
     METRICS,
@@ -39,6 +38,7 @@ from mixer_dilated.training.run_folder import (
     RESULTS,
     check_none_skipped,
     check_place,
+    check_same_data,
     claim,
     file_checksums,
     locked,
@@ -47,7 +47,7 @@ from mixer_dilated.training.run_folder import (
     write_summary,
 )
 from mixer_dilated.training.run_state import RunState, array_checksums
-from mixer_dilated.training.setup import Setup, create_setup, write_preprocessing
+from mixer_dilated.training.setup import Setup, create_setup, data_facts, write_preprocessing
 from mixer_dilated.training.state import (
     InitialParams,
     load_initial_params,
