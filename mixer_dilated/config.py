@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, FieldReference
 
 from mixer_dilated.config_keys import ALIASES, KEYS, PRESETS, RUNTIME_ONLY_KEYS, preset_values
 from mixer_dilated.errors import UserError
-from mixer_dilated.patches.geometry import Pair, Patches, whole_pair
+from mixer_dilated.patches.geometry import Pair, Patches, integer_pair
 
 
 def base_config() -> ConfigDict:
@@ -84,7 +84,7 @@ def resolve(config: Mapping, *, warn: bool = True) -> ConfigDict:
         # The geometry's own spelling, so that 4 and (4, 4), valid and VALID are the same run.
         model['patches'] = dataclasses.asdict(Patches(**model['patches']))
         patch_branches(ConfigDict(model))
-        model['phases'] = whole_pair('phases', model['phases'], 1)
+        model['phases'] = integer_pair('phases', model['phases'], 1)
     except UserError as error:
         raise UserError(f'config.model.{error}') from None
     if model['gelu'] == 'auto':

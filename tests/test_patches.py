@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.extraction import (
     antialias,
-    convolved_patches,
+    convolve_patches,
     extract_patches,
-    gathered_patches,
+    gather_patches,
 )
 from mixer_dilated.patches.geometry import Patches, num_tokens
 
@@ -78,7 +78,7 @@ def test_every_way_of_extraction_equals_a_numpy_gather(patches, size, channels, 
     images = np.random.default_rng(seed).normal(size=(2, *size, channels)).astype(np.float32)
     expected = gather(images, patches)
     chex.assert_shape(expected, (2, tokens, channels * np.prod(patches.size)))
-    for way in (extract_patches, convolved_patches, gathered_patches):
+    for way in (extract_patches, convolve_patches, gather_patches):
         np.testing.assert_array_equal(way(images, patches), expected)
 
 

@@ -21,7 +21,7 @@ from mixer_dilated.data.examples import (
 from mixer_dilated.data.preprocessing import Preprocessing, is_upsample
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import user_cache
-from mixer_dilated.patches.geometry import whole_pair
+from mixer_dilated.patches.geometry import integer_pair
 
 FOLDER_PREFIX = 'folder:'
 # What `dataset.preprocess` = 'auto' means for a data set; for any other, 'resize'.
@@ -34,7 +34,7 @@ def open_dataset(dataset: ml_collections.ConfigDict) -> Dataset:
     Raises:
       UserError: the data set does not exist, cannot be downloaded, or does not fit the config.
     """
-    size = whole_pair('dataset.image_size', dataset.image_size, 1) if dataset.image_size else None
+    size = integer_pair('dataset.image_size', dataset.image_size, 1) if dataset.image_size else None
     if dataset.name.startswith(FOLDER_PREFIX):
         return _open_folder(dataset, size)
     if dataset.name == 'digits':

@@ -1,9 +1,12 @@
-"""Where patches lie: size, dilation, stride and padding, and everything that follows from them."""
+"""Patch geometry: size, dilation, stride and padding, and the token grid that follows."""
 
 import dataclasses
+import itertools
+import math
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Int
 
 from mixer_dilated.errors import UserError
 
@@ -13,23 +16,25 @@ Pads = tuple[Pair, Pair]
 
 @dataclasses.dataclass(frozen=True)
 class Patches:
-    """Geometry of one kind of patch: P_h×P_w pixels sampled `dilation` apart (paper, section 3).
+    """Patches of P_h×P_w pixels that are sampled `dilation` apart (paper, section 3).
 
     A plain Mixer patch is `Patches(size=P, stride=P)`. The paper's dilated patch is
-    `Patches(size=4, dilation=2, stride=7)`: 4×4 pixels, 2 apart, from a window of 7×7.
+    `Patches(size=4, dilation=2, stride=7)`: 4×4 pixels, 2 apart, from a window of 7×7. Token (r, c)
+    samples the pixels
 
-    Every number may be an int, meant for both axes, or a pair (height, width); attributes always
-    hold pairs.
+        (r · stride_h + i · dilation_h - top, c · stride_w + j · dilation_w - left)
+
+    for 0 ≤ i < P_h, 0 ≤ j < P_w, with (top, left) from `pads`; pixels outside the image are 0.
+    An integer applies to both axes, a pair is (height, width); attributes are always pairs.
 
     Attributes:
-      size: pixels that a patch samples along (height, width).
+      size: pixels that a patch samples along each axis.
       dilation: distance in pixels between neighbouring samples; 1 is a solid patch.
       stride: distance in pixels between neighbouring patches.
-      padding: 'VALID' (no padding), 'SAME' (zeros around the image until there are
-        ceil(image / stride) patches an axis, the odd one at the end), or explicit
-        ((top, bottom), (left, right)) in pixels. A negative number crops instead.
-      offset: pixels by which every patch is moved down and right (up and left if negative), the
-        phase of the grid. The grid itself stays; zeros stand where a patch leaves the image.
+      padding: 'VALID' (none), 'SAME' (zeros, the odd one at the end, for ceil(image / stride)
+        patches along each axis), or pixels ((top, bottom), (left, right)), negative to crop.
+      offset: pixels by which every patch is moved down and right, the phase of the grid. The
+        number of patches stays.
 
     Raises:
       UserError: a size, dilation or stride below 1, or a padding or offset of another form.
@@ -43,17 +48,17 @@ class Patches:
 
     def __post_init__(self):
         for name, minimum in (('size', 1), ('dilation', 1), ('stride', 1), ('offset', None)):
-            pair = whole_pair(f'patches.{name}', getattr(self, name), minimum)
+            pair = integer_pair(f'patches.{name}', getattr(self, name), minimum)
             object.__setattr__(self, name, pair)
-        object.__setattr__(self, 'padding', _padding(self.padding))
+        object.__setattr__(self, 'padding', _parse_padding(self.padding))
 
     @property
     def window(self) -> Pair:
-        """(height, width) in pixels that one patch spans: (size - 1) · dilation + 1."""
+        """Pixels (height, width) that a patch spans: (size - 1) · dilation + 1."""
         return tuple((p - 1) * d + 1 for p, d in zip(self.size, self.dilation, strict=True))
 
     def pads(self, image_size: Pair) -> Pads:
-        """Pixels of zeros added ((top, bottom), (left, right)); negative where cropped."""
+        """Zeros added ((top, bottom), (left, right)) in pixels; negative numbers crop."""
         if self.padding == 'VALID':
             pads = ((0, 0), (0, 0))
         elif self.padding == 'SAME':
@@ -70,61 +75,49 @@ class Patches:
         )
 
     def grid(self, image_size: Pair) -> Pair:
-        """(rows, columns) of patches on an image of (height, width) pixels.
+        """Numbers of patches (rows, columns) on an image of (height, width) pixels.
 
         Raises:
-          UserError: not one patch fits, or a patch would see nothing but padding.
+          UserError: no patch fits, or a patch would sample nothing but padding.
         """
-        return tuple(len(axis) for axis in self._samples(image_size))
+        return tuple(len(axis) for axis in self._sample_coordinates(image_size))
 
     def num_tokens(self, image_size: Pair) -> int:
         """Number of patches, S, on an image of (height, width) pixels. Raises as `grid` does."""
-        rows, columns = self.grid(image_size)
-        return rows * columns
+        return math.prod(self.grid(image_size))
 
-    def pixel_indices(self, image_size: Pair) -> np.ndarray:
-        """Which pixels each token samples.
+    def pixel_indices(self, image_size: Pair) -> Int[np.ndarray, 'tokens samples 2']:
+        """(row, column) of the pixels that each token samples. Raises as `grid` does.
 
-        Returns:
-          An int array (tokens, P_h·P_w, 2) of (row, column), tokens and samples in row-major
-          order. A row outside 0 … H-1 or a column outside 0 … W-1 is padding, a zero.
-
-        Raises:
-          UserError: as `grid` does.
+        Tokens and samples are in row-major order. Coordinates outside the image are padding.
         """
-        rows, columns = self._samples(image_size)
-        (grid_h, size_h), (grid_w, size_w) = rows.shape, columns.shape
-        shape = (grid_h, grid_w, size_h, size_w)
-        rows = np.broadcast_to(rows[:, None, :, None], shape)
-        columns = np.broadcast_to(columns[None, :, None, :], shape)
-        return np.stack([rows, columns], axis=-1).reshape(grid_h * grid_w, size_h * size_w, 2)
+        rows, columns = self._sample_coordinates(image_size)
+        axes = np.broadcast_arrays(rows[:, None, :, None], columns[None, :, None, :])
+        return np.stack(axes, axis=-1).reshape(-1, math.prod(self.size), 2)
 
-    def coverage(self, image_size: Pair) -> np.ndarray:
-        """How many samples fall on each pixel: an int array (height, width).
-
-        Raises:
-          UserError: as `grid` does.
-        """
-        counts = []
-        for length, samples in zip(image_size, self._samples(image_size), strict=True):
-            inside = samples[(samples >= 0) & (samples < length)]
-            counts.append(np.bincount(inside, minlength=length))
-        return np.outer(*counts)
+    def coverage(self, image_size: Pair) -> Int[np.ndarray, 'height width']:
+        """Number of samples on each pixel. Raises as `grid` does."""
+        coordinates = self._sample_coordinates(image_size)
+        return np.outer(
+            *(
+                np.bincount(axis[(axis >= 0) & (axis < length)], minlength=length)
+                for axis, length in zip(coordinates, image_size, strict=True)
+            )
+        )
 
     def phases(self, number: int | Pair) -> tuple['Patches', ...]:
-        """These patches at several phases of their dilated grid, side by side.
+        """These patches at n phases of their dilated grid, or (n_height, n_width).
 
-        Args:
-          number: n phases, or (n_height, n_width). Along an axis phase k = 0 … n-1 is moved by
-            floor(k · dilation / n) pixels; with n = dilation they see every pixel of a window.
+        Along an axis phase k = 0 … n-1 is moved by floor(k · dilation / n) pixels; n = dilation
+        phases sample every pixel of a window.
 
         Returns:
-          n_height · n_width patches of the same grid, in row-major order of (k_height, k_width).
+          n_height · n_width patches with the same grid, in row-major order of (k_height, k_width).
 
         Raises:
           UserError: a number below 1 or above the dilation, or more than 1024 phases.
         """
-        pair = whole_pair('phases', number, 1)
+        pair = integer_pair('phases', number, 1)
         if any(n > d for n, d in zip(pair, self.dilation, strict=True)):
             raise UserError(
                 f'phases = {number!r}: a grid has as many phases as its dilation; allowed is 1 to '
@@ -136,16 +129,16 @@ class Patches:
                 f'phases = {number!r}: each phase is a branch of the network; allowed is a product '
                 'of at most 1024'
             )
-        downs, rights = (
+        offsets = (
             [offset + k * dilation // n for k in range(n)]
             for offset, dilation, n in zip(self.offset, self.dilation, pair, strict=True)
         )
         return tuple(
-            dataclasses.replace(self, offset=(down, right)) for down in downs for right in rights
+            dataclasses.replace(self, offset=offset) for offset in itertools.product(*offsets)
         )
 
-    def _samples(self, image_size: Pair) -> tuple[np.ndarray, np.ndarray]:
-        """For each axis the coordinates (patches along it, samples of a patch along it)."""
+    def _sample_coordinates(self, image_size: Pair) -> tuple[np.ndarray, np.ndarray]:
+        """Row and column coordinates, each an array (patches, samples) along its axis."""
         pads = self.pads(image_size)
         axes = []
         for axis, name in enumerate(('height', 'width')):
@@ -160,9 +153,9 @@ class Patches:
                 )
             starts = np.arange(room // self.stride[axis] + 1) * self.stride[axis] - low
             samples = starts[:, None] + np.arange(self.size[axis]) * self.dilation[axis]
-            if not ((samples >= 0) & (samples < length)).any(axis=1).all():
+            if ((samples < 0) | (samples >= length)).all(axis=1).any():
                 raise UserError(
-                    f'patches {self}: on an image of {name} {length} some patches would see '
+                    f'patches {self}: on an image of {name} {length} some patches would sample '
                     'nothing but padding; choose a smaller stride, dilation or padding'
                 )
             axes.append(samples)
@@ -176,21 +169,21 @@ class Patches:
         return f'(size {size}, dilation {dilation}, stride {stride}, padding {self.padding}{moved})'
 
 
-def num_tokens(branches: tuple[Patches, ...], join: str, image_size: Pair) -> int:
+def num_tokens(branches: tuple[Patches, ...], branch_merge: str, image_size: Pair) -> int:
     """Number of tokens, S, of a stem with one or several patch branches.
 
     Args:
       branches: the patch geometries.
-      join: 'channels' (the branches' patches at one grid position are one token) or 'tokens'
-        (every patch of every branch is a token of its own).
+      branch_merge: 'channels' (the branches' patches at a grid position are one token) or 'tokens'
+        (every patch of every branch is a token).
       image_size: (height, width) in pixels.
 
     Raises:
-      UserError: impossible geometry, or grids that differ where one token needs all of them.
+      UserError: as `Patches.grid`, or different grids with 'channels'.
     """
     grids = [branch.grid(image_size) for branch in branches]
-    if join == 'tokens':
-        return sum(rows * columns for rows, columns in grids)
+    if branch_merge == 'tokens':
+        return sum(map(math.prod, grids))
     if len(set(grids)) > 1:
         listed = ', '.join(
             f'{rows}×{columns} {branch}'
@@ -201,27 +194,21 @@ def num_tokens(branches: tuple[Patches, ...], join: str, image_size: Pair) -> in
             f"{listed}; model.branch_merge='channels' needs one grid: adjust stride or "
             "padding, or use model.branch_merge='tokens'"
         )
-    rows, columns = grids[0]
-    return rows * columns
+    return math.prod(grids[0])
 
 
-def whole_pair(name: str, value, minimum: int | None = None) -> Pair:
-    """An integer, meant for both axes, or a pair (height, width) of them, as a pair.
-
-    Args:
-      name: what messages call it.
-      value: what was given.
-      minimum: the least that is allowed; None for no limit.
+def integer_pair(name: str, value, minimum: int | None = None) -> Pair:
+    """A pair (height, width) from an integer for both axes, or from a pair of integers.
 
     Raises:
-      UserError: something else was given.
+      UserError: another value, or an integer below `minimum`; `name` is its name in the message.
     """
-    pair = (value, value) if _is_whole(value) else value
-    least = -(2**31) if minimum is None else minimum
+    pair = (value, value) if _is_integer(value) else value
+    low = -(2**31) if minimum is None else minimum
     if (
         not isinstance(pair, tuple | list)
         or len(pair) != 2
-        or not all(_is_whole(v) and least <= v < 2**31 for v in pair)
+        or not all(_is_integer(item) and low <= item < 2**31 for item in pair)
     ):
         limit = '' if minimum is None else f' of at least {minimum}'
         raise UserError(
@@ -230,21 +217,19 @@ def whole_pair(name: str, value, minimum: int | None = None) -> Pair:
     return int(pair[0]), int(pair[1])
 
 
-def _is_whole(value) -> bool:
+def _is_integer(value) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def _padding(value) -> str | Pads:
+def _parse_padding(value) -> str | Pads:
     if isinstance(value, str) and value.upper() in ('VALID', 'SAME'):
         return value.upper()
-    if not isinstance(value, str):
-        try:
-            pads = tuple((low, high) for low, high in value)
-        except (TypeError, ValueError):
-            pads = ()
-        if len(pads) == 2 and all(_is_whole(v) and abs(v) < 2**31 for pair in pads for v in pair):
-            return tuple((int(low), int(high)) for low, high in pads)
-    raise UserError(
-        f"patches.padding = {value!r}: allowed is 'VALID', 'SAME' or integers "
-        '((top, bottom), (left, right))'
-    )
+    try:
+        (top, bottom), (left, right) = value
+        rows, columns = (integer_pair('', pair) for pair in ((top, bottom), (left, right)))
+    except (TypeError, ValueError, UserError):
+        raise UserError(
+            f"patches.padding = {value!r}: allowed is 'VALID', 'SAME' or integers "
+            '((top, bottom), (left, right))'
+        ) from None
+    return rows, columns

@@ -8,7 +8,7 @@ from mixer_dilated.data.datasets import FOLDER_PREFIX, open_dataset
 from mixer_dilated.data.examples import Dataset, Examples
 from mixer_dilated.data.preprocessing import is_upsample
 from mixer_dilated.errors import UserError
-from mixer_dilated.patches.geometry import whole_pair
+from mixer_dilated.patches.geometry import integer_pair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,9 @@ def planned_source(dataset: ml_collections.ConfigDict) -> Dataset:
 
 def _known(dataset: ml_collections.ConfigDict) -> PlannedSource:
     facts = FACTS[dataset.name]
-    asked = whole_pair('dataset.image_size', dataset.image_size, 1) if dataset.image_size else None
+    asked = (
+        integer_pair('dataset.image_size', dataset.image_size, 1) if dataset.image_size else None
+    )
     size = asked or facts.image_size
     if size is None:
         raise UserError(
