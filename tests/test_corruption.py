@@ -1,4 +1,4 @@
-"""Corruptions against NumPy; strength 0 changes nothing."""
+"""Corruptions against NumPy; severity 0 changes nothing."""
 
 import jax
 import numpy as np
@@ -11,15 +11,17 @@ IMAGES = np.random.default_rng(0).integers(1, 256, (40, 9, 11, 2), np.uint8)
 
 
 @pytest.mark.parametrize('name', CORRUPTIONS)
-def test_strength_zero_changes_nothing_and_a_key_gives_the_same_images(name):
+def test_severity_zero_changes_nothing_and_a_key_gives_the_same_images(name):
     corruption = CORRUPTIONS[name]
-    assert corruption.strengths[0] == 0 and [*corruption.strengths] == sorted(corruption.strengths)
-    assert corruption.unit in corruption.axis_label
+    assert corruption.severities[0] == 0 and [*corruption.severities] == sorted(
+        corruption.severities
+    )
+    assert corruption.unit
     apply = jax.jit(corruption.apply)
     assert np.array_equal(apply(KEY, IMAGES, 0), IMAGES)
-    most = apply(KEY, IMAGES, corruption.strengths[-1])
+    most = apply(KEY, IMAGES, corruption.severities[-1])
     assert most.dtype == np.uint8 and most.shape == IMAGES.shape
-    assert np.array_equal(most, apply(KEY, IMAGES, corruption.strengths[-1]))
+    assert np.array_equal(most, apply(KEY, IMAGES, corruption.severities[-1]))
     assert not np.array_equal(most, IMAGES)
 
 

@@ -391,7 +391,7 @@ def test_robustness_at_strength_zero_is_the_test_accuracy(tmp_path):
         for row in read_lines(tmp_path / 'study' / 'results.jsonl')
     }
     rows = read_lines(tmp_path / 'study' / 'robustness.jsonl')
-    strengths = sum(len(corruption.strengths) for corruption in CORRUPTIONS.values())
+    strengths = sum(len(corruption.severities) for corruption in CORRUPTIONS.values())
     assert len(rows) == 2 * 2 * strengths
     for row in rows:
         if row['strength'] == 0:

@@ -52,12 +52,12 @@ def robustness_rows(
 
 
 def corrupted(images: jax.Array) -> Iterator[tuple[str, float, jax.Array]]:
-    """(corruption, strength, images) of every corruption and strength, the same for every call."""
+    """(corruption, severity, images) of every corruption and severity, the same for every call."""
     for corruption in CORRUPTIONS.values():
         apply = jax.jit(corruption.apply)
         key = purpose_key(jax.random.key(0), f'corruption {corruption.name}')
-        for strength in corruption.strengths:
-            yield corruption.name, strength, apply(key, images, strength)
+        for severity in corruption.severities:
+            yield corruption.name, severity, apply(key, images, severity)
 
 
 def robustness_statistics(
@@ -83,7 +83,7 @@ def robustness_statistics(
     compared = []
     for name, reference in references.items():
         for corruption in CORRUPTIONS.values():
-            none, *_, most = corruption.strengths
+            none, *_, most = corruption.severities
             lost = {
                 cell: [
                     accuracy[cell, corruption.name, none, seed]
@@ -107,7 +107,7 @@ def _sentence(labels, name, corruption, comparison, p, lost) -> str:
     ours, theirs = (
         points_text(statistics.fmean(lost[cell]), signed=False)[0] for cell in (name, reference)
     )
-    most = f'{corruption.strengths[-1]} ({corruption.unit})'
+    most = f'{corruption.severities[-1]} ({corruption.unit})'
     return (
         f'{corruption.name.capitalize()} of {most}: {labels[name]} loses {ours} points of '
         f'accuracy, {labels[reference]} {theirs}; {_settled(labels, name, comparison, p)} '
