@@ -1,4 +1,4 @@
-"""RandAugment: which operations an image has, and that they are done one after the other."""
+"""RandAugment: operations against Pillow, SciPy or NumPy; which an image gets, in which order."""
 
 import functools
 
@@ -6,18 +6,168 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance, ImageOps
 
 from mixer_dilated.data.randaugment import (
+    apply_operations,
     draw_operations,
     operations,
     randaugment,
-    sequential,
-    vectorized,
 )
 
-FILL = 9
+FILL = 37
 NAMES = list(operations())
 IMAGES = np.random.default_rng(0).integers(20, 200, (42, 20, 18, 3), dtype=np.uint8)
+SHAPES = ((32, 30, 3), (32, 30, 1))
+MOVES = ('rotate', 'shear_x', 'shear_y', 'translate_x', 'translate_y')
+WITHOUT_LEVEL = ('auto_contrast', 'equalize')
+
+
+@functools.cache
+def compiled(name):
+    return jax.jit(operations(FILL)[name])
+
+
+def operated(name, image, level):
+    found = np.asarray(compiled(name)(image, jnp.float32(level)))
+    assert found.shape == image.shape and found.dtype == np.uint8
+    return found
+
+
+def by_pillow(image, change):
+    grey = image.shape[-1] == 1
+    found = np.asarray(change(Image.fromarray(image[..., 0] if grey else image)))
+    return found[..., None] if grey else found
+
+
+def pillow_change(name, level):
+    """What Pillow calls the operation at a level of at least -1."""
+    size, factor = abs(level), max(1 + 0.9 * level, 0.1)
+    enhanced = {
+        'color': ImageEnhance.Color,
+        'contrast': ImageEnhance.Contrast,
+        'brightness': ImageEnhance.Brightness,
+        'sharpness': ImageEnhance.Sharpness,
+    }
+    return {
+        'identity': lambda image: image,
+        'auto_contrast': ImageOps.autocontrast,
+        'equalize': ImageOps.equalize,
+        'solarize': lambda image: ImageOps.solarize(image, 256 * (1 - size)),
+        'posterize': lambda image: ImageOps.posterize(image, max(8 - round(4 * size), 1)),
+        **{
+            key: lambda image, kind=kind: kind(image).enhance(factor)
+            for key, kind in enhanced.items()
+        },
+    }[name]
+
+
+@st.composite
+def images(draw):
+    """Bright, dark and dull ones, down to a single value; of hundreds of pixels, as `equalize`
+    leaves smaller ones alone."""
+    shape, seed = draw(st.sampled_from(SHAPES)), draw(st.integers(0, 2**32 - 1))
+    low, high = sorted((draw(st.integers(0, 255)), draw(st.integers(0, 255))))
+    even = np.random.default_rng(seed).random(shape)
+    return (low + (high - low) * even ** draw(st.sampled_from((0.2, 1, 5)))).astype(np.uint8)
+
+
+@pytest.mark.parametrize('name', ['color', 'contrast', 'brightness', 'sharpness'])
+@pytest.mark.parametrize('level', [-3, 3])
+def test_the_strongest_change_leaves_something_to_be_seen(name, level):
+    image = np.random.default_rng(0).integers(0, 256, SHAPES[0], np.uint8)
+    assert len(np.unique(operated(name, image, level))) > 1
+
+
+@pytest.mark.parametrize('name', [name for name in operations() if name not in MOVES])
+@settings(max_examples=30, deadline=None)
+@given(image=images(), eighths=st.integers(-12, 12))
+def test_colour_operations_are_those_of_pillow(name, image, eighths):
+    expected = by_pillow(image, pillow_change(name, eighths / 8))
+    exact = name in ('identity', 'equalize', 'solarize', 'posterize')
+    # Pillow cuts fractions off, here they are rounded.
+    found = operated(name, image, eighths / 8).astype(int)
+    assert np.abs(found - expected).max() <= (0 if exact else 1)
+
+
+def moved_to(name, rows, columns, level):
+    """Where in the image each pixel of the moved one comes from."""
+    height, width = rows.shape
+    if name == 'rotate':
+        angle, y, x = np.deg2rad(30 * level), rows - (height - 1) / 2, columns - (width - 1) / 2
+        return (
+            (height - 1) / 2 + np.cos(angle) * y - np.sin(angle) * x,
+            (width - 1) / 2 + np.sin(angle) * y + np.cos(angle) * x,
+        )
+    across = np.clip(0.45 * level, -0.9, 0.9)
+    return {
+        'shear_x': (rows, columns + 0.3 * level * rows),
+        'shear_y': (rows + 0.3 * level * columns, columns),
+        'translate_x': (rows, columns + np.round(across * width)),
+        'translate_y': (rows + np.round(across * height), columns),
+    }[name]
+
+
+@pytest.mark.parametrize('name', MOVES)
+@settings(max_examples=20, deadline=None)
+@given(image=images(), eighths=st.integers(-24, 24))
+def test_moves_sample_the_image_bilinearly_and_fill_what_is_outside(name, image, eighths):
+    places = moved_to(name, *np.indices(image.shape[:2]).astype(np.float64), eighths / 8)
+    expected = np.stack(
+        [
+            scipy.ndimage.map_coordinates(
+                channel.astype(np.float64), places, order=1, mode='grid-constant', cval=FILL
+            )
+            for channel in np.moveaxis(image, -1, 0)
+        ],
+        axis=-1,
+    )
+    np.testing.assert_allclose(operated(name, image, eighths / 8), expected, atol=0.51)
+
+
+@pytest.mark.parametrize('name', [name for name in operations() if name not in WITHOUT_LEVEL])
+@pytest.mark.parametrize('shape', SHAPES)
+def test_level_0_changes_nothing(name, shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.testing.assert_array_equal(operated(name, image, 0.0), image)
+
+
+def test_equalizing_spreads_a_dull_image():
+    image = np.random.default_rng(0).integers(90, 110, SHAPES[1], dtype=np.uint8)
+    assert np.ptp(operated('equalize', image, 1.0)) > 230
+    small = image[:8, :8]
+    np.testing.assert_array_equal(operated('equalize', small, 1.0), small)
+
+
+def test_three_times_thirty_degrees_turn_a_square():
+    image = np.random.default_rng(0).integers(0, 256, (7, 7, 1), dtype=np.uint8)
+    for sign in (-1, 1):
+        np.testing.assert_array_equal(operated('rotate', image, 3 * sign), np.rot90(image, -sign))
+
+
+def test_a_translation_is_of_whole_pixels():
+    image = np.random.default_rng(0).integers(0, 256, (9, 10, 3), dtype=np.uint8)
+    expected = np.full_like(image, FILL)
+    expected[:, :6] = image[:, 4:]  # 0.45 · 0.9 of ten pixels
+    np.testing.assert_array_equal(operated('translate_x', image, 0.9), expected)
+
+
+@pytest.mark.parametrize('shape', [(1, 1, 1), (2, 5, 3), (5, 2, 4), (3, 3, 2)])
+def test_images_of_every_shape_are_taken(shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    for name, operation in operations().items():
+        found = jax.eval_shape(operation, image, jnp.float32(1.0))
+        assert (found.shape, found.dtype) == (shape, np.uint8), name
+
+
+def test_the_operations_are_those_of_the_paper():
+    assert list(operations()) == [
+        'identity', 'auto_contrast', 'equalize', 'rotate', 'solarize', 'color', 'posterize',
+        'contrast', 'brightness', 'sharpness', 'shear_x', 'shear_y', 'translate_x', 'translate_y',
+    ]  # fmt: skip
 
 
 def test_every_operation_and_sign_is_drawn_equally_often_in_every_layer():
@@ -31,30 +181,31 @@ def test_every_operation_and_sign_is_drawn_equally_often_in_every_layer():
     assert np.abs(pairs - 7000 / 14**2).max() < 6 * np.sqrt(7000 / 14**2)
 
 
-@functools.cache
-def compiled(name):
-    return jax.jit(operations(FILL)[name])
+def by_hand(images, indices, levels):
+    """Operation after operation, image after image, each compiled by itself."""
+    augmented = []
+    for image, image_indices, image_levels in zip(images, indices, levels, strict=True):
+        for index, level in zip(image_indices, image_levels, strict=True):
+            image = compiled(NAMES[index])(image, jnp.float32(level))
+        augmented.append(np.asarray(image))
+    return np.stack(augmented)
 
 
-def by_hand(images, chosen, strengths):
-    """Operation after operation, image by image, each compiled for itself."""
-    found = []
-    for image, numbers, amounts in zip(images, chosen, strengths, strict=True):
-        for number, amount in zip(numbers, amounts, strict=True):
-            image = compiled(NAMES[number])(image, jnp.float32(amount))
-        found.append(np.asarray(image))
-    return np.stack(found)
+def sequential(*batch):
+    return jax.lax.map(lambda args: apply_operations(*args, FILL), batch)
+
+
+vectorized = jax.vmap(functools.partial(apply_operations, fill=FILL))
 
 
 @pytest.mark.parametrize('form', [sequential, vectorized])
-def test_both_forms_do_what_was_drawn_in_its_order(form):
-    # Every operation follows three others; one value may be rounded differently in each.
-    chosen = np.stack([np.arange(42) % 14, (np.arange(42) * 5 + 3) % 14], axis=1)
-    strengths = np.where(chosen % 2, 0.5, -0.5).astype(np.float32)
-    found = jax.jit(functools.partial(form, fill=FILL))(IMAGES, chosen, strengths)
-    expected = by_hand(IMAGES, chosen, strengths)
-    differing = np.abs(np.asarray(found).astype(int) - expected)
-    assert differing.max() <= 3 and (differing > 0).mean() < 0.01
+def test_operations_are_applied_in_order_one_image_at_a_time_or_together(form):
+    # Every operation follows three others; a value may be rounded differently in each.
+    indices = np.stack([np.arange(42) % 14, (np.arange(42) * 5 + 3) % 14], axis=1)
+    levels = np.where(indices % 2, 0.5, -0.5).astype(np.float32)
+    augmented = jax.jit(form)(IMAGES, indices, levels)
+    differences = np.abs(np.asarray(augmented).astype(int) - by_hand(IMAGES, indices, levels))
+    assert differences.max() <= 3 and (differences > 0).mean() < 0.01
 
 
 def test_images_of_each_seed_get_what_its_key_draws_at_the_magnitude():
@@ -73,5 +224,4 @@ def test_images_of_each_seed_get_what_its_key_draws_at_the_magnitude():
                 if (one != other).any()
             }
             drawn = {NAMES[number] for number in chosen[:, 0]}
-            without_strength = {'auto_contrast', 'equalize'}
-            assert changed == (drawn - {'identity'} if magnitude else drawn & without_strength)
+            assert changed == (drawn - {'identity'} if magnitude else drawn & {*WITHOUT_LEVEL})

@@ -1,7 +1,7 @@
 """Augmentation of training batches, on the device.
 
-Images are uint8 (B, H, W, C); every function of a key can be jitted, and draws for each image by
-itself, but for mixup and CutMix, which draw once a batch.
+Images are uint8 (B, H, W, C). Functions of a key can be jitted; they draw for each image by itself,
+except mixup and CutMix, which draw once a batch.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import ml_collections
-from jaxtyping import Array, Bool, Float, Int32, UInt8
+from jaxtyping import Array, Float, Int32, UInt8
 
 from mixer_dilated.config import num_phases
 from mixer_dilated.data.randaugment import randaugment
@@ -31,27 +31,27 @@ def random_flip(key: jax.Array, images: Images) -> Images:
 def random_translate(key: jax.Array, images: Images, max_pixels: int) -> Images:
     """Moves each image along each axis by an integer in -max_pixels … max_pixels; zeros move in."""
     starts = jax.random.randint(key, (len(images), 2), 0, 2 * max_pixels + 1)
-    return _crop(images, starts, ((max_pixels, max_pixels),) * 2)
+    return _pad_and_crop(images, starts, ((max_pixels, max_pixels),) * 2)
 
 
 def random_phase(key: jax.Array, images: Images, num_phases: Pair) -> Images:
     """`at_phase` with a uniform phase of each image's own."""
     phases = jax.random.randint(key, (len(images), 2), 0, jnp.array(num_phases))
-    return _crop(images, phases, _phase_padding(num_phases))
+    return _pad_and_crop(images, phases, _phase_padding(num_phases))
 
 
 def at_phase(images: Images, phase: Int32[Array, '2'], num_phases: Pair) -> Images:
-    """Moves images up and left by (row, column): patches sample what is further down and right."""
+    """Moves images up and left by (row, column): patches sample pixels further down and right."""
     starts = jnp.broadcast_to(phase, (images.shape[0], 2))
-    return _crop(images, starts, _phase_padding(num_phases))
+    return _pad_and_crop(images, starts, _phase_padding(num_phases))
 
 
 def _phase_padding(num_phases: Pair) -> Pads:
     return tuple((0, number - 1) for number in num_phases)
 
 
-def _crop(images: Images, starts: Int32[Array, 'batch 2'], padding: Pads) -> Images:
-    """From each image with `padding` of zeros around it, its own size from its own start."""
+def _pad_and_crop(images: Images, starts: Int32[Array, 'batch 2'], padding: Pads) -> Images:
+    """Pads images with zeros, and crops each to its former size from its own (row, column)."""
     padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
 
     def crop(image, start):
@@ -66,7 +66,7 @@ def random_resized_crop(key: jax.Array, images: Images, min_area: float) -> Imag
 
 
 def draw_boxes(key: jax.Array, count: int, min_area: float) -> Float[Array, 'count 2 2']:
-    """Draws boxes inside an image: area and logarithm of the aspect ratio uniform, then the place.
+    """Draws boxes inside an image: area and log aspect ratio uniform, then the position.
 
     Of ten boxes the first that fits into the image is taken, or the whole image if none does.
 
@@ -78,15 +78,16 @@ def draw_boxes(key: jax.Array, count: int, min_area: float) -> Float[Array, 'cou
     Returns:
       float32 (count, 2, 2): (start, length) along (height, width), as shares of the sides.
     """
-    area_key, aspect_key, place_key = jax.random.split(key, 3)
-    area = jax.random.uniform(area_key, (count, CROP_TRIES), minval=min_area)
+    area_key, aspect_key, start_key = jax.random.split(key, 3)
+    shape = (count, CROP_TRIES)
+    area = jax.random.uniform(area_key, shape, minval=min_area)
     low, high = jnp.log(jnp.array(ASPECT_RATIOS))
-    aspect = jnp.exp(jax.random.uniform(aspect_key, (count, CROP_TRIES), minval=low, maxval=high))
-    tried = jnp.stack([jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)], axis=-1)
-    fits = (tried <= 1).all(axis=-1)
-    first = jnp.take_along_axis(tried, fits.argmax(axis=1)[:, None, None], axis=1)[:, 0]
+    aspect = jnp.exp(jax.random.uniform(aspect_key, shape, minval=low, maxval=high))
+    candidates = jnp.stack([jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)], axis=-1)
+    fits = (candidates <= 1).all(axis=-1)
+    first = jnp.take_along_axis(candidates, fits.argmax(axis=1)[:, None, None], axis=1)[:, 0]
     lengths = jnp.where(fits.any(axis=1)[:, None], first, 1.0)
-    starts = jax.random.uniform(place_key, (count, 2)) * (1 - lengths)
+    starts = jax.random.uniform(start_key, (count, 2)) * (1 - lengths)
     return jnp.stack([starts, lengths], axis=-1)
 
 
@@ -163,9 +164,9 @@ def draw_mixup(key: jax.Array, alpha: float) -> MixupCutmix:
 def draw_cutmix(key: jax.Array, alpha: float, image_size: Pair) -> MixupCutmix:
     """CutMix (arXiv:1905.04899): a box, the same for the batch, in which images show their partner.
 
-    The box has a share 1 - λ of the area, λ ~ Beta(α, α), and the proportions of the image. Its
-    middle is uniform over the image, and what is outside is cut off; the weight of the targets is
-    the share of the pixels that are left.
+    The box has a share 1 - λ of the area, λ ~ Beta(α, α), and the proportions of the image (section
+    3.1). Its middle is uniform over the image, which cuts the box off; the weight of the targets is
+    the share of the pixels outside the box.
     """
     beta_key, middle_key = jax.random.split(key)
     side = jnp.sqrt(1 - jax.random.beta(beta_key, alpha, alpha))
@@ -173,25 +174,11 @@ def draw_cutmix(key: jax.Array, alpha: float, image_size: Pair) -> MixupCutmix:
     lengths = jnp.round(side * sizes).astype(jnp.int32)
     starts = jax.random.randint(middle_key, (2,), 0, sizes) - lengths // 2
     rows, columns = (
-        _is_between(size, start, start + length)
+        (jnp.arange(size) >= start) & (jnp.arange(size) < start + length)
         for size, start, length in zip(image_size, starts, lengths, strict=True)
     )
     weight = 1 - (rows[:, None, None] & columns[None, :, None]).astype(jnp.float32)
     return MixupCutmix(weight, weight.mean())
-
-
-def one_of(key: jax.Array, one: MixupCutmix, other: MixupCutmix) -> MixupCutmix:
-    """Either of two, with equal probability."""
-    first = jax.random.bernoulli(key)
-    return MixupCutmix(
-        jnp.where(first, one.pixel_weight, other.pixel_weight),
-        jnp.where(first, one.target_weight, other.target_weight),
-    )
-
-
-def _is_between(length: int, start: jax.Array, end: jax.Array) -> Bool[Array, ' length']:
-    index = jnp.arange(length)
-    return (index >= start) & (index < end)
 
 
 def _mix(array: jax.Array, partners: jax.Array | None, weight: jax.Array | None) -> jax.Array:
@@ -265,22 +252,19 @@ class Augmentation:
     def draw_mixing(
         self, seed_key: jax.Array, step: Int32[Array, ''] | int, image_size: Pair
     ) -> MixupCutmix:
-        """How a step mixes the examples of its batch.
-
-        Args:
-          seed_key: of the seed.
-          step: of the training.
-          image_size: (height, width) in pixels.
-        """
+        """Draws how a step mixes the examples of its batch; arguments as `apply`."""
         key = functools.partial(purpose_key, seed_key, index=step)
-        drawn = []
-        if self.mixup:
-            drawn.append(draw_mixup(key('mixup'), self.mixup))
-        if self.cutmix:
-            drawn.append(draw_cutmix(key('cutmix'), self.cutmix, image_size))
-        if len(drawn) == 2:
-            return one_of(key('mixing'), *drawn)
-        return drawn[0] if drawn else MixupCutmix()
+        mixup = draw_mixup(key('mixup'), self.mixup) if self.mixup else MixupCutmix()
+        if not self.cutmix:
+            return mixup
+        cutmix = draw_cutmix(key('cutmix'), self.cutmix, image_size)
+        if not self.mixup:
+            return cutmix
+        choose = functools.partial(jnp.where, jax.random.bernoulli(key('mixing')))
+        return MixupCutmix(
+            choose(mixup.pixel_weight, cutmix.pixel_weight),
+            choose(mixup.target_weight, cutmix.target_weight),
+        )
 
 
 NO_AUGMENTATION = Augmentation()

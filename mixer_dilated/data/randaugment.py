@@ -116,8 +116,8 @@ def rotate(image: Image, level: Level, fill: int) -> Image:
     middle = (jnp.array(image.shape[:2], jnp.float32)[:, None, None] - 1) / 2
     rows, columns = _pixel_grid(image) - middle
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
-    rotated = middle[0] + cosine * rows - sine * columns, middle[1] + sine * rows + cosine * columns
-    return _sample(image, *rotated, fill)
+    source_rows = middle[0] + cosine * rows - sine * columns
+    return _sample(image, source_rows, middle[1] + sine * rows + cosine * columns, fill)
 
 
 def shear_x(image: Image, level: Level, fill: int) -> Image:
@@ -190,14 +190,15 @@ def randaugment(
       fill: 0 … 255, the value that moves in; the original has 128.
     """
     indices, signs = draw_operations(key, len(images), num_layers)
-    # `switch` computes one operation for a single image, and all of them under `vmap`; a loop over
-    # small arrays is slow on accelerators nevertheless.
-    apply = functools.partial(
+    apply = functools.partial(apply_operations, fill=fill)
+    # `switch` computes one operation where it is mapped over images, and every one under `vmap`;
+    # accelerators are slow at loops over small arrays all the same.
+    apply_batch = functools.partial(
         jax.lax.platform_dependent,
-        cpu=functools.partial(sequential, fill=fill),
-        default=functools.partial(vectorized, fill=fill),
+        cpu=lambda *batch: jax.lax.map(lambda args: apply(*args), batch),
+        default=jax.vmap(apply),
     )
-    return map_microbatches(apply, images, indices, magnitude / MAX_MAGNITUDE * signs)
+    return map_microbatches(apply_batch, images, indices, magnitude / MAX_MAGNITUDE * signs)
 
 
 def draw_operations(
@@ -210,32 +211,14 @@ def draw_operations(
     return indices, jax.random.rademacher(sign_key, shape, jnp.float32)
 
 
-def sequential(
-    images: Images,
-    indices: Int32[Array, 'batch layers'],
-    levels: Float[Array, 'batch layers'],
-    fill: int,
-) -> Images:
-    """Applies each image's operations, indices into `operations()`, image after image."""
-    return jax.lax.map(lambda args: _apply_layers(*args, fill), (images, indices, levels))
-
-
-def vectorized(
-    images: Images,
-    indices: Int32[Array, 'batch layers'],
-    levels: Float[Array, 'batch layers'],
-    fill: int,
-) -> Images:
-    """`sequential` for all images together, by computing every operation for every image."""
-    return jax.vmap(functools.partial(_apply_layers, fill=fill))(images, indices, levels)
-
-
-def _apply_layers(image: Image, indices: jax.Array, levels: jax.Array, fill: int) -> Image:
+def apply_operations(
+    image: Image, indices: Int32[Array, ' layers'], levels: Float[Array, ' layers'], fill: int = 0
+) -> Image:
+    """Applies operations, given as indices into `operations()`, one after the other."""
     branches = list(operations(fill).values())
 
     def apply_layer(image, layer):
-        index, level = layer
-        return jax.lax.switch(index, branches, image, level), None
+        return jax.lax.switch(layer[0], branches, image, layer[1]), None
 
     return jax.lax.scan(apply_layer, image, (indices, levels))[0]
 
@@ -247,9 +230,9 @@ def map_microbatches(function: Callable, *batch: jax.Array) -> jax.Array:
     """
     mesh = jax.sharding.get_abstract_mesh()
     per_device = max(len(batch[0]) // (1 if mesh.empty else mesh.shape['data']), 1)
-    count = next(
-        n for n in range(1, per_device + 1) if per_device % n == 0 and per_device // n <= MICROBATCH
-    )
+    count = -(-per_device // MICROBATCH)
+    while per_device % count:
+        count += 1
     if count == 1:
         return function(*batch)
     mapped = jax.lax.map(lambda part: function(*part), split_microbatches(batch, count))
