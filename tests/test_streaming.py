@@ -282,6 +282,31 @@ def chunks_of(inputs, step, num_steps):
     return rows
 
 
+def test_a_first_batch_that_is_slow_is_waited_for_and_its_stream_not_opened_again(monkeypatch):
+    opened, ready = [], threading.Event()
+    next_slice, first = BatchStream._next_slice, BatchStream.__init__
+
+    def slow(stream):
+        ready.wait(1)
+        return next_slice(stream)
+
+    def counted(stream, *args, **kwargs):
+        opened.append(stream)
+        first(stream, *args, **kwargs)
+
+    monkeypatch.setattr(BatchStream, '_next_slice', slow)
+    monkeypatch.setattr(BatchStream, '__init__', counted)
+    config = small_config(num_seeds=2, batch=8, seed=5)
+    with contextlib.closing(
+        StreamingPipeline(numbered(40), config, make_mesh(config, jax.devices()[:1]))
+    ) as inputs:
+        for _ in range(3):
+            assert list(inputs.train_chunks(5, 2, 0.01)) == []
+        ready.set()
+        chunks_of(inputs, 5, 2)
+    assert len(opened) == 1
+
+
 @pytest.mark.parametrize('kind', [InMemoryPipeline, StreamingPipeline])
 def test_chunks_from_any_step_on_are_the_batches_of_the_permutations(kind):
     """Also after an evaluation of the same examples."""

@@ -237,6 +237,7 @@ class StreamingPipeline:
             return Examples(*(make_global_array(array, sharding, shape) for array in arrays))
 
         self._open('train', open_stream, place)
+        self._next_step = step
 
     def eval_chunks(self) -> Iterator[Chunk]:
         count = len(self.data_source)
