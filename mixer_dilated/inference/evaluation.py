@@ -20,6 +20,7 @@ from mixer_dilated.inference.calibration import (
     read_calibration,
     write_calibration,
 )
+from mixer_dilated.inference.recorded_setup import check_network
 from mixer_dilated.parallel.multihost import (
     OTHER_DATA,
     assert_equal_across_hosts,
@@ -31,7 +32,7 @@ from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.run_folder import read_config, versions
 from mixer_dilated.training.run_state import RunState
-from mixer_dilated.training.setup import Setup, check_network, create_setup
+from mixer_dilated.training.setup import Setup, create_setup
 
 OTHER_EVALUATION = (
     'the processes were told to evaluate different things, or see different runs; start all with '

@@ -8,9 +8,10 @@ import numpy as np
 
 from mixer_dilated.data.preprocessing import Preprocessing
 from mixer_dilated.inference.evaluation import checkpoint
+from mixer_dilated.inference.recorded_setup import read_trained_setup
 from mixer_dilated.models.mixer import MlpMixer
 from mixer_dilated.training.compiled import CompiledFunctions
-from mixer_dilated.training.setup import Setup, read_trained_setup
+from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.state import create_model
 
 

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, UInt8
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.inference.calibration import at_temperature, temperatures
 from mixer_dilated.inference.evaluation import checkpoint
+from mixer_dilated.inference.recorded_setup import read_trained_setup
 from mixer_dilated.training.compiled import CompiledFunctions
-from mixer_dilated.training.setup import read_trained_setup
 
 
 class Classifier:

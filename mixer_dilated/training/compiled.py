@@ -77,8 +77,6 @@ class CompiledFunctions:
         platform = self.mesh.devices.flat[0].platform
         self._model = create_model(config, setup.dataset.num_classes, platform)
         self._optimizer = make_optimizer(config.optimizer, setup.total_steps)
-        keys = jax.jit(seed_keys, static_argnums=(0, 1), out_shardings=seeds_sharding(self.mesh))
-        self._seed_keys = keys(config.seed, config.num_seeds)
         self._compiled, self._seconds = {}, []
 
     @classmethod
@@ -86,6 +84,12 @@ class CompiledFunctions:
         """Those of a run that other devices may have trained (see `fitting_mesh`)."""
         config = fitting_mesh(setup.config, len(all_devices()))
         return cls(dataclasses.replace(setup, config=config))
+
+    @functools.cached_property
+    def _seed_keys(self) -> jax.Array:
+        config = self.setup.config
+        keys = jax.jit(seed_keys, static_argnums=(0, 1), out_shardings=seeds_sharding(self.mesh))
+        return keys(config.seed, config.num_seeds)
 
     @property
     def compile_seconds(self) -> float:
@@ -124,7 +128,7 @@ class CompiledFunctions:
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state; nothing is computed."""
         create = vmap_seeds(self._create_train_state, self.mesh)
-        abstract = jax.eval_shape(create, self._seed_keys, ())
+        abstract = jax.eval_shape(create, self._abstract_keys(), ())
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             abstract,
@@ -133,12 +137,20 @@ class CompiledFunctions:
 
     def abstract_run_state(self) -> RunState:
         """Shapes, dtypes and shardings of the arrays of a checkpoint."""
-        sharding = seeds_sharding(self.mesh)
-        metrics = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            self.empty_metrics(),
+        empty = TrainMetrics.empty((self.setup.config.num_seeds,))
+        return RunState(self.abstract_state(), self._abstract_of_seeds(empty))
+
+    def _abstract_keys(self) -> jax.ShapeDtypeStruct:
+        config = self.setup.config
+        return self._abstract_of_seeds(
+            jax.eval_shape(lambda: seed_keys(config.seed, config.num_seeds))
         )
-        return RunState(self.abstract_state(), metrics)
+
+    def _abstract_of_seeds(self, tree):
+        sharding = seeds_sharding(self.mesh)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+        )
 
     def train_chunk(
         self, state: TrainState, metrics: TrainMetrics, chunk: Chunk
@@ -205,7 +217,7 @@ class CompiledFunctions:
         """The compiled `step.train_chunk` of all seeds."""
         if 'train' in self._compiled:
             return self._compiled['train']
-        config, state = self.setup.config, self.abstract_state()
+        config, run = self.setup.config, self.abstract_run_state()
         step = functools.partial(
             train_step,
             augmentation=augmentation_from_config(config),
@@ -214,13 +226,16 @@ class CompiledFunctions:
             accum_steps=config.accum_steps,
         )
         function = functools.partial(train_chunk, step=step, image_size=self.setup.image_size)
-        arguments = state, self.empty_metrics(), self._seed_keys, *self._abstract_chunk()
+        keys, chunk = self._abstract_keys(), self._abstract_chunk()
         return self._compile_once(
             'train',
             function,
-            *arguments,
+            run.state,
+            run.sums,
+            keys,
+            *chunk,
             donate_argnums=0,
-            out_shardings=(_shardings(state), seeds_sharding(self.mesh)),
+            out_shardings=(_shardings(run.state), seeds_sharding(self.mesh)),
         )
 
     def _trained_params(self, params):
@@ -248,7 +263,7 @@ class CompiledFunctions:
         return self._compile_once(
             'initialise',
             self._create_train_state,
-            self._seed_keys,
+            self._abstract_keys(),
             (),
             options={'xla_backend_optimization_level': 0} if small else None,
             out_shardings=_shardings(state),

@@ -1,4 +1,4 @@
-"""What is known of a run before an example is decoded: from its config and data, or its folder."""
+"""A config beside the facts of its data set, before an example is decoded: `create_setup`."""
 
 import dataclasses
 import hashlib
@@ -7,20 +7,17 @@ import reprlib
 from collections.abc import Mapping
 
 import ml_collections
-from flax.traverse_util import flatten_dict
 
 from mixer_dilated.config import changed, patch_branches
 from mixer_dilated.config_keys import Allowed, integer, one_of
 from mixer_dilated.data.datasets import open_dataset, preprocessing_of
-from mixer_dilated.data.examples import Dataset, Examples, check_disjoint, num_examples
+from mixer_dilated.data.examples import Dataset, check_disjoint, num_examples
 from mixer_dilated.data.input_pipeline import streams
-from mixer_dilated.data.preprocessing import PREPROCESS_MODES, RESIZE_MODES, Preprocessing
+from mixer_dilated.data.preprocessing import PREPROCESS_MODES, RESIZE_MODES
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import exists, read_json, write_json
 from mixer_dilated.models.costs import Layer, layers
 from mixer_dilated.patches.geometry import Pair, num_tokens
-from mixer_dilated.training.run_folder import read_config
-from mixer_dilated.training.run_state import RunState
 
 PREPROCESSING = 'preprocessing.json'
 REMOVE_HINT = 'remove it, and the same command takes the facts from the data set'
@@ -149,28 +146,6 @@ def data_facts(setup: Setup, part: str, checksums: Mapping[str, int]) -> dict:
     return {'identity': identity, **checksums}
 
 
-@dataclasses.dataclass(frozen=True)
-class RecordedDatasetInfo:
-    """The properties of the data set that a run was trained on, as a `Dataset` without examples."""
-
-    name: str
-    image_shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
-    split_sizes: dict[str, int]
-    fingerprint: str = ''
-
-    @property
-    def stored_shape(self) -> tuple[int, int, int]:
-        return self.image_shape
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
-    def read(self, split: str) -> Examples:
-        raise UserError(f'the examples of {self.name} are not in the folder of the run')
-
-
 def write_preprocessing(workdir: pathlib.Path, setup: Setup) -> None:
     """Writes `preprocessing.json`, unless it is there: a person may have edited it."""
     path = workdir / PREPROCESSING
@@ -188,24 +163,15 @@ def write_preprocessing(workdir: pathlib.Path, setup: Setup) -> None:
     write_json(path, content)
 
 
-def read_trained_setup(workdir: pathlib.Path) -> tuple[Setup, Preprocessing]:
-    """The setup of a run from its folder alone, and how image files are brought to its form.
-
-    A run without `preprocessing.json`, of an earlier version, reads its data set instead.
+def read_preprocessing(workdir: pathlib.Path) -> dict | None:
+    """The content of `preprocessing.json`; None if there is none, as in runs of earlier versions.
 
     Raises:
-      UserError: no run there, a damaged file, or a run without it whose data set is not there.
+      UserError: a value is missing, or not allowed.
     """
-    config, path = read_config(workdir), workdir / PREPROCESSING
+    path = workdir / PREPROCESSING
     if not exists(path):
-        try:
-            setup = create_setup(config)
-        except UserError as error:
-            raise UserError(
-                f'{path}: not there, as in runs of earlier versions, and the data set, which has '
-                f'what it would say, cannot be opened: {error}'
-            ) from None
-        return setup, preprocessing_of(config.dataset, setup.dataset.image_shape)
+        return None
     content = read_json(path, REMOVE_HINT)
     for name, allowed in ALLOWED.items():
         value = content.get(name)
@@ -213,17 +179,7 @@ def read_trained_setup(workdir: pathlib.Path) -> tuple[Setup, Preprocessing]:
             raise UserError(
                 f'{path}: {name} = {reprlib.repr(value)}: allowed is {allowed.text}; {REMOVE_HINT}'
             )
-    shape = tuple(content['image_shape'])
-    try:
-        preprocessing = Preprocessing(
-            shape, content['preprocess'], content['resize'], config.dataset.max_pixels
-        )
-        tokens = num_tokens(patch_branches(config.model), config.model.branch_merge, shape[:2])
-    except UserError as error:
-        raise UserError(f'{path}: {error}; {REMOVE_HINT}') from None
-    counts = {part: content[f'{part}_examples'] for part in ('train', 'test')}
-    dataset = RecordedDatasetInfo(config.dataset.name, shape, tuple(content['class_names']), counts)
-    return Setup(config, dataset, counts['train'], counts['test'], tokens), preprocessing
+    return content
 
 
 def _is_image_shape(value) -> bool:
@@ -248,39 +204,3 @@ ALLOWED = {
     'train_examples': integer(1),
     'test_examples': integer(1),
 }
-
-
-def check_network(
-    workdir: pathlib.Path,
-    setup: Setup,
-    abstract: RunState,
-    shapes: Mapping[str, tuple[int, ...]],
-) -> None:
-    """Raises UserError where shapes differ: else every checkpoint would seem to be damaged.
-
-    Args:
-      workdir: the run's folder.
-      setup: by `preprocessing.json` or by a data set.
-      abstract: shapes of the arrays of its network.
-      shapes: of the parameters of a checkpoint of the same config; {} if not known.
-    """
-    params = flatten_dict(abstract.state.params, sep='/')
-    expected = {name: tuple(leaf.shape) for name, leaf in params.items()}
-    differing = [name for name in shapes if expected.get(name, shapes[name]) != shapes[name]]
-    if not differing:
-        return
-    recorded = isinstance(setup.dataset, RecordedDatasetInfo)
-    source = workdir / PREPROCESSING if recorded else f'data set {setup.dataset.name!r}'
-    hint = REMOVE_HINT if recorded else 'name the data that it was trained on'
-    if 'head/bias' in differing:
-        raise UserError(
-            f'{source}: class_names are {setup.dataset.num_classes}, and the network of the '
-            f'checkpoints has {shapes["head/bias"][-1]} classes; put back those that were there, '
-            f'or {hint}'
-        )
-    name = differing[0]
-    raise UserError(
-        f'{source}: image_shape = {list(setup.dataset.image_shape)}: the checkpoints are of a '
-        f'network for another, with {name} of {list(shapes[name])}, not {list(expected[name])}; '
-        f'put back the one that was there, or {hint}'
-    )

@@ -22,7 +22,7 @@ from mixer_dilated.pretrained.adapt import adapt_params
 from mixer_dilated.pretrained.weight_files import Weights, read_weights
 from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.run_folder import read_config
-from mixer_dilated.training.setup import Setup, read_trained_setup
+from mixer_dilated.training.setup import Setup, create_setup, read_preprocessing
 
 
 def create_model(
@@ -85,10 +85,13 @@ def read_any(path: pathlib.Path) -> list[Weights]:
     config = read_config(path)
     with Checkpoints(path, config, read_only=True) as checkpoints:
         arrays = flatten_dict(checkpoints.params(), sep='/')
-    image_size = read_trained_setup(path)[0].dataset.image_shape[:2]
+    recorded = read_preprocessing(path)
+    shape = recorded['image_shape'] if recorded else create_setup(config).dataset.image_shape
     return [
         Weights(
-            {name: array[k] for name, array in arrays.items()}, config.model.to_dict(), image_size
+            {name: array[k] for name, array in arrays.items()},
+            config.model.to_dict(),
+            tuple(shape[:2]),
         )
         for k in range(config.num_seeds)
     ]
