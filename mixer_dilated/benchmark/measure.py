@@ -28,6 +28,7 @@ from mixer_dilated.models.costs import num_params
 from mixer_dilated.planning.epoch_timing import Timed, TimedEpoch, on_noise, seconds_in_turns
 from mixer_dilated.training.run_folder import environment
 from mixer_dilated.training.setup import Setup, create_setup
+from mixer_dilated.training.state import network_layers
 
 ROUNDS = 9
 TURN_SECONDS = 0.5
@@ -155,7 +156,7 @@ def _measure(
     seconds = seconds_in_turns({**forms, **timers}, ROUNDS)
     return {
         'num_tokens': setup.num_tokens,
-        'num_params': num_params(setup.layers),
+        'num_params': num_params(network_layers(setup)),
         'image_shape': list(setup.dataset.image_shape),
         'batch': setup.config.batch,
         'forms': {
@@ -175,7 +176,7 @@ def _measure(
 
 def _products(setup: Setup) -> dict[str, Products]:
     """The matrix products of a step by its kind, 'training' or 'forward'."""
-    layers, batch = setup.layers, setup.config.batch
+    layers, batch = network_layers(setup), setup.config.batch
     phases = math.prod(num_phases(setup.config))
     return {
         'training': training_products(layers, batch),
@@ -243,7 +244,7 @@ def _resolutions(setup: Setup, speed: float) -> list[dict]:
             noise = on_noise(setup, image_size, steps=1)
         except UserError:
             continue
-        step_flops = flops(training_products(noise.layers, noise.config.batch))
+        step_flops = flops(training_products(network_layers(noise), noise.config.batch))
         steps = _steps_of_a_turn(step_flops, speed)
         noise = on_noise(setup, image_size, steps)
         epochs[image_size] = TimedEpoch(noise, noise.dataset.read('train'))

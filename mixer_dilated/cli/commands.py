@@ -124,13 +124,14 @@ def summary(arguments: Arguments, started: float) -> None:
     config = required(arguments, 'config')
     from mixer_dilated.config import patch_branches
     from mixer_dilated.data.preprocessing import upsample
+    from mixer_dilated.parallel.mesh import check_batch
     from mixer_dilated.reports.summary import print_summary
     from mixer_dilated.training.compiled import CompiledFunctions
     from mixer_dilated.training.setup import create_setup
 
     setup = create_setup(config)
     programs = CompiledFunctions(setup)
-    programs.check_batch()
+    check_batch(config.batch, programs.mesh, config.accum_steps)
     if arguments.picture:
         from mixer_dilated.reports.patch_picture import draw_patches
 
@@ -138,9 +139,8 @@ def summary(arguments: Arguments, started: float) -> None:
         first = upsample(data_source.read([0]).images, setup.image_size)[0]
         draw_patches(patch_branches(config.model), first, arguments.picture)
         print(f'picture: {arguments.picture}')
-    print_summary(
-        setup, programs.training_bytes(), programs.mesh_shape, programs.unsharded_params()
-    )
+    unsharded = programs.partition.unsharded_params(programs.abstract_state().params)
+    print_summary(setup, programs.training_bytes(), programs.mesh_shape, unsharded)
 
 
 def sweep(arguments: Arguments, started: float) -> None:

@@ -12,6 +12,7 @@ from mixer_dilated.planning.epoch_timing import TimedEpoch, on_noise, seconds_in
 from mixer_dilated.reports.quantities import QUANTITIES
 from mixer_dilated.statistics import compare_times, fit_exponent
 from mixer_dilated.training.setup import Setup
+from mixer_dilated.training.state import network_layers
 
 STEPS, ROUNDS = 4, 7
 
@@ -123,7 +124,7 @@ def _at_side(setup: Setup, side: int) -> tuple[TimedEpoch, dict]:
     epoch = TimedEpoch(setup, setup.dataset.read('train'))
     return epoch, {
         'num_tokens': setup.num_tokens,
-        'flops_per_image': flops_per_image(setup.layers),
+        'flops_per_image': flops_per_image(network_layers(setup)),
         'memory_bytes': epoch.training_bytes['temporary'],
         'batch': setup.config.batch,
     }

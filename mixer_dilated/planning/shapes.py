@@ -8,7 +8,7 @@ from flax.training.train_state import TrainState
 from mixer_dilated.models.costs import Layer, num_params
 from mixer_dilated.training.optimizer import make_optimizer
 from mixer_dilated.training.setup import Setup
-from mixer_dilated.training.state import create_model, create_train_state
+from mixer_dilated.training.state import create_model, create_train_state, network_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,4 +39,4 @@ def shapes_of(setup: Setup) -> Shapes:
         return create_train_state(network, optimizer, source.image_shape, key)
 
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return Shapes(setup.layers, jax.eval_shape(create, key))
+    return Shapes(network_layers(setup), jax.eval_shape(create, key))

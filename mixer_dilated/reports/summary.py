@@ -12,6 +12,7 @@ from mixer_dilated.config import num_phases, patch_branches, pixels_seen
 from mixer_dilated.models.costs import Layer, flops_per_image, num_params
 from mixer_dilated.reports.tables import print_table
 from mixer_dilated.training.setup import Setup
+from mixer_dilated.training.state import network_layers
 
 
 def print_summary(
@@ -79,7 +80,7 @@ def _print_indented(text: str) -> None:
 
 
 def _layer_table(setup: Setup) -> Table:
-    found = setup.layers
+    found = network_layers(setup)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_footer=True)
     table.add_column('layer', 'total')
     table.add_column('output')

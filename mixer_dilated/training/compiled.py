@@ -23,7 +23,6 @@ from mixer_dilated.data.input_pipeline import (
 )
 from mixer_dilated.parallel.mesh import (
     all_devices,
-    check_batch,
     fitting_mesh,
     make_mesh,
     on_cpu,
@@ -63,6 +62,7 @@ class CompiledFunctions:
     Attributes:
       mesh: the devices.
       mesh_shape: how many along 'seeds', 'data' and 'model'.
+      partition: of the parameters over them.
 
     Raises:
       UserError: `config.mesh` does not fit the devices, the seeds or the network.
@@ -73,7 +73,7 @@ class CompiledFunctions:
         self.setup = setup
         self.mesh = make_mesh(config if devices is None else without_mesh(config), devices)
         self.mesh_shape = dict(self.mesh.shape)
-        self._partition = Partition(self.mesh_shape, config.mesh.fsdp)
+        self.partition = Partition(self.mesh_shape, config.mesh.fsdp)
         platform = self.mesh.devices.flat[0].platform
         self._model = create_model(config, setup.dataset.num_classes, platform)
         self._optimizer = make_optimizer(config.optimizer, setup.total_steps)
@@ -95,14 +95,6 @@ class CompiledFunctions:
     def compile_seconds(self) -> float:
         """Of tracing and compiling so far, summed over the functions."""
         return sum(self._seconds)
-
-    def check_batch(self) -> None:
-        """Raises UserError if the devices of a seed do not divide the training batch."""
-        check_batch(self.setup.config.batch, self.mesh, self.setup.config.accum_steps)
-
-    def unsharded_params(self) -> list[str]:
-        """Names of the parameters that `config.mesh` would split, but that do not divide."""
-        return self._partition.unsharded_params(self.abstract_state().params)
 
     def in_memory(self, examples: Examples) -> InMemoryPipeline:
         """The input pipeline of examples that are decoded already."""
@@ -132,7 +124,7 @@ class CompiledFunctions:
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             abstract,
-            state_shardings(abstract, self.mesh, self._partition),
+            state_shardings(abstract, self.mesh, self.partition),
         )
 
     def abstract_run_state(self) -> RunState:
@@ -222,7 +214,7 @@ class CompiledFunctions:
             train_step,
             augmentation=augmentation_from_config(config),
             param_transform=self._trained_params,
-            loss_transform=functools.partial(regather_in_backward, partition=self._partition),
+            loss_transform=functools.partial(regather_in_backward, partition=self.partition),
             accum_steps=config.accum_steps,
         )
         function = functools.partial(train_chunk, step=step, image_size=self.setup.image_size)
@@ -240,13 +232,13 @@ class CompiledFunctions:
 
     def _trained_params(self, params):
         params = stop_frozen_gradients(self.setup.config.optimizer, params)
-        return all_gather_params(params, self._partition)
+        return all_gather_params(params, self.partition)
 
     def _eval_function(self, state, sums, shared) -> jax.stages.Compiled:
         step = functools.partial(eval_step, num_phases=num_phases(self.setup.config))
 
         def function(state, sums, shared):
-            state = state.replace(params=all_gather_params(state.params, self._partition))
+            state = state.replace(params=all_gather_params(state.params, self.partition))
             return eval_chunk(state, sums, shared, step=step, image_size=self.setup.image_size)
 
         key = ('eval', *(leaf.shape for leaf in jax.tree.leaves(shared)))

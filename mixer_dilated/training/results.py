@@ -25,6 +25,7 @@ from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.run_folder import environment
 from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import Setup
+from mixer_dilated.training.state import network_layers
 
 
 def write_results(
@@ -62,7 +63,7 @@ def run_summary(setup: Setup, name: str, run: RunState, results: dict, seconds: 
     epoch_seconds = [row['seconds'] for row in run.speed]
     seed_results = [_seed_results(setup, results, k) for k in range(config.num_seeds)]
     covered = pixels_seen(config, setup.dataset.image_shape[:2])
-    model_layers = setup.layers
+    model_layers = network_layers(setup)
     return {
         'config_name': name,
         'dataset': config.dataset.name,

@@ -16,7 +16,6 @@ from mixer_dilated.data.input_pipeline import streams
 from mixer_dilated.data.preprocessing import PREPROCESS_MODES, RESIZE_MODES
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import exists, read_json, write_json
-from mixer_dilated.models.costs import Layer, layers
 from mixer_dilated.patches.geometry import Pair, num_tokens
 
 PREPROCESSING = 'preprocessing.json'
@@ -54,14 +53,6 @@ class Setup:
     def image_size(self) -> Pair:
         """(height, width) in pixels that the network sees."""
         return self.dataset.image_shape[:2]
-
-    @property
-    def layers(self) -> list[Layer]:
-        """The layers of its network (see `models.costs`)."""
-        from mixer_dilated.training.state import create_model  # which imports this module
-
-        network = create_model(self.config, self.dataset.num_classes)
-        return layers(network, self.dataset.image_shape)
 
     def streams(self, part: str) -> bool:
         """Whether the images of 'train' or 'test' are decoded when they are needed."""

@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mixer_dilated.config import patch_branches
 from mixer_dilated.files import write_json
+from mixer_dilated.models.costs import Layer, layers
 from mixer_dilated.models.cpu import CpuMlpMixer
 from mixer_dilated.models.mixer import MlpMixer
 from mixer_dilated.parallel.mesh import purpose_key, put_on_mesh
@@ -53,6 +54,12 @@ def create_model(
         remat=model.remat,
         dtype=jnp.dtype(config.dtype),
     )
+
+
+def network_layers(setup: Setup) -> list[Layer]:
+    """The layers of the network of a setup (see `models.costs`)."""
+    model = create_model(setup.config, setup.dataset.num_classes)
+    return layers(model, setup.dataset.image_shape)
 
 
 def create_train_state(

@@ -12,6 +12,7 @@ import ml_collections
 
 from mixer_dilated.data.input_pipeline import InputPipeline, open_input
 from mixer_dilated.errors import Preempted
+from mixer_dilated.parallel.mesh import check_batch
 from mixer_dilated.parallel.multihost import (
     OTHER_DATA,
     any_host,
@@ -232,7 +233,7 @@ def _set_up(
 ) -> tuple[Setup, CompiledFunctions, InitialParams | None]:
     setup = create_setup(config)
     compiled = CompiledFunctions(setup)
-    compiled.check_batch()
+    check_batch(config.batch, compiled.mesh, config.accum_steps)
     return setup, compiled, load_initial_params(setup) if is_new else None
 
 
