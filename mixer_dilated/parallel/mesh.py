@@ -250,7 +250,12 @@ def vmap_seeds(function: Callable, mesh: Mesh) -> Callable:
         def of_seed(own):
             return function(*own, shared)
 
-        return jax.lax.map(of_seed, own) if on_cpu(mesh) else jax.vmap(of_seed)(own)
+        if on_cpu(mesh):
+            return jax.lax.map(of_seed, own)
+        if len(jax.tree.leaves(own)[0]) == 1:  # vmap turns a condition into two branches
+            result = of_seed(jax.tree.map(lambda leaf: leaf[0], own))
+            return jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), result)
+        return jax.vmap(of_seed)(own)
 
     def of_all(*arguments):
         return jax.shard_map(

@@ -216,6 +216,8 @@ class CompiledFunctions:
             param_transform=self._trained_params,
             loss_transform=functools.partial(regather_in_backward, partition=self.partition),
             accum_steps=config.accum_steps,
+            # On a CPU the condition is a branch, which costs nothing.
+            skip_nonfinite=config.on_nonfinite == 'skip' or on_cpu(self.mesh),
         )
         function = functools.partial(train_chunk, step=step, image_size=self.setup.image_size)
         keys, chunk = self._abstract_keys(), self._abstract_chunk()

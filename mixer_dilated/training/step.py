@@ -49,6 +49,7 @@ def train_step(
     param_transform: Callable = lambda params: params,
     loss_transform: Callable = lambda loss: loss,
     accum_steps: int = 1,
+    skip_nonfinite: bool = True,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step of gradient descent on one batch.
 
@@ -62,12 +63,13 @@ def train_step(
       loss_transform: applied to the loss before it is differentiated, as `jax.checkpoint`.
       accum_steps: microbatches that are computed one after the other. Images are augmented and
         mixed before; only dropout draws other numbers than in one batch.
+      skip_nonfinite: whether a step that is not finite changes nothing but the count of steps. It
+        costs a select of every parameter where seeds are vmapped.
 
     Returns:
       The next state, and of the batch before the step 'loss' (mean cross-entropy of the mixed and
       smoothed labels), 'correct' (count against the labels as they are, without what is mixed in)
-      and 'finite': whether the loss and the norm of its gradient are. If not, the next state
-      differs in nothing but the count of steps.
+      and 'finite': whether the loss and the norm of its gradient are.
     """
     batch = Batch(augmentation.apply(seed_key, state.step, images), labels)
     mixing = augmentation.draw_mixing(seed_key, state.step, images.shape[1:3])
@@ -102,11 +104,14 @@ def train_step(
         (loss, logits), grads = accumulate_gradient(grad_fn, state.params, (batch, keys))
     correct = jnp.sum(logits.argmax(-1) == batch.labels)
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-    next_state = jax.lax.cond(
-        finite,
-        lambda: state.apply_gradients(grads=grads),
-        lambda: state.replace(step=state.step + 1),
-    )
+    if skip_nonfinite:
+        next_state = jax.lax.cond(
+            finite,
+            lambda: state.apply_gradients(grads=grads),
+            lambda: state.replace(step=state.step + 1),
+        )
+    else:
+        next_state = state.apply_gradients(grads=grads)
     return next_state, {'loss': loss, 'correct': correct, 'finite': finite}
 
 
