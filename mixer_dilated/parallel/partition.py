@@ -1,10 +1,9 @@
 """Partition rules: which mesh axes split which axis of a parameter, and FSDP."""
 
 import dataclasses
-import functools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -114,51 +113,6 @@ def state_shardings(abstract, mesh: Mesh, partition: Partition):
         return NamedSharding(mesh, PartitionSpec('seeds', *spec))
 
     return jax.tree_util.tree_map_with_path(sharding, abstract)
-
-
-def all_gather_params(params, partition: Partition):
-    """Parameters of one seed as the network takes them, gathered over 'data' with FSDP.
-
-    Their gradient is summed over the devices, and each keeps its shard.
-
-    Args:
-      params: of one seed, inside a function of `mesh.vmap_seeds`.
-      partition: of the mesh.
-    """
-    if not partition.gathers:
-        return params
-
-    def gather(path, leaf):
-        name = _path_name(path)
-        split = partition.spec(name, leaf.shape)
-        gathered = partition.gathered_spec(name, leaf.shape)
-        return leaf if split == gathered else _all_gather(leaf, split, gathered)
-
-    return jax.tree_util.tree_map_with_path(gather, params)
-
-
-def regather_in_backward(loss: Callable, partition: Partition) -> Callable:
-    """A loss whose gradient gathers parameters again, instead of keeping them whole until then."""
-    if not partition.gathers:
-        return loss
-    return jax.checkpoint(loss, policy=lambda op, *_, **__: op.name != 'sharding_constraint')
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _all_gather(array: jax.Array, split: PartitionSpec, gathered: PartitionSpec) -> jax.Array:
-    return jax.lax.with_sharding_constraint(array, gathered)
-
-
-def _all_gather_backward(split, gathered, _, gradient):
-    # Of `split` alone XLA would make a product with another layout, and move it.
-    summed = jax.lax.with_sharding_constraint(gradient, gathered)
-    return (jax.lax.with_sharding_constraint(summed, split),)
-
-
-_all_gather.defvjp(
-    lambda array, split, gathered: (_all_gather(array, split, gathered), None),
-    _all_gather_backward,
-)
 
 
 def split_hidden_layer(hidden: Float[Array, '...'], axis: int) -> Float[Array, '...']:

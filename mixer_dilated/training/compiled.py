@@ -34,12 +34,7 @@ from mixer_dilated.parallel.mesh import (
     without_mesh,
 )
 from mixer_dilated.parallel.multihost import to_numpy
-from mixer_dilated.parallel.partition import (
-    Partition,
-    all_gather_params,
-    regather_in_backward,
-    state_shardings,
-)
+from mixer_dilated.parallel.partition import Partition, state_shardings
 from mixer_dilated.training.optimizer import make_optimizer, stop_frozen_gradients
 from mixer_dilated.training.run_state import RunState, TrainMetrics
 from mixer_dilated.training.setup import Setup
@@ -213,8 +208,7 @@ class CompiledFunctions:
         step = functools.partial(
             train_step,
             augmentation=augmentation_from_config(config),
-            param_transform=self._trained_params,
-            loss_transform=functools.partial(regather_in_backward, partition=self.partition),
+            param_transform=functools.partial(stop_frozen_gradients, config.optimizer),
             accum_steps=config.accum_steps,
             # On a CPU the condition is a branch, which costs nothing.
             skip_nonfinite=config.on_nonfinite == 'skip' or on_cpu(self.mesh),
@@ -232,17 +226,9 @@ class CompiledFunctions:
             out_shardings=(_shardings(run.state), seeds_sharding(self.mesh)),
         )
 
-    def _trained_params(self, params):
-        params = stop_frozen_gradients(self.setup.config.optimizer, params)
-        return all_gather_params(params, self.partition)
-
     def _eval_function(self, state, sums, shared) -> jax.stages.Compiled:
         step = functools.partial(eval_step, num_phases=num_phases(self.setup.config))
-
-        def function(state, sums, shared):
-            state = state.replace(params=all_gather_params(state.params, self.partition))
-            return eval_chunk(state, sums, shared, step=step, image_size=self.setup.image_size)
-
+        function = functools.partial(eval_chunk, step=step, image_size=self.setup.image_size)
         key = ('eval', *(leaf.shape for leaf in jax.tree.leaves(shared)))
         shardings = seeds_sharding(self.mesh), train_sharding(self.mesh)
         return self._compile_once(key, function, state, sums, shared, out_shardings=shardings)

@@ -47,7 +47,6 @@ def train_step(
     *,
     augmentation: Augmentation = NO_AUGMENTATION,
     param_transform: Callable = lambda params: params,
-    loss_transform: Callable = lambda loss: loss,
     accum_steps: int = 1,
     skip_nonfinite: bool = True,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -58,9 +57,7 @@ def train_step(
       images, labels: uint8 (B, H, W, C), int32 (B,).
       seed_key: `jax.random.key(config.seed)`.
       augmentation: of images and labels.
-      param_transform: applied to the parameters in the loss: stops the gradient of frozen ones,
-        gathers sharded ones.
-      loss_transform: applied to the loss before it is differentiated, as `jax.checkpoint`.
+      param_transform: applied to parameters in the loss, to stop gradients of frozen ones.
       accum_steps: microbatches that are computed one after the other. Images are augmented and
         mixed before; only dropout draws other numbers than in one batch.
       skip_nonfinite: whether a step that is not finite changes nothing but the count of steps. It
@@ -92,7 +89,7 @@ def train_step(
         )
         return optax.softmax_cross_entropy(logits, targets).mean(), logits
 
-    grad_fn = jax.value_and_grad(loss_transform(loss_fn), has_aux=True)
+    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
     if accum_steps == 1:
         (loss, logits), grads = grad_fn(state.params, batch, dropout_key)
     else:
