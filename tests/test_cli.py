@@ -19,7 +19,7 @@ from mixer_dilated.cli.main import main
 from mixer_dilated.cli.progress import TerminalProgress
 from mixer_dilated.errors import UserError
 from mixer_dilated.training import train as train_module
-from mixer_dilated.training.run_folder import locked
+from mixer_dilated.training.run_folder import lock_folder
 from mixer_dilated.training.setup import create_setup
 from tests.conftest import GIVEN_FLAGS, ROOT, run_cli, small_config
 
@@ -502,7 +502,7 @@ def test_a_second_process_on_a_folder_is_refused_while_the_first_lives(tmp_path)
     first.kill()  # and leaves the file of its lock behind
     first.communicate()
     assert (workdir / '.lock').exists()
-    with locked(workdir):
+    with lock_folder(workdir):
         pass
 
 

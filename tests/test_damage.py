@@ -17,7 +17,7 @@ from mixer_dilated.files import write_text
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.training.checkpoint import DAMAGED, Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
-from mixer_dilated.training.run_folder import locked
+from mixer_dilated.training.run_folder import lock_folder
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.train import Progress, train_and_evaluate
 from tests.conftest import small_config
@@ -112,7 +112,7 @@ def test_every_file_damaged_in_turn_is_found_or_does_not_matter(run, programs, t
             assert aside == any('checkpoints/27: damaged' in str(each.message) for each in told)
             expected = before if aside else newest
             assert found.step == expected.step, (path, way)
-            assert found.record == expected.record, (path, way)
+            assert found.metadata == expected.metadata, (path, way)
             chex.assert_trees_all_equal(arrays(found), arrays(expected))
             outcome['set aside' if aside else 'no harm'] += 1
             shutil.rmtree(copy)
@@ -195,9 +195,12 @@ def test_a_process_killed_when_it_has_just_begun_leaves_a_folder_to_begin_in(tmp
 
 
 def test_a_lock_is_free_when_its_process_ends(tmp_path):
-    with locked(tmp_path), pytest.raises(UserError, match='another process works in this folder'):
-        locked(tmp_path).__enter__()
-    with locked(tmp_path):
+    with (
+        lock_folder(tmp_path),
+        pytest.raises(UserError, match='another process works in this folder'),
+    ):
+        lock_folder(tmp_path).__enter__()
+    with lock_folder(tmp_path):
         pass
 
 

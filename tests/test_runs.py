@@ -20,7 +20,7 @@ from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.reports.report import write_report
 from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
-from mixer_dilated.training.run_folder import check_same_data, locked
+from mixer_dilated.training.run_folder import check_same_data, lock_folder
 from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.train import Progress, train_and_evaluate
@@ -453,5 +453,5 @@ def test_a_file_system_without_locks_is_a_warning(error, tmp_path, monkeypatch):
         raise error
 
     monkeypatch.setattr(filelock.FileLock, 'acquire', acquire)
-    with pytest.warns(UserWarning, match='has no locks'), locked(tmp_path):
+    with pytest.warns(UserWarning, match='has no locks'), lock_folder(tmp_path):
         pass

@@ -23,7 +23,7 @@ from mixer_dilated.experiments import timing
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.study import run_study, timed_together
 from mixer_dilated.experiments.sweep import Cell, Sweep, crossed, grid, prepare
-from mixer_dilated.training.run_folder import locked
+from mixer_dilated.training.run_folder import lock_folder
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import create_model
 from tests.conftest import ROOT, config_of, small_config
@@ -252,14 +252,17 @@ def test_a_cell_that_does_not_stay_finite_costs_the_others_nothing(tmp_path):
 
 
 def test_resolution_is_studied_by_one_process(tmp_path):
-    with locked(tmp_path / 'study'), pytest.raises(UserError, match='another process works'):
+    with lock_folder(tmp_path / 'study'), pytest.raises(UserError, match='another process works'):
         run_study(small_sweep(kind='resolution'), tmp_path / 'study', command='')
 
 
 def test_a_process_beside_another_study_is_refused(study, tmp_path, monkeypatch):
     monkeypatch.setattr(cells_file, 'GRACE_SECONDS', 0)
     folder = shutil.copytree(study[0], tmp_path / 'copy')
-    with locked(folder), pytest.raises(UserError, match=r'at another study .what differs: kind'):
+    with (
+        lock_folder(folder),
+        pytest.raises(UserError, match=r'at another study .what differs: kind'),
+    ):
         run_study(small_sweep(num_seeds=3), folder, command='')
 
 
@@ -297,7 +300,7 @@ class Letting(Recorder):
 def test_a_second_process_trains_what_none_has_begun(begun):
     folder, sweep = begun
     recorder = Recorder()
-    with locked(folder), locked(folder / 'cells' / 'method=plain'):
+    with lock_folder(folder), lock_folder(folder / 'cells' / 'method=plain'):
         assert run_study(sweep, folder, command='', progress=recorder) is None
     assert recorder.trained == ['method=wide']
     assert not (folder / 'statistics.json').exists()
@@ -305,7 +308,7 @@ def test_a_second_process_trains_what_none_has_begun(begun):
 
 def test_the_first_process_waits_for_cells_of_others(begun, study):
     folder, sweep = begun
-    recorder = Letting(locked(folder / 'cells' / 'method=plain'), 'waits')
+    recorder = Letting(lock_folder(folder / 'cells' / 'method=plain'), 'waits')
     statistics = run_study(sweep, folder, command='run', progress=recorder)
     assert recorder.read + recorder.trained == ['method=dilated', 'method=wide', 'method=plain']
     assert_same_accuracies(statistics, study[1])
@@ -313,7 +316,7 @@ def test_the_first_process_waits_for_cells_of_others(begun, study):
 
 def test_who_has_helped_compares_if_the_first_process_is_gone(begun, study):
     folder, sweep = begun
-    recorder = Letting(locked(folder), 'helps')
+    recorder = Letting(lock_folder(folder), 'helps')
     statistics = run_study(sweep, folder, command='run', progress=recorder)
     assert recorder.trained == ['method=plain', 'method=wide'] and len(recorder.read) == 3
     assert_same_accuracies(statistics, study[1])

@@ -16,7 +16,7 @@ from mixer_dilated.experiments.robustness import robustness_rows, robustness_sta
 from mixer_dilated.experiments.sweep import PreparedCell, Sweep, prepare, reference_of
 from mixer_dilated.experiments.timing import epoch_seconds
 from mixer_dilated.files import read_json, write_json, write_json_lines
-from mixer_dilated.training.run_folder import check_place, environment, locked
+from mixer_dilated.training.run_folder import check_workdir, environment, lock_folder
 
 # Epochs of each cell that are timed: of a few cells more than of many.
 TIMED_ROUNDS, FEW_CELLS, TIMED_ROUNDS_OF_MANY = 9, 20, 3
@@ -58,12 +58,12 @@ def run_study(
     """
     progress = progress or StudyProgress()
     cells = prepare(sweep)
-    check_place(folder, 'study', 'study.json')
+    check_workdir(folder, 'study', 'study.json')
     description = _description(sweep, cells, command)
     while True:
         with contextlib.ExitStack() as held:
             try:
-                held.enter_context(locked(folder))
+                held.enter_context(lock_folder(folder))
             except BusyError:
                 if sweep.kind == 'resolution':
                     raise

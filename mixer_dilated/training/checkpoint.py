@@ -29,7 +29,7 @@ from mixer_dilated.training.run_state import (
     RunState,
     array_checksums,
     check_checksums,
-    record_checksum,
+    metadata_checksum,
 )
 
 DAMAGED = 'damaged_checkpoints'
@@ -106,8 +106,8 @@ class Checkpoints:
             return
         if self.config.checkpoints.keep_best:
             self._best.step = run.best_step
-        record = {**run.record, 'config': self.config.to_dict(), 'versions': versions()}
-        record['checksums'] = {**array_checksums(run.arrays), 'record': record_checksum(record)}
+        record = {**run.metadata, 'config': self.config.to_dict(), 'versions': versions()}
+        record['checksums'] = {**array_checksums(run.arrays), 'record': metadata_checksum(record)}
         with write_errors(self.folder):
             self._writer.save(
                 run.step,
@@ -184,7 +184,7 @@ class Checkpoints:
                 record = self._reader.restore(
                     step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
                 ).record
-                check_checksums({'record': record_checksum(record)}, record['checksums'])
+                check_checksums({'record': metadata_checksum(record)}, record['checksums'])
                 params = flatten_dict(self._array_metadata(step)['state']['params'], sep='/')
             except Exception:  # raised again when it is restored
                 continue
@@ -212,7 +212,7 @@ class Checkpoints:
 
     def _check_restored(self, step: int, restored) -> RunState:
         record, arrays = restored.record, restored.arrays
-        checksums = {**array_checksums(arrays), 'record': record_checksum(record)}
+        checksums = {**array_checksums(arrays), 'record': metadata_checksum(record)}
         check_checksums(checksums, record['checksums'])
         self._check_config(step, record['config'])
         return RunState(

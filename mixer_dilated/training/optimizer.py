@@ -41,15 +41,15 @@ def make_optimizer(
     decay = optimizer.weight_decay
     if optimizer.name == 'sgd':
         rule = optax.chain(
-            optax.add_decayed_weights(decay, mask=kernels),
+            optax.add_decayed_weights(decay, mask=weight_decay_mask),
             optax.sgd(schedule, momentum=optimizer.momentum),
         )
     else:
         rule = {'adamw': optax.adamw, 'lamb': optax.lamb}[optimizer.name](
-            schedule, weight_decay=decay, mask=kernels
+            schedule, weight_decay=decay, mask=weight_decay_mask
         )
     if optimizer.freeze_stem or optimizer.freeze_blocks or optimizer.layer_decay != 1:
-        rule = optax.chain(rule, _scaled_by_layer(optimizer))
+        rule = optax.chain(rule, _scale_by_layer(optimizer))
     if not optimizer.grad_norm_clip:
         return rule
     return optax.chain(optax.clip_by_global_norm(optimizer.grad_norm_clip), rule)
@@ -86,14 +86,14 @@ def stop_frozen_gradients(optimizer: ml_collections.ConfigDict, params):
     )
 
 
-def _scaled_by_layer(optimizer: ml_collections.ConfigDict) -> optax.GradientTransformation:
-    def scaled(updates, _):
+def _scale_by_layer(optimizer: ml_collections.ConfigDict) -> optax.GradientTransformation:
+    def update(updates, _):
         return jax.tree.map(jnp.multiply, updates, layer_lr_multipliers(optimizer, updates))
 
-    return optax.stateless(scaled)
+    return optax.stateless(update)
 
 
-def kernels(params) -> object:
+def weight_decay_mask(params) -> object:
     """A tree like `params`: True where a leaf is a kernel, False for biases and scales."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: str(path[-1].key).startswith('kernel'), params

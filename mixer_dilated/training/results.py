@@ -43,7 +43,7 @@ def write_results(
     test, log_probs = compiled.evaluate_and_predict(state, inputs['test'])
     results = {'train': compiled.evaluate(state, inputs['train']), 'test': test}
     on_primary(write_predictions, workdir, inputs['test'], log_probs, setup.image_size)
-    on_primary(write_weights, workdir, weights_to_draw(state.params))
+    on_primary(write_weights, workdir, kernels_to_plot(state.params))
     on_primary(write_augmented_images, workdir, setup.config, train, setup.image_size)
     return results
 
@@ -144,7 +144,7 @@ def write_predictions(
     )
 
 
-def weights_to_draw(params: dict) -> dict[str, np.ndarray]:
+def kernels_to_plot(params: dict) -> dict[str, np.ndarray]:
     """The first seed's stem kernels and first token mixing, to be drawn, on the host.
 
     Names are the original's: `stem/kernel`, `MixerBlock_0/token_mixing/Dense_0/kernel`.
@@ -162,7 +162,7 @@ def weights_to_draw(params: dict) -> dict[str, np.ndarray]:
 
 
 def write_weights(workdir: pathlib.Path, drawn: dict[str, np.ndarray]) -> None:
-    """Writes `weights.npz`, of `drawn_weights`, to a run's folder."""
+    """Writes `weights.npz` to a run's folder."""
     write_arrays(workdir / 'weights.npz', **drawn)
 
 
@@ -193,16 +193,16 @@ def write_augmented_images(
     individual = whole.individually()
     if not individual:
         return
-    first = data_source.read(_first_of_classes(data_source)).images
+    first = data_source.read(_first_of_each_class(data_source)).images
     images = np.asarray(upsample(first, image_size))
     seed_key = jax.random.key(config.seed)
     drawn = {
-        name: _augmented(augmentation, seed_key, 0, images)
+        name: _augment(augmentation, seed_key, 0, images)
         for name, augmentation in individual.items()
     }
     prefix = 'together, ' if len(individual) > 1 else f'{drawn.popitem()[0]}, '
     for step in range(STEPS):
-        drawn[f'{prefix}step {step + 1}'] = _augmented(whole, seed_key, step, images)
+        drawn[f'{prefix}step {step + 1}'] = _augment(whole, seed_key, step, images)
     write_arrays(
         workdir / 'augmented.npz',
         images=images,
@@ -211,7 +211,7 @@ def write_augmented_images(
     )
 
 
-def _first_of_classes(data_source: RandomAccessDataSource) -> list[int]:
+def _first_of_each_class(data_source: RandomAccessDataSource) -> list[int]:
     """The first example of as many classes as are shown; later labels are not read."""
     first = {}
     for start in range(0, len(data_source), BLOCK):
@@ -224,7 +224,7 @@ def _first_of_classes(data_source: RandomAccessDataSource) -> list[int]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _augmented(
+def _augment(
     augmentation: Augmentation, seed_key: jax.Array, step: int, images: jax.Array
 ) -> jax.Array:
     """uint8 images as a step shows them, mixed."""

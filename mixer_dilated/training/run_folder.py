@@ -57,7 +57,7 @@ def environment() -> dict:
 
 
 @contextlib.contextmanager
-def locked(folder: pathlib.Path):
+def lock_folder(folder: pathlib.Path):
     """Keeps every other process from working in a folder, which is made if it is not there.
 
     The lock is the operating system's: it ends with the process that holds it, however that ends.
@@ -95,13 +95,13 @@ def is_locked(folder: pathlib.Path) -> bool:
     if not exists(folder):
         return False
     try:
-        with locked(folder):
+        with lock_folder(folder):
             return False
     except BusyError:
         return True
 
 
-def check_place(folder: pathlib.Path, kind: str, mark: str) -> None:
+def check_workdir(folder: pathlib.Path, kind: str, mark: str) -> None:
     """Raises UserError if a folder holds files, but not what was asked for.
 
     Args:

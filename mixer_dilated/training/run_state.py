@@ -109,7 +109,7 @@ class RunState:
         return {'state': self.state, 'sums': self.sums}
 
     @property
-    def record(self) -> dict:
+    def metadata(self) -> dict:
         """Of JSON."""
         return {'metrics': self.metrics, 'speed': self.speed, 'seconds': self.seconds}
 
@@ -129,7 +129,7 @@ def array_checksums(arrays, prefix: str = '') -> dict[str, int]:
     }
 
 
-def record_checksum(record: dict) -> int:
+def metadata_checksum(record: dict) -> int:
     """CRC-32 of a record of JSON without its checksums."""
     content = {name: value for name, value in record.items() if name != 'checksums'}
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())

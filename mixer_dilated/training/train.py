@@ -38,11 +38,11 @@ from mixer_dilated.training.results import run_summary, write_results
 from mixer_dilated.training.run_folder import (
     RESULTS,
     check_none_skipped,
-    check_place,
     check_same_data,
+    check_workdir,
     claim,
     file_checksums,
-    locked,
+    lock_folder,
     read_finished,
     versions,
     write_summary,
@@ -133,7 +133,7 @@ def train_and_evaluate(
     if broadcast(bool(summary)):
         progress.already_finished(workdir)
         return summary
-    on_primary(check_place, workdir, 'run', 'config.json')
+    on_primary(check_workdir, workdir, 'run', 'config.json')
     if jax.process_count() > 1:
         on_primary(create_setup, config)  # prepares the data set once, where that is needed
 
@@ -142,7 +142,7 @@ def train_and_evaluate(
     setup, compiled, initial = on_all_hosts(_set_up, config, is_new=is_new)
     steps_per_epoch, checkpointing = setup.steps_per_epoch, config.checkpoints
     with contextlib.ExitStack() as stack:
-        on_primary(stack.enter_context, locked(workdir))
+        on_primary(stack.enter_context, lock_folder(workdir))
         on_primary(claim, workdir, config, versions())
         check_shared_disk(workdir)
         progress.starts(setup)
