@@ -1,8 +1,8 @@
-"""The ends of a run that are no defect of the program."""
+"""Errors that a user can cause, and a run that was asked to stop."""
 
 
 class UserError(ValueError):
-    """Something the user gave cannot be used.
+    """A value, key or file of the user's cannot be used.
 
     The message is one line: which key or file, which value, what is allowed, what to do next.
     The command line prints it and exits with 2; it never shows a traceback for it.
@@ -10,9 +10,9 @@ class UserError(ValueError):
 
 
 class UnreadableError(UserError):
-    """The system did not let a file be read: too many are open, it is not allowed, a disk fails.
+    """The system refused to read a file: too many are open, no permission, a failing disk.
 
-    That says nothing of what is in the file, and may be over the next time.
+    The file itself may be fine, and the next attempt may succeed.
     """
 
 
@@ -24,7 +24,7 @@ class ShapeMismatchError(UserError):
     """Weights do not fit a network.
 
     Attributes:
-      rows: (names, found, expected, what to do) of what does not.
+      rows: (names, shapes in the file, shapes expected, what to do) of the arrays that do not.
     """
 
     def __init__(self, message: str, rows: list[tuple[str, str, str, str]]):
@@ -58,7 +58,7 @@ class HostLostError(UserError):
     def __init__(self, cause: str):
         super().__init__(
             'another process has ended, or cannot be reached; its own output says why. What '
-            'was saved is kept, and the same command goes on from it, with as many processes or '
+            'was saved is kept, and the same command resumes from it, with as many processes or '
             f'another number ({" ".join(cause.split())[:120]})'
         )
 

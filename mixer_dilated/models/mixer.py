@@ -188,7 +188,7 @@ class MlpMixer(nn.Module):
             self.stem_class, hidden_dim=self.hidden_dim, blur=self.blur, dtype=self.dtype
         )
         if self.branch_merge == 'tokens' and len(self.branches) > 1:
-            stems = [stem((each,), name=f'stem_{i}') for i, each in enumerate(self.branches)]
+            stems = [stem((patches,), name=f'stem_{i}') for i, patches in enumerate(self.branches)]
             x = jnp.concatenate([stem(images) for stem in stems], axis=self.tokens_axis)
         else:
             x = stem(self.branches, name='stem')(images)

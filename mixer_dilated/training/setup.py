@@ -91,8 +91,8 @@ def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = No
             f'its {train_examples} examples'
         )
     if config.batch % config.accum_steps:
-        fits = [each for each in range(1, config.batch + 1) if not config.batch % each]
-        near = sorted(fits, key=lambda each: abs(each - config.accum_steps))[:4]
+        divisors = [n for n in range(1, config.batch + 1) if not config.batch % n]
+        near = sorted(divisors, key=lambda n: abs(n - config.accum_steps))[:4]
         raise UserError(
             f'config.accum_steps = {config.accum_steps}: does not divide config.batch = '
             f'{config.batch}; allowed are its divisors, like {", ".join(map(str, sorted(near)))}'
