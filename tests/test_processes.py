@@ -173,7 +173,7 @@ def test_a_run_goes_on_with_another_number_of_processes_after_each_end(tmp_path)
             last = err.splitlines()[-1]
             assert status == 2 and 'Traceback' not in err
             assert re.match(r'error: process \d: another process has ended', last)
-            assert 'the same command goes on from it' in last
+            assert 'the same command resumes from it' in last
     (status, out, err), other = signalled_after_a_checkpoint(2, 1, signal.SIGTERM, folder, *words)
     assert (status, err) == (143, '') and other == (143, '', '')
     assert f'stopped after step {newest(folder)}, which is saved' in out
