@@ -16,8 +16,8 @@ from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
 from mixer_dilated.errors import ShapeMismatchError, UserError
 from mixer_dilated.patches.geometry import Patches
-from mixer_dilated.pretrained.adapt import adapt_params, expected_shapes
-from mixer_dilated.pretrained.checkpoint_names import linen_names
+from mixer_dilated.pretrained.adapt import adapt_params, param_shapes
+from mixer_dilated.pretrained.checkpoint_names import to_linen_names
 from mixer_dilated.pretrained.stem_kernel import adapt_stem_kernels
 from mixer_dilated.pretrained.token_grid import block_diagonal, interpolate, resampling
 from mixer_dilated.pretrained.weight_files import Weights, encode, read_weights, write_orbax
@@ -46,7 +46,7 @@ def arrays():
     draw = np.random.default_rng(0)
     return {
         name: draw.normal(size=shape).astype(np.float32)
-        for name, shape in expected_shapes(network_of(), SHAPE).items()
+        for name, shape in param_shapes(network_of(), SHAPE).items()
     }
 
 
@@ -86,7 +86,7 @@ def test_axes_of_one_that_belong_stay():
         'Mixer/encoderblock_0/token_mixing_phase_0/kernel2': np.ones((1, 4, 1, 1), np.float32),
         'Mixer/encoderblock_0/token_mixing_phase_0/bias2': np.ones((1, 1, 1), np.float32),
     }
-    found = {name: array.shape for name, array in linen_names(old, 'x').items()}
+    found = {name: array.shape for name, array in to_linen_names(old, 'x').items()}
     block = 'MixerBlock_0/token_mixing'
     assert found == {
         'stem/kernel': (2, 2, 1, 3),
@@ -434,7 +434,7 @@ def test_every_part_of_a_network_of_several_stems_is_fitted(arrays):
         branches=({'dilation': 1}, {'size': 2, 'dilation': 2, 'stride': 8}), branch_merge='tokens'
     )
     found, adapted = adapt_params(Weights(arrays), network, SHAPE, TRANSFER, 'f')
-    expected = expected_shapes(network, SHAPE)
+    expected = param_shapes(network, SHAPE)
     head = ('head/kernel', 'head/bias')
     shapes = {name: array.shape for name, array in found.items()}
     assert shapes == {name: shape for name, shape in expected.items() if name not in head}

@@ -10,7 +10,7 @@ from safetensors.numpy import save
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
 from mixer_dilated.errors import ShapeMismatchError, UserError
-from mixer_dilated.pretrained.adapt import adapt_params, expected_shapes
+from mixer_dilated.pretrained.adapt import adapt_params, param_shapes
 from mixer_dilated.pretrained.token_grid import interpolate
 from mixer_dilated.pretrained.weight_files import Weights, read_weights, write_orbax
 from tests.test_pretrained import SHAPE, SMALL, TRANSFER, mix, mixing_of, network_of
@@ -23,7 +23,7 @@ def arrays_of(network):
     draw = np.random.default_rng(0)
     return {
         name: draw.normal(size=shape).astype(np.float32)
-        for name, shape in expected_shapes(network, SHAPE).items()
+        for name, shape in param_shapes(network, SHAPE).items()
     }
 
 

@@ -46,7 +46,7 @@ def negative_log_likelihood(
     return float(-np.mean(result, dtype=np.float64))
 
 
-def at_temperature(
+def apply_temperature(
     log_probabilities: Float[np.ndarray, 'examples classes'], temperature: float
 ) -> Float[np.ndarray, 'examples classes']:
     """log softmax(log p / T), which is log softmax(logits / T); the order of classes stays.
@@ -85,7 +85,7 @@ def fit_temperature(
     bounds = np.log([LOWEST, HIGHEST])
     result = minimize_scalar(
         lambda log_t: negative_log_likelihood(
-            at_temperature(log_probabilities, np.exp(log_t)), labels
+            apply_temperature(log_probabilities, np.exp(log_t)), labels
         ),
         bounds=bounds,
         method='bounded',
@@ -146,7 +146,7 @@ def read_calibration(workdir: pathlib.Path, step: int) -> dict | None:
     return result if result['step'] == step else None
 
 
-def temperatures(workdir: pathlib.Path, step: int) -> Float[np.ndarray, ' seeds']:
+def read_temperatures(workdir: pathlib.Path, step: int) -> Float[np.ndarray, ' seeds']:
     """The temperature of every seed's probabilities: softmax(log p / T); 1 where none is fitted.
 
     Args:

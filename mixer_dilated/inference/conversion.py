@@ -7,16 +7,16 @@ import tempfile
 
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import write_bytes
-from mixer_dilated.pretrained.weight_files import FILES, Weights, encode, write_orbax
+from mixer_dilated.pretrained.weight_files import SUFFIXES, Weights, encode, write_orbax
 from mixer_dilated.training.orbax_errors import error_cause
-from mixer_dilated.training.state import read_any
+from mixer_dilated.training.state import load_seed_weights
 
 
 def convert(source: pathlib.Path, target: pathlib.Path) -> str:
     """Writes the weights of one file or folder into another.
 
     Args:
-      source: as `initial.read_any` takes it; of a run with several seeds, the first.
+      source: as `load_seed_weights` takes it; of a run with several seeds, the first.
       target: by its ending .npz, .safetensors, or else a new folder of orbax.
 
     Returns:
@@ -27,16 +27,16 @@ def convert(source: pathlib.Path, target: pathlib.Path) -> str:
     """
     if target.exists():
         raise UserError(f'{target}: is there already; remove it, or give another name')
-    if target.suffix not in FILES and any(map(str.isalpha, target.suffix)):
+    if target.suffix not in SUFFIXES and any(map(str.isalpha, target.suffix)):
         raise UserError(
             f'{target}: no form of weights ends in {target.suffix!r}; allowed are '
-            f'{", ".join(FILES)}, or a name without an ending for a folder of orbax'
+            f'{", ".join(SUFFIXES)}, or a name without an ending for a folder of orbax'
         )
     if not target.absolute().parent.is_dir():
         raise UserError(f'{target}: no such folder: {target.absolute().parent}; make it first')
-    sources = read_any(source)
+    sources = load_seed_weights(source)
     weights = sources[0]
-    if target.suffix in FILES:
+    if target.suffix in SUFFIXES:
         write_bytes(target, encode(weights, target.suffix))
     else:
         _write_folder(weights, target)

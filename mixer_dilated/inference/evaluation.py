@@ -13,7 +13,7 @@ from mixer_dilated.data.examples import check_disjoint, num_examples
 from mixer_dilated.data.input_pipeline import open_input
 from mixer_dilated.errors import AllHostsError, UserError
 from mixer_dilated.inference.calibration import (
-    at_temperature,
+    apply_temperature,
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
@@ -80,7 +80,7 @@ def evaluate_checkpoint(
         others = {'config.dataset.train_split': dataset.train_split, '--split': split}
         on_all_hosts(check_disjoint, '--calibrate', calibrate, others, sizes)
     compiled = on_all_hosts(CompiledFunctions.of_run, setup)
-    run = checkpoint(workdir, compiled, best=best)
+    run = restore_checkpoint(workdir, compiled, best=best)
     if calibrate is not None:
         calibration_temperatures = _fit_temperatures(setup, compiled, run, calibrate)
         on_primary(write_calibration, workdir, calibration_temperatures)
@@ -120,7 +120,7 @@ def _seed_results(
         'ece': expected_calibration_error(log_probabilities, labels),
     }
     if temperature is not None:
-        calibrated = at_temperature(log_probabilities, temperature)
+        calibrated = apply_temperature(log_probabilities, temperature)
         results['temperature'] = temperature
         results['calibrated_loss'] = negative_log_likelihood(calibrated, labels)
         results['calibrated_ece'] = expected_calibration_error(calibrated, labels)
@@ -173,7 +173,7 @@ def open_setup(workdir: pathlib.Path, data_dir: str | None = None) -> Setup:
     return create_setup(config)
 
 
-def checkpoint(
+def restore_checkpoint(
     workdir: pathlib.Path, compiled: CompiledFunctions, *, best: bool = False
 ) -> RunState:
     """The newest undamaged snapshot of a run, or its best.

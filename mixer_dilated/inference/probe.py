@@ -60,10 +60,10 @@ def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
     initial = load_initial_params(setup.changed({'num_seeds': 1}))
     params = jax.tree.map(lambda leaf: leaf[0], initial.params)
     (train, train_labels), (chosen_on, labels), (test, test_labels) = (
-        features(setup, params, _open_data_source(setup, split))
+        compute_features(setup, params, _open_data_source(setup, split))
         for split in (config.dataset.train_split, validation, config.dataset.test_split)
     )
-    fits = ridge(train, train_labels, setup.dataset.num_classes, STRENGTHS)
+    fits = fit_ridge(train, train_labels, setup.dataset.num_classes, STRENGTHS)
     accuracies = {
         strength: float(np.mean(classify(chosen_on) == labels))
         for strength, classify in fits.items()
@@ -98,7 +98,7 @@ def _splits_of_others(config: ml_collections.ConfigDict) -> dict[str, str]:
     return splits
 
 
-def features(
+def compute_features(
     setup: Setup, params: dict, data_source: RandomAccessDataSource
 ) -> tuple[Float[np.ndarray, 'examples channels'], Int[np.ndarray, ' examples']]:
     """The inputs of the head for every example, and its label.
@@ -142,7 +142,7 @@ def features(
     return np.concatenate(batches)[:count], np.concatenate(labels)[:count]
 
 
-def ridge(
+def fit_ridge(
     features: Float[np.ndarray, 'examples channels'],
     labels: Int[np.ndarray, ' examples'],
     num_classes: int,

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from mixer_dilated.data.preprocessing import Preprocessing
-from mixer_dilated.inference.evaluation import checkpoint
+from mixer_dilated.inference.evaluation import restore_checkpoint
 from mixer_dilated.models.mixer import MlpMixer
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.setup import Setup, read_trained_setup
@@ -49,7 +49,7 @@ def load_trained(workdir: pathlib.Path, *, best: bool = False) -> Trained:
     """
     workdir = pathlib.Path(workdir)
     setup, preprocessing = read_trained_setup(workdir)
-    run = checkpoint(workdir, CompiledFunctions.of_run(setup), best=best)
+    run = restore_checkpoint(workdir, CompiledFunctions.of_run(setup), best=best)
     model = create_model(setup.config, setup.dataset.num_classes)
     params = jax.tree.map(np.asarray, jax.device_get(run.state.params))
     return Trained(setup, model, params, run.step, preprocessing)

@@ -59,7 +59,7 @@ def adapt_params(
       UserError: they cannot be adapted as asked.
       ShapeMismatchError: a name or a shape does not fit.
     """
-    expected, notes = expected_shapes(network, image_shape), _describe_differences(weights, network)
+    expected, notes = param_shapes(network, image_shape), _describe_differences(weights, network)
     arrays = {name: array.astype(np.float32) for name, array in weights.arrays.items()}
     arrays = _adapt_stem(arrays, expected, network, image_shape, transfer.stem, notes)
     arrays = _adapt_tokens(arrays, network, image_shape, weights, transfer.tokens, file, notes)
@@ -76,7 +76,7 @@ def adapt_params(
     return arrays, notes
 
 
-def expected_shapes(network: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Shape]:
+def param_shapes(network: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Shape]:
     """The shapes of a network's parameters, {name: shape}; nothing is computed."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     tree = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), images)

@@ -18,7 +18,7 @@ _BEFORE_LINEN = (
 )
 
 
-def linen_names(arrays: dict[str, np.ndarray], file: str) -> dict[str, np.ndarray]:
+def to_linen_names(arrays: dict[str, np.ndarray], file: str) -> dict[str, np.ndarray]:
     """Parameters by the Linen names of the original Mixer, whichever form the file has.
 
     The form of before Linen has `embedding`, `Mixer/encoderblock_i` with `token_mixing_phase_0`

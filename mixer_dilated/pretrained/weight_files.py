@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from mixer_dilated.config import patch_branches, resolve
 from mixer_dilated.errors import UserError, printable
 from mixer_dilated.patches.geometry import Pair
-from mixer_dilated.pretrained.checkpoint_names import linen_names
+from mixer_dilated.pretrained.checkpoint_names import to_linen_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def network_sizes(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
     }
 
 
-FILES = ('.npz', '.safetensors')
+SUFFIXES = ('.npz', '.safetensors')
 # In a folder of orbax: what is not parameters.
 ABOUT = 'model.json'
 PARAMS = 'params'
@@ -80,12 +80,12 @@ def read_weights(path: pathlib.Path) -> Weights:
     """Reads the weights of a .npz or .safetensors file, or of a folder that orbax wrote.
 
     Args:
-      path: a .npz has the names of the original Mixer, of either form (see `linen_names`).
+      path: a .npz has the names of the original Mixer, of either form (see `to_linen_names`).
 
     Raises:
       UserError: no such file, one of another kind, one that is damaged, or no Mixer in it.
     """
-    if path.suffix not in FILES and not path.is_dir():
+    if path.suffix not in SUFFIXES and not path.is_dir():
         reason = 'is of another kind' if path.exists() else 'is not there'
         raise UserError(
             f'{path}: {reason}; allowed are a .npz or .safetensors file, a folder that convert '
@@ -104,7 +104,7 @@ def read_weights(path: pathlib.Path) -> Weights:
             f'{path}: cannot be read: {type(error).__name__}: {cause}; it is damaged or of '
             'another kind: get it again'
         ) from error
-    return Weights(linen_names(checked, str(path)), model, image_size)
+    return Weights(to_linen_names(checked, str(path)), model, image_size)
 
 
 def encode(weights: Weights, suffix: str) -> bytes:

@@ -74,7 +74,7 @@ def create_train_state(
     return TrainState.create(apply_fn=model.apply, params=params, tx=optimizer)
 
 
-def read_any(path: pathlib.Path) -> list[Weights]:
+def load_seed_weights(path: pathlib.Path) -> list[Weights]:
     """The weights of a file, of a folder that convert wrote, or of each seed of a run.
 
     Raises:
@@ -121,7 +121,7 @@ def load_initial_params(setup: Setup) -> InitialParams:
     if not config.init_from:
         return InitialParams({}, [])
     path = pathlib.Path(config.init_from).expanduser()
-    sources = read_any(path)
+    sources = load_seed_weights(path)
     _warn_of_gelu(sources[0], config.model.gelu, path)
     sources = sources if len(sources) == config.num_seeds else sources[:1] * config.num_seeds
     network = create_model(config, setup.dataset.num_classes)
@@ -143,7 +143,7 @@ def _warn_of_gelu(weights: Weights, gelu: str, path: pathlib.Path) -> None:
         )
 
 
-def with_params(state: TrainState, initial: InitialParams) -> TrainState:
+def replace_params(state: TrainState, initial: InitialParams) -> TrainState:
     """The state of every seed with the parameters of `initial`, laid out as those it had."""
     current, new = (flatten_dict(weights, sep='/') for weights in (state.params, initial.params))
     placed_params = {
