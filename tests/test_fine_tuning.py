@@ -16,7 +16,7 @@ from mixer_dilated.data.preprocessing import upsample
 from mixer_dilated.errors import UserError
 from mixer_dilated.inference import conversion
 from mixer_dilated.inference.probe import compute_features, fit_ridge, linear_probe
-from mixer_dilated.pretrained.token_grid import interpolate
+from mixer_dilated.pretrained.resampling import interpolate_token_mixing
 from mixer_dilated.training.optimizer import layer_lr_multipliers, make_optimizer
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import create_model, load_initial_params, load_seed_weights
@@ -76,7 +76,7 @@ def test_a_plain_run_becomes_a_dilated_one(plain, tmp_path):
     np.testing.assert_array_equal(found['stem/kernel'][0], before['stem/kernel'])
     mixing = 'MixerBlock_1/token_mixing/'
     old = {name.removeprefix(mixing): a for name, a in before.items() if name.startswith(mixing)}
-    for name, array in interpolate(old, ((4, 4),), ((3, 3),)).items():
+    for name, array in interpolate_token_mixing(old, ((4, 4),), ((3, 3),)).items():
         np.testing.assert_allclose(found[mixing + name][0], array, atol=1e-6)
 
 
