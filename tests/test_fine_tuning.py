@@ -171,10 +171,10 @@ def test_ridge_is_the_solution_of_its_equations():
     """The gradient of |XW + b - Y|² / n + λ s |W|² vanishes, with centred X."""
     draw = np.random.default_rng(0)
     x, labels = draw.normal(size=(50, 4)), draw.integers(0, 3, 50)
-    fit = fit_ridge(x, labels, 3, [0.3, 1.0])[0.3].keywords
+    classifier = fit_ridge(x, labels, 3, [0.3, 1.0])[0.3]
     centred, y = x - x.mean(axis=0), np.eye(3)[labels]
-    error = centred @ fit['weights'] + fit['prior'] - y
-    gradient = centred.T @ error / 50 + 0.3 * np.mean(centred**2) * fit['weights']
+    error = centred @ classifier.weights + classifier.prior - y
+    gradient = centred.T @ error / 50 + 0.3 * np.mean(centred**2) * classifier.weights
     np.testing.assert_allclose(gradient, 0, atol=1e-12)
     with pytest.raises(UserError, match='features of all training examples are alike'):
         fit_ridge(np.ones((50, 4)), labels, 3, [0.3])

@@ -1,4 +1,4 @@
-"""A run's network as it was trained, to compute with: `load_trained`."""
+"""The trained network of a run, for use in code: `load_trained`."""
 
 import dataclasses
 import pathlib
@@ -23,7 +23,7 @@ class Trained:
       model: the network.
       params: of all seeds, on the host; every leaf has a leading axis of seeds.
       step: of the checkpoint.
-      preprocessing: how picture files become its images.
+      preprocessing: how image files become its images.
     """
 
     setup: Setup
