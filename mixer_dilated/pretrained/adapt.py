@@ -6,11 +6,11 @@ import re
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
 
-from mixer_dilated.config import patch_branches, resolve
+from mixer_dilated.config import patch_branches
 from mixer_dilated.errors import ShapeMismatchError, UserError
 from mixer_dilated.patches.geometry import Pair, Patches
 from mixer_dilated.pretrained.resampling import (
@@ -48,7 +48,7 @@ def adapt_params(
     weights: Weights,
     network: nn.Module,
     image_shape: tuple[int, int, int],
-    transfer: ml_collections.ConfigDict,
+    transfer: ConfigDict,
     file: str,
 ) -> tuple[Arrays, list[str]]:
     """Adapts weights to a network.
@@ -101,9 +101,9 @@ def param_shapes(network: nn.Module, image_shape: tuple[int, int, int]) -> dict[
 
 def _describe_differences(weights: Weights, network: nn.Module) -> list[str]:
     """Differences from the network that the weights were trained in which no shape shows."""
-    if not weights.model:
+    if weights.model is None:
         return []
-    model = resolve({'model': weights.model}, warn=False).model
+    model = ConfigDict(weights.model)
     notes = [
         f'trained with config.model.{key} = {model[key]!r}, here {getattr(network, key)!r}'
         for key in ('gelu', 'blur')
@@ -189,10 +189,10 @@ def _token_grids(branches: tuple[Patches, ...], merge: str, image_size: Pair) ->
 
 
 def _recorded_grids(weights: Weights) -> tuple[Pair, ...] | None:
-    if not (weights.model and weights.image_size):
+    if weights.model is None or weights.image_size is None:
         return None
-    model = resolve({'model': weights.model}, warn=False).model
-    return _token_grids(patch_branches(model), model.branch_merge, tuple(weights.image_size))
+    model = ConfigDict(weights.model)
+    return _token_grids(patch_branches(model), model.branch_merge, weights.image_size)
 
 
 def _assume_square(arrays: Arrays, new: tuple[Pair, ...], file: str) -> tuple[Pair, ...]:

@@ -50,8 +50,8 @@ class Weights:
 
     Attributes:
       arrays: {Linen name: array}, for example 'MixerBlock_0/token_mixing/Dense_0/kernel'.
-      model: the `config.model` that they were trained with, a nested dict; None if the file does
-        not record it, as the original's do not.
+      model: the resolved `config.model` that they were trained with, a nested dict; None if the
+        file does not record it, as the original's do not.
       image_size: (height, width) in pixels of the images they were trained on; None likewise.
     """
 
