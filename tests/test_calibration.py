@@ -12,12 +12,12 @@ from mixer_dilated.data.datasets import Digits
 from mixer_dilated.data.examples import check_disjoint
 from mixer_dilated.errors import UserError
 from mixer_dilated.inference.calibration import (
-    at_temperature,
+    apply_temperature,
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
     read_calibration,
-    temperatures,
+    read_temperatures,
 )
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.inference.trained import load_trained
@@ -74,7 +74,7 @@ def test_probabilities_of_zero_and_one_are_in_a_bin_and_no_number_has_no_error()
 @given(st.integers(0, 2**32 - 1), st.floats(0.2, 5))
 def test_temperature_scales_logits_and_leaves_their_order(seed, temperature):
     logits = np.random.default_rng(seed).normal(0, 3, (20, 5))
-    found = at_temperature(log_softmax(logits), temperature)
+    found = apply_temperature(log_softmax(logits), temperature)
     np.testing.assert_allclose(found, log_softmax(logits / temperature), atol=1e-12)
     np.testing.assert_array_equal(found.argmax(1), logits.argmax(1))
 
@@ -87,12 +87,12 @@ def test_a_known_temperature_is_found_again(known):
     assert found == pytest.approx(known, rel=0.05)
     # No other temperature near it has a smaller negative log-likelihood.
     best, *others = (
-        negative_log_likelihood(at_temperature(sharpened, found * by), labels)
+        negative_log_likelihood(apply_temperature(sharpened, found * by), labels)
         for by in (1, 0.999, 1.001, 0.5, 2)
     )
     assert best < min(others)
     if known != 1:
-        assert expected_calibration_error(at_temperature(sharpened, found), labels) < 0.03
+        assert expected_calibration_error(apply_temperature(sharpened, found), labels) < 0.03
         assert expected_calibration_error(sharpened, labels) > 0.05
 
 
@@ -142,7 +142,7 @@ def test_evaluation_reports_the_calibration_error_of_every_seed(run):
         expected = expected_calibration_error(np.log(probabilities), predictions['labels'])
         assert of_seed['ece'] == pytest.approx(expected, abs=1e-5)
         assert 'temperature' not in of_seed
-    np.testing.assert_array_equal(temperatures(run, result['step']), [1, 1])
+    np.testing.assert_array_equal(read_temperatures(run, result['step']), [1, 1])
 
 
 def test_a_fitted_temperature_is_kept_for_its_checkpoint_and_changes_no_accuracy(run, capsys):
@@ -164,8 +164,8 @@ def test_a_fitted_temperature_is_kept_for_its_checkpoint_and_changes_no_accuracy
         assert all(new[name] == old[name] for name in ('loss', 'correct', 'ece'))
         assert new['temperature'] == fitted != 1
         assert f'{new["calibrated_ece"]:.4f}' in printed
-    np.testing.assert_array_equal(temperatures(run, 18), noted['temperatures'])
-    np.testing.assert_array_equal(temperatures(run, 17), [1, 1])
+    np.testing.assert_array_equal(read_temperatures(run, 18), noted['temperatures'])
+    np.testing.assert_array_equal(read_temperatures(run, 17), [1, 1])
     assert read_calibration(run, 17) is None
 
 
@@ -203,7 +203,7 @@ def test_a_damaged_calibration_is_told(run, tmp_path, text):
     ):
         (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=r'calibration\.json: .*remove it'):
-        temperatures(tmp_path, 18)
+        read_temperatures(tmp_path, 18)
 
 
 def test_a_loaded_network_says_what_the_evaluation_says(run):

@@ -19,7 +19,7 @@ from mixer_dilated.errors import UserError
 from mixer_dilated.export.folder import export_run
 from mixer_dilated.export.program import classifier, exported_program, flat_weights
 from mixer_dilated.files import read_json, write_json
-from mixer_dilated.inference.calibration import at_temperature, write_calibration
+from mixer_dilated.inference.calibration import apply_temperature, write_calibration
 from mixer_dilated.inference.trained import load_trained
 from mixer_dilated.training.run_folder import read_config
 from mixer_dilated.training.run_state import RunState
@@ -145,7 +145,7 @@ def test_a_temperature_is_baked_in_if_it_is_of_the_checkpoint(run, exported, tmp
     assert manifest['calibration'] == noted
     each = np.log(np.load(run / 'predictions.npz')['probabilities'])
     pairs = zip(each, noted['temperatures'], strict=True)
-    expected = np.mean([np.exp(at_temperature(*pair)) for pair in pairs], axis=0)
+    expected = np.mean([np.exp(apply_temperature(*pair)) for pair in pairs], axis=0)
     found = called(tmp_path / 'out', digits().images)
     np.testing.assert_allclose(found, expected, atol=2e-6)
     write_calibration(copy, {**noted, 'step': 18})  # of another checkpoint

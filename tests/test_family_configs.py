@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mixer_dilated.config import changed
-from mixer_dilated.pretrained.adapt import expected_shapes
+from mixer_dilated.pretrained.adapt import param_shapes
 from mixer_dilated.training.state import create_model
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import ROOT, config_of
@@ -65,7 +65,7 @@ def test_cifar10_begins_with_weights_of_the_original_and_sees_224_pixels(tmp_pat
     weights = tmp_path / 'Mixer-B_16.npz'
     config = few_steps('cifar10_finetune_b16', tmp_path, init_from=str(weights), **NETWORK)
     # Pretrained on ImageNet-21k, as the original's.
-    shapes = expected_shapes(create_model(config, 21843), (224, 224, 3))
+    shapes = param_shapes(create_model(config, 21843), (224, 224, 3))
     draw = np.random.default_rng(1)
     np.savez(weights, **{k: draw.normal(0, 0.02, n).astype('f4') for k, n in shapes.items()})
     summary = check_learned(config, tmp_path / 'run')

@@ -15,11 +15,11 @@ from mixer_dilated.config import resolve
 from mixer_dilated.data.preprocessing import upsample
 from mixer_dilated.errors import UserError
 from mixer_dilated.inference import conversion
-from mixer_dilated.inference.probe import features, linear_probe, ridge
-from mixer_dilated.pretrained.token_grid import interpolate
+from mixer_dilated.inference.probe import compute_features, fit_ridge, linear_probe
+from mixer_dilated.pretrained.resampling import interpolate_token_mixing
 from mixer_dilated.training.optimizer import layer_lr_multipliers, make_optimizer
 from mixer_dilated.training.setup import create_setup
-from mixer_dilated.training.state import create_model, load_initial_params, read_any
+from mixer_dilated.training.state import create_model, load_initial_params, load_seed_weights
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import small_config
 
@@ -41,7 +41,7 @@ def plain(tmp_path_factory):
 
 
 def newest(folder):
-    return [each.arrays for each in read_any(folder)]
+    return [each.arrays for each in load_seed_weights(folder)]
 
 
 def test_a_run_begins_with_the_parameters_of_each_seed(plain, tmp_path):
@@ -76,7 +76,7 @@ def test_a_plain_run_becomes_a_dilated_one(plain, tmp_path):
     np.testing.assert_array_equal(found['stem/kernel'][0], before['stem/kernel'])
     mixing = 'MixerBlock_1/token_mixing/'
     old = {name.removeprefix(mixing): a for name, a in before.items() if name.startswith(mixing)}
-    for name, array in interpolate(old, ((4, 4),), ((3, 3),)).items():
+    for name, array in interpolate_token_mixing(old, ((4, 4),), ((3, 3),)).items():
         np.testing.assert_allclose(found[mixing + name][0], array, atol=1e-6)
 
 
@@ -128,7 +128,7 @@ def test_a_probe_sees_what_the_network_sees(plain):
         warnings.simplefilter('ignore')
         params = jax.tree.map(lambda leaf: leaf[0], load_initial_params(setup).params)
     examples = setup.dataset.read('train[:10]')
-    found, labels = features(setup, params, setup.dataset.data_source('train[:10]'))
+    found, labels = compute_features(setup, params, setup.dataset.data_source('train[:10]'))
     np.testing.assert_array_equal(labels, examples.labels)
     network = create_model(config, 10)
     head = {'kernel': np.zeros((config.model.hidden_dim, 10)), 'bias': np.zeros(10)}
@@ -171,13 +171,13 @@ def test_ridge_is_the_solution_of_its_equations():
     """The gradient of |XW + b - Y|² / n + λ s |W|² vanishes, with centred X."""
     draw = np.random.default_rng(0)
     x, labels = draw.normal(size=(50, 4)), draw.integers(0, 3, 50)
-    fit = ridge(x, labels, 3, [0.3, 1.0])[0.3].keywords
+    classifier = fit_ridge(x, labels, 3, [0.3, 1.0])[0.3]
     centred, y = x - x.mean(axis=0), np.eye(3)[labels]
-    error = centred @ fit['weights'] + fit['prior'] - y
-    gradient = centred.T @ error / 50 + 0.3 * np.mean(centred**2) * fit['weights']
+    error = centred @ classifier.weights + classifier.prior - y
+    gradient = centred.T @ error / 50 + 0.3 * np.mean(centred**2) * classifier.weights
     np.testing.assert_allclose(gradient, 0, atol=1e-12)
     with pytest.raises(UserError, match='features of all training examples are alike'):
-        ridge(np.ones((50, 4)), labels, 3, [0.3])
+        fit_ridge(np.ones((50, 4)), labels, 3, [0.3])
 
 
 def test_a_probe_chooses_on_validation_and_tells_the_classes(plain, capsys):

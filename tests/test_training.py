@@ -15,7 +15,11 @@ from mixer_dilated.data.augmentation import Augmentation
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.parallel.mesh import purpose_key
 from mixer_dilated.training.compiled import CompiledFunctions
-from mixer_dilated.training.optimizer import kernels, learning_rate_schedule, make_optimizer
+from mixer_dilated.training.optimizer import (
+    learning_rate_schedule,
+    make_optimizer,
+    weight_decay_mask,
+)
 from mixer_dilated.training.run_state import TrainMetrics
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import create_model, create_train_state
@@ -84,7 +88,7 @@ def test_weight_decay_spares_biases_and_layer_norm(name):
     zeros = jax.tree.map(jnp.zeros_like, PARAMS)
     updates, _ = optimizer.update(zeros, optimizer.init(PARAMS), PARAMS)
     shrunk = jax.tree.map(lambda update: bool((update < 0).all()), updates)
-    assert shrunk == kernels(PARAMS)
+    assert shrunk == weight_decay_mask(PARAMS)
     assert jax.tree.map(lambda update: bool((update == 0).all()), updates) == jax.tree.map(
         lambda kernel: not kernel, shrunk
     )

@@ -13,7 +13,7 @@ from mixer_dilated.data.examples import Examples
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.sweep import PreparedCell
 from mixer_dilated.experiments.wording import is_settled, p_text, points_text
-from mixer_dilated.inference.evaluation import checkpoint
+from mixer_dilated.inference.evaluation import restore_checkpoint
 from mixer_dilated.parallel.mesh import purpose_key
 from mixer_dilated.reports.cell_text import count_text
 from mixer_dilated.statistics import compare, holm
@@ -35,7 +35,7 @@ def robustness_rows(
     for done, cell in enumerate(cells, 1):
         setup, dataset = cell.setup, cell.setup.config.dataset
         programs = CompiledFunctions(setup)
-        state = checkpoint(folder / 'cells' / cell.name, programs).state
+        state = restore_checkpoint(folder / 'cells' / cell.name, programs).state
         test = load_examples(setup.dataset, dataset.test_split, dataset)
         for name, strength, images in corrupted(jnp.asarray(test.images)):
             inputs = programs.in_memory(Examples(images, test.labels))

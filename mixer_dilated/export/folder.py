@@ -13,7 +13,7 @@ from mixer_dilated.export.program import (
     flat_weights,
 )
 from mixer_dilated.files import error_context, write_bytes, write_json
-from mixer_dilated.inference.calibration import read_calibration, temperatures
+from mixer_dilated.inference.calibration import read_calibration, read_temperatures
 from mixer_dilated.inference.trained import Trained, load_trained
 from mixer_dilated.pretrained.weight_files import Weights, encode
 from mixer_dilated.training.run_folder import versions
@@ -50,8 +50,8 @@ def export_run(
     """
     check_new(output)
     trained = load_trained(workdir, best=best)
-    fitted = temperatures(workdir, trained.step)
-    classify = classifier(trained.setup.config, trained.setup.dataset.num_classes, fitted)
+    temperatures = read_temperatures(workdir, trained.step)
+    classify = classifier(trained.setup.config, trained.setup.dataset.num_classes, temperatures)
     weights = flat_weights(trained.params)
     files = {
         PROGRAM: exported_program(classify, weights, trained.setup.dataset.image_shape),

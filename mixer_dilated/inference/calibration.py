@@ -1,4 +1,4 @@
-"""Calibration: whether probabilities are the shares of right answers, and a temperature for it."""
+"""Calibration: whether confidence is the probability of being right, and temperature scaling."""
 
 import math
 import pathlib
@@ -11,11 +11,12 @@ from mixer_dilated.files import exists, read_json, write_json
 from mixer_dilated.training.run_folder import read_config
 
 BINS = 15
-LOWEST, HIGHEST = 0.01, 100.0
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
+CALIBRATION = 'calibration.json'
 
 
 def expected_calibration_error(
-    log_probabilities: Float[np.ndarray, 'examples classes'],
+    log_probs: Float[np.ndarray, 'examples classes'],
     labels: Int[np.ndarray, ' examples'],
     bins: int = BINS,
 ) -> float:
@@ -24,100 +25,95 @@ def expected_calibration_error(
     B_m are the examples whose highest probability, the confidence, is in ((m - 1) / M, m / M].
 
     Args:
-      log_probabilities: natural logarithms (n, classes).
+      log_probs: natural logarithms of the probabilities (n, classes).
       labels: (n,).
       bins: M.
     """
-    confidence = np.exp(np.max(log_probabilities, axis=-1).astype(np.float64))
+    confidence = np.exp(np.max(log_probs, axis=-1).astype(np.float64))
     if not np.isfinite(confidence).all():
         return float('nan')
-    right = np.argmax(log_probabilities, axis=-1) == labels
-    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    # |B_m| cancels: what is left of a bin is the sum of right - confidence.
-    gaps = np.bincount(bin_of, weights=right - confidence, minlength=bins)
+    correct = np.argmax(log_probs, axis=-1) == labels
+    bin_index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    # |B_m| cancels: what is left of a bin is the sum of correct - confidence.
+    gaps = np.bincount(bin_index, weights=correct - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))
 
 
 def negative_log_likelihood(
-    log_probabilities: Float[np.ndarray, 'examples classes'], labels: Int[np.ndarray, ' examples']
+    log_probs: Float[np.ndarray, 'examples classes'], labels: Int[np.ndarray, ' examples']
 ) -> float:
     """Mean of -log p(label), in nats: the cross-entropy."""
-    result = np.take_along_axis(log_probabilities, np.asarray(labels)[:, None], axis=-1)
-    return float(-np.mean(result, dtype=np.float64))
+    log_likelihoods = np.take_along_axis(log_probs, np.asarray(labels)[:, None], axis=-1)
+    return float(-np.mean(log_likelihoods, dtype=np.float64))
 
 
-def at_temperature(
-    log_probabilities: Float[np.ndarray, 'examples classes'], temperature: float
+def apply_temperature(
+    log_probs: Float[np.ndarray, 'examples classes'], temperature: float
 ) -> Float[np.ndarray, 'examples classes']:
-    """log softmax(log p / T), which is log softmax(logits / T); the order of classes stays.
+    """log softmax(log p / T) = log softmax(logits / T), in float64; the order of classes stays.
 
     Args:
-      log_probabilities: log p, natural logarithms (n, classes).
-      temperature: T; above 1 makes a network less sure.
+      log_probs: log p, natural logarithms (n, classes).
+      temperature: T; above 1 lowers the confidence.
     """
-    log_probabilities = np.asarray(log_probabilities, np.float64)
+    log_probs = np.asarray(log_probs, np.float64)
     if temperature == 1:
-        return log_probabilities
+        return log_probs
     from scipy.special import log_softmax
 
-    return log_softmax(log_probabilities / temperature, axis=-1)
+    return log_softmax(log_probs / temperature, axis=-1)
 
 
 def fit_temperature(
     key: str,
-    log_probabilities: Float[np.ndarray, 'examples classes'],
+    log_probs: Float[np.ndarray, 'examples classes'],
     labels: Int[np.ndarray, ' examples'],
 ) -> float:
-    """The temperature of the least negative log-likelihood (Guo et al. 2017, section 4.2).
+    """Fits the temperature of the least negative log-likelihood (Guo et al. 2017, section 4.2).
 
-    The likelihood has one optimum in 1 / T, and so in log T, which is searched.
+    The likelihood has a single optimum in 1 / T, and so in log T, which is searched.
 
     Args:
       key: where the examples come from, for the message.
-      log_probabilities: natural logarithms (n, classes).
+      log_probs: natural logarithms of the probabilities (n, classes).
       labels: (n,).
 
     Raises:
-      UserError: none from 0.01 to 100 is best: all answers are right, or no better than chance.
+      UserError: the best is not between 0.01 and 100, as when all predictions are right, or no
+        better than chance.
     """
     from scipy.optimize import minimize_scalar
 
-    bounds = np.log([LOWEST, HIGHEST])
-    result = minimize_scalar(
-        lambda log_t: negative_log_likelihood(
-            at_temperature(log_probabilities, np.exp(log_t)), labels
-        ),
+    bounds = np.log([MIN_TEMPERATURE, MAX_TEMPERATURE])
+    fit = minimize_scalar(
+        lambda log_t: negative_log_likelihood(apply_temperature(log_probs, np.exp(log_t)), labels),
         bounds=bounds,
         method='bounded',
         options={'xatol': 1e-5},
     )
-    all_right = (
-        log_probabilities.argmax(-1) == labels
-    ).all()  # the least is then at no temperature
-    if all_right or not np.isfinite(result.fun) or np.min(np.abs(result.x - bounds)) < 1e-3:
+    all_correct = (log_probs.argmax(-1) == labels).all()  # T → 0 is best then
+    if all_correct or not np.isfinite(fit.fun) or np.min(np.abs(fit.x - bounds)) < 1e-3:
         raise UserError(
-            f'{key}: no temperature from {LOWEST} to {HIGHEST} is best for its {len(labels)} '
-            'examples (all answers are right, or no better than chance); take more of them'
+            f'{key}: no temperature from {MIN_TEMPERATURE} to {MAX_TEMPERATURE} is best for its '
+            f'{len(labels)} examples (all answers are right, or no better than chance); take more '
+            'of them'
         )
-    return float(np.exp(result.x))
-
-
-CALIBRATION = 'calibration.json'
+    return float(np.exp(fit.x))
 
 
 def write_calibration(workdir: pathlib.Path, calibration: dict) -> None:
-    """Writes the file.
+    """Writes `calibration.json` into a run's folder.
 
     Args:
       workdir: the run's folder.
       calibration: 'step' of the checkpoint, 'temperatures' (one a seed), and the 'dataset', 'split'
-        and 'examples' that they were fitted on.
+        and number of 'examples' that they were fitted on.
     """
     write_json(workdir / CALIBRATION, calibration)
 
 
 def read_calibration(workdir: pathlib.Path, step: int) -> dict | None:
-    """Content of the file; None where it is not there, or belongs to another checkpoint.
+    """Reads `calibration.json`; None if there is none, or it is of another checkpoint.
 
     Args:
       workdir: the run's folder.
@@ -129,25 +125,24 @@ def read_calibration(workdir: pathlib.Path, step: int) -> dict | None:
     path = workdir / CALIBRATION
     if not exists(path):
         return None
-    result = read_json(path)
-    temperatures = result.get('temperatures')
-    seeds = read_config(workdir).num_seeds
+    calibration, num_seeds = read_json(path), read_config(workdir).num_seeds
+    temperatures = calibration.get('temperatures')
+    types = {'step': int, 'examples': int, 'dataset': str, 'split': str}
     if (
-        not isinstance(temperatures, list)
-        or len(temperatures) != seeds
+        any(type(calibration.get(name)) is not kind for name, kind in types.items())
+        or not isinstance(temperatures, list)
+        or len(temperatures) != num_seeds
         or not all(type(t) in (int, float) and t > 0 and math.isfinite(t) for t in temperatures)
-        or not all(type(result.get(name)) is int for name in ('step', 'examples'))
-        or not all(type(result.get(name)) is str for name in ('dataset', 'split'))
     ):
         raise UserError(
-            f'{path}: not a calibration of the {seeds} seeds of this run; remove it, or make it '
-            'again with evaluate --calibrate=SPLIT'
+            f'{path}: not a calibration of the {num_seeds} seeds of this run; remove it, or make '
+            'it again with evaluate --calibrate=SPLIT'
         )
-    return result if result['step'] == step else None
+    return calibration if calibration['step'] == step else None
 
 
-def temperatures(workdir: pathlib.Path, step: int) -> Float[np.ndarray, ' seeds']:
-    """The temperature of every seed's probabilities: softmax(log p / T); 1 where none is fitted.
+def read_temperatures(workdir: pathlib.Path, step: int) -> Float[np.ndarray, ' seeds']:
+    """Reads the temperature of every seed for `apply_temperature`; 1 where none was fitted.
 
     Args:
       workdir: the run's folder.
@@ -156,7 +151,7 @@ def temperatures(workdir: pathlib.Path, step: int) -> Float[np.ndarray, ' seeds'
     Raises:
       UserError: no run there, or its `calibration.json` is damaged.
     """
-    result = read_calibration(workdir, step)
-    if result:
-        return np.array(result['temperatures'])
+    calibration = read_calibration(workdir, step)
+    if calibration:
+        return np.array(calibration['temperatures'])
     return np.ones(read_config(workdir).num_seeds)

@@ -1,4 +1,4 @@
-"""Evaluating a run that is on disk: `evaluate_checkpoint`."""
+"""Evaluates a checkpoint of a run: `evaluate_checkpoint`."""
 
 import contextlib
 import pathlib
@@ -13,7 +13,7 @@ from mixer_dilated.data.examples import check_disjoint, num_examples
 from mixer_dilated.data.input_pipeline import open_input
 from mixer_dilated.errors import AllHostsError, UserError
 from mixer_dilated.inference.calibration import (
-    at_temperature,
+    apply_temperature,
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
@@ -48,15 +48,15 @@ def evaluate_checkpoint(
     best: bool = False,
     calibrate: str | None = None,
 ) -> dict:
-    """Evaluates a checkpoint of a run, the newest that is undamaged.
+    """Evaluates the newest undamaged checkpoint of a run, or its best.
 
     Args:
       workdir: the run's folder.
       split: examples to evaluate, in TFDS split syntax; the run's test split if None.
-      data_dir: where prepared data lies now; where the run's config says if None.
+      data_dir: where prepared data lies; where the run's config says if None.
       best: the checkpoint of the highest test accuracy instead.
-      calibrate: validation examples to fit a temperature a seed on, which is then written to the
-        run's `calibration.json`.
+      calibrate: validation examples to fit a temperature for each seed on, which is then written to
+        the run's `calibration.json`.
 
     Returns:
       'dataset', 'split', 'examples', 'epoch', 'step', 'calibration' (the content of that file if
@@ -69,7 +69,7 @@ def evaluate_checkpoint(
       UserError: no run or no checkpoint there, no such data, or a split to calibrate on that
         shares examples with the one that is evaluated or the one trained on.
     """
-    setup = on_all_hosts(open_setup, workdir, data_dir)
+    setup = on_all_hosts(_open_setup, workdir, data_dir)
     dataset, sizes = setup.config.dataset, setup.dataset.split_sizes
     split = dataset.test_split if split is None else split
     assert_equal_across_hosts(
@@ -81,16 +81,19 @@ def evaluate_checkpoint(
         others = {'config.dataset.train_split': dataset.train_split, '--split': split}
         on_all_hosts(check_disjoint, '--calibrate', calibrate, others, sizes)
     compiled = on_all_hosts(CompiledFunctions.of_run, setup)
-    run = checkpoint(workdir, compiled, best=best)
+    run = restore_checkpoint(workdir, compiled, best=best)
     if calibrate is not None:
-        calibration_temperatures = _fit_temperatures(setup, compiled, run, calibrate)
-        on_primary(write_calibration, workdir, calibration_temperatures)
+        on_primary(write_calibration, workdir, _fit_calibration(setup, compiled, run, calibrate))
     calibration = on_primary(read_calibration, workdir, run.step)
-    if calibration:
-        calibration = _if_fitted_on_others(calibration, split, sizes)
+    if calibration and not _are_disjoint(split, calibration['split'], sizes):
+        warnings.warn(
+            f'the temperature is left out: it was fitted on {calibration["split"]!r}, and examples '
+            f'of that are in {split!r}',
+            stacklevel=2,
+        )
+        calibration = None
     log_probs, labels = _predict(setup, compiled, run, split)
-    seeds = range(setup.config.num_seeds)
-    calibration_temperatures = calibration['temperatures'] if calibration else [None for _ in seeds]
+    temperatures = calibration['temperatures'] if calibration else [None] * len(log_probs)
     return {
         'dataset': dataset.name,
         'split': split,
@@ -99,50 +102,69 @@ def evaluate_checkpoint(
         'epoch': run.step / setup.steps_per_epoch,
         'calibration': calibration,
         'results': [
-            {
-                'seed': setup.config.seed + k,
-                **_seed_results(log_probs[k], labels, calibration_temperatures[k]),
-            }
-            for k in seeds
+            {'seed': setup.config.seed + k, **_evaluate_seed(log_probs[k], labels, temperature)}
+            for k, temperature in enumerate(temperatures)
         ],
     }
 
 
-def _seed_results(
-    log_probabilities: Float[np.ndarray, 'examples classes'],
-    labels: Int32[np.ndarray, ' examples'],
-    temperature: float | None,
-) -> dict:
-    correct = int((log_probabilities.argmax(-1) == labels).sum())
-    results = {
-        'loss': negative_log_likelihood(log_probabilities, labels),
-        'accuracy': correct / len(labels),
-        'correct': correct,
-        'ece': expected_calibration_error(log_probabilities, labels),
-    }
-    if temperature is not None:
-        calibrated = at_temperature(log_probabilities, temperature)
-        results['temperature'] = temperature
-        results['calibrated_loss'] = negative_log_likelihood(calibrated, labels)
-        results['calibrated_ece'] = expected_calibration_error(calibrated, labels)
-    return results
+def restore_checkpoint(
+    workdir: pathlib.Path, compiled: CompiledFunctions, *, best: bool = False
+) -> RunState:
+    """Restores the newest undamaged checkpoint of a run, or its best.
+
+    Args:
+      workdir: the run's folder.
+      compiled: of the run's setup, which says how the state is sharded.
+      best: the checkpoint of the highest test accuracy instead.
+
+    Raises:
+      UserError: no checkpoint there, none that can be read, or of a network for other data.
+    """
+    if broadcast((workdir / 'checkpoints').is_dir()):
+        with Checkpoints(workdir, read_config(workdir), read_only=True) as checkpoints:
+            restore = checkpoints.restore_best if best else checkpoints.restore
+            abstract = compiled.abstract_run_state()
+            shapes = checkpoints.parameter_shapes()
+            on_all_hosts(check_network, workdir, compiled.setup, abstract, shapes)
+            run = restore(abstract)
+        if run:
+            return run
+    raise AllHostsError(
+        f'{workdir}: no checkpoint there; remove this folder, and the command that trained it '
+        'makes one'
+    )
 
 
-def _if_fitted_on_others(calibration: dict, split: str, sizes: dict[str, int]) -> dict | None:
+def _open_setup(workdir: pathlib.Path, data_dir: str | None) -> Setup:
+    config = read_config(workdir)
+    if data_dir is not None:
+        config = resolve({**config, 'dataset': {**config.dataset, 'data_dir': data_dir}})
+    return create_setup(config)
+
+
+def _are_disjoint(split: str, other: str, sizes: dict[str, int]) -> bool:
     try:
-        check_disjoint('', split, {'': calibration['split']}, sizes)
+        check_disjoint('', split, {'': other}, sizes)
     except UserError:
-        warnings.warn(
-            f'the temperature is left out: it was fitted on {calibration["split"]!r}, and examples '
-            f'of that are in {split!r}',
-            stacklevel=3,
-        )
-        return None
-    return calibration
+        return False
+    return True
 
 
-def _fit_temperatures(setup: Setup, compiled: CompiledFunctions, run: RunState, split: str) -> dict:
-    """Content of `calibration.json`, fitted on a split."""
+def _predict(
+    setup: Setup, compiled: CompiledFunctions, run: RunState, split: str
+) -> tuple[Float[np.ndarray, 'seeds examples classes'], Int32[np.ndarray, ' examples']]:
+    """Log-probabilities of the examples of a split, and their labels."""
+    inputs = on_all_hosts(open_input, setup.config, setup.dataset, split, compiled.mesh)
+    with contextlib.closing(inputs):
+        log_probs = compiled.predict(run.state, inputs)
+        labels = np.asarray(inputs.labels)
+    assert_equal_across_hosts(zlib.crc32(labels), OTHER_DATA)
+    return log_probs, labels
+
+
+def _fit_calibration(setup: Setup, compiled: CompiledFunctions, run: RunState, split: str) -> dict:
+    """Fits a temperature for each seed; returns the content of `calibration.json`."""
     log_probs, labels = _predict(setup, compiled, run, split)
     key = f'--calibrate = {split!r}'
     return {
@@ -154,49 +176,21 @@ def _fit_temperatures(setup: Setup, compiled: CompiledFunctions, run: RunState, 
     }
 
 
-def _predict(
-    setup: Setup, compiled: CompiledFunctions, run: RunState, split: str
-) -> tuple[Float[np.ndarray, 'seeds examples classes'], Int32[np.ndarray, ' examples']]:
-    """Log-probabilities of a split, as evaluation has them, and its labels."""
-    inputs = on_all_hosts(open_input, setup.config, setup.dataset, split, compiled.mesh)
-    with contextlib.closing(inputs):
-        results = compiled.predict(run.state, inputs)
-        labels = np.asarray(inputs.labels)
-    assert_equal_across_hosts(zlib.crc32(labels), OTHER_DATA)
-    return results, labels
-
-
-def open_setup(workdir: pathlib.Path, data_dir: str | None = None) -> Setup:
-    """What the run in `workdir` trained; arguments and errors as `evaluate_checkpoint`."""
-    config = read_config(workdir)
-    if data_dir is not None:
-        config = resolve({**config, 'dataset': {**config.dataset, 'data_dir': data_dir}})
-    return create_setup(config)
-
-
-def checkpoint(
-    workdir: pathlib.Path, compiled: CompiledFunctions, *, best: bool = False
-) -> RunState:
-    """The newest undamaged snapshot of a run, or its best.
-
-    Args:
-      workdir: the run's folder.
-      programs: of its config; they say how the state is laid out.
-      best: as in `evaluate_checkpoint`.
-
-    Raises:
-      UserError: no checkpoint there, none that can be read, or of a network for other data.
-    """
-    if broadcast((workdir / 'checkpoints').is_dir()):
-        with Checkpoints(workdir, read_config(workdir), read_only=True) as checkpoints:
-            restore = checkpoints.restore_best if best else checkpoints.restore
-            abstract = compiled.abstract_run_state()
-            shapes = checkpoints.parameter_shapes()
-            on_all_hosts(check_network, workdir, compiled.setup, abstract, shapes)
-            restored = restore(abstract)
-        if restored:
-            return restored
-    raise AllHostsError(
-        f'{workdir}: no checkpoint there; remove this folder, and the command that trained it '
-        'makes one'
-    )
+def _evaluate_seed(
+    log_probs: Float[np.ndarray, 'examples classes'],
+    labels: Int32[np.ndarray, ' examples'],
+    temperature: float | None,
+) -> dict:
+    correct = int((log_probs.argmax(-1) == labels).sum())
+    results = {
+        'loss': negative_log_likelihood(log_probs, labels),
+        'accuracy': correct / len(labels),
+        'correct': correct,
+        'ece': expected_calibration_error(log_probs, labels),
+    }
+    if temperature is not None:
+        calibrated = apply_temperature(log_probs, temperature)
+        results['temperature'] = temperature
+        results['calibrated_loss'] = negative_log_likelihood(calibrated, labels)
+        results['calibrated_ece'] = expected_calibration_error(calibrated, labels)
+    return results

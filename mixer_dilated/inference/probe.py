@@ -1,8 +1,9 @@
-"""Linear probe: how well a linear classifier tells the classes by frozen features."""
+"""Linear probe: the accuracy of a linear classifier on frozen features."""
 
+import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,27 @@ from mixer_dilated.training.state import create_model, load_initial_params
 from mixer_dilated.training.step import at_every_phase, normalise
 
 STRENGTHS = tuple(10.0**power for power in range(-6, 3))
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearClassifier:
+    """argmax of (x - mean) W + prior, for features x.
+
+    Attributes:
+      mean: of the features it was fitted to (C,).
+      weights: W (C, classes).
+      prior: fractions of the classes among them (classes,).
+    """
+
+    mean: Float[np.ndarray, ' channels']
+    weights: Float[np.ndarray, 'channels classes']
+    prior: Float[np.ndarray, ' classes']
+
+    def predict(
+        self, features: Float[np.ndarray, 'examples channels']
+    ) -> Int[np.ndarray, ' examples']:
+        """The classes of examples."""
+        return np.argmax((features - self.mean) @ self.weights + self.prior, axis=1)
 
 
 def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
@@ -56,20 +78,20 @@ def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
             '--config.init_from=Mixer-B_16.npz'
         )
     setup = create_setup(config)
-    check_disjoint('--split', validation, _splits_of_others(config), setup.dataset.split_sizes)
+    check_disjoint('--split', validation, _used_splits(config), setup.dataset.split_sizes)
     initial = load_initial_params(setup.changed({'num_seeds': 1}))
     params = jax.tree.map(lambda leaf: leaf[0], initial.params)
-    (train, train_labels), (chosen_on, labels), (test, test_labels) = (
-        features(setup, params, _open_data_source(setup, split))
+    (train, train_labels), (valid, valid_labels), (test, test_labels) = (
+        compute_features(setup, params, _open_data_source(setup, split))
         for split in (config.dataset.train_split, validation, config.dataset.test_split)
     )
-    fits = ridge(train, train_labels, setup.dataset.num_classes, STRENGTHS)
+    classifiers = fit_ridge(train, train_labels, setup.dataset.num_classes, STRENGTHS)
     accuracies = {
-        strength: float(np.mean(classify(chosen_on) == labels))
-        for strength, classify in fits.items()
+        strength: float(np.mean(classifier.predict(valid) == valid_labels))
+        for strength, classifier in classifiers.items()
     }
     best = max(accuracies, key=accuracies.get)
-    correct = int(np.sum(fits[best](test) == test_labels))
+    correct = int(np.sum(classifiers[best].predict(test) == test_labels))
     return {
         'validation': accuracies,
         'strength': best,
@@ -87,8 +109,8 @@ def _open_data_source(setup: Setup, split: str) -> RandomAccessDataSource:
     return InMemoryDataSource(load_examples(dataset, split, config.dataset))
 
 
-def _splits_of_others(config: ml_collections.ConfigDict) -> dict[str, str]:
-    """What no strength may be chosen on, by the key that says it."""
+def _used_splits(config: ml_collections.ConfigDict) -> dict[str, str]:
+    """{key: split} of examples that the validation examples must not share, in training or test."""
     splits = {f'config.dataset.{key}': config.dataset[key] for key in ('train_split', 'test_split')}
     run = pathlib.Path(config.init_from).expanduser()
     if (run / 'config.json').is_file():
@@ -98,15 +120,18 @@ def _splits_of_others(config: ml_collections.ConfigDict) -> dict[str, str]:
     return splits
 
 
-def features(
+def compute_features(
     setup: Setup, params: dict, data_source: RandomAccessDataSource
 ) -> tuple[Float[np.ndarray, 'examples channels'], Int[np.ndarray, ' examples']]:
-    """The inputs of the head for every example, and its label.
+    """Computes the inputs of the head for every example.
 
     Args:
-      setup: whose network and data.
+      setup: of the network and its data.
       params: of one seed; a head is not needed.
       data_source: the examples.
+
+    Returns:
+      The features and the labels.
     """
     config, num_classes = setup.config, setup.dataset.num_classes
     network = create_model(config, num_classes, jax.default_backend())
@@ -115,49 +140,46 @@ def features(
         'bias': jnp.zeros(num_classes),
     }
 
-    def at(images, params):
+    def pre_logits(params, images):
+        variables = {'params': {'head': head, **params}}
         _, intermediates = network.apply(
-            {'params': {'head': head, **params}},
-            normalise(images),
-            train=False,
-            return_intermediates=True,
+            variables, normalise(images), train=False, return_intermediates=True
         )
         return intermediates['pre_logits']
 
     @jax.jit
-    def of_batch(params, images):
+    def mean_pre_logits(params, images):
         images = upsample(images, setup.image_size)
-        return at_every_phase(
-            functools.partial(at, params=params), images, num_phases(config)
-        ).mean(0)
+        function = functools.partial(pre_logits, params)
+        return at_every_phase(function, images, num_phases(config)).mean(0)
 
-    size = min(config.batch_eval, len(data_source))
-    batches, labels = [], []
-    for start in range(0, len(data_source), size):
-        rows = np.arange(start, start + size).clip(max=len(data_source) - 1)
-        examples = data_source.read(rows)
-        batches.append(np.asarray(of_batch(params, examples.images)))
-        labels.append(examples.labels)
     count = len(data_source)
-    return np.concatenate(batches)[:count], np.concatenate(labels)[:count]
+    size = min(config.batch_eval, count)
+    features, labels = [], []
+    for start in range(0, count, size):
+        # The last example fills the last batch, so that all have one shape.
+        examples = data_source.read(np.arange(start, start + size).clip(max=count - 1))
+        features.append(np.asarray(mean_pre_logits(params, examples.images)))
+        labels.append(examples.labels)
+    return np.concatenate(features)[:count], np.concatenate(labels)[:count]
 
 
-def ridge(
+def fit_ridge(
     features: Float[np.ndarray, 'examples channels'],
     labels: Int[np.ndarray, ' examples'],
     num_classes: int,
     strengths: Sequence[float],
-) -> dict[float, Callable]:
-    """Classifiers, features to labels, by ridge regression in float64 (see `linear_probe`).
+) -> dict[float, LinearClassifier]:
+    """Fits a classifier for each strength by ridge regression in float64 (see `linear_probe`).
 
     Args:
       features: (n, C).
       labels: (n,).
       num_classes: of the data.
-      strengths: λ; of each there is one.
+      strengths: the values of λ.
 
     Raises:
-      UserError: features that are alike for all examples.
+      UserError: all examples have the same features.
     """
     x, y = features.astype(np.float64), np.eye(num_classes)[labels]
     mean, prior = x.mean(axis=0), y.mean(axis=0)
@@ -168,19 +190,12 @@ def ridge(
             'the features of all training examples are alike (or no numbers); these weights tell '
             'no classes apart'
         )
-    # XᵀX / n = V D Vᵀ, of which every strength has its inverse.
+    # XᵀX / n = V D Vᵀ gives the inverse for every strength.
     values, vectors = np.linalg.eigh(x.T @ x / len(x))
     products = vectors.T @ (x.T @ y / len(x))
     return {
-        strength: functools.partial(
-            _nearest,
-            mean=mean,
-            prior=prior,
-            weights=vectors @ (products / (values + strength * scale)[:, None]),
+        strength: LinearClassifier(
+            mean, vectors @ (products / (values + strength * scale)[:, None]), prior
         )
         for strength in strengths
     }
-
-
-def _nearest(features, *, mean, prior, weights):
-    return np.argmax((features - mean) @ weights + prior, axis=1)

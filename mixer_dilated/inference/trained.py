@@ -1,4 +1,4 @@
-"""A run's network as it was trained, to compute with: `load_trained`."""
+"""The trained network of a run, for use in code: `load_trained`."""
 
 import dataclasses
 import pathlib
@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from mixer_dilated.data.preprocessing import Preprocessing
-from mixer_dilated.inference.evaluation import checkpoint
+from mixer_dilated.inference.evaluation import restore_checkpoint
 from mixer_dilated.inference.recorded_setup import read_trained_setup
 from mixer_dilated.models.mixer import MlpMixer
 from mixer_dilated.training.compiled import CompiledFunctions
@@ -24,7 +24,7 @@ class Trained:
       model: the network.
       params: of all seeds, on the host; every leaf has a leading axis of seeds.
       step: of the checkpoint.
-      preprocessing: how picture files become its images.
+      preprocessing: how image files become its images.
     """
 
     setup: Setup
@@ -50,7 +50,7 @@ def load_trained(workdir: pathlib.Path, *, best: bool = False) -> Trained:
     """
     workdir = pathlib.Path(workdir)
     setup, preprocessing = read_trained_setup(workdir)
-    run = checkpoint(workdir, CompiledFunctions.of_run(setup), best=best)
+    run = restore_checkpoint(workdir, CompiledFunctions.of_run(setup), best=best)
     model = create_model(setup.config, setup.dataset.num_classes)
     params = jax.tree.map(np.asarray, jax.device_get(run.state.params))
     return Trained(setup, model, params, run.step, preprocessing)

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.inference.calibration import at_temperature, temperatures
-from mixer_dilated.inference.evaluation import checkpoint
+from mixer_dilated.inference.calibration import apply_temperature, read_temperatures
+from mixer_dilated.inference.evaluation import restore_checkpoint
 from mixer_dilated.inference.recorded_setup import read_trained_setup
 from mixer_dilated.training.compiled import CompiledFunctions
 
@@ -35,10 +35,10 @@ class Classifier:
         self.batch = batch
         self.class_names = setup.dataset.class_names
         self._programs = CompiledFunctions.of_run(setup.changed({'batch_eval': batch}))
-        snapshot = checkpoint(workdir, self._programs, best=best)
+        snapshot = restore_checkpoint(workdir, self._programs, best=best)
         self._state = snapshot.state
         self._sums = self._programs.empty_sums()
-        self._temperatures = temperatures(workdir, snapshot.step)
+        self._temperatures = read_temperatures(workdir, snapshot.step)
         self._labels = np.zeros(batch, np.int32)  # which nothing looks at
 
     def __call__(
@@ -61,4 +61,4 @@ class Classifier:
     ) -> Float[np.ndarray, 'batch classes']:
         """The mean over the seeds, each at the temperature fitted for it, on the host."""
         of_seeds = zip(jax.device_get(log_probabilities), self._temperatures, strict=True)
-        return np.mean([np.exp(at_temperature(*of_seed)) for of_seed in of_seeds], axis=0)
+        return np.mean([np.exp(apply_temperature(*of_seed)) for of_seed in of_seeds], axis=0)

@@ -1,1 +1,1 @@
-"""Weights from files: the original's checkpoints and others, in and out, fitted to a network."""
+"""Weight files, and weights adapted to other patches, grids and heads."""

@@ -1,4 +1,4 @@
-"""Weights adapted to a network: stem and token mixing resampled, all else as it is or refused."""
+"""Weights adapted to a network: stem and token mixing are resampled, all else must fit."""
 
 import math
 import re
@@ -6,25 +6,34 @@ import re
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
 
-from mixer_dilated.config import patch_branches, resolve
+from mixer_dilated.config import patch_branches
 from mixer_dilated.errors import ShapeMismatchError, UserError
 from mixer_dilated.patches.geometry import Pair, Patches
-from mixer_dilated.pretrained.stem_kernel import adapt_stem_kernels
-from mixer_dilated.pretrained.token_grid import block_diagonal, interpolate
-from mixer_dilated.pretrained.weight_files import Weights, network_sizes
+from mixer_dilated.pretrained.resampling import (
+    interpolate_token_mixing,
+    resample_stem_kernel,
+    tile_token_mixing,
+)
+from mixer_dilated.pretrained.weight_files import Weights
 
 Shape = tuple[int, ...]
 Arrays = dict[str, np.ndarray]
 
-MIXING_ARRAYS = ('Dense_0/kernel', 'Dense_0/bias', 'Dense_1/kernel', 'Dense_1/bias')
 HEAD = ('head/kernel', 'head/bias')
-TOKEN_METHODS = {'interpolate': interpolate, 'block_diagonal': block_diagonal}
+TOKEN_MIXING = ('Dense_0/kernel', 'Dense_0/bias', 'Dense_1/kernel', 'Dense_1/bias')
 MAX_NAMED = 4  # branches whose patches differ; more are only counted
-# The keys of config.model that the shapes of a parameter follow from, by how its name starts.
+# Sizes of a network, as keys of `config.model`, and the axis of a parameter that has each.
+SIZES = {
+    'num_tokens': ('MixerBlock_0/token_mixing/Dense_0/kernel', 0),
+    'tokens_mlp_dim': ('MixerBlock_0/token_mixing/Dense_0/kernel', 1),
+    'hidden_dim': ('MixerBlock_0/channel_mixing/Dense_0/kernel', 0),
+    'channels_mlp_dim': ('MixerBlock_0/channel_mixing/Dense_0/kernel', 1),
+}
+# The keys that the shape of a parameter depends on, by the start of its name.
 SHAPE_KEYS = {
     'stem': ('hidden_dim',),
     'MixerBlock_…/token_mixing': ('tokens_mlp_dim',),
@@ -39,10 +48,10 @@ def adapt_params(
     weights: Weights,
     network: nn.Module,
     image_shape: tuple[int, int, int],
-    transfer: ml_collections.ConfigDict,
+    transfer: ConfigDict,
     file: str,
 ) -> tuple[Arrays, list[str]]:
-    """The parameters of a network that weights give it.
+    """Adapts weights to a network.
 
     Args:
       weights: from a file.
@@ -52,17 +61,24 @@ def adapt_params(
       file: where the weights come from, for messages.
 
     Returns:
-      {name: float32 array}, without the head if that is new, and sentences on what was adapted and
-      on how the network differs from the one that the weights were trained in.
+      {Linen name: float32 array}, without the head if that is new, and sentences on what was
+      adapted and on how the network differs from the one that the weights were trained in.
 
     Raises:
-      UserError: they cannot be adapted as asked.
+      UserError: the weights cannot be adapted as asked.
       ShapeMismatchError: a name or a shape does not fit.
     """
-    expected, notes = expected_shapes(network, image_shape), _describe_differences(weights, network)
+    expected = param_shapes(network, image_shape)
     arrays = {name: array.astype(np.float32) for name, array in weights.arrays.items()}
-    arrays = _adapt_stem(arrays, expected, network, image_shape, transfer.stem, notes)
-    arrays = _adapt_tokens(arrays, network, image_shape, weights, transfer.tokens, file, notes)
+    stem, stem_notes = _adapt_stem(arrays, expected, network, image_shape, transfer.stem)
+    new = _token_grids(network.branches, network.branch_merge, image_shape[:2])
+    old = _recorded_grids(weights) or _assume_square(arrays, new, file)
+    mixing, mixing_notes = _adapt_token_mixing(
+        arrays, network.num_blocks, old, new, transfer.tokens
+    )
+    others = {name: array for name, array in arrays.items() if not name.startswith('stem')}
+    arrays = {**stem, **others, **mixing}
+    notes = [*_describe_differences(weights, network), *stem_notes, *mixing_notes]
     if transfer.head == 'new':
         notes.append(f'head new: zeros, for {expected["head/bias"][0]} classes')
         arrays = {name: array for name, array in arrays.items() if name not in HEAD}
@@ -76,18 +92,18 @@ def adapt_params(
     return arrays, notes
 
 
-def expected_shapes(network: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Shape]:
-    """The shapes of a network's parameters, {name: shape}; nothing is computed."""
+def param_shapes(network: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Shape]:
+    """The shapes of a network's parameters, {Linen name: shape}; nothing is computed."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     tree = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), images)
     return {name: leaf.shape for name, leaf in flatten_dict(tree['params'], sep='/').items()}
 
 
 def _describe_differences(weights: Weights, network: nn.Module) -> list[str]:
-    """Differences between the network and that of the weights that shapes do not show."""
-    if not weights.model:
+    """Differences from the network that the weights were trained in which no shape shows."""
+    if weights.model is None:
         return []
-    model = resolve({'model': weights.model}, warn=False).model
+    model = ConfigDict(weights.model)
     notes = [
         f'trained with config.model.{key} = {model[key]!r}, here {getattr(network, key)!r}'
         for key in ('gelu', 'blur')
@@ -95,7 +111,7 @@ def _describe_differences(weights: Weights, network: nn.Module) -> list[str]:
     ]
     old, new = patch_branches(model), network.branches
     if [patches.size for patches in old] == [patches.size for patches in new]:
-        differing = [k for k, pair in enumerate(zip(old, new, strict=True)) if len({*pair}) > 1]
+        differing = [k for k in range(len(new)) if old[k] != new[k]]
         for k in differing[:MAX_NAMED]:
             branch = f' of branch {k}' if len(new) > 1 else ''
             notes.append(f'stem kernel{branch} trained on patches {old[k]}, here {new[k]}')
@@ -104,113 +120,126 @@ def _describe_differences(weights: Weights, network: nn.Module) -> list[str]:
     return notes
 
 
-def _adapt_stem(arrays, expected, network, image_shape, method, notes) -> Arrays:
-    """The arrays with the kernels and biases of the network's stem or stems."""
+def _adapt_stem(
+    arrays: Arrays,
+    expected: dict[str, Shape],
+    network: nn.Module,
+    image_shape: tuple[int, int, int],
+    method: str,
+) -> tuple[Arrays, list[str]]:
+    """The parameters of all stems, resampled where they do not fit and can be, and notes."""
     new_shapes = {name: shape for name, shape in expected.items() if name.startswith('stem')}
     old = {name: array for name, array in arrays.items() if name.startswith('stem')}
     fits = {name: array.shape for name, array in old.items()} == new_shapes
     if fits or {*old} != {'stem/kernel', 'stem/bias'} or old['stem/kernel'].ndim != 4:
-        return arrays
+        return old, []
+    kernel, bias = old['stem/kernel'], old['stem/bias']
     add_up = network.branch_merge == 'channels' or len(network.branches) == 1
-    kernel = old['stem/kernel']
-    kernels = adapt_stem_kernels(kernel, network.branches, image_shape, method, add_up=add_up)
+    kernels = resample_stem_kernel(kernel, network.branches, image_shape, method, add_up=add_up)
     names = [name for name in new_shapes if not name.endswith('bias')]
-    names.sort(key=lambda name: [int(n) for n in re.findall(r'\d+', name)])
-    notes.append(
-        f'stem {"×".join(map(str, kernel.shape[:3]))} made {len(kernels)} × '
-        f'{"×".join(map(str, kernels[0].shape[:3]))} by config.transfer.stem = {method!r}'
+    names.sort(key=lambda name: [int(n) for n in re.findall(r'\d+', name)])  # by branch
+    biases = {name: bias for name in new_shapes if name.endswith('bias')}
+    note = (
+        f'stem {_shape_text(kernel.shape[:3])} made {len(kernels)} × '
+        f'{_shape_text(kernels[0].shape[:3])} by config.transfer.stem = {method!r}'
     )
-    rest = {name: array for name, array in arrays.items() if name not in old}
-    biases = {name: old['stem/bias'] for name in new_shapes if name.endswith('bias')}
-    return {**rest, **dict(zip(names, kernels, strict=True)), **biases}
+    return {**dict(zip(names, kernels, strict=True)), **biases}, [note]
 
 
-def _adapt_tokens(arrays, network, image_shape, weights, method, file, notes) -> Arrays:
-    """The arrays with token mixing for the network's grid."""
-    new = _token_grids(network.branches, network.branch_merge, image_shape[:2])
-    old = _recorded_grids(weights) or _assume_square(weights, new, file)
-    tokens = sum(math.prod(grid) for grid in old)
-    adapted = dict(arrays)
-    for i in range(network.num_blocks):
-        names = [f'MixerBlock_{i}/token_mixing/{name}' for name in MIXING_ARRAYS]
-        mixing = dict(zip(MIXING_ARRAYS, map(arrays.get, names), strict=True))
-        if new != old and _mixes_tokens(mixing, tokens):  # else they are shape mismatches
-            mixing = TOKEN_METHODS[method](mixing, old, new)
-            adapted |= dict(zip(names, (mixing[name] for name in MIXING_ARRAYS), strict=True))
-    if any(adapted[name] is not arrays[name] for name in arrays):
-        notes.append(
-            f'token mixing of {_grids_text(old)} tokens made for {_grids_text(new)} by '
-            f'config.transfer.tokens = {method!r}'
-        )
-    return adapted
-
-
-def _mixes_tokens(mixing: dict[str, np.ndarray | None], tokens: int) -> bool:
-    """Whether the four arrays are those of a token mixing MLP of that many tokens."""
-    kernel = mixing['Dense_0/kernel']
-    if kernel is None or kernel.ndim != 2:
-        return False
-    width = kernel.shape[1]
-    shapes = (tokens, width), (width,), (width, tokens), (tokens,)
-    return all(
-        mixing[name] is not None and mixing[name].shape == shape
-        for name, shape in zip(MIXING_ARRAYS, shapes, strict=True)
+def _adapt_token_mixing(
+    arrays: Arrays,
+    num_blocks: int,
+    old: tuple[Pair, ...],
+    new: tuple[Pair, ...],
+    method: str,
+) -> tuple[Arrays, list[str]]:
+    """The token mixing of the blocks that mix the tokens of the old grids, adapted, and notes."""
+    if new == old:
+        return {}, []
+    adapt = {'interpolate': interpolate_token_mixing, 'block_diagonal': tile_token_mixing}[method]
+    num_tokens = sum(map(math.prod, old))
+    adapted = {}
+    for i in range(num_blocks):
+        mlp = f'MixerBlock_{i}/token_mixing/'
+        mixing = {name: arrays[mlp + name] for name in TOKEN_MIXING if mlp + name in arrays}
+        if _mixes_tokens(mixing, num_tokens):
+            adapted |= {mlp + name: array for name, array in adapt(mixing, old, new).items()}
+    if not adapted:
+        return {}, []
+    old_text, new_text = (' and '.join(map(_shape_text, grids)) for grids in (old, new))
+    note = (
+        f'token mixing of {old_text} tokens made for {new_text} by '
+        f'config.transfer.tokens = {method!r}'
     )
+    return adapted, [note]
+
+
+def _mixes_tokens(mixing: Arrays, num_tokens: int) -> bool:
+    """Whether arrays are all those of a token mixing MLP of that many tokens."""
+    shapes = {name: array.shape for name, array in mixing.items()}
+    width = shapes.get('Dense_0/bias', ())
+    expected = ((num_tokens, *width), width, (*width, num_tokens), (num_tokens,))
+    return shapes == dict(zip(TOKEN_MIXING, expected, strict=True))
 
 
 def _token_grids(branches: tuple[Patches, ...], merge: str, image_size: Pair) -> tuple[Pair, ...]:
-    """The grids of tokens of a stem, one after another."""
+    """(rows, columns) of the tokens of a stem; of each branch where branches add tokens."""
     grids = tuple(patches.grid(image_size) for patches in branches)
     return grids if merge == 'tokens' else grids[:1]
 
 
 def _recorded_grids(weights: Weights) -> tuple[Pair, ...] | None:
-    if not (weights.model and weights.image_size):
+    if weights.model is None or weights.image_size is None:
         return None
-    model = resolve({'model': weights.model}, warn=False).model
-    return _token_grids(patch_branches(model), model.branch_merge, tuple(weights.image_size))
+    model = ConfigDict(weights.model)
+    return _token_grids(patch_branches(model), model.branch_merge, weights.image_size)
 
 
-def _assume_square(weights: Weights, new: tuple[Pair, ...], file: str) -> tuple[Pair, ...]:
-    """The grid of as many tokens as weights mix; `new` if it has as many, or they mix none."""
-    shapes = {name: array.shape for name, array in weights.arrays.items()}
-    tokens = network_sizes(shapes).get('num_tokens')
-    if tokens is None or tokens == sum(math.prod(grid) for grid in new):
+def _assume_square(arrays: Arrays, new: tuple[Pair, ...], file: str) -> tuple[Pair, ...]:
+    """The square grid of the tokens that weights mix; `new` if it has as many, or they mix none."""
+    num_tokens = _sizes({name: array.shape for name, array in arrays.items()}).get('num_tokens')
+    if num_tokens in (None, sum(map(math.prod, new))):
         return new
-    side = math.isqrt(tokens)
-    several = any(name.startswith('stem_') for name in shapes)
-    if several or side * side != tokens:
+    side = math.isqrt(num_tokens)
+    several = any(name.startswith('stem_') for name in arrays)
+    if several or side * side != num_tokens:
         reason = 'are of several branches' if several else 'are no square'
         raise UserError(
-            f'{file}: mixes {tokens} tokens, which {reason}, and does not record their grid; '
+            f'{file}: mixes {num_tokens} tokens, which {reason}, and does not record their grid; '
             'take weights that do: the folder of a run, or a .safetensors file made from one'
         )
     return ((side, side),)
 
 
-def _grids_text(grids: tuple[Pair, ...]) -> str:
-    return ' and '.join('×'.join(map(str, grid)) for grid in grids)
+def _sizes(shapes: dict[str, Shape]) -> dict[str, int]:
+    """{key of `config.model`: value} as far as parameters of these shapes show it."""
+    blocks = {match[1] for name in shapes if (match := re.match(r'MixerBlock_(\d+)/', name))}
+    sizes = {'num_blocks': len(blocks)}
+    for key, (name, axis) in SIZES.items():
+        if len(shapes.get(name, ())) == 2:
+            sizes[key] = shapes[name][axis]
+    return sizes
 
 
 def shape_mismatches(
     shapes: dict[str, Shape], expected: dict[str, Shape]
 ) -> list[tuple[str, str, str, str]]:
-    """Rows (names, found, expected, what to do) of what differs: one for all with the same remedy.
+    """Rows (names, shape, expected shape, what to do), one for all that have the same remedy.
 
     Args:
-      shapes: of the weights, as adapted, {name: shape}.
+      shapes: {Linen name: shape} of the weights, as adapted.
       expected: those of the network.
     """
-    theirs, ours = network_sizes(shapes), network_sizes(expected)
+    theirs, ours = _sizes(shapes), _sizes(expected)
     keys = {k: (theirs[k], ours[k]) for k in theirs if theirs[k] != ours.get(k, theirs[k])}
-    mismatches = dict.fromkeys(
+    mismatches = dict.fromkeys(  # in order, one for all blocks that have the same
         (re.sub(r'MixerBlock_\d+', 'MixerBlock_…', name), shapes.get(name), expected.get(name))
         for name in dict.fromkeys((*expected, *shapes))
         if shapes.get(name) != expected.get(name)
     )
-    remedies = {}
+    by_remedy = {}
     for mismatch in mismatches:
-        remedies.setdefault(_remedy(*mismatch, keys), []).append(mismatch)
+        by_remedy.setdefault(_remedy(*mismatch, keys), []).append(mismatch)
     return [
         (
             f'{name} and {len(others)} more' if others else name,
@@ -218,7 +247,7 @@ def shape_mismatches(
             _shape_text(expected_shape),
             remedy,
         )
-        for remedy, ((name, shape, expected_shape), *others) in remedies.items()
+        for remedy, ((name, shape, expected_shape), *others) in by_remedy.items()
     ]
 
 
@@ -229,13 +258,18 @@ def _shape_text(shape: Shape | None) -> str:
 def _remedy(
     name: str, shape: Shape | None, expected: Shape | None, keys: dict[str, tuple[int, int]]
 ) -> str:
-    """What to do about a mismatch; `keys` of config.model differ, {key: (weights', network's)}."""
+    """What to do about a mismatch.
+
+    Args:
+      name, shape, expected: of a parameter; a shape is None where it is not there.
+      keys: {key of config.model: (value of the weights, of the network)} of those that differ.
+    """
     if shape is None or expected is None:
         candidates = ('num_blocks',) if name.startswith('MixerBlock') else ()
     elif name == 'head/bias' or (name == 'head/kernel' and shape[:-1] == expected[:-1]):
         return 'transfer.head=new'
     else:
-        (candidates,) = [SHAPE_KEYS[s] for s in SHAPE_KEYS if name.startswith(s)] or [()]
+        candidates = next((SHAPE_KEYS[s] for s in SHAPE_KEYS if name.startswith(s)), ())
         # Those whose two values stand at the same axis of the two shapes.
         pairs = [*zip(shape, expected, strict=False)]
         candidates = [key for key in candidates if keys.get(key) in pairs]

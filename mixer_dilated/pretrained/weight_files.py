@@ -1,6 +1,7 @@
-"""Weights in files: .npz as the original Mixer has them, .safetensors, and orbax folders.
+"""Weight files: the original's .npz checkpoints, .safetensors files and folders of orbax.
 
-Nothing that is read is executed: pickled objects are refused."""
+Reading executes nothing: pickled objects are refused.
+"""
 
 import dataclasses
 import io
@@ -8,27 +9,49 @@ import itertools
 import json
 import pathlib
 import re
-import zipfile
 import zlib
 
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from mixer_dilated.config import patch_branches, resolve
 from mixer_dilated.errors import UserError, printable
-from mixer_dilated.patches.geometry import Pair
-from mixer_dilated.pretrained.checkpoint_names import linen_names
+from mixer_dilated.patches.geometry import Pair, integer_pair
+
+SUFFIXES = ('.npz', '.safetensors')
+
+# The files of an orbax folder.
+_PARAMS = 'params'
+_METADATA = 'model.json'
+# The key of the metadata in the header of a .safetensors file.
+_HEADER_KEY = 'mixer_dilated'
+# Pixels along an axis of an image, window or padding that metadata may state.
+_MAX_PIXELS = 2**14
+
+# Where older checkpoints keep the parameters, beside the state of the optimizer.
+_PREFIX = re.compile(r'^(opt/)?(target|params)/')
+# The names of Flax before Linen, and Linen's. All modules of a block were counted together then, so
+# that the second LayerNorm may be LayerNorm_2.
+_LINEN_NAMES = (
+    (re.compile(r'^embedding/'), 'stem/'),
+    (re.compile(r'^Mixer/encoder_norm/'), 'pre_head_layer_norm/'),
+    (re.compile(r'^(Mixer/encoderblock_\d+)/LayerNorm_[1-9]\d*/'), r'\1/LayerNorm_1/'),
+    (re.compile(r'^Mixer/encoderblock_(\d+)/'), r'MixerBlock_\1/'),
+    (re.compile(r'/(token|channel)_mixing_phase_0/(kernel|bias)1$'), r'/\1_mixing/Dense_0/\2'),
+    (re.compile(r'/(token|channel)_mixing_phase_0/(kernel|bias)2$'), r'/\1_mixing/Dense_1/\2'),
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Parameters as a file has them.
+    """The parameters of a network, and what their file records of it.
 
     Attributes:
-      arrays: by their Linen names, 'MixerBlock_0/token_mixing/Dense_0/kernel': {name: array}.
-      model: the keys of `config.model` that they were trained with, nested; None if the file does
-        not say, as those of the original do not.
+      arrays: {Linen name: array}, for example 'MixerBlock_0/token_mixing/Dense_0/kernel'.
+      model: the resolved `config.model` that they were trained with, a nested dict; None if the
+        file does not record it, as the original's do not.
       image_size: (height, width) in pixels of the images they were trained on; None likewise.
     """
 
@@ -37,83 +60,42 @@ class Weights:
     image_size: Pair | None = None
 
 
-def network_sizes(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
-    """The sizes of a network that the shapes of its parameters tell, as keys of `config.model`.
-
-    Args:
-      shapes: by Linen name.
-
-    Returns:
-      'num_blocks', and those of 'num_tokens', 'hidden_dim', 'tokens_mlp_dim', 'channels_mlp_dim'
-      and 'num_classes' whose parameters are there.
-    """
-    sources = {
-        'num_tokens': ('MixerBlock_0/token_mixing/Dense_0/kernel', 0),
-        'tokens_mlp_dim': ('MixerBlock_0/token_mixing/Dense_0/kernel', 1),
-        'hidden_dim': ('MixerBlock_0/channel_mixing/Dense_0/kernel', 0),
-        'channels_mlp_dim': ('MixerBlock_0/channel_mixing/Dense_0/kernel', 1),
-        'num_classes': ('head/kernel', 1),
-    }
-    blocks = {m[1] for name in shapes if (m := re.match(r'MixerBlock_(\d+)/', name))}
-    return {
-        'num_blocks': len(blocks),
-        **{
-            key: shapes[name][axis]
-            for key, (name, axis) in sources.items()
-            if name in shapes and len(shapes[name]) == 2
-        },
-    }
-
-
-FILES = ('.npz', '.safetensors')
-# In a folder of orbax: what is not parameters.
-ABOUT = 'model.json'
-PARAMS = 'params'
-
-# Text in the header of a .safetensors file.
-_HEADER_KEY = 'mixer_dilated'
-# The longest side of an image, in pixels, that a file may say; as in config.dataset.image_size.
-_SIDE = 8192
-
-
 def read_weights(path: pathlib.Path) -> Weights:
-    """Reads the weights of a .npz or .safetensors file, or of a folder that orbax wrote.
+    """Reads a .npz or .safetensors file, or a folder that orbax wrote.
 
-    Args:
-      path: a .npz has the names of the original Mixer, of either form (see `linen_names`).
+    The arrays get the names that `to_linen_names` gives them.
 
     Raises:
       UserError: no such file, one of another kind, one that is damaged, or no Mixer in it.
     """
-    if path.suffix not in FILES and not path.is_dir():
-        reason = 'is of another kind' if path.exists() else 'is not there'
+    exists = path.exists()
+    if not exists or (path.suffix not in SUFFIXES and not path.is_dir()):
         raise UserError(
-            f'{path}: {reason}; allowed are a .npz or .safetensors file, a folder that convert '
-            'wrote, or the folder of a run'
+            f'{path}: {"is of another kind" if exists else "no such file"}; allowed are a .npz or '
+            '.safetensors file, a folder that convert wrote, or the folder of a run'
         )
+    readers = {'.npz': _read_npz, '.safetensors': _read_safetensors}
     try:
-        arrays, metadata = _READERS.get(path.suffix, _read_orbax)(path)
-        checked = {name: _numbers(name, array) for name, array in arrays.items()}
-        model, image_size = _check_metadata(metadata or {})
-    except FileNotFoundError:
-        raise UserError(f'{path}: no such file') from None
-    # The readers raise errors of many kinds at files that are damaged or no such archive.
+        arrays, metadata = readers.get(path.suffix, _read_orbax)(path)
+        arrays = {name: _check_dtype(name, array) for name, array in arrays.items()}
+        model, image_size = _parse_metadata(metadata)
+    # The readers raise errors of many types at files that are damaged or no such archive.
     except Exception as error:
         cause = printable(' '.join(str(error).split()))[:200]
         raise UserError(
             f'{path}: cannot be read: {type(error).__name__}: {cause}; it is damaged or of '
             'another kind: get it again'
         ) from error
-    return Weights(linen_names(checked, str(path)), model, image_size)
+    return Weights(to_linen_names(arrays, str(path)), model, image_size)
 
 
 def encode(weights: Weights, suffix: str) -> bytes:
-    """Weights as the bytes of a file.
+    """Returns weights as the content of a file.
 
     Args:
       weights: what to write.
-      suffix: '.npz' (Linen names, which the original code reads; what the file says of the network
-        is lost, for the original has no place for it) or '.safetensors'.
+      suffix: '.safetensors', or '.npz', which the original code reads, and which records nothing of
+        the network.
     """
     arrays = {name: np.ascontiguousarray(array) for name, array in weights.arrays.items()}
     if suffix == '.safetensors':
@@ -126,26 +108,74 @@ def encode(weights: Weights, suffix: str) -> bytes:
 
 
 def write_orbax(weights: Weights, folder: pathlib.Path) -> None:
-    """Writes weights into a new folder: `params` by orbax, and `model.json`."""
+    """Writes weights into a new folder: `params` by orbax, and `model.json` with checksums."""
     import orbax.checkpoint as ocp
 
-    tree = unflatten_dict(weights.arrays, sep='/')
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder.absolute() / PARAMS, tree)
+        checkpointer.save(folder.absolute() / _PARAMS, unflatten_dict(weights.arrays, sep='/'))
     checksums = {name: zlib.crc32(array) for name, array in weights.arrays.items()}
     metadata = {**_metadata(weights), 'checksums': checksums}
-    (folder / ABOUT).write_text(json.dumps(metadata, indent=2) + '\n')
+    (folder / _METADATA).write_text(json.dumps(metadata, indent=2) + '\n')
+
+
+def to_linen_names(arrays: dict[str, np.ndarray], file: str) -> dict[str, np.ndarray]:
+    """Renames the parameters of an original Mixer, from before Linen or since, to Linen's names.
+
+    Before Linen a checkpoint has `embedding`, `Mixer/encoderblock_i` with `kernel1`, `bias1`,
+    `kernel2` and `bias2` in `token_mixing_phase_0` and `channel_mixing_phase_0`, whose arrays keep
+    axes of length 1, and `Mixer/encoder_norm`. Arrays beside `opt/target/` are left out.
+
+    Args:
+      arrays: {name: array}, as in the file.
+      file: its name, for messages.
+
+    Returns:
+      {Linen name: array}, with the same arrays except those that lose axes of length 1.
+
+    Raises:
+      UserError: two arrays get one name, or there is no parameter of a Mixer.
+    """
+    arrays = {name: array for name, array in arrays.items() if _PREFIX.match(name)} or arrays
+    renamed = {}
+    for name, array in arrays.items():
+        linen_name = _PREFIX.sub('', name)
+        for pattern, replacement in _LINEN_NAMES:
+            linen_name = pattern.sub(replacement, linen_name)
+        if linen_name in renamed:
+            raise UserError(
+                f'{file}: {name!r} and another array both are {linen_name}; the file holds two '
+                'networks or is damaged: name another'
+            )
+        if '_mixing_phase_0/' in name:
+            array = _squeeze(array, name, bias=arrays.get(name.replace('/kernel', '/bias')))
+        renamed[linen_name] = array
+    if not any(re.match(r'(stem(_\d+)?|MixerBlock_\d+|head)/', name) for name in renamed):
+        some = ', '.join(sorted(renamed)[:3]) or 'nothing'
+        raise UserError(
+            f"{file}: no parameters of a Mixer: it has {some}; allowed are the original's "
+            'stem/kernel, MixerBlock_0/…, or embedding/kernel, Mixer/encoderblock_0/…'
+        )
+    return renamed
+
+
+def _squeeze(array: np.ndarray, name: str, bias: np.ndarray | None) -> np.ndarray:
+    """A kernel as (in, out), of which one may be 1, so that its bias tells `out`; a bias as (out,).
+
+    A kernel without a bias that belongs to it stays, and does not fit any network.
+    """
+    if '/bias' in name:
+        return array.reshape(-1)
+    has_bias = bias is not None and bias.size and array.size % bias.size == 0
+    return array.reshape(-1, bias.size) if has_bias else array
 
 
 def _metadata(weights: Weights) -> dict:
     return {'model': weights.model, 'image_size': weights.image_size}
 
 
-def _read_npz(path: pathlib.Path) -> tuple[dict, None]:
+def _read_npz(path: pathlib.Path) -> tuple[dict, dict]:
     with np.load(path, allow_pickle=False) as archive:
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise zipfile.BadZipFile('a single array, not an archive of them')
-        return {name: archive[name] for name in archive.files}, None
+        return dict(archive), {}
 
 
 def _read_safetensors(path: pathlib.Path) -> tuple[dict, dict]:
@@ -159,8 +189,8 @@ def _read_safetensors(path: pathlib.Path) -> tuple[dict, dict]:
 def _read_orbax(folder: pathlib.Path) -> tuple[dict, dict]:
     import orbax.checkpoint as ocp
 
-    metadata = json.loads((folder / ABOUT).read_text()) if (folder / ABOUT).exists() else {}
-    params = folder / PARAMS
+    about, params = folder / _METADATA, folder / _PARAMS
+    metadata = json.loads(about.read_text()) if about.exists() else {}
     with ocp.StandardCheckpointer() as checkpointer:
         tree = checkpointer.restore((params if params.is_dir() else folder).absolute())
     arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(tree, sep='/').items()}
@@ -170,44 +200,30 @@ def _read_orbax(folder: pathlib.Path) -> tuple[dict, dict]:
     return arrays, metadata
 
 
-def _check_metadata(metadata: dict) -> tuple[dict | None, Pair | None]:
-    """Model and image size in the metadata of a file; an error at what no run can have had."""
-    if not isinstance(metadata, dict):
-        raise ValueError(f'its metadata is {metadata!r}, not a dict')
-    model, image_size = metadata.get('model'), metadata.get('image_size')
-    if model is not None:
-        if not isinstance(model, dict):
-            raise ValueError(f'model = {model!r}, not a dict of the keys of config.model')
-        model = resolve({'model': model}, warn=False).model.to_dict()
-    if image_size is not None:
-        sides = image_size if isinstance(image_size, list) else []
-        if len(sides) != 2 or not all(type(side) is int and 1 <= side <= _SIDE for side in sides):
-            raise ValueError(f'image_size = {image_size!r}, not two integers from 1 to {_SIDE}')
-        image_size = tuple(sides)
-        if model:
-            _check_grids(model, image_size)
-    return model, image_size
-
-
-def _check_grids(model: dict, image_size: Pair) -> None:
-    """Raises an error at patches that cannot be on the images, before arrays are made of them."""
-    for patches in patch_branches(ConfigDict(model)):
-        reach = (*patches.size, *patches.window, *itertools.chain(*patches.pads(image_size)))
-        if max(map(abs, reach)) > 2 * _SIDE:
-            raise ValueError(f'patches {patches} of images of {image_size} pixels')
-        patches.grid(image_size)
-
-
-def _numbers(name: str, array: np.ndarray) -> np.ndarray:
-    """An array of real numbers as it is; an error, naming it, if it is of anything else."""
-    # NumPy has no bfloat16: its files show it as two bytes without a meaning.
-    if array.dtype == np.dtype('V2'):
-        import ml_dtypes
-
-        array = array.view(ml_dtypes.bfloat16)
-    if array.dtype.kind not in 'fiu' and array.dtype.name != 'bfloat16':
+def _check_dtype(name: str, array: np.ndarray) -> np.ndarray:
+    """Returns an array of real numbers; raises ValueError if it is of anything else."""
+    if array.dtype == 'V2':  # NumPy's files store bfloat16 as two bytes without a meaning
+        array = array.view(jnp.bfloat16)
+    if not any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer)):
         raise ValueError(f'{name} is of {array.dtype}, not of numbers')
     return array
 
 
-_READERS = {'.npz': _read_npz, '.safetensors': _read_safetensors}
+def _parse_metadata(metadata: dict) -> tuple[dict | None, Pair | None]:
+    """Model and image size; raises ValueError (and UserError is one) at what no run has."""
+    if not isinstance(metadata, dict):
+        raise ValueError(f'its metadata is {metadata!r}, not a dict')
+    model, image_size = metadata.get('model'), metadata.get('image_size')
+    if model is not None:
+        model = resolve({'model': model}, warn=False).model.to_dict()
+    if image_size is not None:
+        image_size = integer_pair('image_size', image_size, 1)
+    for patches in patch_branches(ConfigDict(model)) if model and image_size else ():
+        lengths = (*image_size, *patches.window, *itertools.chain(*patches.pads(image_size)))
+        if max(map(abs, lengths)) > _MAX_PIXELS:  # before `grid` makes arrays of that size
+            raise ValueError(
+                f'patches {patches} of images of {image_size} pixels; allowed are lengths of at '
+                f'most {_MAX_PIXELS}'
+            )
+        patches.grid(image_size)
+    return model, image_size

@@ -105,7 +105,7 @@ def print_export(manifest: dict) -> None:
 
 
 def print_probe(result: dict) -> None:
-    """The result of `training.probe.linear_probe`."""
+    """The result of `linear_probe`."""
     for sentence in result['adapted']:
         print(sentence)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)

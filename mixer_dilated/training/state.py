@@ -1,4 +1,4 @@
-"""What training changes, and the parameters it starts with."""
+"""The train state, and the parameters that it starts with."""
 
 import dataclasses
 import pathlib
@@ -81,11 +81,11 @@ def create_train_state(
     return TrainState.create(apply_fn=model.apply, params=params, tx=optimizer)
 
 
-def read_any(path: pathlib.Path) -> list[Weights]:
-    """The weights of a file, of a folder that convert wrote, or of each seed of a run.
+def load_seed_weights(path: pathlib.Path) -> list[Weights]:
+    """Loads the weights of every seed of a run; those of any other folder or file as of one seed.
 
     Raises:
-      UserError: nothing of the kind there, or it is damaged.
+      UserError: no weights there, or they are damaged.
     """
     if not (path / 'checkpoints').is_dir():
         return [read_weights(path)]
@@ -106,12 +106,12 @@ def read_any(path: pathlib.Path) -> list[Weights]:
 
 @dataclasses.dataclass(frozen=True)
 class InitialParams:
-    """Parameters to start with.
+    """Pretrained parameters to start with.
 
     Attributes:
-      params: nested as in the network, each with an axis of seeds; without those that start as
-        they would without `config.init_from`.
-      adapted: in words what was done to them, and how the network is unlike that of the weights.
+      params: nested as in the network, each array with a leading axis of seeds; without those that
+        are initialised as in a run from scratch.
+      adapted: sentences on what was adapted, and on how the network differs from the old one.
     """
 
     params: dict
@@ -119,59 +119,54 @@ class InitialParams:
 
 
 def load_initial_params(setup: Setup) -> InitialParams:
-    """The parameters that `config.init_from` gives a task's network; none if it is ''.
+    """Loads the parameters of `config.init_from` and adapts them to the network; none if it is ''.
 
-    A run of as many seeds gives each its own; of anything else every seed has the same (of a run
-    the first), and differs in what is random.
+    From a run with as many seeds each seed gets its own, otherwise all get those of the first.
 
     Raises:
-      UserError, ShapeMismatchError: they cannot be read, or do not fit.
+      UserError, ShapeMismatchError: the weights cannot be read, or do not fit.
     """
     config = setup.config
     if not config.init_from:
         return InitialParams({}, [])
     path = pathlib.Path(config.init_from).expanduser()
-    sources = read_any(path)
-    _warn_of_gelu(sources[0], config.model.gelu, path)
-    sources = sources if len(sources) == config.num_seeds else sources[:1] * config.num_seeds
-    network = create_model(config, setup.dataset.num_classes)
-    shape = setup.dataset.image_shape
-    of_seeds = [
-        adapt_params(weights, network, shape, config.transfer, str(path)) for weights in sources
-    ]
-    arrays = {name: np.stack([weights[name] for weights, _ in of_seeds]) for name in of_seeds[0][0]}
-    return InitialParams(unflatten_dict(arrays, sep='/'), of_seeds[0][1])
-
-
-def _warn_of_gelu(weights: Weights, gelu: str, path: pathlib.Path) -> None:
-    """Warns where weights that do not say their GELU get another than the original's."""
-    if weights.model is None and gelu != 'tanh':
+    weights = load_seed_weights(path)
+    if weights[0].model is None and config.model.gelu != 'tanh':
         warnings.warn(
-            f'config.model.gelu = {gelu!r}: weights of the original, if these are some, were '
-            f"trained with 'tanh' ({path}); for that set --config.model.gelu=tanh",
-            stacklevel=3,
+            f'config.model.gelu = {config.model.gelu!r}: weights of the original, if these are '
+            f"some, were trained with 'tanh' ({path}); for that set --config.model.gelu=tanh",
+            stacklevel=2,
         )
+    if len(weights) != config.num_seeds:
+        weights = weights[:1] * config.num_seeds
+    network, shape = create_model(config, setup.dataset.num_classes), setup.dataset.image_shape
+    adapted = [
+        adapt_params(seed_weights, network, shape, config.transfer, str(path))
+        for seed_weights in weights
+    ]
+    arrays, notes = adapted[0]
+    stacked = {name: np.stack([seed_arrays[name] for seed_arrays, _ in adapted]) for name in arrays}
+    return InitialParams(unflatten_dict(stacked, sep='/'), notes)
 
 
-def with_params(state: TrainState, initial: InitialParams) -> TrainState:
-    """The state of every seed with the parameters of `initial`, laid out as those it had."""
-    current, new = (flatten_dict(weights, sep='/') for weights in (state.params, initial.params))
-    placed_params = {
-        name: put_on_mesh(array, current[name].sharding) for name, array in new.items()
-    }
-    return state.replace(params=unflatten_dict({**current, **placed_params}, sep='/'))
+def replace_params(state: TrainState, initial: InitialParams) -> TrainState:
+    """Replaces the parameters that `initial` has; each array keeps the sharding of the old one."""
+    params = flatten_dict(state.params, sep='/')
+    for name, array in flatten_dict(initial.params, sep='/').items():
+        params[name] = put_on_mesh(array, params[name].sharding)
+    return state.replace(params=unflatten_dict(params, sep='/'))
 
 
 def write_initial(
     workdir: pathlib.Path, initial: InitialParams, setup: Setup, result: dict
 ) -> dict:
-    """Writes `initial.json`: what a run began with, and how good that was; returns its content.
+    """Writes and returns `initial.json`: what was adapted, and the accuracy before training.
 
     Args:
       workdir: the run's folder.
-      initial: its first parameters.
-      setup: what is trained.
-      result: of `epoch.evaluate` on the test examples, before the first step.
+      initial: the parameters that the run starts with.
+      setup: of the run.
+      result: of the evaluation of the test split: 'correct', the count for every seed.
     """
     content = {
         'init_from': setup.config.init_from,

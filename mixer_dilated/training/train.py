@@ -52,7 +52,7 @@ from mixer_dilated.training.setup import Setup, create_setup, data_facts, write_
 from mixer_dilated.training.state import (
     InitialParams,
     load_initial_params,
-    with_params,
+    replace_params,
     write_initial,
 )
 
@@ -280,7 +280,7 @@ def _first_run_state(
     setup = compiled.setup
     initial = initial or on_all_hosts(load_initial_params, setup)
     assert_equal_across_hosts(array_checksums(initial.params), OTHER_WEIGHTS)
-    state = with_params(compiled.init_state(), initial)
+    state = replace_params(compiled.init_state(), initial)
     if setup.config.init_from:
         result = compiled.evaluate(state, test)
         progress.initialised(on_primary(write_initial, workdir, initial, setup, result))
