@@ -261,8 +261,7 @@ def _restore(
     checkpoints: Checkpoints,
     compiled: CompiledFunctions,
 ) -> RunState | None:
-    expected = has_rows(workdir / METRICS)
-    run = checkpoints.restore(compiled.abstract_run_state(), expected=expected)
+    run = checkpoints.restore(compiled.abstract_run_state(), expected=has_rows(workdir / METRICS))
     if run is not None:
         skipped = sum(row['skipped_steps'] for row in run.metrics)
         skipped += int(to_numpy(run.sums.skipped).sum())
