@@ -256,10 +256,12 @@ def _run(argv: list[str], started: float) -> int:
         raise UserError(f'{name}: no such command; allowed are {", ".join(table)} (see --help)')
     command, flags = table[name]
     words = argv[1:] if named else argv
+    if name == 'table1':
+        words = [f'--sweep={TABLE1}', *words]
     if name == 'benchmark':
         command(parse_each(words, flags, BENCHMARKED), started)
     else:
-        command(parse(words, flags, TABLE1 if name == 'table1' else ''), started)
+        command(parse(words, flags), started)
     return 0
 
 
