@@ -74,7 +74,7 @@ def test_a_second_run_compiles_nothing_new_and_has_the_bits_of_the_first(trained
 
     def kept():
         # Of what is compiled in a moment, some is not kept: how long it took decides.
-        return set(cache.rglob('jit_of_all-*-cache'))
+        return set(cache.rglob('jit_all_seeds-*-cache'))
 
     before = kept()
     assert len(before) >= 3

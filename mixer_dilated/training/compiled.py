@@ -24,15 +24,15 @@ from mixer_dilated.data.input_pipeline import (
 from mixer_dilated.parallel.mesh import (
     all_devices,
     check_batch,
-    fitting_mesh,
+    fit_mesh,
     make_mesh,
     on_cpu,
     put_on_mesh,
     replicated,
+    reset_mesh,
     seed_keys,
     seeds_sharding,
     vmap_seeds,
-    without_mesh,
 )
 from mixer_dilated.parallel.multihost import to_numpy
 from mixer_dilated.parallel.partition import (
@@ -71,7 +71,7 @@ class CompiledFunctions:
     def __init__(self, setup: Setup, devices: Sequence[jax.Device] | None = None):
         config = setup.config
         self.setup = setup
-        self.mesh = make_mesh(config if devices is None else without_mesh(config), devices)
+        self.mesh = make_mesh(config if devices is None else reset_mesh(config), devices)
         self.mesh_shape = dict(self.mesh.shape)
         self._partition = Partition(self.mesh_shape, config.mesh.fsdp)
         platform = self.mesh.devices.flat[0].platform
@@ -83,8 +83,8 @@ class CompiledFunctions:
 
     @classmethod
     def of_run(cls, setup: Setup) -> 'CompiledFunctions':
-        """Those of a run that other devices may have trained (see `fitting_mesh`)."""
-        config = fitting_mesh(setup.config, len(all_devices()))
+        """Those of a run that other devices may have trained (see `fit_mesh`)."""
+        config = fit_mesh(setup.config, len(all_devices()))
         return cls(dataclasses.replace(setup, config=config))
 
     @property
