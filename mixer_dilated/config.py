@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import itertools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from ml_collections import ConfigDict, FieldReference
@@ -22,7 +22,7 @@ def base_config() -> ConfigDict:
     """All keys with their defaults, for a config file to change.
 
     The fields are untyped on purpose (an int may become a pair, 1 a 1.0): `resolve` validates
-    every value, so that each refusal reads alike wherever the value came from.
+    every value, so that each error reads alike wherever the value comes from.
     """
     fields = {path: FieldReference(key.default, field_type=object) for path, key in KEYS.items()}
     # Not type safe, so that a preset's name can take the place of all keys of `model`.
@@ -43,26 +43,16 @@ def preset(name: str) -> ConfigDict:
     Raises:
       UserError: no such preset.
     """
-    return complete({'model': name}).model
-
-
-def complete(config: Mapping) -> ConfigDict:
-    """`base_config()` with the values of `config`; raises UserError at an unknown key."""
-    completed = base_config()
-    for path, value in _known_leaves(config).items():
-        *parents, name = path.split('.')
-        node = completed
-        for parent in parents:
-            node = node[parent]
-        node[name] = value
-    return completed
+    model = base_config().model
+    model.update(preset_values(name))
+    return model
 
 
 def resolve(config: Mapping, *, warn: bool = True) -> ConfigDict:
     """Validates a config and completes it.
 
     Args:
-      config: nested mapping; keys it lacks take their defaults.
+      config: mapping, nested or of dotted keys; keys it lacks take their defaults.
       warn: whether old names of keys are a warning; not so in files of earlier versions.
 
     Returns:
@@ -70,15 +60,12 @@ def resolve(config: Mapping, *, warn: bool = True) -> ConfigDict:
 
     Raises:
       UserError: an unknown key (its nearest neighbour is named), a value that is not allowed, or
-        patches that cannot be.
+        values that are not allowed together.
     """
-    values = _known_leaves(config, warn=warn)
-    for path, key in KEYS.items():
-        value = values[path] = _plain(values.get(path, key.default))
-        check_value(path, value)
-        if type(key.default) is float:
-            values[path] = float(value)
-    tree = nested(values)
+    values = {path: key.default for path, key in KEYS.items()} | flat_keys(config, warn=warn)
+    validate(values)
+    floats = (path for path, key in KEYS.items() if type(key.default) is float)
+    tree = nested(values | {path: float(values[path]) for path in floats})
     model = tree['model']
     try:
         # The geometry's own spelling, so that 4 and (4, 4), valid and VALID are the same run.
@@ -89,33 +76,44 @@ def resolve(config: Mapping, *, warn: bool = True) -> ConfigDict:
         raise UserError(f'config.model.{error}') from None
     if model['gelu'] == 'auto':
         model['gelu'] = 'tanh' if tree['init_from'].endswith('.npz') else 'exact'
-    freeze_blocks = tree['optimizer']['freeze_blocks']
-    if freeze_blocks > model['num_blocks']:
-        raise UserError(
-            f'config.optimizer.freeze_blocks = {freeze_blocks}: the network has '
-            f'{model["num_blocks"]}; allowed is at most that'
-        )
-    if tree['augment']['random_phase']:
-        _check_random_phase(model)
+    _validate_freeze_blocks(tree)
+    _validate_random_phase(tree)
     return ConfigDict(tree).lock()
 
 
-def _known_leaves(config: Mapping, *, warn: bool = True) -> dict:
-    """{path: value} of a config by today's names of the keys, a preset's name expanded."""
-    if isinstance(config.get('model'), str):
-        config = {**config, 'model': preset_values(config['model'])}
-    values = rename_keys(flat(config), warn=warn)
+def changed(config: Mapping, changes: Mapping) -> ConfigDict:
+    """`config` with other values of some keys, resolved.
+
+    Args:
+      config: as `resolve` takes it.
+      changes: {'model.patches.size': 4, …}; 'model' may be the name of a preset, which the other
+        keys change.
+
+    Raises:
+      UserError: as `resolve`.
+    """
+    values = flat_keys(config)
+    if isinstance(changes.get('model'), str):
+        values = {path: value for path, value in values.items() if not path.startswith('model.')}
+    return resolve(values | flat_keys(changes))
+
+
+def flat_keys(config: Mapping, *, warn: bool = True) -> dict:
+    """{path: value} of a config by the current names of its keys, a preset's name expanded.
+
+    Raises:
+      UserError: an unknown key or preset, or a key that has different values under both names.
+    """
+    values = flat(config)
+    if isinstance(values.get('model'), str):
+        values = flat({'model': preset_values(values.pop('model'))}) | values
+    values = _rename_keys(values, warn=warn)
     for path in values:
         check_key(path)
     return values
 
 
-def rename_keys(values: Mapping, *, warn: bool = True) -> dict:
-    """{path: value} with old names of keys (`ALIASES`) replaced, with a warning if asked for.
-
-    Raises:
-      UserError: a key has different values under both names.
-    """
+def _rename_keys(values: Mapping, *, warn: bool) -> dict:
     renamed = dict(values)
     for old, new in ALIASES.items():
         if old not in renamed:
@@ -133,18 +131,6 @@ def rename_keys(values: Mapping, *, warn: bool = True) -> dict:
             )
         renamed[new] = value
     return renamed
-
-
-def _check_random_phase(model: Mapping) -> None:
-    if model['branches']:
-        needed = 'it needs the one grid of config.model.patches; leave config.model.branches out'
-    elif model['phases'] != (1, 1):
-        needed = 'it needs one phase at a time; leave config.model.phases at 1'
-    elif model['patches']['dilation'] == (1, 1):
-        needed = 'dilation 1 has one phase; set config.model.patches.dilation to 2 or more'
-    else:
-        return
-    raise UserError(f'config.augment.random_phase = True: {needed}, or this at False')
 
 
 def check_key(path: str) -> None:
@@ -165,11 +151,40 @@ def check_key(path: str) -> None:
     raise UserError(f'config.{repr(path)[1:-1]}: no such key; did you mean config.{nearest}?')
 
 
-def check_value(path: str, value) -> None:
-    """Raises UserError if a key of the config cannot have the value, whatever the others have."""
-    value, allowed = _plain(value), KEYS[path].allowed
-    if not allowed.test(value):
-        raise UserError(f'config.{path} = {value!r}: allowed is {allowed.text}')
+def validate(values: Mapping) -> None:
+    """Raises UserError unless every {path: value} is a key with a value that it can have.
+
+    Values that are not allowed together are an error of `resolve`.
+    """
+    for path, value in values.items():
+        check_key(path)
+        value, allowed = _plain(value), KEYS[path].allowed
+        if not allowed.test(value):
+            raise UserError(f'config.{path} = {value!r}: allowed is {allowed.text}')
+
+
+def _validate_freeze_blocks(config: Mapping) -> None:
+    freeze_blocks, num_blocks = config['optimizer']['freeze_blocks'], config['model']['num_blocks']
+    if freeze_blocks > num_blocks:
+        raise UserError(
+            f'config.optimizer.freeze_blocks = {freeze_blocks}: the network has {num_blocks}; '
+            'allowed is at most that'
+        )
+
+
+def _validate_random_phase(config: Mapping) -> None:
+    model = config['model']
+    if not config['augment']['random_phase']:
+        return
+    if model['branches']:
+        needed = 'it needs the one grid of config.model.patches; leave config.model.branches out'
+    elif model['phases'] != (1, 1):
+        needed = 'it needs one phase at a time; leave config.model.phases at 1'
+    elif model['patches']['dilation'] == (1, 1):
+        needed = 'dilation 1 has one phase; set config.model.patches.dilation to 2 or more'
+    else:
+        return
+    raise UserError(f'config.augment.random_phase = True: {needed}, or this at False')
 
 
 def patch_branches(model: ConfigDict) -> tuple[Patches, ...]:
@@ -221,43 +236,16 @@ def differences(one: Mapping, other: Mapping) -> list[str]:
     """
     one, other = flat(one), flat(other)
     return [
-        f'{path}: {_plain(one.get(path))!r}, {_plain(other.get(path))!r}'
+        f'{path}: {one.get(path)!r}, {other.get(path)!r}'
         for path in sorted({*one, *other} - {*RUNTIME_ONLY_KEYS})
-        if _plain(one.get(path)) != _plain(other.get(path))
+        if one.get(path) != other.get(path)
     ]
 
 
-def changed(config: ConfigDict, changes: Mapping) -> ConfigDict:
-    """`config` with other values of some keys, resolved.
-
-    Args:
-      config: as `resolve` takes it.
-      changes: {'model.patches.size': 4, …}; 'model' may be the name of a preset, which the other
-        keys change.
-
-    Raises:
-      UserError: as `resolve`.
-    """
-    changes = rename_keys(changes)
-    values = config.to_dict()
-    if 'model' in changes:
-        values['model'] = preset_values(changes.pop('model'))
-    return resolve(_merge(values, nested(changes)))
-
-
-def _merge(values: dict, changes: dict) -> dict:
-    """`values` with `changes`, both nested; a dict of keys is merged, anything else replaced."""
-    merged = dict(values)
-    for name, value in changes.items():
-        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
-        merged[name] = _merge(merged[name], value) if both else value
-    return merged
-
-
-def nested(flat: Mapping) -> dict:
+def nested(values: Mapping) -> dict:
     """{'model.hidden_dim': 8} as {'model': {'hidden_dim': 8}}."""
     tree = {}
-    for path, value in flat.items():
+    for path, value in values.items():
         *parents, name = path.split('.')
         node = tree
         for parent in parents:
@@ -267,20 +255,18 @@ def nested(flat: Mapping) -> dict:
 
 
 def flat(config: Mapping) -> dict:
-    """{'model': {'hidden_dim': 8}} as {'model.hidden_dim': 8}."""
-    return dict(_leaves(config))
-
-
-def _leaves(config: Mapping, prefix: str = '') -> Iterator[tuple]:
+    """{'model': {'hidden_dim': 8}} as {'model.hidden_dim': 8}, of plain values."""
+    leaves = {}
     for name, value in config.items():
         if isinstance(value, Mapping | ConfigDict) and len(value):
-            yield from _leaves(value, f'{prefix}{name}.')
+            leaves |= {f'{name}.{path}': leaf for path, leaf in flat(value).items()}
         else:
-            yield f'{prefix}{name}', value
+            leaves[name] = _plain(value)
+    return leaves
 
 
 def _plain(value):
-    """Lists, as JSON has them, are tuples here; ConfigDicts inside them are dicts."""
+    """Lists, as JSON has them, as tuples; ConfigDicts inside them as dicts."""
     if isinstance(value, tuple | list):
         return tuple(_plain(item) for item in value)
     if isinstance(value, Mapping | ConfigDict):

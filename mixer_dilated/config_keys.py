@@ -63,7 +63,7 @@ def geometry(attribute: str, text: str) -> Allowed:
     return Allowed(text, test)
 
 
-def is_image_size(value) -> bool:
+def _is_image_size(value) -> bool:
     side = integer(1, 8192).test
     return side(value) or (type(value) is tuple and len(value) == 2 and all(map(side, value)))
 
@@ -78,7 +78,7 @@ NON_NEGATIVE = number('of at least 0', lambda v: v >= 0)
 POSITIVE = number('above 0', lambda v: v > 0)
 # Beyond these bounds a float32 draw from the Beta distribution is not a number.
 MIXUP_ALPHA = either(0, number('in [0.001, 1000]', lambda v: 1e-3 <= v <= 1e3))
-IMAGE_SIZE = Allowed('an integer from 1 to 8192, or a pair (height, width) of such', is_image_size)
+IMAGE_SIZE = Allowed('an integer from 1 to 8192, or a pair (height, width) of such', _is_image_size)
 LENGTH = geometry('size', 'an integer of at least 1, or a pair (height, width) of such')
 OFFSET = geometry('offset', 'an integer, or a pair (height, width) of such')
 PADDING = geometry('padding', "'VALID', 'SAME' or integers ((top, bottom), (left, right))")

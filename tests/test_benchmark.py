@@ -419,9 +419,8 @@ def test_a_json_file_is_left_alone_until_there_is_something_to_write(capsys, tmp
 @pytest.mark.parametrize('command', [['benchmark'], []], ids=['benchmark', 'train'])
 def test_an_empty_config_is_refused(capsys, command, words):
     assert main([*command, *words], 0.0) == 2
-    assert capsys.readouterr().err == (
-        'error: --config is empty; give it a file, for example --config=configs/digits_dilated.py\n'
-    )
+    error = capsys.readouterr().err
+    assert error.startswith('error: ') and '--config' in error and error.count('\n') == 1
 
 
 def test_configs_that_are_compared_have_names_of_their_own(tmp_path, capsys):

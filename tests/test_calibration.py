@@ -176,7 +176,7 @@ def test_a_fitted_temperature_is_kept_for_its_checkpoint_and_changes_no_accuracy
         (['--calibrate=test[50:]'], "'test[50:]': 50 of its examples are in --split = 'test[:100"),
         (['--calibrate=test[:9]', '--split=test'], '9 of its examples are in --split'),
         (['--calibrate=trian'], "--calibrate = 'trian'"),
-        (['--calibrate='], '--calibrate is empty'),
+        (['--calibrate='], '--calibrate=: an empty value'),
     ],
 )
 def test_examples_that_are_not_for_calibration_are_refused(run, capsys, words, said):

@@ -74,7 +74,7 @@ def test_a_second_run_compiles_nothing_new_and_has_the_bits_of_the_first(trained
 
     def kept():
         # Of what is compiled in a moment, some is not kept: how long it took decides.
-        return set(cache.rglob('jit_of_all-*-cache'))
+        return set(cache.rglob('jit_all_seeds-*-cache'))
 
     before = kept()
     assert len(before) >= 3
@@ -210,7 +210,7 @@ SWEEP = '--sweep=configs/sweeps/digits.py'
         ([], '--config is missing'),
         (['evaluate'], '--workdir is missing'),
         (['--config=configs/mnist.py'], 'no such file; those in configs/: configs/cifar10'),
-        (['--config.seed=1'], '--config=FILE is missing'),
+        (['--config.seed=1'], '--config is missing'),
         ([CONFIG, '--workdri=x'], 'workdri'),
         ([CONFIG, 'extra'], "'extra' is not understood"),
         ([CONFIG, '--config.model.patches.dilaton=2'], 'mean config.model.patches.dilation?'),
@@ -224,7 +224,7 @@ SWEEP = '--sweep=configs/sweeps/digits.py'
         ([CONFIG, '--config.dataset.name=digitz'], "config.dataset.name = 'digitz': no such data"),
         (['summary', CONFIG, '--config.dataset.test_split=tset'], "test_split = 'tset'"),
         (['evaluate', '--workdir=no/where'], 'no run there'),
-        (['evaluate', '--workdir='], '--workdir is empty'),
+        (['evaluate', '--workdir='], '--workdir=: an empty value'),
         (['summary', CONFIG, '--picture=no/where.png'], '--picture=no/where.png'),
         (['sweep'], '--sweep is missing'),
         (['sweep', '--sweep=no.py'], 'no such file; those in configs/sweeps/: configs/sweeps/b'),
@@ -238,7 +238,7 @@ SWEEP = '--sweep=configs/sweeps/digits.py'
         (['benchmark', '--input', '--against=reference'], '--against is not for --input'),
         (['sweep', SWEEP, '--seeds=0'], '--seeds=0: allowed is an integer from 1'),
         (['sweep', SWEEP, '--config.model.gelu=soft'], "gelu = 'soft': allowed is one of"),
-        (['sweep', '--config.seed=1'], '--sweep=FILE is missing'),
+        (['sweep', '--config.seed=1'], '--sweep is missing'),
         (['table1', '--config.sed=1'], 'did you mean config.seed?'),
         (['table1', '--config.model.patches.size=3'], 'every cell of the sweep sets this key'),
         (['table1', '--seeds=many'], '--seeds=many: allowed is'),

@@ -13,7 +13,6 @@ from mixer_dilated.config import (
     base_config,
     changed,
     check_key,
-    complete,
     differences,
     flat,
     nested,
@@ -273,7 +272,6 @@ def test_the_old_name_of_a_key_sets_it_with_a_warning(old):
         lambda: resolve(config),
         lambda: resolve(nested({old: value})),
         lambda: changed(resolve({}), {old: value}),
-        lambda: complete(nested({old: value})),
     ):
         with pytest.warns(UserWarning, match=f'config.{old} is now config.{new}'):
             assert flat(resolve_old())[new] == value

@@ -259,7 +259,7 @@ def test_an_output_that_is_in_use_is_left_as_it_is(run, tmp_path, capsys, there,
     [
         (['--output=x'], '--workdir is missing'),
         (['--workdir=RUN'], '--output is missing; for example --output=NEW_FOLDER'),
-        (['--workdir=RUN', '--output='], '--output is empty'),
+        (['--workdir=RUN', '--output='], '--output=: an empty value'),
         (['--workdir=RUN', '--output=x', '--checkpoint=oldest'], 'allowed are newest, best'),
         (['--workdir=no/where', '--output=x'], 'no run there'),
     ],

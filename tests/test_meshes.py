@@ -23,7 +23,7 @@ from mixer_dilated.data.augmentation import Augmentation, MixupCutmix
 from mixer_dilated.data.datasets import Digits
 from mixer_dilated.errors import UserError
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
-from mixer_dilated.parallel.mesh import check_batch, fitting_mesh, mesh_sizes
+from mixer_dilated.parallel.mesh import check_batch, fit_mesh, mesh_sizes
 from mixer_dilated.parallel.partition import Partition, named_leaves
 from mixer_dilated.planning.program_text import groups_of
 from mixer_dilated.training.optimizer import make_optimizer
@@ -215,14 +215,14 @@ def test_a_mesh_uses_all_devices_or_is_refused_with_sizes_that_fit(devices, seed
                 mesh_sizes(config_with(seeds, {**sizes, key: value}, widths), devices)
             except UserError as other:
                 assert not str(other).startswith(f'config.{key}')
-        assert math.prod(mesh_sizes(fitting_mesh(config, devices), devices)) == devices
+        assert math.prod(mesh_sizes(fit_mesh(config, devices), devices)) == devices
         return
     assert seed * data * model == devices
     assert seeds % seed == 0 and widths[0] % model == 0 and widths[1] % model == 0
     asked = [sizes[f'mesh.{name}'] for name in ('seed', 'data', 'model')]
     for found, size in zip((seed, data, model), asked, strict=True):
         assert size in (0, found)
-    assert fitting_mesh(config, devices) == config
+    assert fit_mesh(config, devices) == config
 
 
 @functools.cache

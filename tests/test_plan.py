@@ -142,7 +142,7 @@ def test_products_are_nearly_all_that_the_compiler_counts():
         changes = {**wide, 'model.remat': remat, 'optimizer.name': 'sgd'}
         setup = tiny_plan('cpu:1', **changes).setup
         planned.append(tiny_plan('cpu:1', **changes).work.flops)
-        program = CompiledFunctions(setup, jax.devices()[:1]).train_function()
+        program = CompiledFunctions.for_devices(setup, jax.devices()[:1]).train_function()
         compiled.append(program.cost_analysis()['flops'])
     assert 1 <= compiled[0] / planned[0] < 1.25
     # What is computed anew, by itself: all of a block but its last product.

@@ -63,6 +63,11 @@ def test_a_preset_is_named_in_a_file_or_on_the_command_line(tmp_path):
     assert (model.hidden_dim, model.patches.size, model.patches.dilation) == (512, (32, 32), (2, 2))
 
 
+def test_a_change_of_a_key_keeps_the_preset_that_a_config_names():
+    model = changed({'model': 'S/16'}, {'model.patches.dilation': 2}).model
+    assert (model.hidden_dim, model.patches.size, model.patches.dilation) == (512, (16, 16), (2, 2))
+
+
 def test_an_unknown_preset_is_refused_with_those_there_are():
     with pytest.raises(UserError, match="'B/17': no such preset; allowed are S/32"):
         resolve({'model': 'B/17'})

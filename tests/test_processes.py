@@ -278,7 +278,7 @@ def test_processes_that_do_not_come_together_are_told_why(tmp_path):
         first.kill()
         first.communicate()
     assert second.returncode == 2 and not out and len(err.splitlines()) == 1
-    assert 'process 0 was told of another number of processes; start all of them' in err
+    assert 'process 0 was started with another --num_processes; start all of them' in err
 
 
 @pytest.mark.parametrize(
@@ -289,6 +289,7 @@ def test_processes_that_do_not_come_together_are_told_why(tmp_path):
             'not all of them were there within 5 m',
         ),
         ('absl::Status: ALREADY_EXISTS: a newer incarnation\n', 'another one has the same --proc'),
+        ('UNKNOWN: Gloo context initialization failed: timed out', 'each other; open all ports'),
         (
             'RuntimeError:  something\nelse',
             'together: RuntimeError: something else; start the same',
@@ -297,7 +298,7 @@ def test_processes_that_do_not_come_together_are_told_why(tmp_path):
 )
 def test_what_jax_says_of_processes_that_do_not_come_becomes_a_line(words, told):
     settings = {'coordinator_address': 'a:1'} if 'absl' in words else None
-    assert told in distributed._not_together(settings, words)
+    assert told in distributed._init_error(settings, words)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ class TimedForward:
 
     def __init__(self, setup: Setup, examples: Examples):
         setup = setup.changed({'batch_eval': setup.config.batch})
-        programs = CompiledFunctions(setup, jax.devices()[:1])
+        programs = CompiledFunctions.for_devices(setup, jax.devices()[:1])
         self._compiled, self._state = programs, programs.init_state()
         before = programs.compile_seconds
         self._inputs = programs.in_memory(examples)

@@ -183,7 +183,7 @@ def _waiting(setup: Setup, records: RandomAccessDataSource) -> dict[str, float]:
     'at_hand': seconds of as many steps whose batch is there already. What a run loses to its input
     is more than it waits, where what decodes takes cores or Python's lock from it.
     """
-    programs = CompiledFunctions(setup, jax.devices()[:1])
+    programs = CompiledFunctions.for_devices(setup, jax.devices()[:1])
     at_hand = _Training(programs, _AtHand(records, setup.config, programs.mesh))
     inputs = StreamingPipeline(records, setup.config, programs.mesh)
     try:

@@ -152,7 +152,7 @@ def end_of(text: str, most: int = 300) -> str:
 def _measure_peak(config: str, image_size: list[int], steps: int) -> dict[str, int | None]:
     setup = on_noise(create_setup(resolve(json.loads(config))), tuple(image_size), steps)
     examples = setup.dataset.read('train')
-    programs = CompiledFunctions(setup, jax.devices()[:1])
+    programs = CompiledFunctions.for_devices(setup, jax.devices()[:1])
     state, inputs = programs.init_state(), programs.in_memory(examples)
     state, _ = programs.train_epoch(state, inputs)  # what is loaded once is not the step's
     before = _peak_set_back()

@@ -2,196 +2,248 @@
 
 import dataclasses
 import pathlib
+import re
 import runpy
 import traceback
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import ml_collections
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, FieldReference, config_flags
 
-from mixer_dilated.cli.preset_flag import take_preset, warn_of_dropped
-from mixer_dilated.config import check_key, complete, rename_keys, resolve
-from mixer_dilated.config_keys import ALIASES, KEYS
+from mixer_dilated.config import changed, check_key, flat, flat_keys, nested
+from mixer_dilated.config_keys import ALIASES, KEYS, integer, preset_values
 from mixer_dilated.errors import UserError
-
-_MEANING = {
-    'workdir': 'folder of the run or study',
-    'data_dir': 'where prepared data lies now',
-    'split': 'examples to evaluate, in TFDS split syntax',
-    'checkpoint': 'newest or best',
-    'calibrate': 'examples to fit temperatures on, in TFDS split syntax',
-    'output': 'new folder of the export',
-    'picture': 'file to draw the patches into (.png, .svg or .pdf)',
-    'seeds': 'seeds of every cell',
-    'against': 'what else is timed or compiled, separated by commas',
-    'json': 'file for all that was measured or planned, or every prediction',
-    'devices': 'devices to plan for, several separated by commas',
-    'batch_per_device': 'images that each device has of a batch',
-    'input': 'whether the input is timed instead of the step',
-    'top': 'classes shown of each picture',
-    'csv': 'file for every prediction',
-    'coordinator': 'HOST:PORT of process 0 of several that train together',
-    'num_processes': 'how many train together',
-    'process_id': 'which of them this is, from 0',
-    'sheet': 'file to draw the pictures and their predictions into (.png, .svg or .pdf)',
-}
-# Each with the least that it can be.
-_INTEGERS = {
-    'seeds': 1,
-    'top': 1,
-    'batch_per_device': 1,
-    'num_processes': 1,
-    'process_id': 0,
-}
-_FILES = ('workdir', 'output', 'picture', 'folder', 'json', 'csv', 'sheet')
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What the command line said.
+    """The command line: a field for each flag, None where it is not given."""
 
-    Attributes:
-      config: the resolved config of --config.
-      sweep: the `Sweep` of --sweep, its base config with the overrides.
-      name: the config or sweep file's name without its ending.
-      folder: the word after the command, where it takes one.
-      paths: all words after the command, where it takes many.
-      workdir, split, data_dir, checkpoint, calibrate, output, picture, seeds, against, json,
-        devices, batch_per_device, input, top, csv, sheet, coordinator, num_processes, process_id:
-        the flags; None where not given.
-    """
-
-    config: ml_collections.ConfigDict | None = None
-    sweep: Any = None
-    name: str = ''
-    folder: pathlib.Path | None = None
-    paths: tuple[str, ...] = ()
-    workdir: pathlib.Path | None = None
-    split: str | None = None
-    data_dir: str | None = None
-    checkpoint: str | None = None
-    calibrate: str | None = None
-    output: pathlib.Path | None = None
-    picture: pathlib.Path | None = None
-    seeds: int | None = None
-    against: str | None = None
-    json: pathlib.Path | None = None
-    devices: str | None = None
-    batch_per_device: int | None = None
-    input: bool | None = None
-    top: int | None = None
-    csv: pathlib.Path | None = None
-    sheet: pathlib.Path | None = None
-    coordinator: str | None = None
-    num_processes: int | None = None
-    process_id: int | None = None
+    config: ConfigDict | None = None  # of the file of --config and the overrides, resolved
+    sweep: Any = None  # the `Sweep` of the file of --sweep, its base resolved with the overrides
+    name: str = ''  # the config or sweep file's, without its ending
+    folder: pathlib.Path | None = None  # the word after the command, where it takes one
+    paths: tuple[str, ...] = ()  # all words after the command, where it takes many
+    workdir: pathlib.Path | None = None  # folder of the run or study
+    split: str | None = None  # examples to evaluate, in TFDS split syntax
+    data_dir: str | None = None  # where prepared data lies now
+    checkpoint: str | None = None  # newest or best
+    calibrate: str | None = None  # examples to fit temperatures on, in TFDS split syntax
+    output: pathlib.Path | None = None  # new folder of the export
+    picture: pathlib.Path | None = None  # file to draw the patches into: .png, .svg or .pdf
+    seeds: int | None = None  # seeds of every cell
+    against: str | None = None  # what else to time or compile, separated by commas
+    json: pathlib.Path | None = None  # file for all measurements, plans or predictions
+    devices: str | None = None  # devices to plan for, separated by commas
+    batch_per_device: int | None = None  # images of a batch on each device
+    input: bool | None = None  # whether to time the input instead of the step
+    top: int | None = None  # classes to show of each image
+    csv: pathlib.Path | None = None  # file for every prediction
+    sheet: pathlib.Path | None = None  # file to draw the images and their predictions into
+    coordinator: str | None = None  # HOST:PORT of process 0 of several that train together
+    num_processes: int | None = None  # how many train together
+    process_id: int | None = None  # which of them this is, from 0
 
 
-def parse_each(argv: list[str], names: tuple[str, ...], files: tuple[str, ...]) -> list[Arguments]:
-    """Reads the flags for every --config of several, with the same overrides.
-
-    Args:
-      argv: the words after the command.
-      names: what the command takes.
-      files: config files to take if there is none.
-
-    Returns:
-      Of each its arguments; 'name' has the word of a 'FILE:WORD', and is the whole path where two
-      would else have one name.
-
-    Raises:
-      UserError: as `parse`.
-    """
-    given, others = _take_files('config', argv)
-    paths = given or [*files]
-    found = [parse([f'--config={path}', *others], names) for path in paths]
-    words = [path.partition(':')[1:] for path in paths]
-    short = [''.join((each.name, *word)) for each, word in zip(found, words, strict=True)]
-    return [
-        dataclasses.replace(each, name=path if short.count(name) > 1 else name)
-        for each, path, name in zip(found, paths, short, strict=True)
-    ]
+class _TextParser(flags.ArgumentParser):
+    def parse(self, text: str) -> str:
+        if not text:
+            raise UserError('an empty value; leave it out or give another')
+        return text
 
 
-def parse(argv: list[str], names: tuple[str, ...], default_sweep: str = '') -> Arguments:
-    """Reads the flags `names` from `argv`; 'folder' is a word that is no flag, 'paths' all such.
+class _PathParser(_TextParser):
+    def parse(self, text: str) -> pathlib.Path:
+        try:
+            return pathlib.Path(super().parse(text)).expanduser()
+        except RuntimeError:
+            raise UserError(f'no user {text.split("/")[0]}; write the path without ~') from None
+
+
+class _IntegerParser(flags.ArgumentParser):
+    def __init__(self, minimum: int):
+        self.allowed = integer(minimum)
+
+    def parse(self, text: str) -> int:
+        value = int(text) if re.fullmatch('[0-9]{1,10}', text) else None
+        if not self.allowed.test(value):
+            raise ValueError(f'allowed is {self.allowed.text}')
+        return value
+
+
+_NOT_FLAGS = ('config', 'sweep', 'folder', 'paths')  # made of files and words
+_PARSERS = {
+    **dict.fromkeys(('workdir', 'output', 'picture', 'json', 'csv', 'sheet'), _PathParser()),
+    **dict.fromkeys(('seeds', 'top', 'batch_per_device', 'num_processes'), _IntegerParser(1)),
+    'process_id': _IntegerParser(0),
+}
+
+
+def parse(argv: list[str], names: tuple[str, ...]) -> Arguments:
+    """Reads the command line of a command that takes one config, one sweep or none.
 
     Args:
       argv: the words after the command.
-      names: what the command takes.
-      default_sweep: the sweep file of a command that has its own.
+      names: fields of `Arguments` that the command takes.
 
     Raises:
       UserError: an unknown flag or key, or a file that cannot be read.
     """
+    files, argv = _take_files(argv, names)
+    return _parse(argv, names, files[-1] if files else None)
+
+
+def parse_each(argv: list[str], names: tuple[str, ...], default: Iterable[str]) -> list[Arguments]:
+    """Reads the command line of a command that takes several --config, all with one set of flags.
+
+    Args:
+      argv: the words after the command.
+      names: fields of `Arguments` that the command takes.
+      default: config files to take if there is none.
+
+    Returns:
+      For each config its arguments; 'name' has the word of a 'FILE:WORD', and is the whole path
+      where two would else have one name.
+
+    Raises:
+      UserError: as `parse`.
+    """
+    files, argv = _take_files(argv, names)
+    files = files or [*default]
+    each = [_parse(argv, names, file) for file in files]
+    short = [
+        arguments.name + ''.join(file.partition(':')[1:])
+        for arguments, file in zip(each, files, strict=True)
+    ]
+    return [
+        dataclasses.replace(arguments, name=file if short.count(name) > 1 else name)
+        for arguments, file, name in zip(each, files, short, strict=True)
+    ]
+
+
+def _parse(argv: list[str], names: tuple[str, ...], file: str | None) -> Arguments:
+    overrides = {}
+    if {'config', 'sweep'} & {*names}:
+        overrides, argv = _take_overrides(argv)
     values = flags.FlagValues()
-    for name in set(names) & set(_MEANING):
-        define = flags.DEFINE_bool if name == 'input' else flags.DEFINE_string
-        define(name, None, _MEANING[name], flag_values=values)
-    file, sweep = default_sweep, None
-    if {'config', 'sweep'} & set(names):
-        kind = 'config' if 'config' in names else 'sweep'
-        if not default_sweep:
-            files, argv = _take_files(kind, argv)
-            file = files[-1] if files else ''
-        argv = _rename_old_keys(argv)
-        preset, argv = take_preset(argv)
-        overridden = _overridden(kind, file, argv)
-        if file:
-            loaded = load_config(file) if kind == 'config' else load_sweep(file)
-            sweep = loaded if kind == 'sweep' else None
-            base = loaded.base if sweep else loaded
-            if preset:
-                warn_of_dropped(base, preset, overridden)
-                base = complete({**base, 'model': preset})
-            config_flags.DEFINE_config_dict('config', base, flag_values=values, sys_argv=argv)
-    if 'paths' in names:
-        values.set_gnu_getopt()  # flags may follow words
-    try:
-        words = values(['run.py', *argv])[1:]
-    except flags.Error as error:
-        raise UserError(f'{_one_line(error)}{_key_meant(argv)} (see --help)') from None
-    given = {name: values[name].value for name in (*names, 'config') if name in values}
+    for name in {*names} - {*_NOT_FLAGS}:
+        if name == 'input':
+            flags.DEFINE_bool(name, None, '', flag_values=values)
+        else:
+            flags.DEFINE(_PARSERS.get(name, _TextParser()), name, None, '', flag_values=values)
+    words = _parse_flags(values, argv)
+    fields = {name: values[name].value for name in values}
     if words and 'folder' in names:
-        given['folder'] = words.pop(0)
+        fields['folder'] = _PathParser().parse(words.pop(0))
     if 'paths' in names:
-        given['paths'], words = tuple(words), []
+        fields['paths'], words = tuple(words), []
     if words:
         raise UserError(f'{words[0]!r} is not understood; flags look like --workdir=DIR')
-    for name in given:
-        if isinstance(given[name], str) and not given[name]:
-            raise UserError(f'--{name} is empty; leave it out or give a value')
-        if name in _FILES and given[name]:
-            given[name] = _expanded(name, given[name])
-    for name, least in _INTEGERS.items():
-        if given.get(name) is not None:
-            given[name] = _integer(name, given[name], least)
-    if file:
-        given['name'] = pathlib.Path(file.split(':')[0]).stem
-        if sweep:
-            _check_cells_leave(overridden, sweep)
-            given['sweep'] = _with_base(sweep, given.pop('config'), given.get('seeds'))
-        else:
-            given['config'] = resolve(given['config'])
-    return Arguments(**given)
+    if file is None:
+        return Arguments(**fields)
+    fields['name'] = pathlib.Path(file.split(':')[0]).stem
+    if 'sweep' in names:
+        fields['sweep'] = _override_sweep(load_sweep(file), overrides, fields['seeds'])
+    else:
+        fields['config'] = _override(load_config(file), overrides)
+    return Arguments(**fields)
 
 
-def load_config(path: str) -> ml_collections.ConfigDict:
+def _parse_flags(
+    values: flags.FlagValues, argv: list[str], *, known_only: bool = False
+) -> list[str]:
+    """Sets the flags that `argv` names, and returns the other words."""
+    values.set_gnu_getopt()  # flags may follow words
+    try:
+        return values(['run.py', *argv], known_only=known_only)[1:]
+    except flags.UnrecognizedFlagError as error:
+        keys = [key for key in KEYS if f'.{key}'.endswith(f'.{error.flagname}')]
+        value = error.flagvalue.partition('=')[2]
+        override = f'--config.{keys[0]}={value}' if len(keys) == 1 else ''
+        hint = f'; the key of the config is set by {override}' if override else ''
+        raise UserError(f'{_one_line(error)}{hint} (see --help)') from None
+    except flags.Error as error:
+        raise UserError(f'{_one_line(error).removeprefix("flag ")} (see --help)') from None
+
+
+def _take_files(argv: list[str], names: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The files of --config or --sweep, and the other words."""
+    values = flags.FlagValues()
+    for name in {'config', 'sweep'} & {*names}:
+        flags.DEFINE_multi(
+            _TextParser(), flags.ArgumentSerializer(), name, [], '', flag_values=values
+        )
+    argv = _parse_flags(values, argv, known_only=True)
+    return [file for name in values for file in values[name].value], argv
+
+
+def _take_overrides(argv: list[str]) -> tuple[dict, list[str]]:
+    """{key: value} of --config.KEY=VALUE, of 'model' a preset's name, and the other words."""
+    keys = [match[1] for word in argv if (match := re.match(r'--?(?:no)?config\.([^=]*)', word))]
+    for key in keys:
+        if key != 'model' and key not in ALIASES:
+            check_key(key)
+    fields = {key: FieldReference(None, field_type=object) for key in (*KEYS, *ALIASES)}
+    values = flags.FlagValues()
+    flags.DEFINE_string('config.model', None, 'a preset', flag_values=values)
+    config_flags.DEFINE_config_dict(
+        'config',
+        ConfigDict(nested(fields)),
+        flag_values=values,
+        sys_argv=[f'--config.{key}' for key in keys if key != 'model'],
+    )
+    argv = _parse_flags(values, argv, known_only=True)
+    overrides = flat_keys(config_flags.get_override_values(values['config']))
+    preset = values['config.model'].value
+    return overrides | ({} if preset is None else {'model': preset}), argv
+
+
+def _override(config: Mapping, overrides: Mapping) -> ConfigDict:
+    """A file's config with the overrides, resolved; warns of what a preset among them replaces."""
+    if 'model' in overrides:
+        kept = {*flat({'model': preset_values(overrides['model'])}), *overrides}
+        replaced = [
+            f'config.{key} = {value!r}'
+            for key, value in flat_keys(config, warn=False).items()
+            if key.startswith('model.') and key not in kept and value != KEYS[key].default
+        ]
+        if replaced:
+            warnings.warn(
+                f'--config.model={overrides["model"]} takes the place of {", ".join(replaced)} in '
+                'the file; give them beside it to keep them',
+                stacklevel=2,
+            )
+    return changed(config, overrides)
+
+
+def _override_sweep(sweep, overrides: Mapping, seeds: int | None):
+    for key in overrides:
+        if all(key in cell.changes for cell in sweep.cells):
+            raise UserError(
+                f'--config.{key}: every cell of the sweep sets this key itself, so that this would '
+                'change nothing; change the cells in the sweep file'
+            )
+    if seeds is not None:
+        overrides = {**overrides, 'num_seeds': seeds}
+    return dataclasses.replace(sweep, base=_override(sweep.base, overrides))
+
+
+def load_config(path: str) -> ConfigDict:
     """What `get_config()` of a config file returns; 'FILE:WORD' calls `get_config('WORD')`.
 
     Raises:
       UserError: no such file, or whatever goes wrong in it, with its line.
     """
     config = _call('config', path, 'get_config')
-    if not isinstance(config, ml_collections.ConfigDict):
+    if not isinstance(config, ConfigDict):
         raise UserError(f'--config={path}: get_config() returned {config!r}, not a ConfigDict')
-    # Every key is there for an override to change, also those that the file left out.
-    return complete(config)
+    return config
 
 
 def load_sweep(path: str):
-    """What `get_sweep()` of a sweep file returns, its base config completed.
+    """What `get_sweep()` of a sweep file returns.
 
     Raises:
       UserError: no such file, or whatever goes wrong in it, with its line.
@@ -205,130 +257,41 @@ def load_sweep(path: str):
         check_sweep(sweep)
     except UserError as error:
         raise UserError(f'--sweep={path}: {error}') from None
-    return dataclasses.replace(sweep, base=complete(sweep.base))
-
-
-def _with_base(sweep, base: ml_collections.ConfigDict, seeds: int | None):
-    if seeds is not None:
-        base.num_seeds = seeds
-    return dataclasses.replace(sweep, base=resolve(base))
+    return sweep
 
 
 def _call(flag: str, path: str, function: str):
     """What a function of a file returns; 'FILE:WORD' hands it 'WORD'."""
-    path, *words = path.split(':', 1)
-    if not pathlib.Path(path).is_file():
+    file, *word = path.split(':', 1)
+    if not pathlib.Path(file).is_file():
         folder = {'config': 'configs', 'sweep': 'configs/sweeps'}[flag]
         there = ', '.join(sorted(map(str, pathlib.Path(folder).glob('*.py')))) or 'none here'
         raise UserError(f'--{flag}={path}: no such file; those in {folder}/: {there}')
     try:
-        names = runpy.run_path(path)
-        if function in names:
-            return names[function](*words)
-    # Such a file is a program: whatever goes wrong in it is told with its line.
+        module = runpy.run_path(file)
+        if function in module:
+            return module[function](*word)
+    # Such a file is a program: whatever it raises is the user's to mend.
     except Exception as error:
         kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
-        cause = f'{kind}{_one_line(error)}'
-        raise UserError(f'{_where(flag, path, error)}: {cause}') from None
-    hints = {
-        'get_sweep': f'; it is a sweep file: python run.py sweep --sweep={path}',
-        'get_config': f'; it is a config file: --config={path}',
-    }
-    hint = next((hints[name] for name in hints if name in names), '')
+        raise UserError(
+            f'--{flag}={path}{_line_of(error, file)}: {kind}{_one_line(error)}'
+        ) from None
+    hint = ''
+    if 'get_sweep' in module:
+        hint = f'; it is a sweep file: python run.py sweep --sweep={path}'
+    elif 'get_config' in module:
+        hint = f'; it is a config file: --config={path}'
     raise UserError(f'--{flag}={path}: has no function {function}(){hint}')
 
 
-def _take_files(flag: str, argv: list[str]) -> tuple[list[str], list[str]]:
-    """The paths that --config or --sweep names, and the words without them.
-
-    Raises:
-      UserError: one is empty.
-    """
-    paths, rest, words = [], [], iter(argv)
-    for word in words:
-        name, equals, value = word.partition('=')
-        if name not in (f'--{flag}', f'-{flag}'):
-            rest.append(word)
-            continue
-        path = value if equals else next(words, '')
-        if not path or (path.startswith('-') and not equals):  # the next flag is no file
-            example = {'config': 'digits_dilated.py', 'sweep': 'sweeps/dilation.py'}[flag]
-            raise UserError(
-                f'--{flag} is empty; give it a file, for example --{flag}=configs/{example}'
-            )
-        paths.append(path)
-    return paths, rest
-
-
-def _rename_old_keys(argv: list[str]) -> list[str]:
-    """Overrides of old names of keys as those of today's, with a warning."""
-    words = []
-    for word in argv:
-        name, equals, value = word.lstrip('-').partition('=')
-        old = name.removeprefix('config.')
-        if name == old or old not in ALIASES:
-            words.append(word)
-            continue
-        new = next(iter(rename_keys({old: None})), None)
-        words += [f'--config.{new}{equals}{value}'] if new else []
-    return words
-
-
-def _key_meant(argv: list[str]) -> str:
-    """The override that was meant by a flag that is called like a key of the config."""
-    for word in argv:
-        name, _, value = word.lstrip('-').partition('=')
-        keys = [key for key in KEYS if f'.{key}'.endswith(f'.{name}')]
-        if word.startswith('-') and len(keys) == 1:
-            return f'; the key of the config is set by --config.{keys[0]}={value}'
-    return ''
-
-
-def _overridden(flag: str, file: str, argv: list[str]) -> list[str]:
-    """The keys that overrides name; UserError for no key, or if there is no file to override."""
-    overrides = [word.lstrip('-') for word in argv if word.lstrip('-').startswith('config.')]
-    overridden = [word.partition('=')[0].split('.', 1)[1] for word in overrides]
-    for key in overridden:
-        check_key(key)
-    if overridden and not file:
-        example = {'config': 'configs/digits_dilated.py', 'sweep': 'configs/sweeps/dilation.py'}
-        raise UserError(f'--{flag}=FILE is missing; try --{flag}={example[flag]}')
-    return overridden
-
-
-def _check_cells_leave(overridden: list[str], sweep) -> None:
-    """Raises UserError if every cell sets an overridden key, which would then change nothing."""
-    for key in overridden:
-        if all(key in cell.changes for cell in sweep.cells):
-            raise UserError(
-                f'--config.{key}: every cell of the sweep sets this key itself, so that this would '
-                'change nothing; change the cells in the sweep file'
-            )
-
-
-def _expanded(flag: str, text: str) -> pathlib.Path:
-    try:
-        return pathlib.Path(text).expanduser()
-    except RuntimeError:
-        raise UserError(f'--{flag}={text}: no such user; write the folder without ~') from None
-
-
-def _integer(flag: str, text: str, least: int) -> int:
-    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else -1
-    if not least <= number < 2**31:
-        raise UserError(f'--{flag}={text}: allowed is an integer from {least}')
-    return number
-
-
-def _where(flag: str, path: str, error: Exception) -> str:
+def _line_of(error: Exception, file: str) -> str:
+    """', line N' of the file in which an error was raised; '' if it was raised in another one."""
     if isinstance(error, SyntaxError):
-        return f'--{flag}={path}, line {error.lineno}'
-    lines = [
-        frame.lineno
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == path
-    ]
-    return f'--{flag}={path}, line {lines[-1]}' if lines else f'--{flag}={path}'
+        return f', line {error.lineno}'
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    return f', line {lines[-1]}' if lines else ''
 
 
 def _one_line(error: Exception) -> str:

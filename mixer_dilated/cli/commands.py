@@ -36,8 +36,8 @@ def train(arguments: Arguments, started: float) -> None:
     with translate_host_loss():
         given = str(arguments.workdir or pathlib.Path('runs', f'{arguments.name}-{stamp}'))
         workdir = pathlib.Path(broadcast(given))
-        silent = distributed.is_silent()
-        with SilentProgress() if silent else TerminalProgress(arguments.name, workdir) as progress:
+        shown = distributed.is_primary()
+        with TerminalProgress(arguments.name, workdir) if shown else SilentProgress() as progress:
             summary = train_and_evaluate(
                 config, workdir, name=arguments.name, started=started, progress=progress
             )
@@ -63,7 +63,7 @@ def evaluate(arguments: Arguments, started: float) -> None:
             best=best,
             calibrate=arguments.calibrate,
         )
-    if not distributed.is_silent():
+    if distributed.is_primary():
         print_evaluation(found)
 
 

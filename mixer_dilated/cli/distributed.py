@@ -1,4 +1,4 @@
-"""Several processes that train together, with `jax.distributed`."""
+"""Joins the processes that train together, with `jax.distributed`, and ends them."""
 
 import collections
 import contextlib
@@ -12,39 +12,42 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 from mixer_dilated.cli.arguments import Arguments
-from mixer_dilated.errors import HostLostError, UserError, printable
+from mixer_dilated.errors import AllHostsError, HostLostError, UserError, printable
 
-HEARTBEAT_SECONDS = 30  # after which a process that says nothing counts as ended
-WAIT_SECONDS = 300  # for all processes to come
-END_SECONDS = 30  # that a process which is done waits for the others
-SILENT_SECONDS = 30  # of these without a word
+HEARTBEAT_SECONDS = 30  # after which a process that sends no heartbeat counts as ended
+INIT_SECONDS = 300  # for all processes to join
+SHUTDOWN_SECONDS = 30  # that a process which is done waits for the others
+QUIET_SECONDS = 30  # of joining before a message says what is waited for
 CAUSES = {  # by what JAX says
-    'DEADLINE_EXCEEDED': f'not all of them were there within {WAIT_SECONDS // 60} minutes',
+    'DEADLINE_EXCEEDED': f'not all of them were there within {INIT_SECONDS // 60} minutes',
     'newer incarnation': 'another one has the same --process_id',
-    'Unexpected task registered': 'process 0 was told of another number of processes',
-    'UNIMPLEMENTED': 'at that address something else answers',
+    'Unexpected task registered': 'process 0 was started with another --num_processes',
+    'UNIMPLEMENTED': 'something else answers at that address',
+    'stopped sending heartbeats': 'another one has ended, and its own output says why',
+    'Gloo': 'they reach process 0, but not each other',
 }
 FLAGS = ('coordinator', 'num_processes', 'process_id')
 
-_index = None  # of this process among several
+_process_index = None  # of this process among several
 
 
-def is_one_of_several() -> bool:
+def is_distributed() -> bool:
     """Whether this is one of several processes."""
-    return _index is not None
+    return _process_index is not None
 
 
-def is_silent() -> bool:
-    """Whether another process is the one that prints."""
-    return bool(_index)
+def is_primary() -> bool:
+    """Whether this process prints for all."""
+    return not _process_index
 
 
-def of_process(text: str) -> str:
-    """What this process says of itself: with its number, where there are others."""
-    return f'process {_index}: {text}' if is_one_of_several() else text
+def prefix_process(text: str) -> str:
+    """A message of this process alone, after its number where there are others."""
+    return f'process {_process_index}: {text}' if is_distributed() else text
 
 
 def init_distributed(arguments: Arguments) -> None:
@@ -54,94 +57,81 @@ def init_distributed(arguments: Arguments) -> None:
     --num_processes=1 alone none; else those that Slurm (`srun`) or the Cloud TPU has started.
 
     Raises:
-      UserError: flags that do not go together, or not all processes come.
+      UserError: flags that do not go together, processes that do not join or that cannot reach each
+        other, or different numbers of devices.
     """
     if arguments.num_processes == 1 and arguments.coordinator is None:
         return
-    settings = _from_flags(arguments)
+    settings = _parse_settings(arguments)
     if settings is None and not _started_by_slurm() and not _may_be_tpu_pod():
         return
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # the end of others is told in a line
+    try:
+        _initialize(settings)
+    except UserError:
+        raise
+    except Exception as error:
+        if settings or _started_by_slurm() or _has_tpu_workers():
+            raise UserError(_init_error(settings, str(error))) from None
+        cause = ' '.join(str(error).split())[:300]
+        warnings.warn(
+            f'no other hosts of a Cloud TPU were found ({cause}): this one computes alone',
+            stacklevel=2,
+        )
+    if is_distributed():
+        aborted = HostLostError('JAX or a library aborted this one; see above')
+        print_on_abort(lambda: prefix_process(str(aborted)))
+
+
+def _initialize(settings: dict | None) -> None:
+    global _process_index
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # a lost process is one line of ours
     import jax
+    from jax.experimental import multihost_utils
 
     # It would take SIGTERM for itself; here a signal to one process stops all.
     jax.config.update('jax_enable_preemption_service', False)
-    waiting = threading.Timer(SILENT_SECONDS, _say_waiting, [settings])
+    waiting = threading.Timer(QUIET_SECONDS, _print_waiting, [settings])
     waiting.daemon = True
     waiting.start()
     try:
-        with replace_stderr(functools.partial(_not_together, settings)):
+        with hold_back_stderr(functools.partial(_init_error, settings)):
             jax.distributed.initialize(
                 **settings or {},
-                initialization_timeout=WAIT_SECONDS,
+                initialization_timeout=INIT_SECONDS,
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-                shutdown_timeout_seconds=END_SECONDS,
+                shutdown_timeout_seconds=SHUTDOWN_SECONDS,
             )
-    except Exception as error:
-        if settings is None and not _started_by_slurm() and not _hosts_of_tpu():
-            _warn_alone(' '.join(str(error).split())[:300])
-            return
-        raise UserError(_not_together(settings, str(error))) from None
+            if jax.process_count() > 1:
+                _process_index = jax.process_index()
+                _check_device_counts()
+                _discard_stdout_of_libraries()
+                # So far all reached process 0; this connects each with the others.
+                multihost_utils.sync_global_devices('init_distributed')
     finally:
         waiting.cancel()
-    _become_one()
 
 
-def _say_waiting(settings: dict | None) -> None:
-    at = f' at {settings["coordinator_address"]}' if settings else ''
-    print(
-        f'waits for the other processes{at}, for {WAIT_SECONDS // 60} minutes at most',
-        file=sys.stderr,
-    )
+def _check_device_counts() -> None:
+    from mixer_dilated.parallel.mesh import all_devices
 
-
-def _not_together(settings: dict | None, said: str) -> str:
-    """Why the processes did not come together, of what JAX says."""
-    status = re.search(r'absl::Status: (.+)', said)
-    cause = status[1] if status else ' '.join(said.split())[:300]
-    for sign, meaning in CAUSES.items():
-        if sign in cause:
-            cause = meaning
-    hint = (
-        'start all of them with the same --coordinator=HOST:PORT and --num_processes, each '
-        'with its own --process_id, and a port that is free on that host'
-        if settings
-        else 'start the same command on all of them, or this one alone with --num_processes=1'
-    )
-    return f'the processes did not come together: {cause}; {hint}'
-
-
-def _become_one() -> None:
-    global _index
-    import jax
-
-    if jax.process_count() == 1:
-        return
-    counts = collections.Counter(device.process_index for device in jax.devices())
+    counts = collections.Counter(device.process_index for device in all_devices())
     if len(set(counts.values())) > 1:
-        raise UserError(
+        raise AllHostsError(
             f'the processes have different numbers of devices ({dict(sorted(counts.items()))}, by '
             'process); give each as many, for example by CUDA_VISIBLE_DEVICES'
         )
-    _keep_output_to_python()
-    _index = jax.process_index()
-    print_on_abort(
-        lambda: of_process(str(HostLostError('JAX or a library aborted this one; see above')))
-    )
 
 
-def _keep_output_to_python() -> None:
-    """What libraries print past Python goes nowhere: gloo tells of every group of processes."""
-    sys.stdout.flush()
-    sys.stdout = open(  # noqa: SIM115
-        os.dup(1), 'w', buffering=1, encoding=sys.stdout.encoding, errors='replace'
-    )
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
+def shutdown() -> None:
+    """Waits until all processes are here, and leaves them."""
+    if is_distributed():
+        import jax
+
+        with contextlib.suppress(Exception):
+            jax.distributed.shutdown()
 
 
-def leave(status: int) -> None:
+def exit_now(status: int) -> NoReturn:
     """Ends the process at once, without waiting for the others."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
@@ -149,19 +139,10 @@ def leave(status: int) -> None:
     os._exit(status)
 
 
-def end_together() -> None:
-    """Waits until all processes are here, and leaves them."""
-    import jax
-
-    if is_one_of_several():
-        with contextlib.suppress(Exception):
-            jax.distributed.shutdown()
-
-
-def _from_flags(arguments: Arguments) -> dict | None:
-    """Settings of `jax.distributed.initialize`; None without flags."""
-    given = {name: getattr(arguments, name) for name in FLAGS}
-    missing = [name for name, value in given.items() if value is None]
+def _parse_settings(arguments: Arguments) -> dict | None:
+    """Arguments of `jax.distributed.initialize`; None without flags."""
+    coordinator, num_processes, process_id = (getattr(arguments, name) for name in FLAGS)
+    missing = [name for name in FLAGS if getattr(arguments, name) is None]
     if len(missing) == len(FLAGS):
         return None
     if missing:
@@ -169,21 +150,21 @@ def _from_flags(arguments: Arguments) -> dict | None:
             f'--{missing[0]} is missing; --coordinator=HOST:PORT, --num_processes=N and '
             '--process_id=K, from 0 to N-1, go together'
         )
-    host, _, port = given['coordinator'].rpartition(':')
-    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 2**16:
+    host, _, port = coordinator.rpartition(':')
+    if not host or not re.fullmatch('[0-9]{1,5}', port) or not 0 < int(port) < 2**16:
         raise UserError(
-            f'--coordinator={given["coordinator"]}: allowed is the host of process 0 and a free '
-            'port there, like 10.0.0.1:1234'
+            f'--coordinator={coordinator}: allowed is the host of process 0 and a free port '
+            'there, like 10.0.0.1:1234'
         )
-    if given['process_id'] >= given['num_processes']:
+    if process_id >= num_processes:
         raise UserError(
-            f'--process_id={given["process_id"]}: allowed are 0 to {given["num_processes"] - 1}, '
-            f'of --num_processes={given["num_processes"]}'
+            f'--process_id={process_id}: allowed are 0 to {num_processes - 1}, of '
+            f'--num_processes={num_processes}'
         )
     return {
-        'coordinator_address': given['coordinator'],
-        'num_processes': given['num_processes'],
-        'process_id': given['process_id'],
+        'coordinator_address': coordinator,
+        'num_processes': num_processes,
+        'process_id': process_id,
         'cluster_detection_method': 'deactivate',
     }
 
@@ -194,8 +175,8 @@ def _started_by_slurm() -> bool:
     return 'SLURM_STEP_NODELIST' in os.environ and tasks.isdecimal() and int(tasks) > 1
 
 
-def _hosts_of_tpu() -> bool:
-    """Whether a Cloud TPU has said that it has several hosts."""
+def _has_tpu_workers() -> bool:
+    """Whether a Cloud TPU says that it has several hosts."""
     return ',' in os.environ.get('TPU_WORKER_HOSTNAMES', '')
 
 
@@ -204,14 +185,45 @@ def _may_be_tpu_pod() -> bool:
     if importlib.util.find_spec('libtpu') is None:
         return False
     if 'TPU_WORKER_HOSTNAMES' in os.environ:
-        return _hosts_of_tpu()
+        return _has_tpu_workers()
     return 'TPU_SKIP_MDS_QUERY' not in os.environ
 
 
-def _warn_alone(cause: str) -> None:
-    warnings.warn(
-        f'no other hosts of a Cloud TPU were found ({cause}): this one computes alone', stacklevel=3
+def _print_waiting(settings: dict | None) -> None:
+    at = f' at {settings["coordinator_address"]}' if settings else ''
+    print(
+        f'waits for the other processes{at}, for {INIT_SECONDS // 60} minutes at most',
+        file=sys.stderr,
     )
+
+
+def _init_error(settings: dict | None, message: str) -> str:
+    """Why the processes did not come together, from the message of JAX."""
+    status = re.search(r'absl::Status: (.+)', message)
+    cause = status[1] if status else ' '.join(message.split())[:300]
+    cause = next((CAUSES[sign] for sign in CAUSES if sign in cause), cause)
+    if settings is None:
+        prefix = ''
+        hint = 'start the same command on all of them, or this one alone with --num_processes=1'
+    else:
+        prefix = f'--coordinator={settings["coordinator_address"]}: '
+        hint = (
+            'start all of them with the same --coordinator=HOST:PORT and --num_processes, each '
+            'with its own --process_id, and a port that is free on that host'
+        )
+    if cause == CAUSES['Gloo']:
+        hint = 'open all ports between the hosts, and let the name of each resolve on the others'
+    return f'{prefix}the processes did not come together: {cause}; {hint}'
+
+
+def _discard_stdout_of_libraries() -> None:
+    """Keeps standard output to Python: gloo prints every group of processes to its descriptor."""
+    sys.stdout.flush()
+    sys.stdout = open(  # noqa: SIM115
+        os.dup(1), 'w', buffering=1, encoding=sys.stdout.encoding, errors='replace'
+    )
+    with open(os.devnull, 'w') as devnull:
+        os.dup2(devnull.fileno(), 1)
 
 
 _abort_handler = None  # kept as long as the process lives
@@ -234,24 +246,27 @@ def print_on_abort(text: Callable[[], str], to: int = 2) -> None:
 
 
 @contextlib.contextmanager
-def replace_stderr(text: Callable[[str], str]):
-    """Holds back what libraries write to standard error; an abort prints `text` of it instead."""
-    own, real = sys.stderr, os.dup(2)
+def hold_back_stderr(abort_text: Callable[[str], str]) -> Iterator[None]:
+    """Holds back what libraries write to standard error; Python's `sys.stderr` goes on.
+
+    An abort prints `abort_text` of it instead, and an exception, which says it all, drops it.
+    """
+    python_stderr, real = sys.stderr, os.dup(2)
     with (
-        tempfile.TemporaryFile() as written,
+        tempfile.TemporaryFile() as held,
         open(os.dup(2), 'w', buffering=1, errors='replace') as sys.stderr,
     ):
 
         def content() -> bytes:
-            return os.pread(written.fileno(), 2**16, 0)
+            return os.pread(held.fileno(), 2**16, 0)
 
-        os.dup2(written.fileno(), 2)
-        print_on_abort(lambda: text(content().decode(errors='replace')), real)
+        os.dup2(held.fileno(), 2)
+        print_on_abort(lambda: abort_text(content().decode(errors='replace')), real)
         try:
             yield
+            os.write(real, content())
         finally:
             ctypes.CDLL(None).signal(signal.SIGABRT, None)
-            sys.stderr = own
+            sys.stderr = python_stderr
             os.dup2(real, 2)
             os.close(real)
-            os.write(2, content())

@@ -142,65 +142,57 @@ def main(argv: list[str], started: float) -> int:
         try:
             return _run([word for word in argv if word != '--debug'], started)
         except BaseException as error:
-            return _told(error, debug=debug)
+            return _report(error, debug=debug)
 
 
-def _told(error: BaseException, *, debug: bool) -> int:
-    """Says what ended a command, in one line, and returns its exit status."""
+def _report(error: BaseException, *, debug: bool) -> int:
+    """Prints in one line what ended a command, and returns its exit status."""
     if debug:
         traceback.print_exception(error)
+    if isinstance(error, Preempted):
+        distributed.shutdown()
     if preemption.requested():
-        if isinstance(error, Preempted):
-            distributed.end_together()
-        _leave_after_a_signal(error)
-    if isinstance(error, BrokenPipeError):  # nobody reads on, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if distributed.is_one_of_several():
-            distributed.leave(141)
-        return 141
+        _exit_by_signal(error)
+    if isinstance(error, Preempted):  # by a signal to another process
+        return 128 + signal.SIGTERM
     if isinstance(error, SystemExit):
         raise error
-    if isinstance(error, Preempted):  # by a signal to another process
-        distributed.end_together()
-        return 128 + signal.SIGTERM
-    status, text = _status_and_text(error)
-    if distributed.is_one_of_several():
-        _leave_cluster(error, status, text)
-    if isinstance(error, ShapeMismatchError):
-        _print_misfits(error)
-    _print_error(text)
+    if isinstance(error, BrokenPipeError):  # nobody reads on, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
+    elif isinstance(error, AllHostsError | NonFiniteError) and distributed.is_distributed():
+        # All processes raise it; the first prints it.
+        status, text = _describe_error(error)
+        if distributed.is_primary():
+            _print_mismatches(error.__cause__)
+            _print_error(text)
+        distributed.shutdown()
+    else:
+        status, text = _describe_error(error)
+        _print_mismatches(error)
+        _print_error(distributed.prefix_process(text))
+    if distributed.is_distributed():
+        distributed.exit_now(status)
     return status
 
 
-def _leave_cluster(error: BaseException, status: int, text: str) -> NoReturn:
-    """Ends one of several processes: what all know is said once, and nobody is waited for else."""
-    if isinstance(error, AllHostsError | NonFiniteError):
-        if not distributed.is_silent():
-            if isinstance(error.__cause__, ShapeMismatchError):
-                _print_misfits(error.__cause__)
-            _print_error(text)
-        distributed.end_together()
-    else:
-        _print_error(distributed.of_process(text))
-    distributed.leave(status)
-
-
-def _print_misfits(error: ShapeMismatchError) -> None:
-    from mixer_dilated.reports.tables import misfits_table, print_table
-
-    with contextlib.suppress(OSError), contextlib.redirect_stdout(sys.stderr):
-        print_table(misfits_table(error.rows))
-
-
-def _leave_after_a_signal(error: BaseException) -> None:
+def _exit_by_signal(error: BaseException) -> NoReturn:
     with contextlib.suppress(OSError):  # nobody reads on: Ctrl-C ended the other side of a pipe
         if isinstance(error, KeyboardInterrupt):
             print('\ninterrupted', file=sys.stderr)
-        elif not isinstance(error, Preempted | BrokenPipeError):  # Preempted is told by the command
-            _print_error(_status_and_text(error)[1])
+        elif not isinstance(error, Preempted | BrokenPipeError):  # the command printed Preempted
+            _print_error(_describe_error(error)[1])
         sys.stdout.flush()
         sys.stderr.flush()
     preemption.exit_now()
+
+
+def _print_mismatches(error: BaseException | None) -> None:
+    if isinstance(error, ShapeMismatchError):
+        from mixer_dilated.reports.tables import misfits_table, print_table
+
+        with contextlib.suppress(OSError), contextlib.redirect_stdout(sys.stderr):
+            print_table(misfits_table(error.rows))
 
 
 def _print_error(text: str) -> None:
@@ -211,7 +203,7 @@ def _print_error(text: str) -> None:
         print(f'error: {text}', file=sys.stderr)
 
 
-def _status_and_text(error: BaseException) -> tuple[int, str]:
+def _describe_error(error: BaseException) -> tuple[int, str]:
     text = str(error)
     if isinstance(error, NonFiniteError):
         return 3, text
@@ -256,14 +248,15 @@ def _run(argv: list[str], started: float) -> int:
         raise UserError(f'{name}: no such command; allowed are {", ".join(table)} (see --help)')
     command, flags = table[name]
     words = argv[1:] if named else argv
+    if name == 'table1':
+        words = [f'--sweep={TABLE1}', *words]
     if name == 'benchmark':
         command(parse_each(words, flags, BENCHMARKED), started)
     else:
-        command(parse(words, flags, TABLE1 if name == 'table1' else ''), started)
+        command(parse(words, flags), started)
     return 0
 
 
 def _print_warning(message, category, filename, lineno, file=None, line=None):
-    if distributed.is_silent():
-        return
-    print(f'warning: {printable(str(message))}', file=sys.stderr)
+    if distributed.is_primary():
+        print(f'warning: {printable(str(message))}', file=sys.stderr)

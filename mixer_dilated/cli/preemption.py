@@ -22,9 +22,8 @@ GRACE_SECONDS = 9.0
 SAME_SIGNAL_SECONDS = 0.5  # some send one signal to a process and to its group
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-_received = 0
-_exits_at_once = True
-_raises = False
+_received = 0  # the first signal
+_action = 'exit'  # of a signal: 'exit' at once, 'defer' to the run, or 'raise' KeyboardInterrupt
 _exit_message = 'interrupted'
 
 
@@ -52,20 +51,20 @@ def exit_if_requested() -> None:
 
 def defer() -> None:
     """From now on a signal is a request: the program polls `requested`, saves and stops."""
-    global _exits_at_once
-    _exits_at_once = False
+    global _action
+    _action = 'defer'
 
 
 def exit_at_once() -> None:
     """From now on a signal ends the program: nothing would be lost."""
-    global _exits_at_once
-    _exits_at_once = True
+    global _action
+    _action = 'exit'
 
 
 def raise_interrupt() -> None:
     """From now on a signal raises KeyboardInterrupt; the program ends within `GRACE_SECONDS`."""
-    global _exits_at_once, _raises
-    _exits_at_once, _raises = False, True
+    global _action
+    _action = 'raise'
 
 
 def set_exit_message(message: str) -> None:
@@ -86,31 +85,35 @@ def exit_now() -> None:
 def _handle(signum, frame) -> None:
     global _received
     _received = _received or signum
-    if _raises:
+    if _action == 'raise':
         raise KeyboardInterrupt
 
 
 def _watch(reader: int) -> None:
     """Waits for the first signal, and ends the program when its time is over."""
     global _received
-    number = 0
-    while number not in SIGNALS:
-        number = os.read(reader, 1)[0]
+    number = _read_signal(reader)
     _received = _received or number
-    if not _exits_at_once:
+    if _action != 'exit':
         second = threading.Thread(target=_wait_for_second, args=(reader,), daemon=True)
         second.start()
         second.join(GRACE_SECONDS)
-    lost = not _exits_at_once and not _raises
-    message = 'ended before it was saved; the newest checkpoint is kept' if lost else _exit_message
-    _write(sys.stderr, f'\n{message}\n')
+    lost = 'ended before it was saved; the newest checkpoint is kept'
+    _write(sys.stderr, f'\n{lost if _action == "defer" else _exit_message}\n')
     exit_now()
 
 
 def _wait_for_second(reader: int) -> None:
     first = time.monotonic()
-    while os.read(reader, 1)[0] not in SIGNALS or time.monotonic() - first < SAME_SIGNAL_SECONDS:
+    while _read_signal(reader) and time.monotonic() - first < SAME_SIGNAL_SECONDS:
         pass
+
+
+def _read_signal(reader: int) -> int:
+    number = 0
+    while number not in SIGNALS:
+        number = os.read(reader, 1)[0]
+    return number
 
 
 def _write(stream, text: str) -> None:

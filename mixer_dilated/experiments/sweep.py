@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import ml_collections
 
-from mixer_dilated.config import changed, check_key, check_value
+from mixer_dilated.config import changed, check_key, validate
 from mixer_dilated.config_keys import ALIASES, preset_values
 from mixer_dilated.errors import UserError
 from mixer_dilated.reports.study_files import KINDS
@@ -184,7 +184,7 @@ def _check_changes(cells: Sequence[Cell]) -> None:
                 f'config.{key} cannot differ between cells, which are paired by seed; give it in '
                 'base'
             )
-        check_value(key, value)
+        validate({key: value})
     names = [_name(cell) for cell in cells]
     for name in names:
         if names.count(name) > 1:

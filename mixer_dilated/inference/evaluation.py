@@ -80,7 +80,7 @@ def evaluate_checkpoint(
     if calibrate is not None:
         others = {'config.dataset.train_split': dataset.train_split, '--split': split}
         on_all_hosts(check_disjoint, '--calibrate', calibrate, others, sizes)
-    compiled = on_all_hosts(CompiledFunctions.of_run, setup)
+    compiled = on_all_hosts(CompiledFunctions.for_devices, setup)
     run = restore_checkpoint(workdir, compiled, best=best)
     if calibrate is not None:
         on_primary(write_calibration, workdir, _fit_calibration(setup, compiled, run, calibrate))

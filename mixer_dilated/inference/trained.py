@@ -50,7 +50,7 @@ def load_trained(workdir: pathlib.Path, *, best: bool = False) -> Trained:
     """
     workdir = pathlib.Path(workdir)
     setup, preprocessing = read_trained_setup(workdir)
-    run = restore_checkpoint(workdir, CompiledFunctions.of_run(setup), best=best)
+    run = restore_checkpoint(workdir, CompiledFunctions.for_devices(setup), best=best)
     model = create_model(setup.config, setup.dataset.num_classes)
     params = jax.tree.map(np.asarray, jax.device_get(run.state.params))
     return Trained(setup, model, params, run.step, preprocessing)

@@ -19,7 +19,8 @@ from jax.experimental import multihost_utils
 from mixer_dilated.errors import AllHostsError, HostLostError, UserError
 from mixer_dilated.files import exists, read_bytes, write_text
 
-POLL_SECONDS, SHARED_DISK_SECONDS = 0.1, 30  # within which hosts see what the first has written
+SHARED_DISK_SECONDS = 30  # within which all hosts see what the first has written
+POLL_SECONDS = 0.1
 MAX_TEXT_BYTES = 4096  # of a message, or a path
 OTHER_DATA = 'the processes found different examples; give all of them the same data'
 # What libraries raise where another host has ended, or is out of reach.
@@ -80,9 +81,10 @@ def assert_equal_across_hosts(content, message: str) -> None:
     if jax.process_count() == 1:
         return
     checksum = zlib.crc32(json.dumps(content, sort_keys=True).encode())
-    checksums = multihost_utils.process_allgather(np.uint32(checksum))
-    if (checksums != checksums[0]).any():
-        raise AllHostsError(message)
+    try:
+        multihost_utils.assert_equal(np.uint32(checksum))
+    except AssertionError:
+        raise AllHostsError(message) from None
 
 
 def to_numpy(tree):
@@ -127,16 +129,23 @@ def check_shared_disk(workdir: pathlib.Path) -> None:
         return
     mark, token = workdir / '.seen', broadcast(secrets.token_hex())
     on_primary(write_text, mark, token)
-    on_all_hosts(_wait_for, mark, token)
+    on_all_hosts(
+        wait_until_visible,
+        lambda: exists(mark) and read_bytes(mark) == token.encode(),
+        f'--workdir={workdir}: this process does not see the folder of process 0; name one on a '
+        'disk that all processes share',
+    )
     on_primary(mark.unlink)
 
 
-def _wait_for(mark: pathlib.Path, token: str) -> None:
+def wait_until_visible(is_visible: Callable[[], bool], message: str) -> None:
+    """Waits until this host sees on the shared disk what the first has written.
+
+    Raises:
+      UserError: the message, where it does not within `SHARED_DISK_SECONDS`.
+    """
     deadline = time.monotonic() + SHARED_DISK_SECONDS
-    while not exists(mark) or read_bytes(mark) != token.encode():
+    while not is_visible():
         if time.monotonic() > deadline:
-            raise UserError(
-                f'--workdir={mark.parent}: this process does not see the folder of process 0; name '
-                'one on a disk that all processes share'
-            )
+            raise UserError(message)
         time.sleep(POLL_SECONDS)

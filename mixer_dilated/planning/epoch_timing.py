@@ -37,7 +37,7 @@ class TimedEpoch:
     """
 
     def __init__(self, setup: Setup, examples: Examples):
-        programs = CompiledFunctions(setup, jax.devices()[:1])
+        programs = CompiledFunctions.for_devices(setup, jax.devices()[:1])
         self.training_bytes = programs.training_bytes()
         self.compile_seconds = programs.compile_seconds
         self._compiled, self._inputs = programs, programs.in_memory(examples)

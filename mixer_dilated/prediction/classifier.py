@@ -34,7 +34,7 @@ class Classifier:
         setup, self.preprocessing = read_trained_setup(workdir)
         self.batch = batch
         self.class_names = setup.dataset.class_names
-        self._programs = CompiledFunctions.of_run(setup.changed({'batch_eval': batch}))
+        self._programs = CompiledFunctions.for_devices(setup.changed({'batch_eval': batch}))
         snapshot = restore_checkpoint(workdir, self._programs, best=best)
         self._state = snapshot.state
         self._sums = self._programs.empty_sums()

@@ -16,12 +16,11 @@ from orbax.checkpoint import checkpoint_managers as policies
 from mixer_dilated.config import differences, resolve
 from mixer_dilated.errors import AllHostsError, HostLostError, UserError
 from mixer_dilated.parallel.multihost import (
-    POLL_SECONDS,
-    SHARED_DISK_SECONDS,
     any_host,
     broadcast,
     on_all_hosts,
     on_primary,
+    wait_until_visible,
 )
 from mixer_dilated.training.orbax_errors import catch_damage, error_cause, write_errors
 from mixer_dilated.training.run_folder import versions
@@ -272,18 +271,13 @@ class Checkpoints:
     def _steps(self) -> list[int]:
         """Steps of the checkpoints on disk, the newest first, as the first host sees them."""
         steps = broadcast(self._own_steps())
-        on_all_hosts(self._wait_for, steps)
+        on_all_hosts(
+            wait_until_visible,
+            lambda: set(steps) <= set(self._own_steps()),
+            f'{self.folder}: this process does not see the checkpoints that process 0 does; name '
+            'a folder on a disk that all processes share',
+        )
         return steps
-
-    def _wait_for(self, steps: list[int]) -> None:
-        deadline = time.monotonic() + SHARED_DISK_SECONDS
-        while not set(steps) <= set(self._own_steps()):
-            if time.monotonic() > deadline:
-                raise UserError(
-                    f'{self.folder}: this process does not see the checkpoints that process 0 '
-                    'does; name a folder on a disk that all processes share'
-                )
-            time.sleep(POLL_SECONDS)
 
 
 class _KeepStep:

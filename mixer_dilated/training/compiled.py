@@ -23,7 +23,7 @@ from mixer_dilated.data.input_pipeline import (
 )
 from mixer_dilated.parallel.mesh import (
     all_devices,
-    fitting_mesh,
+    fit_mesh,
     make_mesh,
     on_cpu,
     put_on_mesh,
@@ -31,7 +31,6 @@ from mixer_dilated.parallel.mesh import (
     seed_keys,
     seeds_sharding,
     vmap_seeds,
-    without_mesh,
 )
 from mixer_dilated.parallel.multihost import to_numpy
 from mixer_dilated.parallel.partition import Partition, state_shardings
@@ -51,8 +50,7 @@ class CompiledFunctions:
 
     Args:
       setup: what to train.
-      devices: to compute on, with the sizes of `config.mesh` left open; all in the mesh of those
-        sizes if None.
+      devices: of the mesh; all if None.
 
     Attributes:
       mesh: the devices.
@@ -66,7 +64,7 @@ class CompiledFunctions:
     def __init__(self, setup: Setup, devices: Sequence[jax.Device] | None = None):
         config = setup.config
         self.setup = setup
-        self.mesh = make_mesh(config if devices is None else without_mesh(config), devices)
+        self.mesh = make_mesh(config, devices)
         self.mesh_shape = dict(self.mesh.shape)
         self.partition = Partition(self.mesh_shape, config.mesh.fsdp)
         platform = self.mesh.devices.flat[0].platform
@@ -75,10 +73,12 @@ class CompiledFunctions:
         self._compiled, self._seconds = {}, []
 
     @classmethod
-    def of_run(cls, setup: Setup) -> 'CompiledFunctions':
-        """Those of a run that other devices may have trained (see `fitting_mesh`)."""
-        config = fitting_mesh(setup.config, len(all_devices()))
-        return cls(dataclasses.replace(setup, config=config))
+    def for_devices(
+        cls, setup: Setup, devices: Sequence[jax.Device] | None = None
+    ) -> 'CompiledFunctions':
+        """Those for devices that `config.mesh` may not fit (see `fit_mesh`); for all if None."""
+        config = fit_mesh(setup.config, len(devices or all_devices()))
+        return cls(dataclasses.replace(setup, config=config), devices)
 
     @functools.cached_property
     def _seed_keys(self) -> jax.Array:
