@@ -170,7 +170,9 @@ KEYS: dict[str, Key] = {
     'model.branches': Key((), BRANCHES, 'several patch geometries, as changes of model.patches'),
     'model.phases': Key(1, LENGTH, 'phases of the dilated grid, a branch each; up to the dilation'),
     'model.branch_merge': Key(
-        'channels', one_of('channels', 'tokens'), 'axis along which branches are concatenated'
+        'channels',
+        one_of('channels', 'tokens'),
+        'whether branches are summed into one token, or each has its own tokens',
     ),
     'model.blur': Key(False, BOOLEAN, 'low-pass filter before dilated patches'),
     'model.num_blocks': Key(4, integer(1, 1000), 'Mixer layers'),

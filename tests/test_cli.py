@@ -336,11 +336,11 @@ def test_nothing_is_left_behind_by_refusals(capsys, tmp_path, monkeypatch):
 
 def test_an_epoch_without_an_evaluation_shows_no_test_accuracy(capsys, tmp_path):
     progress = TerminalProgress('run', tmp_path)
-    progress.compiled(create_setup(small_config(num_epochs=2)), 0)
+    progress.on_ready(create_setup(small_config(num_epochs=2)), 0)
     row = {'epoch': 1, 'train_accuracy': 0.5, 'test_accuracy': None}
     speed = {'seconds': 1.0, 'images_per_second': 10.0}
-    progress.epoch_done([row], speed)
-    progress.epoch_done([{**row, 'epoch': 2, 'test_accuracy': 0.25}], speed)
+    progress.on_epoch_end([row], speed)
+    progress.on_epoch_end([{**row, 'epoch': 2, 'test_accuracy': 0.25}], speed)
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith('epoch 1/2  train 0.5000  10 images/s')
     assert second.startswith('epoch 2/2  train 0.5000  test 0.2500  10 images/s')

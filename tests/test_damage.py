@@ -28,7 +28,7 @@ CONFIG = {'checkpoints.every_steps': 9, 'model.dropout_rate': 0.1}
 class Resumed(Progress):
     """Notes after which step a run goes on."""
 
-    def compiled(self, setup, step):
+    def on_ready(self, setup, step):
         self.step = step
 
 
@@ -76,7 +76,7 @@ def restored(workdir, programs, config):
 
 
 def arrays(snapshot):
-    return jax.device_get((snapshot.state.params, snapshot.state.opt_state, snapshot.sums))
+    return jax.device_get((snapshot.state.params, snapshot.state.opt_state, snapshot.epoch_metrics))
 
 
 def test_half_a_checkpoint_of_a_killed_run_is_cleared_away(run, programs, tmp_path):

@@ -33,10 +33,10 @@ class Recorder(Progress):
     def __init__(self, stop_after=None):
         self.rows, self.resumed_after, self.stop_after = [], None, stop_after
 
-    def compiled(self, setup, step):
+    def on_ready(self, setup, step):
         self.resumed_after = step
 
-    def epoch_done(self, rows, speed):
+    def on_epoch_end(self, rows, speed):
         self.rows += rows
 
     def stop_requested(self):

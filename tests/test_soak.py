@@ -26,7 +26,7 @@ class Watched(Progress):
     def __init__(self):
         self.process, self.memory, self.files = psutil.Process(), [], []
 
-    def epoch_done(self, rows, speed):
+    def on_epoch_end(self, rows, speed):
         self.memory.append(self.process.memory_info().rss / 2**20)
         self.files.append(self.process.num_fds())
 

@@ -22,10 +22,10 @@ class SilentProgress(Progress):
     def __exit__(self, *_):
         preemption.exit_at_once()
 
-    def restores(self) -> None:
+    def on_restore(self) -> None:
         preemption.defer()
 
-    def trained(self) -> None:
+    def on_train_end(self) -> None:
         preemption.exit_at_once()
 
     def stop_requested(self) -> bool:
@@ -53,7 +53,7 @@ class TerminalProgress(SilentProgress):
         if isinstance(error, Preempted):
             print(f'\n{error};\n{self._goes_on}', flush=True)
 
-    def starts(self, setup: Setup) -> None:
+    def on_start(self, setup: Setup) -> None:
         print(
             f'{self._name}: {setup.config.dataset.name}, {setup.train_examples} training and '
             f'{setup.test_examples} test images, {setup.num_tokens} tokens'
@@ -63,10 +63,10 @@ class TerminalProgress(SilentProgress):
         print('reads the data and compiles …', flush=True)
         preemption.set_exit_message(f'interrupted; {self._goes_on}')
 
-    def already_finished(self, workdir: pathlib.Path) -> None:
+    def on_already_finished(self, workdir: pathlib.Path) -> None:
         print(f'{workdir} holds this run, finished; this is its result', flush=True)
 
-    def initialised(self, initial: dict) -> None:
+    def on_initial_params(self, initial: dict) -> None:
         accuracy = statistics.fmean(initial['test_accuracy'])
         for text in (
             f'begins with {printable(initial["init_from"])}; test {accuracy:.4f} before training',
@@ -74,7 +74,7 @@ class TerminalProgress(SilentProgress):
         ):
             print(textwrap.fill(text, 80, subsequent_indent='  '), flush=True)
 
-    def compiled(self, setup: Setup, step: int) -> None:
+    def on_ready(self, setup: Setup, step: int) -> None:
         self._num_epochs = setup.config.num_epochs
         self._epochs_before = step / setup.steps_per_epoch
         self._start = time.perf_counter()
@@ -94,7 +94,7 @@ class TerminalProgress(SilentProgress):
                 'first epoch', total=self._num_epochs, completed=int(self._epochs_before)
             )
 
-    def epoch_done(self, rows: list[dict], speed: dict) -> None:
+    def on_epoch_end(self, rows: list[dict], speed: dict) -> None:
         epoch = rows[0]['epoch']
         here = epoch - self._epochs_before  # 0 if an earlier process left only the evaluation
         pace = (time.perf_counter() - self._start) / here if here else speed['seconds']

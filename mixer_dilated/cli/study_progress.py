@@ -122,11 +122,11 @@ class _Epochs(SilentProgress):
     def __init__(self, what: str):
         self._what = what
 
-    def starts(self, setup) -> None:
+    def on_start(self, setup) -> None:
         self._num_epochs = setup.config.num_epochs
         self._show('reads the data and compiles …')
 
-    def epoch_done(self, rows: list[dict], speed: dict) -> None:
+    def on_epoch_end(self, rows: list[dict], speed: dict) -> None:
         self._show(f'epoch {rows[0]["epoch"]}/{self._num_epochs}')
 
     def _show(self, text: str) -> None:

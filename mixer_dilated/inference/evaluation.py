@@ -22,7 +22,7 @@ from mixer_dilated.inference.calibration import (
 )
 from mixer_dilated.inference.recorded_setup import check_network
 from mixer_dilated.parallel.multihost import (
-    OTHER_DATA,
+    DATA_DIFFERS,
     assert_equal_across_hosts,
     broadcast,
     on_all_hosts,
@@ -34,7 +34,7 @@ from mixer_dilated.training.run_folder import read_config, versions
 from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import Setup, create_setup
 
-OTHER_EVALUATION = (
+EVALUATIONS_DIFFER = (
     'the processes were told to evaluate different things, or see different runs; start all with '
     'the same command, on a disk that all share'
 )
@@ -73,9 +73,9 @@ def evaluate_checkpoint(
     dataset, sizes = setup.config.dataset, setup.dataset.split_sizes
     split = dataset.test_split if split is None else split
     assert_equal_across_hosts(
-        [split, best, calibrate, setup.config.to_dict(), versions()], OTHER_EVALUATION
+        [split, best, calibrate, setup.config.to_dict(), versions()], EVALUATIONS_DIFFER
     )
-    assert_equal_across_hosts(setup.dataset.identity, OTHER_DATA)
+    assert_equal_across_hosts(setup.dataset.identity, DATA_DIFFERS)
     examples = on_all_hosts(num_examples, '--split', split, sizes)
     if calibrate is not None:
         others = {'config.dataset.train_split': dataset.train_split, '--split': split}
@@ -159,7 +159,7 @@ def _predict(
     with contextlib.closing(inputs):
         log_probs = compiled.predict(run.state, inputs)
         labels = np.asarray(inputs.labels)
-    assert_equal_across_hosts(zlib.crc32(labels), OTHER_DATA)
+    assert_equal_across_hosts(zlib.crc32(labels), DATA_DIFFERS)
     return log_probs, labels
 
 

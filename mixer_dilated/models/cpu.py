@@ -91,9 +91,10 @@ class CpuMixerBlock(MixerBlock):
 
 
 class LayerNorm(nn.Module):
-    """`nn.LayerNorm` over the last axis, with a custom VJP: worth 0 % and -8 %.
+    """`nn.LayerNorm` over the last axis, with a custom VJP.
 
-    It stays for the bits of the results that were measured with it.
+    It is as fast on `mnist_dilated` and 8 % slower on `mnist_baseline`; it stays so that published
+    results keep their bits.
     """
 
     dtype: jnp.dtype = jnp.float32

@@ -1,6 +1,7 @@
-"""MLP-Mixer (arXiv:2105.01601) with dilated patches, laid out as in the original code.
+"""MLP-Mixer (arXiv:2105.01601) with dilated patches, after the original's `models_mixer.py`.
 
-Module and parameter names are the original's, so that its checkpoints fit: `stem`,
+The original is vit_jax of google-research/vision_transformer, here and in all of the package.
+Modules and parameters have its names, so that its checkpoints load: `stem`,
 `MixerBlock_i/{LayerNorm_0, token_mixing, LayerNorm_1, channel_mixing}`, `pre_head_layer_norm`,
 `head`. TPUs and GPUs run these modules; `models.cpu` has the forms that a CPU computes faster.
 """
@@ -20,7 +21,8 @@ class Stem(nn.Module):
     """Per-patch linear embedding: one token from the pixels of one patch of every branch.
 
     Kernels are stored in convolution layout (P_h, P_w, C_in, hidden): `kernel` for a single
-    branch, `kernel_0`, `kernel_1`, … for several. With one branch the result equals
+    branch, `kernel_0`, `kernel_1`, … for several. Dilation and stride do not change their shapes.
+    With one branch the result equals
     `nn.Conv(hidden_dim, size, strides=stride, kernel_dilation=dilation)` with the same kernel.
 
     Attributes:
@@ -63,7 +65,8 @@ class MlpBlock(nn.Module):
     Attributes:
       mlp_dim: width of the hidden layer.
       dropout_rate: share of the hidden layer and of the output that training drops.
-      gelu: 'exact' (erf, paper eq. 3) or 'tanh' (approximation of the original's weights).
+      gelu: 'exact' (erf, paper eq. 3) or 'tanh' (the approximation that the original's weights were
+        trained with).
       dtype: of the computation; parameters are float32.
     """
 
@@ -159,7 +162,7 @@ class MlpMixer(nn.Module):
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
-    # A CPU has forms of its own of these (`models.cpu.CpuMlpMixer`).
+    # Not fields: class attributes that `models.cpu.CpuMlpMixer` overrides.
     stem_class, block_class, norm_class = Stem, MixerBlock, nn.LayerNorm
     remat_block = staticmethod(nn.remat)
     tokens_axis = 1

@@ -136,7 +136,12 @@ def check_batch(batch: int, mesh: Mesh, accum_steps: int = 1) -> None:
 
 
 def on_cpu(mesh: Mesh) -> bool:
-    """Whether the devices are CPUs."""
+    """Whether the devices are CPUs.
+
+    Then `create_model` returns `CpuMlpMixer`, `vmap_seeds` runs seeds in sequence, a step that is
+    not finite is always skipped, and small networks are initialised without optimisation by XLA.
+    `extract_patches` and RandAugment choose with `jax.lax.platform_dependent`.
+    """
     return mesh.devices.flat[0].platform == 'cpu'
 
 

@@ -22,7 +22,7 @@ from mixer_dilated.files import exists, read_bytes, write_text
 SHARED_DISK_SECONDS = 30  # within which all hosts see what the first has written
 POLL_SECONDS = 0.1
 MAX_TEXT_BYTES = 4096  # of a message, or a path
-OTHER_DATA = 'the processes found different examples; give all of them the same data'
+DATA_DIFFERS = 'the processes found different examples; give all of them the same data'
 # What libraries raise where another host has ended, or is out of reach.
 LOST = re.compile(
     'gloo|nccl|unavailable|deadline_?exceeded|heartbeat|socket closed|coordination service|barrier',

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 
 # By the end of a parameter's path: for each of its axes, the axes of the mesh that may split it.
 # 'model' splits both layers of an MLP by its hidden width, so that only their sum is exchanged.
-# 'data' takes part with `config.mesh.fsdp` alone. What no rule names is small and stays whole.
+# 'data' takes part with `config.mesh.fsdp` alone. What no rule names is small and stays
+# whole: a new layer that is large needs a rule.
 RULES = (
     (r'(token|channel)_mixing/Dense_0/kernel', ((), ('model', 'data'))),
     (r'(token|channel)_mixing/Dense_0/bias', (('model',),)),
@@ -52,7 +53,7 @@ class Partition:
         return self._spec(name, shape, ('model',))
 
     def unsharded_params(self, params) -> list[str]:
-        """Names of the parameters that the rules split further than their axes divide.
+        """Names of the parameters that a rule splits, but whose sizes the mesh does not divide.
 
         Args:
           params: of all seeds, or their shapes.
@@ -61,12 +62,12 @@ class Partition:
             name
             for name, leaf in named_leaves(params)
             for axes, size in zip(_rule(name, leaf.ndim - 1), leaf.shape[1:], strict=True)
-            if self._dividing_axes(axes, size) != self._used_axes(axes)
+            if self._fitting_axes_axes(axes, size) != self._used_axes(axes)
         ]
 
     def _spec(self, name: str, shape: tuple[int, ...], used: tuple[str, ...]) -> PartitionSpec:
         spec = [
-            tuple(axis for axis in self._dividing_axes(axes, size) if axis in used)
+            tuple(axis for axis in self._fitting_axes_axes(axes, size) if axis in used)
             for axes, size in zip(_rule(name, len(shape)), shape, strict=True)
         ]
         # As JAX writes it: no tuple of one, nothing behind the last axis that is split.
@@ -80,7 +81,7 @@ class Partition:
         used = ('model', 'data') if self.gathers else ('model',)
         return tuple(axis for axis in axes if axis in used and self.mesh_shape[axis] > 1)
 
-    def _dividing_axes(self, axes: tuple[str, ...], size: int) -> tuple[str, ...]:
+    def _fitting_axes_axes(self, axes: tuple[str, ...], size: int) -> tuple[str, ...]:
         """The first mesh axes of a rule, as many as divide an axis of this size."""
         axes = self._used_axes(axes)
         while axes and size % math.prod(self.mesh_shape[axis] for axis in axes):

@@ -25,6 +25,8 @@ class Patches:
         (r · stride_h + i · dilation_h - top, c · stride_w + j · dilation_w - left)
 
     for 0 ≤ i < P_h, 0 ≤ j < P_w, with (top, left) from `pads`; pixels outside the image are 0.
+    Dilation widens the window, (P - 1) · dilation + 1 pixels a side, so with 'VALID' padding the
+    grid has fewer patches; the number of pixels in a patch stays.
     An integer applies to both axes, a pair is (height, width); attributes are always pairs.
 
     Attributes:

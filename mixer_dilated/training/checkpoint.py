@@ -91,8 +91,8 @@ class Checkpoints:
         finally:
             self._writer.close()
 
-    def any_there(self) -> bool:
-        """Whether there is a checkpoint to restore, or one that was."""
+    def has_any(self) -> bool:
+        """Whether the run has saved a checkpoint, those included that were set aside as damaged."""
         return bool(self._steps()) or broadcast(self._damaged.exists())
 
     def save(self, run: RunState) -> None:
@@ -164,8 +164,8 @@ class Checkpoints:
 
         One process reads them alone, wherever they were trained. Raises UserError without any.
         """
-        for step in self._own_steps():
-            params, error = self._try(self._read_params, step)
+        for step in self._local_steps():
+            params, error = self._catch_damage(self._read_params, step)
             if params:
                 return params
             self._set_aside(step, error)
@@ -193,9 +193,9 @@ class Checkpoints:
 
     def _restore_step(self, step: int, abstract: RunState) -> RunState | None:
         """A checkpoint that all hosts find undamaged, else None."""
-        restored, error = on_all_hosts(self._try, self._read_arrays, step, abstract)
+        restored, error = on_all_hosts(self._catch_damage, self._read_arrays, step, abstract)
         if not any_host(error is not None):
-            run, error = on_all_hosts(self._try, self._check_restored, step, restored)
+            run, error = on_all_hosts(self._catch_damage, self._check_restored, step, restored)
         if any_host(error is not None):
             self._set_aside(step, error or RuntimeError('damaged on another host'))
             return None
@@ -250,7 +250,7 @@ class Checkpoints:
                 'that was there back'
             )
 
-    def _try(self, function, step: int, *args) -> tuple:
+    def _catch_damage(self, function, step: int, *args) -> tuple:
         return catch_damage(self.folder / str(step), function, step, *args)
 
     def _set_aside(self, step: int, error: Exception) -> None:
@@ -264,16 +264,16 @@ class Checkpoints:
         self.newest = max(self._steps(), default=None)
         warnings.warn(f'{folder}: damaged ({cause}); set aside as {aside}', stacklevel=4)
 
-    def _own_steps(self) -> list[int]:
+    def _local_steps(self) -> list[int]:
         self._reader.reload()  # it does not see by itself what was saved since
         return sorted(self._reader.all_steps(), reverse=True)
 
     def _steps(self) -> list[int]:
         """Steps of the checkpoints on disk, the newest first, as the first host sees them."""
-        steps = broadcast(self._own_steps())
+        steps = broadcast(self._local_steps())
         on_all_hosts(
             wait_until_visible,
-            lambda: set(steps) <= set(self._own_steps()),
+            lambda: set(steps) <= set(self._local_steps()),
             f'{self.folder}: this process does not see the checkpoints that process 0 does; name '
             'a folder on a disk that all processes share',
         )

@@ -210,7 +210,7 @@ class CompiledFunctions:
             augmentation=augmentation_from_config(config),
             param_transform=functools.partial(stop_frozen_gradients, config.optimizer),
             accum_steps=config.accum_steps,
-            # On a CPU the condition is a branch, which costs nothing.
+            # On a CPU `cond` is a branch and free, so the update is guarded with 'stop' too.
             skip_nonfinite=config.on_nonfinite == 'skip' or on_cpu(self.mesh),
         )
         function = functools.partial(train_chunk, step=step, image_size=self.setup.image_size)
@@ -219,7 +219,7 @@ class CompiledFunctions:
             'train',
             function,
             run.state,
-            run.sums,
+            run.epoch_metrics,
             keys,
             *chunk,
             donate_argnums=0,

@@ -98,7 +98,7 @@ def has_rows(path: pathlib.Path) -> bool:
 def epoch_rows(setup: Setup, run: RunState, epoch: int, result: dict | None) -> list[dict]:
     """The rows of `metrics.jsonl`, one a seed; without an evaluation its values are None."""
     config, steps = setup.config, setup.steps_per_epoch
-    training = to_numpy(run.sums).compute(steps, config.batch)
+    training = to_numpy(run.epoch_metrics).compute(steps, config.batch)
     schedule = learning_rate_schedule(config.optimizer, setup.total_steps)
     rows = [
         {

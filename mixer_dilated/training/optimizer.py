@@ -32,10 +32,11 @@ def learning_rate_schedule(
 def make_optimizer(
     optimizer: ml_collections.ConfigDict, total_steps: int
 ) -> optax.GradientTransformation:
-    """The gradient transformation of `config.optimizer`: clipping, the optimizer, then the share
-    of its update that each layer makes (see `layer_lr_multipliers`).
+    """The gradient transformation of `config.optimizer`: clip by global norm, the named optimizer,
+    then a factor for each layer (see `layer_lr_multipliers`).
 
-    Weight decay acts on kernels alone: biases and LayerNorm are spared.
+    Weight decay acts on kernels alone: biases and LayerNorm are spared. With 'sgd' it is added to
+    the gradient before momentum (L2); 'adamw' and 'lamb' decouple it.
     """
     schedule = learning_rate_schedule(optimizer, total_steps)
     decay = optimizer.weight_decay

@@ -246,7 +246,7 @@ def read_finished(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> d
 def check_none_skipped(
     workdir: pathlib.Path, config: ml_collections.ConfigDict, skipped_steps: int
 ) -> None:
-    """Raises UserError if a run that skipped steps shall stop at such steps."""
+    """Raises UserError if `on_nonfinite` is 'stop' and the run has skipped steps."""
     if skipped_steps and config.on_nonfinite == 'stop':
         raise UserError(
             f"config.on_nonfinite = 'stop': {workdir} holds a run that left out {skipped_steps} "
@@ -259,7 +259,7 @@ def check_same_data(workdir: pathlib.Path, facts: Mapping[str, dict], *, saved: 
 
     Args:
       workdir: the run's folder.
-      facts: `setup.data_facts` of 'train' and 'test'.
+      facts: `setup.data_record` of 'train' and 'test'.
       saved: whether the run has a checkpoint; without one it may begin anew.
 
     Raises:

@@ -19,7 +19,8 @@ class TrainMetrics(NamedTuple):
     Attributes:
       loss: float32, sum of the losses.
       correct: int32, examples.
-      skipped: int32, steps whose loss or gradient was not finite.
+      skipped: int32, steps whose loss or gradient was not finite; with `config.on_nonfinite` =
+        'stop' accelerators apply them nevertheless, and the run ends.
       first_skipped: int32, the first of them, counted from 1 over the whole run; 0 if none.
     """
 
@@ -69,14 +70,14 @@ class RunState:
 
     Attributes:
       state: parameters, optimizer state and step of every seed.
-      sums: of the steps of the present epoch, of every seed.
+      epoch_metrics: sums over the steps of the present epoch, of every seed.
       metrics: rows of `metrics.jsonl` of the epochs that are done.
       speed: rows of `speed.jsonl` of these epochs.
       seconds: that the steps of the present epoch took so far.
     """
 
     state: TrainState
-    sums: TrainMetrics
+    epoch_metrics: TrainMetrics
     metrics: list[dict] = dataclasses.field(default_factory=list)
     speed: list[dict] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
@@ -106,7 +107,7 @@ class RunState:
     @property
     def arrays(self) -> dict:
         """On the devices."""
-        return {'state': self.state, 'sums': self.sums}
+        return {'state': self.state, 'sums': self.epoch_metrics}
 
     @property
     def metadata(self) -> dict:

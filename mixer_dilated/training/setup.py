@@ -1,4 +1,4 @@
-"""A config beside the facts of its data set, before an example is decoded: `create_setup`."""
+"""A config and its data set, checked before an example is decoded: `create_setup`."""
 
 import dataclasses
 import hashlib
@@ -24,7 +24,7 @@ REMOVE_HINT = 'remove it, and the same command takes the facts from the data set
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """A config beside the facts of its data set; both fit each other.
+    """A resolved config and its data set, checked against each other.
 
     Attributes:
       config: the resolved config.
@@ -124,8 +124,8 @@ def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = No
     return Setup(config, dataset, train_examples, test_examples, tokens)
 
 
-def data_facts(setup: Setup, part: str, checksums: Mapping[str, int]) -> dict:
-    """By what the examples of 'train' or 'test' are known, for `run_folder.check_same_data`.
+def data_record(setup: Setup, part: str, checksums: Mapping[str, int]) -> dict:
+    """The identity and checksums of a split, as `data.json` records them.
 
     Args:
       setup: with the data set, whose identity follows from names and sizes of its files.

@@ -215,8 +215,9 @@ def train_chunk(
 
     Args:
       state, metrics, seed_key: of one seed; the step of the state selects the first row.
-      own: the seed's own examples (steps, batch, …) or None, and its rows of shared ones or None.
-      shared: examples of all seeds or None, the step of row 0, and the number of steps.
+      own: what each seed has its own of: in a stream (the batch, None), in memory (None, index).
+      shared: what all seeds read: in a stream (None, first_step, num_steps), in memory (the whole
+        split, first_step, num_steps).
       step: `train_step` with its settings bound.
       image_size: (height, width) that images are upsampled to; None for their own.
     """

@@ -14,7 +14,7 @@ from mixer_dilated.data.input_pipeline import InputPipeline, open_input
 from mixer_dilated.errors import Preempted
 from mixer_dilated.parallel.mesh import check_batch
 from mixer_dilated.parallel.multihost import (
-    OTHER_DATA,
+    DATA_DIFFERS,
     any_host,
     assert_equal_across_hosts,
     broadcast,
@@ -48,7 +48,7 @@ from mixer_dilated.training.run_folder import (
     write_summary,
 )
 from mixer_dilated.training.run_state import RunState, array_checksums
-from mixer_dilated.training.setup import Setup, create_setup, data_facts, write_preprocessing
+from mixer_dilated.training.setup import Setup, create_setup, data_record, write_preprocessing
 from mixer_dilated.training.state import (
     InitialParams,
     load_initial_params,
@@ -58,45 +58,45 @@ from mixer_dilated.training.state import (
 
 CHUNK_SECONDS = 1.0  # of training, after which the run may save or stop
 FIRST_CHUNK, CHUNK_GROWTH = 8, 4
-OTHER_CONFIG = (
+CONFIGS_DIFFER = (
     'the processes were started with different configs, or have different versions installed; '
-    'start all with the same command, in the same environment (or apart from each other, with '
+    'start all with the same command, in the same environment (or independently, with '
     '--num_processes=1 and each in a folder of its own)'
 )
-OTHER_WEIGHTS = 'config.init_from: the processes read different weights; give all the same file'
+WEIGHTS_DIFFER = 'config.init_from: the processes read different weights; give all the same file'
 
 
 class Progress:
     """Observes a run, and may ask it to stop; this one is silent."""
 
-    def starts(self, setup: Setup) -> None:
-        """The config fits; data and compiled functions are prepared next."""
+    def on_start(self, setup: Setup) -> None:
+        """The config fits; next the data is opened and the functions are compiled."""
 
-    def restores(self) -> None:
-        """From here on `stop_requested` is asked, and nothing else ends the run."""
+    def on_restore(self) -> None:
+        """From here to `on_train_end` the run polls `stop_requested`; else a signal may end it."""
 
-    def already_finished(self, workdir: pathlib.Path) -> None:
-        """The folder holds this very run, finished; its summary is returned as it is."""
+    def on_already_finished(self, workdir: pathlib.Path) -> None:
+        """The folder holds this run, finished; its summary is returned."""
 
-    def initialised(self, initial: dict) -> None:
-        """The run begins with weights of `config.init_from`; content of `initial.json`."""
+    def on_initial_params(self, initial: dict) -> None:
+        """The weights of `config.init_from` are loaded; gets the content of `initial.json`."""
 
-    def compiled(self, setup: Setup, step: int) -> None:
-        """All is ready; `step` steps were done by an earlier process."""
+    def on_ready(self, setup: Setup, step: int) -> None:
+        """Training starts now, after `step` steps of an earlier process."""
 
-    def epoch_done(self, rows: list[dict], speed: dict) -> None:
-        """An epoch is trained, and evaluated if it is its turn.
+    def on_epoch_end(self, rows: list[dict], speed: dict) -> None:
+        """An epoch is trained, and evaluated if `config.eval_every` divides it.
 
         Args:
           rows: its rows of `metrics.jsonl`, one a seed.
           speed: its row of `speed.jsonl`.
         """
 
-    def trained(self) -> None:
+    def on_train_end(self) -> None:
         """All epochs are done and saved."""
 
     def stop_requested(self) -> bool:
-        """Whether the run should save and stop; asked about once a second."""
+        """Whether the run should save and stop; polled about once a second."""
         return False
 
 
@@ -128,10 +128,10 @@ def train_and_evaluate(
     """
     started = time.perf_counter() if started is None else started
     progress = progress or Progress()
-    assert_equal_across_hosts([config.to_dict(), versions()], OTHER_CONFIG)
+    assert_equal_across_hosts([config.to_dict(), versions()], CONFIGS_DIFFER)
     summary = on_primary(read_finished, workdir, config)
     if broadcast(bool(summary)):
-        progress.already_finished(workdir)
+        progress.on_already_finished(workdir)
         return summary
     on_primary(check_workdir, workdir, 'run', 'config.json')
     if jax.process_count() > 1:
@@ -145,26 +145,26 @@ def train_and_evaluate(
         on_primary(stack.enter_context, lock_folder(workdir))
         on_primary(claim, workdir, config, versions())
         check_shared_disk(workdir)
-        progress.starts(setup)
+        progress.on_start(setup)
         checkpoints = stack.enter_context(Checkpoints(workdir, config))
-        stack.enter_context(translate_host_loss())
-        has_checkpoint = checkpoints.any_there()
+        stack.enter_context(translate_host_loss())  # `checkpoints` then does not wait
+        has_checkpoint = checkpoints.has_any()
         inputs = on_all_hosts(_open_and_compile, setup, compiled, initialise=not has_checkpoint)
         for part in inputs.values():
             stack.callback(part.close)
         on_primary(write_preprocessing, workdir, setup)
-        facts = {part: data_facts(setup, part, inputs[part].checksums()) for part in inputs}
-        assert_equal_across_hosts(facts, OTHER_DATA)
+        facts = {part: data_record(setup, part, inputs[part].checksums()) for part in inputs}
+        assert_equal_across_hosts(facts, DATA_DIFFERS)
         on_primary(check_same_data, workdir, facts, saved=has_checkpoint)
 
         # Restore.
-        progress.restores()
+        progress.on_restore()
         run = on_all_hosts(_restore, workdir, config, checkpoints, compiled)
         if run is None:
             run = _first_run_state(workdir, compiled, initial, inputs['test'], progress)
-        state, metrics = jax.block_until_ready((run.state, run.sums))
+        state, metrics = jax.block_until_ready((run.state, run.epoch_metrics))
         startup = time.perf_counter() - started
-        progress.compiled(setup, run.step)
+        progress.on_ready(setup, run.step)
 
         # Train. A chunk is about a second of steps, after which the run may save or stop.
         logs = stack.enter_context(contextlib.ExitStack())
@@ -190,7 +190,7 @@ def train_and_evaluate(
                 jax.block_until_ready(metrics)
                 seconds = broadcast(time.perf_counter() - start)
                 run = dataclasses.replace(
-                    run, state=state, sums=metrics, seconds=run.seconds + seconds
+                    run, state=state, epoch_metrics=metrics, seconds=run.seconds + seconds
                 )
                 if step == begin:  # the data is late
                     continue
@@ -215,10 +215,10 @@ def train_and_evaluate(
             if epoch == 1:
                 checkpoints.wait()  # a run with metrics has a checkpoint
             on_primary(lambda rows=rows, speed=speed: writer.write(rows, speed))
-            progress.epoch_done(rows, speed)
+            progress.on_epoch_end(rows, speed)
         _save(checkpoints, run, wait=True)
         logs.close()
-        progress.trained()
+        progress.on_train_end()
 
         # Results.
         results = write_results(workdir, compiled, state, inputs)
@@ -264,7 +264,7 @@ def _restore(
     run = checkpoints.restore(compiled.abstract_run_state(), expected=has_rows(workdir / METRICS))
     if run is not None:
         skipped = sum(row['skipped_steps'] for row in run.metrics)
-        skipped += int(to_numpy(run.sums.skipped).sum())
+        skipped += int(to_numpy(run.epoch_metrics.skipped).sum())
         check_none_skipped(workdir, config, skipped)
     return run
 
@@ -278,11 +278,11 @@ def _first_run_state(
 ) -> RunState:
     setup = compiled.setup
     initial = initial or on_all_hosts(load_initial_params, setup)
-    assert_equal_across_hosts(array_checksums(initial.params), OTHER_WEIGHTS)
+    assert_equal_across_hosts(array_checksums(initial.params), WEIGHTS_DIFFER)
     state = replace_params(compiled.init_state(), initial)
     if setup.config.init_from:
         result = compiled.evaluate(state, test)
-        progress.initialised(on_primary(write_initial, workdir, initial, setup, result))
+        progress.on_initial_params(on_primary(write_initial, workdir, initial, setup, result))
     return RunState(state, compiled.empty_metrics())
 
 
