@@ -35,12 +35,12 @@ def random_translate(key: jax.Array, images: Images, max_pixels: int) -> Images:
 
 
 def random_phase(key: jax.Array, images: Images, num_phases: Pair) -> Images:
-    """`at_phase` with a uniform phase of each image's own."""
+    """`shift_phase` by a uniform phase of each image's own."""
     phases = jax.random.randint(key, (len(images), 2), 0, jnp.array(num_phases))
     return _pad_and_crop(images, phases, _phase_padding(num_phases))
 
 
-def at_phase(images: Images, phase: Int32[Array, '2'], num_phases: Pair) -> Images:
+def shift_phase(images: Images, phase: Int32[Array, '2'], num_phases: Pair) -> Images:
     """Moves images up and left by (row, column): patches sample pixels further down and right."""
     starts = jnp.broadcast_to(phase, (images.shape[0], 2))
     return _pad_and_crop(images, starts, _phase_padding(num_phases))
@@ -215,7 +215,7 @@ class Augmentation:
     cutmix: float = 0.0
     label_smoothing: float = 0.0
 
-    def individually(self) -> dict[str, 'Augmentation']:
+    def separate_changes(self) -> dict[str, 'Augmentation']:
         """Each random change of images alone, in order, by its name under `config.augment`."""
         fields = {name: (name,) for name in ('min_crop_area', 'flip', 'translate')}
         fields['randaugment'] = ('num_layers', 'magnitude', 'fill')
