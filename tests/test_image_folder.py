@@ -17,7 +17,7 @@ from mixer_dilated.config import resolve
 from mixer_dilated.data import image_folder
 from mixer_dilated.data import preprocessing as preprocessing_module
 from mixer_dilated.data.datasets import load_examples, open_dataset
-from mixer_dilated.data.image_splits import Ignored, find_images, ignored_text, walk_images
+from mixer_dilated.data.image_files import Ignored, find_images, ignored_text, walk_images
 from mixer_dilated.errors import UserError
 
 LEVELS = {'cat': 10, 'dog': 200}

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mixer_dilated.data.workers import num_cores
 from mixer_dilated.errors import UnreadableError, UserError
+from mixer_dilated.files import open_nonblocking
 from mixer_dilated.patches.geometry import Pair
 
 FORMATS = ('PNG', 'JPEG', 'WEBP')
@@ -156,31 +157,19 @@ def _open_image(path: str | os.PathLike | bytes, max_pixels: int) -> BinaryIO:
     """Opens a file, but nothing that could wait or never end: a pipe, a device, a folder."""
     if isinstance(path, bytes):
         return io.BytesIO(path)
-    _check_regular(os.stat(path).st_mode)
-    # The path may have become another thing since: not to wait costs nothing.
-    flags = os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0)
-    file = os.fdopen(os.open(path, flags), 'rb')
-    try:
-        status = os.fstat(file.fileno())
-        _check_regular(status.st_mode)
-        if not status.st_size:
-            raise UserError('an empty file')
-        # No encoder needs more; a decoder may take in the whole file.
-        max_bytes = 8 * max_pixels + 2**20
-        if status.st_size > max_bytes:
-            raise UserError(
-                f'{status.st_size} bytes; allowed are at most {max_bytes}, 8 a pixel of '
-                'dataset.max_pixels and a mebibyte'
-            )
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
-def _check_regular(mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        raise UserError('a folder' if stat.S_ISDIR(mode) else 'not a file but a pipe or device')
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        folder = stat.S_ISDIR(status.st_mode)
+        raise UserError('a folder' if folder else 'not a file but a pipe or device')
+    if not status.st_size:
+        raise UserError('an empty file')
+    max_bytes = 8 * max_pixels + 2**20  # no encoder needs more; a decoder may take in all of it
+    if status.st_size > max_bytes:
+        raise UserError(
+            f'{status.st_size} bytes; allowed are at most {max_bytes}, 8 a pixel of '
+            'dataset.max_pixels and a mebibyte'
+        )
+    return open(path, 'rb', opener=open_nonblocking)
 
 
 def _upright(image: Image.Image) -> Image.Image:
