@@ -354,9 +354,9 @@ def test_decoded_pictures_are_kept(tmp_path, monkeypatch):
     root = classes(tmp_path / 'set')
     dataset = {'name': f'folder:{root}', 'image_size': 4, 'cache_dir': str(tmp_path / 'cache')}
     dataset = resolve({'dataset': dataset}).dataset
-    first = load_examples(open_dataset(dataset), 'train', dataset)
+    first = load_examples(open_dataset(dataset), 'train', dataset.cache_dir)
     monkeypatch.setattr(image_folder, 'decode_images', None)
-    second = load_examples(open_dataset(dataset), 'train', dataset)
+    second = load_examples(open_dataset(dataset), 'train', dataset.cache_dir)
     assert isinstance(second.images, np.memmap)
     np.testing.assert_array_equal(first.images, second.images)
 

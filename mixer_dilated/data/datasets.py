@@ -1,5 +1,6 @@
-"""The data set that `config.dataset` names, and the cache of decoded examples."""
+"""The data set that `config.dataset` names, the embedded ones, and the cache of examples."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -86,12 +87,7 @@ def preprocessing_of(dataset: ml_collections.ConfigDict, image_shape: tuple) -> 
     return Preprocessing(tuple(image_shape), how, dataset.resize, dataset.max_pixels)
 
 
-def load_examples(dataset: Dataset, split: str, config: ml_collections.ConfigDict) -> Examples:
-    """The examples of a split, decoded or from the cache; `config` is `config.dataset`."""
-    return read_cached(dataset, split, config.cache_dir)
-
-
-def read_cached(dataset: Dataset, split: str, cache_dir: str) -> Examples:
+def load_examples(dataset: Dataset, split: str, cache_dir: str) -> Examples:
     """`dataset.read(split)`, memory-mapped from the cache if an undamaged entry is there.
 
     An entry is a folder of `images.npy`, `labels.npy` and `entry.json` (fingerprint of the data
@@ -196,3 +192,42 @@ def _load_digits() -> dict[str, Examples]:
         'train': Examples(images[~is_test], labels[~is_test]),
         'test': Examples(images[is_test], labels[is_test]),
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeData:
+    """Noise of any shape and number, as a `Dataset` of one split, 'train', to time steps with.
+
+    Attributes:
+      image_shape: (height, width, channels) that the network sees.
+      num_classes, examples: how many.
+      stored_shape: before images are upsampled on the device; the same if None.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    examples: int
+    name: str = 'noise'
+    fingerprint: str = ''
+    identity: str = ''
+    stored_shape: tuple[int, int, int] | None = None
+
+    def __post_init__(self):
+        if self.stored_shape is None:
+            object.__setattr__(self, 'stored_shape', self.image_shape)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(map(str, range(self.num_classes)))
+
+    @property
+    def split_sizes(self) -> dict[str, int]:
+        return {'train': self.examples}
+
+    def read(self, split: str) -> Examples:
+        draw = np.random.default_rng(0)
+        images = draw.integers(0, 256, (self.examples, *self.stored_shape), np.uint8)
+        return Examples(images, draw.integers(0, self.num_classes, self.examples, np.int32))
+
+    def data_source(self, split: str) -> InMemoryDataSource:
+        return InMemoryDataSource(self.read(split))

@@ -117,7 +117,7 @@ def open_input(
     count = num_examples('split', split, dataset.split_sizes)
     if streams(config.input, dataset, count):
         return StreamingPipeline(dataset.data_source(split), config, mesh)
-    return InMemoryPipeline(load_examples(dataset, split, config.dataset), config, mesh)
+    return InMemoryPipeline(load_examples(dataset, split, config.dataset.cache_dir), config, mesh)
 
 
 class InMemoryPipeline:
