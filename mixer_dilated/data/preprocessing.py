@@ -205,8 +205,11 @@ def resize_image(image: Image.Image, size: Pair, resize: str) -> Image.Image:
     box = None
     if resize == 'crop':
         scale = min(image.width / width, image.height / height)
-        left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
-        box = (left, top, left + scale * width, top + scale * height)
+        # Rounding must not move an edge out of the image.
+        left = max(0, (image.width - scale * width) / 2)
+        top = max(0, (image.height - scale * height) / 2)
+        right = min(left + scale * width, image.width)
+        box = (left, top, right, min(top + scale * height, image.height))
     return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
 
 
