@@ -17,8 +17,7 @@ import numpy as np
 import pytest
 
 from mixer_dilated.data import workers
-from mixer_dilated.data.batch_stream import BatchStream
-from mixer_dilated.data.samplers import IndexSampler
+from mixer_dilated.data.batch_stream import BatchStream, IndexSampler
 from mixer_dilated.data.tfds_dataset import TfdsDataset
 from mixer_dilated.errors import UserError
 from tests.conftest import ROOT
@@ -72,9 +71,8 @@ def test_a_script_without_a_main_guard_is_told(tmp_path):
     script = tmp_path / 'script.py'
     script.write_text(
         'import numpy as np\n'
-        'from mixer_dilated.data.samplers import IndexSampler\n'
         'from mixer_dilated.data.examples import Examples, InMemoryDataSource\n'
-        'from mixer_dilated.data.batch_stream import BatchStream\n'
+        'from mixer_dilated.data.batch_stream import BatchStream, IndexSampler\n'
         'examples = Examples(np.zeros((8, 4, 4, 1), np.uint8), np.arange(8, dtype=np.int32))\n'
         'sampler = IndexSampler(lambda _: np.arange(8)[None], 4, 2)\n'
         'next(BatchStream(InMemoryDataSource(examples), sampler, workers=1))\n'
@@ -192,9 +190,8 @@ def test_a_worker_that_is_killed_is_told_and_the_others_end():
 
 ALONE = """
 import numpy as np
-from mixer_dilated.data.samplers import IndexSampler
 from mixer_dilated.data.examples import Examples, InMemoryDataSource
-from mixer_dilated.data.batch_stream import BatchStream
+from mixer_dilated.data.batch_stream import BatchStream, IndexSampler
 
 if __name__ == '__main__':
     records = InMemoryDataSource(Examples(np.zeros((64, 2, 2, 1), 'u1'), np.arange(64)))

@@ -14,12 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixer_dilated.data import input_pipeline
-from mixer_dilated.data.batch_stream import BatchStream
+from mixer_dilated.data.batch_stream import BatchStream, IndexSampler
 from mixer_dilated.data.examples import Examples, InMemoryDataSource
 from mixer_dilated.data.image_folder import ImageFolder
-from mixer_dilated.data.input_pipeline import InMemoryPipeline, StreamingPipeline
+from mixer_dilated.data.input_pipeline import (
+    InMemoryPipeline,
+    StreamingPipeline,
+    epoch_permutations,
+    sequential_rows,
+)
 from mixer_dilated.data.preprocessing import Preprocessing
-from mixer_dilated.data.samplers import IndexSampler, epoch_permutations, sequential_rows
 from mixer_dilated.data.tfds_dataset import TfdsDataset
 from mixer_dilated.errors import Preempted, UserError
 from mixer_dilated.parallel.mesh import make_mesh

@@ -5,15 +5,17 @@ import functools
 import math
 import pathlib
 import queue
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 from jax.sharding import NamedSharding
+from jaxtyping import Int
 
 from mixer_dilated.data.examples import Examples, RandomAccessDataSource
-from mixer_dilated.data.samplers import IndexSampler
 from mixer_dilated.data.workers import (
     SLICE_BYTES,
     num_cores,
@@ -31,6 +33,71 @@ MIN_SLICE_RECORDS = 16  # fewer take noticeably longer, each
 READY_SLICES = 4  # in each of the two queues of a worker, which works on one more
 ENDLESS = 2**40
 POLL_SECONDS = 0.1
+FILE_POLL_SECONDS = 0.01
+
+
+class IndexSampler:
+    """The rows of every batch, from step 0 on without end.
+
+    The training process draws the rows of an epoch and writes them to a file, one epoch ahead.
+    Threads and worker processes, which get the sampler by pickle, map the file into memory: they
+    need neither JAX nor a copy each.
+
+    Args:
+      rows_of_epoch: epoch, from 0, to (seeds, examples).
+      batch: examples a step and seed.
+      steps: batches an epoch; examples beyond are left out.
+
+    Attributes:
+      folder: of the files.
+    """
+
+    def __init__(self, rows_of_epoch: Callable[[int], np.ndarray], batch: int, steps: int):
+        self._rows_of_epoch, self._batch, self._steps = rows_of_epoch, batch, steps
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix='mixer_dilated-epochs-'))
+        self._epochs = {}
+
+    def __getstate__(self):
+        return {**self.__dict__, '_rows_of_epoch': None, '_epochs': {}}
+
+    def batch(self, step: int) -> Int[np.ndarray, 'seeds batch']:
+        """Rows of the batch of a step; waits until `prepare` has written its epoch."""
+        epoch, number = divmod(step, self._steps)
+        return self._read(epoch)[:, number * self._batch : (number + 1) * self._batch]
+
+    def prepare(self, step: int) -> None:
+        """Writes the epoch of a step and the next; called before the step's batch is taken."""
+        epoch = step // self._steps
+        for number in (epoch, epoch + 1):
+            file = self._file(number)
+            if not file.exists():
+                unfinished = file.with_suffix('.unfinished')
+                with unfinished.open('wb') as opened:
+                    np.save(opened, self._rows_of_epoch(number), allow_pickle=False)
+                unfinished.rename(file)
+        if epoch:
+            self._file(epoch - 1).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Removes the files, which ends waiting for them."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _read(self, epoch: int) -> np.ndarray:
+        rows = self._epochs.get(epoch)
+        if rows is None:
+            file = self._file(epoch)
+            while not file.exists():
+                if not self.folder.exists():
+                    raise RuntimeError('the stream was closed')
+                time.sleep(FILE_POLL_SECONDS)
+            rows = np.load(file, mmap_mode='r', allow_pickle=False)
+            # Other threads may do the same: a new dictionary, which none of them sees half done.
+            recent = {number: known for number, known in self._epochs.items() if number > epoch - 2}
+            self._epochs = recent | {epoch: rows}
+        return rows
+
+    def _file(self, epoch: int) -> pathlib.Path:
+        return self.folder / f'epoch-{epoch}.npy'
 
 
 class BatchStream:

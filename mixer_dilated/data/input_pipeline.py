@@ -14,9 +14,9 @@ import jax
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 
-from mixer_dilated.data.batch_stream import BatchStream, DevicePrefetcher
+from mixer_dilated.data.batch_stream import BatchStream, DevicePrefetcher, IndexSampler
 from mixer_dilated.data.datasets import load_examples
 from mixer_dilated.data.examples import (
     Dataset,
@@ -26,12 +26,13 @@ from mixer_dilated.data.examples import (
     checksums,
     num_examples,
 )
-from mixer_dilated.data.samplers import IndexSampler, epoch_permutations, sequential_rows
 from mixer_dilated.data.workers import num_workers
 from mixer_dilated.parallel.mesh import (
     process_local_indices,
+    purpose_key,
     put_on_mesh,
     replicated,
+    seed_keys,
 )
 
 MAX_EVAL_EXAMPLES = 2**16  # of a chunk, which bounds what it predicts on the devices
@@ -234,6 +235,38 @@ def open_input(
         return StreamingPipeline(dataset.data_source(split), config, mesh)
     examples = load_examples(dataset, split, config.dataset.cache_dir)
     return InMemoryPipeline(examples, config, mesh)
+
+
+def epoch_permutations(
+    seed: int, num_seeds: int, num_examples: int, epoch: int
+) -> Int32[jax.Array, 'seeds examples']:
+    """Each seed's permutation of the examples in an epoch, on the host, computed asynchronously.
+
+    Args:
+      seed, num_seeds: of the config.
+      num_examples: of the training split.
+      epoch: from 0.
+    """
+    try:
+        host = jax.local_devices(backend='cpu')[0]
+    except RuntimeError:  # JAX_PLATFORMS names the accelerator alone
+        host = None
+    with jax.default_device(host):
+        return _permutations(np.uint32(seed), np.int32(epoch), num_seeds, num_examples)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _permutations(seed, epoch, num_seeds: int, num_examples: int) -> jax.Array:
+    def permutation(seed_key):
+        return jax.random.permutation(purpose_key(seed_key, 'permutation', epoch), num_examples)
+
+    return jax.lax.map(permutation, seed_keys(seed, num_seeds))
+
+
+def sequential_rows(num_examples: int, batch: int) -> Int[np.ndarray, '1 rows']:
+    """All examples in the stored order, the last batch filled up with the last example."""
+    steps = -(-num_examples // batch)
+    return np.minimum(np.arange(steps * batch), num_examples - 1)[None]
 
 
 def eval_batch(config: ml_collections.ConfigDict, count: int, mesh: Mesh) -> int:
