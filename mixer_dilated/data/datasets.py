@@ -71,7 +71,7 @@ def _open_folder(dataset: ml_collections.ConfigDict, size: tuple[int, int] | Non
 
 
 def preprocessing_of(dataset: ml_collections.ConfigDict, image_shape: tuple) -> Preprocessing:
-    """How image files are brought to the shape and style of the data set of `config.dataset`.
+    """How image files become images of the shape and style of `config.dataset`.
 
     Args:
       dataset: `config.dataset`.

@@ -23,7 +23,7 @@ MAX_KEPT_BYTES = 2**30  # of images that were decoded to find corrupt ones
 
 
 class ImageFolder:
-    """The image files of a folder, as a `Dataset`; `find_images` says which class and split.
+    """The image files of a folder, as a `Dataset`; `find_images` gives them class and split.
 
     Args:
       root: the folder.

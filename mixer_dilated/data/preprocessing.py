@@ -1,4 +1,4 @@
-"""From image files to images of the form that a network is trained on."""
+"""Reading image files, and resizing them to what a network is trained on."""
 
 import collections
 import contextlib
@@ -34,7 +34,7 @@ SMALL_FILE_BYTES = 2**14  # below which decoding is mostly Python
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How image files are brought to the form of a data set.
+    """How image files become images of a data set.
 
     Attributes:
       image_shape: (height, width, channels) of the result.
@@ -110,7 +110,7 @@ def read_image(
             )
         image.draft('L' if channels == 1 else None, (min_side, min_side) if min_side else None)
         image.load()
-        return _convert(_upright(image), channels)
+        return _convert(_exif_transpose(image), channels)
 
 
 def decode_image(
@@ -172,7 +172,7 @@ def _open_image(path: str | os.PathLike | bytes, max_pixels: int) -> BinaryIO:
     return open(path, 'rb', opener=open_nonblocking)
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _exif_transpose(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # an orientation that cannot be read is none
