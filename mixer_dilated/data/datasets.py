@@ -1,6 +1,5 @@
 """The data set that `config.dataset` names, the embedded ones, and the cache of examples."""
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -194,35 +193,23 @@ def _load_digits() -> dict[str, Examples]:
     }
 
 
-@dataclasses.dataclass(frozen=True)
 class FakeData:
     """Noise of any shape and number, as a `Dataset` of one split, 'train', to time steps with.
 
-    Attributes:
+    Args:
       image_shape: (height, width, channels) that the network sees.
       num_classes, examples: how many.
       stored_shape: before images are upsampled on the device; the same if None.
     """
 
-    image_shape: tuple[int, int, int]
-    num_classes: int
-    examples: int
-    name: str = 'noise'
-    fingerprint: str = ''
-    identity: str = ''
-    stored_shape: tuple[int, int, int] | None = None
+    name, fingerprint, identity = 'noise', '', ''
 
-    def __post_init__(self):
-        if self.stored_shape is None:
-            object.__setattr__(self, 'stored_shape', self.image_shape)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return tuple(map(str, range(self.num_classes)))
-
-    @property
-    def split_sizes(self) -> dict[str, int]:
-        return {'train': self.examples}
+    def __init__(
+        self, image_shape: tuple, num_classes: int, examples: int, stored_shape: tuple | None = None
+    ):
+        self.image_shape, self.stored_shape = image_shape, stored_shape or image_shape
+        self.num_classes, self.class_names = num_classes, tuple(map(str, range(num_classes)))
+        self.examples, self.split_sizes = examples, {'train': examples}
 
     def read(self, split: str) -> Examples:
         draw = np.random.default_rng(0)
