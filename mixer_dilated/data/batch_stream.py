@@ -26,6 +26,7 @@ from mixer_dilated.data.workers import (
     worker_error,
 )
 from mixer_dilated.errors import UserError
+from mixer_dilated.files import error_context
 from mixer_dilated.parallel.mesh import make_global_array
 
 MAX_SLICE_RECORDS = 64
@@ -72,7 +73,7 @@ class IndexSampler:
             file = self._file(number)
             if not file.exists():
                 unfinished = file.with_suffix('.unfinished')
-                with unfinished.open('wb') as opened:
+                with error_context(self.folder), unfinished.open('wb') as opened:
                     np.save(opened, self._rows_of_epoch(number), allow_pickle=False)
                 unfinished.rename(file)
         if epoch:
