@@ -72,7 +72,7 @@ class ImageFolder:
                 continue
             examples, corrupt = self._decode(self._files[name][start:stop])
             if corrupt:
-                others = {name: [*files] for name, files in self._files.items()}
+                others = {split: [*files] for split, files in self._files.items()}
                 del others[name][start:stop]
                 for files in others.values():
                     corrupt |= self._decode(files, keep=False)[1]
