@@ -85,15 +85,12 @@ def _open_regular(path: PathLike, hint: str, max_bytes: int = MAX_BYTES) -> Iter
     """Opens a file, and raises UserError for whatever opening and reading it raises."""
     path = as_path(path)
     try:
-        with path.open('rb') if is_bucket(path) else open(path, 'rb', opener=_no_wait) as file:
-            if is_bucket(path):
-                size = path.stat().length
-            else:
-                status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise ValueError('not a regular file')
-                size = status.st_size
-            _check_size(size, max_bytes)
+        bucket = is_bucket(path)
+        with path.open('rb') if bucket else open(path, 'rb', opener=open_nonblocking) as file:
+            status = path.stat() if bucket else os.fstat(file.fileno())
+            if not bucket and not stat.S_ISREG(status.st_mode):
+                raise ValueError('not a regular file')
+            _check_size(status.length if bucket else status.st_size, max_bytes)
             yield file
     # Storage, json and NumPy raise errors of many types at damaged files; all mean the same.
     except Exception as error:
@@ -103,8 +100,9 @@ def _open_regular(path: PathLike, hint: str, max_bytes: int = MAX_BYTES) -> Iter
         ) from None
 
 
-def _no_wait(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, 'O_NONBLOCK', 0))  # a pipe may have no writer
+def open_nonblocking(path: PathLike, flags: int) -> int:
+    """An `opener` for `open`, which does not wait for a pipe that has no writer."""
+    return os.open(path, flags | getattr(os, 'O_NONBLOCK', 0))
 
 
 def _check_size(size: int, max_bytes: int) -> None:
@@ -139,10 +137,9 @@ class AtomicFile:
         self._target = self._path
         if flag and not is_bucket(path):
             self._target = pathlib.Path(os.path.realpath(path))
-        self._unfinished = self._target.with_name(
-            f'.{self._target.name}.unfinished-{secrets.token_hex(4)}'
-        )
-        self._file = io.BytesIO() if is_bucket(path) else None
+        name = f'.{self._target.name}.unfinished-{secrets.token_hex(4)}'
+        self._unfinished = None if is_bucket(path) else self._target.with_name(name)
+        self._file = io.BytesIO()
 
     def write(self, content: bytes) -> None:
         """Appends to the content."""
@@ -150,7 +147,7 @@ class AtomicFile:
             self._file.write(content)
 
     def __enter__(self) -> 'AtomicFile':
-        if self._file is None:
+        if self._unfinished:
             _UNFINISHED.add(self._unfinished)
             with error_context(self._path, self._flag):
                 self._file = self._unfinished.open('xb')
@@ -164,13 +161,13 @@ class AtomicFile:
         finally:
             with contextlib.suppress(OSError):
                 self._file.close()
-            if self._unfinished in _UNFINISHED:
+            if self._unfinished:
                 with contextlib.suppress(OSError):
                     self._unfinished.unlink()
                 _UNFINISHED.discard(self._unfinished)
 
     def _commit(self) -> None:
-        if isinstance(self._file, io.BytesIO):
+        if not self._unfinished:
             self._target.write_bytes(self._file.getvalue())
             return
         self._file.flush()
@@ -201,11 +198,6 @@ def error_context(path: PathLike, flag: str = '') -> Iterator[None]:
                 'when that is mended the same command resumes'
             )
         raise UserError(message) from error
-
-
-def output_file(flag: str, path: PathLike) -> AtomicFile:
-    """The file of a flag, 'csv' of --csv=FILE, to be written; see AtomicFile."""
-    return AtomicFile(path, flag)
 
 
 def check_output(flag: str, path: pathlib.Path) -> None:

@@ -15,12 +15,12 @@ from mixer_dilated.config import num_phases
 from mixer_dilated.data.augmentation import (
     Augmentation,
     MixupCutmix,
-    at_phase,
     augmentation_from_config,
     draw_mixup,
     random_flip,
     random_phase,
     random_translate,
+    shift_phase,
 )
 from mixer_dilated.data.randaugment import MICROBATCH, map_microbatches
 from mixer_dilated.parallel.mesh import purpose_key
@@ -50,7 +50,7 @@ def test_each_phase_moves_the_images_up_and_left():
     images = random_bytes((3, 5, 4, 2))
     for up in range(3):
         for left in range(2):
-            shown = at_phase(images, jnp.array([up, left]), (3, 2))
+            shown = shift_phase(images, jnp.array([up, left]), (3, 2))
             assert shown.dtype == np.uint8
             np.testing.assert_array_equal(shown, moved_up_left(images, up, left))
 
@@ -210,13 +210,13 @@ WHOLE = Augmentation(
 
 
 def test_each_change_alone_is_a_part_of_the_whole():
-    alone = WHOLE.individually()
+    alone = WHOLE.separate_changes()
     assert list(alone) == [
         'min_crop_area', 'flip', 'translate', 'randaugment', 'random_phase', 'mixup', 'cutmix',
     ]  # fmt: skip
     assert alone['randaugment'] == Augmentation(num_layers=2, magnitude=15.0, fill=128)
     assert alone['random_phase'] == Augmentation(num_phases=(2, 3))
-    assert Augmentation(label_smoothing=0.1).individually() == {}
+    assert Augmentation(label_smoothing=0.1).separate_changes() == {}
 
 
 def test_without_augmentation_a_batch_stays_what_it_is():

@@ -53,7 +53,7 @@ def test_a_run_leaves_images_of_several_classes_before_and_after_augmentation(ru
     first = [np.flatnonzero(train.labels == label)[0] for label in range(10)]
     np.testing.assert_array_equal(found['images'], train.images[sorted(first)[:6]])
     whole, seed_key = augmentation_from_config(small_config(**AUGMENTED)), jax.random.key(4)
-    parts = [*whole.individually().values(), *[whole] * 4]
+    parts = [*whole.separate_changes().values(), *[whole] * 4]
     for one, step, drawn in zip(parts, (0, 0, 0, 1, 2, 3), found['drawn'], strict=True):
         expected = jax.jit(one.apply)(seed_key, step, found['images'])
         np.testing.assert_array_equal(drawn, expected)

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from mixer_dilated.config import resolve
 from mixer_dilated.data import tfds_dataset
 from mixer_dilated.data.augmentation import random_translate
-from mixer_dilated.data.datasets import Digits, load_examples, open_dataset, read_cached
+from mixer_dilated.data.datasets import Digits, load_examples, open_dataset
 from mixer_dilated.data.examples import Examples, num_examples, split_slices
 from mixer_dilated.data.tfds_dataset import TfdsDataset, TfdsDataSource
 from mixer_dilated.errors import UserError
@@ -202,8 +202,8 @@ def assert_same(examples, source):
 
 def test_a_second_start_does_not_decode_again(tmp_path):
     source = Counting()
-    assert_same(read_cached(source, 'train', str(tmp_path)), Counting())
-    again = read_cached(source, 'train', str(tmp_path))
+    assert_same(load_examples(source, 'train', str(tmp_path)), Counting())
+    again = load_examples(source, 'train', str(tmp_path))
     assert source.reads == 1 and isinstance(again.images, np.memmap)
     assert_same(again, Counting())
     assert len(list(tmp_path.iterdir())) == 1  # nothing unfinished is left
@@ -211,10 +211,10 @@ def test_a_second_start_does_not_decode_again(tmp_path):
 
 def test_another_split_or_other_files_are_decoded_anew(tmp_path):
     source = Counting()
-    read_cached(source, 'train', str(tmp_path))
-    read_cached(source, 'train[:5]', str(tmp_path))
+    load_examples(source, 'train', str(tmp_path))
+    load_examples(source, 'train[:5]', str(tmp_path))
     source.fingerprint = 'two'
-    read_cached(source, 'train', str(tmp_path))
+    load_examples(source, 'train', str(tmp_path))
     assert source.reads == 3
 
 
@@ -223,7 +223,7 @@ def test_another_split_or_other_files_are_decoded_anew(tmp_path):
 )
 def test_a_damaged_cache_entry_is_made_again(tmp_path, damage):
     source = Counting()
-    read_cached(source, 'train', str(tmp_path))
+    load_examples(source, 'train', str(tmp_path))
     (entry,) = tmp_path.iterdir()
     images = entry / 'images.npy'
     content = bytearray(images.read_bytes())
@@ -240,28 +240,28 @@ def test_a_damaged_cache_entry_is_made_again(tmp_path, damage):
         (entry / 'entry.json').write_text('{"checksums"')
     else:
         np.save(images, np.array([{'not': 'an array'}], dtype=object), allow_pickle=True)
-    assert_same(read_cached(source, 'train', str(tmp_path)), Counting())
+    assert_same(load_examples(source, 'train', str(tmp_path)), Counting())
     assert source.reads == 2
-    read_cached(source, 'train', str(tmp_path))
+    load_examples(source, 'train', str(tmp_path))
     assert source.reads == 2
 
 
 def test_flipped_bits_of_a_header_are_survived(tmp_path):
     source = Counting()
-    read_cached(source, 'train', str(tmp_path))
+    load_examples(source, 'train', str(tmp_path))
     (entry,) = tmp_path.iterdir()
     original = (entry / 'images.npy').read_bytes()
     for position in range(0, 128 * 8, 5):
         content = bytearray(original)
         content[position // 8] ^= 1 << position % 8
         (entry / 'images.npy').write_bytes(content)
-        assert_same(read_cached(source, 'train', str(tmp_path)), Counting())
+        assert_same(load_examples(source, 'train', str(tmp_path)), Counting())
 
 
 def test_a_cache_that_cannot_be_written_costs_a_warning_only(tmp_path):
     (tmp_path / 'file').write_text('in the way')
     with pytest.warns(UserWarning, match='not cached'):
-        examples = read_cached(Counting(), 'train', str(tmp_path / 'file'))
+        examples = load_examples(Counting(), 'train', str(tmp_path / 'file'))
     assert_same(examples, Counting())
 
 
@@ -287,7 +287,7 @@ def test_an_example_is_trained_or_tested_on_but_not_both():
 
 def test_load_examples_uses_the_configs_cache(tmp_path):
     dataset = resolve({'dataset': {'name': 'digits', 'cache_dir': str(tmp_path)}}).dataset
-    examples = load_examples(open_dataset(dataset), 'train[:7]', dataset)
+    examples = load_examples(open_dataset(dataset), 'train[:7]', dataset.cache_dir)
     assert examples.images.shape == (7, 8, 8, 1)
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -14,7 +14,7 @@ from hypothesis import given
 
 from mixer_dilated import files
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import AtomicFile, check_output, output_file
+from mixer_dilated.files import AtomicFile, check_output
 from tests.conftest import ROOT
 
 
@@ -33,7 +33,7 @@ def test_a_whole_file_has_all_that_was_written_and_nothing_is_left_beside_it(
 @pytest.mark.parametrize('error', [OSError(errno.EIO, 'of something else'), KeyboardInterrupt()])
 def test_an_error_of_something_else_passes_unchanged_and_leaves_what_was_there(tmp_path, error):
     (tmp_path / 'a').write_text('before')
-    with pytest.raises(type(error)) as raised, output_file('csv', tmp_path / 'a') as file:
+    with pytest.raises(type(error)) as raised, AtomicFile(tmp_path / 'a', 'csv') as file:
         file.write(b'after')
         raise error
     assert raised.value is error
@@ -54,7 +54,7 @@ def test_an_error_of_the_file_itself_is_told_with_its_flag(tmp_path, monkeypatch
         if at == 'replace':
             patch.setattr(os, 'replace', full)
         said = f'^--csv={path}: cannot be written: No space left on device; name a file that can$'
-        with pytest.raises(UserError, match=said), output_file('csv', path) as file:
+        with pytest.raises(UserError, match=said), AtomicFile(path, 'csv') as file:
             if at == 'write':
                 file._file.close()
                 file._file = stack.enter_context(open('/dev/full', 'wb', buffering=0))
@@ -67,7 +67,7 @@ def test_a_link_of_an_output_keeps_leading_there_and_one_in_a_run_is_replaced(tm
     target = tmp_path / 'other' / 'a'
     target.write_text('before')
     (tmp_path / 'link').symlink_to(target)
-    with output_file('csv', tmp_path / 'link') as file:
+    with AtomicFile(tmp_path / 'link', 'csv') as file:
         file.write(b'after')
     assert target.read_text() == 'after' and (tmp_path / 'link').is_symlink()
     with AtomicFile(tmp_path / 'link') as file:
@@ -78,7 +78,7 @@ def test_a_link_of_an_output_keeps_leading_there_and_one_in_a_run_is_replaced(tm
 def test_no_file_with_the_name_of_an_unfinished_one_is_overwritten(tmp_path):
     (tmp_path / 'precious').write_text('mine')
     (tmp_path / '.a.unfinished').symlink_to('precious')
-    with output_file('csv', tmp_path / 'a') as file:
+    with AtomicFile(tmp_path / 'a', 'csv') as file:
         file.write(b'after')
     assert (tmp_path / 'precious').read_text() == 'mine'
     assert (tmp_path / '.a.unfinished').is_symlink()
@@ -173,9 +173,9 @@ def test_a_bucket_is_written_and_read_as_a_folder(monkeypatch):
 PROGRAM = """
 import pathlib, sys, time
 from mixer_dilated.cli import preemption
-from mixer_dilated.files import output_file
+from mixer_dilated.files import AtomicFile
 preemption.install_handlers()
-with output_file('csv', pathlib.Path(sys.argv[1])) as file:
+with AtomicFile(pathlib.Path(sys.argv[1]), 'csv') as file:
     file.write(b'half')
     print('ready', flush=True)
     time.sleep(60)

@@ -17,7 +17,7 @@ from mixer_dilated.config import resolve
 from mixer_dilated.data import image_folder
 from mixer_dilated.data import preprocessing as preprocessing_module
 from mixer_dilated.data.datasets import load_examples, open_dataset
-from mixer_dilated.data.image_splits import Ignored, find_images, ignored_text, walk_images
+from mixer_dilated.data.image_files import Ignored, find_images, ignored_text, walk_images
 from mixer_dilated.errors import UserError
 
 LEVELS = {'cat': 10, 'dog': 200}
@@ -354,9 +354,9 @@ def test_decoded_pictures_are_kept(tmp_path, monkeypatch):
     root = classes(tmp_path / 'set')
     dataset = {'name': f'folder:{root}', 'image_size': 4, 'cache_dir': str(tmp_path / 'cache')}
     dataset = resolve({'dataset': dataset}).dataset
-    first = load_examples(open_dataset(dataset), 'train', dataset)
+    first = load_examples(open_dataset(dataset), 'train', dataset.cache_dir)
     monkeypatch.setattr(image_folder, 'decode_images', None)
-    second = load_examples(open_dataset(dataset), 'train', dataset)
+    second = load_examples(open_dataset(dataset), 'train', dataset.cache_dir)
     assert isinstance(second.images, np.memmap)
     np.testing.assert_array_equal(first.images, second.images)
 

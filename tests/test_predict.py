@@ -17,7 +17,7 @@ from PIL import Image
 
 from mixer_dilated.cli.main import main
 from mixer_dilated.data.datasets import Digits
-from mixer_dilated.data.image_splits import Ignored
+from mixer_dilated.data.image_files import Ignored
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import write_json
 from mixer_dilated.inference.calibration import write_calibration

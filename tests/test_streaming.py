@@ -14,12 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixer_dilated.data import input_pipeline
-from mixer_dilated.data.batch_stream import BatchStream
+from mixer_dilated.data.batch_stream import BatchStream, IndexSampler
 from mixer_dilated.data.examples import Examples, InMemoryDataSource
 from mixer_dilated.data.image_folder import ImageFolder
-from mixer_dilated.data.input_pipeline import InMemoryPipeline, StreamingPipeline
+from mixer_dilated.data.input_pipeline import (
+    InMemoryPipeline,
+    StreamingPipeline,
+    epoch_permutations,
+    sequential_rows,
+)
 from mixer_dilated.data.preprocessing import Preprocessing
-from mixer_dilated.data.samplers import SequentialSampler, ShuffleSampler, epoch_permutations
 from mixer_dilated.data.tfds_dataset import TfdsDataset
 from mixer_dilated.errors import Preempted, UserError
 from mixer_dilated.parallel.mesh import make_mesh
@@ -52,6 +56,11 @@ def drawn(count, seed=5, num_seeds=2):
     return lambda epoch: np.asarray(epoch_permutations(seed, num_seeds, count, epoch))
 
 
+def sequential(count, batch):
+    rows = sequential_rows(count, batch)
+    return IndexSampler(lambda _: rows, batch, rows.shape[1] // batch)
+
+
 def taken(stream, count):
     try:
         return [next(stream) for _ in range(count)]
@@ -74,7 +83,7 @@ def test_the_shares_of_all_processes_are_the_batches_of_memory_in_order(data):
         taken(
             BatchStream(
                 numbered(count),
-                ShuffleSampler(drawn(count), batch, steps, to_processes=False),
+                IndexSampler(drawn(count), batch, steps),
                 first_step=first,
                 own=(np.arange(2), parts[k]),
             ),
@@ -96,13 +105,24 @@ def test_the_shares_of_all_processes_are_the_batches_of_memory_in_order(data):
         np.testing.assert_array_equal(images[..., 1, 2, 0], labels)
 
 
-@given(count=st.integers(1, 60), batch=st.integers(1, 20), passes=st.integers(0, 3))
-def test_a_pass_has_every_example_once_and_fills_up_with_the_last(count, batch, passes):
-    order = SequentialSampler(count, batch)
-    assert order.steps == math.ceil(count / batch)
-    found = np.concatenate([order.batch(passes * order.steps + i)[0] for i in range(order.steps)])
-    np.testing.assert_array_equal(found[:count], np.arange(count))
-    assert (found[count:] == count - 1).all()
+@given(count=st.integers(1, 60), batch=st.integers(1, 20))
+def test_a_pass_has_every_example_once_and_fills_up_with_the_last(count, batch):
+    (rows,) = sequential_rows(count, batch)
+    assert len(rows) == math.ceil(count / batch) * batch
+    np.testing.assert_array_equal(rows[:count], np.arange(count))
+    assert (rows[count:] == count - 1).all()
+
+
+def test_a_sampler_follows_its_epochs_for_ever_and_leaves_no_file():
+    sampler = IndexSampler(lambda epoch: 100 * epoch + np.arange(7)[None], 2, 3)
+    for step in range(10):
+        sampler.prepare(step)
+        epoch, number = divmod(step, 3)
+        first = 100 * epoch + 2 * number
+        np.testing.assert_array_equal(sampler.batch(step), [[first, first + 1]])
+        assert len([*sampler.folder.iterdir()]) == 2
+    sampler.close()
+    assert not sampler.folder.exists()
 
 
 def photographs(folder):

@@ -36,14 +36,14 @@ def peak_bytes(setup, share: float) -> int | None:
 
 def shuffled_stream(setup, records, workers: int):
     """A `BatchStream` of training batches; of fewer records than a batch, of all of them."""
-    from mixer_dilated.data.batch_stream import BatchStream
-    from mixer_dilated.data.samplers import ShuffleSampler, epoch_permutations
+    from mixer_dilated.data.batch_stream import BatchStream, IndexSampler
+    from mixer_dilated.data.input_pipeline import epoch_permutations
 
     count = len(records)
     draw = functools.partial(epoch_permutations, setup.config.seed, 1, count)
     batch = min(setup.config.batch, count)
-    order = ShuffleSampler(draw, batch, count // batch, to_processes=workers > 0)
-    return BatchStream(records, order, workers=workers)
+    sampler = IndexSampler(draw, batch, count // batch)
+    return BatchStream(records, sampler, workers=workers)
 
 
 def _peak(config: str, share: float) -> int | None:

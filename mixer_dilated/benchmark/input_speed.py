@@ -105,13 +105,13 @@ def _decoding(records: RandomAccessDataSource, number: int) -> tuple[float, floa
     draw, images, seconds, cpu = np.random.default_rng(number), 0, 0.0, 0.0
     while seconds < TURN_SECONDS / 2:
         index = draw.integers(0, len(records), 64)
-        encoded = records.encoded(index) if isinstance(records, TfdsDataSource) else None
+        fetched = records.fetch(index) if isinstance(records, TfdsDataSource) else None
         start, cpu_start = time.perf_counter(), time.thread_time()
-        if encoded is None:
+        if fetched is None:
             records.read(index)
         else:
-            for record in encoded:
-                records.image(record)
+            for encoded, _ in fetched:
+                records.decode(encoded)
         seconds += time.perf_counter() - start
         cpu += time.thread_time() - cpu_start
         images += len(index)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from mixer_dilated.cli import distributed, preemption
 from mixer_dilated.cli.arguments import Arguments
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import check_output, output_file
+from mixer_dilated.files import AtomicFile, check_output
 
 AGAINST = ('reference', 'torch')
 
@@ -189,7 +189,7 @@ def benchmark(arguments: list[Arguments], started: float) -> None:
         raise UserError('--against is not for --input, which is held against decoding alone')
     found = _benchmark_input(configs, say) if timed_input else _benchmark(configs, against, say)
     if file:
-        with output_file('json', file) as output:
+        with AtomicFile(file, 'json') as output:
             output.write((json.dumps(found, indent=2) + '\n').encode())
         print(f'\njson: {file}')
 

@@ -6,7 +6,7 @@ from mixer_dilated.cli import preemption
 from mixer_dilated.cli.arguments import Arguments
 from mixer_dilated.cli.commands import required
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import check_output, output_file
+from mixer_dilated.files import AtomicFile, check_output
 
 AGAINST = ('compiled', 'measured')
 
@@ -45,7 +45,7 @@ def plan(arguments: Arguments, started: float) -> None:
         print_plans(arguments.name, contents)
     if arguments.json:
         found = {'name': arguments.name, 'config': config.to_dict(), 'plans': contents}
-        with output_file('json', arguments.json) as output:
+        with AtomicFile(arguments.json, 'json') as output:
             output.write((json.dumps(found, indent=2) + '\n').encode())
         print(f'\njson: {arguments.json}')
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable
 
 from mixer_dilated.cli.arguments import Arguments
-from mixer_dilated.data.image_splits import Ignored, ignored_text
+from mixer_dilated.data.image_files import Ignored, ignored_text
 from mixer_dilated.errors import UserError, printable
 from mixer_dilated.files import check_output
 from mixer_dilated.prediction.inputs import picture_paths

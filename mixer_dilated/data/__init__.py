@@ -1,1 +1,1 @@
-"""Data: where examples come from (`sources`), their cache (`cache`), augmentation."""
+"""Data sets, the input pipeline, preprocessing, augmentation and corruptions."""

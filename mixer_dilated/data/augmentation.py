@@ -35,12 +35,12 @@ def random_translate(key: jax.Array, images: Images, max_pixels: int) -> Images:
 
 
 def random_phase(key: jax.Array, images: Images, num_phases: Pair) -> Images:
-    """`at_phase` with a uniform phase of each image's own."""
+    """`shift_phase` by a uniform phase of each image's own."""
     phases = jax.random.randint(key, (len(images), 2), 0, jnp.array(num_phases))
     return _pad_and_crop(images, phases, _phase_padding(num_phases))
 
 
-def at_phase(images: Images, phase: Int32[Array, '2'], num_phases: Pair) -> Images:
+def shift_phase(images: Images, phase: Int32[Array, '2'], num_phases: Pair) -> Images:
     """Moves images up and left by (row, column): patches sample pixels further down and right."""
     starts = jnp.broadcast_to(phase, (images.shape[0], 2))
     return _pad_and_crop(images, starts, _phase_padding(num_phases))
@@ -119,10 +119,9 @@ class MixupCutmix:
 
         mixed[i] = weight · array[i] + (1 - weight) · array[i - 1]
 
-    Without arguments nothing is mixed.
-
     Attributes:
-      pixel_weight: of an image's own pixels, (), or (H, W, 1) for a batch (B, H, W, C).
+      pixel_weight: of an image's own pixels, (), or (H, W, 1) for a batch (B, H, W, C); None if
+        nothing is mixed.
       target_weight: of the example's own target, (): the mean of `pixel_weight`.
     """
 
@@ -215,16 +214,21 @@ class Augmentation:
     cutmix: float = 0.0
     label_smoothing: float = 0.0
 
-    def individually(self) -> dict[str, 'Augmentation']:
+    def separate_changes(self) -> dict[str, 'Augmentation']:
         """Each random change of images alone, in order, by its name under `config.augment`."""
-        fields = {name: (name,) for name in ('min_crop_area', 'flip', 'translate')}
-        fields['randaugment'] = ('num_layers', 'magnitude', 'fill')
-        fields['random_phase'] = ('num_phases',)
-        fields |= {name: (name,) for name in ('mixup', 'cutmix')}
+        fields = {
+            'min_crop_area': ('min_crop_area',),
+            'flip': ('flip',),
+            'translate': ('translate',),
+            'randaugment': ('num_layers', 'magnitude', 'fill'),
+            'random_phase': ('num_phases',),
+            'mixup': ('mixup',),
+            'cutmix': ('cutmix',),
+        }
         return {
-            name: Augmentation(**{field: getattr(self, field) for field in (first, *rest)})
-            for name, (first, *rest) in fields.items()
-            if getattr(self, first) != getattr(NO_AUGMENTATION, first)
+            name: Augmentation(**{field: getattr(self, field) for field in of_change})
+            for name, of_change in fields.items()
+            if getattr(self, of_change[0]) != getattr(NO_AUGMENTATION, of_change[0])
         }
 
     def apply(self, seed_key: jax.Array, step: Int32[Array, ''] | int, images: Images) -> Images:

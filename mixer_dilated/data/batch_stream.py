@@ -1,87 +1,119 @@
 """Batches of examples that do not fit memory, decoded ahead with Grain, and put on the devices."""
 
-import collections
-import dataclasses
+import contextlib
 import functools
 import math
+import pathlib
 import queue
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any
 
 import numpy as np
+from jax.sharding import NamedSharding
+from jaxtyping import Int
 
 from mixer_dilated.data.examples import Examples, RandomAccessDataSource
-from mixer_dilated.data.samplers import IndexSampler
 from mixer_dilated.data.workers import (
     SLICE_BYTES,
     num_cores,
     raise_file_limit,
     signals_blocked,
-    start_quiet_tracker,
+    silence_tracker,
     start_worker,
     worker_error,
 )
 from mixer_dilated.errors import UserError
+from mixer_dilated.files import error_context
+from mixer_dilated.parallel.mesh import make_global_array
 
 MAX_SLICE_RECORDS = 64
 MIN_SLICE_RECORDS = 16  # fewer take noticeably longer, each
-READY_SLICES = 4  # in each queue of decoded ones; a process has two and works on one
+READY_SLICES = 4  # in each of the two queues of a worker, which works on one more
 ENDLESS = 2**40
 POLL_SECONDS = 0.1
-
-# Which seeds, and which examples, of a batch: their numbers, rising.
-Part = tuple[np.ndarray, np.ndarray]
+FILE_POLL_SECONDS = 0.01
 
 
-@dataclasses.dataclass(frozen=True)
-class BatchSlices:
-    """The batches of a stream, cut into slices of a few records: a random access source of Grain.
+class IndexSampler:
+    """The rows of every batch, from step 0 on without end.
 
-    Several workers decode the slices of one batch, so a large batch is in memory once.
+    The training process draws the rows of an epoch and writes them to a file, one epoch ahead.
+    Threads and worker processes, which get the sampler by pickle, map the file into memory: they
+    need neither JAX nor a copy each.
+
+    Args:
+      rows_of_epoch: epoch, from 0, to (seeds, examples).
+      batch: examples a step and seed.
+      steps: batches an epoch; examples beyond are left out.
 
     Attributes:
-      data_source: the examples.
-      sampler: which of them make which batch.
-      own: which seeds and examples of every batch.
-      shape: how many.
-      first_step: the batch to begin with.
-      size: records a slice; the last of a batch may have fewer.
-      first, every: of all slices the first, first + every, ….
+      folder: of the files.
     """
 
-    data_source: RandomAccessDataSource
-    sampler: IndexSampler
-    own: Part
-    shape: tuple[int, int]
-    first_step: int
-    size: int
-    first: int = 0
-    every: int = 1
+    def __init__(self, rows_of_epoch: Callable[[int], np.ndarray], batch: int, steps: int):
+        self._rows_of_epoch, self._batch, self._steps = rows_of_epoch, batch, steps
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix='mixer_dilated-epochs-'))
+        self._epochs = {}
 
-    def __len__(self) -> int:
-        return ENDLESS
+    def __getstate__(self):
+        return {**self.__dict__, '_rows_of_epoch': None, '_epochs': {}}
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        slices = -(-math.prod(self.shape) // self.size)
-        step, part = divmod(self.first + int(number) * self.every, slices)
-        rows = self.sampler.batch(self.first_step + step)[np.ix_(*self.own)].reshape(-1)
-        return tuple(self.data_source.read(rows[part * self.size : (part + 1) * self.size]))
+    def batch(self, step: int) -> Int[np.ndarray, 'seeds batch']:
+        """Rows of the batch of a step; waits until `prepare` has written its epoch."""
+        epoch, number = divmod(step, self._steps)
+        return self._read(epoch)[:, number * self._batch : (number + 1) * self._batch]
+
+    def prepare(self, step: int) -> None:
+        """Writes the epoch of a step and the next; called before the step's batch is taken."""
+        epoch = step // self._steps
+        for number in (epoch, epoch + 1):
+            file = self._file(number)
+            if not file.exists():
+                unfinished = file.with_suffix('.unfinished')
+                with error_context(self.folder), unfinished.open('wb') as opened:
+                    np.save(opened, self._rows_of_epoch(number), allow_pickle=False)
+                unfinished.rename(file)
+        if epoch:
+            self._file(epoch - 1).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Removes the files, which ends waiting for them."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _read(self, epoch: int) -> np.ndarray:
+        rows = self._epochs.get(epoch)
+        if rows is None:
+            file = self._file(epoch)
+            while not file.exists():
+                if not self.folder.exists():
+                    raise RuntimeError('the stream was closed')
+                time.sleep(FILE_POLL_SECONDS)
+            rows = np.load(file, mmap_mode='r', allow_pickle=False)
+            # Other threads may do the same: a new dictionary, which none of them sees half done.
+            recent = {number: known for number, known in self._epochs.items() if number > epoch - 2}
+            self._epochs = recent | {epoch: rows}
+        return rows
+
+    def _file(self, epoch: int) -> pathlib.Path:
+        return self.folder / f'epoch-{epoch}.npy'
 
 
 class BatchStream:
     """Iterates over batches, `Examples` (seeds, batch, …), without end, in the sampler's order.
 
-    Each of several hosts reads its own part of every batch.
+    Each of several hosts reads its own part of every batch. Grain decodes slices of a few records,
+    so that several workers decode one batch, and a large batch is in memory once.
 
     Args:
       data_source: the examples.
       sampler: which of them make which batch.
       first_step: the batch to begin with.
       workers: processes that decode; 0 for threads of this process.
-      own: which seeds and examples of every batch are read; all if None.
+      own: which seeds and examples of every batch are read, numbers along each axis; all if None.
+        Axes between the first and the last are kept, (seeds, steps, batch, …).
 
     Raises:
       UserError: by `next`: a record that cannot be used, or a worker that has ended.
@@ -94,42 +126,37 @@ class BatchStream:
         *,
         first_step: int = 0,
         workers: int = 0,
-        own: Part | None = None,
+        own: tuple[np.ndarray, ...] | None = None,
     ):
         self._sampler, self._step, self._stopped = sampler, first_step, False
         sampler.prepare(first_step)
         own = own or tuple(map(np.arange, sampler.batch(first_step).shape))
-        shape = tuple(map(len, own))
-        size = min(MAX_SLICE_RECORDS, SLICE_BYTES // math.prod(data_source.image_shape) or 1)
-        share = -(-math.prod(shape) // (workers or num_cores()))
-        size = min(size, max(share, MIN_SLICE_RECORDS), math.prod(shape))
-        self._image_shape = data_source.image_shape
-        self._slices = BatchSlices(data_source, sampler, own, shape, first_step, size)
-        self._readers = (
-            _start_workers(self._slices, workers) if workers else [_start_threads(self._slices)]
-        )
-        # Grain starts a worker when its first slice is asked for: so that all start at once.
-        self._pool = ThreadPoolExecutor(len(self._readers))
-        self._requests = [self._pool.submit(next, reader) for reader in self._readers]
-        self._first = collections.deque(self._requests)
-        self._turn = 0
+        self._shape, self._image_shape = tuple(map(len, own)), data_source.image_shape
+        count = math.prod(self._shape)
+        size = min(MAX_SLICE_RECORDS, SLICE_BYTES // math.prod(self._image_shape) or 1)
+        share = -(-count // (workers or num_cores()))
+        self._size = min(size, max(share, MIN_SLICE_RECORDS), count)
+        per_batch = -(-count // self._size)
+        read = functools.partial(_read_slice, data_source, sampler, own, self._size)
+        self._slices = _decode_ahead(read, first_step * per_batch, workers, sampler.folder)
 
     def __iter__(self) -> Iterator[Examples]:
         return self
 
     def __next__(self) -> Examples:
         self._sampler.prepare(self._step)
-        shape, size = self._slices.shape, self._slices.size
-        count = math.prod(shape)
+        count = math.prod(self._shape)
         images = np.empty((count, *self._image_shape), np.uint8)
         labels = np.empty(count, np.int32)
-        for start in range(0, count, size):
+        for start in range(0, count, self._size):
             if self._stopped:
                 raise RuntimeError('the stream was stopped')
-            part = slice(start, start + size)
+            part = slice(start, start + self._size)
             images[part], labels[part] = self._next_slice()
         self._step += 1
-        return Examples(images.reshape(*shape, *self._image_shape), labels.reshape(shape))
+        return Examples(
+            images.reshape(*self._shape, *self._image_shape), labels.reshape(self._shape)
+        )
 
     def stop(self) -> None:
         """Makes a pending `next` of another thread raise promptly: a batch may take long."""
@@ -138,81 +165,79 @@ class BatchStream:
     def close(self) -> None:
         """Ends the workers; no `next` may be pending."""
         self._sampler.close()
-        for request, reader in zip(self._requests, self._readers, strict=True):
-            self._pool.submit(_close, reader, request)
-        self._pool.shutdown()
-        # Grain logs at the end of the interpreter what is still referenced.
-        self._readers, self._requests, self._first = [], [], collections.deque()
+        if self._slices is not None:
+            self._slices.close()
+        self._slices = None  # Grain logs at the end of the interpreter what is still referenced
 
     def _next_slice(self) -> tuple[np.ndarray, np.ndarray]:
-        reader = self._readers[self._turn % len(self._readers)]
-        self._turn += 1
         try:
-            return self._first.popleft().result() if self._first else next(reader)
+            return next(self._slices)
         except UserError:
             raise
         except Exception as error:
             raise worker_error(error) from error
 
 
-def _close(reader: Iterator, request: Future) -> None:
-    wait([request])  # closed while a worker starts, Grain would wait for it for ever
-    reader.close()
+def _read_slice(
+    data_source: RandomAccessDataSource,
+    sampler: IndexSampler,
+    own: tuple[np.ndarray, ...],
+    size: int,
+    number: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of a slice of `size` records; the last one of a batch may have fewer."""
+    step, part = divmod(number, -(-math.prod(map(len, own)) // size))
+    rows = sampler.batch(step)[np.ix_(own[0], own[-1])].reshape(-1)
+    return tuple(data_source.read(rows[part * size : (part + 1) * size]))
 
 
-def _start_threads(slices: BatchSlices) -> Iterator:
-    import grain
-
-    threads = num_cores() + 2  # cores stay busy while some wait for Python's lock
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + READY_SLICES)
-    return iter(grain.MapDataset.source(slices).to_iter_dataset(options))
-
-
-def _start_workers(slices: BatchSlices, workers: int) -> list[Iterator]:
-    """An iterator for each process, which end side by side; Grain's own would one by one."""
+def _decode_ahead(
+    read: Callable[[int], tuple], first: int, workers: int, folder: pathlib.Path
+) -> Iterator[tuple]:
+    """`read(first)`, `read(first + 1)`, …, in threads or in worker processes."""
     import absl.flags
     import grain
 
+    numbers = grain.MapDataset.range(first, ENDLESS).map(read)
+    if not workers:
+        threads = num_cores() + 2  # cores stay busy while some wait for Python's lock
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 4)
+        return iter(numbers.to_iter_dataset(options))
     if not absl.flags.FLAGS.is_parsed():  # Grain reads flags of its own, which have defaults
         absl.flags.FLAGS.mark_as_parsed()
-    start_quiet_tracker()
+    silence_tracker()
     raise_file_limit()
-    start = functools.partial(start_worker, folder=getattr(slices.sampler, 'folder', None))
-    in_turn = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    options = grain.MultiprocessingOptions(num_workers=1, per_worker_buffer_size=READY_SLICES)
-    return [
-        iter(
-            grain.MapDataset.source(dataclasses.replace(slices, first=k, every=workers))
-            .to_iter_dataset(in_turn)
-            .mp_prefetch(options, worker_init_fn=start)
-        )
-        for k in range(workers)
-    ]
+    slices = numbers.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=READY_SLICES)
+    start = functools.partial(start_worker, folder=folder)
+    return iter(slices.mp_prefetch(options, worker_init_fn=start))
 
 
 class DevicePrefetcher:
     """Batches of a stream, some of which are on the devices before they are asked for.
 
-    A thread takes them from the stream and places them. Its errors are raised by `next_batch`.
+    A thread takes them from the stream and shards them. Its errors are raised by `next_batch`.
 
     Args:
-      open_stream: called by the thread.
-      place: puts a batch on the devices.
-      prefetch: batches placed ahead.
+      stream: the batches of this host; closed at the end.
+      sharding: of the batch of all hosts.
+      shape: of its first axes.
+      prefetch: batches on the devices ahead.
 
     Attributes:
       waited: seconds that `next_batch` has waited.
     """
 
-    def __init__(self, open_stream: Callable[[], BatchStream], place: Callable, prefetch: int):
+    def __init__(
+        self, stream: BatchStream, sharding: NamedSharding, shape: tuple[int, ...], prefetch: int
+    ):
         self.waited = 0.0
-        self._open_stream, self._place, self._stream = open_stream, place, None
+        self._stream, self._sharding, self._shape = stream, sharding, shape
         self._ready = queue.Queue(prefetch)
-        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._fill, name='prefetcher', daemon=True)
         self._thread.start()
 
-    def next_batch(self, timeout: float | None = None) -> Any:
+    def next_batch(self, timeout: float | None = None) -> Examples | None:
         """The next batch; None if it is not ready within `timeout` seconds."""
         start = time.perf_counter()
         try:
@@ -228,27 +253,18 @@ class DevicePrefetcher:
 
     def close(self) -> None:
         """Ends the thread and the workers of its stream."""
-        self._closing.set()
-        if self._stream is not None:
-            self._stream.stop()
-        self._thread.join()
+        self._stream.stop()
+        while self._thread.is_alive():
+            with contextlib.suppress(queue.Empty):  # makes room for what the thread puts there
+                self._ready.get(timeout=POLL_SECONDS)
 
     def _fill(self) -> None:
         with signals_blocked():
             try:
-                self._stream = self._open_stream()
-                while not self._closing.is_set():
-                    self._put((self._place(next(self._stream)), None))
+                for batch in self._stream:
+                    arrays = (make_global_array(a, self._sharding, self._shape) for a in batch)
+                    self._ready.put((Examples(*arrays), None))
             except BaseException as error:
-                self._put((None, error))
+                self._ready.put((None, error))
             finally:
-                if self._stream is not None:
-                    self._stream.close()
-
-    def _put(self, item: tuple) -> None:
-        while not self._closing.is_set():
-            try:
-                self._ready.put(item, timeout=POLL_SECONDS)
-                return
-            except queue.Full:
-                pass
+                self._stream.close()

@@ -19,10 +19,7 @@ DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 
 def shift(key: jax.Array, images: Images, severity: int | jax.Array) -> Images:
     """Moves each image in one of 8 directions; zeros move in.
 
-    Args:
-      key: random key.
-      images: uint8 (B, H, W, C).
-      severity: pixels, an integer, along both axes in a diagonal direction.
+    The severity is in pixels, an integer, along both axes in a diagonal direction.
     """
     batch, height, width, _ = images.shape
     direction = jax.random.randint(key, (batch,), 0, len(DIRECTIONS))
@@ -38,23 +35,14 @@ def shift(key: jax.Array, images: Images, severity: int | jax.Array) -> Images:
 
 
 def noise(key: jax.Array, images: Images, severity: float | jax.Array) -> Images:
-    """Adds normal noise to every value and clips to 0 … 255.
-
-    Args:
-      key: random key.
-      images: uint8 (B, H, W, C).
-      severity: standard deviation, as a fraction of 255.
-    """
+    """Adds normal noise, its standard deviation 255 · severity, and clips to 0 … 255."""
     return _to_uint8(images + 255 * severity * jax.random.normal(key, images.shape, jnp.float32))
 
 
 def occlusion(key: jax.Array, images: Images, severity: int | jax.Array) -> Images:
     """Sets to zero a square at a random place inside each image.
 
-    Args:
-      key: random key.
-      images: uint8 (B, H, W, C).
-      severity: side of the square in pixels; more than an image's side covers it.
+    The severity is its side in pixels; more than an image's side covers it.
     """
     batch, height, width, _ = images.shape
     sides = jnp.minimum(jnp.asarray(severity, jnp.int32), jnp.asarray([height, width]))
@@ -71,15 +59,10 @@ def occlusion(key: jax.Array, images: Images, severity: int | jax.Array) -> Imag
 
 
 def contrast(key: jax.Array, images: Images, severity: float | jax.Array) -> Images:
-    """Reduces contrast: x + severity · (mean - x), the mean that of each image and channel.
+    """Reduces contrast: x + severity · (mean - x), severity 0 … 1.
 
-    The mean, as in ImageNet-C, and not mid grey: brightness stays what it was, and the dark
-    background of a digit stays dark.
-
-    Args:
-      key: unused.
-      images: uint8 (B, H, W, C).
-      severity: fraction of the contrast that is removed, 0 … 1.
+    The mean of each image and channel, as in ImageNet-C, and not mid grey: brightness stays what it
+    was, and the dark background of a digit stays dark.
     """
     del key
     values = images.astype(jnp.float32)

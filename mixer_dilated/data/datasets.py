@@ -1,4 +1,4 @@
-"""The data set that `config.dataset` names, and the cache of decoded examples."""
+"""The data set that `config.dataset` names, the embedded ones, and the cache of examples."""
 
 import functools
 import hashlib
@@ -70,7 +70,7 @@ def _open_folder(dataset: ml_collections.ConfigDict, size: tuple[int, int] | Non
 
 
 def preprocessing_of(dataset: ml_collections.ConfigDict, image_shape: tuple) -> Preprocessing:
-    """How image files are brought to the shape and style of the data set of `config.dataset`.
+    """How image files become images of the shape and style of `config.dataset`.
 
     Args:
       dataset: `config.dataset`.
@@ -86,12 +86,7 @@ def preprocessing_of(dataset: ml_collections.ConfigDict, image_shape: tuple) -> 
     return Preprocessing(tuple(image_shape), how, dataset.resize, dataset.max_pixels)
 
 
-def load_examples(dataset: Dataset, split: str, config: ml_collections.ConfigDict) -> Examples:
-    """The examples of a split, decoded or from the cache; `config` is `config.dataset`."""
-    return read_cached(dataset, split, config.cache_dir)
-
-
-def read_cached(dataset: Dataset, split: str, cache_dir: str) -> Examples:
+def load_examples(dataset: Dataset, split: str, cache_dir: str) -> Examples:
     """`dataset.read(split)`, memory-mapped from the cache if an undamaged entry is there.
 
     An entry is a folder of `images.npy`, `labels.npy` and `entry.json` (fingerprint of the data
@@ -196,3 +191,30 @@ def _load_digits() -> dict[str, Examples]:
         'train': Examples(images[~is_test], labels[~is_test]),
         'test': Examples(images[is_test], labels[is_test]),
     }
+
+
+class FakeData:
+    """Noise of any shape and number, as a `Dataset` of one split, 'train', to time steps with.
+
+    Args:
+      image_shape: (height, width, channels) that the network sees.
+      num_classes, examples: how many.
+      stored_shape: before images are upsampled on the device; the same if None.
+    """
+
+    name, fingerprint, identity = 'noise', '', ''
+
+    def __init__(
+        self, image_shape: tuple, num_classes: int, examples: int, stored_shape: tuple | None = None
+    ):
+        self.image_shape, self.stored_shape = image_shape, stored_shape or image_shape
+        self.num_classes, self.class_names = num_classes, tuple(map(str, range(num_classes)))
+        self.examples, self.split_sizes = examples, {'train': examples}
+
+    def read(self, split: str) -> Examples:
+        draw = np.random.default_rng(0)
+        images = draw.integers(0, 256, (self.examples, *self.stored_shape), np.uint8)
+        return Examples(images, draw.integers(0, self.num_classes, self.examples, np.int32))
+
+    def data_source(self, split: str) -> InMemoryDataSource:
+        return InMemoryDataSource(self.read(split))

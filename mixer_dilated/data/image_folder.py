@@ -8,23 +8,22 @@ import os
 import pathlib
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
 
 import numpy as np
 from jaxtyping import Int32
 
 from mixer_dilated.data.examples import Examples, split_slices
-from mixer_dilated.data.image_splits import Ignored, ImageFile, find_images, ignored_text
+from mixer_dilated.data.image_files import Ignored, ImageFile, find_images, ignored_text
 from mixer_dilated.data.preprocessing import Preprocessing, decode_images
 from mixer_dilated.errors import UnreadableError, UserError
-from mixer_dilated.files import AtomicFile, user_cache
+from mixer_dilated.files import user_cache, write_json
 
 MAX_NAMED = 3
 MAX_KEPT_BYTES = 2**30  # of images that were decoded to find corrupt ones
 
 
 class ImageFolder:
-    """The image files of a folder, as a `Dataset`; `find_images` says which class and split.
+    """The image files of a folder, as a `Dataset`; `find_images` gives them class and split.
 
     Args:
       root: the folder.
@@ -52,52 +51,61 @@ class ImageFolder:
         # Of a cache entry: letters that any file system takes.
         self.name = 'folder-' + ''.join(c for c in root.resolve().name if c.isalnum())[:40]
         self.image_shape = self.stored_shape = preprocessing.image_shape
-        self._root, self._preprocessing = root, preprocessing
-        self._decoded = {}
+        self._root, self._preprocessing, self._decoded = root, preprocessing, {}
         ignored = Ignored()
         self.class_names, self._files = find_images(root, test_fraction, split_seed, ignored)
         self.num_classes = len(self.class_names)
-        self._hash_files()
         if ignored:
             warnings.warn(f'{root}: left out {ignored_text(ignored)}', stacklevel=2)
-        if on_corrupt == 'skip':
-            self._skip_corrupt(cache_dir)
+        self.fingerprint = self._hash_files(times=True)
+        if on_corrupt == 'skip' and self._skip_corrupt(pathlib.Path(cache_dir or user_cache())):
+            self.fingerprint = self._hash_files(times=True)
+        self.identity = self._hash_files(times=False)
         self.split_sizes = {split: len(files) for split, files in self._files.items()}
 
     def read(self, split: str) -> Examples:
-        """Decodes the examples of a split given in TFDS split syntax, in the stored order.
-
-        Raises:
-          UserError: corrupt files, of all splits, named and counted; or one that the system does
-            not let be read.
-        """
+        """See `Dataset.read`; corrupt files of all splits are named, and counted, in one error."""
         parts = []
         for name, start, stop in split_slices('split', split, self.split_sizes):
             if name in self._decoded:
                 parts.append([array[start:stop] for array in self._decoded[name]])
                 continue
-            files = self._files[name][start:stop]
-            examples, corrupt = self._decode(files)
+            examples, corrupt = self._decode(self._files[name][start:stop])
             if corrupt:
-                self._refuse(files, corrupt)
+                others = {split: [*files] for split, files in self._files.items()}
+                del others[name][start:stop]
+                for files in others.values():
+                    corrupt |= self._decode(files, keep=False)[1]
+                raise UserError(
+                    f'{self._root}: {len(corrupt)} of {sum(self.split_sizes.values())} images '
+                    f'cannot be used: {_list_corrupt(corrupt)}; remove or mend them, or leave '
+                    'them out: --config.dataset.on_corrupt=skip'
+                )
             parts.append(examples)
         return Examples(*map(np.concatenate, zip(*parts, strict=True)))
 
     def data_source(self, split: str) -> 'ImageFolderDataSource':
-        """The examples of a split, in the stored order, decoded on access."""
         slices = split_slices('split', split, self.split_sizes)
         files = [file for name, start, stop in slices for file in self._files[name][start:stop]]
         paths = np.array([os.fsencode(file.path) for file in files])
         labels = np.array([file.label for file in files], np.int32)
         return ImageFolderDataSource(self._root, paths, labels, self._preprocessing)
 
+    def _hash_files(self, *, times: bool) -> str:
+        digest = hashlib.sha256(repr(self._preprocessing).encode())
+        for split, files in self._files.items():
+            for path, label, num_bytes, mtime_ns in files:
+                state = f'{num_bytes} {mtime_ns}' if times else num_bytes
+                line = f'{split}\0{path}\0{label}\0{state}\n'
+                digest.update(line.encode(errors='surrogateescape'))
+        return digest.hexdigest()
+
     def _decode(
         self, files: list[ImageFile], *, keep: bool = True
     ) -> tuple[Examples, dict[str, str]]:
         """The examples of usable files (none unless `keep`), and {path: cause} of corrupt ones."""
         images = np.empty((len(files) if keep else 0, *self.image_shape), np.uint8)
-        labels = np.empty(len(files), np.int32)
-        corrupt, count = {}, 0
+        labels, corrupt = [], {}
         paths = (os.path.join(self._root, file.path) for file in files)
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', module='PIL')  # which names no file
@@ -111,30 +119,18 @@ class ImageFolder:
                 if isinstance(image, UserError):
                     corrupt[file.path] = str(image)
                 elif keep:
-                    images[count], labels[count] = image, file.label
-                    count += 1
-        return Examples(images[:count], labels[:count]), corrupt
+                    images[len(labels)] = image
+                    labels.append(file.label)
+        return Examples(images[: len(labels)], np.array(labels, np.int32)), corrupt
 
-    def _refuse(self, decoded: list[ImageFile], corrupt: dict[str, str]) -> NoReturn:
-        """Names the corrupt files of all splits, so that nobody mends one after the other."""
-        files = [file for split_files in self._files.values() for file in split_files]
-        done = {*decoded}
-        others = [file for file in files if file not in done]
-        corrupt = corrupt | self._decode(others, keep=False)[1]
-        raise UserError(
-            f'{self._root}: {len(corrupt)} of {len(files)} images cannot be used: '
-            f'{_name_corrupt(corrupt)}; remove or mend them, or leave them out: '
-            '--config.dataset.on_corrupt=skip'
-        )
-
-    def _skip_corrupt(self, cache_dir: str) -> None:
-        num_files = sum(map(len, self._files.values()))
-        corrupt = self._find_corrupt(pathlib.Path(cache_dir or user_cache()).expanduser())
+    def _skip_corrupt(self, cache: pathlib.Path) -> dict[str, str]:
+        """Leaves out corrupt files, and returns {path: cause} of them."""
+        corrupt = self._find_corrupt(cache.expanduser())
         if not corrupt:
-            return
+            return corrupt
         warnings.warn(
-            f'{self._root}: left out {len(corrupt)} of {num_files} images, which cannot be used: '
-            f'{_name_corrupt(corrupt)}',
+            f'{self._root}: left out {len(corrupt)} of {sum(map(len, self._files.values()))} '
+            f'images, which cannot be used: {_list_corrupt(corrupt)}',
             stacklevel=3,
         )
         for split, files in self._files.items():
@@ -145,7 +141,7 @@ class ImageFolder:
                     f'{self._root}: no image of class {self.class_names[min(empty)]!r} in '
                     f'{split} can be used; put others there, or remove the class'
                 )
-        self._hash_files()
+        return corrupt
 
     def _find_corrupt(self, cache: pathlib.Path) -> dict[str, str]:
         """{path: cause} of corrupt files, from the cache or by decoding all of them."""
@@ -166,22 +162,10 @@ class ImageFolder:
             corrupt |= causes
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with AtomicFile(path) as file:
-                file.write(json.dumps(corrupt).encode())
+            write_json(path, corrupt)
         except (OSError, UserError) as error:
             warnings.warn(f'corrupt images are not noted: {path}: {error}', stacklevel=4)
         return corrupt
-
-    def _hash_files(self) -> None:
-        """`fingerprint`, with times of change, and `identity`, with sizes alone."""
-        hashes = [hashlib.sha256(repr(self._preprocessing).encode()) for _ in range(2)]
-        for split, files in self._files.items():
-            for file in files:
-                size = file.identity.split()[0]
-                for digest, identity in zip(hashes, (file.identity, size), strict=True):
-                    line = f'{split}\0{file.path}\0{file.label}\0{identity}\n'
-                    digest.update(line.encode(errors='surrogateescape'))
-        self.fingerprint, self.identity = (digest.hexdigest() for digest in hashes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +192,6 @@ class ImageFolderDataSource:
         return len(self.paths)
 
     def read(self, index: Sequence[int]) -> Examples:
-        """Decodes the examples of these indices. Raises UserError at a corrupt file."""
         index = np.asarray(index)
         images = np.empty((len(index), *self.image_shape), np.uint8)
         with warnings.catch_warnings():
@@ -228,7 +211,7 @@ class ImageFolderDataSource:
         return self.all_labels[np.asarray(index)]
 
 
-def _name_corrupt(corrupt: dict[str, str]) -> str:
-    named = '; '.join(f'{path}: {cause}' for path, cause in [*corrupt.items()][:MAX_NAMED])
+def _list_corrupt(corrupt: dict[str, str]) -> str:
+    shown = '; '.join(f'{path}: {cause}' for path, cause in [*corrupt.items()][:MAX_NAMED])
     more = len(corrupt) - MAX_NAMED
-    return named + (f'; and {more} more' if more > 0 else '')
+    return shown + (f'; and {more} more' if more > 0 else '')

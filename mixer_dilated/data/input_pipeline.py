@@ -1,23 +1,22 @@
 """The input pipeline: chunks of examples on the devices, from any step on, in memory or streaming.
 
 A step is a gather. A chunk holds examples and an index into them, a row a step: in memory the
-examples of the whole split and the permutations of the epoch; in a stream the batch that is decoded
-next. The compiled functions that take chunks are the same for both.
+examples of the whole split and the permutations of the epoch; in a stream the batch decoded next.
 """
 
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 
-from mixer_dilated.data.batch_stream import BatchStream, DevicePrefetcher
+from mixer_dilated.data.batch_stream import BatchStream, DevicePrefetcher, IndexSampler
 from mixer_dilated.data.datasets import load_examples
 from mixer_dilated.data.examples import (
     Dataset,
@@ -27,13 +26,13 @@ from mixer_dilated.data.examples import (
     checksums,
     num_examples,
 )
-from mixer_dilated.data.samplers import SequentialSampler, ShuffleSampler, epoch_permutations
 from mixer_dilated.data.workers import num_workers
 from mixer_dilated.parallel.mesh import (
-    make_global_array,
     process_local_indices,
+    purpose_key,
     put_on_mesh,
     replicated,
+    seed_keys,
 )
 
 MAX_EVAL_EXAMPLES = 2**16  # of a chunk, which bounds what it predicts on the devices
@@ -58,41 +57,6 @@ class Chunk(NamedTuple):
     num_steps: int = 0
 
 
-class InputPipeline(Protocol):
-    """The examples of a split, on their way to the devices.
-
-    Attributes:
-      data_source: the same examples by number, on the host.
-      labels: of all examples.
-      waited: seconds spent in waiting for batches so far.
-    """
-
-    data_source: RandomAccessDataSource
-    labels: Int32[np.ndarray, ' examples']
-    waited: float
-
-    def train_chunks(self, step: int, num_steps: int, seconds: float | None) -> Iterator[Chunk]:
-        """Chunks of the next training batches.
-
-        Each seed shows its own permutation of the examples in each epoch, batch by batch; examples
-        that do not fill a last batch are left out.
-
-        Args:
-          step: steps of the run that are done.
-          num_steps: to train, within the epoch.
-          seconds: after which a stream that has to wait yields fewer; None for no limit.
-        """
-
-    def eval_chunks(self) -> Iterator[Chunk]:
-        """Chunks that hold every example once, in the stored order."""
-
-    def checksums(self) -> dict[str, int]:
-        """Checksums of images and labels; {} in a stream, which has not seen all of them."""
-
-    def close(self) -> None:
-        """Ends the threads and processes that decode."""
-
-
 def streams(settings: ml_collections.ConfigDict, dataset: Dataset, count: int) -> bool:
     """Whether images are decoded when they are needed instead of being kept in memory.
 
@@ -106,22 +70,8 @@ def streams(settings: ml_collections.ConfigDict, dataset: Dataset, count: int) -
     return count * math.prod(dataset.stored_shape) > settings.memory_gib * 2**30
 
 
-def open_input(
-    config: ml_collections.ConfigDict, dataset: Dataset, split: str, mesh: Mesh
-) -> InputPipeline:
-    """The input pipeline of a split, in memory or streaming as `config.input` selects.
-
-    Raises:
-      UserError: the examples cannot be read.
-    """
-    count = num_examples('split', split, dataset.split_sizes)
-    if streams(config.input, dataset, count):
-        return StreamingPipeline(dataset.data_source(split), config, mesh)
-    return InMemoryPipeline(load_examples(dataset, split, config.dataset), config, mesh)
-
-
 class InMemoryPipeline:
-    """An `InputPipeline` of decoded examples, all of them on every device.
+    """The input pipeline of decoded examples, all of them on every device.
 
     Args:
       examples: on the host or the devices.
@@ -130,6 +80,9 @@ class InMemoryPipeline:
 
     Attributes:
       examples: on the devices.
+      data_source: the same examples by number, on the host.
+      labels: of all examples.
+      waited: seconds spent in waiting for batches so far.
     """
 
     waited = 0.0
@@ -138,27 +91,32 @@ class InMemoryPipeline:
         self.data_source, self.labels = InMemoryDataSource(examples), examples.labels
         self._config, self._mesh = config, mesh
         self.examples = Examples(*put_on_mesh(tuple(examples), replicated(mesh)))
-        self._epoch = self._index = self._permutations = None
+        self._epoch = self._index = None
+        permute = functools.partial(
+            epoch_permutations, config.seed, config.num_seeds, len(self.labels)
+        )
+        self._permute = functools.lru_cache(2)(permute)
 
     def train_chunks(self, step: int, num_steps: int, seconds: float | None) -> Iterator[Chunk]:
+        """Chunks of the next training batches.
+
+        In each epoch a seed takes its own permutation of the examples, batch by batch; examples
+        that do not fill a last batch are left out.
+
+        Args:
+          step: steps of the run that are done.
+          num_steps: to train, within the epoch.
+          seconds: after which a stream that has to wait yields fewer; None for no limit.
+        """
         config, steps = self._config, len(self.labels) // self._config.batch
         epoch = step // steps
         if epoch != self._epoch:
-            shape = (config.num_seeds, steps, config.batch)
-            rows = self._permute(epoch)[:, : steps * config.batch].reshape(shape)
+            permutations = self._permute(epoch)
+            self._permute(min(epoch + 1, config.num_epochs - 1))  # computed while this one trains
+            rows = np.asarray(permutations)[:, : steps * config.batch]
+            rows = rows.reshape(config.num_seeds, steps, config.batch)
             self._epoch, self._index = epoch, put_on_mesh(rows, train_sharding(self._mesh))
         yield Chunk(self.examples, self._index, epoch * steps, num_steps)
-
-    def _permute(self, epoch: int) -> Int32[np.ndarray, 'seeds examples']:
-        """The permutations of an epoch; those of the next are computed while this one trains."""
-        config, known = self._config, self._permutations or {}
-        self._permutations = {
-            number: known[number]
-            if number in known
-            else epoch_permutations(config.seed, config.num_seeds, len(self.labels), number)
-            for number in (epoch, min(epoch + 1, config.num_epochs - 1))
-        }
-        return np.asarray(self._permutations[epoch])
 
     @functools.cached_property
     def _eval_index(self) -> list[jax.Array]:
@@ -173,17 +131,19 @@ class InMemoryPipeline:
         return [put_on_mesh(index, eval_sharding(self._mesh)) for index in rows]
 
     def eval_chunks(self) -> Iterator[Chunk]:
+        """Chunks that hold every example once, in the stored order."""
         return (Chunk(self.examples, index) for index in self._eval_index)
 
     def checksums(self) -> dict[str, int]:
+        """Checksums of images and labels; {} in a stream, which has not seen all of them."""
         return checksums(self.data_source.examples)
 
     def close(self) -> None:
-        pass
+        """Ends the threads and processes that decode."""
 
 
 class StreamingPipeline:
-    """An `InputPipeline` of examples that are decoded when they are needed.
+    """The input pipeline of examples decoded when they are needed, used as `InMemoryPipeline`.
 
     Args:
       data_source: the examples.
@@ -210,8 +170,13 @@ class StreamingPipeline:
         return self._prefetcher.waited if self._prefetcher else 0.0
 
     def train_chunks(self, step: int, num_steps: int, seconds: float | None) -> Iterator[Chunk]:
+        config, count = self._config, len(self.data_source)
         if (self._mode, self._next_step) != ('train', step):
-            self._open_training(step)
+            permute = functools.partial(epoch_permutations, config.seed, config.num_seeds, count)
+            sampler = IndexSampler(permute, config.batch, count // config.batch)
+            shape = (config.num_seeds, 1, config.batch)
+            self._open('train', sampler, step, train_sharding(self._mesh), shape)
+            self._next_step = step
         start = time.perf_counter()
         for number in range(step, step + num_steps):
             timeout = seconds and max(0.0, start + seconds - time.perf_counter())
@@ -221,36 +186,14 @@ class StreamingPipeline:
             self._next_step = number + 1
             yield Chunk(examples, None, number, 1)
 
-    def _open_training(self, step: int) -> None:
-        config, count = self._config, len(self.data_source)
-        permute = functools.partial(epoch_permutations, config.seed, config.num_seeds, count)
-        steps, to_processes = count // config.batch, self._workers > 0
-        shape, sharding = (config.num_seeds, 1, config.batch), train_sharding(self._mesh)
-        own = process_local_indices(sharding, shape)
-
-        def open_stream():
-            sampler = ShuffleSampler(permute, config.batch, steps, to_processes=to_processes)
-            return self._stream(sampler, step, (own[0], own[2]))
-
-        def place(examples):
-            arrays = (array[:, None] for array in examples)
-            return Examples(*(make_global_array(array, sharding, shape) for array in arrays))
-
-        self._open('train', open_stream, place)
-        self._next_step = step
-
     def eval_chunks(self) -> Iterator[Chunk]:
         count = len(self.data_source)
         batch = eval_batch(self._config, count, self._mesh)
-        shape, sharding = (1, batch), eval_sharding(self._mesh)
+        sharding = eval_sharding(self._mesh)
         if self._mode != 'eval':
-            own = process_local_indices(sharding, shape)
-            sampler = SequentialSampler(count, batch)
-
-            def place(examples):
-                return Examples(*(make_global_array(array, sharding, shape) for array in examples))
-
-            self._open('eval', lambda: self._stream(sampler, 0, own), place)
+            rows = sequential_rows(count, batch)
+            sampler = IndexSampler(lambda _: rows, batch, rows.shape[1] // batch)
+            self._open('eval', sampler, 0, sharding, (1, batch))
         for start in range(0, count, batch):
             index = np.arange(start, start + batch, dtype=np.int32)
             index[index >= count] = -1
@@ -264,15 +207,66 @@ class StreamingPipeline:
             self._prefetcher.close()
         self._prefetcher = self._mode = None
 
-    def _stream(self, sampler, first_step: int, own: tuple[np.ndarray, ...]) -> BatchStream:
-        return BatchStream(
-            self.data_source, sampler, first_step=first_step, workers=self._workers, own=own
-        )
-
-    def _open(self, mode: str, open_stream: Callable, place: Callable) -> None:
+    def _open(
+        self, mode: str, sampler: IndexSampler, step: int, sharding: NamedSharding, shape: tuple
+    ) -> None:
         self.close()
-        self._prefetcher = DevicePrefetcher(open_stream, place, self._config.input.prefetch)
+        own = process_local_indices(sharding, shape)
+        stream = BatchStream(
+            self.data_source, sampler, first_step=step, workers=self._workers, own=own
+        )
+        self._prefetcher = DevicePrefetcher(stream, sharding, shape, self._config.input.prefetch)
         self._mode = mode
+
+
+InputPipeline = InMemoryPipeline | StreamingPipeline
+
+
+def open_input(
+    config: ml_collections.ConfigDict, dataset: Dataset, split: str, mesh: Mesh
+) -> InputPipeline:
+    """The input pipeline of a split, in memory or streaming as `config.input` selects.
+
+    Raises:
+      UserError: the examples cannot be read.
+    """
+    count = num_examples('split', split, dataset.split_sizes)
+    if streams(config.input, dataset, count):
+        return StreamingPipeline(dataset.data_source(split), config, mesh)
+    examples = load_examples(dataset, split, config.dataset.cache_dir)
+    return InMemoryPipeline(examples, config, mesh)
+
+
+def epoch_permutations(
+    seed: int, num_seeds: int, num_examples: int, epoch: int
+) -> Int32[jax.Array, 'seeds examples']:
+    """Each seed's permutation of the examples in an epoch, on the host, computed asynchronously.
+
+    Args:
+      seed, num_seeds: of the config.
+      num_examples: of the training split.
+      epoch: from 0.
+    """
+    try:
+        host = jax.local_devices(backend='cpu')[0]
+    except RuntimeError:  # JAX_PLATFORMS names the accelerator alone
+        host = None
+    with jax.default_device(host):
+        return _permutations(np.uint32(seed), np.int32(epoch), num_seeds, num_examples)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _permutations(seed, epoch, num_seeds: int, num_examples: int) -> jax.Array:
+    def permutation(seed_key):
+        return jax.random.permutation(purpose_key(seed_key, 'permutation', epoch), num_examples)
+
+    return jax.lax.map(permutation, seed_keys(seed, num_seeds))
+
+
+def sequential_rows(num_examples: int, batch: int) -> Int[np.ndarray, '1 rows']:
+    """All examples in the stored order, the last batch filled up with the last example."""
+    steps = -(-num_examples // batch)
+    return np.minimum(np.arange(steps * batch), num_examples - 1)[None]
 
 
 def eval_batch(config: ml_collections.ConfigDict, count: int, mesh: Mesh) -> int:

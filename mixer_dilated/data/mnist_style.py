@@ -6,7 +6,6 @@ from PIL import Image
 
 BLACK = 16  # grey levels above the background that are not ink yet
 SPECK = 0.02  # share of the ink that a part needs to count for the size
-PIXELS_AT_ONCE = 2**20
 
 
 def to_mnist_style(
@@ -32,12 +31,12 @@ def to_mnist_style(
     Returns:
       uint8 of that size; black where there is no digit.
     """
-    ink, noise = _ink(grey)
+    ink, noise = _extract_ink(grey)
     box_slices = _bounding_box(ink, noise)
     field = np.zeros(size, np.uint8)
     if box_slices is None:
         return field
-    digit = _scaled(ink[box_slices], max(1, round(box * min(size))))
+    digit = _resize(ink[box_slices], max(1, round(box * min(size))))
     brightest = digit.max()
     if not brightest:
         return field
@@ -47,7 +46,7 @@ def to_mnist_style(
     return field
 
 
-def _ink(grey: np.ndarray) -> tuple[np.ndarray, float]:
+def _extract_ink(grey: np.ndarray) -> tuple[np.ndarray, float]:
     """The image as uint8 light on black, and how much its background varies."""
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]).astype(np.int16)
     background = _median(border)
@@ -75,7 +74,7 @@ def _bounding_box(ink: np.ndarray, noise: float) -> tuple[slice, slice] | None:
         return None
     inside = parts > 0
     if count > 1:
-        masses = _masses(parts, ink, count)
+        masses = np.bincount(parts[inside], ink[inside])  # 16 bytes a pixel: of ink only
         counts = masses >= SPECK * masses.sum()
         if counts.any():
             inside = counts[parts]
@@ -83,19 +82,7 @@ def _bounding_box(ink: np.ndarray, noise: float) -> tuple[slice, slice] | None:
     return tuple(slice(int(indices[0]), int(indices[-1]) + 1) for indices in axes)
 
 
-def _masses(parts: np.ndarray, ink: np.ndarray, count: int) -> np.ndarray:
-    """The sum of the ink of every part, at its number; 0 at 0, which is no part."""
-    masses = np.zeros(count + 1)
-    # Some rows at a time: NumPy takes 16 bytes a pixel for it.
-    rows = max(1, PIXELS_AT_ONCE // parts.shape[1])
-    for top in range(0, len(parts), rows):
-        some = slice(top, top + rows)
-        masses += np.bincount(parts[some].ravel(), ink[some].ravel(), minlength=count + 1)
-    masses[0] = 0
-    return masses
-
-
-def _scaled(digit: np.ndarray, longer_side: int) -> np.ndarray:
+def _resize(digit: np.ndarray, longer_side: int) -> np.ndarray:
     """The digit with its longer side at that many pixels, antialiased."""
     scale = longer_side / max(digit.shape)
     height, width = (max(1, round(scale * length)) for length in digit.shape)

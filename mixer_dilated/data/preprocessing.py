@@ -1,4 +1,4 @@
-"""From image files to images of the form that a network is trained on."""
+"""Reading image files, and resizing them to what a network is trained on."""
 
 import collections
 import contextlib
@@ -20,6 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mixer_dilated.data.workers import num_cores
 from mixer_dilated.errors import UnreadableError, UserError
+from mixer_dilated.files import open_nonblocking
 from mixer_dilated.patches.geometry import Pair
 
 FORMATS = ('PNG', 'JPEG', 'WEBP')
@@ -33,7 +34,7 @@ SMALL_FILE_BYTES = 2**14  # below which decoding is mostly Python
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How image files are brought to the form of a data set.
+    """How image files become images of a data set.
 
     Attributes:
       image_shape: (height, width, channels) of the result.
@@ -109,7 +110,7 @@ def read_image(
             )
         image.draft('L' if channels == 1 else None, (min_side, min_side) if min_side else None)
         image.load()
-        return _convert(_upright(image), channels)
+        return _convert(_exif_transpose(image), channels)
 
 
 def decode_image(
@@ -156,34 +157,22 @@ def _open_image(path: str | os.PathLike | bytes, max_pixels: int) -> BinaryIO:
     """Opens a file, but nothing that could wait or never end: a pipe, a device, a folder."""
     if isinstance(path, bytes):
         return io.BytesIO(path)
-    _check_regular(os.stat(path).st_mode)
-    # The path may have become another thing since: not to wait costs nothing.
-    flags = os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0)
-    file = os.fdopen(os.open(path, flags), 'rb')
-    try:
-        status = os.fstat(file.fileno())
-        _check_regular(status.st_mode)
-        if not status.st_size:
-            raise UserError('an empty file')
-        # No encoder needs more; a decoder may take in the whole file.
-        max_bytes = 8 * max_pixels + 2**20
-        if status.st_size > max_bytes:
-            raise UserError(
-                f'{status.st_size} bytes; allowed are at most {max_bytes}, 8 a pixel of '
-                'dataset.max_pixels and a mebibyte'
-            )
-    except BaseException:
-        file.close()
-        raise
-    return file
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        folder = stat.S_ISDIR(status.st_mode)
+        raise UserError('a folder' if folder else 'not a file but a pipe or device')
+    if not status.st_size:
+        raise UserError('an empty file')
+    max_bytes = 8 * max_pixels + 2**20  # no encoder needs more; a decoder may take in all of it
+    if status.st_size > max_bytes:
+        raise UserError(
+            f'{status.st_size} bytes; allowed are at most {max_bytes}, 8 a pixel of '
+            'dataset.max_pixels and a mebibyte'
+        )
+    return open(path, 'rb', opener=open_nonblocking)
 
 
-def _check_regular(mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        raise UserError('a folder' if stat.S_ISDIR(mode) else 'not a file but a pipe or device')
-
-
-def _upright(image: Image.Image) -> Image.Image:
+def _exif_transpose(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # an orientation that cannot be read is none
@@ -216,8 +205,11 @@ def resize_image(image: Image.Image, size: Pair, resize: str) -> Image.Image:
     box = None
     if resize == 'crop':
         scale = min(image.width / width, image.height / height)
-        left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
-        box = (left, top, left + scale * width, top + scale * height)
+        # Rounding must not move an edge out of the image.
+        left = max(0, (image.width - scale * width) / 2)
+        top = max(0, (image.height - scale * height) / 2)
+        right = min(left + scale * width, image.width)
+        box = (left, top, right, min(top + scale * height, image.height))
     return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
 
 

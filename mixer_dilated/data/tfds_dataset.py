@@ -21,18 +21,20 @@ from mixer_dilated.data.workers import num_cores
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair
 
-READ_RECORDS = 128  # in one go
+BLOCK_RECORDS = 256  # read in one go
 
 
 class TfdsDataset:
     """A prepared TFDS data set, as a `Dataset`; prepared first where that is possible.
 
+    Images of one size that are only upsampled are stored as they are, others resized when they are
+    decoded.
+
     Args:
       name: TFDS name, perhaps with config and version: 'mnist', 'emnist/balanced'.
       data_dir: folder of prepared data; '' is TFDS_DATA_DIR, else TFDS's default.
       max_pixels: of an image, at most.
-      image_size: (height, width) that its images are resized to; None for their own. Images of one
-        size that only grow are stored as they are, others resized when they are decoded.
+      image_size: (height, width) of the network's input; None for that of the images.
       resize: of images of another aspect ratio (see `Preprocessing`).
 
     Raises:
@@ -50,17 +52,18 @@ class TfdsDataset:
         self.name = name
         self._builder = _open_builder(name, data_dir)
         info = self._builder.info
-        self._image_key, self._label_key = _supervised_keys(name, info)
-        *own_size, channels = info.features[self._image_key].shape
+        self._keys = _supervised_keys(name, info)
+        image, label = (info.features[key] for key in self._keys)
+        *own_size, channels = image.shape
         self.image_shape = (*(image_size or own_size), channels)
-        grows = None not in own_size and is_upsample(own_size, self.image_shape[:2])
-        self.stored_shape = (*own_size, channels) if grows else self.image_shape
-        self.num_classes = info.features[self._label_key].num_classes
-        self.class_names = tuple(info.features[self._label_key].names)
-        dtype = np.dtype(info.features[self._image_key].np_dtype)
+        upsampled = None not in own_size and is_upsample(own_size, self.image_shape[:2])
+        self.stored_shape = tuple(image.shape) if upsampled else self.image_shape
+        self.num_classes, self.class_names = label.num_classes, tuple(label.names)
+        self.split_sizes = {name: split.num_examples for name, split in info.splits.items()}
+        dtype = np.dtype(image.np_dtype)
         if channels not in MODES or dtype != np.uint8:
             raise UserError(
-                f'config.dataset.name = {name!r}: its images are {(*own_size, channels)} of '
+                f'config.dataset.name = {name!r}: its images are {tuple(image.shape)} of '
                 f'{dtype}; allowed are uint8 images with 1, 3 or 4 channels'
             )
         if None in self.image_shape:
@@ -68,31 +71,24 @@ class TfdsDataset:
                 f'config.dataset.image_size = 0: the images of {name!r} are of several sizes, and '
                 'are resized to one; set it, for example --config.dataset.image_size=224'
             )
-        # Images that are stored as they are must have the size that the set promises.
-        resized = Preprocessing(self.image_shape, 'resize', resize, max_pixels)
-        self._preprocessing = None if grows else resized
         pixels = math.prod(self.stored_shape[:2])
         if pixels > max_pixels:
             raise UserError(
                 f'config.dataset.name = {name!r}: images of {pixels} pixels; allowed are at most '
                 f'{max_pixels} (config.dataset.max_pixels)'
             )
-        self.split_sizes = {name: split.num_examples for name, split in info.splits.items()}
-        self.fingerprint, self.identity = (
-            self._hash_files(times=True),
-            self._hash_files(times=False),
-        )
+        # Images that are stored as they are must have the size that the set promises.
+        resized = Preprocessing(self.image_shape, 'resize', resize, max_pixels)
+        self._preprocessing = None if upsampled else resized
+        self.fingerprint = self._hash_files(times=True)
+        self.identity = self._hash_files(times=False)
 
     def read(self, split: str) -> Examples:
-        """Decodes the examples of a split (TFDS split syntax), in the stored order.
-
-        Raises UserError at a damaged record, an image of another size or kind, or a bad label.
-        """
         source = self.data_source(split)
         count = len(source)
         images = np.empty((count, *self.stored_shape), np.uint8)
         labels = np.empty(count, np.int32)
-        blocks = np.array_split(np.arange(count), -(-count // READ_RECORDS))
+        blocks = np.array_split(np.arange(count), -(-count // BLOCK_RECORDS))
         # Small images: threads would hand Python's lock around longer than they decode.
         with ThreadPoolExecutor(1 if self._preprocessing is None else num_cores()) as threads:
             for block, examples in zip(blocks, threads.map(source.read, blocks), strict=True):
@@ -105,8 +101,7 @@ class TfdsDataset:
             self._builder.as_data_source(split, deserialize_method=raw),
             len(self._builder.info.splits[split].file_instructions),
             f'{self._builder.data_path}, split {split!r}',
-            self._image_key,
-            self._label_key,
+            *self._keys,
             self.num_classes,
             self.stored_shape,
             self._preprocessing,
@@ -153,44 +148,42 @@ class TfdsDataSource:
     def read(self, index: Sequence[int]) -> Examples:
         images = np.empty((len(index), *self.image_shape), np.uint8)
         labels = np.empty(len(index), np.int32)
-        for i, (number, record) in enumerate(zip(index, self.encoded(index), strict=True)):
+        for i, (number, (encoded, label)) in enumerate(zip(index, self.fetch(index), strict=True)):
             try:
-                images[i], labels[i] = self.image(record), self.label(record)
+                images[i], labels[i] = self.decode(encoded), self._check_label(label)
             except UserError as error:
                 raise UserError(f'{self.location}, record {number}: {error}') from None
         return Examples(images, labels)
 
     def labels(self, index: Sequence[int]) -> Int32[np.ndarray, ' examples']:
-        return np.array([self.label(record) for record in self.encoded(index)], np.int32)
+        return np.array([self._check_label(label) for _, label in self.fetch(index)], np.int32)
 
-    def encoded(self, index: Sequence[int]) -> list[dict]:
-        """The records of these indices, with encoded images."""
+    def fetch(self, index: Sequence[int]) -> list[tuple[bytes, int]]:
+        """The encoded images and the labels of these indices."""
         index = [int(number) for number in index]
         try:
             # Of many files, nearly each record is in another one, and `__getitems__` would start a
             # thread for each of them. Of few files it is many times faster.
-            one_by_one = self.num_files >= len(index)
-            stored = (
-                [self.records[i] for i in index] if one_by_one else self.records.__getitems__(index)
-            )
-            return [self._parse(record) for record in stored]
+            if self.num_files >= len(index):
+                return [self._parse(self.records[number]) for number in index]
+            return [self._parse(record) for record in self.records.__getitems__(index)]
         except Exception as error:  # of many types
-            if len(index) > 1 and sorted(index) != [*range(min(index), max(index) + 1)]:
-                for number in index:  # finds the damaged one
-                    self.encoded([number])
+            for number in index if len(index) > 1 else ():  # finds the damaged one
+                self.fetch([number])
+            which = f'record {index[0]}' if len(index) == 1 else f'records {index[0]} … {index[-1]}'
             cause = ' '.join(str(error).split())[:200]
             raise UserError(
-                f'{self.location}: '
-                + (
-                    f'record {index[0]}'
-                    if len(index) == 1
-                    else f'a record among {index[0]} … {index[-1]}'
-                )
-                + f' cannot be read: {type(error).__name__}: {cause}; prepare the data set again'
+                f'{self.location}: {which} cannot be read: {type(error).__name__}: {cause}; '
+                'prepare the data set again'
             ) from error
 
-    def _parse(self, record: bytes) -> dict:
-        """The two features of a record; TFDS's own parser takes several times as long."""
+    def decode(self, encoded: bytes) -> UInt8[np.ndarray, 'height width channels']:
+        if self.preprocessing is None:
+            return decode_image(encoded, self.image_shape)
+        return self.preprocessing.read(encoded)
+
+    def _parse(self, record: bytes) -> tuple[bytes, int]:
+        """Image and label of a record; TFDS's own parser takes several times as long."""
         from tensorflow_datasets.proto import tf_example_pb2
 
         features = tf_example_pb2.Example.FromString(record).features.feature
@@ -198,16 +191,9 @@ class TfdsDataSource:
         labels = features[self.label_key].int64_list.value
         if not images or not labels:
             raise ValueError(f'it has no {self.label_key if images else self.image_key}')
-        return {self.image_key: images[0], self.label_key: labels[0]}
+        return images[0], int(labels[0])
 
-    def image(self, record: dict) -> UInt8[np.ndarray, 'height width channels']:
-        encoded = record[self.image_key]
-        if self.preprocessing is None:
-            return decode_image(encoded, self.image_shape)
-        return self.preprocessing.read(encoded)
-
-    def label(self, record: dict) -> int:
-        label = int(record[self.label_key])
+    def _check_label(self, label: int) -> int:
         if not 0 <= label < self.num_classes:
             raise UserError(f'label {label}: allowed are 0 to {self.num_classes - 1}')
         return label

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import multiprocessing.resource_tracker
 import multiprocessing.util
 import os
 import pathlib
@@ -62,21 +61,18 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def start_quiet_tracker() -> None:
-    """Starts the tracker of shared memory without its warning: a killed worker has its own line."""
-    before = os.environ.get('PYTHONWARNINGS')
-    os.environ['PYTHONWARNINGS'] = 'ignore:resource_tracker:UserWarning'
-    try:
-        multiprocessing.resource_tracker.ensure_running()
-    finally:
-        if before is None:
-            del os.environ['PYTHONWARNINGS']
-        else:
-            os.environ['PYTHONWARNINGS'] = before
+def silence_tracker() -> None:
+    """Silences the tracker of shared memory: a worker that was killed has an error of its own."""
+    os.environ.setdefault('PYTHONWARNINGS', 'ignore:resource_tracker:UserWarning')
 
 
-def start_worker(index: int, count: int, folder: pathlib.Path | None) -> None:
-    """Runs in a worker: it ends with the training process, which alone handles signals."""
+def start_worker(index: int, count: int, folder: pathlib.Path) -> None:
+    """Runs first in a worker, which ends with the training process and ignores signals.
+
+    Args:
+      index, count: which of how many workers.
+      folder: removed if the training process is killed.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
@@ -84,10 +80,9 @@ def start_worker(index: int, count: int, folder: pathlib.Path | None) -> None:
     multiprocessing.util.Finalize(None, os._exit, (0,), exitpriority=-100)
 
 
-def _end_with_parent(folder: pathlib.Path | None) -> None:
+def _end_with_parent(folder: pathlib.Path) -> None:
     multiprocessing.parent_process().join()
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
 

@@ -36,7 +36,7 @@ def robustness_rows(
         setup, dataset = cell.setup, cell.setup.config.dataset
         programs = CompiledFunctions(setup)
         state = restore_checkpoint(folder / 'cells' / cell.name, programs).state
-        test = load_examples(setup.dataset, dataset.test_split, dataset)
+        test = load_examples(setup.dataset, dataset.test_split, dataset.cache_dir)
         for name, strength, images in corrupted(jnp.asarray(test.images)):
             inputs = programs.in_memory(Examples(images, test.labels))
             correct = programs.evaluate(state, inputs)['correct']

@@ -38,7 +38,9 @@ def epoch_seconds(
         else:
             dataset = setup.config.dataset
             key = setup.dataset.name, setup.dataset.fingerprint, dataset.train_split
-            train = placed.get(key) or load_examples(setup.dataset, dataset.train_split, dataset)
+            train = placed.get(key) or load_examples(
+                setup.dataset, dataset.train_split, dataset.cache_dir
+            )
             epochs[name] = TimedEpoch(setup.changed({'num_seeds': 1}), train)
             placed[key] = epochs[name].examples
         progress.epoch_timed()

@@ -106,7 +106,7 @@ def _open_data_source(setup: Setup, split: str) -> RandomAccessDataSource:
     config, dataset = setup.config, setup.dataset
     if streams(config.input, dataset, num_examples('split', split, dataset.split_sizes)):
         return dataset.data_source(split)
-    return InMemoryDataSource(load_examples(dataset, split, config.dataset))
+    return InMemoryDataSource(load_examples(dataset, split, config.dataset.cache_dir))
 
 
 def _used_splits(config: ml_collections.ConfigDict) -> dict[str, str]:

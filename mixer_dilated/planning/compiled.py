@@ -10,7 +10,7 @@ import sys
 
 from mixer_dilated.benchmark.processes import ProcessError, run_program
 from mixer_dilated.config import resolve
-from mixer_dilated.data.fake_data import FakeData
+from mixer_dilated.data.datasets import FakeData
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import num_tokens
 from mixer_dilated.planning.plan import Plan

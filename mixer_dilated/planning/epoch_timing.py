@@ -7,8 +7,8 @@ from typing import Protocol
 import jax
 
 from mixer_dilated.config import patch_branches, resolve
+from mixer_dilated.data.datasets import FakeData
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.data.fake_data import FakeData
 from mixer_dilated.patches.geometry import num_tokens
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.setup import Setup

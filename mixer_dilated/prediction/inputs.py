@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 
-from mixer_dilated.data.image_splits import Ignored, walk_images
+from mixer_dilated.data.image_files import Ignored, walk_images
 from mixer_dilated.errors import UserError
 
 STDIN = '-'

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
-from mixer_dilated.files import AtomicFile, output_file
+from mixer_dilated.files import AtomicFile
 from mixer_dilated.prediction.stream import Prediction
 
 Write = Callable[[Prediction], None]
@@ -26,7 +26,7 @@ def csv_output(path: pathlib.Path, class_names: tuple[str, ...], top: int) -> It
       top: classes a row.
     """
     ranks = range(1, top + 1)
-    with output_file('csv', path) as file:
+    with AtomicFile(path, 'csv') as file:
         rows = csv.writer(_text(file))
         of_ranks = [name for rank in ranks for name in (f'class_{rank}', f'probability_{rank}')]
         rows.writerow(['file', *of_ranks, 'error'])
@@ -50,7 +50,7 @@ def json_output(path: pathlib.Path, class_names: tuple[str, ...], top: int) -> I
 
     Each has 'file' and 'classes', a list of objects with 'class' and 'probability', or 'error'.
     """
-    with output_file('json', path) as file:
+    with AtomicFile(path, 'json') as file:
         separator = '[\n'
 
         def write(prediction: Prediction) -> None:

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 from matplotlib.figure import Figure
 
-from mixer_dilated.files import output_file
+from mixer_dilated.files import AtomicFile
 from mixer_dilated.reports.figure_style import COLOURS, figure_style, label_text
 from mixer_dilated.reports.plot import PNG_DOTS_PER_INCH
 
@@ -92,5 +92,5 @@ def write_sheet(figure: Figure, path: pathlib.Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Glyph', UserWarning)  # letters without a shape
         figure.savefig(content, format=path.suffix[1:].lower(), dpi=PNG_DOTS_PER_INCH)
-    with output_file('sheet', path) as file:
+    with AtomicFile(path, 'sheet') as file:
         file.write(content.getvalue())

@@ -190,7 +190,7 @@ def write_augmented_images(
     first steps all of them; and `titles`, text (columns,).
     """
     whole = augmentation_from_config(config)
-    individual = whole.individually()
+    individual = whole.separate_changes()
     if not individual:
         return
     first = data_source.read(_first_of_each_class(data_source)).images

@@ -9,7 +9,7 @@ import optax
 from flax.training.train_state import TrainState
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
-from mixer_dilated.data.augmentation import NO_AUGMENTATION, Augmentation, at_phase
+from mixer_dilated.data.augmentation import NO_AUGMENTATION, Augmentation, shift_phase
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.preprocessing import upsample
 from mixer_dilated.parallel.mesh import purpose_key, shard_batch, split_microbatches
@@ -167,7 +167,7 @@ def at_every_phase(
     They are not vmapped: they need the memory of one.
     """
     phases = jnp.indices(num_phases).reshape(2, -1).T
-    return jax.lax.map(lambda phase: function(at_phase(images, phase, num_phases)), phases)
+    return jax.lax.map(lambda phase: function(shift_phase(images, phase, num_phases)), phases)
 
 
 def eval_step(

@@ -1,4 +1,4 @@
-"""Which image files of a folder belong to which class and split, by names alone."""
+"""The image files of a folder: which there are, and of which class and split each is."""
 
 import collections
 import hashlib
@@ -13,21 +13,16 @@ from mixer_dilated.errors import UserError
 SPLITS = ('train', 'validation', 'test')
 OTHER_SPLIT_NAMES = {'val', 'valid', 'dev'}
 
-Ignored = collections.Counter
+Ignored = collections.Counter  # of what is left out, by (singular, plural) of its kind
 
 
 class ImageFile(NamedTuple):
-    """A file of one class.
-
-    Attributes:
-      path: below the data set's folder, with '/'.
-      label: index of its class.
-      identity: size in bytes and time of change.
-    """
+    """A file of one class; `path` is relative to the data set's folder, with '/'."""
 
     path: str
     label: int
-    identity: str
+    num_bytes: int
+    mtime_ns: int
 
 
 def find_images(
@@ -112,7 +107,7 @@ def _find_classes(
         for entry in walk_images(folder / name, ignored, root):
             status = entry.stat()
             path = os.path.relpath(entry.path, root).replace(os.sep, '/')
-            files.append(ImageFile(path, label, f'{status.st_size} {status.st_mtime_ns}'))
+            files.append(ImageFile(path, label, status.st_size, status.st_mtime_ns))
         if len(files) == before:
             raise UserError(
                 f'{folder / name}: a class folder without images ({", ".join(SUFFIXES)}); put '
