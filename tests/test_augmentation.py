@@ -23,7 +23,7 @@ from mixer_dilated.data.augmentation import (
     shift_phase,
 )
 from mixer_dilated.data.randaugment import MICROBATCH, map_microbatches
-from mixer_dilated.parallel.mesh import purpose_key
+from mixer_dilated.random_keys import purpose_key
 from mixer_dilated.training.state import create_model
 from mixer_dilated.training.step import (
     class_log_probs,

@@ -8,7 +8,7 @@ import pytest
 
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.parallel import mesh
-from mixer_dilated.parallel.mesh import seed_keys
+from mixer_dilated.random_keys import seed_keys
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.train import train_and_evaluate

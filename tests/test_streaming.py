@@ -47,7 +47,7 @@ def numbered(count):
 
 def permutation(seed_key, epoch, count):
     """The order of an epoch, as the program of an epoch in memory draws it."""
-    from mixer_dilated.parallel.mesh import purpose_key
+    from mixer_dilated.random_keys import purpose_key
 
     return np.asarray(jax.random.permutation(purpose_key(seed_key, 'permutation', epoch), count))
 

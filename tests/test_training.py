@@ -13,7 +13,7 @@ import pytest
 from mixer_dilated.config import resolve
 from mixer_dilated.data.augmentation import Augmentation
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.parallel.mesh import purpose_key
+from mixer_dilated.random_keys import purpose_key
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.optimizer import (
     learning_rate_schedule,

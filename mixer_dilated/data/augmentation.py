@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, Int32, UInt8
 
 from mixer_dilated.config import num_phases
 from mixer_dilated.data.randaugment import randaugment
-from mixer_dilated.parallel.mesh import purpose_key
 from mixer_dilated.patches.geometry import Pads, Pair
+from mixer_dilated.random_keys import purpose_key
 
 Images = UInt8[Array, 'batch height width channels']
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # width : height, relative to that of the image

@@ -27,13 +27,8 @@ from mixer_dilated.data.examples import (
     num_examples,
 )
 from mixer_dilated.data.workers import num_workers
-from mixer_dilated.parallel.mesh import (
-    process_local_indices,
-    purpose_key,
-    put_on_mesh,
-    replicated,
-    seed_keys,
-)
+from mixer_dilated.parallel.mesh import process_local_indices, put_on_mesh, replicated
+from mixer_dilated.random_keys import purpose_key, seed_keys
 
 MAX_EVAL_EXAMPLES = 2**16  # of a chunk, which bounds what it predicts on the devices
 LABELS_AT_ONCE = 1000
@@ -47,8 +42,8 @@ class Chunk(NamedTuple):
         steps of the chunk, in training (seeds, steps, batch, …), in evaluation (steps, batch, …).
       index: rows of a whole split, int32, in training (seeds, steps, batch) or None in a stream, in
         evaluation (steps, batch), -1 for rows that only fill up the last batch.
-      first_step: of the run, that of the first row.
-      num_steps: to train, beginning with the step of the state.
+      first_step: the step of row 0, from 0: the first of the epoch in memory, the next in a stream.
+      num_steps: steps to train, from `state.step` on.
     """
 
     examples: Examples

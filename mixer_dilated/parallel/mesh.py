@@ -5,7 +5,6 @@ of a seed's network (`partition.RULES`). One device is the mesh of size 1×1×1.
 """
 
 import math
-import zlib
 from collections.abc import Callable, Sequence
 
 import jax
@@ -256,20 +255,3 @@ def vmap_seeds(function: Callable, mesh: Mesh) -> Callable:
         )(*arguments)
 
     return all_seeds
-
-
-def seed_keys(seed: int, num_seeds: int) -> jax.Array:
-    """The keys of the seeds `seed`, `seed` + 1, … of a run: an array of keys (num_seeds,)."""
-    return jax.vmap(jax.random.key)(jnp.uint32(seed) + jnp.arange(num_seeds, dtype=jnp.uint32))
-
-
-def purpose_key(seed_key: jax.Array, purpose: str, index: int | jax.Array = 0) -> jax.Array:
-    """The key of one purpose ('permutation', 'dropout', …) at one epoch or step.
-
-    Args:
-      seed_key: the key of one seed, one of `seed_keys`.
-      purpose: two purposes never share random numbers.
-      index: epoch or step.
-    """
-    key = jax.random.fold_in(seed_key, zlib.crc32(purpose.encode()))
-    return jax.random.fold_in(key, index)

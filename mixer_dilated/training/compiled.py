@@ -28,12 +28,12 @@ from mixer_dilated.parallel.mesh import (
     on_cpu,
     put_on_mesh,
     replicated,
-    seed_keys,
     seeds_sharding,
     vmap_seeds,
 )
 from mixer_dilated.parallel.multihost import to_numpy
 from mixer_dilated.parallel.partition import Partition, state_shardings
+from mixer_dilated.random_keys import seed_keys
 from mixer_dilated.training.optimizer import make_optimizer, stop_frozen_gradients
 from mixer_dilated.training.run_state import RunState, TrainMetrics
 from mixer_dilated.training.setup import Setup

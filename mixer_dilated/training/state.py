@@ -18,9 +18,10 @@ from mixer_dilated.files import write_json
 from mixer_dilated.models.costs import Layer, layers
 from mixer_dilated.models.cpu import CpuMlpMixer
 from mixer_dilated.models.mixer import MlpMixer
-from mixer_dilated.parallel.mesh import purpose_key, put_on_mesh
+from mixer_dilated.parallel.mesh import put_on_mesh
 from mixer_dilated.pretrained.adapt import adapt_params
 from mixer_dilated.pretrained.weight_files import Weights, read_weights
+from mixer_dilated.random_keys import purpose_key
 from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.run_folder import read_config
 from mixer_dilated.training.setup import Setup, create_setup, read_preprocessing

@@ -12,8 +12,9 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8
 from mixer_dilated.data.augmentation import NO_AUGMENTATION, Augmentation, shift_phase
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.preprocessing import upsample
-from mixer_dilated.parallel.mesh import purpose_key, shard_batch, split_microbatches
+from mixer_dilated.parallel.mesh import shard_batch, split_microbatches
 from mixer_dilated.patches.geometry import Pair
+from mixer_dilated.random_keys import purpose_key
 from mixer_dilated.training.run_state import TrainMetrics
 
 
