@@ -261,7 +261,7 @@ def flat(config: Mapping) -> dict:
         if isinstance(value, Mapping | ConfigDict) and len(value):
             leaves |= {f'{name}.{path}': leaf for path, leaf in flat(value).items()}
         else:
-            leaves[name] = _plain(value)
+            leaves[str(name)] = _plain(value)
     return leaves
 
 

@@ -83,6 +83,19 @@ def test_a_block_of_another_shape_than_the_rest_is_in_the_table(shape):
     assert ('×'.join(map(str, shape)), '36×5') in [row[1:3] for row in error.value.rows]
 
 
+@pytest.mark.parametrize('width', [(), (2, 3)])
+def test_a_bias_that_is_no_vector_is_in_the_table(width):
+    mlp = 'MixerBlock_1/token_mixing/'
+    arrays = random_arrays(make_network()) | {
+        f'{mlp}Dense_0/kernel': np.ones((16, *width), np.float32),
+        f'{mlp}Dense_0/bias': np.ones(width, np.float32),
+        f'{mlp}Dense_1/kernel': np.ones((*width, 16), np.float32),
+    }
+    with pytest.raises(ShapeMismatchError) as error:
+        adapt_params(Weights(arrays), make_network(), (24, 24, 3), TRANSFER, 'f')
+    assert 'token_mixing/Dense_0/bias' in error.value.rows[0][0]
+
+
 def test_a_grid_that_is_not_of_the_arrays_is_not_used():
     """Recorded are 2×2 tokens, the arrays have 16: they fit as they are, or are in the table."""
     weights = Weights(random_weights().arrays, random_weights().model, (9, 9))

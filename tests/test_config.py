@@ -117,6 +117,11 @@ def test_an_unknown_key_names_its_nearest_neighbour(wrong, right):
         resolve(nested({wrong: 1}))
 
 
+def test_a_key_that_is_no_text_is_refused_as_text():
+    with pytest.raises(UserError, match=r'config.1: no such key'):
+        resolve({1: 2})
+
+
 def test_a_group_of_keys_is_not_a_value():
     with pytest.raises(UserError, match=r'config.model.patches is a group of keys'):
         resolve({'model': {'patches': 4}})

@@ -90,6 +90,9 @@ def test_only_what_a_mesh_needs_is_exchanged(found, program):
         if shape['fsdp']:
             # XLA chooses between gathers of parameters and products of one shard at a time.
             assert kinds & {'all-gather', 'collective-permute'}, mesh
+            for each in of_mesh[program]:  # parameters and gradients, and no part of the batch
+                if 'data' in connected(each, shape):
+                    assert max(each['sizes'], default=0) <= at_once * max(KERNELS), (mesh, each)
             continue
         assert kinds == ({'all-reduce'} if shape['data'] * shape['model'] > 1 else set()), mesh
         for each in of_mesh[program]:

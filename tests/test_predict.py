@@ -28,6 +28,7 @@ from mixer_dilated.reports.prediction_sheet import Predicted, prediction_sheet, 
 from mixer_dilated.reports.prediction_table import print_predictions
 from mixer_dilated.training.run_folder import read_config
 from mixer_dilated.training.run_state import RunState
+from mixer_dilated.training.setup import read_preprocessing
 from mixer_dilated.training.step import normalise
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import ROOT, small_config
@@ -233,6 +234,7 @@ def test_a_run_of_an_earlier_version_takes_the_facts_from_its_data(run, pictures
         ({'image_shape': [8, 8, 3], 'preprocess': 'fill'}, 'it is for grey images'),
         ({'preprocess': ['crop']}, "allowed is one of 'resize', 'mnist', 'fill'"),
         ({'resize': None}, "allowed is one of 'crop', 'pad', 'squash'"),
+        ({'image_shape': [1, 1, 1]}, 'on an image of height 1 some patches'),
         ({'train_examples': 0}, 'train_examples = 0: allowed is an integer from 1'),
         (None, 'cannot be read: .* is not a JSON object'),
         ('not json', 'cannot be read'),
@@ -244,10 +246,14 @@ def test_a_damaged_file_of_preprocessing_is_told(run, tmp_path, changes, said):
     kept = json.loads((run / 'preprocessing.json').read_text())
     content = json.dumps({**kept, **changes} if isinstance(changes, dict) else changes)
     (tmp_path / 'preprocessing.json').write_text('{' if changes == 'not json' else content)
-    with pytest.raises(UserError, match=said) as refusal:
-        open_classifier(tmp_path, ['x.png'])
-    assert str(tmp_path / 'preprocessing.json') in str(refusal.value)
-    assert 'remove it' in str(refusal.value) and '\n' not in str(refusal.value)
+    reads = [lambda: open_classifier(tmp_path, ['x.png'])]
+    if said != 'it is for grey images':  # which weights of `config.init_from` do not need
+        reads.append(lambda: read_preprocessing(tmp_path, read_config(tmp_path)))
+    for read in reads:
+        with pytest.raises(UserError, match=said) as refusal:
+            read()
+        assert str(tmp_path / 'preprocessing.json') in str(refusal.value)
+        assert 'remove it' in str(refusal.value) and '\n' not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +324,7 @@ def test_what_was_in_a_file_stays_if_predicting_ends_early(run, pictures, tmp_pa
     def broken(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stream, '_told', broken)
+    monkeypatch.setattr(stream, '_pair_predictions', broken)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         main(['predict', f'--workdir={run}', str(pictures), f'--csv={output}'], 0.0)

@@ -143,6 +143,18 @@ def test_two_processes_have_the_numbers_of_one(tmp_path, alone):
     assert_same_results(folder, alone)
 
 
+def test_processes_share_three_seeds_on_three_devices_each(tmp_path):
+    """The part of the stream that a process reads is no block of it: seeds are split unevenly."""
+    changes = {**TRAINED, 'num_seeds': 3, 'input.mode': 'stream', 'input.workers': 0}
+    train_and_evaluate(small_config(**changes), tmp_path / 'alone')
+    flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=3'
+    words = (f'--config={config_file(tmp_path, **changes)}', f'--workdir={tmp_path / "run"}')
+    environments = {k: {'XLA_FLAGS': flags} for k in (0, 1)}
+    (status, _, err), other = Processes(2, *words, environments=environments).ends()
+    assert (status, err) == (0, '') and other == (0, '', '')
+    assert_same_results(tmp_path / 'run', tmp_path / 'alone')
+
+
 def newest(folder) -> int:
     return max((int(path.name) for path in folder.glob('checkpoints/[1-9]*[0-9]')), default=0)
 

@@ -17,7 +17,9 @@ from mixer_dilated.config import resolve
 from mixer_dilated.data.datasets import Digits
 from mixer_dilated.errors import NonFiniteError, Preempted, UserError
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
+from mixer_dilated.parallel import mesh
 from mixer_dilated.reports.report import write_report
+from mixer_dilated.training import compiled
 from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.run_folder import check_same_data, lock_folder
@@ -389,7 +391,13 @@ def test_parameters_that_are_not_finite_are_never_kept(tmp_path):
 DIVERGES = {'optimizer.name': 'sgd', 'optimizer.base_lr': 1e6, 'checkpoints.every_steps': 1}
 
 
-def test_a_run_that_diverges_ends_at_the_step_and_keeps_what_it_had(tmp_path):
+@pytest.mark.parametrize('platform', ['cpu', 'accelerator'])
+def test_a_run_that_diverges_ends_at_the_step_and_keeps_what_it_had(
+    tmp_path, monkeypatch, platform
+):
+    """An accelerator applies the step, and the run ends before anything of it is saved."""
+    for module in (compiled, mesh):
+        monkeypatch.setattr(module, 'on_cpu', lambda mesh: platform == 'cpu')
     with pytest.raises(NonFiniteError) as caught:
         train_and_evaluate(small_config(**DIVERGES), tmp_path / 'run')
     told = re.match(

@@ -74,6 +74,17 @@ def test_an_epoch_of_seeds_at_once_is_that_of_seeds_in_turn(many, monkeypatch):
     )
 
 
+def test_one_seed_of_an_accelerator_has_its_numbers_without_vmap(many, monkeypatch):
+    monkeypatch.setattr(mesh, 'on_cpu', lambda mesh: False)
+    jax.tree.map(
+        lambda alone, expected: np.testing.assert_allclose(
+            alone, expected[:1], rtol=1e-4, atol=1e-5
+        ),
+        parameters(seed=5, num_seeds=1),
+        many,
+    )
+
+
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
     """A finished run of two seeds: its folder and summary."""

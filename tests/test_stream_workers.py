@@ -18,9 +18,11 @@ import pytest
 
 from mixer_dilated.data import workers
 from mixer_dilated.data.batch_stream import BatchStream, IndexSampler
+from mixer_dilated.data.input_pipeline import StreamingPipeline
 from mixer_dilated.data.tfds_dataset import TfdsDataset
 from mixer_dilated.errors import UserError
-from tests.conftest import ROOT
+from mixer_dilated.parallel.mesh import make_mesh
+from tests.conftest import ROOT, small_config
 from tests.test_streaming import drawn, numbered, sequential, taken
 from tests.tfds_files import encoded, grey, write_set
 
@@ -51,11 +53,12 @@ def test_a_quota_of_a_container_counts_as_cores(quota, allowed, tmp_path, monkey
         assert workers.num_cores() == expected
 
 
-@pytest.mark.parametrize('batches', [0, 1])
-def test_a_stream_can_be_closed_while_its_workers_start(batches):
-    opened = BatchStream(numbered(8), sequential(8, 4), workers=3)
-    for _ in range(batches):
-        next(opened)
+@pytest.mark.parametrize('seconds', [0, 0.5, 2])
+def test_a_stream_can_be_closed_while_its_workers_start(seconds):
+    config = small_config(**{'input.workers': 3, 'batch': 4})
+    opened = StreamingPipeline(numbered(8), config, make_mesh(config))
+    list(opened.train_chunks(0, 1, 0.01))
+    time.sleep(seconds)
     closing = threading.Thread(target=opened.close, daemon=True)
     closing.start()
     closing.join(60)

@@ -113,16 +113,19 @@ def test_a_pass_has_every_example_once_and_fills_up_with_the_last(count, batch):
     assert (rows[count:] == count - 1).all()
 
 
-def test_a_sampler_follows_its_epochs_for_ever_and_leaves_no_file():
+@pytest.mark.parametrize('shared', [False, True])
+def test_a_sampler_follows_its_epochs_for_ever_and_leaves_no_file(shared):
     sampler = IndexSampler(lambda epoch: 100 * epoch + np.arange(7)[None], 2, 3)
+    if shared:
+        sampler.share()
     for step in range(10):
         sampler.prepare(step)
         epoch, number = divmod(step, 3)
         first = 100 * epoch + 2 * number
         np.testing.assert_array_equal(sampler.batch(step), [[first, first + 1]])
-        assert len([*sampler.folder.iterdir()]) == 2
+        assert not shared or len([*sampler.folder.iterdir()]) == 2
     sampler.close()
-    assert not sampler.folder.exists()
+    assert not shared or not sampler.folder.exists()
 
 
 def photographs(folder):

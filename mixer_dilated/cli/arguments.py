@@ -136,6 +136,8 @@ def _parse(argv: list[str], names: tuple[str, ...], file: str | None) -> Argumen
     words = _parse_flags(values, argv)
     fields = {name: values[name].value for name in values}
     if words and 'folder' in names:
+        if not words[0]:
+            raise UserError('DIR: an empty value; name the folder of a run or study')
         fields['folder'] = _PathParser().parse(words.pop(0))
     if 'paths' in names:
         fields['paths'], words = tuple(words), []
@@ -160,7 +162,7 @@ def _parse_flags(
         return values(['run.py', *argv], known_only=known_only)[1:]
     except flags.UnrecognizedFlagError as error:
         keys = [key for key in KEYS if f'.{key}'.endswith(f'.{error.flagname}')]
-        value = error.flagvalue.partition('=')[2]
+        value = error.flagvalue.partition('=')[2] or 'VALUE'
         override = f'--config.{keys[0]}={value}' if len(keys) == 1 else ''
         hint = f'; the key of the config is set by {override}' if override else ''
         raise UserError(f'{_one_line(error)}{hint} (see --help)') from None

@@ -22,13 +22,13 @@ HEARTBEAT_SECONDS = 30  # after which a process that sends no heartbeat counts a
 INIT_SECONDS = 300  # for all processes to join
 SHUTDOWN_SECONDS = 30  # that a process which is done waits for the others
 QUIET_SECONDS = 30  # of joining before a message says what is waited for
-CAUSES = {  # by what JAX says
+CAUSES = {  # by what JAX says, the first that applies
+    'Gloo': 'they reach process 0, but not each other',
     'DEADLINE_EXCEEDED': f'not all of them were there within {INIT_SECONDS // 60} minutes',
     'newer incarnation': 'another one has the same --process_id',
     'Unexpected task registered': 'process 0 was started with another --num_processes',
     'UNIMPLEMENTED': 'something else answers at that address',
     'stopped sending heartbeats': 'another one has ended, and its own output says why',
-    'Gloo': 'they reach process 0, but not each other',
 }
 FLAGS = ('coordinator', 'num_processes', 'process_id')
 
@@ -70,7 +70,7 @@ def init_distributed(arguments: Arguments) -> None:
     except UserError:
         raise
     except Exception as error:
-        if settings or _started_by_slurm() or _has_tpu_workers():
+        if settings or _started_by_slurm() or _has_tpu_workers() or is_distributed():
             raise UserError(_init_error(settings, str(error))) from None
         cause = ' '.join(str(error).split())[:300]
         warnings.warn(

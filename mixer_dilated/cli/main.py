@@ -249,6 +249,8 @@ def _run(argv: list[str], started: float) -> int:
     command, flags = table[name]
     words = argv[1:] if named else argv
     if name == 'table1':
+        if any(word.startswith('--sweep') for word in words):
+            raise UserError('--sweep: table1 has its own; give another to the command sweep')
         words = [f'--sweep={TABLE1}', *words]
     if name == 'benchmark':
         command(parse_each(words, flags, BENCHMARKED), started)

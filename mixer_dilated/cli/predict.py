@@ -49,29 +49,29 @@ def predict_files(arguments: Arguments, workdir: pathlib.Path, *, best: bool) ->
     classifier, paths = open_classifier(workdir, paths, best=best)
     names = classifier.class_names
     top = min(arguments.top or TOP, len(names))
-    told = _Told(names, top, draws=bool(arguments.sheet))
+    tally = _Tally(names, top, draws=bool(arguments.sheet))
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings('ignore', module='PIL')  # which names no file
         writes = _opened(arguments, names, top, stack)
         for prediction in _shown_progress(predictions(classifier, paths), stack):
-            for write in (told.take, *writes):
+            for write in (tally.take, *writes):
                 write(prediction)
-    told.print(time.perf_counter() - start)
+    tally.print(time.perf_counter() - start)
     if ignored:
         print(textwrap.fill(f'left out in folders: {ignored_text(ignored)}', 80))
     for flag in ('csv', 'json'):
         if getattr(arguments, flag):
             print(f'{flag}: {printable(str(getattr(arguments, flag)))}')
-    if arguments.sheet and told.drawn:
-        told.draw(arguments.sheet)
+    if arguments.sheet and tally.drawn:
+        tally.draw(arguments.sheet)
         print(f'sheet: {printable(str(arguments.sheet))}')
-    if told.failed:
+    if tally.failed:
         raise UserError(
-            f'{told.failed} of {told.failed + told.classified} files could not be used; '
-            f'{"they are" if told.failed > 1 else "it is"} named above'
-            + (f', {MAX_NAMED} of them' if told.failed > MAX_NAMED else '')
+            f'{tally.failed} of {tally.failed + tally.classified} files could not be used; '
+            f'{"they are" if tally.failed > 1 else "it is"} named above'
+            + (f', {MAX_NAMED} of them' if tally.failed > MAX_NAMED else '')
         )
 
 
@@ -104,7 +104,7 @@ def _shown_progress(found: Iterable, stack) -> Iterable:
     return progress.track(found, total=None)
 
 
-class _Told:
+class _Tally:
     """What is kept of all predictions to be shown: counts, and the first few.
 
     Args:

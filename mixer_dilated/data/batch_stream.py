@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import math
+import os
 import pathlib
 import queue
 import shutil
@@ -21,7 +22,7 @@ from mixer_dilated.data.workers import (
     num_cores,
     raise_file_limit,
     signals_blocked,
-    silence_tracker,
+    start_quiet_tracker,
     start_worker,
     worker_error,
 )
@@ -34,15 +35,14 @@ MIN_SLICE_RECORDS = 16  # fewer take noticeably longer, each
 READY_SLICES = 4  # in each of the two queues of a worker, which works on one more
 ENDLESS = 2**40
 POLL_SECONDS = 0.1
-FILE_POLL_SECONDS = 0.01
+EPOCH_POLL_SECONDS = 0.01
 
 
 class IndexSampler:
     """The rows of every batch, from step 0 on without end.
 
-    The training process draws the rows of an epoch and writes them to a file, one epoch ahead.
-    Threads and worker processes, which get the sampler by pickle, map the file into memory: they
-    need neither JAX nor a copy each.
+    The training process draws the rows of an epoch one epoch ahead. Worker processes, which get the
+    sampler by pickle, map a file of them into memory: they need neither JAX nor a copy each.
 
     Args:
       rows_of_epoch: epoch, from 0, to (seeds, examples).
@@ -50,51 +50,65 @@ class IndexSampler:
       steps: batches an epoch; examples beyond are left out.
 
     Attributes:
-      folder: of the files.
+      folder: of the files; None unless worker processes share the sampler.
     """
 
     def __init__(self, rows_of_epoch: Callable[[int], np.ndarray], batch: int, steps: int):
         self._rows_of_epoch, self._batch, self._steps = rows_of_epoch, batch, steps
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix='mixer_dilated-epochs-'))
-        self._epochs = {}
+        self._epochs, self._prepared, self._closed, self.folder = {}, None, False, None
+
+    def share(self) -> None:
+        """Has the rows written to files from now on, for worker processes to read."""
+        with error_context(os.environ.get('TMPDIR', '/tmp')):
+            self.folder = pathlib.Path(tempfile.mkdtemp(prefix='mixer_dilated-epochs-'))
 
     def __getstate__(self):
-        return {**self.__dict__, '_rows_of_epoch': None, '_epochs': {}}
+        return {**self.__dict__, '_rows_of_epoch': None, '_epochs': {}}  # in a worker
 
     def batch(self, step: int) -> Int[np.ndarray, 'seeds batch']:
-        """Rows of the batch of a step; waits until `prepare` has written its epoch."""
+        """Rows of the batch of a step; waits until `prepare` has drawn its epoch."""
         epoch, number = divmod(step, self._steps)
         return self._read(epoch)[:, number * self._batch : (number + 1) * self._batch]
 
     def prepare(self, step: int) -> None:
-        """Writes the epoch of a step and the next; called before the step's batch is taken."""
+        """Draws the epoch of a step and the next; called before the step's batch is taken."""
         epoch = step // self._steps
+        if epoch == self._prepared:
+            return
+        epochs = {}
         for number in (epoch, epoch + 1):
-            file = self._file(number)
-            if not file.exists():
-                unfinished = file.with_suffix('.unfinished')
-                with error_context(self.folder), unfinished.open('wb') as opened:
-                    np.save(opened, self._rows_of_epoch(number), allow_pickle=False)
-                unfinished.rename(file)
-        if epoch:
+            epochs[number] = self._epochs.get(number)
+            if epochs[number] is None:
+                epochs[number] = np.asarray(self._rows_of_epoch(number))
+                if self.folder:
+                    self._write(number, epochs[number])
+        self._epochs, self._prepared = epochs, epoch
+        if self.folder and epoch:
             self._file(epoch - 1).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Removes the files, which ends waiting for them."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Removes the files, and ends waiting for an epoch."""
+        self._closed = True
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _write(self, epoch: int, rows: np.ndarray) -> None:
+        file = self._file(epoch)
+        unfinished = file.with_suffix('.unfinished')
+        with error_context(self.folder), unfinished.open('wb') as opened:
+            np.save(opened, rows, allow_pickle=False)
+        unfinished.rename(file)
 
     def _read(self, epoch: int) -> np.ndarray:
-        rows = self._epochs.get(epoch)
-        if rows is None:
-            file = self._file(epoch)
-            while not file.exists():
-                if not self.folder.exists():
-                    raise RuntimeError('the stream was closed')
-                time.sleep(FILE_POLL_SECONDS)
-            rows = np.load(file, mmap_mode='r', allow_pickle=False)
-            # Other threads may do the same: a new dictionary, which none of them sees half done.
-            recent = {number: known for number, known in self._epochs.items() if number > epoch - 2}
-            self._epochs = recent | {epoch: rows}
+        while (rows := self._epochs.get(epoch)) is None:
+            in_worker = self._rows_of_epoch is None
+            if self._closed or (in_worker and not self.folder.exists()):
+                raise RuntimeError('the stream was closed')
+            if in_worker and self._file(epoch).exists():
+                rows = np.load(self._file(epoch), mmap_mode='r', allow_pickle=False)
+                self._epochs = {epoch: rows}
+            else:
+                time.sleep(EPOCH_POLL_SECONDS)
         return rows
 
     def _file(self, epoch: int) -> pathlib.Path:
@@ -129,7 +143,13 @@ class BatchStream:
         own: tuple[np.ndarray, ...] | None = None,
     ):
         self._sampler, self._step, self._stopped = sampler, first_step, False
-        sampler.prepare(first_step)
+        try:
+            if workers:
+                sampler.share()
+            sampler.prepare(first_step)
+        except BaseException:
+            sampler.close()
+            raise
         own = own or tuple(map(np.arange, sampler.batch(first_step).shape))
         self._shape, self._image_shape = tuple(map(len, own)), data_source.image_shape
         count = math.prod(self._shape)
@@ -192,7 +212,7 @@ def _read_slice(
 
 
 def _decode_ahead(
-    read: Callable[[int], tuple], first: int, workers: int, folder: pathlib.Path
+    read: Callable[[int], tuple], first: int, workers: int, folder: pathlib.Path | None
 ) -> Iterator[tuple]:
     """`read(first)`, `read(first + 1)`, …, in threads or in worker processes."""
     import absl.flags
@@ -205,7 +225,7 @@ def _decode_ahead(
         return iter(numbers.to_iter_dataset(options))
     if not absl.flags.FLAGS.is_parsed():  # Grain reads flags of its own, which have defaults
         absl.flags.FLAGS.mark_as_parsed()
-    silence_tracker()
+    start_quiet_tracker()
     raise_file_limit()
     slices = numbers.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=READY_SLICES)

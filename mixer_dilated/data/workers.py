@@ -61,9 +61,17 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def silence_tracker() -> None:
-    """Silences the tracker of shared memory: a worker that was killed has an error of its own."""
-    os.environ.setdefault('PYTHONWARNINGS', 'ignore:resource_tracker:UserWarning')
+def start_quiet_tracker() -> None:
+    """Starts the tracker of shared memory without its warning: a killed worker has its own line."""
+    before = os.environ.get('PYTHONWARNINGS')
+    os.environ['PYTHONWARNINGS'] = 'ignore:resource_tracker:UserWarning'
+    try:
+        multiprocessing.resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ['PYTHONWARNINGS']
+        else:
+            os.environ['PYTHONWARNINGS'] = before
 
 
 def start_worker(index: int, count: int, folder: pathlib.Path) -> None:

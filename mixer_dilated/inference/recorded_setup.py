@@ -6,19 +6,16 @@ from collections.abc import Mapping
 
 from flax.traverse_util import flatten_dict
 
-from mixer_dilated.config import patch_branches
-from mixer_dilated.data.datasets import preprocessing_of
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.preprocessing import Preprocessing
 from mixer_dilated.errors import UserError
-from mixer_dilated.patches.geometry import num_tokens
 from mixer_dilated.training.run_folder import read_config
 from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import (
     PREPROCESSING,
     REMOVE_HINT,
     Setup,
-    create_setup,
+    grid_tokens,
     read_preprocessing,
 )
 
@@ -53,27 +50,18 @@ def read_trained_setup(workdir: pathlib.Path) -> tuple[Setup, Preprocessing]:
     Raises:
       UserError: no run there, a damaged file, or a run without it whose data set is not there.
     """
-    config, path = read_config(workdir), workdir / PREPROCESSING
-    content = read_preprocessing(workdir)
-    if content is None:
-        try:
-            setup = create_setup(config)
-        except UserError as error:
-            raise UserError(
-                f'{path}: not there, as in runs of earlier versions, and the data set, which has '
-                f'what it would say, cannot be opened: {error}'
-            ) from None
-        return setup, preprocessing_of(config.dataset, setup.dataset.image_shape)
+    config = read_config(workdir)
+    content = read_preprocessing(workdir, config)
     shape = tuple(content['image_shape'])
     try:
         preprocessing = Preprocessing(
             shape, content['preprocess'], content['resize'], config.dataset.max_pixels
         )
-        tokens = num_tokens(patch_branches(config.model), config.model.branch_merge, shape[:2])
     except UserError as error:
-        raise UserError(f'{path}: {error}; {REMOVE_HINT}') from None
+        raise UserError(f'{workdir / PREPROCESSING}: {error}; {REMOVE_HINT}') from None
     counts = {part: content[f'{part}_examples'] for part in ('train', 'test')}
     dataset = RecordedDatasetInfo(config.dataset.name, shape, tuple(content['class_names']), counts)
+    tokens = grid_tokens(config, shape)
     return Setup(config, dataset, counts['train'], counts['test'], tokens), preprocessing
 
 

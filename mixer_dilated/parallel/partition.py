@@ -62,12 +62,12 @@ class Partition:
             name
             for name, leaf in named_leaves(params)
             for axes, size in zip(_rule(name, leaf.ndim - 1), leaf.shape[1:], strict=True)
-            if self._fitting_axes_axes(axes, size) != self._used_axes(axes)
+            if self._fitting_axes(axes, size) != self._used_axes(axes)
         ]
 
     def _spec(self, name: str, shape: tuple[int, ...], used: tuple[str, ...]) -> PartitionSpec:
         spec = [
-            tuple(axis for axis in self._fitting_axes_axes(axes, size) if axis in used)
+            tuple(axis for axis in self._fitting_axes(axes, size) if axis in used)
             for axes, size in zip(_rule(name, len(shape)), shape, strict=True)
         ]
         # As JAX writes it: no tuple of one, nothing behind the last axis that is split.
@@ -81,7 +81,7 @@ class Partition:
         used = ('model', 'data') if self.gathers else ('model',)
         return tuple(axis for axis in axes if axis in used and self.mesh_shape[axis] > 1)
 
-    def _fitting_axes_axes(self, axes: tuple[str, ...], size: int) -> tuple[str, ...]:
+    def _fitting_axes(self, axes: tuple[str, ...], size: int) -> tuple[str, ...]:
         """The first mesh axes of a rule, as many as divide an axis of this size."""
         axes = self._used_axes(axes)
         while axes and size % math.prod(self.mesh_shape[axis] for axis in axes):

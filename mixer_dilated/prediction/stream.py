@@ -69,9 +69,9 @@ def predictions(classifier: Classifier, paths: Iterable) -> Iterator[Prediction]
     for found in _batches(classifier, paths):
         waiting.append(found)
         if len(waiting) > 1:
-            yield from _told(classifier, *waiting.pop(0))
+            yield from _pair_predictions(classifier, *waiting.pop(0))
     for found in waiting:
-        yield from _told(classifier, *found)
+        yield from _pair_predictions(classifier, *found)
 
 
 def _batches(classifier: Classifier, paths: Iterable) -> Iterator[tuple]:
@@ -97,7 +97,9 @@ def _computing(classifier: Classifier, images: list[np.ndarray]):
     return classifier(filled)
 
 
-def _told(classifier: Classifier, files: list[tuple], computing) -> Iterator[Prediction]:
+def _pair_predictions(
+    classifier: Classifier, files: list[tuple], computing
+) -> Iterator[Prediction]:
     rows = iter(() if computing is None else classifier.probabilities(computing))
     for path, image in files:
         if isinstance(image, UserError):

@@ -178,6 +178,8 @@ def _mixes_tokens(mixing: Arrays, num_tokens: int) -> bool:
     """Whether arrays are all those of a token mixing MLP of that many tokens."""
     shapes = {name: array.shape for name, array in mixing.items()}
     width = shapes.get('Dense_0/bias', ())
+    if len(width) != 1:
+        return False
     expected = ((num_tokens, *width), width, (*width, num_tokens), (num_tokens,))
     return shapes == dict(zip(TOKEN_MIXING, expected, strict=True))
 

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import pathlib
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import ml_collections
 
@@ -118,10 +118,14 @@ def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = No
             f'config.optimizer.warmup_steps = {config.optimizer.warmup_steps}: the run has '
             f'{total_steps} steps; allowed is less than that'
         )
-    tokens = num_tokens(
-        patch_branches(config.model), config.model.branch_merge, dataset.image_shape[:2]
-    )
+    tokens = grid_tokens(config, dataset.image_shape)
     return Setup(config, dataset, train_examples, test_examples, tokens)
+
+
+def grid_tokens(config: ml_collections.ConfigDict, image_shape: Sequence[int]) -> int:
+    """S for images (height, width, channels); raises UserError if no patch fits into them."""
+    size = image_shape[0], image_shape[1]
+    return num_tokens(patch_branches(config.model), config.model.branch_merge, size)
 
 
 def data_record(setup: Setup, part: str, checksums: Mapping[str, int]) -> dict:
@@ -139,11 +143,14 @@ def data_record(setup: Setup, part: str, checksums: Mapping[str, int]) -> dict:
 
 def write_preprocessing(workdir: pathlib.Path, setup: Setup) -> None:
     """Writes `preprocessing.json`, unless it is there: a person may have edited it."""
-    path = workdir / PREPROCESSING
-    if exists(path):
-        return
+    if not exists(workdir / PREPROCESSING):
+        write_json(workdir / PREPROCESSING, preprocessing_content(setup))
+
+
+def preprocessing_content(setup: Setup) -> dict:
+    """What `preprocessing.json` records of the data set."""
     preprocessing = preprocessing_of(setup.config.dataset, setup.dataset.image_shape)
-    content = {
+    return {
         'class_names': list(setup.dataset.class_names),
         'image_shape': list(setup.dataset.image_shape),
         'preprocess': preprocessing.how,
@@ -151,18 +158,28 @@ def write_preprocessing(workdir: pathlib.Path, setup: Setup) -> None:
         'train_examples': setup.train_examples,
         'test_examples': setup.test_examples,
     }
-    write_json(path, content)
 
 
-def read_preprocessing(workdir: pathlib.Path) -> dict | None:
-    """The content of `preprocessing.json`; None if there is none, as in runs of earlier versions.
+def read_preprocessing(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict:
+    """The content of `preprocessing.json`; by the data set in a run of an earlier version.
+
+    Args:
+      workdir: the run's folder.
+      config: the run's config.
 
     Raises:
-      UserError: a value is missing, or not allowed.
+      UserError: a value is missing, not allowed, or does not fit the patches; or the file is not
+        there, and the data set cannot be opened.
     """
     path = workdir / PREPROCESSING
     if not exists(path):
-        return None
+        try:
+            return preprocessing_content(create_setup(config))
+        except UserError as error:
+            raise UserError(
+                f'{path}: not there, as in runs of earlier versions, and the data set, which has '
+                f'what it would say, cannot be opened: {error}'
+            ) from None
     content = read_json(path, REMOVE_HINT)
     for name, allowed in ALLOWED.items():
         value = content.get(name)
@@ -170,6 +187,10 @@ def read_preprocessing(workdir: pathlib.Path) -> dict | None:
             raise UserError(
                 f'{path}: {name} = {reprlib.repr(value)}: allowed is {allowed.text}; {REMOVE_HINT}'
             )
+    try:
+        grid_tokens(config, content['image_shape'])
+    except UserError as error:
+        raise UserError(f'{path}: {error}; {REMOVE_HINT}') from None
     return content
 
 

@@ -24,7 +24,7 @@ from mixer_dilated.pretrained.weight_files import Weights, read_weights
 from mixer_dilated.random_keys import purpose_key
 from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.run_folder import read_config
-from mixer_dilated.training.setup import Setup, create_setup, read_preprocessing
+from mixer_dilated.training.setup import Setup, read_preprocessing
 
 
 def create_model(
@@ -93,8 +93,7 @@ def load_seed_weights(path: pathlib.Path) -> list[Weights]:
     config = read_config(path)
     with Checkpoints(path, config, read_only=True) as checkpoints:
         arrays = flatten_dict(checkpoints.params(), sep='/')
-    recorded = read_preprocessing(path)
-    shape = recorded['image_shape'] if recorded else create_setup(config).dataset.image_shape
+    shape = read_preprocessing(path, config)['image_shape']
     return [
         Weights(
             {name: array[k] for name, array in arrays.items()},

@@ -293,7 +293,7 @@ def _save_due(checkpointing: ml_collections.ConfigDict, step: int, saved_at: flo
 
 
 def _save(checkpoints: Checkpoints, run: RunState, *, wait: bool = False) -> float:
-    check_parameters(run, checkpoints)
+    check_parameters(run, checkpoints)  # with 'stop' accelerators apply steps that are not finite
     checkpoints.save(run)
     if wait:
         checkpoints.wait()
