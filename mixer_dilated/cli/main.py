@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import absl.logging
 
-from mixer_dilated.cli import distributed, preemption
+from mixer_dilated.cli import distributed, platforms, preemption
 from mixer_dilated.errors import (
     AllHostsError,
     NonFiniteError,
@@ -124,6 +124,7 @@ def main(argv: list[str], started: float) -> int:
     if '--help' in argv or '-h' in argv:
         print(HELP, end='')
         return 0
+    platforms.ignore_absent_accelerators()
     for name in ('stdout', 'stderr'):
         if getattr(sys, name) is None:  # closed, as by `>&-`
             setattr(sys, name, open(os.devnull, 'w'))  # noqa: SIM115
