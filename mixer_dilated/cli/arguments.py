@@ -24,7 +24,7 @@ _MEANING = {
     'output': 'new folder of the export',
     'picture': 'file to draw the patches into (.png, .svg or .pdf)',
     'seeds': 'seeds of every cell',
-    'against': 'what else is timed or compiled, separated by commas',
+    'against': 'what else is timed, separated by commas',
     'json': 'file for all that was measured or planned, or every prediction',
     'devices': 'devices to plan for, several separated by commas',
     'batch_per_device': 'images that each device has of a batch',
