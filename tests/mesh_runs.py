@@ -21,7 +21,7 @@ from mixer_dilated.cli import main as command_line
 from mixer_dilated.data.datasets import Digits
 from mixer_dilated.parallel import mesh
 from mixer_dilated.parallel.partition import named_leaves
-from mixer_dilated.planning.program_text import groups_of
+from mixer_dilated.planning.hlo import groups_of
 from mixer_dilated.training import compiled as compiled_module
 from mixer_dilated.training import state
 from mixer_dilated.training.checkpoint import Checkpoints

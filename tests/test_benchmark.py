@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mixer_dilated.benchmark import forms, input_memory, input_speed, measure, processes
+from mixer_dilated.benchmark.epoch_timing import TimedEpoch, on_noise, seconds_in_turns
 from mixer_dilated.benchmark.forms import Form, TimedForward, TimedPlainFlax, compiled_forms
 from mixer_dilated.benchmark.processes import ProcessError, end_of, peak_bytes, start_up_seconds
 from mixer_dilated.benchmark.products import (
@@ -30,7 +31,6 @@ from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
 from mixer_dilated.errors import UserError
 from mixer_dilated.models.costs import flops_per_image, layers
-from mixer_dilated.planning.epoch_timing import TimedEpoch, on_noise, seconds_in_turns
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import create_model
 from tests.conftest import ROOT, config_of, small_config

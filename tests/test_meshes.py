@@ -25,7 +25,7 @@ from mixer_dilated.errors import UserError
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.parallel.mesh import check_batch, fit_mesh, mesh_sizes
 from mixer_dilated.parallel.partition import Partition, named_leaves
-from mixer_dilated.planning.program_text import groups_of
+from mixer_dilated.planning.hlo import groups_of
 from mixer_dilated.training.optimizer import make_optimizer
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import create_model, create_train_state
@@ -153,7 +153,7 @@ def connected(collective: dict, shape: dict) -> set[str]:
     ],
 )
 def test_groups_of_devices_are_read_in_every_spelling(written, groups):
-    assert groups_of(written, devices=4) == tuple(map(tuple, groups))
+    assert groups_of(written, devices=4) == [list(group) for group in groups]
 
 
 def test_a_spelling_that_is_not_known_is_not_passed_over():

@@ -7,6 +7,7 @@ import warnings
 
 import jax
 
+from mixer_dilated.benchmark.epoch_timing import Timed, TimedEpoch
 from mixer_dilated.benchmark.plain_mixer import PlainMixer, plain_sizes
 from mixer_dilated.benchmark.processes import end_of
 from mixer_dilated.benchmark.products import DTYPES
@@ -14,7 +15,6 @@ from mixer_dilated.benchmark.torch_mixer import TimedTorch, check_optimizer, lef
 from mixer_dilated.data.augmentation import augmentation_from_config
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.errors import UserError
-from mixer_dilated.planning.epoch_timing import Timed, TimedEpoch
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.optimizer import make_optimizer
 from mixer_dilated.training.setup import Setup

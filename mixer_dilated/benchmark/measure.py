@@ -10,6 +10,7 @@ import jax
 import ml_collections
 from jax.experimental.compilation_cache import compilation_cache
 
+from mixer_dilated.benchmark.epoch_timing import Timed, TimedEpoch, on_noise, seconds_in_turns
 from mixer_dilated.benchmark.forms import SEEDS, Form, check_against, compiled_forms
 from mixer_dilated.benchmark.processes import ProcessError, peak_bytes, start_up_seconds
 from mixer_dilated.benchmark.products import (
@@ -25,7 +26,6 @@ from mixer_dilated.benchmark.torch_mixer import import_torch
 from mixer_dilated.config import num_phases
 from mixer_dilated.errors import UserError
 from mixer_dilated.models.costs import num_params
-from mixer_dilated.planning.epoch_timing import Timed, TimedEpoch, on_noise, seconds_in_turns
 from mixer_dilated.training.run_folder import environment
 from mixer_dilated.training.setup import Setup, create_setup
 from mixer_dilated.training.state import network_layers

@@ -14,9 +14,9 @@ import tempfile
 import jax
 import ml_collections
 
+from mixer_dilated.benchmark.epoch_timing import on_noise
 from mixer_dilated.config import changed, resolve
 from mixer_dilated.errors import printable
-from mixer_dilated.planning.epoch_timing import on_noise
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.setup import Setup, create_setup
 

@@ -182,7 +182,7 @@ def _has_tpu_workers() -> bool:
 
 def _may_be_tpu_pod() -> bool:
     """Whether there may be hosts of a Cloud TPU, which JAX finds out; not so on Colab."""
-    if importlib.util.find_spec('libtpu') is None:
+    if importlib.util.find_spec('libtpu') is None or os.environ.get('JAX_PLATFORMS') == 'cpu':
         return False
     if 'TPU_WORKER_HOSTNAMES' in os.environ:
         return _has_tpu_workers()

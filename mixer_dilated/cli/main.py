@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import absl.logging
 
-from mixer_dilated.cli import distributed, preemption
+from mixer_dilated.cli import distributed, platforms, preemption
 from mixer_dilated.errors import (
     AllHostsError,
     NonFiniteError,
@@ -82,12 +82,12 @@ MLP-Mixer with dilated patches.
       Default configs: configs/mnist_baseline.py and configs/mnist_dilated.py.
       --input times the examples as they stream instead, against decoding alone.
   python run.py plan --config=FILE --devices=v5e:4x4[,h100:8 ...]
-                     [--batch_per_device=N] [--against=compiled,measured]
-                     [--json=FILE] [--config.KEY=VALUE ...]
-      Memory, work, communication and time of a training step on devices that
-      are not there, and what to change where it does not fit; computes nothing.
-      Known are v5e, v6e, h100, h200, and of this machine cpu:N and this.
-      --against compiles the program for as many CPU devices, or times a step.
+                     [--batch_per_device=N] [--against=measured] [--json=FILE]
+                     [--config.KEY=VALUE ...]
+      Compiles a run for devices that are not there: memory, largest batch,
+      cycles or kernels by part of the network, exchanges, time, what to change.
+      Known are v4, v5e, v5p, v6e (needs pip install "jax[tpu]"), t4, l4, a100,
+      h100, h200 ("jax[cuda13-local]"), and this, which --against times.
   python run.py keys
       Every configuration key: default, meaning, what is allowed.
 
@@ -96,8 +96,8 @@ is not finite; 130 (Ctrl-C) or 143 (SIGTERM) stopped, saved within 10 seconds,
 and the same command with the same --workdir goes on; a second signal ends it
 at once. --debug shows the traceback of any error.
 
-Decoded images and compiled programs are kept in ~/.cache/mixer_dilated (under
-XDG_CACHE_HOME if set), which may be deleted at any time.
+Decoded images, compiled programs and plans are kept in ~/.cache/mixer_dilated
+(under XDG_CACHE_HOME if set), which may be deleted at any time.
 
 Examples
   python run.py --config=configs/digits_dilated.py
@@ -124,6 +124,7 @@ def main(argv: list[str], started: float) -> int:
     if '--help' in argv or '-h' in argv:
         print(HELP, end='')
         return 0
+    platforms.ignore_absent_accelerators()
     for name in ('stdout', 'stderr'):
         if getattr(sys, name) is None:  # closed, as by `>&-`
             setattr(sys, name, open(os.devnull, 'w'))  # noqa: SIM115

@@ -1,6 +1,7 @@
 """The command `plan`: parse, call, print."""
 
 import json
+import sys
 
 from mixer_dilated.cli import preemption
 from mixer_dilated.cli.arguments import Arguments
@@ -8,83 +9,75 @@ from mixer_dilated.cli.commands import required
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import AtomicFile, check_output
 
-AGAINST = ('compiled', 'measured')
-
 
 def plan(arguments: Arguments, started: float) -> None:
     """Prints what a config asks of devices, and writes it."""
     config = required(arguments, 'config')
     words = required(arguments, 'devices').split(',')
-    against = _against(arguments.against)
+    if arguments.against not in (None, 'measured'):
+        raise UserError(f'--against={arguments.against}: allowed is measured; or leave it out')
     if arguments.json:
         check_output('json', arguments.json)
+    from mixer_dilated.config import changed
+    from mixer_dilated.parallel.mesh import mesh_sizes
+    from mixer_dilated.planning.dataset_facts import abstract_dataset
     from mixer_dilated.planning.devices import parse_devices
-    from mixer_dilated.planning.facts import planned_source
-    from mixer_dilated.planning.plan import hardware_of, plan_of
-    from mixer_dilated.planning.shapes import shapes_of
-    from mixer_dilated.reports.plan_table import print_plan, print_plans
+    from mixer_dilated.reports.plan_table import print_plan
     from mixer_dilated.training.setup import create_setup
 
     asked = [parse_devices(word) for word in words]
     for devices in asked:
-        if 'measured' in against and devices.kind != 'this':
+        if arguments.against and devices.kind != 'this':
             raise UserError(
                 f'--against=measured: a step is timed on this machine alone, not on '
-                f'{devices.asked}; add --devices=this'
+                f'{devices.word}; add --devices=this'
             )
-    source = planned_source(config.dataset)
-    plans, shapes = [], None
+    dataset, plans = abstract_dataset(config.dataset), []
     for devices in asked:
-        setup = create_setup(_of_batch(config, arguments.batch_per_device, devices.count), source)
-        shapes = shapes or shapes_of(setup)
-        plans.append(plan_of(setup, shapes, devices, hardware_of(devices, setup, shapes)))
-    contents = [_content(each, against) for each in plans]
-    if len(contents) == 1:
-        print_plan(arguments.name, contents[0])
-    else:
-        print_plans(arguments.name, contents)
+        _, data, _ = mesh_sizes(config, devices.count)
+        batch = (arguments.batch_per_device or 0) * data or config.batch
+        setup = create_setup(changed(config, {'batch': batch}), dataset)
+        plans.append(_plan(setup, devices, bool(arguments.against)))
+        print('\n' * (len(plans) > 1), end='')
+        print_plan(arguments.name, plans[-1])
     if arguments.json:
-        found = {'name': arguments.name, 'config': config.to_dict(), 'plans': contents}
+        content = {'name': arguments.name, 'config': config.to_dict(), 'plans': plans}
         with AtomicFile(arguments.json, 'json') as output:
-            output.write((json.dumps(found, indent=2) + '\n').encode())
+            output.write((json.dumps(content, indent=2) + '\n').encode())
         print(f'\njson: {arguments.json}')
 
 
-def _content(plan, against: list[str]) -> dict:
-    from mixer_dilated.planning.advice import changes_that_help
-    from mixer_dilated.planning.content import plan_content
+def _plan(setup, devices, measured: bool) -> dict:
+    from mixer_dilated.planning import plan as planning
+    from mixer_dilated.planning.compiler import PROGRAMS, compile_absent
+    from mixer_dilated.planning.devices import HARDWARE
 
-    content = plan_content(plan, [] if plan.fits else changes_that_help(plan))
-    if 'compiled' in against:
-        from mixer_dilated.planning.compiled import compiled_here
+    if devices.kind == 'this':
+        from mixer_dilated.benchmark.this_machine import measured_step, this_machine
+        from mixer_dilated.planning.programs import compile_programs
 
-        preemption.raise_interrupt()  # ends the process it starts
-        content['compiled'] = compiled_here(plan)
-    if 'measured' in against:
-        from mixer_dilated.planning.measured import measured_step
+        array_bytes = 4 * setup.config.batch * setup.num_tokens * setup.config.model.hidden_dim
+        hardware = this_machine(setup.config.dtype, array_bytes)
+    else:
+        hardware = HARDWARE[devices.kind]
+        preemption.raise_interrupt()  # ends the compiler's process
 
-        content['measured_step'] = measured_step(plan)
-    return content
+    def compile_(setup, programs):
+        if devices.kind == 'this':
+            return compile_programs(setup, devices, programs, hardware)
+        return compile_absent(devices, setup, programs, _report)
 
-
-def _of_batch(config, batch_per_device: int | None, devices: int):
-    """The config with as many images a device as asked for, whatever mesh they make.
-
-    The batch is that of one seed: devices that have other seeds do not share it.
-    """
-    if batch_per_device is None:
-        return config
-    from mixer_dilated.config import changed
-    from mixer_dilated.parallel.mesh import mesh_sizes
-
-    _, data, _ = mesh_sizes(config, devices)
-    return changed(config, {'batch': batch_per_device * data})
+    plan = planning.make_plan(setup, devices, hardware, compile_(setup, PROGRAMS))
+    if measured:
+        plan['measured_step'] = measured_step(setup, plan['step_seconds'])
+    plan['largest_batch'] = planning.find_largest_batch(setup, plan, compile_)
+    if not plan['fits']:
+        changes = planning.changes_that_help(setup, plan, devices, hardware, compile_)
+        plan['changes'] = changes
+    return plan
 
 
-def _against(words: str | None) -> list[str]:
-    """The words of --against; UserError if one is not among `AGAINST`."""
-    given = words.split(',') if words else []
-    for word in given:
-        if word not in AGAINST:
-            raise UserError(f'--against={words}: {word!r}: allowed are {", ".join(AGAINST)}')
-    return given
+def _report(text: str) -> None:
+    """Says on a terminal what is compiled, which may take minutes."""
+    if sys.stderr.isatty():
+        print(f'compiles for {text} …', file=sys.stderr)

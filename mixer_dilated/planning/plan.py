@@ -1,143 +1,138 @@
-"""What a config asks of devices, and how long a step takes at their best: `Plan`, `plan_of`."""
+"""Whether a run fits devices, how long its steps take, and what to change."""
 
-import dataclasses
+from collections.abc import Callable, Iterator
 
-from mixer_dilated.planning.collectives import Collective, collectives_of
-from mixer_dilated.planning.devices import Devices, part_of
-from mixer_dilated.planning.hardware import HARDWARE, Hardware
-from mixer_dilated.planning.links import axis_dimensions
-from mixer_dilated.planning.memory import memory_bytes
-from mixer_dilated.planning.shapes import Shapes
-from mixer_dilated.planning.share import Share, share_of
-from mixer_dilated.planning.this_machine import this_machine
-from mixer_dilated.planning.work import Work, work_of
+from mixer_dilated.errors import UserError
+from mixer_dilated.planning.devices import Devices, Hardware
 from mixer_dilated.training.setup import Setup
 
-IN_FLIGHT = 2  # batches that steps train on or wait for
+MAX_COMPILATIONS = 4  # to find the largest batch
+CONFIG_KEYS = ('dtype', 'batch', 'num_seeds', 'accum_steps')
+FIELDS = ('title', 'memory_bytes', 'usable_bytes', 'memory_bandwidth', 'source', 'remark')
+Compile = Callable[[Setup, tuple[str, ...]], dict]
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """A task on devices; every number is of one device and one step.
+def make_plan(setup: Setup, devices: Devices, hardware: Hardware, compiled: dict) -> dict:
+    """All numbers of a plan, in bytes, seconds and FLOPs.
 
-    Attributes:
-      setup: what is trained.
-      shapes: of its network and state.
-      devices: which, and how many.
-      hardware: what one of them can do.
-      share: what it does of a step.
-      memory: bytes that it needs, by what they are for (see `memory_bytes`).
-      streamed: batches of images on it; 0 if the training set is there as a whole.
-      work: what it computes.
-      exchanges: (what it exchanges, seconds of that), by axis of the mesh and kind.
-      seconds: of its work: 'products', 'elementwise', 'update'.
-    """
-
-    setup: Setup
-    shapes: Shapes
-    devices: Devices
-    hardware: Hardware
-    share: Share
-    memory: dict[str, int]
-    streamed: int
-    work: Work
-    exchanges: tuple[tuple[Collective, float], ...]
-    seconds: dict[str, float]
-
-    @property
-    def total_bytes(self) -> int:
-        """Memory that it needs in all."""
-        return sum(self.memory.values())
-
-    @property
-    def usable_bytes(self) -> float:
-        """Memory that a program may take of it."""
-        return self.hardware.memory_bytes * self.hardware.usable
-
-    @property
-    def fits(self) -> bool:
-        """Whether there is as much as it needs."""
-        return self.total_bytes <= self.usable_bytes
-
-    @property
-    def computing(self) -> float:
-        """Seconds of its own work."""
-        return sum(self.seconds.values())
-
-    def exchanging(self, axis: str) -> float:
-        """Seconds of what it exchanges along an axis of the mesh."""
-        return sum(seconds for each, seconds in self.exchanges if each.axis == axis)
-
-    @property
-    def step(self) -> float:
-        """Seconds of a step: what goes along 'data' goes beside the computation, as far as that
-        lasts; what goes along 'model' is waited for."""
-        return max(self.computing, self.exchanging('data')) + self.exchanging('model')
-
-    @property
-    def step_in_turn(self) -> float:
-        """Seconds of a step in which nothing goes beside anything else."""
-        return self.computing + self.exchanging('data') + self.exchanging('model')
-
-    @property
-    def images_per_second(self) -> float:
-        """Of all devices and seeds."""
-        return self.setup.config.num_seeds * self.setup.config.batch / self.step
-
-    @property
-    def run(self) -> float:
-        """Seconds of all steps of the run, without evaluation, start and reading."""
-        return self.setup.total_steps * self.step
-
-
-def plan_of(setup: Setup, shapes: Shapes, devices: Devices, hardware: Hardware) -> Plan:
-    """The plan for a task on devices.
+    A step takes the computation or the exchanges beside it, whichever is longer, and then those
+    that it waits for; None where the compiler ran out of memory.
 
     Args:
-      setup: what to train; only its shapes are looked at.
-      shapes: of its network and state, `shapes_of(task)`.
-      devices: which, and how many.
-      hardware: one of them, `hardware_of(devices, …)`.
-
-    Raises:
-      UserError: the mesh or the batch does not fit so many devices.
+      setup: what to train.
+      devices: to train on.
+      hardware: one of them.
+      compiled: what `programs.compile_programs` returns for them.
     """
-    share = share_of(setup, shapes, devices.count)
-    on_cpu, streamed = not hardware.seeds_at_once, streamed_batches(setup)
-    memory = memory_bytes(setup, shapes, share, streamed, on_cpu=on_cpu)
-    work = work_of(share, memory['parameters'], memory['optimizer'])
-    along = axis_dimensions(hardware.links, devices.shape, share.mesh_shape)
-    return Plan(
-        setup=setup,
-        shapes=shapes,
-        devices=devices,
-        hardware=hardware,
-        share=share,
-        memory=memory,
-        streamed=streamed,
-        work=work,
-        exchanges=tuple(
-            (each, each.seconds(hardware.links, along[each.axis]))
-            for each in collectives_of(shapes, share, on_cpu=on_cpu)
-        ),
-        seconds=work.seconds(hardware, setup.config.dtype),
-    )
+    config, peak, seconds = setup.config, hardware.peak_flops[setup.config.dtype], {}
+    if compiled['seconds'] is not None:
+        waited, beside = (
+            sum(row['seconds'] for row in compiled['exchanges'] if row['is_async'] == is_async)
+            for is_async in (False, True)
+        )
+        step = max(compiled['seconds'], beside) + waited
+        seconds = {
+            'step_seconds': step,
+            'run_seconds': step * setup.total_steps,
+            'images_per_second': config.num_seeds * config.batch / step,
+            'peak_share': compiled['model_flops'] / step / peak,
+        }
+    total = compiled['memory_bytes']['total']
+    of_devices = {'asked': devices.word, 'count': devices.count, 'shape': devices.shape}
+    of_devices |= {name: getattr(hardware, name) for name in FIELDS} | {'peak_flops': peak}
+    return {
+        'devices': of_devices,
+        'dataset': config.dataset.name,
+        'image_shape': setup.dataset.image_shape,
+        'num_tokens': setup.num_tokens,
+        'mesh': compiled['mesh'],
+        **{key: config[key] for key in CONFIG_KEYS},
+        'steps': setup.total_steps,
+        'fits': not compiled['out_of_memory'] and total <= hardware.usable_bytes,
+        **dict.fromkeys(('step_seconds', 'run_seconds', 'images_per_second', 'peak_share')),
+        **seconds,
+        'compiled': compiled,
+    }
 
 
-def hardware_of(devices: Devices, setup: Setup, shapes: Shapes) -> Hardware:
-    """One of the devices, from the table or measured here.
+def find_largest_batch(setup: Setup, plan: dict, compile_: Compile) -> int | None:
+    """The largest batch of those tried that fits, to about an eighth; None if none did.
 
-    Raises:
-      UserError: JAX finds no device here, or the mesh does not fit.
+    Memory grows nearly linearly with the batch: a line through two batches leads to the next.
     """
-    if not devices.measured:
-        return HARDWARE[devices.kind]
-    share = share_of(setup, shapes, devices.count)
-    array_bytes = max(share.stream, *share.hidden) * share.dtype_bytes
-    return part_of(this_machine(setup.config.dtype, array_bytes), devices.count)
+    usable, sizes = plan['devices']['usable_bytes'], plan['compiled']['memory_bytes']
+    unit = plan['mesh']['data'] * setup.config.accum_steps
+    most = setup.train_examples // unit * unit
+    batch, total, fixed = setup.config.batch, sizes['total'], sizes['arguments'] or 0
+    low, high = (batch, most + unit) if plan['fits'] else (0, batch)
+    slope = total and (total - fixed) / batch
+    for _ in range(MAX_COMPILATIONS):
+        line = (usable - fixed) / slope if slope else high / 2
+        guess = most if line >= most else _round_down(line, unit)
+        if guess >= high:
+            guess = _round_down(high * 7 / 8, unit)
+        if guess <= low:
+            break
+        changed = setup.changed({'batch': guess, 'optimizer.warmup_steps': 0})
+        needed = compile_(changed, ('train',))['memory_bytes']['total']
+        if needed and total and needed != total:
+            slope = (needed - total) / (guess - batch)
+            fixed = needed - slope * guess
+        batch, total = guess, needed
+        low, high = (guess, high) if needed and needed <= usable else (low, guess)
+    return low or None
 
 
-def streamed_batches(setup: Setup) -> int:
-    """Batches of images on the devices where they are streamed; 0 where all images are there."""
-    # Those that wait, one on its way, and those of steps that are not finished.
-    return setup.config.input.prefetch + 1 + IN_FLIGHT if setup.streams('train') else 0
+def _round_down(batch: float, unit: int) -> int:
+    """To a multiple of `unit` with four binary digits."""
+    multiple = int(batch // unit)
+    grain = 1 << max(multiple.bit_length() - 4, 0)
+    return multiple // grain * grain * unit
+
+
+def changes_that_help(
+    setup: Setup, plan: dict, devices: Devices, hardware: Hardware, compile_: Compile
+) -> list[dict]:
+    """Changes of a config that save memory, each compiled, up to the first that fits.
+
+    Returns:
+      of each 'values' by key, 'total_bytes', 'fits' and 'step_seconds'; last of all together, if
+      none alone fits.
+    """
+    rows = []
+
+    def compile_change(values: dict) -> bool:
+        """Appends a change that saves memory; skips one that the mesh or batch does not allow."""
+        try:
+            changed = setup.changed(values)
+            after = make_plan(changed, devices, hardware, compile_(changed, ('train',)))
+        except UserError:
+            return False
+        before, total = (each['compiled']['memory_bytes']['total'] for each in (plan, after))
+        if total and before and total < before:
+            row = {name: after[name] for name in ('fits', 'step_seconds')}
+            rows.append({'values': values, 'total_bytes': total, **row})
+        return after['fits']
+
+    if not any(map(compile_change, _single_changes(setup, plan))) and len(rows) > 1:
+        compile_change({key: value for row in rows for key, value in row['values'].items()})
+    return rows
+
+
+def _single_changes(setup: Setup, plan: dict) -> Iterator[dict[str, object]]:
+    """Changes of one thing, the cheapest in time first."""
+    config, sizes = setup.config, plan['compiled']['memory_bytes']
+    if not setup.streams('train'):
+        yield {'input.mode': 'stream'}
+    if config.dtype == 'float32':
+        yield {'dtype': 'bfloat16'}
+    if plan['mesh']['data'] > 1 and not config.mesh.fsdp:
+        yield {'mesh.fsdp': True}
+    if not config.model.remat:
+        yield {'model.remat': True}
+    parts, fixed = 2 * config.accum_steps, sizes['arguments'] or 0
+    needed, free = (sizes['total'] or 0) - fixed, plan['devices']['usable_bytes'] - fixed
+    while needed * config.accum_steps / parts > free and parts < config.batch:
+        parts *= 2
+    yield {'accum_steps': parts}
+    yield {'mesh.model': 2 * config.mesh.model, 'mesh.data': 0}

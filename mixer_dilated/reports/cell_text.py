@@ -59,3 +59,25 @@ def setting_text(value) -> str:
     if isinstance(value, Mapping):
         return f'({", ".join(f"{name} {setting_text(part)}" for name, part in value.items())})'
     return f'{value:g}' if isinstance(value, float) else str(value)
+
+
+def digits_text(value: float) -> str:
+    """Three digits, or all that stand before the point: '1.50', '150', '1500'."""
+    return f'{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}'
+
+
+def scaled_text(value: float, unit: str) -> str:
+    """'5.76 TFLOP', '197 GB'."""
+    scales = ((1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k'), (1.0, ''))
+    scale, prefix = next((row for row in scales if value >= row[0]), scales[-1])
+    return f'{digits_text(value / scale)} {prefix}{unit}'
+
+
+def seconds_text(seconds: float | None) -> str:
+    """'293 µs', '1.50 s', '5.20 hours', '3.10 days'; a dash for None."""
+    if seconds is None:
+        return NOTHING
+    scales = ((172800, 86400, 'days'), (7200, 3600, 'hours'), (120, 60, 'minutes'))
+    scales += ((1, 1, 's'), (1e-3, 1e-3, 'ms'), (0, 1e-6, 'µs'))
+    scale, unit = next(row[1:] for row in scales if seconds >= row[0])
+    return f'{digits_text(seconds / scale)} {unit}'

@@ -1,4 +1,4 @@
-"""This machine, measured: the speed of its products and of its memory."""
+"""This machine, measured: the speed of its products, of its memory, and of a training step."""
 
 import functools
 import os
@@ -8,16 +8,18 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from mixer_dilated.benchmark.epoch_timing import TimedEpoch, on_noise
 from mixer_dilated.benchmark.products import TimedProduct, large_product
 from mixer_dilated.models.cpu import exact_gelu
 from mixer_dilated.parallel.mesh import all_devices
-from mixer_dilated.planning.hardware import Hardware
-from mixer_dilated.planning.links import SharedMemory
+from mixer_dilated.planning.devices import Hardware
+from mixer_dilated.training.setup import Setup
 
 # Of the arrays that memory's bandwidth is measured with.
 SMALLEST, LARGEST = 2**16, 2**28
 TURNS = 5
 TURN_SECONDS = 0.02
+STEPS_SECONDS = 0.5  # of a turn of training steps
 
 
 def this_machine(dtype: str, array_bytes: int) -> Hardware:
@@ -31,19 +33,29 @@ def this_machine(dtype: str, array_bytes: int) -> Hardware:
       UserError: JAX finds no device.
     """
     device, large = all_devices()[0], large_product()
-    bandwidth = elementwise_bandwidth(_doubled, array_bytes)
     on_device = device.memory_stats()
+    memory = on_device['bytes_limit'] if on_device else _host_bytes()
     return Hardware(
         title=f'{device.device_kind} (this machine, measured)',
         peak_flops={dtype: large.flops / _fastest(TimedProduct(large, dtype).seconds)},
-        memory_bytes=on_device['bytes_limit'] if on_device else _host_bytes(),
-        usable=1.0,
-        memory_bandwidth=bandwidth,
-        elementwise_bandwidth=elementwise_bandwidth(exact_gelu, array_bytes),
-        links=SharedMemory(bandwidth / 2),
-        seeds_at_once=device.platform != 'cpu',
-        remark='measured now, with whatever else this machine does',
+        memory_bytes=memory,
+        usable_bytes=memory,
+        memory_bandwidth=elementwise_bandwidth(exact_gelu, array_bytes),
+        remark='Peak and bandwidth (of GELU) are measured, with whatever else the machine does',
     )
+
+
+def measured_step(setup: Setup, estimate: float) -> float:
+    """Seconds of a training step on random images, on one device: the fastest of some turns.
+
+    Args:
+      setup: what to train.
+      estimate: seconds of a step, which says how many make a turn.
+    """
+    steps = min(max(round(STEPS_SECONDS / estimate), 1), 500)
+    setup = on_noise(setup, setup.image_size, steps)
+    epoch = TimedEpoch(setup, setup.dataset.read('train'))
+    return _fastest(epoch.seconds) / steps
 
 
 def elementwise_bandwidth(function: Callable, array_bytes: int) -> float:
@@ -74,10 +86,6 @@ def _repeated(function: Callable, array: jax.Array, count: int) -> jax.Array:
         return jax.lax.optimization_barrier(function(array))
 
     return jax.lax.fori_loop(0, count, again, array)
-
-
-def _doubled(array: jax.Array) -> jax.Array:
-    return 2 * array
 
 
 def _fastest(seconds: Callable[[], float]) -> float:

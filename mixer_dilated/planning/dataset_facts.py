@@ -1,0 +1,72 @@
+"""The shapes of a data set that need not be on this machine: `abstract_dataset`."""
+
+import dataclasses
+
+import ml_collections
+
+from mixer_dilated.data.datasets import FOLDER_PREFIX, open_dataset
+from mixer_dilated.data.preprocessing import is_upsample
+from mixer_dilated.errors import UserError
+from mixer_dilated.patches.geometry import integer_pair
+
+# Of https://www.tensorflow.org/datasets/catalog/: (height, width), None if images are of several
+# sizes; channels; classes; examples of each split.
+FACTS = {
+    'mnist': ((28, 28), 1, 10, {'train': 60_000, 'test': 10_000}),
+    'fashion_mnist': ((28, 28), 1, 10, {'train': 60_000, 'test': 10_000}),
+    'cifar10': ((32, 32), 3, 10, {'train': 50_000, 'test': 10_000}),
+    'cifar100': ((32, 32), 3, 100, {'train': 50_000, 'test': 10_000}),
+    'imagenet2012': (None, 3, 1000, {'train': 1_281_167, 'validation': 50_000, 'test': 100_000}),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class AbstractDataset:
+    """The properties of a `Dataset`, of which nothing can be read."""
+
+    name: str
+    image_shape: tuple[int, int, int]
+    stored_shape: tuple[int, int, int]
+    num_classes: int
+    split_sizes: dict[str, int]
+
+
+def abstract_dataset(dataset: ml_collections.ConfigDict) -> AbstractDataset:
+    """Of `config.dataset`, from `FACTS` or as it lies here; nothing is downloaded.
+
+    Raises:
+      UserError: it is neither there nor known, or its images need a size.
+    """
+    if dataset.name not in FACTS:
+        if dataset.name != 'digits' and not dataset.name.startswith(FOLDER_PREFIX):
+            _check_prepared(dataset)
+        names, there = AbstractDataset.__annotations__, open_dataset(dataset)
+        return AbstractDataset(*(getattr(there, name) for name in names))
+    size = integer_pair('dataset.image_size', dataset.image_size, 1) if dataset.image_size else None
+    image_size, channels, num_classes, split_sizes = FACTS[dataset.name]
+    size = size or image_size
+    if size is None:
+        raise UserError(
+            f'config.dataset.image_size = 0: the images of {dataset.name!r} are of several sizes, '
+            'and are brought to one; set it, for example --config.dataset.image_size=224'
+        )
+    upsampled = image_size is not None and is_upsample(image_size, size)
+    stored = (*(image_size if upsampled else size), channels)
+    return AbstractDataset(dataset.name, (*size, channels), stored, num_classes, split_sizes)
+
+
+def _check_prepared(dataset: ml_collections.ConfigDict) -> None:
+    """Raises UserError if a TFDS data set is there to be had, but not here."""
+    import tensorflow_datasets as tfds
+
+    try:
+        prepared = tfds.builder(dataset.name, data_dir=dataset.data_dir or None).is_prepared()
+    # Whatever goes wrong in the code of one of TFDS's many builders is reported when it is opened.
+    except Exception:
+        return
+    if not prepared:
+        raise UserError(
+            f'config.dataset.name = {dataset.name!r}: not prepared here, and a plan downloads '
+            f'nothing; known without their data are {", ".join(FACTS)}; prepare it, or plan with '
+            'one of those and its dataset.image_size'
+        )
