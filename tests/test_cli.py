@@ -93,6 +93,7 @@ def test_the_same_command_again_shows_the_finished_run(trained):
     assert result == [line for line in again.stdout.splitlines() if line.startswith(RESULT)]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_continues(trained, tmp_path):
     """As after a kill between the last checkpoint and the end."""
     workdir, _ = trained
@@ -390,6 +391,7 @@ def test_a_signal_at_any_moment_of_the_start_ends_the_program(command, trained, 
         assert 'Traceback' not in err and 'warning' not in err, err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('closed', ['stdout', 'stderr'])
 def test_a_stream_that_is_closed_does_not_keep_a_run_from_saving(closed, tmp_path):
     workdir = tmp_path / 'run'
@@ -448,6 +450,7 @@ def start(*words):
     raise AssertionError(process.communicate())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_says_where_and_ends(number, status, tmp_path):
     workdir = tmp_path / 'run'
@@ -494,6 +497,7 @@ def test_a_run_that_hangs_is_ended_by_time_or_a_second_signal(pauses, patience):
     assert patience == 1000 or time.monotonic() - start >= patience
 
 
+@pytest.mark.slow
 def test_a_second_process_on_a_folder_is_refused_while_the_first_lives(tmp_path):
     workdir = tmp_path / 'run'
     first = start(*LONG, f'--workdir={workdir}')

@@ -53,12 +53,14 @@ def check_learned(config, folder):
     return summary
 
 
+@pytest.mark.slow
 def test_fashion_mnist(tmp_path):
     write_set(tmp_path, pictures((28, 28)), (28, 28, 1), 'fashion_mnist', '3.0.1')
     summary = check_learned(few_steps('fashion_mnist_dilated', tmp_path), tmp_path / 'run')
     assert summary['num_tokens'] == 16 and summary['image_shape'] == [28, 28, 1]
 
 
+@pytest.mark.slow
 def test_cifar10_begins_with_weights_of_the_original_and_sees_224_pixels(tmp_path):
     records = pictures((32, 32, 3))
     write_set(tmp_path, records, (32, 32, 3), 'cifar10', '3.0.2', text_feature='id')

@@ -155,6 +155,7 @@ def test_a_file_that_does_not_fit_leaves_no_folder_and_shows_a_table(plain, tmp_
     assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_needs_its_weights_no_more(plain, tmp_path):
     gone = tmp_path / 'weights.npz'
     assert main(['convert', str(plain), str(gone)], 0.0) == 0

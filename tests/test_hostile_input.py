@@ -126,6 +126,7 @@ NAMES = (
 
 
 # Where the damage does not matter a whole report is drawn, which takes seconds.
+@pytest.mark.slow
 @settings(max_examples=200 if FACTOR > 1 else 6, **UNHURRIED)
 @given(
     name=st.sampled_from(NAMES),

@@ -361,6 +361,7 @@ def test_decoded_pictures_are_kept(tmp_path, monkeypatch):
     np.testing.assert_array_equal(first.images, second.images)
 
 
+@pytest.mark.slow
 def test_a_network_is_trained_on_a_folder_and_keeps_its_class_names(tmp_path, capsys):
     root = classes(tmp_path / 'set', 20, **{'dark\x1b[31m': 10, '<b>bright': 200})
     words = {

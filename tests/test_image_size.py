@@ -112,6 +112,7 @@ def test_pictures_of_one_size_are_stored_as_they_are_if_they_only_grow(
 # The network sees them so
 
 
+@pytest.mark.slow
 def test_training_is_that_on_images_enlarged_before():
     config = small_config(**{'dataset.image_size': 12, 'num_epochs': 1})
     setup = create_setup(config)

@@ -336,6 +336,7 @@ def test_results_are_kept_by_config(monkeypatch, tmp_path):
     assert compiled == ['v5e:1, batch 32: train', 'v5e:1, batch 64: train']
 
 
+@pytest.mark.slow
 def test_this_machine_is_measured_and_so_is_a_step(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(this_machine, 'large_product', lambda: Product(64, 64, 64))
     monkeypatch.setattr(this_machine, 'STEPS_SECONDS', 0.0)

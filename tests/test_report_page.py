@@ -147,6 +147,7 @@ def test_a_report_needs_no_jax(folders):
     subprocess.run([sys.executable, '-c', program], cwd=ROOT, check=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_table1_stands_beside_the_papers_figures(tmp_path, digits):
     images = digits[0].repeat(3, axis=1).repeat(3, axis=2)  # large enough for windows of 7
     patches = {'baseline': (4, 1, 4), 'proposed': (4, 2, 7), 'control': (7, 1, 7)}
@@ -166,6 +167,7 @@ def _mnist_patches(size, dilation, stride):
     return config(**{f'model.patches.{name}': value for name, value in names.items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('kind', 'there'), [('sweep', '2 of its 5'), ('table1', '0 of its 2')])
 def test_an_unfinished_study_says_how_much_of_it_is_there(tmp_path, digits, kind, there):
     unfinished = 4 if kind == 'sweep' else 2

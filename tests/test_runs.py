@@ -160,6 +160,7 @@ def test_a_run_that_is_stopped_again_and_again_has_the_same_bits(run, looks, sto
     assert found['results'] == summary['results']
 
 
+@pytest.mark.slow
 def test_evaluating_more_rarely_changes_no_result(run, tmp_path):
     config, workdir, summary = run
     rarely = small_config(**RUN, eval_every=2)  # epochs 2 and, because it is the last, 3
@@ -177,6 +178,7 @@ def steps_kept(workdir):
     return sorted(int(path.name) for path in (workdir / 'checkpoints').iterdir())
 
 
+@pytest.mark.slow
 def test_the_newest_checkpoints_and_the_best_are_kept(tmp_path):
     keep = {'checkpoints.every_steps': 3, 'checkpoints.keep': 1, 'checkpoints.keep_best': True}
     rough = {'optimizer.base_lr': 0.2, 'optimizer.decay_type': 'constant', 'num_epochs': 6}
@@ -206,6 +208,7 @@ def test_a_finished_run_is_not_trained_again(run):
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob('*')} == before
 
 
+@pytest.mark.slow
 def test_each_checkpoint_holds_its_own_epoch(tmp_path):
     """Saving goes on in the background while the next epoch reuses the state's memory."""
     config = small_config(num_epochs=4, **{'checkpoints.keep': 4})
@@ -427,6 +430,7 @@ def test_steps_that_are_not_finite_are_left_out_if_asked(tmp_path):
     json.loads((tmp_path / 'run' / 'summary.json').read_text(), parse_constant=refuse)
 
 
+@pytest.mark.slow
 def test_real_mnist_trains_through_the_whole_path(mnist, tmp_path):
     config = small_config(
         **{

@@ -159,6 +159,7 @@ def killed_at_the_end(run):
         run.communicate()
 
 
+@pytest.mark.slow
 def test_a_signal_to_all_processes_saves_and_leaves_none_behind(tmp_path):
     (tmp_path / 'config.py').write_text(CONFIG)
     words = [f'--config={tmp_path / "config.py"}', f'--workdir={tmp_path / "run"}']

@@ -283,6 +283,7 @@ class StopsSoon(Progress):
         return self.looks == 3
 
 
+@pytest.mark.slow
 def test_a_run_stops_while_it_waits_for_its_data(streamed, tmp_path, monkeypatch):
     def long_decoding(_):
         threading.Event().wait(3)

@@ -59,6 +59,7 @@ def disk(tmp_path):
 
 
 # MIXER_LONG=1 fills the disk at more moments.
+@pytest.mark.slow
 @pytest.mark.parametrize('size', ['8k', '100k', '1m'] if LONG else ['1m'])
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(size, disk, undisturbed):
     workdir = disk(f'size={size}') / 'run'
@@ -72,6 +73,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(size, disk, 
         assert (workdir / name).read_bytes() == (undisturbed / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_read_only_disk_is_told(disk):
     folder = disk('ro')
     done = run_cli(*TRAIN, f'--workdir={folder / "run"}')
@@ -85,6 +87,7 @@ runpy.run_path('run.py', run_name='__main__')
 """
 
 
+@pytest.mark.slow
 def test_files_of_a_limited_size_are_told(tmp_path):
     """As on a disk with quotas; needs no right to mount anything."""
     done = subprocess.run(

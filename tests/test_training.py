@@ -234,6 +234,7 @@ def plain_parameters():
     return parameters_after_an_epoch()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'changes',
     [
