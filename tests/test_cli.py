@@ -137,6 +137,7 @@ def test_summary_says_what_patches_see_and_what_layers_cost(tmp_path):
     assert picture.read_bytes().startswith(b'\x89PNG')
 
 
+@pytest.mark.slow
 def test_a_run_on_prepared_data_never_imports_tensorflow(mnist, tmp_path):
     """A package named tensorflow that cannot be imported without a trace stands in its way."""
     trap = tmp_path / 'trap' / 'tensorflow'

@@ -152,6 +152,7 @@ def test_evaluation_passes_over_a_damaged_checkpoint_and_changes_nothing(copy):
     assert {path: path.stat().st_mtime_ns for path in copy.rglob('*')} == before
 
 
+@pytest.mark.slow
 def test_without_an_undamaged_checkpoint_a_run_does_not_start_over(run, copy):
     config = run[0]
     damage_newest(copy, 2)

@@ -44,6 +44,7 @@ def newest(folder):
     return [each.arrays for each in load_seed_weights(folder)]
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_parameters_of_each_seed(plain, tmp_path):
     """Kept head and nothing to adapt: the accuracy before training is that of the run."""
     kept = {'transfer.head': 'keep', 'num_seeds': 2, 'num_epochs': 1, 'seed': 7}
@@ -59,6 +60,7 @@ def test_a_run_begins_with_the_parameters_of_each_seed(plain, tmp_path):
     assert begun['test_accuracy'] == [each['test_accuracy'] for each in summary['results']]
 
 
+@pytest.mark.slow
 def test_a_plain_run_becomes_a_dilated_one(plain, tmp_path):
     """4×4 tokens of 2×2 pixels to 3×3 of 2×2 pixels 2 apart."""
     dilated = {**PLAIN, 'model.patches.dilation': 2, 'model.patches.stride': 3}
@@ -80,6 +82,7 @@ def test_a_plain_run_becomes_a_dilated_one(plain, tmp_path):
         np.testing.assert_allclose(found[mixing + name][0], array, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_frozen_layers_stay_and_others_train(plain, tmp_path):
     frozen = {'optimizer.freeze_stem': True, 'optimizer.freeze_blocks': 1, 'num_epochs': 1}
     config = small_config(**PLAIN, **frozen, init_from=str(plain))

@@ -414,6 +414,7 @@ def test_a_run_that_diverges_ends_at_the_step_and_keeps_what_it_had(
     assert metrics == []
 
 
+@pytest.mark.slow
 def test_steps_that_are_not_finite_are_left_out_if_asked(tmp_path):
     """It goes on in the folder of the run that ended, and leaves valid JSON."""
     with pytest.raises(NonFiniteError):

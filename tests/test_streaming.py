@@ -225,6 +225,7 @@ def test_a_stream_trains_and_evaluates_as_memory_does(in_memory, streamed):
     chex.assert_trees_all_close(found, newest(*in_memory[:2])[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_resumed_has_the_bits_of_one_that_was_not(streamed, tmp_path):
     config, workdir, _ = streamed
     pieces = small_config(**STREAM | {'checkpoints.every_steps': 4})
