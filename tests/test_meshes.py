@@ -309,7 +309,7 @@ def test_a_parameter_that_does_not_divide_stays_whole_and_is_named():
     assert set(fully.unsharded_params(params)) == {*kernels, 'head/kernel'}
     assert fully.spec(f'{mlp}/Dense_0/kernel', (9, 12)) == PartitionSpec(None, 'model')
     assert fully.spec(f'{mlp}/Dense_0/kernel', (9, 16)) == PartitionSpec(None, ('model', 'data'))
-    assert fully.gathered_spec(f'{mlp}/Dense_1/kernel', (16, 9)) == PartitionSpec('model')
+    assert fully.spec(f'{mlp}/Dense_1/kernel', (16, 9)) == PartitionSpec(('model', 'data'))
     assert fully.spec('stem_1/kernel_0', (2, 2, 3, 8)) == PartitionSpec(None, None, None, 'data')
     assert fully.spec('head/kernel', (6, 10)) == PartitionSpec()
     assert Partition(mesh).unsharded_params(params) == []
@@ -318,7 +318,7 @@ def test_a_parameter_that_does_not_divide_stays_whole_and_is_named():
 class HalfMixed(Augmentation):
     """Mixes in three tenths of each image's neighbour: nothing to draw, so quick to compile."""
 
-    def mixing(self, *_):
+    def draw_mixing(self, *_):
         return MixupCutmix(jnp.float32(0.7), jnp.float32(0.7))
 
 

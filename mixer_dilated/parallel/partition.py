@@ -34,11 +34,6 @@ class Partition:
     mesh_shape: Mapping[str, int]
     fsdp: bool = False
 
-    @property
-    def gathers(self) -> bool:
-        """Whether parameters are split over 'data', and gathered where they are used."""
-        return self.fsdp and self.mesh_shape['data'] > 1
-
     def spec(self, name: str, shape: tuple[int, ...]) -> PartitionSpec:
         """The mesh axes of each axis of an array of one seed; those that do not divide it left out.
 
@@ -46,11 +41,15 @@ class Partition:
           name: path of a parameter, joined by '/', or of optimizer state, which ends in it.
           shape: without an axis of seeds.
         """
-        return self._spec(name, shape, ('model', 'data'))
-
-    def gathered_spec(self, name: str, shape: tuple[int, ...]) -> PartitionSpec:
-        """The mesh axes of a parameter while the network is computed: 'model' alone."""
-        return self._spec(name, shape, ('model',))
+        spec = [
+            self._fitting_axes(axes, size)
+            for axes, size in zip(_rule(name, len(shape)), shape, strict=True)
+        ]
+        # As JAX writes it: no tuple of one, nothing behind the last axis that is split.
+        spec = [axes if len(axes) > 1 else axes[0] if axes else None for axes in spec]
+        while spec and spec[-1] is None:
+            spec.pop()
+        return PartitionSpec(*spec)
 
     def unsharded_params(self, params) -> list[str]:
         """Names of the parameters that a rule splits, but whose sizes the mesh does not divide.
@@ -65,20 +64,9 @@ class Partition:
             if self._fitting_axes(axes, size) != self._used_axes(axes)
         ]
 
-    def _spec(self, name: str, shape: tuple[int, ...], used: tuple[str, ...]) -> PartitionSpec:
-        spec = [
-            tuple(axis for axis in self._fitting_axes(axes, size) if axis in used)
-            for axes, size in zip(_rule(name, len(shape)), shape, strict=True)
-        ]
-        # As JAX writes it: no tuple of one, nothing behind the last axis that is split.
-        spec = [axes if len(axes) > 1 else axes[0] if axes else None for axes in spec]
-        while spec and spec[-1] is None:
-            spec.pop()
-        return PartitionSpec(*spec)
-
     def _used_axes(self, axes: tuple[str, ...]) -> tuple[str, ...]:
         """The mesh axes of a rule that split anything in this mesh."""
-        used = ('model', 'data') if self.gathers else ('model',)
+        used = ('model', 'data') if self.fsdp else ('model',)
         return tuple(axis for axis in axes if axis in used and self.mesh_shape[axis] > 1)
 
     def _fitting_axes(self, axes: tuple[str, ...], size: int) -> tuple[str, ...]:
