@@ -34,7 +34,7 @@ class Arguments:
     output: pathlib.Path | None = None  # new folder of the export
     picture: pathlib.Path | None = None  # file to draw the patches into: .png, .svg or .pdf
     seeds: int | None = None  # seeds of every cell
-    against: str | None = None  # what else to time or compile, separated by commas
+    against: str | None = None  # what else to time, separated by commas
     json: pathlib.Path | None = None  # file for all measurements, plans or predictions
     devices: str | None = None  # devices to plan for, separated by commas
     batch_per_device: int | None = None  # images of a batch on each device

@@ -187,7 +187,7 @@ def make_global_array(
       sharding: of the whole.
       shape: of the first axes of the whole; the others are those of the part.
     """
-    if sharding.is_fully_addressable:  # quicker by half than what follows, and the same
+    if sharding.is_fully_addressable:
         return jax.device_put(local, sharding)
     whole_shape = (*shape, *local.shape[len(shape) :])
     return jax.make_array_from_process_local_data(sharding, local, whole_shape)
@@ -220,8 +220,9 @@ def split_microbatches(batch, count: int):
 def vmap_seeds(function: Callable, mesh: Mesh) -> Callable:
     """`function(*own, shared)` for every seed: arguments and results gain an axis of seeds.
 
-    The seeds of one device are vmapped on accelerators. On CPUs they are computed one after the
-    other, which is as fast there and runs the very program that a seed has alone.
+    The seeds of one device are vmapped on accelerators, but for a single one. On CPUs they are
+    computed one after the other, which is as fast there and runs the very program that a seed has
+    alone.
 
     Args:
       function: of trees that every seed has its own of, and last of a tree that all seeds share.

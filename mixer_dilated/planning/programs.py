@@ -47,7 +47,7 @@ def compile_programs(
     check_batch(config.batch, functions.mesh, config.accum_steps)
     answer = {'mesh': functions.mesh_shape, 'versions': versions(), 'out_of_memory': None}
     compilers = {
-        'initialise': functions._init_function,
+        'initialise': functions.init_function,
         'train': functions.train_function,
         'evaluate': lambda: _compile_evaluation(functions),
     }
@@ -160,6 +160,6 @@ def _compile_evaluation(functions: CompiledFunctions) -> jax.stages.Compiled:
         array(shape, jnp.int32, sharding=images),
     )
     sums = {'loss': array((seeds,), jnp.float32), 'correct': array((seeds,), jnp.int32)}
-    sums = functions._abstract_of_seeds(sums)
+    sums = functions.abstract_of_seeds(sums)
     index = array((steps, batch), jnp.int32, sharding=sharding)
-    return functions._eval_function(functions.abstract_state(), sums, (examples, index))
+    return functions.eval_function(functions.abstract_state(), sums, (examples, index))

@@ -100,12 +100,12 @@ class CompiledFunctions:
         with ThreadPoolExecutor() as threads:
             jobs = [threads.submit(self.train_function)]
             if initialise:
-                jobs.append(threads.submit(self._init_function))
+                jobs.append(threads.submit(self.init_function))
         for job in jobs:
             job.result()
 
     def init_state(self) -> TrainState:
-        return self._init_function()(self._seed_keys, ())
+        return self.init_function()(self._seed_keys, ())
 
     def empty_metrics(self) -> TrainMetrics:
         """The metrics at the start of an epoch."""
@@ -125,15 +125,16 @@ class CompiledFunctions:
     def abstract_run_state(self) -> RunState:
         """Shapes, dtypes and shardings of the arrays of a checkpoint."""
         empty = TrainMetrics.empty((self.setup.config.num_seeds,))
-        return RunState(self.abstract_state(), self._abstract_of_seeds(empty))
+        return RunState(self.abstract_state(), self.abstract_of_seeds(empty))
 
     def _abstract_keys(self) -> jax.ShapeDtypeStruct:
         config = self.setup.config
-        return self._abstract_of_seeds(
+        return self.abstract_of_seeds(
             jax.eval_shape(lambda: seed_keys(config.seed, config.num_seeds))
         )
 
-    def _abstract_of_seeds(self, tree):
+    def abstract_of_seeds(self, tree):
+        """Shapes, dtypes and shardings of a tree of arrays (seeds, …)."""
         sharding = seeds_sharding(self.mesh)
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
@@ -161,7 +162,7 @@ class CompiledFunctions:
     ) -> tuple[dict[str, jax.Array], Float[Array, 'seeds steps batch classes']]:
         """`step.eval_chunk` of every seed, compiled once for chunks of one shape."""
         arguments = state, sums, (chunk.examples, chunk.index)
-        return self._eval_function(*arguments)(*arguments)
+        return self.eval_function(*arguments)(*arguments)
 
     def train_epoch(
         self, state: TrainState, inputs: InputPipeline
@@ -226,14 +227,16 @@ class CompiledFunctions:
             out_shardings=(_shardings(run.state), seeds_sharding(self.mesh)),
         )
 
-    def _eval_function(self, state, sums, shared) -> jax.stages.Compiled:
+    def eval_function(self, state, sums, shared) -> jax.stages.Compiled:
+        """The compiled `step.eval_chunk` of all seeds, for arguments of these shapes."""
         step = functools.partial(eval_step, num_phases=num_phases(self.setup.config))
         function = functools.partial(eval_chunk, step=step, image_size=self.setup.image_size)
         key = ('eval', *(leaf.shape for leaf in jax.tree.leaves(shared)))
         shardings = seeds_sharding(self.mesh), train_sharding(self.mesh)
         return self._compile_once(key, function, state, sums, shared, out_shardings=shardings)
 
-    def _init_function(self) -> jax.stages.Compiled:
+    def init_function(self) -> jax.stages.Compiled:
+        """The compiled `create_train_state` of all seeds."""
         if 'initialise' in self._compiled:
             return self._compiled['initialise']
         state = self.abstract_state()
