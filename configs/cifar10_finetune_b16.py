@@ -3,13 +3,13 @@
 curl -O https://storage.googleapis.com/mixer_models/imagenet21k/Mixer-B_16.npz
 python run.py --config=configs/cifar10_finetune_b16.py
 
-Images are kept at 32×32 and upsample on the device. An epoch has 95 steps, the run 9 975; the
-original has 10 000, and adds up the gradients of eight parts of a batch, where this has a device
-compute each block anew for its gradient (`model.remat`). For dilated patches change
-`config.model.patches`; the stem and token mixing are then adapted as `config.transfer` says.
+Images are stored at 32×32 and upsampled on the device. An epoch has 95 steps, the run 9 975; the
+original has 10 000, and accumulates gradients over eight microbatches, where this config
+rematerializes each block (`model.remat`). For dilated patches change `config.model.patches`;
+`config.transfer` says how the stem and token mixing are adapted.
 
-What was run: a few steps, of the whole network with weights of this form, on random images of this
-form. What was not: the training, which takes an accelerator; no accuracy is known.
+Only a few steps were run, of the whole network with random weights and images of these shapes. The
+training needs an accelerator, and its accuracy is not known.
 """
 
 from mixer_dilated.config import base_config, preset

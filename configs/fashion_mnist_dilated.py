@@ -1,9 +1,9 @@
-"""The paper's dilated patches on Fashion-MNIST, whose images have the form of MNIST's.
+"""The paper's dilated patches on Fashion-MNIST, whose images have the shape of MNIST's.
 
 python run.py --config=configs/fashion_mnist_dilated.py
 
-What was run: a few steps, on random images of this form. What was not: the training; no accuracy
-is known, and every setting is that of MNIST, but for the mirroring and the whole training set.
+Only a few steps were run, on random images of this shape; the accuracy is not known. The settings
+are those of MNIST, but for horizontal flips and the larger training set.
 """
 
 from mixer_dilated.config import base_config

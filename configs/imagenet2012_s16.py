@@ -2,12 +2,12 @@
 
 python run.py --config=configs/imagenet2012_s16.py
 
-300 epochs of 309 steps. Pictures are brought to 224 pixels when they are decoded: the middle
-square, resized. All of them would be 191 GB in memory, so they stream (`input.mode='auto'`),
-decoded anew in every epoch, by threads or processes (`input.workers`).
+300 epochs of 309 steps. The central square of each image is resized to 224 pixels when it is
+decoded. All of them would be 191 GB in memory, so they stream (`input.mode='auto'`): threads or
+processes (`input.workers`) decode them in every epoch.
 
-What was run: a few steps, on random pictures of several sizes, in memory and streaming. What was
-not: the training; no accuracy is known.
+Only a few steps were run, on random images of several sizes, in memory and streaming. The accuracy
+is not known.
 """
 
 from mixer_dilated.config import base_config, preset

@@ -1,5 +1,6 @@
 """README and docs: links resolve, code runs, commands parse, examples of extending apply."""
 
+import ast
 import functools
 import importlib.util
 import inspect
@@ -25,7 +26,8 @@ from mixer_dilated.training.state import create_model
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import ROOT, small_config
 
-README, EXTENDING = ROOT / 'README.md', ROOT / 'docs' / 'extending.md'
+README, CONFIGS = ROOT / 'README.md', ROOT / 'configs'
+EXTENDING = ROOT / 'docs' / 'extending.md'
 PAGES = [README, *sorted((ROOT / 'docs').glob('*.md'))]
 PROGRAMS = ('python', 'pip', 'curl', 'find')
 # What the commands of the README are run with here, to be quick.
@@ -120,7 +122,7 @@ def parse(monkeypatch):
 @pytest.fixture
 def beside_configs(monkeypatch, tmp_path):
     """The working folder: empty, but for the configs of the repository and of the pages."""
-    (tmp_path / 'configs').symlink_to(ROOT / 'configs')
+    (tmp_path / 'configs').symlink_to(CONFIGS)
     write_python_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -198,6 +200,15 @@ def test_commands_parse(page, beside_configs, parse):
             assert parse(words) == 0, words
         if words[0] == '-m':
             assert importlib.util.find_spec(words[1]), words
+
+
+@pytest.mark.parametrize('path', sorted(CONFIGS.rglob('*.py')), ids=lambda path: path.stem)
+def test_configs_state_their_command(path, parse, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))
+    command = re.search(r'python run.py (.*)', docstring)[1]
+    assert command == 'table1' or command.endswith(f'={path.relative_to(ROOT)}')
+    assert parse(command.split()) == 0
 
 
 @pytest.mark.slow

@@ -2,10 +2,11 @@
 
 python run.py sweep --sweep=configs/sweeps/best.py
 
-Batch, random shift, optimiser and epochs are those of configs/mnist_best.py for all methods, chosen
-for the dilated one. The baseline has the network of Table 1; the controls have that of the dilated
-method, each without a part of it: the same pixels at one phase alone (nothing drawn in training,
-one pass at evaluation), and plain patches of as many tokens, of 7×7 pixels and of the whole window.
+All methods have the batch, random translation, optimizer and epochs of configs/mnist_best.py, which
+were chosen for the dilated one. The baseline has the network of Table 1; the controls have that of
+the dilated method, each without a part of it: the same pixels at one phase (no random phase in
+training, one pass at evaluation), and plain patches with as many tokens, of 7×7 pixels and of the
+whole window.
 """
 
 import pathlib

@@ -2,8 +2,8 @@
 
 python run.py sweep --sweep=configs/sweeps/digits.py
 
-Both have 4 tokens of 4×4 pixels; the plain ones are the quarters of the image, the dilated ones
-every second pixel of all of it, each in another phase.
+Both have 4 tokens of 4×4 pixels: the plain ones are the quarters of the image, the dilated ones
+sample every second pixel of the whole image, each at another phase.
 """
 
 import pathlib

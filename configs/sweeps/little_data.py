@@ -2,8 +2,8 @@
 
 python run.py sweep --sweep=configs/sweeps/little_data.py
 
-Small sets are passed over more often, so that a small set is not also a short training;
-each training is evaluated ten times or less.
+Small training sets have more epochs, so that a small set is not also a short training; each run
+is evaluated at most ten times.
 """
 
 from mixer_dilated.config import base_config

@@ -1,4 +1,4 @@
-"""The paper's second claim, less compute and memory: the cost of a step on larger images.
+"""The paper's second claim, less compute and memory: what a step costs on larger images.
 
 python run.py sweep --sweep=configs/sweeps/resolution.py
 """

@@ -1,4 +1,4 @@
-"""What trained networks withstand: shifts, noise, occlusion and lower contrast of test images.
+"""Accuracy under corruptions of the test images: translation, noise, occlusion, lower contrast.
 
 python run.py sweep --sweep=configs/sweeps/robustness.py
 """
