@@ -149,6 +149,10 @@ def test_the_readme_has_at_most_200_lines():
     assert len(README.read_text(encoding='utf-8').splitlines()) <= 200
 
 
+def test_the_readme_has_one_test_command():
+    assert len(read_blocks(README, '', 'Test')) == 1  # .ci/run takes the first
+
+
 def test_the_readme_links_every_page():
     links = {token.attrs['href'] for token in read_inlines(README) if token.type == 'link_open'}
     assert {f'docs/{page.name}' for page in PAGES[1:]} <= links
