@@ -16,7 +16,8 @@ COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'coll
 CALLS = ('while', 'call', 'conditional', 'async-start')
 NO_KERNEL = (*CALLS, *COLLECTIVES, 'parameter', 'constant', 'get-tuple-element', 'tuple', 'bitcast')
 NO_KERNEL += ('after-all', 'partition-id', 'replica-id', 'iota')
-PARTS = ('token_mixing', 'channel_mixing', 'stem', 'LayerNorm', 'layer_norm', 'head')
+PARTS = ('augment', 'optimizer', 'token_mixing', 'channel_mixing', 'stem', 'LayerNorm')
+PARTS += ('layer_norm', 'head')
 _BYTES = {'pred': 1, 's8': 1, 'u8': 1, 's16': 2, 'u16': 2, 'bf16': 2, 'f16': 2}
 _BYTES |= {'s32': 4, 'u32': 4, 'f32': 4, 's64': 8, 'u64': 8, 'f64': 8}
 
@@ -198,7 +199,7 @@ def part_of(op_name: str) -> str:
         return 'residuals, layout'
     if 'jvp' in op_name:
         return 'loss, pooling'
-    return 'optimizer, input' if op_name else 'copies'
+    return 'input' if op_name else 'copies'
 
 
 def array_bytes(result: str) -> int:
