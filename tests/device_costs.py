@@ -7,6 +7,8 @@ how many operations have a cost.
 """
 
 import json
+import pathlib
+import runpy
 import sys
 
 import jax
@@ -23,11 +25,13 @@ from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.optimizer import make_optimizer
 from mixer_dilated.training.setup import Setup, create_setup
 from mixer_dilated.training.state import create_train_state
-from tests.conftest import ROOT, config_of
+
+CONFIG = pathlib.Path(__file__).parents[1] / 'configs' / 'mnist_dilated.py'
 
 
 def main(word: str) -> None:
-    config = changed(config_of(ROOT / 'configs' / 'mnist_dilated.py'), {'model.num_blocks': 2})
+    config = runpy.run_path(str(CONFIG))['get_config']()
+    config = changed(config, {'model.num_blocks': 2})
     setup = create_setup(config, abstract_dataset(config.dataset))
     functions = CompiledFunctions(setup, parse_devices(word).describe())
     plain = compile_plain(setup, replicated(functions.mesh))
