@@ -1,13 +1,17 @@
 """The programs of a run, compiled and never run: memory, cycles, kernels and exchanges."""
 
 import collections
+import functools
 import math
 import re
 
 import jax
+import jax.numpy as jnp
 
+from mixer_dilated.data.examples import Examples
+from mixer_dilated.data.input_pipeline import eval_shape, eval_sharding
 from mixer_dilated.models.costs import num_params
-from mixer_dilated.parallel.mesh import check_batch
+from mixer_dilated.parallel.mesh import check_batch, replicated
 from mixer_dilated.planning.compiler import versions
 from mixer_dilated.planning.devices import Devices, Hardware
 from mixer_dilated.planning.hlo import Program, part_of
@@ -46,7 +50,7 @@ def compile_programs(
     compilers = {
         'initialise': functions.init_function,
         'train': functions.train_function,
-        'evaluate': lambda: functions.eval_function(*functions.abstract_evaluation()),
+        'evaluate': lambda: functions.eval_function(*_evaluation_arguments(functions)),
     }
     memory, step, out_of_memory = {}, dict.fromkeys(OF_STEP), None
     try:
@@ -146,3 +150,22 @@ def _resident_bytes(setup: Setup, functions: CompiledFunctions, program: str) ->
     if program == 'evaluate' and not setup.streams('train'):
         examples += setup.train_examples
     return examples * (math.prod(setup.dataset.stored_shape) + 4)
+
+
+def _evaluation_arguments(functions: CompiledFunctions) -> tuple:
+    """Shapes, dtypes and shardings of the arguments of `eval_chunk` on the test split."""
+    setup, sharding = functions.setup, eval_sharding(functions.mesh)
+    _, steps, batch = eval_shape(setup.config, setup.test_examples, functions.mesh)
+    shape, of_examples = (setup.test_examples,), replicated(functions.mesh)
+    if setup.streams('test'):
+        steps, shape, of_examples = 1, (1, batch), sharding
+    array = functools.partial(jax.ShapeDtypeStruct, sharding=of_examples)
+    images = array((*shape, *setup.dataset.stored_shape), jnp.uint8)
+    examples = Examples(images, array(shape, jnp.int32))
+    index = jax.ShapeDtypeStruct((steps, batch), jnp.int32, sharding=sharding)
+    seeds = (setup.config.num_seeds,)
+    sums = {
+        'loss': jax.ShapeDtypeStruct(seeds, jnp.float32),
+        'correct': jax.ShapeDtypeStruct(seeds, jnp.int32),
+    }
+    return functions.abstract_state(), functions.abstract_of_seeds(sums), (examples, index)

@@ -19,8 +19,6 @@ from mixer_dilated.data.input_pipeline import (
     Chunk,
     InMemoryPipeline,
     InputPipeline,
-    eval_shape,
-    eval_sharding,
     train_sharding,
 )
 from mixer_dilated.parallel.mesh import (
@@ -271,22 +269,6 @@ class CompiledFunctions:
         images = whole((setup.train_examples, *setup.dataset.stored_shape), jnp.uint8)
         examples = Examples(images, whole((setup.train_examples,), jnp.int32))
         return (None, index), (examples, *counts)
-
-    def abstract_evaluation(self) -> tuple:
-        """Shapes, dtypes and shardings of the arguments of `eval_chunk` on the test split."""
-        setup, sharding = self.setup, eval_sharding(self.mesh)
-        _, steps, batch = eval_shape(setup.config, setup.test_examples, self.mesh)
-        shape, of_examples = (setup.test_examples,), replicated(self.mesh)
-        if setup.streams('test'):
-            steps, shape, of_examples = 1, (1, batch), sharding
-        array = functools.partial(jax.ShapeDtypeStruct, sharding=of_examples)
-        images = array((*shape, *setup.dataset.stored_shape), jnp.uint8)
-        examples = Examples(images, array(shape, jnp.int32))
-        index = jax.ShapeDtypeStruct((steps, batch), jnp.int32, sharding=sharding)
-        seeds = (setup.config.num_seeds,)
-        sums = {'loss': (seeds, jnp.float32), 'correct': (seeds, jnp.int32)}
-        sums = {name: jax.ShapeDtypeStruct(*array) for name, array in sums.items()}
-        return self.abstract_state(), self.abstract_of_seeds(sums), (examples, index)
 
     def _compile_once(
         self, key, function: Callable, *arguments, options: dict | None = None, **jit_options
