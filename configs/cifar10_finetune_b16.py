@@ -17,6 +17,7 @@ from mixer_dilated.config import base_config, preset
 
 def get_config():
     config = base_config()
+    config.devices = 'v5e:2x4, h100:1'
     config.init_from = 'Mixer-B_16.npz'
     config.dataset.name = 'cifar10'
     config.dataset.image_size = 224

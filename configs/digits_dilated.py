@@ -12,6 +12,7 @@ from mixer_dilated.config import base_config
 
 def get_config():
     config = base_config()
+    config.devices = 'v5e:1, h100:1'
     config.num_epochs = 30
     config.batch = 32
     config.dataset.name = 'digits'

@@ -11,6 +11,7 @@ from mixer_dilated.config import base_config
 
 def get_config():
     config = base_config()
+    config.devices = 'v5e:1, h100:1'
     config.dataset.name = 'fashion_mnist'
     config.dataset.train_split = 'train[:55000]'  # the rest is for choosing settings
     config.dataset.test_split = 'test'

@@ -15,6 +15,7 @@ from mixer_dilated.config import base_config, preset
 
 def get_config():
     config = base_config()
+    config.devices = 'v5e:8x8, h100:8'
     config.dataset.name = 'imagenet2012'
     config.dataset.image_size = 224
     config.dataset.train_split = 'train[:99%]'  # the rest is for choosing settings

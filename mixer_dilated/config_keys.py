@@ -101,6 +101,7 @@ KEYS: dict[str, Key] = {
     'on_nonfinite': Key(
         'stop', one_of('stop', 'skip'), 'at a loss or gradient that is not finite: end or skip step'
     ),
+    'devices': Key('', TEXT, "that the config is for and plan compiles for: 'v5e:4x4, h100:8'"),
     # Evaluation
     'batch_eval': Key(512, integer(1), 'examples per evaluation step, rounded up to the devices'),
     'eval_every': Key(1, integer(1), 'epochs between evaluations; the last epoch always has one'),
@@ -246,6 +247,7 @@ ALIASES: dict[str, str | None] = {
 
 # The trained network does not depend on these: runs that differ in them alone are the same run.
 RUNTIME_ONLY_KEYS = (
+    'devices',
     'dataset.data_dir',
     'dataset.cache_dir',
     'dataset.max_pixels',

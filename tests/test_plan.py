@@ -9,9 +9,11 @@ import pytest
 from mixer_dilated.benchmark import this_machine
 from mixer_dilated.benchmark.products import Product
 from mixer_dilated.cli.main import main
+from mixer_dilated.config import resolve
+from mixer_dilated.data.dataset_facts import FACTS, abstract_dataset
 from mixer_dilated.errors import UserError
+from mixer_dilated.parallel.mesh import mesh_sizes
 from mixer_dilated.planning import compiler
-from mixer_dilated.planning.dataset_facts import FACTS, abstract_dataset
 from mixer_dilated.planning.devices import HARDWARE, Devices, Hardware, parse_devices
 from mixer_dilated.planning.hlo import Exchange, Program, part_of
 from mixer_dilated.planning.interconnect import Switched, Torus
@@ -19,7 +21,7 @@ from mixer_dilated.planning.plan import changes_that_help, find_largest_batch, m
 from mixer_dilated.planning.programs import compile_programs
 from mixer_dilated.reports.plan_table import print_plan
 from mixer_dilated.training.setup import create_setup
-from tests.conftest import ROOT, run_cli, small_config
+from tests.conftest import CONFIG_FILES, ROOT, config_of, run_cli, small_config
 
 HERE = Hardware('slow', {'float32': 1e9, 'bfloat16': 1e9}, 2**30, 2**30, 1e9)
 
@@ -87,16 +89,17 @@ ENTRY %main (images: u8[1000,4], rows: s32[2], x: f32[4]) -> f32[4] {
 
 
 def test_cycles_of_a_step_are_added_up_with_the_rounds_of_its_loops():
-    cycles = Program(TPU).cycles()
-    by_part = {part_of(name): count for name, count in cycles.items()}
+    program = Program(TPU)
+    assert program.has_cycles
+    by_part = {part_of(name): times * cycles for name, times, cycles in program.costs()}
     # What is done once a chunk, and estimates that are not known, are not of a step.
     assert by_part == {'token_mixing': 80, 'head': 7}
 
 
 def test_exchanges_are_read_with_their_axes_and_what_goes_on_meanwhile():
     gather, reduce, permute = Program(TPU).exchanges()
-    assert gather == Exchange('all-gather', 64, [[0, 1], [2, 3]], 1, is_async=True)
-    assert reduce == Exchange('all-reduce', 32 + 12, [[0, 2], [1, 3]], 1, is_async=False)
+    assert gather == Exchange('all-gather', 64, [0, 1], 1, is_async=True)
+    assert reduce == Exchange('all-reduce', 32 + 12, [0, 2], 1, is_async=False)
     mesh_shape = {'seeds': 1, 'data': 2, 'model': 2}
     axes = [exchange.axis(mesh_shape) for exchange in (gather, reduce, permute)]
     # Only between devices 2 and 3, and of the others not at all.
@@ -104,16 +107,17 @@ def test_exchanges_are_read_with_their_axes_and_what_goes_on_meanwhile():
 
 
 def test_a_pair_with_a_kernel_between_its_halves_is_asynchronous():
-    everyone = [list(range(8))]
+    everyone = list(range(8))
     gather, scatter = Program(GPU).exchanges()
     assert gather == Exchange('all-gather', 128, everyone, 1, is_async=True)
     assert scatter == Exchange('reduce-scatter', 128, everyone, 1, is_async=False)
 
 
 def test_kernels_read_and_write_their_arrays_and_of_images_what_they_gather():
-    kernels = Program(GPU).kernels()
-    assert [(part_of(name), times, size) for name, times, size in kernels] == [
-        ('optimizer, input', 1, 8 + 8 + 8),
+    program = Program(GPU)
+    assert not program.has_cycles
+    assert [(part_of(name), times, size) for name, times, size in program.costs()] == [
+        ('input', 1, 8 + 8 + 8),
         ('stem', 1, 16 + 16),
     ]
 
@@ -122,7 +126,9 @@ def test_kernels_read_and_write_their_arrays_and_of_images_what_they_gather():
     ('op_name', 'part'),
     [
         ('', 'copies'),
-        ('jit(of_all)/while/body/add', 'optimizer, input'),
+        ('jit(of_all)/while/body/gather', 'input'),
+        ('jit(of_all)/while/body/augment/jit(_uniform)/sub', 'augment'),
+        ('jit(of_all)/while/body/optimizer/cond/branch_1_fun/add', 'optimizer'),
         ('jit(of_all)/while/body/jvp(jit(log_softmax))/sub', 'loss, pooling'),
         ('jvp(Mixer)/MixerBlock_3/LayerNorm_0/mul', 'LayerNorm'),
         ('jvp(Mixer)/pre_head_layer_norm/mul', 'LayerNorm'),
@@ -305,9 +311,7 @@ def test_a_step_waits_for_exchanges_that_nothing_goes_on_beside():
 
 def test_a_run_is_compiled_as_a_whole():
     setup = small_setup()
-    answer = compile_programs(
-        setup, parse_devices('this'), ('initialise', 'train', 'evaluate'), HERE
-    )
+    answer = compile_programs(setup, parse_devices('this'), HERE)
     assert answer['mesh'] == {'seeds': 1, 'data': 1, 'model': 1}
     assert set(answer['programs']) == {'initialise', 'train', 'evaluate'}
     images = 400 * (64 + 4)  # of both splits
@@ -319,12 +323,11 @@ def test_a_run_is_compiled_as_a_whole():
     assert answer['cycles'] is None and answer['kernels'] and answer['exchanges'] == []
     assert sum(answer['bytes_by_part'].values()) > 0 and answer['seconds'] > 0
     with pytest.raises(UserError, match=r'config.mesh.model = 3: does not divide'):
-        compile_programs(small_setup(**{'mesh.model': 3}), parse_devices('this'), ('train',), HERE)
+        compile_programs(small_setup(**{'mesh.model': 3}), parse_devices('this'), HERE)
 
 
 def test_results_are_kept_by_config(monkeypatch, tmp_path):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: name)
     monkeypatch.setattr(compiler, 'versions', dict)
     answer = {'seconds': 1.0}
     monkeypatch.setattr(compiler, '_compile_in_process', lambda *_: answer)
@@ -332,8 +335,40 @@ def test_results_are_kept_by_config(monkeypatch, tmp_path):
     for batch in (32, 32, 64):
         setup = small_setup(batch=batch)
         devices = parse_devices('v5e:1')
-        assert compiler.compile_absent(devices, setup, ('train',), compiled.append) == answer
+        assert compiler.compile_absent(setup, devices, ('train',), compiled.append) == answer
     assert compiled == ['v5e:1, batch 32: train', 'v5e:1, batch 64: train']
+
+
+@pytest.mark.parametrize('file', CONFIG_FILES, ids=lambda file: file.stem)
+def test_every_config_names_devices_that_its_batch_fits(file):
+    config = resolve(config_of(file))
+    assert config.devices
+    for devices in map(parse_devices, config.devices.split(',')):
+        _, data, _ = mesh_sizes(config, devices.count)
+        assert devices.kind in HARDWARE and config.batch % data == 0
+
+
+def test_all_configs_are_planned_for_the_devices_that_they_name(monkeypatch, tmp_path, capsys):
+    compiled = []
+
+    def compile_absent(setup, devices, programs, report):
+        compiled.append((setup.dataset.name, devices.kind))
+        return FakeCompiler().compile(setup, programs)
+
+    monkeypatch.setattr(compiler, 'check_compiler', lambda devices: None)
+    monkeypatch.setattr(compiler, 'compile_absent', compile_absent)
+    file = tmp_path / 'plans.json'
+    assert main(['plan', f'--json={file}'], 0.0) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if str(file) not in line]
+    assert max(map(len, lines)) <= 80
+    contents = json.loads(file.read_text())
+    assert [content['name'] for content in contents] == [path.stem for path in CONFIG_FILES]
+    plans = [plan for content in contents for plan in content['plans']]
+    assert len(compiled) == len(plans) and ('imagenet2012', 'v5e') in compiled
+    for content in contents:
+        asked = content['config']['devices'].split(',')
+        assert [plan['devices']['asked'] for plan in content['plans']] == asked
+        assert sum(line.startswith(content['name'][:8]) for line in lines) >= len(asked)
 
 
 @pytest.mark.slow
@@ -361,7 +396,7 @@ def test_this_machine_is_measured_and_so_is_a_step(monkeypatch, capsys, tmp_path
     ('words', 'message'),
     [
         (['--devices=v9:3'], 'allowed: v4, v5e'),
-        ([], '--devices is missing'),
+        (['--config.devices='], '--devices is missing'),
         (['--devices=this', '--against=timed'], 'allowed is measured'),
         (['--devices=v5e:4x4', '--against=measured'], 'add --devices=this'),
         (['--devices=v5e:4x4', '--batch_per_device=0'], 'allowed is an integer from 1'),

@@ -26,7 +26,11 @@ from mixer_dilated.errors import (
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 TABLE1 = str(CONFIGS / 'sweeps' / 'table1.py')
-BENCHMARKED = (str(CONFIGS / 'mnist_baseline.py'), str(CONFIGS / 'mnist_dilated.py'))
+# The configs of commands that take several, if none is named.
+DEFAULTS = {
+    'benchmark': [str(CONFIGS / 'mnist_baseline.py'), str(CONFIGS / 'mnist_dilated.py')],
+    'plan': sorted(map(str, CONFIGS.glob('*.py'))),
+}
 
 # Characters of a message; a value that was given may be of any length.
 MAX_MESSAGE_CHARS = 1500
@@ -81,13 +85,15 @@ MLP-Mixer with dilated patches.
       --against adds plain Flax called from Python, and PyTorch if installed.
       Default configs: configs/mnist_baseline.py and configs/mnist_dilated.py.
       --input times the examples as they stream instead, against decoding alone.
-  python run.py plan --config=FILE --devices=v5e:4x4[,h100:8 ...]
+  python run.py plan [--config=FILE ...] [--devices=v5e:4x4[,h100:8 ...]]
                      [--batch_per_device=N] [--against=measured] [--json=FILE]
                      [--config.KEY=VALUE ...]
       Compiles a run for devices that are not there: memory, largest batch,
       cycles or kernels by part of the network, exchanges, time, what to change.
-      Known are v4, v5e, v5p, v6e (needs pip install "jax[tpu]"), t4, l4, a100,
-      h100, h200 ("jax[cuda13-local]"), and this, which --against times.
+      Of several configs a line each; default: all of configs/, for the devices
+      that config.devices names. Known are v4, v5e, v5p, v6e (needs pip install
+      "jax[tpu]"), t4, l4, a100, h100, h200 ("jax[cuda13-local]"), and this,
+      which --against times.
   python run.py keys
       Every configuration key: default, meaning, what is allowed.
 
@@ -253,8 +259,8 @@ def _run(argv: list[str], started: float) -> int:
         if any(word.startswith('--sweep') for word in words):
             raise UserError('--sweep: table1 has its own; give another to the command sweep')
         words = [f'--sweep={TABLE1}', *words]
-    if name == 'benchmark':
-        command(parse_each(words, flags, BENCHMARKED), started)
+    if name in DEFAULTS:
+        command(parse_each(words, flags, DEFAULTS[name]), started)
     else:
         command(parse(words, flags), started)
     return 0

@@ -5,56 +5,77 @@ import sys
 
 from mixer_dilated.cli import preemption
 from mixer_dilated.cli.arguments import Arguments
-from mixer_dilated.cli.commands import required
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import AtomicFile, check_output
 
 
-def plan(arguments: Arguments, started: float) -> None:
-    """Prints what a config asks of devices, and writes it."""
-    config = required(arguments, 'config')
-    words = required(arguments, 'devices').split(',')
-    if arguments.against not in (None, 'measured'):
-        raise UserError(f'--against={arguments.against}: allowed is measured; or leave it out')
-    if arguments.json:
-        check_output('json', arguments.json)
+def plan(arguments: list[Arguments], started: float) -> None:
+    """Prints what configs ask of devices, and writes it; of several configs a line each."""
+    flags, is_one = arguments[0], len(arguments) == 1
+    if flags.against not in (None, 'measured'):
+        raise UserError(f'--against={flags.against}: allowed is measured; or leave it out')
+    if flags.json:
+        check_output('json', flags.json)
+    from mixer_dilated.planning.compiler import check_compiler
+    from mixer_dilated.reports.plan_table import print_plan, print_plans
+
+    setups = [_setups(each) for each in arguments]
+    for _, devices in (pair for of_config in setups for pair in of_config):
+        check_compiler(devices)
+    contents = []
+    for each, of_config in zip(arguments, setups, strict=True):
+        plans = []
+        contents.append({'name': each.name, 'config': each.config.to_dict(), 'plans': plans})
+        for setup, devices in of_config:
+            plans.append(_plan(setup, devices, measured=bool(flags.against), search=is_one))
+            if is_one:
+                print('\n' * (len(plans) > 1), end='')
+                print_plan(each.name, plans[-1])
+    if not is_one:
+        print_plans({each['name']: each['plans'] for each in contents})
+    if flags.json:
+        text = json.dumps(contents[0] if is_one else contents, indent=2)
+        with AtomicFile(flags.json, 'json') as output:
+            output.write(f'{text}\n'.encode())
+        print(f'\njson: {flags.json}')
+
+
+def _setups(arguments: Arguments) -> list[tuple]:
+    """(setup, devices) for each word of --devices, or else of config.devices."""
     from mixer_dilated.config import changed
+    from mixer_dilated.data.dataset_facts import abstract_dataset
     from mixer_dilated.parallel.mesh import mesh_sizes
-    from mixer_dilated.planning.dataset_facts import abstract_dataset
     from mixer_dilated.planning.devices import parse_devices
-    from mixer_dilated.reports.plan_table import print_plan
     from mixer_dilated.training.setup import create_setup
 
-    asked = [parse_devices(word) for word in words]
-    for devices in asked:
+    config = arguments.config
+    words = arguments.devices or config.devices
+    if not words:
+        raise UserError(
+            '--devices is missing, and config.devices names none; for example --devices=v5e:1'
+        )
+    dataset, setups = abstract_dataset(config.dataset), []
+    for devices in map(parse_devices, words.split(',')):
         if arguments.against and devices.kind != 'this':
             raise UserError(
                 f'--against=measured: a step is timed on this machine alone, not on '
                 f'{devices.word}; add --devices=this'
             )
-    dataset, plans = abstract_dataset(config.dataset), []
-    for devices in asked:
         _, data, _ = mesh_sizes(config, devices.count)
         batch = (arguments.batch_per_device or 0) * data or config.batch
-        setup = create_setup(changed(config, {'batch': batch}), dataset)
-        plans.append(_plan(setup, devices, bool(arguments.against)))
-        print('\n' * (len(plans) > 1), end='')
-        print_plan(arguments.name, plans[-1])
-    if arguments.json:
-        content = {'name': arguments.name, 'config': config.to_dict(), 'plans': plans}
-        with AtomicFile(arguments.json, 'json') as output:
-            output.write((json.dumps(content, indent=2) + '\n').encode())
-        print(f'\njson: {arguments.json}')
+        setups.append((create_setup(changed(config, {'batch': batch}), dataset), devices))
+    return setups
 
 
-def _plan(setup, devices, measured: bool) -> dict:
+def _plan(setup, devices, *, measured: bool, search: bool) -> dict:
+    """A plan; `search` is for the largest batch, and for changes where memory does not suffice."""
     from mixer_dilated.planning import plan as planning
-    from mixer_dilated.planning.compiler import PROGRAMS, compile_absent
+    from mixer_dilated.planning.compiler import compile_absent
     from mixer_dilated.planning.devices import HARDWARE
+    from mixer_dilated.planning.programs import PROGRAMS, compile_programs
 
     if devices.kind == 'this':
         from mixer_dilated.benchmark.this_machine import measured_step, this_machine
-        from mixer_dilated.planning.programs import compile_programs
 
         array_bytes = 4 * setup.config.batch * setup.num_tokens * setup.config.model.hidden_dim
         hardware = this_machine(setup.config.dtype, array_bytes)
@@ -64,16 +85,17 @@ def _plan(setup, devices, measured: bool) -> dict:
 
     def compile_(setup, programs):
         if devices.kind == 'this':
-            return compile_programs(setup, devices, programs, hardware)
-        return compile_absent(devices, setup, programs, _report)
+            return compile_programs(setup, devices, hardware, programs)
+        return compile_absent(setup, devices, programs, _report)
 
     plan = planning.make_plan(setup, devices, hardware, compile_(setup, PROGRAMS))
     if measured:
         plan['measured_step'] = measured_step(setup, plan['step_seconds'])
-    plan['largest_batch'] = planning.find_largest_batch(setup, plan, compile_)
-    if not plan['fits']:
-        changes = planning.changes_that_help(setup, plan, devices, hardware, compile_)
-        plan['changes'] = changes
+    if search:
+        plan['largest_batch'] = planning.find_largest_batch(setup, plan, compile_)
+        if not plan['fits']:
+            changes = planning.changes_that_help(setup, plan, devices, hardware, compile_)
+            plan['changes'] = changes
     return plan
 
 

@@ -183,8 +183,9 @@ def draw_cutmix(key: jax.Array, alpha: float, image_size: Pair) -> MixupCutmix:
 def _mix(array: jax.Array, partners: jax.Array | None, weight: jax.Array | None) -> jax.Array:
     if weight is None:
         return array
-    partners = jnp.roll(array, 1, axis=0) if partners is None else partners
-    return weight * array + (1 - weight) * partners
+    with jax.named_scope('augment'):
+        partners = jnp.roll(array, 1, axis=0) if partners is None else partners
+        return weight * array + (1 - weight) * partners
 
 
 @dataclasses.dataclass(frozen=True)

@@ -115,14 +115,11 @@ class InMemoryPipeline:
 
     @functools.cached_property
     def _eval_index(self) -> list[jax.Array]:
-        config, count = self._config, len(self.labels)
-        batch = eval_batch(config, count, self._mesh)
-        steps = -(-count // batch)
-        chunks = -(-steps * batch * config.num_seeds // MAX_EVAL_EXAMPLES)
-        steps_per_chunk = -(-steps // chunks)
-        rows = np.arange(chunks * steps_per_chunk * batch, dtype=np.int32)
+        count = len(self.labels)
+        shape = eval_shape(self._config, count, self._mesh)
+        rows = np.arange(math.prod(shape), dtype=np.int32)
         rows[count:] = -1
-        rows = rows.reshape(chunks, steps_per_chunk, batch)
+        rows = rows.reshape(shape)
         return [put_on_mesh(index, eval_sharding(self._mesh)) for index in rows]
 
     def eval_chunks(self) -> Iterator[Chunk]:
@@ -268,6 +265,14 @@ def eval_batch(config: ml_collections.ConfigDict, count: int, mesh: Mesh) -> int
     """Examples a step of evaluation: `config.batch_eval`, or all, rounded up to the devices."""
     devices = mesh.shape['data']
     return -(-min(config.batch_eval, count) // devices) * devices
+
+
+def eval_shape(config: ml_collections.ConfigDict, count: int, mesh: Mesh) -> tuple[int, int, int]:
+    """(chunks, steps, batch) of the evaluation of `count` examples in memory."""
+    batch = eval_batch(config, count, mesh)
+    steps = -(-count // batch)
+    chunks = -(-steps * batch * config.num_seeds // MAX_EVAL_EXAMPLES)
+    return chunks, -(-steps // chunks), batch
 
 
 def train_sharding(mesh: Mesh) -> NamedSharding:

@@ -5,21 +5,19 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import multiprocessing
 import os
 import pathlib
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import exists, read_json, user_cache, write_json
 from mixer_dilated.planning.devices import HARDWARE, Devices
 from mixer_dilated.training.setup import Setup
 
-PROGRAMS = ('initialise', 'train', 'evaluate')
 PACKAGE = pathlib.Path(__file__).parents[1]
-SOURCES = ('config*.py', *(f'{room}/*.py' for room in ('data', 'models', 'parallel', 'patches')))
-SOURCES += ('planning/*.py', 'training/*.py')
 VERSIONS = ('jax', 'jaxlib', 'libtpu', 'jax_cuda13_plugin', 'flax', 'optax')
 ENVIRONMENT = {
     'JAX_PLATFORMS': 'cpu',
@@ -29,86 +27,95 @@ ENVIRONMENT = {
 NO_AUTOTUNING = '--xla_gpu_autotune_level=0'  # there is no GPU to time kernels on
 
 
-def compile_absent(
-    devices: Devices, setup: Setup, programs: tuple[str, ...], report: Callable[[str], None]
-) -> dict:
-    """What `programs.compile_programs` returns, from the user's cache if it was compiled before.
-
-    Args:
-      devices: to compile for.
-      setup: whose programs.
-      programs: of `PROGRAMS`, 'train' always.
-      report: called with a line before it is compiled.
-
-    Raises:
-      UserError: the compiler is not installed or failed, or the mesh or batch fits no devices.
-    """
-    plugin = 'libtpu' if devices.is_tpu else 'jax_cuda13_plugin'
-    if not importlib.util.find_spec(plugin):
-        package = 'jax[tpu]' if devices.is_tpu else 'jax[cuda13-local]'
+def check_compiler(devices: Devices) -> None:
+    """Raises UserError, which says what to install, if the devices' compiler is not there."""
+    plugin, package = 'libtpu', 'jax[tpu]'
+    if not devices.is_tpu:
+        plugin, package = 'jax_cuda13_plugin', 'jax[cuda13-local]'
+    if devices.kind != 'this' and not importlib.util.find_spec(plugin):
         raise UserError(
             f'--devices={devices.word}: its compiler, {plugin}, is not installed; run '
             f"pip install '{package}', or plan for this machine with --devices=this"
         )
-    files = sorted(file for pattern in SOURCES for file in PACKAGE.glob(pattern))
-    key = [vars(devices), vars(setup.dataset), setup.config.to_json(), programs, versions()]
-    key += [os.getenv('XLA_FLAGS'), *(file.read_text() for file in files)]
+
+
+def compile_absent(
+    setup: Setup, devices: Devices, programs: tuple[str, ...], report: Callable[[str], None]
+) -> dict:
+    """What `programs.compile_programs` returns, from the user's cache if it was compiled before.
+
+    Args:
+      setup, devices, programs: its arguments.
+      report: called with a line before it is compiled.
+
+    Raises:
+      UserError: the compiler failed, or the mesh or batch fits no devices.
+    """
+    sources = [file.read_text() for file in sorted(PACKAGE.rglob('*.py'))]
+    key = [
+        sources,
+        os.getenv('XLA_FLAGS'),
+        vars(devices),
+        vars(setup.dataset),
+        setup.config.to_json(),
+        programs,
+        versions(),
+    ]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     file = user_cache() / 'plans' / f'{digest[:32]}.json'
     if exists(file):
         with contextlib.suppress(UserError):  # damaged: compiled again
             return read_json(file)
     report(f'{devices.word}, batch {setup.config.batch}: {", ".join(programs)}')
-    compiled = _compile_in_process(devices, setup, programs)
+    compiled = _compile_in_process(setup, devices, programs)
     with contextlib.suppress(OSError, UserError):  # without a cache it is compiled every time
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, compiled)
     return compiled
 
 
-def _compile_in_process(devices: Devices, setup: Setup, programs: tuple[str, ...]) -> dict:
-    context = multiprocessing.get_context('spawn')
-    receiver, sender = context.Pipe(duplex=False)
-    arguments = sender, devices, setup, programs
-    process = context.Process(target=_compile, args=arguments, daemon=True)
-    flags = {'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {NO_AUTOTUNING}'}
-    environment = dict(os.environ)
-    os.environ.update(ENVIRONMENT | flags)  # JAX reads it as soon as it is imported there
-    try:
-        process.start()
-    finally:
-        os.environ.clear()
-        os.environ.update(environment)
-    sender.close()
-    try:
-        kind, result = receiver.recv()
-    except EOFError:
-        kind, result = 'failed', 'its process ended'
-    finally:
-        process.kill()
-    if kind == 'failed':
-        hint = 'try other devices, or another version of jax'
-        raise UserError(f'--devices={devices.word}: the compiler failed: {result}; {hint}')
-    if kind == 'refused':
-        raise UserError(result)
-    return result
+def _compile_in_process(setup: Setup, devices: Devices, programs: tuple[str, ...]) -> dict:
+    flags = {
+        'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {NO_AUTOTUNING}',
+        'PYTHONPATH': os.pathsep.join(sys.path),
+    }
+    process = subprocess.run(
+        [sys.executable, '-m', __name__],
+        env=os.environ | ENVIRONMENT | flags,
+        input=pickle.dumps((setup, devices, HARDWARE[devices.kind], programs)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # libtpu logs that there is no TPU
+    )
+    if process.returncode:
+        raise UserError(_failure(devices, f'its process ended with {process.returncode}'))
+    answer = json.loads(process.stdout.splitlines()[-1])
+    if 'error' in answer:
+        raise UserError(answer['error'])
+    return answer
 
 
-def _compile(sender: Connection, devices: Devices, setup: Setup, programs: tuple[str, ...]) -> None:
-    """Sends ('compiled', result), ('refused', message) or ('failed', message)."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtpu logs that there is no TPU
+def _failure(devices: Devices, text: str) -> str:
+    hint = 'try other devices, or another version of jax'
+    return f'--devices={devices.word}: the compiler failed: {text}; {hint}'
+
+
+def _answer(setup: Setup, devices: Devices, *arguments) -> dict:
+    """What `compile_programs` returns, or the message of an 'error'."""
     from mixer_dilated.planning.programs import compile_programs
 
     try:
-        compiled = compile_programs(setup, devices, programs, HARDWARE[devices.kind])
-        sender.send(('compiled', compiled))
+        return compile_programs(setup, devices, *arguments)
     except UserError as error:
-        sender.send(('refused', str(error)))
+        return {'error': str(error)}
     except Exception as error:  # of many types, from XLA
-        sender.send(('failed', ' '.join(str(error).split())[:300]))
+        return {'error': _failure(devices, ' '.join(str(error).split())[:300])}
 
 
 def versions() -> dict[str, str]:
     """Of the packages that a result depends on, as far as they are installed."""
     installed = filter(importlib.util.find_spec, VERSIONS)
     return {name: importlib.metadata.version(name) for name in installed}
+
+
+if __name__ == '__main__':
+    print(json.dumps(_answer(*pickle.load(sys.stdin.buffer))))

@@ -16,7 +16,13 @@ COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'coll
 CALLS = ('while', 'call', 'conditional', 'async-start')
 NO_KERNEL = (*CALLS, *COLLECTIVES, 'parameter', 'constant', 'get-tuple-element', 'tuple', 'bitcast')
 NO_KERNEL += ('after-all', 'partition-id', 'replica-id', 'iota')
-PARTS = ('token_mixing', 'channel_mixing', 'stem', 'LayerNorm', 'layer_norm', 'head')
+# In a JAX operation's name, and the part of a step that it belongs to; the first that is there.
+PARTS = {
+    'augment': 'augment', 'optimizer': 'optimizer', 'token_mixing': 'token_mixing',
+    'channel_mixing': 'channel_mixing', 'stem': 'stem', 'LayerNorm': 'LayerNorm',
+    'layer_norm': 'LayerNorm', 'head': 'head', 'MixerBlock': 'residuals, layout',
+    'jvp': 'loss, pooling', '/': 'input', '': 'copies',
+}  # fmt: skip
 _BYTES = {'pred': 1, 's8': 1, 'u8': 1, 's16': 2, 'u16': 2, 'bf16': 2, 'f16': 2}
 _BYTES |= {'s32': 4, 'u32': 4, 'f32': 4, 's64': 8, 'u64': 8, 'f64': 8}
 
@@ -29,12 +35,14 @@ _CALLED = re.compile(
 )
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d{1,12})"')  # more digits mean that it is not known
+# Groups of devices, written one by one, as a grid of numbers, or as axes of a mesh.
 _LISTED = re.compile(r'(?:replica_groups|source_target_pairs)=\{(\{[\d,{} ]*\})\}')
-_COUNTED = re.compile(r'replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?')
+_GRID = re.compile(r'replica_groups=\[\d+,(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?')
 _MESH = re.compile(
-    r'replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? '
-    r'\{([^}]*)\}'
+    r'replica_groups=mesh\[(.*?)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{(.*?)\}'
 )
+_AXIS = re.compile(r"('[^']+')=(\d+)")
+_PART_OF_AXIS = re.compile(r"('[^']+')(?::\((\d+)\)(\d+))?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,31 +82,32 @@ class Exchange:
     Attributes:
       kind: one of `COLLECTIVES`.
       array_bytes: of its result on one device; of a reduce-scatter, of its input.
-      groups: devices, by their number in the mesh, that exchange with each other.
+      group: devices, by their number in the mesh, that exchange: of several groups a largest, as a
+        permutation may leave a device's array where it is.
       times: how often a step does it.
       is_async: whether the device computes meanwhile.
     """
 
     kind: str
     array_bytes: int
-    groups: list[list[int]]
+    group: list[int]
     times: int
     is_async: bool
 
-    @property
-    def group(self) -> list[int]:
-        """One of the largest groups; a permutation may leave a device's array where it is."""
-        return sorted(max(map(set, self.groups), key=len))
-
     def axis(self, mesh_shape: Mapping[str, int]) -> str:
         """Names of the mesh axes along which its devices lie, joined by '+'."""
-        places = np.array(np.unravel_index(self.group, tuple(mesh_shape.values())))
-        moved = (places != places[:, :1]).any(axis=1)
-        return '+'.join(name for name, there in zip(mesh_shape, moved, strict=True) if there)
+        places = np.unravel_index(self.group, tuple(mesh_shape.values()))
+        return '+'.join(
+            name for name, place in zip(mesh_shape, places, strict=True) if np.ptp(place)
+        )
 
 
 class Program:
-    """One training step of a compiled program, `jax.stages.Compiled.as_text()`."""
+    """One training step of a compiled program, `jax.stages.Compiled.as_text()`.
+
+    Attributes:
+      has_cycles: whether the compiler estimates them.
+    """
 
     def __init__(self, text: str):
         partitions = re.search(r'num_partitions=(\d+)', text[: text.find('\n')])
@@ -116,19 +125,15 @@ class Program:
         loops = [op for op, _ in self._walk(entry) if op.kind == 'while' and not self._trips(op)]
         steps = [[*self._walk(op.called[0])] for op in loops] or [[*self._walk(entry)]]
         self._step = max(steps, key=len)
+        self.has_cycles = bool(_CYCLES.search(text))
 
-    def cycles(self) -> dict[str, int]:
-        """Estimated cycles by JAX operation; {} if the compiler estimates none."""
-        cycles = collections.Counter()
-        for operation, times in self._step:
-            if match := _CYCLES.search(operation.rest):
-                cycles[operation.op_name] += times * int(match[1])
-        return dict(cycles)
-
-    def kernels(self) -> list[tuple[str, int, int]]:
-        """(JAX operation, times, bytes read and written) of each kernel."""
-        kernels = [(op, times) for op, times in self._step if op.is_kernel]
-        return [(op.op_name, times, self._bytes(op)) for op, times in kernels]
+    def costs(self) -> list[tuple[str, int, int]]:
+        """(JAX operation, times, cycles) of what has any, or else (…, bytes) of all kernels."""
+        if not self.has_cycles:
+            kernels = ((op, times) for op, times in self._step if op.is_kernel)
+            return [(op.op_name, times, self._bytes(op)) for op, times in kernels]
+        estimates = ((op, times, _CYCLES.search(op.rest)) for op, times in self._step)
+        return [(op.op_name, times, int(match[1])) for op, times, match in estimates if match]
 
     def exchanges(self) -> list[Exchange]:
         """The collectives between more than one device."""
@@ -143,9 +148,9 @@ class Program:
                 is_async, result = self._end(i)
             kind = operation.kind.removesuffix('-start')
             if kind in COLLECTIVES:
-                groups = groups_of(operation.rest, self._devices)
-                count = array_bytes(result) * (len(groups[0]) if kind == 'reduce-scatter' else 1)
-                exchanges.append(Exchange(kind, count, groups, times, is_async))
+                group = max(groups_of(operation.rest, self._devices), key=lambda ids: len({*ids}))
+                size = array_bytes(result) * (len(group) if kind == 'reduce-scatter' else 1)
+                exchanges.append(Exchange(kind, size, sorted({*group}), times, is_async))
         return [exchange for exchange in exchanges if len(exchange.group) > 1]
 
     def _end(self, start: int) -> tuple[bool, str]:
@@ -191,14 +196,7 @@ class Program:
 
 def part_of(op_name: str) -> str:
     """The part of a training step that a JAX operation belongs to."""
-    part = next((part for part in PARTS if part in op_name), None)
-    if part:
-        return part.replace('layer_norm', 'LayerNorm')
-    if 'MixerBlock' in op_name:
-        return 'residuals, layout'
-    if 'jvp' in op_name:
-        return 'loss, pooling'
-    return 'optimizer, input' if op_name else 'copies'
+    return next(part for word, part in PARTS.items() if word in op_name)
 
 
 def array_bytes(result: str) -> int:
@@ -212,22 +210,26 @@ def array_bytes(result: str) -> int:
 def groups_of(attributes: str, devices: int) -> list[list[int]]:
     """Groups of devices that exchange, from the attributes of a collective.
 
-    XLA writes them as all, one by one, as a grid of numbers, or as axes of a mesh.
-
     Raises:
-      ValueError: they are written in another way.
+      ValueError: they are written in a way that is not known.
     """
-    if named := _MESH.search(attributes):
-        mesh, shape, order, along = named.groups()
-        groups = _along_axes(mesh, along)
-        return (_grid(shape, order).reshape(-1) if shape else np.arange(groups.size))[
-            groups
-        ].tolist()
-    if counted := _COUNTED.search(attributes):
-        return _grid(counted[3], counted[4]).reshape(int(counted[1]), int(counted[2])).tolist()
-    if listed := _LISTED.search(attributes):
-        groups = re.findall(r'\{([\d,]+)\}', listed[1])
-        return [[int(number) for number in group.split(',')] for group in groups]
+    if match := _MESH.search(attributes):
+        mesh, *order, along = match.groups()
+        # "'b':(2)4" are 4 along b, of which 2 such parts lie before it and the rest behind.
+        asked = {name: (before, part) for name, before, part in _PART_OF_AXIS.findall(along)}
+        shape, axes = [], []
+        for name, size in _AXIS.findall(mesh):
+            before, part = asked.get(name, (1, 1))
+            before, part = int(before or 1), int(part or size)
+            axes += [len(shape) + 1] * (name in asked)
+            shape += [before, part, int(size) // (before * part)]
+        ids = _grid(*order) if order[0] else np.arange(math.prod(shape))
+        ids = np.moveaxis(ids.reshape(shape), axes, range(-len(axes), 0))
+        return ids.reshape(-1, math.prod(shape[axis] for axis in axes)).tolist()
+    if match := _GRID.search(attributes):
+        return _grid(match[2], match[3]).reshape(-1, int(match[1])).tolist()
+    if match := _LISTED.search(attributes):
+        return [[*map(int, ids.split(','))] for ids in re.findall(r'\{([\d,]+)\}', match[1])]
     if 'replica_groups={}' in attributes:
         return [list(range(devices))]
     raise ValueError(f'a collective whose devices cannot be read: {attributes[:300]}')
@@ -235,29 +237,6 @@ def groups_of(attributes: str, devices: int) -> list[list[int]]:
 
 def _grid(shape: str, order: str | None) -> np.ndarray:
     """The numbers of all devices, in an array of a shape whose axes are then put in an order."""
-    sizes = [int(size) for size in shape.split(',')]
-    grid = np.arange(math.prod(sizes)).reshape(sizes)
-    return grid.transpose([int(axis) for axis in order.split(',')]) if order else grid
-
-
-def _along_axes(mesh: str, along: str) -> np.ndarray:
-    """Groups (group, device) along axes of a mesh of all devices in their order.
-
-    Args:
-      mesh: its axes, "'a'=2,'b'=8".
-      along: those along which devices exchange, or a part of one: "'a','b':(2)4" are 4 along b, of
-        which 2 such parts lie before it and the rest behind.
-    """
-    asked = {
-        name: (int(before or 1), int(size or 0))
-        for name, before, size in re.findall(r"('[^']+')(?::\((\d+)\)(\d+))?", along)
-    }
-    sizes, exchanging = [], []
-    for name, size in re.findall(r"('[^']+')=(\d+)", mesh):
-        before, part = asked.get(name, (1, 1))
-        part = part or int(size)
-        exchanging.append(len(sizes) + 1)
-        sizes += [before, part, int(size) // (before * part)]
-    grid = np.arange(math.prod(sizes)).reshape(sizes)
-    joined = np.moveaxis(grid, exchanging, range(-len(exchanging), 0))
-    return joined.reshape(-1, math.prod(sizes[axis] for axis in exchanging))
+    sizes = [*map(int, shape.split(','))]
+    axes = map(int, order.split(',')) if order else range(len(sizes))
+    return np.arange(math.prod(sizes)).reshape(sizes).transpose(*axes)

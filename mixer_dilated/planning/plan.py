@@ -9,6 +9,7 @@ from mixer_dilated.training.setup import Setup
 MAX_COMPILATIONS = 4  # to find the largest batch
 CONFIG_KEYS = ('dtype', 'batch', 'num_seeds', 'accum_steps')
 FIELDS = ('title', 'memory_bytes', 'usable_bytes', 'memory_bandwidth', 'source', 'remark')
+TIMES = ('step_seconds', 'run_seconds', 'images_per_second', 'peak_share')
 Compile = Callable[[Setup, tuple[str, ...]], dict]
 
 
@@ -16,7 +17,7 @@ def make_plan(setup: Setup, devices: Devices, hardware: Hardware, compiled: dict
     """All numbers of a plan, in bytes, seconds and FLOPs.
 
     A step takes the computation or the exchanges beside it, whichever is longer, and then those
-    that it waits for; None where the compiler ran out of memory.
+    that it waits for; `TIMES` are None where the compiler ran out of memory.
 
     Args:
       setup: what to train.
@@ -24,24 +25,23 @@ def make_plan(setup: Setup, devices: Devices, hardware: Hardware, compiled: dict
       hardware: one of them.
       compiled: what `programs.compile_programs` returns for them.
     """
-    config, peak, seconds = setup.config, hardware.peak_flops[setup.config.dtype], {}
+    config, peak, times = setup.config, hardware.peak_flops[setup.config.dtype], (None,) * 4
     if compiled['seconds'] is not None:
-        waited, beside = (
-            sum(row['seconds'] for row in compiled['exchanges'] if row['is_async'] == is_async)
-            for is_async in (False, True)
-        )
-        step = max(compiled['seconds'], beside) + waited
-        seconds = {
-            'step_seconds': step,
-            'run_seconds': step * setup.total_steps,
-            'images_per_second': config.num_seeds * config.batch / step,
-            'peak_share': compiled['model_flops'] / step / peak,
-        }
+        exchanges = {True: 0.0, False: 0.0}
+        for row in compiled['exchanges']:
+            exchanges[row['is_async']] += row['seconds']
+        step = max(compiled['seconds'], exchanges[True]) + exchanges[False]
+        images = config.num_seeds * config.batch
+        times = step, step * setup.total_steps, images / step, compiled['model_flops'] / step / peak
     total = compiled['memory_bytes']['total']
-    of_devices = {'asked': devices.word, 'count': devices.count, 'shape': devices.shape}
-    of_devices |= {name: getattr(hardware, name) for name in FIELDS} | {'peak_flops': peak}
     return {
-        'devices': of_devices,
+        'devices': {
+            'asked': devices.word,
+            'count': devices.count,
+            'shape': devices.shape,
+            'peak_flops': peak,
+            **{name: getattr(hardware, name) for name in FIELDS},
+        },
         'dataset': config.dataset.name,
         'image_shape': setup.dataset.image_shape,
         'num_tokens': setup.num_tokens,
@@ -49,8 +49,7 @@ def make_plan(setup: Setup, devices: Devices, hardware: Hardware, compiled: dict
         **{key: config[key] for key in CONFIG_KEYS},
         'steps': setup.total_steps,
         'fits': not compiled['out_of_memory'] and total <= hardware.usable_bytes,
-        **dict.fromkeys(('step_seconds', 'run_seconds', 'images_per_second', 'peak_share')),
-        **seconds,
+        **dict(zip(TIMES, times, strict=True)),
         'compiled': compiled,
     }
 
@@ -99,7 +98,7 @@ def changes_that_help(
       of each 'values' by key, 'total_bytes', 'fits' and 'step_seconds'; last of all together, if
       none alone fits.
     """
-    rows = []
+    rows, before = [], plan['compiled']['memory_bytes']['total']
 
     def compile_change(values: dict) -> bool:
         """Appends a change that saves memory; skips one that the mesh or batch does not allow."""
@@ -108,10 +107,10 @@ def changes_that_help(
             after = make_plan(changed, devices, hardware, compile_(changed, ('train',)))
         except UserError:
             return False
-        before, total = (each['compiled']['memory_bytes']['total'] for each in (plan, after))
+        total, row = after['compiled']['memory_bytes']['total'], {'values': values}
         if total and before and total < before:
-            row = {name: after[name] for name in ('fits', 'step_seconds')}
-            rows.append({'values': values, 'total_bytes': total, **row})
+            row |= {name: after[name] for name in ('fits', 'step_seconds')}
+            rows.append(row | {'total_bytes': total})
         return after['fits']
 
     if not any(map(compile_change, _single_changes(setup, plan))) and len(rows) > 1:

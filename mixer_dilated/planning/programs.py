@@ -1,6 +1,7 @@
 """The programs of a run, compiled and never run: memory, cycles, kernels and exchanges."""
 
 import collections
+import functools
 import math
 import re
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.data.input_pipeline import MAX_EVAL_EXAMPLES, eval_batch, eval_sharding
+from mixer_dilated.data.input_pipeline import eval_shape, eval_sharding
 from mixer_dilated.models.costs import num_params
 from mixer_dilated.parallel.mesh import check_batch, replicated
 from mixer_dilated.planning.compiler import versions
@@ -18,111 +19,117 @@ from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.state import network_layers
 
+PROGRAMS = ('initialise', 'train', 'evaluate')
 IN_FLIGHT = 2  # streamed batches beside those that config.input.prefetch lets wait
-NAMES = ('bytes_accessed', 'flops', 'cycles', 'cycles_by_part', 'kernels', 'kernels_by_part')
-NAMES += ('bytes_by_part', 'largest', 'exchanges', 'model_flops', 'num_params', 'seconds')
+# Of a training step; None where the compiler does not say.
+OF_STEP = ('seconds', 'flops', 'model_flops', 'bytes_accessed', 'cycles', 'cycles_by_part')
+OF_STEP += ('kernels', 'kernels_by_part', 'bytes_by_part', 'largest', 'exchanges')
 
 
 def compile_programs(
-    setup: Setup, devices: Devices, programs: tuple[str, ...], hardware: Hardware
+    setup: Setup, devices: Devices, hardware: Hardware, programs: tuple[str, ...] = PROGRAMS
 ) -> dict:
     """What each device needs and does, as the compiler lays programs out.
 
     Args:
       setup: whose programs; of its data only the shapes are looked at.
       devices: to compile for.
-      programs: among 'initialise', 'evaluate' and 'train', which always is.
-      hardware: one of the devices.
+      hardware: one of them.
+      programs: of `PROGRAMS`, 'train' among them.
 
     Returns:
-      'mesh', 'versions', 'compile_seconds', 'programs', {name: bytes of 'arguments', 'temporaries',
-      'total'}, and 'memory_bytes', those of the largest. Of a training step `NAMES`, with None
-      where the compiler does not say. Where memory does not suffice 'out_of_memory' has its words.
+      'programs', {name: bytes of 'arguments', 'temporaries', 'total'}, 'memory_bytes', those of the
+      largest, `OF_STEP`, 'num_params', 'mesh', 'versions', 'compile_seconds'; and
+      'out_of_memory', the compiler's words where memory does not suffice.
 
     Raises:
       UserError: the mesh or the batch does not fit the devices.
     """
-    described, config = devices.describe(), setup.config
-    functions = CompiledFunctions(setup, described)
-    check_batch(config.batch, functions.mesh, config.accum_steps)
-    answer = {'mesh': functions.mesh_shape, 'versions': versions(), 'out_of_memory': None}
+    functions, layers = CompiledFunctions(setup, devices.describe()), network_layers(setup)
+    check_batch(setup.config.batch, functions.mesh, setup.config.accum_steps)
     compilers = {
         'initialise': functions.init_function,
         'train': functions.train_function,
-        'evaluate': lambda: _compile_evaluation(functions),
+        'evaluate': lambda: functions.eval_function(*_evaluation_arguments(functions)),
     }
-    memory = {}
+    memory, step, out_of_memory = {}, dict.fromkeys(OF_STEP), None
     try:
         for name in programs:
             sizes = compilers[name]().memory_analysis()
             arguments = sizes.argument_size_in_bytes + _resident_bytes(setup, functions, name)
             results = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-            temporaries = sizes.temp_size_in_bytes + results
-            total = arguments + temporaries
-            memory[name] = {'arguments': arguments, 'temporaries': temporaries, 'total': total}
-        step = _training_step(functions, devices, hardware)
+            memory[name] = _memory(arguments, sizes.temp_size_in_bytes + results)
+        # A product has gradients of two factors; nobody needs that of the images.
+        factors = (2 if layer.path[0].startswith('stem') else 3 for layer in layers)
+        flops = sum(factor * layer.flops for factor, layer in zip(factors, layers, strict=True))
+        flops *= setup.config.batch * setup.config.num_seeds / devices.count
+        step |= _training_step(functions, flops, devices, hardware)
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise
-        text = ' '.join(str(error).split())
-        needed = re.search(r'Used ([\d.]+)G of|\(([\d.]+)G\) exceeds', text)
-        total = round(float(needed[1] or needed[2]) * 2**30) if needed else None
+        out_of_memory = ' '.join(str(error).split())
+        needed = re.search(r'Used ([\d.]+)G of|\(([\d.]+)G\) exceeds', out_of_memory)
+        total = needed and round(float(needed[1] or needed[2]) * 2**30)
         memory['train'] = {'arguments': None, 'temporaries': None, 'total': total}
-        step, answer['out_of_memory'] = dict.fromkeys(NAMES), text[:300]
-    largest = max(memory.values(), key=lambda sizes: sizes['total'] or math.inf)
-    answer |= {'programs': memory, 'memory_bytes': largest}
-    return answer | step | {'compile_seconds': functions.compile_seconds}
+    return {
+        'versions': versions(),
+        'mesh': functions.mesh_shape,
+        'num_params': num_params(layers),
+        'programs': memory,
+        'memory_bytes': max(memory.values(), key=lambda sizes: sizes['total'] or math.inf),
+        'out_of_memory': out_of_memory and out_of_memory[:300],
+        **step,
+        'compile_seconds': functions.compile_seconds,
+    }
 
 
-def _training_step(functions: CompiledFunctions, devices: Devices, hardware: Hardware) -> dict:
-    """The `NAMES` of one device."""
-    compiled, config = functions.train_function(), functions.setup.config
-    cost, program = compiled.cost_analysis() or {}, Program(compiled.as_text())
-    layers = network_layers(functions.setup)
-    # A product has gradients of two factors; nobody needs that of the images.
-    flops = sum((2 if layer.path[0].startswith('stem') else 3) * layer.flops for layer in layers)
-    flops *= config.batch * config.num_seeds / devices.count
-    cycles = program.cycles()
-    work, parts, kernels = (collections.Counter(each) for each in (cycles, (), ()))
-    for name, times, size in () if cycles else program.kernels():
-        work[name] += times * size
+def _memory(arguments: int, temporaries: int) -> dict[str, int]:
+    total = arguments + temporaries
+    return {'arguments': arguments, 'temporaries': temporaries, 'total': total}
+
+
+def _training_step(
+    functions: CompiledFunctions, model_flops: float, devices: Devices, hardware: Hardware
+) -> dict:
+    compiled = functions.train_function()
+    analysis, program = compiled.cost_analysis() or {}, Program(compiled.as_text())
+    costs, parts, kernels = (collections.Counter() for _ in range(3))
+    for name, times, cost in program.costs():
+        label = re.sub(r'MixerBlock_\d+', 'MixerBlock_*', name.split('while/body/')[-1])
+        costs[label or 'copies'] += times * cost
+        parts[part_of(name)] += times * cost
         kernels[part_of(name)] += times
-    largest = collections.Counter()
-    for name, amount in work.items():
-        parts[part_of(name)] += amount
-        name = re.sub(r'^.*while/body/', '', name) or 'copies'
-        largest[re.sub(r'MixerBlock_\d+', 'MixerBlock_*', name)] += amount
     by_part = dict(parts.most_common())
     step = {
-        'flops': cost.get('flops'),
-        'bytes_accessed': cost.get('bytes accessed', work.total()),
-        'largest': dict(largest.most_common(3)),
+        'flops': analysis.get('flops'),
+        'model_flops': model_flops,
+        'bytes_accessed': analysis.get('bytes accessed', costs.total()),
+        'largest': dict(costs.most_common(3)),
         'exchanges': _exchanges(program, functions, devices, hardware),
-        'model_flops': flops,
-        'num_params': num_params(layers),
     }
-    if cycles:
-        seconds = work.total() / hardware.clock
-        step |= {'cycles': work.total(), 'cycles_by_part': by_part}
-    else:
-        seconds = flops / hardware.peak_flops[config.dtype]
-        seconds += work.total() / hardware.memory_bandwidth
-        seconds += kernels.total() * hardware.launch_seconds
-        step |= {'kernels': kernels.total(), 'kernels_by_part': kernels, 'bytes_by_part': by_part}
-    return dict.fromkeys(NAMES) | step | {'seconds': seconds}
+    if program.has_cycles:
+        seconds = costs.total() / hardware.clock
+        return step | {'seconds': seconds, 'cycles': costs.total(), 'cycles_by_part': by_part}
+    seconds = model_flops / hardware.peak_flops[functions.setup.config.dtype]
+    seconds += costs.total() / hardware.memory_bandwidth
+    seconds += kernels.total() * hardware.launch_seconds
+    step |= {'kernels': kernels.total(), 'kernels_by_part': kernels, 'bytes_by_part': by_part}
+    return step | {'seconds': seconds}
 
 
-def _exchanges(program, functions, devices: Devices, hardware: Hardware) -> list[dict]:
+def _exchanges(
+    program: Program, functions: CompiledFunctions, devices: Devices, hardware: Hardware
+) -> list[dict]:
     """By axis of the mesh, kind, and whether the device computes meanwhile."""
     places = devices.places([*functions.mesh.devices.flat])
     rows = collections.defaultdict(collections.Counter)
     for exchange in program.exchanges():
         group = [places[number] for number in exchange.group]
-        row = rows[exchange.axis(functions.mesh_shape), exchange.kind, exchange.is_async]
         # An all-reduce scatters sums and gathers them; a permutation sends all, not (n - 1) / n.
         n = len(group)
         rounds = {'all-reduce': 2, 'collective-permute': n / (n - 1)}.get(exchange.kind, 1)
         seconds = rounds * hardware.links.gather_seconds(exchange.array_bytes, group)
+        row = rows[exchange.axis(functions.mesh_shape), exchange.kind, exchange.is_async]
         row['count'] += exchange.times
         row['array_bytes'] += exchange.times * exchange.array_bytes
         row['seconds'] += exchange.times * seconds
@@ -145,21 +152,20 @@ def _resident_bytes(setup: Setup, functions: CompiledFunctions, program: str) ->
     return examples * (math.prod(setup.dataset.stored_shape) + 4)
 
 
-def _compile_evaluation(functions: CompiledFunctions) -> jax.stages.Compiled:
-    """The program of a chunk of the test set, of the shapes that the input pipelines have."""
+def _evaluation_arguments(functions: CompiledFunctions) -> tuple:
+    """Shapes, dtypes and shardings of the arguments of `eval_chunk` on the test split."""
     setup, sharding = functions.setup, eval_sharding(functions.mesh)
-    seeds, count, array = setup.config.num_seeds, setup.test_examples, jax.ShapeDtypeStruct
-    batch, steps = eval_batch(setup.config, count, functions.mesh), 1
-    shape, images = (1, batch), sharding
-    if not setup.streams('test'):
-        steps = -(-count // batch)
-        steps = -(-steps // -(-steps * batch * seeds // MAX_EVAL_EXAMPLES))
-        shape, images = (count,), replicated(functions.mesh)
-    examples = Examples(
-        array((*shape, *setup.dataset.stored_shape), jnp.uint8, sharding=images),
-        array(shape, jnp.int32, sharding=images),
-    )
-    sums = {'loss': array((seeds,), jnp.float32), 'correct': array((seeds,), jnp.int32)}
-    sums = functions.abstract_of_seeds(sums)
-    index = array((steps, batch), jnp.int32, sharding=sharding)
-    return functions.eval_function(functions.abstract_state(), sums, (examples, index))
+    _, steps, batch = eval_shape(setup.config, setup.test_examples, functions.mesh)
+    shape, of_examples = (setup.test_examples,), replicated(functions.mesh)
+    if setup.streams('test'):
+        steps, shape, of_examples = 1, (1, batch), sharding
+    array = functools.partial(jax.ShapeDtypeStruct, sharding=of_examples)
+    images = array((*shape, *setup.dataset.stored_shape), jnp.uint8)
+    examples = Examples(images, array(shape, jnp.int32))
+    index = jax.ShapeDtypeStruct((steps, batch), jnp.int32, sharding=sharding)
+    seeds = (setup.config.num_seeds,)
+    sums = {
+        'loss': jax.ShapeDtypeStruct(seeds, jnp.float32),
+        'correct': jax.ShapeDtypeStruct(seeds, jnp.int32),
+    }
+    return functions.abstract_state(), functions.abstract_of_seeds(sums), (examples, index)

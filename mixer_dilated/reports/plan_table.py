@@ -1,11 +1,11 @@
-"""A plan on the terminal: memory, work by part, exchanges, time, and what to change."""
+"""Plans on the terminal: one at length, or a line for each of many."""
 
-import textwrap
+from collections.abc import Mapping, Sequence
 
-from rich import box
 from rich.table import Table
 
 from mixer_dilated.errors import printable
+from mixer_dilated.reports.benchmark_table import new_table, print_text
 from mixer_dilated.reports.cell_text import (
     NOTHING,
     digits_text,
@@ -24,6 +24,33 @@ ESTIMATE = (
 )
 
 
+def print_plans(plans: Mapping[str, Sequence[dict]]) -> None:
+    """Prints a line for each plan of several configs.
+
+    Args:
+      plans: `planning.plan.make_plan` for each of some devices, by the name of the config.
+    """
+    headings = 'devices', 'fits', 'GiB', 'of', 'a step', 'images/s', 'peak', 'compiled'
+    table = new_table('config', *headings)
+    for name, of_config in plans.items():
+        for plan in of_config:
+            devices, compiled = plan['devices'], plan['compiled']
+            speed, share = plan['images_per_second'], plan['peak_share']
+            table.add_row(
+                printable(name if len(name) <= 22 else f'…{name[-21:]}'),
+                devices['asked'].strip(),
+                'yes' if plan['fits'] else 'no',
+                _size(compiled['memory_bytes']['total']),
+                _size(devices['usable_bytes']),
+                seconds_text(plan['step_seconds']),
+                NOTHING if speed is None else grouped_text(speed),
+                NOTHING if share is None else f'{share:.0%}',
+                f'{compiled["compile_seconds"]:.0f} s',
+            )
+    print_table(table)
+    print_text(f'Compiled by {_versions_text(compiled)}.', ESTIMATE)
+
+
 def print_plan(name: str, plan: dict) -> None:
     """Prints a plan.
 
@@ -35,31 +62,29 @@ def print_plan(name: str, plan: dict) -> None:
     devices, compiled, mesh = plan['devices'], plan['compiled'], plan['mesh']
     sizes = ', '.join(f'{axis}={size}' for axis, size in mesh.items())
     images = '×'.join(map(str, plan['image_shape']))
-    params = compiled['num_params'] and f'{grouped_text(compiled["num_params"])} parameters, '
-    print(f'{printable(name)} on {devices["asked"]}: {devices["count"]} × {devices["title"]}\n')
-    _print_text(
-        f'{printable(plan["dataset"])} {images}, {plan["num_tokens"]} tokens, {params or ""}'
-        f'{plan["dtype"]}; mesh {sizes}; batch {plan["batch"]}: {plan["batch"] // mesh["data"]} '
-        'images a device.'
+    print(f'{printable(name)} on {devices["asked"]}: {devices["count"]} × {devices["title"]}')
+    print_text(
+        f'{printable(plan["dataset"])} {images}, {plan["num_tokens"]} tokens, '
+        f'{grouped_text(compiled["num_params"])} parameters, {plan["dtype"]}; mesh {sizes}; batch '
+        f'{plan["batch"]}: {plan["batch"] // mesh["data"]} images a device.'
     )
     print_table(_memory_table(compiled['programs']))
-    _print_text('', _fits_text(plan))
+    print_text(_fits_text(plan))
     if plan.get('changes'):
         print_table(_changes_table(plan['changes']))
     if plan['step_seconds']:
         print_table(_parts_table(compiled))
         if compiled['exchanges']:
             print_table(_exchanges_table(compiled['exchanges']))
-        _print_text('', _time_text(plan))
-    versions = ', '.join(f'{name} {version}' for name, version in compiled['versions'].items())
-    _print_text(f'Compiled in {compiled["compile_seconds"]:.0f} s by {versions}.')
-    _print_text('', ESTIMATE, f'{devices["remark"]}. {devices["source"]}')
+        print_text(_time_text(plan))
+    made = f'Compiled in {compiled["compile_seconds"]:.0f} s by {_versions_text(compiled)}.'
+    print_text(made, ESTIMATE, f'{devices["remark"]}. {devices["source"]}')
 
 
 def _memory_table(programs: dict) -> Table:
     large = any((sizes['total'] or GIB) >= GIB for sizes in programs.values())
     kinds, unit = ('arguments', 'temporaries', 'total'), GIB if large else MIB
-    table = _table(f'memory of a device, {"GiB" if large else "MiB"}', *kinds)
+    table = new_table(f'memory of a device, {"GiB" if large else "MiB"}', *kinds)
     for program, sizes in programs.items():
         table.add_row(program, *(_size(sizes[kind], unit) for kind in kinds))
     return table
@@ -68,20 +93,19 @@ def _memory_table(programs: dict) -> Table:
 def _fits_text(plan: dict) -> str:
     devices, total = plan['devices'], plan['compiled']['memory_bytes']['total']
     usable, memory = _size(devices['usable_bytes']), _size(devices['memory_bytes'])
-    verdict = f'It {"fits" if plan["fits"] else "does not fit"}'
     text = (
-        f'{verdict}: {_size(total)} GiB, of which a device has {usable} for it ({memory} in all).'
+        f'It {"fits" if plan["fits"] else "does not fit"}: {_size(total)} GiB, of which a device '
+        f'has {usable} for it ({memory} in all).'
     )
     if 'largest_batch' in plan:
-        batch = plan['largest_batch']
-        text += f' The largest batch found to fit: {batch or "none"}.'
+        text += f' The largest batch found to fit: {plan["largest_batch"] or "none"}.'
     if not any(change['fits'] for change in plan.get('changes', [{'fits': True}])):
         text += ' Nothing that was tried fits: it takes a smaller network, or more devices.'
     return text
 
 
 def _changes_table(changes: list[dict]) -> Table:
-    table = _table('change', 'GiB', 'fits', 'a step')
+    table = new_table('change', 'GiB', 'fits', 'a step')
     for change in changes:
         flags = '\n'.join(f'--config.{key}={value}' for key, value in change['values'].items())
         fits, step = 'yes' if change['fits'] else 'no', seconds_text(change['step_seconds'])
@@ -95,7 +119,7 @@ def _parts_table(compiled: dict) -> Table:
     unit = 'cycles' if parts else 'B'
     parts = parts or compiled['bytes_by_part']
     total = sum(parts.values()) or 1
-    table = _table('a step of a device', unit, 'share', *(['kernels'] if kernels else []))
+    table = new_table('a step of a device', unit, 'share', *(['kernels'] if kernels else []))
     for part, amount in (parts | {'in all': total}).items():
         count = [str(kernels.get(part, compiled['kernels']))] if kernels else []
         table.add_row(part, scaled_text(amount, ''), f'{amount / total:.0%}', *count)
@@ -107,7 +131,7 @@ def _parts_table(compiled: dict) -> Table:
 
 
 def _exchanges_table(exchanges: list[dict]) -> Table:
-    table = _table('exchanges along', 'kind', 'count', 'arrays', 'meanwhile', 'takes')
+    table = new_table('exchanges along', 'kind', 'count', 'arrays', 'meanwhile', 'takes')
     table.columns[1].justify = 'left'
     for row in exchanges:
         meanwhile = 'it computes' if row['is_async'] else 'it waits'
@@ -132,17 +156,9 @@ def _time_text(plan: dict) -> str:
     return text
 
 
-def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for i, heading in enumerate(headings):
-        table.add_column(heading, justify='right' if i else 'left', no_wrap=True)
-    return table
+def _versions_text(compiled: dict) -> str:
+    return ', '.join(f'{name} {version}' for name, version in compiled['versions'].items())
 
 
 def _size(size: float | None, unit: int = GIB) -> str:
     return NOTHING if size is None else digits_text(size / unit)
-
-
-def _print_text(*paragraphs: str) -> None:
-    for paragraph in paragraphs:
-        print(textwrap.fill(paragraph, 80, break_on_hyphens=False))

@@ -69,8 +69,9 @@ def train_step(
       smoothed labels), 'correct' (count against the labels as they are, without what is mixed in)
       and 'finite': whether the loss and the norm of its gradient are.
     """
-    batch = Batch(augmentation.apply(seed_key, state.step, images), labels)
-    mixing = augmentation.draw_mixing(seed_key, state.step, images.shape[1:3])
+    with jax.named_scope('augment'):
+        batch = Batch(augmentation.apply(seed_key, state.step, images), labels)
+        mixing = augmentation.draw_mixing(seed_key, state.step, images.shape[1:3])
     dropout_key = purpose_key(seed_key, 'dropout', state.step)
 
     def loss_fn(params, batch: Batch, dropout_key):
@@ -101,15 +102,16 @@ def train_step(
         keys = jax.random.split(dropout_key, accum_steps)
         (loss, logits), grads = accumulate_gradient(grad_fn, state.params, (batch, keys))
     correct = jnp.sum(logits.argmax(-1) == batch.labels)
-    finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-    if skip_nonfinite:
-        next_state = jax.lax.cond(
-            finite,
-            lambda: state.apply_gradients(grads=grads),
-            lambda: state.replace(step=state.step + 1),
-        )
-    else:
-        next_state = state.apply_gradients(grads=grads)
+    with jax.named_scope('optimizer'):
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+        if skip_nonfinite:
+            next_state = jax.lax.cond(
+                finite,
+                lambda: state.apply_gradients(grads=grads),
+                lambda: state.replace(step=state.step + 1),
+            )
+        else:
+            next_state = state.apply_gradients(grads=grads)
     return next_state, {'loss': loss, 'correct': correct, 'finite': finite}
 
 
