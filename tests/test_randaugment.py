@@ -205,7 +205,7 @@ def test_operations_are_applied_in_order_one_image_at_a_time_or_together(form):
     levels = np.where(indices % 2, 0.5, -0.5).astype(np.float32)
     augmented = jax.jit(form)(IMAGES, indices, levels)
     differences = np.abs(np.asarray(augmented).astype(int) - by_hand(IMAGES, indices, levels))
-    assert differences.max() <= 3 and (differences > 0).mean() < 0.01
+    assert differences.max() <= 6 and (differences > 0).mean() < 0.01
 
 
 def test_images_of_each_seed_get_what_its_key_draws_at_the_magnitude():

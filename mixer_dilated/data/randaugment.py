@@ -11,45 +11,27 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Float, Int32, UInt8
 
 from mixer_dilated.parallel.mesh import shard_batch, split_microbatches
+from mixer_dilated.patches.geometry import Pair
 
 Image = UInt8[Array, 'height width channels']
 Images = UInt8[Array, 'batch height width channels']
 Level = Float[Array, '']
 Operation = Callable[[Image, Level], Image]
+# Rows (a, b, c), relative to the middle: pixel (y, x) comes from a · y + b · x + c.
+Transform = Float[Array, '2 3']
 
+NAMES = (
+    'identity', 'auto_contrast', 'equalize', 'rotate', 'solarize', 'color', 'posterize',
+    'contrast', 'brightness', 'sharpness', 'shear_x', 'shear_y', 'translate_x', 'translate_y',
+)  # fmt: skip
 MAX_MAGNITUDE = 10  # the paper's M at which |level| is 1
 MAX_DEGREES, MAX_SHEAR, MAX_TRANSLATE, MAX_ENHANCE, MAX_BITS = 30.0, 0.3, 0.45, 0.9, 4
 TRANSLATE_LIMIT = 0.9  # of the side: some of an image stays visible at every magnitude
 LUMA = (19595, 38470, 7471)  # of 2**16: red, green and blue in ITU-R BT.601, as Pillow's 'L'
 MICROBATCH = 16  # images of a device and seed that are computed together, at most
-
-
-def operations(fill: int = 0) -> dict[str, Operation]:
-    """The paper's fourteen operations by name, in its order.
-
-    Args:
-      fill: 0 … 255, the value that moves in where an image is rotated, sheared or translated.
-    """
-    return {
-        'identity': lambda image, level: image,
-        'auto_contrast': lambda image, level: auto_contrast(image),
-        'equalize': lambda image, level: equalize(image),
-        'rotate': functools.partial(rotate, fill=fill),
-        'solarize': solarize,
-        'color': color,
-        'posterize': posterize,
-        'contrast': contrast,
-        'brightness': brightness,
-        'sharpness': sharpness,
-        'shear_x': functools.partial(shear_x, fill=fill),
-        'shear_y': functools.partial(shear_y, fill=fill),
-        'translate_x': functools.partial(translate_x, fill=fill),
-        'translate_y': functools.partial(translate_y, fill=fill),
-    }
 
 
 def auto_contrast(image: Image) -> Image:
@@ -110,38 +92,62 @@ def sharpness(image: Image, level: Level) -> Image:
     return image.at[1:-1, 1:-1].set(_blend(smooth, image[1:-1, 1:-1], level))
 
 
-def rotate(image: Image, level: Level, fill: int) -> Image:
+def rotate(level: Level, size: Pair) -> Transform:
     """Rotates by 30 · level degrees around the middle."""
     angle = jnp.deg2rad(MAX_DEGREES * level)
-    middle = (jnp.array(image.shape[:2], jnp.float32)[:, None, None] - 1) / 2
-    rows, columns = _pixel_grid(image) - middle
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
-    source_rows = middle[0] + cosine * rows - sine * columns
-    return _sample(image, source_rows, middle[1] + sine * rows + cosine * columns, fill)
+    return jnp.array([[cosine, -sine, 0], [sine, cosine, 0]])
 
 
-def shear_x(image: Image, level: Level, fill: int) -> Image:
+def shear_x(level: Level, size: Pair) -> Transform:
     """Moves each row 0.3 · level pixels farther than the one above; the top one stays."""
-    rows, columns = _pixel_grid(image)
-    return _sample(image, rows, columns + MAX_SHEAR * level * rows, fill)
+    shear = MAX_SHEAR * level
+    return jnp.array([[1, 0, 0], [shear, 1, shear * (size[0] - 1) / 2]])
 
 
-def shear_y(image: Image, level: Level, fill: int) -> Image:
+def shear_y(level: Level, size: Pair) -> Transform:
     """Moves each column 0.3 · level pixels farther than the one before; the left one stays."""
-    rows, columns = _pixel_grid(image)
-    return _sample(image, rows + MAX_SHEAR * level * columns, columns, fill)
+    shear = MAX_SHEAR * level
+    return jnp.array([[1, shear, shear * (size[1] - 1) / 2], [0, 1, 0]])
 
 
-def translate_x(image: Image, level: Level, fill: int) -> Image:
+def translate_x(level: Level, size: Pair) -> Transform:
     """Translates by 0.45 · level of the width, rounded to pixels."""
-    rows, columns = _pixel_grid(image)
-    return _sample(image, rows, columns + _translation(level, image.shape[1]), fill)
+    return jnp.array([[1, 0, 0], [0, 1, _translation(level, size[1])]])
 
 
-def translate_y(image: Image, level: Level, fill: int) -> Image:
+def translate_y(level: Level, size: Pair) -> Transform:
     """Translates by 0.45 · level of the height, rounded to pixels."""
-    rows, columns = _pixel_grid(image)
-    return _sample(image, rows + _translation(level, image.shape[0]), columns, fill)
+    return jnp.array([[1, 0, _translation(level, size[0])], [0, 1, 0]])
+
+
+def apply_transform(image: Image, transform: Transform, fill: int) -> Image:
+    """Samples an image bilinearly where a transform maps each pixel; `fill` outside of it."""
+    height, width, channels = image.shape
+    middle = (jnp.array([[height], [width]], jnp.float32)[:, :, None] - 1) / 2
+    y, x = jnp.indices((height, width), dtype=jnp.float32) - middle
+    a, b, c = transform.T[:, :, None, None]
+    rows, columns = middle + (a * y + b * x) + c
+    top, left = jnp.floor(rows), jnp.floor(columns)
+    # A gather costs by the element: it takes four channels as one integer.
+    shifted = [image[..., i].astype(jnp.int32) << 8 * (i % 4) for i in range(channels)]
+    packed = [sum(shifted[i : i + 4]).ravel() for i in range(0, channels, 4)]
+
+    def sample(row, column):
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        row, column = jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)
+        index = (row * width + column).astype(jnp.int32)
+        pixels = [array.at[index].get(mode='promise_in_bounds') for array in packed]
+        values = [pixels[i // 4] >> 8 * (i % 4) & 255 for i in range(channels)]
+        return jnp.where(inside[..., None], jnp.stack(values, -1).astype(jnp.float32), fill)
+
+    sampled = sum(
+        ((1 - jnp.abs(rows - row)) * (1 - jnp.abs(columns - column)))[..., None]
+        * sample(row, column)
+        for row in (top, top + 1)
+        for column in (left, left + 1)
+    )
+    return jnp.round(sampled).astype(jnp.uint8)
 
 
 def _to_grey(image: Image) -> Float[Array, 'height width channels_or_1']:
@@ -158,22 +164,42 @@ def _blend(degenerate: Float[Array, '...'], image: Image, level: Level) -> Image
     return jnp.round(jnp.clip(blended, 0, 255)).astype(jnp.uint8)
 
 
-def _pixel_grid(image: Image) -> Float[Array, '2 height width']:
-    return jnp.indices(image.shape[:2], dtype=jnp.float32)
-
-
 def _translation(level: Level, side: int) -> Float[Array, '']:
     return jnp.round(side * jnp.clip(MAX_TRANSLATE * level, -TRANSLATE_LIMIT, TRANSLATE_LIMIT))
 
 
-def _sample(image: Image, rows: jax.Array, columns: jax.Array, fill: int) -> Image:
-    """Samples an image bilinearly at rows and columns (H, W); `fill` outside of it."""
+COLOUR_OPERATIONS = {
+    'identity': lambda image, level: image,
+    'auto_contrast': lambda image, level: auto_contrast(image),
+    'equalize': lambda image, level: equalize(image),
+    'solarize': solarize,
+    'color': color,
+    'posterize': posterize,
+    'contrast': contrast,
+    'brightness': brightness,
+    'sharpness': sharpness,
+}
+TRANSFORMS = {
+    'rotate': rotate,
+    'shear_x': shear_x,
+    'shear_y': shear_y,
+    'translate_x': translate_x,
+    'translate_y': translate_y,
+}
 
-    def sample(channel):
-        return map_coordinates(channel, (rows, columns), order=1, mode='constant', cval=fill)
 
-    sampled = jax.vmap(sample, in_axes=-1, out_axes=-1)(image.astype(jnp.float32))
-    return jnp.round(sampled).astype(jnp.uint8)
+def operations(fill: int = 0) -> dict[str, Operation]:
+    """The paper's fourteen operations by name, in its order.
+
+    Args:
+      fill: 0 … 255, the value that moves in where an image is rotated, sheared or translated.
+    """
+
+    def transform_by(transform, image, level):
+        return apply_transform(image, transform(level, image.shape[:2]), fill)
+
+    transforms = {name: functools.partial(transform_by, TRANSFORMS[name]) for name in TRANSFORMS}
+    return {name: (COLOUR_OPERATIONS | transforms)[name] for name in NAMES}
 
 
 def randaugment(
@@ -215,10 +241,21 @@ def apply_operations(
     image: Image, indices: Int32[Array, ' layers'], levels: Float[Array, ' layers'], fill: int = 0
 ) -> Image:
     """Applies operations, given as indices into `operations()`, one after the other."""
-    branches = list(operations(fill).values())
+    size, branches = image.shape[:2], list(COLOUR_OPERATIONS.values())
+    transforms = [functools.partial(TRANSFORMS.get(name, translate_x), size=size) for name in NAMES]
+    order = [*COLOUR_OPERATIONS, *TRANSFORMS]
+    branch_of = jnp.array([min(order.index(name), len(branches)) for name in NAMES])
 
     def apply_layer(image, layer):
-        return jax.lax.switch(layer[0], branches, image, layer[1]), None
+        index, level = layer
+        # Under `vmap` all branches are computed: the transforms share one.
+        transform = jax.lax.switch(index, transforms, level)
+
+        def apply_any(image, level):
+            return apply_transform(image, transform, fill)
+
+        image = jax.lax.switch(branch_of[index], [*branches, apply_any], image, level)
+        return image, None
 
     return jax.lax.scan(apply_layer, image, (indices, levels))[0]
 
