@@ -9,20 +9,20 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Patches
-from mixer_dilated.reports import study_plots
-from mixer_dilated.reports.confusion import confusion_matrix
-from mixer_dilated.reports.heat_map import accuracy_maps, map_axes
-from mixer_dilated.reports.pareto import Point, pareto_front, pareto_picture, spread_out
-from mixer_dilated.reports.patch_picture import show_patches
-from mixer_dilated.reports.report import write_report
-from mixer_dilated.reports.study_files import read_study
-from mixer_dilated.reports.weights_picture import weight_images
+from mixer_dilated.reports.page.report import write_report
+from mixer_dilated.reports.plots import study_plots
+from mixer_dilated.reports.plots.heat_maps import accuracy_maps, confusion_matrix, map_axes
+from mixer_dilated.reports.plots.image_grids import weights_plot
+from mixer_dilated.reports.plots.pareto import pareto_front, pareto_plot, spread_out
+from mixer_dilated.reports.plots.patch_plots import show_patches
+from mixer_dilated.reports.result_files import read_study
 from tests.conftest import ROOT, small_config
 from tests.report_folders import make_run, make_study
 
@@ -115,10 +115,10 @@ def test_a_page_is_whole_and_loads_nothing(folders, kind):
     assert not re.search(r'url\((?!#)|@import', text)
     ids = [value for name, value in page.attributes if name == 'id']
     assert len(ids) == len(set(ids))
-    pictures = {link for link in links if link.endswith('.png')}
-    assert len(pictures) == page.tags.count('figure') > 0
-    for picture in pictures:
-        assert (folders[kind] / picture).read_bytes().startswith(b'\x89PNG')
+    plots = {link for link in links if link.endswith('.png')}
+    assert len(plots) == page.tags.count('figure') > 0
+    for plot in plots:
+        assert (folders[kind] / plot).read_bytes().startswith(b'\x89PNG')
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -140,7 +140,7 @@ def test_the_same_files_give_the_same_bytes(folders, kind, tmp_path):
 
 def test_a_report_needs_no_jax(folders):
     program = (
-        'import pathlib, sys; from mixer_dilated.reports.report import write_report; '
+        'import pathlib, sys; from mixer_dilated.reports.page.report import write_report; '
         f'write_report(pathlib.Path({str(folders["resolution"])!r})); '
         "sys.exit('jax' in sys.modules or 'tensorflow' in sys.modules)"
     )
@@ -173,12 +173,12 @@ def test_an_unfinished_study_says_how_much_of_it_is_there(tmp_path, digits, kind
     unfinished = 4 if kind == 'sweep' else 2
     folder = make(kind, tmp_path / 'a', digits, unfinished=unfinished)
     text = Page(write_report(folder).read_text()).text
-    assert f'{there} cells are there' in text
+    assert f'{there} trials are there' in text
 
 
-def test_impossible_cells_are_listed_with_the_reason(folders):
+def test_impossible_trials_are_listed_with_the_reason(folders):
     text = Page((folders['sweep'] / 'report.html').read_text()).text
-    assert 'too large' in text and '1 cell cannot be' in text
+    assert 'too large' in text and '1 trial cannot be' in text
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_folder_without_run_or_study_is_refused(tmp_path, folders):
         write_report(tmp_path)
 
 
-def test_branches_that_add_tokens_have_no_picture_of_token_mixing(tmp_path, digits):
+def test_branches_that_add_tokens_have_no_plot_of_token_mixing(tmp_path, digits):
     several = config(**{
         'model.branches': ({'dilation': 1}, {'dilation': 2}), 'model.branch_merge': 'tokens',
     })  # fmt: skip
@@ -249,14 +249,19 @@ points = st.tuples(st.integers(0, 6), st.integers(0, 6))
 
 
 @given(st.lists(points, max_size=12))
-def test_the_front_is_every_point_that_none_dominates(found):
+def test_the_front_is_every_point_that_none_dominates(costs_and_accuracies):
     def dominates(a, b):
         return a[0] <= b[0] and a[1] >= b[1] and a != b
 
-    front = pareto_front(found)
-    expected = {i for i, p in enumerate(found) if not any(dominates(q, p) for q in found)}
-    assert set(front) == expected and len(front) == len(expected)
-    assert [found[i][0] for i in front] == sorted(found[i][0] for i in front)
+    table = pd.DataFrame(costs_and_accuracies, columns=['cost', 'accuracy'], dtype=float)
+    front = pareto_front(table)
+    expected = {
+        k
+        for k, point in enumerate(costs_and_accuracies)
+        if not any(dominates(other, point) for other in costs_and_accuracies)
+    }
+    assert set(front.index) == expected and len(front) == len(expected)
+    assert front.cost.is_monotonic_increasing
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12).map(sorted), st.floats(0.01, 0.3))
@@ -275,7 +280,7 @@ def test_a_confusion_matrix_counts_seeds_together():
     )
 
 
-def test_the_picture_colours_the_sampled_pixels_and_no_others():
+def test_the_plot_colours_the_sampled_pixels_and_no_others():
     from matplotlib.figure import Figure
 
     axes = Figure().subplots()
@@ -289,54 +294,63 @@ def test_the_picture_colours_the_sampled_pixels_and_no_others():
     assert set(map(tuple, np.argwhere(orange))) == set(map(tuple, chosen))
 
 
-def test_a_sweep_draws_the_cells_that_others_are_compared_with_as_outlines(folders, monkeypatch):
+def test_a_sweep_draws_the_trials_that_others_are_compared_with_as_outlines(folders, monkeypatch):
     drawn = []
-    monkeypatch.setattr(study_plots, 'pareto_picture', lambda points, _: drawn.append(points))
+    monkeypatch.setattr(study_plots, 'pareto_plot', lambda points, _: drawn.append(points))
     study = read_study(folders['sweep'])
     list(itertools.islice(study_plots.study_plots(study), 2))
-    references = {one['reference'] for one in study.statistics['comparisons'].values()}
-    labels = {cell.label for cell in study.cells if cell.name in references}
-    assert labels and len(drawn) == 2
+    references = {comparison['reference'] for comparison in study.comparisons.values()}
+    assert references and len(drawn) == 2
     for points in drawn:
-        assert {point.label for point in points if point.hollow} == labels
+        assert set(points.index[points.hollow]) == references
 
 
-def test_cells_that_others_are_compared_with_are_outlines():
-    points = [Point('plain', 1.0, 0.9, hollow=True), Point('dilated', 2.0, 0.95)]
-    axes = pareto_picture(points, 'seconds').axes[0]
+def points_table(*rows, hollow=False):
+    """What `pareto_plot` draws, of (label, cost, accuracy)."""
+    table = pd.DataFrame(rows, columns=['label', 'cost', 'accuracy'])
+    return table.assign(low=np.nan, high=np.nan, hollow=hollow)
+
+
+def test_trials_that_others_are_compared_with_are_outlines():
+    points = points_table(('plain', 1.0, 0.9), ('dilated', 2.0, 0.95), hollow=[True, False])
+    axes = pareto_plot(points, 'seconds').axes[0]
     faces = {line.get_xdata()[0]: line.get_markerfacecolor() for line in axes.lines[:2]}
     assert faces[1.0] == 'white' != faces[2.0]
 
 
-def test_cells_far_below_a_front_of_several_are_counted():
-    front = [Point('a', 1.0, 0.90), Point('b', 2.0, 0.94), Point('c', 3.0, 0.96)]
-    others = [Point('near', 4.0, 0.895), Point('far', 4.0, 0.7), Point('farther', 5.0, 0.2)]
-    axes = pareto_picture([*front, *others], 'seconds').axes[0]
+def test_trials_far_below_a_front_of_several_are_counted():
+    front = ('a', 1.0, 0.90), ('b', 2.0, 0.94), ('c', 3.0, 0.96)
+    others = ('near', 4.0, 0.895), ('far', 4.0, 0.7), ('farther', 5.0, 0.2)
+    axes = pareto_plot(points_table(*front, *others), 'seconds').axes[0]
     low, high = axes.get_ylim()
     assert 0.7 < low < 0.895 and high > 0.96
-    assert [text.get_text() for text in axes.texts] == ['2 cells below 0.891 not drawn']
-    axes = pareto_picture([*front[:2], *others], 'seconds').axes[0]  # two say little of a range
+    assert [text.get_text() for text in axes.texts] == ['2 trials below 0.891 not drawn']
+    few = points_table(*front[:2], *others)  # two say little of a range
+    axes = pareto_plot(few, 'seconds').axes[0]
     assert axes.get_ylim()[0] < 0.2 and not axes.texts
 
 
 def test_a_map_hatches_what_cannot_be_and_leaves_white_what_is_not_trained():
-    cells = [{'padding': 'SAME', 'size': s, 'dilation': d, 'x': 1} for s in (2, 4) for d in (1, 2)]
-    assert map_axes(['padding', 'x', 'size', 'dilation'], cells) == ('size', 'dilation')
-    with_stride = [{'stride': stride, **cell} for stride in (4, 7) for cell in cells]
-    assert map_axes(['stride', 'size', 'dilation'], with_stride) == ('size', 'dilation')
-    assert map_axes(['padding', 'size'], cells) is None
-    panel = {(2, 1): 0.9, (2, 2): None, (4, 1): 0.8, (4, 2): float('nan')}
-    figure = accuracy_maps('size', 'dilation', {'': panel})
-    axes = figure.axes[0]
+    rows = [('SAME', size, dilation, 1) for size in (2, 4) for dilation in (1, 2)]
+    settings = pd.DataFrame(rows, columns=['padding', 'size', 'dilation', 'x'], dtype=object)
+    assert map_axes(settings[['padding', 'x', 'size', 'dilation']]) == ('size', 'dilation')
+    with_stride = pd.concat([settings.assign(stride=stride) for stride in (4, 7)])
+    assert map_axes(with_stride[['stride', 'size', 'dilation']]) == ('size', 'dilation')
+    assert map_axes(settings[['padding', 'size']]) is None
+    data = settings.assign(
+        panel='', accuracy=[0.9, np.nan, 0.8, np.nan], impossible=[False, True, False, False]
+    )
+    axes = accuracy_maps(data, 'size', 'dilation').axes[0]
     assert [text.get_text() for text in axes.texts] == ['0.900', '0.800']
-    assert sum(bool(patch.get_hatch()) for patch in axes.patches) == 1
+    (hatched,) = (drawn for drawn in axes.collections if drawn.get_hatch())
+    assert [path.get_extents().bounds for path in hatched.get_paths()] == [(1, 0, 1, 1)]
 
 
 def test_weights_are_drawn_on_a_scale_around_zero_the_largest_first():
     weights = np.zeros((2, 3, 70))
     weights[..., 5], weights[..., 9] = -4, 2
-    picture = weight_images({'one': weights}, 'weight').axes[0].images[0]
-    assert picture.get_clim() == (-4, 4)
-    mosaic = np.asarray(picture.get_array().filled(np.nan))
+    image = weights_plot({'one': weights}).axes[0].images[0]
+    assert image.get_clim() == (-4, 4)
+    mosaic = np.asarray(image.get_array().filled(np.nan))
     first_row = mosaic[0][~np.isnan(mosaic[0])]
     assert (first_row[:24] == -4).all() and (first_row[24:48] == 2).all()

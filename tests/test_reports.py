@@ -1,4 +1,4 @@
-"""Reports: intervals against the formula, tables that fit a terminal, the picture."""
+"""Reports: intervals against the formula, tables that fit a terminal, the plot of patches."""
 
 import math
 
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from mixer_dilated.config import patch_branches
-from mixer_dilated.reports.patch_picture import draw_patches
-from mixer_dilated.reports.summary import print_summary
-from mixer_dilated.reports.tables import print_evaluation, print_run, wilson_interval
+from mixer_dilated.reports.intervals import wilson_interval
+from mixer_dilated.reports.plots.patch_plots import draw_patches
+from mixer_dilated.reports.tables.run_tables import print_evaluation, print_run
+from mixer_dilated.reports.tables.summary_table import print_summary
 from mixer_dilated.training.setup import create_setup
 from tests.conftest import small_config
 
@@ -66,14 +67,14 @@ def test_summary_of_several_branches(capsys):
 
 
 @pytest.mark.parametrize('ending', ['png', 'svg', 'pdf'])
-def test_the_picture_shows_plain_and_dilated_patches(tmp_path, ending):
+def test_the_plot_shows_plain_and_dilated_patches(tmp_path, ending):
     path = tmp_path / f'patches.{ending}'
     draw_patches(patch_branches(small_config().model), IMAGE, path)
     assert path.stat().st_size > 1000
 
 
 @pytest.mark.parametrize(('dilation', 'panels'), [(1, 1), (2, 2)])
-def test_the_picture_shows_each_geometry_once(tmp_path, dilation, panels):
+def test_the_plot_shows_each_geometry_once(tmp_path, dilation, panels):
     changes = {'dilation': dilation, 'size': 2, 'stride': 2, 'padding': 'SAME'}
     config = small_config(**{f'model.patches.{name}': value for name, value in changes.items()})
     path = tmp_path / 'patches.svg'

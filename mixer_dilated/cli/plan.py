@@ -22,7 +22,7 @@ def plan(arguments: Arguments, started: float) -> None:
     from mixer_dilated.parallel.mesh import mesh_sizes
     from mixer_dilated.planning.dataset_facts import abstract_dataset
     from mixer_dilated.planning.devices import parse_devices
-    from mixer_dilated.reports.plan_table import print_plan
+    from mixer_dilated.reports.tables.plan_table import print_plan
     from mixer_dilated.training.setup import create_setup
 
     asked = [parse_devices(word) for word in words]
