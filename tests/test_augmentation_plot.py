@@ -1,18 +1,14 @@
 """What a run leaves of its augmentation, and the plot that a report makes of it."""
 
-import io
 import itertools
 import shutil
 
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mixer_dilated.data.augmentation import augmentation_from_config
 from mixer_dilated.data.datasets import Digits
-from mixer_dilated.errors import UserError
 from mixer_dilated.reports.page.report import write_report
 from mixer_dilated.reports.plots.figure import Omitted
 from mixer_dilated.reports.plots.image_grids import augmentation_plot
@@ -107,38 +103,3 @@ def test_a_run_without_the_file_says_so(run, tmp_path):
 
 def test_a_run_without_augmentation_has_no_plot_of_it(tmp_path):
     assert not list(augmentation_plots(read_run(made(tmp_path / 'run'))))
-
-
-@pytest.fixture(scope='module')
-def damaged(tmp_path_factory, run):
-    """A copy to be damaged, and the content of its file."""
-    folder = tmp_path_factory.mktemp('damaged') / 'run'
-    shutil.copytree(run, folder)
-    return folder, (run / 'augmented.npz').read_bytes()
-
-
-@settings(max_examples=60, deadline=None)
-@given(cut=st.floats(0, 0.99), put=st.sampled_from([b'', b'null', None]))
-def test_a_file_that_is_cut_off_is_named(damaged, cut, put):
-    folder, whole = damaged
-    (folder / 'augmented.npz').write_bytes(whole[: int(cut * len(whole))] if put is None else put)
-    with pytest.raises(UserError, match=r'augmented.npz: cannot be read'):
-        _ = read_run(folder).augmented
-
-
-@pytest.mark.parametrize(
-    'changes',
-    [
-        {'images': np.zeros((6, 8, 8, 1), np.float32)},
-        {'images': np.zeros((6, 9, 8, 1), np.uint8), 'drawn': np.zeros((6, 6, 9, 8, 1), np.uint8)},
-        {'images': np.zeros((0, 8, 8, 1), np.uint8), 'drawn': np.zeros((6, 0, 8, 8, 1), np.uint8)},
-        {'drawn': np.zeros((6, 8, 8, 1), np.uint8)},
-        {'titles': np.array(['one'])},
-    ],
-)
-def test_arrays_that_do_not_fit_are_refused_by_the_name_of_the_file(damaged, changes):
-    folder, whole = damaged
-    with np.load(io.BytesIO(whole)) as found:
-        np.savez(folder / 'augmented.npz', **{**found, **changes})
-    with pytest.raises(UserError, match=r'augmented.npz: (no \w+ of|its arrays do not fit)'):
-        _ = read_run(folder).augmented

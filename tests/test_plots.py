@@ -1,20 +1,32 @@
 """Plots: what is drawn are the numbers, and any label is drawn as it is."""
 
+import itertools
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.text import Text
 
 from mixer_dilated.patches.geometry import Patches
+from mixer_dilated.reports.plots import study_plots
 from mixer_dilated.reports.plots.curves import PANELS, training_curves
 from mixer_dilated.reports.plots.figure import Plot, line_styles, render, svg_text
-from mixer_dilated.reports.plots.heat_maps import confusion_matrices, confusion_matrix
+from mixer_dilated.reports.plots.heat_maps import (
+    accuracy_maps,
+    confusion_matrices,
+    confusion_matrix,
+    map_axes,
+)
 from mixer_dilated.reports.plots.image_grids import mistakes_plot, weights_plot
-from mixer_dilated.reports.plots.patch_plots import TOKEN, coverage_plot, show_patches
+from mixer_dilated.reports.plots.pareto import pareto_front, pareto_plot, spread_out
+from mixer_dilated.reports.plots.patch_plots import (
+    coverage_plot,
+)
+from mixer_dilated.reports.result_files import read_study
+from tests.report_folders import make_kind
 
 NASTY = 'costs $5\n\x00\x07 \\frac{ <b> $x_2'
 IMAGES = np.zeros((2, 12, 12, 1), np.uint8)
@@ -40,48 +52,6 @@ def figures(label):
         'weights': weights_plot({label: draw.normal(size=(2, 2, 5))}),
         'mistakes': mistakes_plot([(IMAGES[0], '4', '9', 0.5)]),
     }
-
-
-def coloured(branches, join='channels', image=IMAGES[0]):
-    """Canvas of `show_patches` cut to the image: (tinted, orange), two arrays of booleans."""
-    axes = Figure().subplots()
-    show_patches(axes, image, branches, join)
-    left, _, _, top = axes.images[0].get_extent()
-    canvas = np.asarray(axes.images[0].get_array())[round(-0.5 - top) :, round(-0.5 - left) :]
-    canvas = canvas[: image.shape[0], : image.shape[1]]
-    tinted = np.ptp(canvas, axis=-1) > 1e-6
-    return tinted, tinted & (canvas[..., 0] > canvas[..., 2])
-
-
-@pytest.mark.parametrize('join', ['channels', 'tokens'])
-@pytest.mark.parametrize('padding', ['VALID', 'SAME'])
-@pytest.mark.parametrize('phases', [1, 2, (1, 2)])
-def test_all_branches_together_colour_what_any_of_them_sees(join, padding, phases):
-    branches = Patches(size=2, dilation=2, stride=5, padding=padding).phases(phases)
-    seen = np.any([branch.coverage((12, 12)) > 0 for branch in branches], axis=0)
-    tinted, orange = coloured(branches, join)
-    np.testing.assert_array_equal(tinted, seen)
-    rows, columns = branches[0].grid((12, 12))
-    chosen = rows // 2 * columns + columns // 2
-    of_token = branches if join == 'channels' else branches[:1]
-    pixels = np.concatenate([branch.pixel_indices((12, 12))[chosen] for branch in of_token])
-    inside = ((pixels >= 0) & (pixels < 12)).all(axis=1)
-    assert set(map(tuple, np.argwhere(orange))) == set(map(tuple, pixels[inside]))
-
-
-def test_the_window_of_the_coloured_token_is_outlined():
-    axes = Figure().subplots()
-    show_patches(axes, IMAGES[0], (DILATED,))
-    outline = [p for p in axes.patches if p.get_edgecolor()[:3] == to_rgb(TOKEN)]
-    assert [p.get_bbox().bounds for p in outline] == [(3.5, 3.5, 3, 3)]
-
-
-def test_a_plot_of_coverage_has_a_row_a_method_and_its_facts():
-    rows = [(name, ['9 tokens'], (DILATED,), 'channels', IMAGES) for name in 'ab']
-    figure = coverage_plot(rows)
-    assert [len(axes.images) for axes in figure.axes] == [0, 1, 1] * 2
-    texts = [axes.texts[0].get_text().split('\n') for axes in figure.axes[::3]]
-    assert texts == [['a', '', '9 tokens'], ['b', '', '9 tokens']]
 
 
 def test_curves_are_the_mean_over_seeds_with_one_standard_deviation():
@@ -208,3 +178,92 @@ def test_any_label_is_drawn_and_the_same_data_give_the_same_bytes(name):
 def test_all_text_is_large_enough_to_read(name):
     texts = figures('a method')[name].findobj(Text)
     assert min(text.get_fontsize() for text in texts if text.get_text()) >= 9
+
+
+points = st.tuples(st.integers(0, 6), st.integers(0, 6))
+
+
+@given(st.lists(points, max_size=12))
+def test_the_front_is_every_point_that_none_dominates(costs_and_accuracies):
+    def dominates(a, b):
+        return a[0] <= b[0] and a[1] >= b[1] and a != b
+
+    table = pd.DataFrame(costs_and_accuracies, columns=['cost', 'accuracy'], dtype=float)
+    front = pareto_front(table)
+    expected = {
+        k
+        for k, point in enumerate(costs_and_accuracies)
+        if not any(dominates(other, point) for other in costs_and_accuracies)
+    }
+    assert set(front.index) == expected and len(front) == len(expected)
+    assert front.cost.is_monotonic_increasing
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12).map(sorted), st.floats(0.01, 0.3))
+def test_labels_are_moved_apart_and_stay_inside(heights, gap):
+    placed = np.array(spread_out(heights, gap))
+    room = min(gap, 1 / max(len(heights) - 1, 1))
+    assert (np.diff(placed) >= room - 1e-9).all()
+    assert placed.min() >= -1e-9 and placed.max() <= 1 + 1e-9
+
+
+def points_table(*rows, hollow=False):
+    """What `pareto_plot` draws, of (label, cost, accuracy)."""
+    table = pd.DataFrame(rows, columns=['label', 'cost', 'accuracy'])
+    return table.assign(low=np.nan, high=np.nan, hollow=hollow)
+
+
+def test_trials_that_others_are_compared_with_are_outlines():
+    points = points_table(('plain', 1.0, 0.9), ('dilated', 2.0, 0.95), hollow=[True, False])
+    axes = pareto_plot(points, 'seconds').axes[0]
+    faces = {line.get_xdata()[0]: line.get_markerfacecolor() for line in axes.lines[:2]}
+    assert faces[1.0] == 'white' != faces[2.0]
+
+
+def test_trials_far_below_a_front_of_several_are_counted():
+    front = ('a', 1.0, 0.90), ('b', 2.0, 0.94), ('c', 3.0, 0.96)
+    others = ('near', 4.0, 0.895), ('far', 4.0, 0.7), ('farther', 5.0, 0.2)
+    axes = pareto_plot(points_table(*front, *others), 'seconds').axes[0]
+    low, high = axes.get_ylim()
+    assert 0.7 < low < 0.895 and high > 0.96
+    assert [text.get_text() for text in axes.texts] == ['2 trials below 0.891 not drawn']
+    few = points_table(*front[:2], *others)  # two say little of a range
+    axes = pareto_plot(few, 'seconds').axes[0]
+    assert axes.get_ylim()[0] < 0.2 and not axes.texts
+
+
+def test_a_map_hatches_what_cannot_be_and_leaves_white_what_is_not_trained():
+    rows = [('SAME', size, dilation, 1) for size in (2, 4) for dilation in (1, 2)]
+    settings = pd.DataFrame(rows, columns=['padding', 'size', 'dilation', 'x'], dtype=object)
+    assert map_axes(settings[['padding', 'x', 'size', 'dilation']]) == ('size', 'dilation')
+    with_stride = pd.concat([settings.assign(stride=stride) for stride in (4, 7)])
+    assert map_axes(with_stride[['stride', 'size', 'dilation']]) == ('size', 'dilation')
+    assert map_axes(settings[['padding', 'size']]) is None
+    data = settings.assign(
+        panel='', accuracy=[0.9, np.nan, 0.8, np.nan], invalid=[False, True, False, False]
+    )
+    axes = accuracy_maps(data, 'size', 'dilation').axes[0]
+    assert [text.get_text() for text in axes.texts] == ['0.900', '0.800']
+    (hatched,) = (drawn for drawn in axes.collections if drawn.get_hatch())
+    assert [path.get_extents().bounds for path in hatched.get_paths()] == [(1, 0, 1, 1)]
+
+
+def test_weights_are_drawn_on_a_scale_around_zero_the_largest_first():
+    weights = np.zeros((2, 3, 70))
+    weights[..., 5], weights[..., 9] = -4, 2
+    image = weights_plot({'one': weights}).axes[0].images[0]
+    assert image.get_clim() == (-4, 4)
+    mosaic = np.asarray(image.get_array().filled(np.nan))
+    first_row = mosaic[0][~np.isnan(mosaic[0])]
+    assert (first_row[:24] == -4).all() and (first_row[24:48] == 2).all()
+
+
+def test_a_sweep_draws_the_trials_that_others_are_compared_with_as_outlines(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(study_plots, 'pareto_plot', lambda points, _: drawn.append(points))
+    study = read_study(make_kind('sweep', tmp_path / 'sweep'))
+    list(itertools.islice(study_plots.study_plots(study), 2))
+    references = {comparison['reference'] for comparison in study.comparisons.values()}
+    assert references and len(drawn) == 2
+    for points in drawn:
+        assert set(points.index[points.hollow]) == references

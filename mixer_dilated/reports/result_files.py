@@ -14,6 +14,7 @@ from mixer_dilated.config import changed, num_phases, patch_branches, resolve
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Patches
 from mixer_dilated.reports import schema
+from mixer_dilated.reports.quantities import QUANTITIES
 from mixer_dilated.training.run_folder import read_summary
 
 
@@ -35,6 +36,10 @@ class Run:
     def image_size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return tuple(self.summary['image_shape'][:2])
+
+    @property
+    def _image_sizes(self) -> dict[str, int]:
+        return dict(zip(('height', 'width', 'channels'), self.summary['image_shape'], strict=True))
 
     @property
     def branches(self) -> tuple[Patches, ...]:
@@ -72,19 +77,11 @@ class Run:
     def predictions(self) -> dict[str, np.ndarray]:
         """Arrays of `predictions.npz`."""
         path = self.folder / 'predictions.npz'
-        ranks = {'labels': 1, 'probabilities': 3, 'shown_index': 1, 'shown_images': 4}
-        arrays = schema.read_arrays(path, {**ranks, 'class_images': 4})
-        labels, probabilities, index, shown, class_images = (
-            arrays[name] for name in (*ranks, 'class_images')
-        )
-        if (
-            not labels.size == probabilities.shape[1] > 0
-            or len(index) != len(shown)
-            or not _in_range(index, labels.size)
-            or not _in_range(labels, probabilities.shape[2])
-            or class_images.shape[1:] != tuple(self.summary['image_shape'])
-        ):
-            raise UserError(f'{path}: its arrays do not fit each other; make the run again')
+        arrays = schema.read_arrays(path, schema.PREDICTIONS, **self._image_sizes)
+        examples, classes = arrays['probabilities'].shape[1:]
+        for name, size in (('labels', classes), ('shown_index', examples)):
+            if not ((arrays[name] >= 0) & (arrays[name] < size)).all():
+                raise UserError(f'{path}: {name} are not from 0 to {size - 1}; make the run again')
         return arrays
 
     @functools.cached_property
@@ -105,25 +102,14 @@ class Run:
         path = self.folder / 'augmented.npz'
         if not path.is_file():
             return {}
-        ranks = {'images': 4, 'drawn': 5, 'titles': 1}
-        images, drawn, titles = map(schema.read_arrays(path, ranks).get, ranks)
-        if (
-            not images.dtype == drawn.dtype == np.uint8
-            or not images.size
-            or drawn.shape != (len(titles), *images.shape)
-            or images.shape[1:] != tuple(self.summary['image_shape'])
-        ):
-            raise UserError(f'{path}: its arrays do not fit each other; make the run again')
-        return {'original': images, **dict(zip(map(str, titles), drawn, strict=True))}
+        arrays = schema.read_arrays(path, schema.AUGMENTED, **self._image_sizes)
+        drawn = zip(map(str, arrays['titles']), arrays['drawn'], strict=True)
+        return {'original': arrays['images'], **dict(drawn)}
 
     @functools.cached_property
     def weights(self) -> dict[str, np.ndarray]:
         """Arrays of `weights.npz`."""
         return schema.read_arrays(self.folder / 'weights.npz', {})
-
-
-def _in_range(indices: np.ndarray, size: int) -> bool:
-    return bool(((indices >= 0) & (indices < size)).all())
 
 
 def read_run(folder: pathlib.Path) -> Run:
@@ -156,15 +142,16 @@ class Trial:
     """A trial of a study.
 
     Attributes:
-      name, label, settings, impossible: as in `study.json`.
-      config: its resolved config; None where it is impossible, or the study does not say.
-      run: its run; None where it is impossible, not finished, or trains nothing.
+      name, label, settings: as in `study.json`.
+      invalid: why it cannot be trained; '' for one that can.
+      config: its resolved config; None where it is invalid, or the study does not say.
+      run: its run; None where it is invalid, not finished, or trains nothing.
     """
 
     name: str
     label: str
     settings: dict
-    impossible: str
+    invalid: str
     config: ml_collections.ConfigDict | None
     run: Run | None
 
@@ -212,6 +199,15 @@ class Study:
     def comparisons(self) -> dict[str, dict]:
         """{trial: its paired comparison with the reference}."""
         return self.statistics.get('comparisons', {})
+
+    @property
+    def exponents(self) -> dict[str, dict[str, float]]:
+        """{label: {'num_tokens', …: exponent of the image's side}}, as far as they are fitted."""
+        return {
+            self.labels[name]: {quantity: fit[quantity]['exponent'] for quantity in QUANTITIES}
+            for name, fit in self.statistics.get('fits', {}).items()
+            if name in self.labels
+        }
 
     @property
     def reference(self) -> str | None:
@@ -263,7 +259,7 @@ def _read_trial(path: pathlib.Path, base: ml_collections.ConfigDict | None, row:
         config = run.config
     elif base and not row['impossible'] and 'changes' in row:
         config = _apply(path, f'{row["name"]}: ', functools.partial(changed, base), row['changes'])
-    return Trial(**{key: row[key] for key in schema.TRIAL}, config=config, run=run)
+    return Trial(row['name'], row['label'], row['settings'], row['impossible'], config, run)
 
 
 def _apply(path: pathlib.Path, key: str, function, content):

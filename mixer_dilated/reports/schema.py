@@ -66,6 +66,19 @@ RESOLUTION = {
     **dict.fromkeys(('image_size', 'batch', *QUANTITIES), NUMBER),
     **dict.fromkeys(('step_seconds_low', 'step_seconds_high'), NUMBER),
 }
+# The axes of arrays.
+PREDICTIONS = {
+    'labels': 'examples',
+    'probabilities': 'seeds examples classes',
+    'shown_index': 'mistakes?',
+    'shown_images': 'mistakes? height width channels',
+    'class_images': 'classes height width channels',
+}
+AUGMENTED = {
+    'images': 'shown height width channels',
+    'drawn': 'columns shown height width channels',
+    'titles': 'columns',
+}
 
 
 def check(path: pathlib.Path, value, schema, key: str = '') -> None:
@@ -107,10 +120,28 @@ def read_rows(path: pathlib.Path, schema: Mapping) -> list[dict]:
     return rows
 
 
-def read_arrays(path: pathlib.Path, ranks: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file; those named have to have that many axes."""
+def read_arrays(path: pathlib.Path, axes: Mapping[str, str], **sizes: int) -> dict:
+    """The arrays of an .npz file.
+
+    Args:
+      path: of the file.
+      axes: {array: names of its axes}; an axis has one size in all arrays, which is 0 only where
+        its name ends with '?'. Arrays of images, whose last axis is 'channels', are uint8.
+      sizes: of axes, where they are known.
+    """
     arrays = files.read_arrays(path, HINT)
-    for name, rank in ranks.items():
-        if name not in arrays or arrays[name].ndim != rank:
-            raise UserError(f'{path}: no {name} of {rank} axes in it; make the run again')
+    for name, names in axes.items():
+        array = arrays.get(name, np.empty(()))
+        if (
+            array.ndim != len(names.split())
+            or (names.endswith('channels') and array.dtype != np.uint8)
+            or any(
+                sizes.setdefault(axis, size) != size or not (size or axis.endswith('?'))
+                for axis, size in zip(names.split(), array.shape, strict=True)
+            )
+        ):
+            raise UserError(
+                f'{path}: {name} has the shape {array.shape} of {array.dtype} and not ({names}); '
+                'make the run again'
+            )
     return arrays

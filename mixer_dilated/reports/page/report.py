@@ -20,7 +20,7 @@ from mixer_dilated.reports.plots.study_plots import front_marks, study_plots
 from mixer_dilated.reports.result_files import Run, Study, read_run, read_study
 
 TEMPLATE = 'report.html.j2'
-MAX_SHOWN = 12  # sentences or impossible trials; more are folded away
+MAX_SHOWN = 12  # sentences or invalid trials; more are folded away
 
 
 def write_report(folder: pathlib.Path) -> pathlib.Path:
@@ -115,7 +115,7 @@ def _study_page(study: Study) -> dict:
         'verdicts': study.statistics.get('verdicts', []),
         'most_shown': MAX_SHOWN,
         'comparisons': result_tables.comparisons_table(study),
-        'impossible': _impossible_table(study),
+        'invalid': _invalid_table(study),
         'plots': study_plots(study),
         'made': _origin(summaries, study.content['command'], study.folder),
     }
@@ -146,10 +146,10 @@ def _range_text(numbers: Iterable[int], noun: str) -> str:
 
 def _unfinished_text(study: Study) -> str:
     """What of the study is not there yet; '' for a finished one."""
-    possible = sum(not trial.impossible for trial in study.trials)
+    valid = sum(not trial.invalid for trial in study.trials)
     finished = len(study.finished)
-    if study.kind != 'resolution' and finished < possible:
-        missing = f'{finished} of its {possible} trials are there'
+    if study.kind != 'resolution' and finished < valid:
+        missing = f'{finished} of its {valid} trials are there'
     elif not study.statistics:
         missing = 'its statistics are not there'
     else:
@@ -157,11 +157,11 @@ def _unfinished_text(study: Study) -> str:
     return f'This study is not finished: {missing}. The same command resumes it.'
 
 
-def _impossible_table(study: Study) -> PageTable | None:
-    rows = [{'trial': t.label, 'why': t.impossible} for t in study.trials if t.impossible]
+def _invalid_table(study: Study) -> PageTable | None:
+    rows = [{'trial': t.label, 'why': t.invalid} for t in study.trials if t.invalid]
     if not rows:
         return None
-    title = f'{count_text(len(rows), "trial")} cannot be'
+    title = count_text(len(rows), 'invalid trial')
     return PageTable(title, pd.DataFrame(rows), numbers=False, folded=len(rows) > MAX_SHOWN)
 
 

@@ -15,7 +15,7 @@ from mixer_dilated.reports.formatting import (
 )
 from mixer_dilated.reports.intervals import describe, wilson_interval
 from mixer_dilated.reports.paper import TABLE1
-from mixer_dilated.reports.plots.study_plots import fitted_exponents, mean_accuracy
+from mixer_dilated.reports.plots.study_plots import mean_accuracy
 from mixer_dilated.reports.quantities import QUANTITIES
 from mixer_dilated.reports.result_files import Run, Study
 
@@ -204,7 +204,7 @@ def resolution_tables(study: Study) -> list[PageTable]:
     ]
     exponents = [
         {'trial': label} | {QUANTITIES[name].noun: f'{power:.2f}' for name, power in powers.items()}
-        for label, powers in fitted_exponents(study).items()
+        for label, powers in study.exponents.items()
     ]
     titles = {
         'A training step at every image side': rows,

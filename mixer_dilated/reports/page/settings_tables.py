@@ -19,9 +19,10 @@ def common_settings(configs: Sequence[ml_collections.ConfigDict]) -> list[PageTa
     """Keys with one value in all configs: those that differ from the default, then the rest."""
     if not configs:
         return []
-    table = pd.DataFrame({'value': _texts(configs[0]), 'default': _texts(resolve({}))})
+    texts = pd.DataFrame([*map(_texts, configs)])
+    table = pd.DataFrame({'value': texts.iloc[0], 'default': _texts(resolve({}))})
     table['meaning'] = [KEYS[path][2] for path in _SHOWN]
-    table = table[[len(set(values)) == 1 for values in zip(*map(_texts, configs), strict=True)]]
+    table = table[texts.nunique() == 1]
     table = table.rename_axis('key').reset_index()
     is_default = table.value == table.pop('default')
     rest = f'{is_default.sum()} further keys, which have their defaults'
@@ -43,7 +44,7 @@ def differing_settings(study: Study) -> list[PageTable]:
         [_texts(trial.config) if trial.config else {} for trial in study.trials], columns=_SHOWN
     )
     for name, column in keys.loc[:, keys.nunique() > 1].items():
-        # An impossible trial has no config: a setting may say what its key would.
+        # An invalid trial has no config: a setting may say what its key would.
         known = column.notna()
         if not settings[known].eq(column[known], axis=0).all().any():
             settings[name] = column

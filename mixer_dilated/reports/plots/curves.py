@@ -8,9 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mixer_dilated.reports.intervals import t_interval
+from mixer_dilated.reports.formatting import setting_text, spread_text
+from mixer_dilated.reports.intervals import describe, t_interval
 from mixer_dilated.reports.plots.figure import (
     LINE,
+    Omitted,
+    Plot,
     figure_style,
     label_text,
     legend_below,
@@ -19,6 +22,7 @@ from mixer_dilated.reports.plots.figure import (
     subplots,
 )
 from mixer_dilated.reports.quantities import QUANTITIES
+from mixer_dilated.reports.result_files import Study
 
 PANELS = {
     'test_accuracy': ('test accuracy', 'part of test images'),
@@ -98,33 +102,48 @@ def _leave_out_the_climb(axes: Axes, data: pd.DataFrame, name: str) -> None:
 
 
 @figure_style()
-def little_data_curves(data: pd.DataFrame) -> Figure:
-    """A line a method over the number of training images, on a logarithmic axis.
-
-    Args:
-      data: a row a seed: label, train_examples, test_accuracy.
-    """
+def little_data_plot(study: Study) -> Plot | Omitted:
+    """A line a method over the number of training images, on a logarithmic axis."""
+    title = 'Accuracy by number of training images'
+    if not study.finished:
+        return Omitted(title, 'no trial has been trained yet')
+    rows = [
+        (
+            setting_text(trial.settings.get('method', trial.label)),
+            trial.run.summary['train_examples'],
+            accuracy,
+        )
+        for trial in study.finished
+        for accuracy in trial.run.values('test_accuracy')
+    ]
+    data = pd.DataFrame(rows, columns=['label', 'images', 'accuracy'])
     labels = [*data.label.unique()]
     figure, (axes,) = subplots(1, 1, 8.6, 5.2)
-    draw_lines(axes, data, 'train_examples', 'test_accuracy', labels)
+    draw_lines(axes, data, 'images', 'accuracy', labels)
     axes.set_xscale('log')
-    number_ticks(axes.xaxis, sorted(data.train_examples.unique()))
+    number_ticks(axes.xaxis, sorted(data.images.unique()))
     axes.set(xlabel='training images', ylabel='test accuracy, mean over seeds')
     legend_below(figure, labels)
-    return figure
+    return Plot(
+        'little_data',
+        title,
+        'Each line is the mean test accuracy over seeds, its band the 95 % interval of that mean; '
+        'the axis of images is logarithmic.',
+        _alt_text(data, ['images'], '{} images'),
+        figure,
+    )
 
 
 @figure_style()
-def robustness_curves(data: pd.DataFrame) -> Figure:
-    """A panel a corruption, a line a method over the strength of the corruption.
-
-    Args:
-      data: a row a seed: label, corruption, strength, accuracy.
-    """
+def robustness_plot(study: Study) -> Plot | Omitted:
+    """A panel a corruption, a line a method over the strength of the corruption."""
+    title, data = 'Accuracy on corrupted images', study.robustness
+    if data.empty:
+        return Omitted(title, 'nothing has been measured yet (no robustness.jsonl)')
     labels = [*data.label.unique()]
-    corruptions = data.groupby('corruption', sort=False)
-    figure, panels = subplots(len(corruptions), 2, 5.2, 3.8, sharey=True)
-    for axes, (corruption, rows) in zip(panels, corruptions, strict=True):
+    by_corruption = data.groupby('corruption', sort=False)
+    figure, panels = subplots(len(by_corruption), 2, 5.2, 3.8, sharey=True)
+    for axes, (corruption, rows) in zip(panels, by_corruption, strict=True):
         draw_lines(axes, rows, 'strength', 'accuracy', labels)
         strengths = sorted(rows.strength.unique())
         axes.set_xticks(strengths, [f'{strength:g}' for strength in strengths])
@@ -132,22 +151,39 @@ def robustness_curves(data: pd.DataFrame) -> Figure:
         axes.set_xlabel(UNITS.get(corruption, 'strength'))
         axes.yaxis.set_tick_params(labelleft=True)
     legend_below(figure, labels)
-    return figure
+    strongest = data[data.strength == by_corruption.strength.transform('max')]
+    return Plot(
+        'robustness',
+        title,
+        'Each line is the mean test accuracy over seeds at that strength of the corruption, its '
+        'band the 95 % interval of that mean; strength 0 is the unchanged test set.',
+        _alt_text(strongest, ['corruption', 'strength'], '{} {:g}'),
+        figure,
+    )
+
+
+def _alt_text(data: pd.DataFrame, columns: list[str], place: str) -> str:
+    """The mean accuracy of every label at every place, which some columns say."""
+    return '; '.join(
+        f'{label}: '
+        + ', '.join(
+            f'{place.format(*at)} {spread_text(describe(accuracies))}'
+            for at, accuracies in rows.groupby(columns, sort=False).accuracy
+        )
+        for label, rows in data.groupby('label', sort=False)
+    )
 
 
 @figure_style()
-def resolution_curves(data: pd.DataFrame, exponents: Mapping[str, Mapping[str, float]]) -> Figure:
-    """What a method costs against the side of the image; a straight line is a power of the side.
-
-    Args:
-      data: a row an image side: label, image_size, the QUANTITIES, and step_seconds_low and
-        step_seconds_high, the quartiles, which are the ends of its band.
-      exponents: {label: {one of QUANTITIES: fitted exponent of the side}}; may lack any.
-    """
+def resolution_plot(study: Study) -> Plot | Omitted:
+    """What a method costs against the side of the image, with the powers that fit its growth."""
+    title, data = 'Cost by side of the image', study.resolution
+    if data.empty:
+        return Omitted(title, 'nothing has been measured yet (no resolution.jsonl)')
     labels, sides = [*data.label.unique()], sorted(data.image_size.unique())
     figure, panels = subplots(4, 2, 5.2, 4.0)
     for axes, (name, quantity) in zip(panels, QUANTITIES.items(), strict=True):
-        columns = [column for column in data if column.startswith(name)]
+        columns = [column for column in data if column.startswith(name)]  # with its quartiles
         values = data.melt(['label', 'image_size'], columns, value_name='value')
         values = values[values.value > 0].assign(value=values.value * quantity.scale)
         draw_lines(
@@ -159,18 +195,24 @@ def resolution_curves(data: pd.DataFrame, exponents: Mapping[str, Mapping[str, f
         number_ticks(axes.xaxis, sides)
         number_ticks(axes.yaxis)
         powers = {
-            line: f'side to the power {exponents[label][name]:.2f}'
+            line: f'side to the power {study.exponents[label][name]:.2f}'
             for line, label in zip(axes.lines, labels, strict=False)
-            if name in exponents.get(label, {})
+            if label in study.exponents
         }
         if powers:
-            axes.legend(
-                powers.keys(),
-                powers.values(),
-                title='grows as',
-                title_fontsize=9,
-                alignment='left',
-                handlelength=3.2,
-            )
+            style = {'title_fontsize': 9, 'alignment': 'left', 'handlelength': 3.2}
+            axes.legend(powers.keys(), powers.values(), title='grows as', **style)
     legend_below(figure, labels)
-    return figure
+    largest = data[data.image_size == max(sides)]
+    return Plot(
+        'resolution',
+        title,
+        'Both axes are logarithmic, so a straight line is a power of the side; bands of the time '
+        'are quartiles of the measured steps, powers are least-squares fits.',
+        '; '.join(
+            f'{row.label} at {max(sides)} pixels: {row.num_tokens} tokens, '
+            f'{1e3 * row.step_seconds:.1f} ms a step'
+            for row in largest.itertuples()
+        ),
+        figure,
+    )

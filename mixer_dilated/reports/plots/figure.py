@@ -158,9 +158,11 @@ def subplots(panels: int, columns: int, width: float, height: float, **options):
 
 
 def show_image(axes: Axes, image: np.ndarray, *, as_ink: bool = False, **options) -> None:
-    """Draws an image (height, width, channels) without ticks; a uint8 grey one may be dark ink."""
-    if image.shape[-1] == 1:
-        image = 255 - image[..., 0] if as_ink else image[..., 0]
+    """Draws an image (height, width[, channels]) without ticks; a grey one as dark ink if asked."""
+    if image.ndim == 3:
+        image = image[..., :3] if image.shape[-1] > 1 else image[..., 0]
+    if as_ink and image.ndim == 2:
+        image = 255 - image
     options = {'cmap': 'gray', 'vmin': 0, 'vmax': 255, 'interpolation': 'none', **options}
     axes.imshow(image, **options)
     axes.set(xticks=[], yticks=[])

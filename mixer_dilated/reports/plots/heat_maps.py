@@ -45,12 +45,10 @@ def confusion_matrices(counts: Mapping[str, np.ndarray], class_names: Sequence[s
     names = [label_text(name, MAX_NAME_LENGTH) for name in class_names]
     for axes, (label, of_method) in zip(panels, counts.items(), strict=True):
         texts = np.vectorize(_count_text, otypes=[str])(of_method) if small else False
-        options = {'annot': texts, 'fmt': '', 'cbar': False, 'ax': axes, 'rasterized': not small}
+        options = {'annot': texts, 'fmt': '', 'ax': axes, 'rasterized': not small}
         options |= {'xticklabels': names if small else 'auto', 'square': True}
         options['yticklabels'] = options['xticklabels']
         draw_map(of_method, mask=diagonal, cmap='Oranges', vmin=0, vmax=most, **options)
-        for text, count in zip(axes.texts, of_method[~diagonal], strict=False):
-            text.set_color('white' if count > 0.6 * most else 'black')
         options['annot_kws'] = {'color': '#777777', 'fontsize': 9}
         draw_map(of_method, mask=~diagonal, cmap=ListedColormap(['#ededed']), **options)
         axes.set(xlabel='predicted class', ylabel='true class')
@@ -68,8 +66,14 @@ def _count_text(count: int) -> str:
 
 
 def draw_map(values, *, ax: Axes, **options) -> None:
-    """seaborn's heat map in the look of a report."""
-    seaborn.heatmap(values, ax=ax, **{'annot_kws': {'fontsize': 9}, **options})
+    """seaborn's heat map in the look of a report; text is black on all but dark colours."""
+    options = {'annot_kws': {'fontsize': 9}, 'cbar': False, **options}
+    seaborn.heatmap(values, ax=ax, **options)
+    mesh = ax.collections[-1]
+    colours = mesh.get_facecolors()[~np.ma.getmaskarray(mesh.get_array()).ravel()]
+    for text, colour in zip(reversed(ax.texts), reversed(colours), strict=False):
+        is_dark = seaborn.utils.relative_luminance(colour) < 0.2
+        text.set_color(options['annot_kws'].get('color', 'white' if is_dark else 'black'))
     ax.tick_params(length=0)
     ax.grid(False)
 
@@ -96,7 +100,7 @@ def accuracy_maps(data: pd.DataFrame, down: str, across: str) -> Figure:
 
     Args:
       data: a row a trial: panel (its title), the two settings, accuracy (the mean over seeds, NaN
-        where it is not trained yet) and impossible (whether it cannot be, which is hatched).
+        where it is not trained yet) and invalid (whether it cannot be trained, which is hatched).
       down, across: the two settings' names.
     """
     rows, columns = (sorted(data[axis].unique()) for axis in (down, across))
@@ -110,10 +114,9 @@ def accuracy_maps(data: pd.DataFrame, down: str, across: str) -> Figure:
         len(by_panel), in_line, max(width + 1.1 / in_line, 4.2 / in_line), height
     )
     for axes, (title, trials) in zip(panels, by_panel, strict=True):
+        trials = trials.drop_duplicates([down, across], keep='last')
         table = trials.pivot(index=down, columns=across).reindex(index=rows)
-        values, impossible = (
-            table[name].reindex(columns=columns) for name in ('accuracy', 'impossible')
-        )
+        values, invalid = (table[name].reindex(columns=columns) for name in ('accuracy', 'invalid'))
         draw_map(
             values,
             cmap='viridis',
@@ -121,13 +124,12 @@ def accuracy_maps(data: pd.DataFrame, down: str, across: str) -> Figure:
             vmax=max(high, low + 1e-6),
             annot=True,
             fmt='.3f',
-            cbar=False,
             xticklabels=[*map(setting_text, columns)],
             yticklabels=[*map(setting_text, rows)],
             ax=axes,
         )
         axes.pcolor(
-            np.ma.masked_equal(impossible.eq(True).to_numpy(), False),
+            np.ma.masked_equal(invalid.eq(True).to_numpy(), False),
             cmap=ListedColormap(['#f4f4f4']),
             hatch='////',
             edgecolor='#888888',

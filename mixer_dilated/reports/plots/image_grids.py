@@ -97,7 +97,7 @@ def augmentation_plot(columns: Mapping[str, np.ndarray]) -> Figure:
     images = np.stack([*columns.values()], axis=1)
     rows, count, height, width, _ = images.shape
     size = 0.85 * height / width, 0.85
-    figure, grid = image_grid(rows * count, count, size, gap=0.085, row_gap=0.085, top=0.45)
+    figure, grid = image_grid(rows * count, count, size, gap=0.085, row_gap=0.085, top=0.48)
     for axes, image in zip(grid.flat, images.reshape(-1, *images.shape[2:]), strict=True):
         axes.set_axis_on()
         show_image(axes, image, as_ink=True)

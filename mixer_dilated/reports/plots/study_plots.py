@@ -4,18 +4,13 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from mixer_dilated.reports.formatting import setting_text, spread_text
+from mixer_dilated.reports.formatting import setting_text
 from mixer_dilated.reports.intervals import describe
-from mixer_dilated.reports.plots.curves import (
-    little_data_curves,
-    resolution_curves,
-    robustness_curves,
-)
+from mixer_dilated.reports.plots.curves import little_data_plot, resolution_plot, robustness_plot
 from mixer_dilated.reports.plots.figure import Omitted, Plot
 from mixer_dilated.reports.plots.heat_maps import accuracy_maps, map_axes
 from mixer_dilated.reports.plots.pareto import pareto_front, pareto_plot
 from mixer_dilated.reports.plots.run_plots import detail_plots, overview_plots
-from mixer_dilated.reports.quantities import QUANTITIES
 from mixer_dilated.reports.result_files import Run, Study, Trial
 
 MAX_METHODS = 8
@@ -31,11 +26,11 @@ def study_plots(study: Study) -> Iterator[Plot | Omitted]:
     if study.kind == 'sweep':
         yield from _sweep_plots(study)
     elif study.kind == 'little_data':
-        yield _little_data_plot(study)
+        yield little_data_plot(study)
     elif study.kind == 'resolution':
-        yield _resolution_plot(study)
+        yield resolution_plot(study)
     elif study.kind == 'robustness':
-        yield _robustness_plot(study)
+        yield robustness_plot(study)
     shown = shown_trials(study)
     if shown:
         yield from overview_plots(_by_label(shown))
@@ -155,100 +150,14 @@ def _map_plot(study: Study) -> Plot | Omitted:
     data = settings[[down, across]].assign(
         panel=[', '.join(map(' '.join, row.items())) for _, row in others.iterrows()],
         accuracy=[mean_accuracy(t) if t.run else float('nan') for t in study.trials],
-        impossible=[bool(trial.impossible) for trial in study.trials],
+        invalid=[bool(trial.invalid) for trial in study.trials],
     )
     best = max(study.finished, key=mean_accuracy)
     return Plot(
         'accuracy_map',
         title,
         f'{down} downwards, {across} across, a panel for each combination of the other settings; '
-        'numbers are mean test accuracies, hatched trials cannot be, white ones are not trained.',
+        'numbers are mean test accuracies, hatched trials are invalid, white ones are not trained.',
         f'Highest: {best.label} with {mean_accuracy(best):.4f}',
         accuracy_maps(data, down, across),
-    )
-
-
-def _little_data_plot(study: Study) -> Plot | Omitted:
-    title = 'Accuracy by number of training images'
-    if not study.finished:
-        return Omitted(title, 'no trial has been trained yet')
-    data = pd.DataFrame(
-        [
-            {
-                'label': setting_text(trial.settings.get('method', trial.label)),
-                'train_examples': trial.run.summary['train_examples'],
-                'test_accuracy': accuracy,
-            }
-            for trial in study.finished
-            for accuracy in trial.run.values('test_accuracy')
-        ]
-    )
-    alt = {
-        label: ', '.join(
-            f'{count} images {spread_text(describe(values))}'
-            for count, values in rows.groupby('train_examples').test_accuracy
-        )
-        for label, rows in data.groupby('label', sort=False)
-    }
-    return Plot(
-        'little_data',
-        title,
-        'Each line is the mean test accuracy over seeds, its band the 95 % interval of that mean; '
-        'the axis of images is logarithmic.',
-        '; '.join(map(': '.join, alt.items())),
-        little_data_curves(data),
-    )
-
-
-def _resolution_plot(study: Study) -> Plot | Omitted:
-    title, data = 'Cost by side of the image', study.resolution
-    if data.empty:
-        return Omitted(title, 'nothing has been measured yet (no resolution.jsonl)')
-    largest = data.image_size.max()
-    alt = [
-        f'{row.label} at {largest} pixels: {row.num_tokens} tokens, '
-        f'{1e3 * row.step_seconds:.1f} ms a step'
-        for row in data[data.image_size == largest].itertuples()
-    ]
-    return Plot(
-        'resolution',
-        title,
-        'Both axes are logarithmic, so a straight line is a power of the side; bands of the time '
-        'are quartiles of the measured steps, powers are least-squares fits.',
-        '; '.join(alt),
-        resolution_curves(data, fitted_exponents(study)),
-    )
-
-
-def fitted_exponents(study: Study) -> dict[str, dict[str, float]]:
-    """{label: {'num_tokens', …: exponent of the image's side}}, as far as they are fitted."""
-    fits = study.statistics.get('fits', {})
-    return {
-        trial.label: {name: fits[trial.name][name]['exponent'] for name in QUANTITIES}
-        for trial in study.trials
-        if trial.name in fits
-    }
-
-
-def _robustness_plot(study: Study) -> Plot | Omitted:
-    title, data = 'Accuracy on corrupted images', study.robustness
-    if data.empty:
-        return Omitted(title, 'nothing has been measured yet (no robustness.jsonl)')
-    strongest = data[data.strength == data.groupby('corruption').strength.transform('max')]
-    alt = {
-        label: ', '.join(
-            f'{name} {strength:g} {spread_text(describe(values))}'
-            for (name, strength), values in rows.groupby(
-                ['corruption', 'strength'], sort=False
-            ).accuracy
-        )
-        for label, rows in strongest.groupby('label', sort=False)
-    }
-    return Plot(
-        'robustness',
-        title,
-        'Each line is the mean test accuracy over seeds at that strength of the corruption, its '
-        'band the 95 % interval of that mean; strength 0 is the unchanged test set.',
-        '; '.join(map(': '.join, alt.items())),
-        robustness_curves(data),
     )

@@ -1,13 +1,11 @@
-"""Reports: intervals against the formula, tables that fit a terminal, the plot of patches."""
+"""Terminal tables: intervals against the formula, tables that fit 80 columns."""
 
 import math
 
 import numpy as np
 import pytest
 
-from mixer_dilated.config import patch_branches
 from mixer_dilated.reports.intervals import wilson_interval
-from mixer_dilated.reports.plots.patch_plots import draw_patches
 from mixer_dilated.reports.tables.run_tables import print_evaluation, print_run
 from mixer_dilated.reports.tables.summary_table import print_summary
 from mixer_dilated.training.setup import create_setup
@@ -23,8 +21,6 @@ def test_wilson_interval_is_wilsons_formula(correct, count):
         wilson_interval(correct, count), [centre - half, centre + half], atol=1e-9
     )
 
-
-IMAGE = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
 
 SUMMARY = {
     'skipped_steps': 12345,
@@ -64,19 +60,3 @@ def test_summary_of_several_branches(capsys):
     assert text.count('window') == 2 and 'stem_0' in text and 'stem_1' in text
     assert 'digits: 8×8×1, 18 tokens' in text
     assert '4.0 MiB' in text and '1.0 for images and state, 3.0 for activations' in text
-
-
-@pytest.mark.parametrize('ending', ['png', 'svg', 'pdf'])
-def test_the_plot_shows_plain_and_dilated_patches(tmp_path, ending):
-    path = tmp_path / f'patches.{ending}'
-    draw_patches(patch_branches(small_config().model), IMAGE, path)
-    assert path.stat().st_size > 1000
-
-
-@pytest.mark.parametrize(('dilation', 'panels'), [(1, 1), (2, 2)])
-def test_the_plot_shows_each_geometry_once(tmp_path, dilation, panels):
-    changes = {'dilation': dilation, 'size': 2, 'stride': 2, 'padding': 'SAME'}
-    config = small_config(**{f'model.patches.{name}': value for name, value in changes.items()})
-    path = tmp_path / 'patches.svg'
-    draw_patches(patch_branches(config.model), IMAGE, path)
-    assert path.read_text().count('id="axes_') == panels
