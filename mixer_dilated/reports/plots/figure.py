@@ -9,10 +9,12 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import AtomicFile
@@ -84,8 +86,6 @@ class Omitted:
 @contextlib.contextmanager
 def figure_style() -> Iterator[None]:
     """Matplotlib's settings for a figure; usable as a decorator: @figure_style()."""
-    import matplotlib
-
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
@@ -172,14 +172,6 @@ def show_image(axes: Axes, image: np.ndarray, *, as_ink: bool = False, **options
 
 def number_ticks(axis, values: Sequence[float] | None = None) -> None:
     """Plain numbers along a logarithmic axis: at `values`, or at round numbers of what it shows."""
-    from matplotlib.ticker import (
-        FixedLocator,
-        FuncFormatter,
-        LogLocator,
-        MaxNLocator,
-        NullLocator,
-    )
-
     low, high = sorted(axis.get_view_interval())
     if high < 1.1 * low:
         low, high = low / 1.3, high * 1.3

@@ -11,7 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mixer_dilated.patches.geometry import Patches
-from mixer_dilated.reports.plots.figure import figure_style, label_text, save_figure, show_image
+from mixer_dilated.reports.plots.figure import (
+    figure_style,
+    label_text,
+    save_figure,
+    show_image,
+    subplots,
+)
 
 WINDOW, SAMPLE, TOKEN = '#0072b2', '#56b4e9', '#d55e00'
 MAX_OUTLINES = 400
@@ -59,10 +65,8 @@ def draw_patches(branches: tuple[Patches, ...], image: np.ndarray, path: pathlib
         for design in (plain, patches):
             indices = design.pixel_indices(image.shape[:2])
             designs.setdefault((indices.shape, indices.tobytes()), design)
-    figure = Figure(figsize=(4.2 * len(designs), 4.9), layout='constrained')
-    for axes, patches in zip(
-        figure.subplots(1, len(designs), squeeze=False)[0], designs.values(), strict=True
-    ):
+    figure, panels = subplots(len(designs), len(designs), 4.2, 4.9)
+    for axes, patches in zip(panels, designs.values(), strict=True):
         show_patches(axes, image, (patches,))
         axes.set_title(_description(patches, image.shape[:2]), fontsize=11)
         axes.set_xlabel('orange: the pixels of one token', fontsize=9)

@@ -85,25 +85,21 @@ def mean_accuracy(trial: Trial) -> float:
 def _points(study: Study, cost: str) -> pd.DataFrame:
     """The trials that have this cost, as `pareto_plot` takes them."""
     references = {comparison['reference'] for comparison in study.comparisons.values()}
-    points = {}
-    for trial in study.finished:
-        accuracy = describe(trial.run.values('test_accuracy'))
-        points[trial.name] = {
-            'label': trial.label,
-            'cost': study.epoch_seconds.get(trial.name)
-            if cost == 'time'
-            else trial.run.summary['flops_per_image'] * trial.run.evaluation_passes / 1e6,
-            'accuracy': accuracy['mean'],
-            'low': accuracy['low'],
-            'high': accuracy['high'],
-            'hollow': trial.name in references,
-        }
-    columns = ['label', 'cost', 'accuracy', 'low', 'high', 'hollow']
-    table = pd.DataFrame.from_dict(points, orient='index', columns=columns)
-    return table.dropna(subset='cost').astype({'cost': float, 'accuracy': float})
+    spreads = {t.name: describe(t.run.values('test_accuracy')) for t in study.finished}
+    flops = {
+        t.name: t.run.summary['flops_per_image'] * t.run.evaluation_passes / 1e6
+        for t in study.finished
+    }
+    points = pd.DataFrame(spreads, index=['mean', 'low', 'high'], dtype=float).T
+    points = points.rename(columns={'mean': 'accuracy'})
+    points['label'] = pd.Series(study.labels)
+    points['cost'] = pd.Series(study.epoch_seconds if cost == 'time' else flops, dtype=float)
+    points['hollow'] = points.index.isin(references)
+    return points.dropna(subset='cost')
 
 
 def _sweep_plots(study: Study) -> Iterator[Plot | Omitted]:
+    hollow = '; hollow are the trials that others are compared with.'
     for cost, (name, cost_label) in COSTS.items():
         title, points = f'Accuracy against {cost}', _points(study, cost)
         if points.empty:
@@ -115,11 +111,7 @@ def _sweep_plots(study: Study) -> Iterator[Plot | Omitted]:
             'Up is more accurate, left is cheaper; no trial is both cheaper and more accurate than '
             'an orange one, which are named from the cheapest at the bottom; bars are 95 % '
             'intervals of the mean over seeds'
-            + (
-                '; hollow are the trials that others are compared with.'
-                if points.hollow.any()
-                else '.'
-            ),
+            f'{hollow if points.hollow.any() else "."}',
             'On the front: '
             + '; '.join(
                 f'{point.label}: {point.accuracy:.4f} at {point.cost:.3g}'
@@ -132,13 +124,8 @@ def _sweep_plots(study: Study) -> Iterator[Plot | Omitted]:
 
 def _map_plot(study: Study) -> Plot | Omitted:
     title = 'Accuracy by settings'
-    settings = pd.DataFrame(
-        [
-            {axis: trial.settings.get(axis) for axis in study.content['axes']}
-            for trial in study.trials
-        ],
-        dtype=object,
-    )
+    rows = [[trial.settings.get(axis) for axis in study.content['axes']] for trial in study.trials]
+    settings = pd.DataFrame(rows, columns=study.content['axes'], dtype=object)
     axes = map_axes(settings)
     if axes is None:
         return Omitted(title, 'a map needs two settings that are numbers and differ between trials')
