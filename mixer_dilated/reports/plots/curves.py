@@ -144,12 +144,12 @@ def robustness_plot(study: Study) -> Plot | Omitted:
     by_corruption = data.groupby('corruption', sort=False)
     figure, panels = subplots(len(by_corruption), 2, 5.2, 3.8, sharey=True)
     for axes, (corruption, rows) in zip(panels, by_corruption, strict=True):
+        axes.yaxis.set_tick_params(labelleft=True)  # seaborn labels axes that have ticks
         draw_lines(axes, rows, 'strength', 'accuracy', labels)
         strengths = sorted(rows.strength.unique())
         axes.set_xticks(strengths, [f'{strength:g}' for strength in strengths])
         axes.set(title=label_text(corruption), ylabel='test accuracy')
         axes.set_xlabel(UNITS.get(corruption, 'strength'))
-        axes.yaxis.set_tick_params(labelleft=True)
     legend_below(figure, labels)
     strongest = data[data.strength == by_corruption.strength.transform('max')]
     return Plot(
