@@ -69,11 +69,12 @@ def draw_map(values, *, ax: Axes, **options) -> None:
     """seaborn's heat map in the look of a report; text is black on all but dark colours."""
     options = {'annot_kws': {'fontsize': 9}, 'cbar': False, **options}
     seaborn.heatmap(values, ax=ax, **options)
-    mesh = ax.collections[-1]
-    colours = mesh.get_facecolors()[~np.ma.getmaskarray(mesh.get_array()).ravel()]
-    for text, colour in zip(reversed(ax.texts), reversed(colours), strict=False):
-        is_dark = seaborn.utils.relative_luminance(colour) < 0.2
-        text.set_color(options['annot_kws'].get('color', 'white' if is_dark else 'black'))
+    if ax.texts:
+        mesh = ax.collections[-1]
+        colours = mesh.get_facecolors()[~np.ma.getmaskarray(mesh.get_array()).ravel()]
+        for text, colour in zip(reversed(ax.texts), reversed(colours), strict=False):
+            is_dark = seaborn.utils.relative_luminance(colour) < 0.2
+            text.set_color(options['annot_kws'].get('color', 'white' if is_dark else 'black'))
     ax.tick_params(length=0)
     ax.grid(False)
 
