@@ -14,6 +14,7 @@ from mixer_dilated.config import changed, num_phases, patch_branches, resolve
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Patches
 from mixer_dilated.reports import schema
+from mixer_dilated.reports.intervals import describe
 from mixer_dilated.reports.quantities import QUANTITIES
 from mixer_dilated.training.run_folder import read_summary
 
@@ -58,9 +59,9 @@ class Run:
         amounts = {**augment, 'randaugment': augment.randaugment.num_layers}
         return [name for name, amount in amounts.items() if amount]
 
-    def values(self, name: str) -> list[float]:
-        """One result of every seed."""
-        return [result[name] for result in self.summary['results']]
+    def accuracy(self, part: str) -> dict[str, float]:
+        """The accuracies of all seeds on 'train' or 'test', as `describe` has them."""
+        return describe([result[f'{part}_accuracy'] for result in self.summary['results']])
 
     @functools.cached_property
     def curves(self) -> pd.DataFrame:

@@ -1,8 +1,9 @@
 """The report of a run or a study: one page and its plots, made from the folder's files alone."""
 
+import itertools
 import pathlib
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import jinja2
 import pandas as pd
@@ -76,10 +77,6 @@ def _draw(plot: Plot | Omitted, folder: pathlib.Path) -> dict:
 
 
 def _run_page(run: Run) -> dict:
-    def plots() -> Iterator[Plot | Omitted]:
-        yield from overview_plots({name: run})
-        yield from detail_plots({name: run})
-
     name = run.summary['config_name']
     return {
         'title': name,
@@ -87,7 +84,7 @@ def _run_page(run: Run) -> dict:
         'data': _data_text([run]),
         'settings': common_settings([run.config]),
         'results': result_tables.run_tables(run),
-        'plots': plots(),
+        'plots': itertools.chain(overview_plots({name: run}), detail_plots({name: run})),
         'made': _origin([run.summary], None, run.folder),
     }
 

@@ -55,13 +55,13 @@ def run_tables(run: Run) -> list[PageTable]:
         for result in summary['results']
     ]
     if len(rows) > 1:
-        test = describe(run.values('test_accuracy'))
+        test = run.accuracy('test')
         rows.append(
             {
                 'seed': f'{len(rows)} seeds, mean ± std',
                 'test accuracy': spread_text(test),
                 '95 % interval': f'{interval_text(test["low"], test["high"])} (t, of the mean)',
-                'train accuracy': spread_text(describe(run.values('train_accuracy'))),
+                'train accuracy': spread_text(run.accuracy('train')),
                 'test loss': NOTHING,
             }
         )
@@ -103,7 +103,7 @@ def trials_tables(study: Study, marks: Mapping[str, str] | None = None) -> list[
         trials = sorted(trials, key=mean_accuracy, reverse=True)
     rows = []
     for trial in trials:
-        test, train = (describe(trial.run.values(f'{part}_accuracy')) for part in ('test', 'train'))
+        test, train = (trial.run.accuracy(part) for part in ('test', 'train'))
         rows.append(
             {
                 'trial': trial.label,
@@ -143,9 +143,9 @@ def paper_table(study: Study) -> PageTable:
         rows.append(
             {
                 'trial': trial.label,
-                'test accuracy here': spread_text(describe(trial.run.values('test_accuracy'))),
+                'test accuracy here': spread_text(trial.run.accuracy('test')),
                 'test accuracy in the paper': optional_text(paper.get('test_accuracy'), '.3f'),
-                'train accuracy here': spread_text(describe(trial.run.values('train_accuracy'))),
+                'train accuracy here': spread_text(trial.run.accuracy('train')),
                 'train accuracy in the paper': optional_text(paper.get('train_accuracy'), '.3f'),
                 'an epoch here (s)': _epoch_text(study, trial.name),
                 'training here, all seeds divided by their number (s)': f'{seconds:.1f}',

@@ -111,10 +111,10 @@ def little_data_plot(study: Study) -> Plot | Omitted:
         (
             setting_text(trial.settings.get('method', trial.label)),
             trial.run.summary['train_examples'],
-            accuracy,
+            result['test_accuracy'],
         )
         for trial in study.finished
-        for accuracy in trial.run.values('test_accuracy')
+        for result in trial.run.summary['results']
     ]
     data = pd.DataFrame(rows, columns=['label', 'images', 'accuracy'])
     labels = [*data.label.unique()]

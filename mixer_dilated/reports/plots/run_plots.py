@@ -7,7 +7,6 @@ import numpy as np
 
 from mixer_dilated.patches.geometry import Patches
 from mixer_dilated.reports.formatting import count_text, setting_text, share_text, spread_text
-from mixer_dilated.reports.intervals import describe
 from mixer_dilated.reports.plots.curves import training_curves
 from mixer_dilated.reports.plots.figure import Omitted, Plot
 from mixer_dilated.reports.plots.heat_maps import confusion_matrices, confusion_matrix
@@ -51,8 +50,8 @@ def overview_plots(runs: Mapping[str, Run]) -> Iterator[Plot]:
         'way (train figures are taken while training, axes of accuracy leave out the first climb, '
         'those of loss are logarithmic).',
         '; '.join(
-            f'{label}: test accuracy {spread_text(describe(run.values("test_accuracy")))}, train '
-            f'accuracy {spread_text(describe(run.values("train_accuracy")))} at the end'
+            f'{label}: test accuracy {spread_text(run.accuracy("test"))}, train '
+            f'accuracy {spread_text(run.accuracy("train"))} at the end'
             for label, run in runs.items()
         ),
         training_curves({label: run.curves for label, run in runs.items()}),

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pandas as pd
 
 from mixer_dilated.reports.formatting import setting_text
-from mixer_dilated.reports.intervals import describe
 from mixer_dilated.reports.plots.curves import little_data_plot, resolution_plot, robustness_plot
 from mixer_dilated.reports.plots.figure import Omitted, Plot
 from mixer_dilated.reports.plots.heat_maps import accuracy_maps, map_axes
@@ -85,7 +84,7 @@ def mean_accuracy(trial: Trial) -> float:
 def _points(study: Study, cost: str) -> pd.DataFrame:
     """The trials that have this cost, as `pareto_plot` takes them."""
     references = {comparison['reference'] for comparison in study.comparisons.values()}
-    spreads = {t.name: describe(t.run.values('test_accuracy')) for t in study.finished}
+    spreads = {t.name: t.run.accuracy('test') for t in study.finished}
     flops = {
         t.name: t.run.summary['flops_per_image'] * t.run.evaluation_passes / 1e6
         for t in study.finished
