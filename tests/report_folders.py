@@ -10,6 +10,56 @@ from mixer_dilated.config import patch_branches
 from mixer_dilated.patches.geometry import num_tokens
 from mixer_dilated.statistics import compare, describe, fit_exponent
 from mixer_dilated.training.run_folder import write_summary
+from tests.conftest import small_config
+
+NASTY = '<script>alert(1)</script> & $\\badmath{$ "x'
+KINDS = ('run', 'table1', 'sweep', 'little_data', 'resolution', 'robustness')
+
+
+def digits_images():
+    """300 of the embedded digits: uint8 images (300, 8, 8, 1) and their labels."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return (data.images[:300, ..., None] * 15.9375).astype(np.uint8), data.target[:300]
+
+
+def _config(**changes):
+    return small_config(num_seeds=3, **changes)
+
+
+def make_kind(kind, folder, **changes):
+    """The folder of a study (or run) of that kind, with labels that want escaping."""
+    digits, one, other = digits_images(), _config(), _config(**{'model.patches.dilation': 1})
+    if kind == 'run':
+        make_run(folder, one, *digits, name=NASTY)
+    elif kind == 'sweep':
+        cells = {
+            f'{NASTY} {size} {dilation}': (
+                {'size': size, 'dilation': dilation, 'padding': 'SAME'},
+                _config(**{'model.patches.size': size, 'model.patches.dilation': dilation})
+                if size * dilation < 6
+                else f'too large: {NASTY}',
+                0.7 + 0.05 * size,
+            )
+            for size in (1, 2, 3)
+            for dilation in (1, 2)
+        }
+        make_study(folder, kind, cells, *digits, reference=f'{NASTY} 1 1', **changes)
+    elif kind == 'little_data':
+        cells = {
+            f'{method} {images}': ({'method': method, 'train_images': images}, which, accuracy)
+            for method, which in ((NASTY, one), ('plain', other))
+            for images, accuracy in ((100, 0.7), (300, 0.8))
+        }
+        make_study(folder, kind, cells, *digits, **changes)
+    else:
+        cells = {
+            label: ({'method': label}, which, 0.8)
+            for label, which in ((NASTY, one), ('plain', other))
+        }
+        make_study(folder, kind, cells, *digits, reference='plain', **changes)
+    return folder
 
 
 def write_jsonl(path: pathlib.Path, rows: list[dict]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from mixer_dilated.benchmark import measure
 from mixer_dilated.cli.main import main
-from mixer_dilated.reports.benchmark_table import print_benchmark
+from mixer_dilated.reports.tables.benchmark_table import print_benchmark
 from tests.conftest import ROOT
 
 

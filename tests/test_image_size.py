@@ -16,7 +16,7 @@ from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.preprocessing import Preprocessing, is_upsample, upsample
 from mixer_dilated.errors import UserError
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
-from mixer_dilated.reports.run_files import read_run
+from mixer_dilated.reports.result_files import read_run
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.train import train_and_evaluate

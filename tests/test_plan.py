@@ -19,7 +19,7 @@ from mixer_dilated.planning.hlo import Exchange, Program, part_of
 from mixer_dilated.planning.interconnect import Switched, Torus
 from mixer_dilated.planning.plan import changes_that_help, find_largest_batch, make_plan
 from mixer_dilated.planning.programs import compile_programs
-from mixer_dilated.reports.plan_table import print_plan
+from mixer_dilated.reports.tables.plan_table import print_plan
 from mixer_dilated.training.setup import create_setup
 from tests.conftest import CONFIG_FILES, ROOT, config_of, run_cli, small_config
 

@@ -24,8 +24,9 @@ from mixer_dilated.inference.calibration import write_calibration
 from mixer_dilated.inference.trained import load_trained
 from mixer_dilated.prediction.inputs import picture_paths
 from mixer_dilated.prediction.stream import open_classifier, predictions
-from mixer_dilated.reports.prediction_sheet import Predicted, prediction_sheet, write_sheet
-from mixer_dilated.reports.prediction_table import print_predictions
+from mixer_dilated.reports.plots.figure import save_figure
+from mixer_dilated.reports.plots.image_grids import Predicted, prediction_sheet
+from mixer_dilated.reports.tables.prediction_table import print_predictions
 from mixer_dilated.training.run_folder import read_config
 from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import read_preprocessing
@@ -351,10 +352,10 @@ def test_a_sheet_draws_any_picture_and_name(tmp_path, ending):
     ]
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        write_sheet(prediction_sheet(drawn, 'a note'), tmp_path / f'sheet.{ending}')
+        save_figure(prediction_sheet(drawn, 'a note'), tmp_path / f'sheet.{ending}', 'sheet')
     assert (tmp_path / f'sheet.{ending}').stat().st_size > 1000
     with pytest.raises(UserError, match='cannot be written'):
-        write_sheet(prediction_sheet(drawn[:1]), tmp_path / 'no' / 'where.png')
+        save_figure(prediction_sheet(drawn[:1]), tmp_path / 'no' / 'where.png', 'sheet')
 
 
 @pytest.mark.parametrize(

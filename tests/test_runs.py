@@ -18,7 +18,7 @@ from mixer_dilated.data.datasets import Digits
 from mixer_dilated.errors import NonFiniteError, Preempted, UserError
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.parallel import mesh
-from mixer_dilated.reports.report import write_report
+from mixer_dilated.reports.page.report import write_report
 from mixer_dilated.training import compiled
 from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions

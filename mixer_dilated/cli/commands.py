@@ -26,7 +26,7 @@ def train(arguments: Arguments, started: float) -> None:
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.cli.progress import SilentProgress, TerminalProgress
     from mixer_dilated.parallel.multihost import broadcast, translate_host_loss
-    from mixer_dilated.reports.tables import print_run
+    from mixer_dilated.reports.tables.run_tables import print_run
     from mixer_dilated.training.train import train_and_evaluate
 
     keep_compiled_programs()
@@ -52,7 +52,7 @@ def evaluate(arguments: Arguments, started: float) -> None:
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.inference.evaluation import evaluate_checkpoint
     from mixer_dilated.parallel.multihost import translate_host_loss
-    from mixer_dilated.reports.tables import print_evaluation
+    from mixer_dilated.reports.tables.run_tables import print_evaluation
 
     keep_compiled_programs()
     with translate_host_loss():
@@ -72,7 +72,7 @@ def export(arguments: Arguments, started: float) -> None:
     workdir, best = required(arguments, 'workdir'), _best(arguments)
     output = required(arguments, 'output')
     from mixer_dilated.export.folder import export_run
-    from mixer_dilated.reports.tables import print_export
+    from mixer_dilated.reports.tables.run_tables import print_export
 
     print_export(export_run(workdir, output, best=best))
     print(f'\nfolder: {output}')
@@ -113,7 +113,7 @@ def probe(arguments: Arguments, started: float) -> None:
         )
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.inference.probe import linear_probe
-    from mixer_dilated.reports.tables import print_probe
+    from mixer_dilated.reports.tables.run_tables import print_probe
 
     keep_compiled_programs()
     print_probe(linear_probe(config, arguments.split))
@@ -125,7 +125,7 @@ def summary(arguments: Arguments, started: float) -> None:
     from mixer_dilated.config import patch_branches
     from mixer_dilated.data.preprocessing import upsample
     from mixer_dilated.parallel.mesh import check_batch
-    from mixer_dilated.reports.summary import print_summary
+    from mixer_dilated.reports.tables.summary_table import print_summary
     from mixer_dilated.training.compiled import CompiledFunctions
     from mixer_dilated.training.setup import create_setup
 
@@ -133,7 +133,7 @@ def summary(arguments: Arguments, started: float) -> None:
     programs = CompiledFunctions(setup)
     check_batch(config.batch, programs.mesh, config.accum_steps)
     if arguments.picture:
-        from mixer_dilated.reports.patch_picture import draw_patches
+        from mixer_dilated.reports.plots.patch_plots import draw_patches
 
         data_source = setup.dataset.data_source(config.dataset.train_split)
         first = upsample(data_source.read([0]).images, setup.image_size)[0]
@@ -149,8 +149,6 @@ def sweep(arguments: Arguments, started: float) -> None:
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.cli.study_progress import TerminalStudyProgress
     from mixer_dilated.experiments.study import run_study
-    from mixer_dilated.reports.report import write_report
-    from mixer_dilated.reports.tables import print_study
 
     keep_compiled_programs()
     # No time in its name: the same command goes on where it stopped.
@@ -160,6 +158,9 @@ def sweep(arguments: Arguments, started: float) -> None:
         if found is None:
             print('no cell is left to begin')
             return
+        from mixer_dilated.reports.page.report import write_report
+        from mixer_dilated.reports.tables.study_table import print_study
+
         print_study(folder)
         print(f'\nreport: {write_report(folder)}')
 
@@ -167,7 +168,7 @@ def sweep(arguments: Arguments, started: float) -> None:
 def report(arguments: Arguments, started: float) -> None:
     """Writes the report of a run or a study again, from its files."""
     folder = required(arguments, 'folder')
-    from mixer_dilated.reports.report import write_report
+    from mixer_dilated.reports.page.report import write_report
 
     print(f'report: {write_report(folder)}')
 
@@ -196,7 +197,7 @@ def benchmark(arguments: list[Arguments], started: float) -> None:
 
 def _benchmark(configs: dict, against: list[str], say: Callable[[str], None]) -> dict:
     from mixer_dilated.benchmark.measure import benchmark
-    from mixer_dilated.reports.benchmark_table import print_benchmark
+    from mixer_dilated.reports.tables.benchmark_table import print_benchmark
 
     found = benchmark(configs, against, say)
     print_benchmark(found)
@@ -205,7 +206,7 @@ def _benchmark(configs: dict, against: list[str], say: Callable[[str], None]) ->
 
 def _benchmark_input(configs: dict, say: Callable[[str], None]) -> dict:
     from mixer_dilated.benchmark.input_speed import benchmark_input
-    from mixer_dilated.reports.input_table import print_input_benchmark
+    from mixer_dilated.reports.tables.input_table import print_input_benchmark
 
     found = benchmark_input(configs, say)
     print_input_benchmark(found)
@@ -214,7 +215,7 @@ def _benchmark_input(configs: dict, say: Callable[[str], None]) -> dict:
 
 def keys(arguments: Arguments, started: float) -> None:
     """Prints every configuration key."""
-    from mixer_dilated.reports.tables import print_keys
+    from mixer_dilated.reports.tables.key_table import print_keys
 
     print_keys()
 

@@ -196,10 +196,10 @@ def _exit_by_signal(error: BaseException) -> NoReturn:
 
 def _print_mismatches(error: BaseException | None) -> None:
     if isinstance(error, ShapeMismatchError):
-        from mixer_dilated.reports.tables import misfits_table, print_table
+        from mixer_dilated.reports.tables.terminal import mismatch_table, print_table
 
         with contextlib.suppress(OSError), contextlib.redirect_stdout(sys.stderr):
-            print_table(misfits_table(error.rows))
+            print_table(mismatch_table(error.rows))
 
 
 def _print_error(text: str) -> None:

@@ -17,7 +17,7 @@ def plan(arguments: list[Arguments], started: float) -> None:
     if flags.json:
         check_output('json', flags.json)
     from mixer_dilated.planning.compiler import check_compiler
-    from mixer_dilated.reports.plan_table import print_plan, print_plans
+    from mixer_dilated.reports.tables.plan_table import print_plan, print_plans
 
     setups = [_setups(each) for each in arguments]
     for _, devices in (pair for of_config in setups for pair in of_config):

@@ -138,7 +138,7 @@ class _Tally:
 
     def print(self, seconds: float) -> None:
         """Prints the table, and how many there were in how long."""
-        from mixer_dilated.reports.prediction_table import print_predictions
+        from mixer_dilated.reports.tables.prediction_table import print_predictions
 
         if self._rows:
             print_predictions(self._rows)
@@ -154,15 +154,12 @@ class _Tally:
 
     def draw(self, path: pathlib.Path) -> None:
         """Draws the sheet."""
-        from mixer_dilated.reports.prediction_sheet import (
-            Predicted,
-            prediction_sheet,
-            write_sheet,
-        )
+        from mixer_dilated.reports.plots.figure import save_figure
+        from mixer_dilated.reports.plots.image_grids import Predicted, prediction_sheet
 
         more = self.classified - len(self.drawn)
         note = f'the first {len(self.drawn)} of {self.classified} pictures' if more else ''
         pictures = [
             Predicted(image, os.path.basename(file), classes) for image, file, classes in self.drawn
         ]
-        write_sheet(prediction_sheet(pictures, note), path)
+        save_figure(prediction_sheet(pictures, note), path, 'sheet')

@@ -15,7 +15,7 @@ from mixer_dilated.experiments.sweep import PreparedCell
 from mixer_dilated.experiments.wording import is_settled, p_text, points_text
 from mixer_dilated.inference.evaluation import restore_checkpoint
 from mixer_dilated.random_keys import purpose_key
-from mixer_dilated.reports.cell_text import count_text
+from mixer_dilated.reports.formatting import count_text
 from mixer_dilated.statistics import compare, holm
 from mixer_dilated.training.compiled import CompiledFunctions
 

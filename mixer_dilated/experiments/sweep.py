@@ -11,7 +11,7 @@ import ml_collections
 from mixer_dilated.config import changed, check_key, validate
 from mixer_dilated.config_keys import ALIASES, preset_values
 from mixer_dilated.errors import UserError
-from mixer_dilated.reports.study_files import KINDS
+from mixer_dilated.reports.schema import KINDS
 
 if TYPE_CHECKING:  # a wrong override is refused before JAX is imported
     from mixer_dilated.training.setup import Setup

@@ -14,7 +14,7 @@ from mixer_dilated.experiments.wording import (
     points_text,
     ratio_text,
 )
-from mixer_dilated.reports.cell_text import count_text, grouped_text
+from mixer_dilated.reports.formatting import count_text, grouped_text
 from mixer_dilated.reports.paper import DILATED_4X4, PLAIN_4X4, TABLE1
 from mixer_dilated.statistics import compare_cells, compare_times, values_by_seed
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mixer_dilated.reports.cell_text import number_text
+from mixer_dilated.reports.formatting import number_text
 
 LEVEL = 0.05
 

@@ -1,1 +1,1 @@
-"""Reports: tables and pictures of results; nothing here trains."""
+"""Reports, made from result files: plots, the HTML page, terminal tables; nothing here trains."""

@@ -1,0 +1,209 @@
+"""The one way to draw: how figures look, and how they become a file or a part of a page."""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import pathlib
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from mixer_dilated.errors import UserError
+from mixer_dilated.files import AtomicFile
+from mixer_dilated.reports.formatting import grouped_text
+
+# Okabe and Ito's colours, without the yellow that white paper swallows.
+COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000')
+_DASHES = ('', (3.7, 1.6), (6.4, 1.6, 1, 1.6), (1, 1.2), (5, 1, 1, 1, 1, 1))
+_MARKERS = 'osD^vPX*'
+LINE = {'linewidth': 1.7, 'markersize': 6, 'markeredgewidth': 0}
+LABEL_LENGTH = 48
+DOTS_PER_INCH = 144
+# Dates and versions are left out, so that the same data give the same bytes.
+_METADATA = {
+    'png': {'Software': None},
+    'svg': dict.fromkeys(('Date', 'Creator', 'Format', 'Type')),
+    'pdf': {'CreationDate': None},
+}
+_STYLE = {
+    'text.parse_math': False,  # a label that holds `$` is drawn as it is
+    'svg.hashsalt': 'mixer_dilated',
+    'font.size': 10,
+    'axes.titlesize': 10.5,
+    'axes.labelsize': 10,
+    'xtick.labelsize': 9,
+    'ytick.labelsize': 9,
+    'legend.fontsize': 9,
+    'legend.frameon': False,
+    'figure.titlesize': 11,
+    'figure.constrained_layout.w_pad': 0.08,
+    'figure.constrained_layout.h_pad': 0.08,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.grid': True,
+    'axes.axisbelow': True,
+    'grid.color': '#e4e4e4',
+    'image.interpolation': 'none',
+    'hatch.linewidth': 0.6,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """One plot of a report.
+
+    Attributes:
+      name: its file's name, without ending.
+      title: a few words.
+      caption: one sentence on how to read it.
+      alt: what it shows, for those who cannot see it.
+      figure: what is drawn.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    figure: Figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Omitted:
+    """A plot that there cannot be, and why."""
+
+    title: str
+    reason: str
+
+
+@contextlib.contextmanager
+def figure_style() -> Iterator[None]:
+    """Matplotlib's settings for a figure; usable as a decorator: @figure_style()."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+@figure_style()
+def render(figure: Figure, file_format: str) -> bytes:
+    """A figure as the content of a file, 'png', 'svg', 'pdf' and others that Matplotlib writes."""
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Glyph', UserWarning)  # letters without a shape
+        figure.savefig(
+            content, format=file_format, dpi=DOTS_PER_INCH, metadata=_METADATA.get(file_format)
+        )
+    return content.getvalue()
+
+
+def save_figure(figure: Figure, path: pathlib.Path, flag: str = '') -> None:
+    """Writes a figure; the ending of the path chooses the format.
+
+    Raises:
+      UserError: the file cannot be written; it names the flag that the path was given by.
+    """
+    file_format = path.suffix[1:].lower()
+    allowed = figure.canvas.get_supported_filetypes()
+    if file_format not in allowed:
+        endings = ', '.join(f'.{ending}' for ending in sorted(allowed))
+        raise UserError(f'--{flag}={path}: allowed are names that end with {endings}')
+    content = render(figure, file_format)
+    with AtomicFile(path, flag) as file:
+        file.write(content)
+
+
+def svg_text(plot: Plot) -> str:
+    """The plot as an <svg> element that can stand in a page beside others.
+
+    It is drawn at its natural size, has no metadata, loads nothing, and its identifiers start with
+    the plot's name, so that those of two plots never meet.
+    """
+    svg = render(plot.figure, 'svg').decode()
+    svg = re.sub(r'<!--.*?-->', '', svg[svg.index('<svg') :], flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf'\g<1>{plot.name}-', svg)
+    return re.sub(r'\n\s*', '\n', svg).strip()
+
+
+def line_styles(labels: Sequence[str]) -> dict:
+    """seaborn's colour, dashes and marker of every label; no two of the first 35 are alike."""
+    return {
+        name: dict(zip(labels, itertools.cycle(values), strict=False))
+        for name, values in (('palette', COLOURS), ('dashes', _DASHES), ('markers', _MARKERS))
+    }
+
+
+def label_text(text: str, length: int = LABEL_LENGTH) -> str:
+    """A label on one line, cut where it would be longer than `length` characters."""
+    text = ' '.join(''.join(c if c.isprintable() else ' ' for c in text).split())
+    return text if len(text) <= length else f'{text[: length - 1]}…'
+
+
+def subplots(panels: int, columns: int, width: float, height: float, **options):
+    """A figure with as many panels of `width` × `height` inches in rows, and their flat axes."""
+    columns = max(1, min(columns, panels))
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(columns * width, rows * height), layout='constrained')
+    grid = figure.subplots(rows, columns, squeeze=False, **options)
+    for axes in list(grid.flat)[panels:]:
+        axes.set_axis_off()
+    return figure, list(grid.flat)[:panels]
+
+
+def show_image(axes: Axes, image: np.ndarray, *, as_ink: bool = False, **options) -> None:
+    """Draws an image (height, width[, channels]) without ticks; a grey one as dark ink if asked."""
+    if image.ndim == 3:
+        image = image[..., :3] if image.shape[-1] > 1 else image[..., 0]
+    if as_ink and image.ndim == 2:
+        image = 255 - image
+    options = {'cmap': 'gray', 'vmin': 0, 'vmax': 255, 'interpolation': 'none', **options}
+    axes.imshow(image, **options)
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+
+
+def number_ticks(axis, values: Sequence[float] | None = None) -> None:
+    """Plain numbers along a logarithmic axis: at `values`, or at round numbers of what it shows."""
+    low, high = sorted(axis.get_view_interval())
+    if high < 1.1 * low:
+        low, high = low / 1.3, high * 1.3
+    # Fixed, or the other locator would choose other limits.
+    axis.axes.set(**{f'{axis.axis_name}lim': (low, high)})
+    if values:
+        locator = FixedLocator(values)
+    elif high < 12 * low:  # within a decade 1, 2 and 5 are too few
+        locator = MaxNLocator(6, steps=[1, 2, 5, 10])
+    else:
+        locator = LogLocator(subs=(1, 2, 5) if high < 1e4 * low else (1,))
+    axis.set_major_locator(locator)
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: quantity_text(value)))
+
+
+def quantity_text(value: float) -> str:
+    """12300 as '12 300', 0.25 as '0.25': four significant digits at most."""
+    return grouped_text(value) if abs(value) >= 1000 else f'{value:.4g}'
+
+
+def legend_below(figure: Figure, labels: Sequence[str]) -> None:
+    """One legend of `line_styles` under all panels, in as many columns as there is room for."""
+    styles = line_styles(labels)
+    handles = [
+        Line2D([], [], color=styles['palette'][k], marker=styles['markers'][k], **LINE)
+        for k in labels
+    ]
+    for handle, label in zip(handles, labels, strict=True):
+        if styles['dashes'][label]:
+            handle.set_dashes(styles['dashes'][label])
+    texts = [label_text(label) for label in labels]
+    room = int(figure.get_figwidth() * 13)  # characters of 9 points in a line
+    columns = max(1, min(len(labels), room // (max(map(len, texts)) + 7)))
+    figure.legend(handles, texts, loc='outside lower center', ncols=columns, handlelength=3.2)

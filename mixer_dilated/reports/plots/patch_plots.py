@@ -1,0 +1,153 @@
+"""What patches see: the sampled pixels of an image in colour."""
+
+import pathlib
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from mixer_dilated.patches.geometry import Patches
+from mixer_dilated.reports.plots.figure import (
+    figure_style,
+    label_text,
+    save_figure,
+    show_image,
+    subplots,
+)
+
+WINDOW, SAMPLE, TOKEN = '#0072b2', '#56b4e9', '#d55e00'
+MAX_OUTLINES = 400
+IMAGE_INCHES = 2.0
+
+
+@figure_style()
+def coverage_plot(
+    rows: Sequence[tuple[str, Sequence[str], tuple[Patches, ...], str, np.ndarray]],
+) -> Figure:
+    """One row a method: its name and facts, then each image with the pixels that it sees.
+
+    Args:
+      rows: (label, facts, branches, join, uint8 images (count, height, width, channels)), of as
+        many images each; branches and join as `show_patches` takes them.
+    """
+    count = len(rows[0][-1])
+    size = 2.3 + count * IMAGE_INCHES, len(rows) * (IMAGE_INCHES + 0.1)
+    figure = Figure(figsize=size, layout='constrained')
+    ratios = [2.2, *[IMAGE_INCHES] * count]
+    grid = figure.subplots(len(rows), count + 1, squeeze=False, width_ratios=ratios)
+    for (first, *others), (label, facts, branches, join, images) in zip(grid, rows, strict=True):
+        first.set_axis_off()
+        text = '\n'.join([textwrap.fill(label_text(label, 60), 22), '', *map(label_text, facts)])
+        first.text(0, 0.5, text, va='center', transform=first.transAxes)
+        for axes, image in zip(others, images, strict=True):
+            show_patches(axes, image, branches, join)
+    return figure
+
+
+def draw_patches(branches: tuple[Patches, ...], image: np.ndarray, path: pathlib.Path) -> None:
+    """Draws an image as plain patches of the same size see it, and as the branches do.
+
+    Args:
+      branches: patch geometries.
+      image: uint8 (height, width, channels).
+      path: of --picture; its ending chooses the format.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    designs = {}  # by the pixels they sample: the same geometry is drawn once
+    for patches in branches:
+        plain = Patches(size=patches.size, stride=patches.size, padding=patches.padding)
+        for design in (plain, patches):
+            indices = design.pixel_indices(image.shape[:2])
+            designs.setdefault((indices.shape, indices.tobytes()), design)
+    figure, panels = subplots(len(designs), len(designs), 4.2, 4.9)
+    for axes, patches in zip(panels, designs.values(), strict=True):
+        show_patches(axes, image, (patches,))
+        axes.set_title(_description(patches, image.shape[:2]), fontsize=11)
+        axes.set_xlabel('orange: the pixels of one token', fontsize=9)
+    save_figure(figure, path, 'picture')
+
+
+def show_patches(
+    axes: Axes, image: np.ndarray, branches: tuple[Patches, ...], join: str = 'channels'
+) -> None:
+    """Draws an image with every sampled pixel in blue, and the pixels of one token in orange.
+
+    Windows are outlined, those of other tokens only where they do not overlap. Padding that a
+    patch reaches into is drawn as a grey border.
+
+    Args:
+      axes: where to draw.
+      image: uint8 (height, width, channels).
+      branches: patch geometries, all of them of one network.
+      join: 'channels' (a token has the pixels of all branches at its place) or 'tokens' (the
+        token in orange is one of the first branch).
+    """
+    height, width = image.shape[:2]
+    sampled = [patches.pixel_indices((height, width)) for patches in branches]
+    of_tokens = np.concatenate(sampled, axis=1) if join == 'channels' else sampled[0]
+    rows, columns = branches[0].grid((height, width))
+    chosen = rows // 2 * columns + columns // 2
+    everything = np.concatenate([indices.reshape(-1, 2) for indices in sampled])
+    origin = np.minimum(everything.min(axis=0), 0)
+    canvas = _canvas(image, origin, np.maximum(everything.max(axis=0) + 1, (height, width)))
+    ink = canvas.copy()
+    _tint(canvas, ink, everything - origin, SAMPLE)
+    _tint(canvas, ink, of_tokens[chosen] - origin, TOKEN)
+    top, left = origin - 0.5
+    bottom, right = origin + canvas.shape[:2] - 0.5
+    show_image(axes, canvas, extent=(left, right, bottom, top))
+    frame = Rectangle((-0.5, -0.5), width, height, fill=False, edgecolor='#999999', linewidth=0.6)
+    axes.add_patch(frame)
+    one_grid = join == 'channels' or len(branches) == 1
+    others = _outlined(of_tokens, branches[0].stride, chosen) if one_grid else []
+    for token in [*others, chosen]:
+        first, last = of_tokens[token].min(axis=0), of_tokens[token].max(axis=0)
+        axes.add_patch(
+            Rectangle(
+                (first[1] - 0.5, first[0] - 0.5),
+                *(last - first + 1)[::-1],
+                fill=False,
+                edgecolor=TOKEN if token == chosen else WINDOW,
+                linewidth=2.5 if token == chosen else 0.8,
+            )
+        )
+
+
+def _outlined(of_tokens: np.ndarray, stride: tuple[int, int], chosen: int) -> list[int]:
+    """Tokens beside the chosen one whose windows can be outlined without a muddle."""
+    window = of_tokens[0].max(axis=0) - of_tokens[0].min(axis=0) + 1
+    if (window > stride).any() or len(of_tokens) > MAX_OUTLINES:
+        return []
+    return [token for token in range(len(of_tokens)) if token != chosen]
+
+
+def _canvas(image: np.ndarray, origin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """RGB (rows, columns, 3) from 0 to 1 of an image with its padding; a grey image as ink."""
+    canvas = np.full((*(end - origin), 3), 0.9)
+    pixels = image / 255 if image.shape[-1] == 3 else (255 - image[..., :1] + 120.0) / 375
+    (top, left), (height, width) = -origin, image.shape[:2]
+    canvas[top : top + height, left : left + width] = pixels
+    return canvas
+
+
+def _tint(canvas: np.ndarray, ink: np.ndarray, places: np.ndarray, colour: str) -> None:
+    """Colours pixels (row, column) of the canvas, the ink showing through."""
+    rows, columns = places.T
+    canvas[rows, columns] = 0.45 * ink[rows, columns] + 0.55 * np.asarray(to_rgb(colour))
+
+
+def _description(patches: Patches, image_size: tuple[int, int]) -> str:
+    seen = (patches.coverage(image_size) > 0).mean()
+    size, dilation, window = (
+        '×'.join(map(str, pair)) for pair in (patches.size, patches.dilation, patches.window)
+    )
+    return (
+        f'{size} pixels, dilation {dilation}, window {window}\n'
+        f'{patches.num_tokens(image_size)} tokens, see {seen:.0%} of the pixels'
+    )

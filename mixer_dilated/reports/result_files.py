@@ -1,0 +1,282 @@
+"""The files of a run and of a study, read and checked: what a report is made from."""
+
+import dataclasses
+import functools
+import math
+import pathlib
+from collections.abc import Mapping
+
+import ml_collections
+import numpy as np
+import pandas as pd
+
+from mixer_dilated.config import changed, num_phases, patch_branches, resolve
+from mixer_dilated.errors import UserError
+from mixer_dilated.patches.geometry import Patches
+from mixer_dilated.reports import schema
+from mixer_dilated.reports.intervals import describe
+from mixer_dilated.reports.quantities import QUANTITIES
+from mixer_dilated.training.run_folder import read_summary
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+      folder: where it lies.
+      config: its resolved config.
+      summary: content of `summary.json`.
+    """
+
+    folder: pathlib.Path
+    config: ml_collections.ConfigDict
+    summary: dict
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return tuple(self.summary['image_shape'][:2])
+
+    @property
+    def _image_sizes(self) -> dict[str, int]:
+        return dict(zip(('height', 'width', 'channels'), self.summary['image_shape'], strict=True))
+
+    @property
+    def branches(self) -> tuple[Patches, ...]:
+        """The patch geometries of its stem."""
+        return patch_branches(self.config.model)
+
+    @property
+    def evaluation_passes(self) -> int:
+        """How many times evaluation shows an image: once in every phase of a `random_phase`."""
+        return math.prod(num_phases(self.config))
+
+    @property
+    def augmented_by(self) -> list[str]:
+        """Names under `config.augment` of what changes training images."""
+        augment = self.config.augment
+        amounts = {**augment, 'randaugment': augment.randaugment.num_layers}
+        return [name for name, amount in amounts.items() if amount]
+
+    def accuracy(self, part: str) -> dict[str, float]:
+        """The accuracies of all seeds on 'train' or 'test', as `describe` has them."""
+        return describe([result[f'{part}_accuracy'] for result in self.summary['results']])
+
+    @functools.cached_property
+    def curves(self) -> pd.DataFrame:
+        """`metrics.jsonl`: epoch, seed and MEASURES, NaN where a loss was not finite."""
+        path = self.folder / 'metrics.jsonl'
+        rows = schema.read_rows(path, schema.METRICS)
+        if not rows:
+            raise UserError(f'{path}: no epoch in it; {schema.HINT}')
+        return pd.DataFrame(rows, columns=list(schema.METRICS)).astype(
+            dict.fromkeys(schema.MEASURES, float)
+        )
+
+    @functools.cached_property
+    def predictions(self) -> dict[str, np.ndarray]:
+        """Arrays of `predictions.npz`."""
+        path = self.folder / 'predictions.npz'
+        arrays = schema.read_arrays(path, schema.PREDICTIONS, **self._image_sizes)
+        examples, classes = arrays['probabilities'].shape[1:]
+        for name, size in (('labels', classes), ('shown_index', examples)):
+            if not ((arrays[name] >= 0) & (arrays[name] < size)).all():
+                raise UserError(f'{path}: {name} are not from 0 to {size - 1}; make the run again')
+        return arrays
+
+    @functools.cached_property
+    def class_names(self) -> list[str]:
+        """Of every class; their numbers in runs of earlier versions, which kept no names."""
+        classes = self.predictions['probabilities'].shape[-1]
+        path = self.folder / 'preprocessing.json'
+        if not path.is_file():
+            return [str(label) for label in range(classes)]
+        names = schema.read_object(path, {'class_names': [str]})['class_names']
+        if len(names) != classes:
+            raise UserError(f'{path}: class_names are not {classes} names; make the run again')
+        return names
+
+    @functools.cached_property
+    def augmented(self) -> dict[str, np.ndarray]:
+        """{title: images} of `augmented.npz`, 'original' first; {} where that file is not there."""
+        path = self.folder / 'augmented.npz'
+        if not path.is_file():
+            return {}
+        arrays = schema.read_arrays(path, schema.AUGMENTED, **self._image_sizes)
+        drawn = zip(map(str, arrays['titles']), arrays['drawn'], strict=True)
+        return {'original': arrays['images'], **dict(drawn)}
+
+    @functools.cached_property
+    def weights(self) -> dict[str, np.ndarray]:
+        """Arrays of `weights.npz`."""
+        return schema.read_arrays(self.folder / 'weights.npz', {})
+
+
+def read_run(folder: pathlib.Path) -> Run:
+    """The finished run in a folder.
+
+    Raises:
+      UserError: it is not finished, or a file is damaged.
+    """
+    config_path, summary_path = folder / 'config.json', folder / 'summary.json'
+    config = _apply(config_path, '', _resolve, schema.read_object(config_path, {}))
+    if not summary_path.is_file():
+        raise UserError(
+            f'{folder}: the run is not finished (no summary.json); give its training command '
+            'with this folder again, then report'
+        )
+    summary = read_summary(folder)
+    schema.check(summary_path, summary, schema.SUMMARY)
+    if not summary['results'] or len(summary['image_shape']) != 3:
+        raise UserError(
+            f'{summary_path}: results or image_shape are not those of a run; make the run again'
+        )
+    run = Run(folder, config, summary)
+    for branch in run.branches:
+        _apply(config_path, '', branch.grid, run.image_size)
+    return run
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A trial of a study.
+
+    Attributes:
+      name, label, settings: as in `study.json`.
+      invalid: why it cannot be trained; '' for one that can.
+      config: its resolved config; None where it is invalid, or the study does not say.
+      run: its run; None where it is invalid, not finished, or trains nothing.
+    """
+
+    name: str
+    label: str
+    settings: dict
+    invalid: str
+    config: ml_collections.ConfigDict | None
+    run: Run | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A study, finished or not.
+
+    Attributes:
+      folder: where it lies.
+      content: of `study.json`.
+      config: what its trials share; None where the study does not say.
+      trials: all of them, in the study's order.
+      statistics: content of `statistics.json`, {} if it is not there yet.
+      epoch_seconds: {trial: seconds} of those that were timed.
+      robustness, resolution: rows of the files of that name, with the trial's 'label'; empty
+        where nothing was measured.
+    """
+
+    folder: pathlib.Path
+    content: dict
+    config: ml_collections.ConfigDict | None
+    trials: list[Trial]
+    statistics: dict
+    epoch_seconds: dict[str, float]
+    robustness: pd.DataFrame
+    resolution: pd.DataFrame
+
+    @property
+    def kind(self) -> str:
+        """One of KINDS."""
+        return self.content['kind']
+
+    @property
+    def finished(self) -> list[Trial]:
+        """Trials that have a run."""
+        return [trial for trial in self.trials if trial.run]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """{name: label} of all trials."""
+        return {trial.name: trial.label for trial in self.trials}
+
+    @property
+    def comparisons(self) -> dict[str, dict]:
+        """{trial: its paired comparison with the reference}."""
+        return self.statistics.get('comparisons', {})
+
+    @property
+    def exponents(self) -> dict[str, dict[str, float]]:
+        """{label: {'num_tokens', …: exponent of the image's side}}, as far as they are fitted."""
+        return {
+            self.labels[name]: {quantity: fit[quantity]['exponent'] for quantity in QUANTITIES}
+            for name, fit in self.statistics.get('fits', {}).items()
+            if name in self.labels
+        }
+
+    @property
+    def reference(self) -> str | None:
+        """Name of the trial that others are compared with; `study.json` may give its settings."""
+        reference = self.content.get('reference')
+        names = (t.name for t in self.trials if reference in (t.name, t.settings))
+        return next(names, None)
+
+
+def read_study(folder: pathlib.Path) -> Study:
+    """The study in a folder, as far as it is.
+
+    Raises:
+      UserError: a file is damaged.
+    """
+    path = folder / 'study.json'
+    content = schema.read_object(path, schema.STUDY)
+    if content['kind'] not in schema.KINDS:
+        raise UserError(
+            f'{path}: kind = {content["kind"]!r}: allowed are {", ".join(schema.KINDS)}'
+        )
+    base = _apply(path, 'config: ', _resolve, content['config']) if 'config' in content else None
+    trials = [_read_trial(path, base, trial) for trial in content['cells']]
+    if not trials:
+        raise UserError(f'{path}: a study without trials; start the study anew')
+    labels = {trial.name: trial.label for trial in trials}
+    statistics_path = folder / 'statistics.json'
+    exists = statistics_path.exists()
+    rows = schema.read_rows(folder / 'results.jsonl', schema.RESULTS)
+    return Study(
+        folder=folder,
+        content=content,
+        config=base,
+        trials=trials,
+        statistics=schema.read_object(statistics_path, schema.STATISTICS) if exists else {},
+        epoch_seconds={r['cell']: r['epoch_seconds'] for r in rows if r.get('epoch_seconds')},
+        robustness=_labelled_rows(folder / 'robustness.jsonl', schema.ROBUSTNESS, labels),
+        resolution=_labelled_rows(folder / 'resolution.jsonl', schema.RESOLUTION, labels),
+    )
+
+
+def _read_trial(path: pathlib.Path, base: ml_collections.ConfigDict | None, row: Mapping) -> Trial:
+    if '/' in row['name'] or row['name'] in ('', '.', '..'):
+        raise UserError(f'{path}: {row["name"]!r} is no name of a trial')
+    folder = path.parent / 'cells' / row['name']
+    config = run = None
+    if not row['impossible'] and (folder / 'summary.json').is_file():
+        run = read_run(folder)
+        config = run.config
+    elif base and not row['impossible'] and 'changes' in row:
+        config = _apply(path, f'{row["name"]}: ', functools.partial(changed, base), row['changes'])
+    return Trial(row['name'], row['label'], row['settings'], row['impossible'], config, run)
+
+
+def _apply(path: pathlib.Path, key: str, function, content):
+    """What a function makes of the content of a file; the UserError of a bad one names the file."""
+    try:
+        return function(content)
+    except (UserError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f'{path}: {key}{" ".join(str(error).split())}') from None
+
+
+_resolve = functools.partial(resolve, warn=False)
+
+
+def _labelled_rows(path: pathlib.Path, fields: Mapping, labels: Mapping) -> pd.DataFrame:
+    rows = schema.read_rows(path, fields)
+    for row in rows:
+        if row['cell'] not in labels:
+            raise UserError(f'{path}: no trial {row["cell"]!r} in the study; remove the file')
+    return pd.DataFrame([{**row, 'label': labels[row['cell']]} for row in rows])

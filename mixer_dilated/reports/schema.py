@@ -1,0 +1,147 @@
+"""What the files of a run and a study hold, and the one way to read them.
+
+A schema is a type or a tuple of types; {key: schema} for an object, where 'key?' may be missing and
+`str` stands for every key; [schema] for a list. Numbers must be finite. Whatever is missing,
+damaged or of another type raises a UserError of one line that names file, key and value.
+"""
+
+import math
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from mixer_dilated import files
+from mixer_dilated.errors import UserError
+from mixer_dilated.reports.quantities import QUANTITIES
+
+KINDS = ('table1', 'sweep', 'little_data', 'resolution', 'robustness')
+MEASURES = ('train_accuracy', 'test_accuracy', 'train_loss', 'test_loss')
+HINT = 'restore it, or give the command that made it again: it resumes from the newest checkpoint'
+NUMBER, OPTIONAL = (int, float), (int, float, type(None))
+
+SEED = {
+    **dict.fromkeys(('seed', 'train_correct', 'test_correct'), int),
+    **dict.fromkeys(('train_accuracy', 'test_accuracy'), NUMBER),
+    **dict.fromkeys(('train_loss', 'test_loss'), OPTIONAL),
+}
+SUMMARY = {
+    **dict.fromkeys(('config_name', 'dataset', 'train_split', 'test_split'), str),
+    **dict.fromkeys(('train_examples', 'test_examples', 'num_tokens', 'num_params'), int),
+    **dict.fromkeys(('skipped_steps', 'pixels_seen', 'pixels'), int),
+    **dict.fromkeys(('flops_per_image', 'train_accuracy', 'test_accuracy'), NUMBER),
+    'image_shape': [int],
+    'results': [SEED],
+    'seconds': {'train': NUMBER, 'epoch_median': NUMBER},
+    **dict.fromkeys(('versions', 'device'), dict),
+}
+METRICS = {'epoch': int, 'seed': int, **dict.fromkeys(MEASURES, OPTIONAL)}
+TRIAL = {**dict.fromkeys(('name', 'label', 'impossible'), str), 'settings': dict}
+STUDY = {
+    **dict.fromkeys(('kind', 'title', 'question', 'command'), str),
+    'axes': [str],
+    'cells': [TRIAL],
+}
+SPREAD = {'count': int, 'mean': NUMBER, **dict.fromkeys(('std', 'low', 'high'), OPTIONAL)}
+COMPARISON = {
+    'reference': str,
+    'count': int,
+    'difference': NUMBER,
+    **dict.fromkeys(('low', 'high', 'bootstrap_low', 'bootstrap_high', 't', 'p'), OPTIONAL),
+    **dict.fromkeys(('p_holm?', 'effect_size', 'time_ratio'), OPTIONAL),
+}
+STATISTICS = {
+    'cells?': {str: {'test_accuracy': SPREAD, 'train_accuracy': SPREAD}},
+    'comparisons?': {str: COMPARISON},
+    'verdicts?': [str],
+    'fits?': {str: {name: {'exponent': NUMBER} for name in QUANTITIES}},
+}
+RESULTS = {'cell': str, 'epoch_seconds?': OPTIONAL}
+ROBUSTNESS = {
+    **dict.fromkeys(('cell', 'corruption'), str),
+    **dict.fromkeys(('strength', 'seed', 'accuracy'), NUMBER),
+}
+RESOLUTION = {
+    'cell': str,
+    **dict.fromkeys(('image_size', 'batch', *QUANTITIES), NUMBER),
+    **dict.fromkeys(('step_seconds_low', 'step_seconds_high'), NUMBER),
+}
+# The axes of arrays.
+PREDICTIONS = {
+    'labels': 'examples',
+    'probabilities': 'seeds examples classes',
+    'shown_index': 'mistakes?',
+    'shown_images': 'mistakes? height width channels',
+    'class_images': 'classes height width channels',
+}
+AUGMENTED = {
+    'images': 'shown height width channels',
+    'drawn': 'columns shown height width channels',
+    'titles': 'columns',
+}
+
+
+def check(path: pathlib.Path, value, schema, key: str = '') -> None:
+    """Raises UserError unless a value of a file is as the schema says."""
+    if isinstance(schema, dict) and isinstance(value, dict):
+        for name, part in schema.items():
+            if name is str:
+                for member, content in value.items():
+                    check(path, content, part, f'{key}.{member}')
+            elif name.rstrip('?') in value:
+                check(path, value[name.rstrip('?')], part, f'{key}.{name.rstrip("?")}')
+            elif not name.endswith('?'):
+                raise UserError(
+                    f'{path}: has no {f"{key}.{name}"[1:]!r}: damaged, or of another version; '
+                    'make it again'
+                )
+    elif isinstance(schema, list) and isinstance(value, list):
+        for number, content in enumerate(value):
+            check(path, content, schema[0], f'{key}[{number}]')
+    else:
+        types = {dict: dict, list: list}.get(type(schema), schema)
+        is_finite = not isinstance(value, float) or math.isfinite(value)
+        if not isinstance(value, types) or not is_finite:
+            name = key.lstrip('.') or 'its content'
+            raise UserError(f'{path}: {name} = {value!r} cannot be; restore it, or make it again')
+
+
+def read_object(path: pathlib.Path, schema: Mapping) -> dict:
+    """The object in a JSON file."""
+    content = files.read_json(path, HINT)
+    check(path, content, schema)
+    return content
+
+
+def read_rows(path: pathlib.Path, schema: Mapping) -> list[dict]:
+    """The objects of a file of one a line; [] where there is no file."""
+    rows = files.read_json_lines(path, HINT) if path.exists() else []
+    check(path, rows, [schema])
+    return rows
+
+
+def read_arrays(path: pathlib.Path, axes: Mapping[str, str], **sizes: int) -> dict:
+    """The arrays of an .npz file.
+
+    Args:
+      path: of the file.
+      axes: {array: names of its axes}; an axis has one size in all arrays, which is 0 only where
+        its name ends with '?'. Arrays of images, whose last axis is 'channels', are uint8.
+      sizes: of axes, where they are known.
+    """
+    arrays = files.read_arrays(path, HINT)
+    for name, names in axes.items():
+        array = arrays.get(name, np.empty(()))
+        if (
+            array.ndim != len(names.split())
+            or (names.endswith('channels') and array.dtype != np.uint8)
+            or any(
+                sizes.setdefault(axis, size) != size or not (size or axis.endswith('?'))
+                for axis, size in zip(names.split(), array.shape, strict=True)
+            )
+        ):
+            raise UserError(
+                f'{path}: {name} has the shape {array.shape} of {array.dtype} and not ({names}); '
+                'make the run again'
+            )
+    return arrays

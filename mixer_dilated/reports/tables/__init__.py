@@ -1,0 +1,1 @@
+"""Tables printed in the terminal, 80 columns wide."""

@@ -1,0 +1,48 @@
+"""Predictions on the terminal: a table of files and their classes."""
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from mixer_dilated.errors import printable
+from mixer_dilated.reports.tables.terminal import new_table, print_table
+
+WIDTH, BETWEEN = 80, 3  # characters of a line, and from a column to the next
+_HEADINGS = ('most probable', '2nd', '3rd')
+FILE, CLASS = 30, 24  # characters of a name; what is longer is cut
+
+
+def print_predictions(rows: list[tuple[str, list[tuple[str, float]]]]) -> None:
+    """A line an image: its file, then its most probable classes with their probabilities.
+
+    A line of 80 characters has room for two or three classes with long names and more with short
+    ones; those that find none are left out.
+
+    Args:
+      rows: of each image its path and (name, probability) pairs, the most probable first.
+    """
+    files = [_cut_front(printable(path), FILE) for path, _ in rows]
+    cells = [
+        [f'{_cut_back(printable(name), CLASS)} {probability:.3f}' for name, probability in classes]
+        for _, classes in rows
+    ]
+    table = new_table('file')
+    room = WIDTH - max(map(cell_len, [*files, 'file']))
+    for rank, column in enumerate(zip(*cells, strict=True)):
+        heading = _HEADINGS[rank] if rank < len(_HEADINGS) else f'{rank + 1}th'
+        room -= BETWEEN + max(map(cell_len, [*column, heading]))
+        if room < 0 and rank:
+            break
+        table.add_column(heading)
+    shown = len(table.columns) - 1
+    for file, classes in zip(files, cells, strict=True):
+        table.add_row(*(Text(text, no_wrap=True) for text in (file, *classes[:shown])))
+    print_table(table)
+
+
+def _cut_front(text: str, length: int) -> str:
+    """The end of a path says more than its beginning."""
+    return text if len(text) <= length else f'…{text[1 - length :]}'
+
+
+def _cut_back(text: str, length: int) -> str:
+    return text if len(text) <= length else f'{text[: length - 1]}…'

@@ -1,0 +1,98 @@
+"""What training, evaluation, export and probe print."""
+
+from mixer_dilated.errors import printable
+from mixer_dilated.reports.formatting import count_text
+from mixer_dilated.reports.intervals import describe, wilson_interval
+from mixer_dilated.reports.tables.terminal import new_table, print_facts, print_table
+
+
+def accuracy_text(correct: int, count: int) -> str:
+    """Accuracy, count and 95 % Wilson interval over the images."""
+    low, high = wilson_interval(correct, count)
+    return f'{correct / count:.4f}   {correct} of {count}   95 % interval {low:.4f} … {high:.4f}'
+
+
+def seeds_accuracy_text(correct: list[int], count: int) -> str:
+    """One seed: as `accuracy_text`. Several: mean, standard deviation, 95 % t interval."""
+    if len(correct) == 1:
+        return accuracy_text(correct[0], count)
+    described = describe([of_seed / count for of_seed in correct])
+    return (
+        '{mean:.4f} ± {std:.4f} over {count} seeds   95 % interval {low:.4f} … {high:.4f}'
+    ).format(**described)
+
+
+def print_run(summary: dict) -> None:
+    """A run's result, from the content of its `summary.json`."""
+    seconds, skipped = summary['seconds'], summary['skipped_steps']
+    facts = {
+        'method': printable(summary['config_name']),
+        'tokens': str(summary['num_tokens']),
+        'parameters': str(summary['num_params']),
+    }
+    for part in ('train', 'test'):
+        correct = [result[f'{part}_correct'] for result in summary['results']]
+        facts[f'{part} accuracy'] = seeds_accuracy_text(correct, summary[f'{part}_examples'])
+    if skipped:
+        facts['left out'] = f'{count_text(skipped, "step")} whose loss was not finite'
+    facts['seconds'] = (
+        f'start-up {seconds["startup"]:.1f}   compile {seconds["compile"]:.1f}   '
+        f'training {seconds["train"]:.1f} (an epoch {seconds["epoch_median"]:.2f})'
+    )
+    print_facts(facts)
+
+
+def print_evaluation(evaluation: dict) -> None:
+    """The result of `evaluate_checkpoint`."""
+    results, calibration = evaluation['results'], evaluation['calibration']
+
+    def listed(name):
+        return '   '.join(f'{result[name]:.4f}' for result in results)
+
+    correct = [result['correct'] for result in results]
+    facts = {
+        'data set': printable(evaluation['dataset']),
+        'split': printable(evaluation['split']),
+        'checkpoint': f'step {evaluation["step"]}, {evaluation["epoch"]:.4g} epochs',
+        'loss': listed('loss'),
+        'accuracy': seeds_accuracy_text(correct, evaluation['examples']),
+        'ECE': listed('ece'),
+    }
+    if calibration:
+        facts['temperature'] = listed('temperature')
+        facts['  fitted on'] = f'{calibration["split"]}, {calibration["examples"]} examples'
+        facts['  loss at it'] = listed('calibrated_loss')
+        facts['  ECE at it'] = listed('calibrated_ece')
+    print_facts(facts)
+
+
+def print_export(manifest: dict) -> None:
+    """What an export holds, from the content of its `manifest.json`."""
+    calibration = manifest['calibration']
+    temperatures = 'none fitted (evaluate --calibrate=SPLIT)'
+    if calibration:
+        temperatures = '   '.join(f'{value:.4f}' for value in calibration['temperatures'])
+    sizes = manifest['bytes'].items()
+    print_facts({
+        'images': f'{"×".join(map(str, manifest["input"]["shape"]))} uint8',
+        'probabilities': f'{"×".join(map(str, manifest["output"]["shape"]))} float32',
+        'platforms': ', '.join(manifest['platforms']),
+        'epoch': f'{manifest["epoch"]:.6g}',
+        'seeds': str(len(manifest['seeds'])),
+        'temperature': temperatures,
+        'MB': '   '.join(f'{name} {size / 1e6:.3f}' for name, size in sizes),
+    })  # fmt: skip
+
+
+def print_probe(result: dict) -> None:
+    """The result of `linear_probe`."""
+    for sentence in result['adapted']:
+        print(sentence)
+    table = new_table('strength', 'accuracy on validation', '')
+    for column in table.columns[:2]:
+        column.justify = 'right'
+    for strength, accuracy in result['validation'].items():
+        chosen = 'chosen' if strength == result['strength'] else ''
+        table.add_row(f'{strength:g}', f'{accuracy:.4f}', chosen)
+    print_table(table)
+    print_facts({'test accuracy': accuracy_text(result['test_correct'], result['test_examples'])})

@@ -1,0 +1,141 @@
+"""The page of a run or study: whole, safe, the same again, and clear about what is missing."""
+
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mixer_dilated.errors import UserError
+from mixer_dilated.reports.page.report import write_report
+from tests.conftest import ROOT, small_config
+from tests.report_folders import KINDS, NASTY, digits_images, make_kind, make_run, make_study
+
+
+@pytest.fixture(scope='session')
+def folders(tmp_path_factory):
+    """{kind: folder with its report}."""
+    made = {}
+    for kind in KINDS:
+        made[kind] = make_kind(kind, tmp_path_factory.mktemp(kind) / 'folder')
+        assert write_report(made[kind]) == made[kind] / 'report.html'
+    return made
+
+
+class Page(html.parser.HTMLParser):
+    """Tags, attributes and text of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.text = [], [], ''
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_page_is_whole_and_loads_nothing(folders, kind):
+    text = (folders[kind] / 'report.html').read_text()
+    page = Page(text)
+    assert text.startswith('<!DOCTYPE html>') and text.rstrip().endswith('</html>')
+    assert not {'script', 'link', 'iframe', 'img', 'object', 'metadata'} & set(page.tags)
+    links = [value for name, value in page.attributes if name in ('src', 'href', 'xlink:href')]
+    assert all(re.match(r'(#|data:image/png;base64,|[a-z_0-9]+\.png$)', link) for link in links)
+    assert not any(name.startswith('on') for name, _ in page.attributes)
+    assert not re.search(r'url\((?!#)|@import', text)
+    ids = [value for name, value in page.attributes if name == 'id']
+    assert len(ids) == len(set(ids))
+    plots = {link for link in links if link.endswith('.png')}
+    assert len(plots) == page.tags.count('figure') > 0
+    for plot in plots:
+        assert (folders[kind] / plot).read_bytes().startswith(b'\x89PNG')
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_what_files_hold_is_text_on_the_page(folders, kind):
+    text = (folders[kind] / 'report.html').read_text()
+    assert '<script' not in text.lower() and NASTY in Page(text).text
+    if kind != 'run':
+        assert 'One & <all> cost $x$.' in Page(text).text
+
+
+@pytest.mark.parametrize('kind', ['run', 'sweep'])
+def test_the_same_files_give_the_same_bytes(folders, kind, tmp_path):
+    again = tmp_path / 'folder'
+    shutil.copytree(folders[kind], again, ignore=shutil.ignore_patterns('*.png', 'report.html'))
+    write_report(again)
+    for path in (*folders[kind].glob('*.png'), folders[kind] / 'report.html'):
+        assert path.read_bytes() == (again / path.name).read_bytes(), path.name
+
+
+def test_a_report_needs_no_jax(folders):
+    program = (
+        'import pathlib, sys; from mixer_dilated.reports.page.report import write_report; '
+        f'write_report(pathlib.Path({str(folders["resolution"])!r})); '
+        "sys.exit('jax' in sys.modules or 'tensorflow' in sys.modules)"
+    )
+    subprocess.run([sys.executable, '-c', program], cwd=ROOT, check=True, timeout=120)
+
+
+@pytest.mark.slow
+def test_table1_stands_beside_the_papers_figures(tmp_path):
+    images, labels = digits_images()
+    images = images.repeat(3, axis=1).repeat(3, axis=2)  # large enough for windows of 7
+    patches = {'baseline': (4, 1, 4), 'proposed': (4, 2, 7), 'control': (7, 1, 7)}
+    cells = {
+        name: ({'method': name}, _mnist_patches(*values), 0.9) for name, values in patches.items()
+    }
+    make_study(tmp_path / 'a', 'table1', cells, images, labels, reference='baseline')
+    text = Page(write_report(tmp_path / 'a').read_text()).text
+    assert all(f'{figure}' in text for figure in (0.868, 0.943, 269, 0.877, 0.961, 262))
+    summary = json.loads((tmp_path / 'a/cells/cell-0/summary.json').read_text())
+    accuracies = [each['test_accuracy'] for each in summary['results']]
+    assert f'{np.mean(accuracies):.4f} ± {np.std(accuracies, ddof=1):.4f}' in text
+
+
+def _mnist_patches(size, dilation, stride):
+    names = {'size': size, 'dilation': dilation, 'stride': stride, 'padding': 'VALID'}
+    return small_config(
+        num_seeds=3, **{f'model.patches.{name}': value for name, value in names.items()}
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('kind', 'there'), [('sweep', '2 of its 5'), ('table1', '0 of its 2')])
+def test_an_unfinished_study_says_how_much_of_it_is_there(tmp_path, kind, there):
+    unfinished = 4 if kind == 'sweep' else 2
+    folder = make_kind(kind, tmp_path / 'a', unfinished=unfinished)
+    text = Page(write_report(folder).read_text()).text
+    assert f'{there} trials are there' in text
+
+
+def test_invalid_trials_are_listed_with_the_reason(folders):
+    text = Page((folders['sweep'] / 'report.html').read_text()).text
+    assert 'too large' in text and '1 invalid trial' in text
+
+
+def test_a_folder_without_run_or_study_is_refused(tmp_path, folders):
+    for folder in (tmp_path, tmp_path / 'nowhere'):
+        with pytest.raises(UserError, match=str(folder)):
+            write_report(folder)
+    shutil.copy(folders['run'] / 'config.json', tmp_path)
+    with pytest.raises(UserError, match=r'summary\.json'):
+        write_report(tmp_path)
+
+
+def test_branches_that_add_tokens_have_no_plot_of_token_mixing(tmp_path):
+    several = small_config(**{
+        'model.branches': ({'dilation': 1}, {'dilation': 2}), 'model.branch_merge': 'tokens',
+    })  # fmt: skip
+    make_run(tmp_path / 'a', several, *digits_images())
+    assert 'form no one grid' in Page(write_report(tmp_path / 'a').read_text()).text
+    assert not list((tmp_path / 'a').glob('token_mixing*'))

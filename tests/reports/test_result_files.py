@@ -1,0 +1,128 @@
+"""The reader of result files: whatever is damaged is an error of one line that names the file."""
+
+import io
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixer_dilated.errors import UserError
+from mixer_dilated.reports.result_files import read_run, read_study
+from tests.report_folders import digits_images, make_kind
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+    """The folders of a run, which has augmented images, and of a study."""
+    made = {
+        kind: make_kind(kind, tmp_path_factory.mktemp(kind) / 'folder')
+        for kind in ('run', 'resolution')
+    }
+    images = digits_images()[0][:6]
+    titles = np.array(['flip', 'together, step 1'])
+    np.savez(made['run'] / 'augmented.npz', images=images, drawn=[images] * 2, titles=titles)
+    return made
+
+
+def read(folder):
+    """Reads every file of a run or of a study."""
+    if (folder / 'study.json').exists():
+        return read_study(folder)
+    run = read_run(folder)
+    return run.curves, run.predictions, run.class_names, run.augmented, run.weights
+
+
+def test_everything_in_whole_files_is_read(folders):
+    curves, predictions, class_names, augmented, _ = read(folders['run'])
+    assert len(curves) == 9 and predictions['labels'].shape == (300,)
+    assert class_names == [*'0123456789']
+    assert [*augmented] == ['original', 'flip', 'together, step 1']
+    study = read(folders['resolution'])
+    assert len(study.resolution) == 8 and set(study.exponents) == set(study.labels.values())
+    assert study.reference == 'cell-1'
+
+
+@pytest.mark.parametrize(
+    ('kind', 'name', 'content', 'key'),
+    [
+        ('run', 'config.json', '{"model": {"sise": 4}}', 'sise'),
+        ('run', 'config.json', '[]', ''),
+        ('run', 'config.json', '{"model": {"patches": {"size": 99}}}', '99'),
+        ('run', 'summary.json', '{"config_name": "x"', ''),
+        ('run', 'summary.json', '{"config_name": "x"}', ''),
+        ('run', 'metrics.jsonl', '{"epoch": 1}\n', 'seed'),
+        ('run', 'metrics.jsonl', '{"epoch": true, "seed": "one"}\n', 'seed'),
+        ('run', 'metrics.jsonl', None, ''),
+        ('run', 'predictions.npz', 'not an archive', ''),
+        ('run', 'predictions.npz', None, ''),
+        ('run', 'preprocessing.json', '{"class_names": ["a", 2]}', 'class_names[1]'),
+        ('run', 'preprocessing.json', '{"class_names": ["a", "b"]}', 'class_names'),
+        ('run', 'weights.npz', '', ''),
+        ('resolution', 'study.json', '{}', 'kind'),
+        ('resolution', 'study.json', 'null', ''),
+        ('resolution', 'study.json', '{"kind": "party", "title": "", "question": "",'
+         ' "command": "", "axes": [], "cells": []}', 'party'),
+        ('resolution', 'statistics.json', '{"cells": {"cell-0": 3}}', 'cells.cell-0'),
+        ('resolution', 'statistics.json', '{"verdicts": [3]}', 'verdicts[0]'),
+        ('resolution', 'statistics.json', '{"fits": {"cell-0": {}}}', 'num_tokens'),
+        ('resolution', 'results.jsonl', '{"cell": "cell-0", "epoch_seconds": NaN}\n', 'nan'),
+        ('resolution', 'resolution.jsonl', '{"cell": "cell-0", "image_size": "large"}\n', 'large'),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_named_with_its_key(folders, tmp_path, kind, name, content, key):
+    shutil.copytree(folders[kind], tmp_path / 'copy')
+    path = tmp_path / 'copy' / name
+    path.unlink(missing_ok=True)
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError) as caught:
+        read(tmp_path / 'copy')
+    assert str(path) in str(caught.value) and key in str(caught.value)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('name', ['cell-9', '../cell-0'])
+def test_a_trial_that_there_cannot_be_is_refused(folders, tmp_path, name):
+    shutil.copytree(folders['resolution'], tmp_path / 'copy')
+    path = tmp_path / 'copy' / ('resolution.jsonl' if name == 'cell-9' else 'study.json')
+    path.write_text(path.read_text().replace('cell-0', name))
+    with pytest.raises(UserError, match=name):
+        read(tmp_path / 'copy')
+
+
+@settings(max_examples=60, deadline=None)
+@given(cut=st.floats(0, 0.99), put=st.sampled_from([b'', b'null', None]))
+def test_arrays_that_are_cut_off_are_refused(folders, tmp_path_factory, cut, put):
+    folder = tmp_path_factory.getbasetemp() / 'cut'
+    shutil.copytree(folders['run'], folder, dirs_exist_ok=True)
+    whole = (folders['run'] / 'augmented.npz').read_bytes()
+    (folder / 'augmented.npz').write_bytes(whole[: int(cut * len(whole))] if put is None else put)
+    with pytest.raises(UserError, match=r'augmented\.npz'):
+        _ = read_run(folder).augmented
+
+
+@pytest.mark.parametrize(
+    ('name', 'changes'),
+    [
+        ('augmented', {'images': np.zeros((6, 8, 8, 1), np.float32)}),
+        ('augmented', {'images': np.zeros((6, 9, 8, 1), np.uint8),
+                       'drawn': np.zeros((2, 6, 9, 8, 1), np.uint8)}),
+        ('augmented', {'images': np.zeros((0, 8, 8, 1), np.uint8),
+                       'drawn': np.zeros((2, 0, 8, 8, 1), np.uint8)}),
+        ('augmented', {'drawn': np.zeros((6, 8, 8, 1), np.uint8)}),
+        ('augmented', {'titles': np.array(['one'])}),
+        ('predictions', {'labels': np.zeros(299, int)}),
+        ('predictions', {'labels': np.full(300, 10)}),
+        ('predictions', {'shown_index': np.array([300] * 24)}),
+        ('predictions', {'class_images': np.zeros((10, 8, 9, 1), np.uint8)}),
+    ],
+)  # fmt: skip
+def test_arrays_that_do_not_fit_are_refused(folders, tmp_path, name, changes):
+    shutil.copytree(folders['run'], tmp_path / 'copy')
+    path = tmp_path / 'copy' / f'{name}.npz'
+    with np.load(io.BytesIO(path.read_bytes())) as arrays:
+        np.savez(path, **{**arrays, **changes})
+    with pytest.raises(UserError, match=name):
+        read(tmp_path / 'copy')

@@ -1,0 +1,62 @@
+"""Terminal tables: intervals against the formula, tables that fit 80 columns."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mixer_dilated.reports.intervals import wilson_interval
+from mixer_dilated.reports.tables.run_tables import print_evaluation, print_run
+from mixer_dilated.reports.tables.summary_table import print_summary
+from mixer_dilated.training.setup import create_setup
+from tests.conftest import small_config
+
+
+@pytest.mark.parametrize(('correct', 'count'), [(0, 10), (10, 10), (2382, 2500), (1, 3)])
+def test_wilson_interval_is_wilsons_formula(correct, count):
+    z, share = 1.959963984540054, correct / count
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    np.testing.assert_allclose(
+        wilson_interval(correct, count), [centre - half, centre + half], atol=1e-9
+    )
+
+
+SUMMARY = {
+    'skipped_steps': 12345,
+    'config_name': 'mnist_dilated_with_a_long_name',
+    'num_tokens': 3136,
+    'num_params': 431_000_000,
+    'train_examples': 1281167,
+    'test_examples': 50000,
+    'results': [{'train_correct': 1281000, 'test_correct': 49999}],
+    'seconds': {'startup': 12.3, 'compile': 123.4, 'train': 123456.7, 'epoch_median': 12345.6},
+}
+
+
+@pytest.mark.parametrize('seeds', [1, 10])
+def test_the_result_of_a_large_run_fits_80_columns(capsys, seeds):
+    print_run({**SUMMARY, 'results': SUMMARY['results'] * seeds})
+    of_seed = {'correct': 49999, 'loss': 1.0, 'ece': 0.5, 'temperature': 1.5}
+    of_seed |= {'calibrated_loss': 0.9, 'calibrated_ece': 0.25}
+    print_evaluation({
+        'dataset': 'imagenet2012', 'split': 'validation', 'examples': 50000,
+        'step': 375000, 'epoch': 300,
+        'results': [of_seed] * min(seeds, 5),
+        'calibration': {'split': 'train[1200000:1250000]', 'examples': 50000},
+    })  # fmt: skip
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    assert not any('…' in line and '0.' not in line for line in lines)  # nothing is cut short
+
+
+def test_summary_of_several_branches(capsys):
+    config = small_config(**{
+        'model.branches': ({'dilation': 1}, {'dilation': 2}), 'model.branch_merge': 'tokens',
+    })  # fmt: skip
+    memory = {'arguments': 2**20, 'temporary': 3 * 2**20}
+    print_summary(create_setup(config), memory, {'seeds': 1, 'data': 1, 'model': 1}, [])
+    text = capsys.readouterr().out
+    assert text.count('window') == 2 and 'stem_0' in text and 'stem_1' in text
+    assert 'digits: 8×8×1, 18 tokens' in text
+    assert '4.0 MiB' in text and '1.0 for images and state, 3.0 for activations' in text
