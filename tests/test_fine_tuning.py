@@ -15,7 +15,12 @@ from mixer_dilated.config import resolve
 from mixer_dilated.data.preprocessing import upsample
 from mixer_dilated.errors import UserError
 from mixer_dilated.inference import conversion
-from mixer_dilated.inference.probe import compute_features, fit_ridge, linear_probe
+from mixer_dilated.inference.probe import (
+    STRENGTHS,
+    compute_features,
+    fit_ridge,
+    linear_probe,
+)
 from mixer_dilated.pretrained.resampling import interpolate_token_mixing
 from mixer_dilated.training.optimizer import layer_lr_multipliers, make_optimizer
 from mixer_dilated.training.setup import create_setup
@@ -175,13 +180,14 @@ def test_ridge_is_the_solution_of_its_equations():
     """The gradient of |XW + b - Y|² / n + λ s |W|² vanishes, with centred X."""
     draw = np.random.default_rng(0)
     x, labels = draw.normal(size=(50, 4)), draw.integers(0, 3, 50)
-    classifier = fit_ridge(x, labels, 3, [0.3, 1.0])[0.3]
-    centred, y = x - x.mean(axis=0), np.eye(3)[labels]
-    error = centred @ classifier.weights + classifier.prior - y
-    gradient = centred.T @ error / 50 + 0.3 * np.mean(centred**2) * classifier.weights
+    strength = STRENGTHS[-3]
+    classifier = fit_ridge(x, labels)[strength]
+    centred, y = x - x.mean(axis=0), 2 * np.eye(3)[labels] - 1  # right and wrong are 1 and -1
+    error = centred @ classifier.coef_.T + y.mean(axis=0) - y
+    gradient = centred.T @ error / 50 + strength * np.mean(centred**2) * classifier.coef_.T
     np.testing.assert_allclose(gradient, 0, atol=1e-12)
-    with pytest.raises(UserError, match='features of all training examples are alike'):
-        fit_ridge(np.ones((50, 4)), labels, 3, [0.3])
+    with pytest.raises(UserError, match='features'):
+        fit_ridge(np.ones((50, 4)), labels)
 
 
 def test_a_probe_chooses_on_validation_and_tells_the_classes(plain, capsys):
