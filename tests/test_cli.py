@@ -118,7 +118,7 @@ def test_evaluate_prints_the_accuracy_on_a_split(trained):
     assert ' of 50 ' in done.stdout and 'test[:50]' in done.stdout
 
 
-def test_summary_says_what_patches_see_and_what_layers_cost(tmp_path):
+def test_summary_prints_what_patches_see_and_what_layers_cost(tmp_path):
     picture = tmp_path / 'patches.png'
     done = run_cli('summary', SMALL[0], f'--picture={picture}', '--config.model.num_blocks=2')
     assert done.returncode == 0, done.stderr
@@ -157,7 +157,7 @@ def test_a_run_on_prepared_data_never_imports_tensorflow(mnist, tmp_path):
     assert 'tensorflow was imported' not in done.stdout + done.stderr
 
 
-def test_missing_mnist_is_told_with_its_cause_and_the_ways_on(tmp_path):
+def test_missing_mnist_is_refused_with_its_cause_and_what_to_do(tmp_path):
     done = run_cli(
         '--config=configs/mnist_dilated.py',
         f'--workdir={tmp_path / "run"}',
@@ -175,7 +175,7 @@ def test_missing_mnist_is_told_with_its_cause_and_the_ways_on(tmp_path):
 def test_help_is_short_and_has_examples(capsys):
     assert main(['--help'], started=0.0) == 0
     text = capsys.readouterr().out
-    assert 'Examples' in text and len(text.splitlines()) <= 75
+    assert 'Examples' in text and len(text.splitlines()) <= 80
     assert max(map(len, text.splitlines())) <= 80
 
 
@@ -206,55 +206,60 @@ SWEEP = '--sweep=configs/sweeps/digits.py'
 
 
 @pytest.mark.parametrize(
-    ('words', 'said'),
+    ('words', 'values'),
     [
-        (['trian', CONFIG], 'allowed are train, evaluate, predict, summary, table1, sweep'),
-        ([], '--config is missing'),
-        (['evaluate'], '--workdir is missing'),
-        (['--config=configs/mnist.py'], 'no such file; those in configs/: configs/cifar10'),
-        (['--config.seed=1'], '--config is missing'),
-        ([CONFIG, '--workdri=x'], 'workdri'),
-        ([CONFIG, 'extra'], "'extra' is not understood"),
-        ([CONFIG, '--config.model.patches.dilaton=2'], 'mean config.model.patches.dilation?'),
-        ([CONFIG, '--config.sed=2'], 'did you mean config.seed?'),
-        ([CONFIG, '--config.model.patches=2'], 'is a group of keys'),
-        ([CONFIG, '--config.seed=two'], "config.seed = 'two': allowed is an integer"),
-        ([CONFIG, '--config.model.patches.dilation=0'], 'dilation = 0: allowed is'),
-        ([CONFIG, '--config.model.patches.size=(2,2,2)'], 'size = (2, 2, 2): allowed is'),
-        ([CONFIG, '--config.model.patches.size=9'], 'does not fit an image of height 8'),
-        ([CONFIG, '--config.batch=5000'], 'at most its 1433 examples'),
-        ([CONFIG, '--config.dataset.name=digitz'], "config.dataset.name = 'digitz': no such data"),
-        (['summary', CONFIG, '--config.dataset.test_split=tset'], "test_split = 'tset'"),
-        (['evaluate', '--workdir=no/where'], 'no run there'),
-        (['evaluate', '--workdir='], '--workdir=: an empty value'),
-        (['summary', CONFIG, '--picture=no/where.png'], '--picture=no/where.png'),
-        (['sweep'], '--sweep is missing'),
-        (['sweep', '--sweep=no.py'], 'no such file; those in configs/sweeps/: configs/sweeps/b'),
-        (['sweep', '--sweep=configs/mnist_dilated.py'], 'it is a config file: --config='),
-        (['--config=configs/sweeps/best.py'], 'it is a sweep file: python run.py sweep --sweep='),
-        ([CONFIG, '--num_epochs=2'], 'set by --config.num_epochs=2 (see --help)'),
-        ([CONFIG, '--dilation=2'], 'set by --config.model.patches.dilation=2 (see --help)'),
-        (['benchmark', '--against=jax'], "'jax': allowed are reference, torch"),
-        (['benchmark', CONFIG, '--json=no/where/x.json'], '--json=no/where/x.json: no such folder'),
-        (['benchmark', CONFIG, CONFIG], 'name each once'),
-        (['benchmark', '--input', '--against=reference'], '--against is not for --input'),
-        (['sweep', SWEEP, '--seeds=0'], '--seeds=0: allowed is an integer from 1'),
-        (['sweep', SWEEP, '--config.model.gelu=soft'], "gelu = 'soft': allowed is one of"),
-        (['sweep', '--config.seed=1'], '--sweep is missing'),
-        (['table1', '--config.sed=1'], 'did you mean config.seed?'),
-        (['table1', '--config.model.patches.size=3'], 'every cell of the sweep sets this key'),
-        (['table1', '--seeds=many'], '--seeds=many: allowed is'),
-        (['report'], 'the folder of a run or study is missing'),
-        (['report', 'no/where'], 'no run or study there'),
+        (['trian', CONFIG], ['trian', 'train, evaluate, predict, summary, table1, sweep']),
+        ([], ['--config', 'configs/digits_dilated.py']),
+        (['evaluate'], ['--workdir', 'runs/NAME']),
+        (['--config=configs/mnist.py'], ['configs/mnist.py', 'configs/cifar10_finetune_b16.py,']),
+        (['--config.seed=1'], ['--config']),
+        ([CONFIG, '--workdri=x'], ['workdri', 'workdir']),
+        ([CONFIG, 'extra'], ["'extra'"]),
+        ([CONFIG, '--config.model.patches.dilaton=2'], ['config.model.patches.dilation?']),
+        ([CONFIG, '--config.sed=2'], ['config.sed:', 'config.seed?']),
+        ([CONFIG, '--config.model.patches=2'], ['config.model.patches ', 'model.patches.size']),
+        ([CONFIG, '--config.seed=two'], ["config.seed = 'two'", 'integer']),
+        ([CONFIG, '--config.model.patches.dilation=0'], ['patches.dilation = 0']),
+        ([CONFIG, '--config.model.patches.size=(2,2,2)'], ['patches.size = (2, 2, 2)']),
+        ([CONFIG, '--config.model.patches.size=9'], ['size', '9', '8']),
+        ([CONFIG, '--config.batch=5000'], ['config.batch = 5000', '1433']),
+        ([CONFIG, '--config.dataset.name=digitz'], ["config.dataset.name = 'digitz'"]),
+        (['summary', CONFIG, '--config.dataset.test_split=tset'], ["test_split = 'tset'"]),
+        (['evaluate', '--workdir=no/where'], ['no/where']),
+        (['evaluate', '--workdir='], ['--workdir=:']),
+        (['evaluate', '--workdir=x', '--config.seed=1'], ["'config.seed'"]),
+        (['summary', CONFIG, '--picture=no/where.png'], ['--picture=no/where.png']),
+        (['sweep'], ['--sweep', 'configs/sweeps/dilation.py']),
+        (['sweep', '--sweep=no.py'], ['--sweep=no.py', 'configs/sweeps/best.py']),
+        (['sweep', '--sweep=configs/mnist_dilated.py'], [' --config=configs/mnist_dilated.py']),
+        (['--config=configs/sweeps/best.py'], ['run.py sweep --sweep=configs/sweeps/best.py']),
+        ([CONFIG, '--num_epochs=2'], ["'num_epochs'", '--config.num_epochs=2']),
+        ([CONFIG, '--dilation=2'], ["'dilation'", '--config.model.patches.dilation=2']),
+        (['benchmark', '--against=jax'], ['--against=jax', 'reference, torch']),
+        (['benchmark', CONFIG, '--json=no/where/x.json'], ['--json=no/where/x.json']),
+        (['benchmark', CONFIG, CONFIG], ['--config', 'configs/digits_dilated.py']),
+        (['benchmark', '--input', '--against=reference'], ['--against', '--input']),
+        (['sweep', SWEEP, '--seeds=0'], ['--seeds=0', 'integer from 1']),
+        (['sweep', SWEEP, '--config.model.gelu=soft'], ["config.model.gelu = 'soft'", "'exact'"]),
+        (['sweep', '--config.seed=1'], ['--sweep']),
+        (['table1', '--sweep=x.py'], ["'sweep'"]),
+        (['table1', '--config.sed=1'], ['config.seed?']),
+        (['table1', '--config.model.patches.size=3'], ['--config.model.patches.size:']),
+        (['table1', '--seeds=many'], ['--seeds=many', 'integer']),
+        (['report'], ['report runs/NAME']),
+        (['report', 'one', 'other'], ['report runs/NAME']),
+        (['report', 'no/where'], ['no/where']),
+        (['convert', 'one.npz'], ['convert Mixer-B_16.npz mixer_b16.safetensors']),
     ],
     ids=str,
 )  # fmt: skip
-def test_wrong_input_is_refused_in_one_line(capsys, words, said):
-    assert said in refused(capsys, *words)
+def test_wrong_input_is_refused_in_one_line(capsys, words, values):
+    message = refused(capsys, *words)
+    assert all(value in message for value in values), message
 
 
 @pytest.mark.parametrize(
-    ('text', 'said'),
+    ('text', 'value'),
     [
         ('def get_config(:', ' line 1: SyntaxError'),
         ('x = 1', 'get_config'),
@@ -262,35 +267,35 @@ def test_wrong_input_is_refused_in_one_line(capsys, words, said):
         ('def get_config():\n    return 1 / 0', ' line 2: ZeroDivisionError'),
         ('def get_config():\n    raise ValueError("so\\nso")', 'ValueError'),
         ('def get_config():\n    return None', 'get_config'),
-        ('BASE\n    config.batch_size = 3\n    return config', 'config.batch_size: no such key'),
+        ('BASE\n    config.batch_size = 3\n    return config', 'config.batch_size: '),
         ('BASE\n    config.modle.x = 3\n    return config', ' line 4: AttributeError'),
         (
             'BASE\n    config.model = 3\n    return config',
-            'config.model is a group of keys, not a value; set one of',
+            'config.model is a group of keys',
         ),
         ('def get_config():\n    return {}["x"]', " line 2: KeyError: 'x'"),
     ],
 )
-def test_a_wrong_config_file_is_told_with_its_line(capsys, tmp_path, text, said):
+def test_a_wrong_config_file_is_refused_with_its_line(capsys, tmp_path, text, value):
     base = (
         'from mixer_dilated.config import base_config\n'
         'def get_config():\n    config = base_config()'
     )
     path = tmp_path / 'mine.py'
     path.write_text(text.replace('BASE', base))
-    assert said in refused(capsys, f'--config={path}')
+    assert value in refused(capsys, f'--config={path}')
 
 
 @pytest.mark.parametrize(
-    ('fields', 'said'),
+    ('fields', 'value'),
     [
-        ('base=base_config(), cells=7', 'mine.py: cells: allowed is a list of at least one Cell'),
-        ('base=base_config(), cells=[]', 'at least one Cell'),
-        ('base=3, cells=[]', 'base = 3: allowed is a ConfigDict'),
+        ('base=base_config(), cells=7', 'mine.py: cells: '),
+        ('base=base_config(), cells=[]', 'mine.py: cells: '),
+        ('base=3, cells=[]', 'mine.py: base = 3: '),
         ('base=base_config()', ' line 4: TypeError'),
     ],
 )
-def test_a_sweep_file_of_wrong_types_is_refused(capsys, tmp_path, fields, said):
+def test_a_sweep_file_of_wrong_types_is_refused(capsys, tmp_path, fields, value):
     path = tmp_path / 'mine.py'
     path.write_text(
         'from mixer_dilated.config import base_config\n'
@@ -298,7 +303,7 @@ def test_a_sweep_file_of_wrong_types_is_refused(capsys, tmp_path, fields, said):
         'def get_sweep():\n'
         f"    return Sweep(title='t', question='q', {fields})\n"
     )
-    assert said in refused(capsys, 'sweep', f'--sweep={path}', f'--workdir={tmp_path}/study')
+    assert value in refused(capsys, 'sweep', f'--sweep={path}', f'--workdir={tmp_path}/study')
     assert not (tmp_path / 'study').exists()
 
 
@@ -354,7 +359,7 @@ def test_a_terminal_without_such_letters_gets_others():
     assert 'window 7?7' in done.stdout
 
 
-def test_an_interrupt_while_compiling_ends_with_130_and_the_way_on(tmp_path):
+def test_an_interrupt_while_compiling_ends_with_130_and_a_hint(tmp_path):
     """The first line that training prints says that compiling is next; then comes the signal."""
     process = subprocess.Popen(
         [sys.executable, 'run.py', CONFIG, f'--workdir={tmp_path / "run"}'],
@@ -369,7 +374,10 @@ def test_an_interrupt_while_compiling_ends_with_130_and_the_way_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
-    assert err == f'\ninterrupted; the same command with --workdir={tmp_path / "run"} goes on\n'
+    assert (
+        err
+        == f'\ninterrupted; the same command with --workdir={tmp_path / "run"} resumes the run\n'
+    )
 
 
 @pytest.mark.parametrize('command', ['train', 'evaluate'])
@@ -420,7 +428,7 @@ def test_a_hung_run_ends_though_nobody_reads_what_it_says():
     assert process.wait(timeout=60) == 143
 
 
-def test_a_save_that_fails_at_a_signal_is_told(monkeypatch, capsys):
+def test_a_save_that_fails_at_a_signal_is_reported(monkeypatch, capsys):
     monkeypatch.setattr(preemption, '_received', signal.SIGTERM)
 
     def leave():
@@ -459,9 +467,9 @@ def test_a_signal_saves_says_where_and_ends(number, status, tmp_path):
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == status and err == '', err
-    told = re.search(r'stopped after step (\d+), which is saved;\nthe same command with', out)
+    message = re.search(r'stopped after step (\d+), which is saved;\nthe same command with', out)
     newest = max(int(path.name) for path in (workdir / 'checkpoints').iterdir())
-    assert int(told[1]) == newest and f'--workdir={workdir} goes on' in out
+    assert int(message[1]) == newest and f'--workdir={workdir} resumes' in out
 
 
 HANGS = """
@@ -516,9 +524,9 @@ def test_a_run_that_a_cluster_stops_ends_as_by_a_signal(monkeypatch, capsys, tmp
     looks = iter([False, True])
     monkeypatch.setattr(train_module, 'any_host', lambda asked: next(looks))
     assert main([CONFIG, f'--workdir={tmp_path / "run"}'], 0.0) == 143
-    told = capsys.readouterr()
-    assert 'stopped after step 8, which is saved;\nthe same command with' in told.out
-    assert told.err == '' and (tmp_path / 'run' / 'checkpoints' / '8').is_dir()
+    out, err = capsys.readouterr()
+    assert 'stopped after step 8, which is saved;\nthe same command with' in out
+    assert err == '' and (tmp_path / 'run' / 'checkpoints' / '8').is_dir()
 
 
 def test_overrides_of_old_names_of_keys_are_those_of_today(tmp_path, capsys):
@@ -531,7 +539,7 @@ def test_overrides_of_old_names_of_keys_are_those_of_today(tmp_path, capsys):
     ]
 
 
-def test_a_defect_is_told_in_one_line_and_shown_if_asked(monkeypatch, capsys):
+def test_a_defect_is_reported_in_one_line_and_shown_if_asked(monkeypatch, capsys):
     def broken(argv, started):
         raise RuntimeError('one\nbroken \x1b[31mthing')
 

@@ -2,18 +2,17 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 from mixer_dilated.cli import preemption
-from mixer_dilated.cli.arguments import Arguments
-from mixer_dilated.cli.commands import required
+from mixer_dilated.cli.config_files import file_name, load_config
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import AtomicFile, check_output
 
 
-def plan(arguments: Arguments, started: float) -> None:
+def plan(arguments: SimpleNamespace, started: float) -> None:
     """Prints what a config asks of devices, and writes it."""
-    config = required(arguments, 'config')
-    words = required(arguments, 'devices').split(',')
+    config = load_config(arguments.config, arguments.overrides)
     if arguments.against not in (None, 'measured'):
         raise UserError(f'--against={arguments.against}: allowed is measured; or leave it out')
     if arguments.json:
@@ -25,13 +24,14 @@ def plan(arguments: Arguments, started: float) -> None:
     from mixer_dilated.reports.plan_table import print_plan
     from mixer_dilated.training.setup import create_setup
 
-    asked = [parse_devices(word) for word in words]
+    asked = [parse_devices(word) for word in arguments.devices.split(',')]
     for devices in asked:
         if arguments.against and devices.kind != 'this':
             raise UserError(
                 f'--against=measured: a step is timed on this machine alone, not on '
                 f'{devices.word}; add --devices=this'
             )
+    name = file_name(arguments.config)
     dataset, plans = abstract_dataset(config.dataset), []
     for devices in asked:
         _, data, _ = mesh_sizes(config, devices.count)
@@ -39,9 +39,9 @@ def plan(arguments: Arguments, started: float) -> None:
         setup = create_setup(changed(config, {'batch': batch}), dataset)
         plans.append(_plan(setup, devices, bool(arguments.against)))
         print('\n' * (len(plans) > 1), end='')
-        print_plan(arguments.name, plans[-1])
+        print_plan(name, plans[-1])
     if arguments.json:
-        content = {'name': arguments.name, 'config': config.to_dict(), 'plans': plans}
+        content = {'name': name, 'config': config.to_dict(), 'plans': plans}
         with AtomicFile(arguments.json, 'json') as output:
             output.write((json.dumps(content, indent=2) + '\n').encode())
         print(f'\njson: {arguments.json}')

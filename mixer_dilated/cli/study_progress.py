@@ -29,7 +29,7 @@ class TerminalStudyProgress(StudyProgress):
     def __init__(self, name: str, folder: pathlib.Path):
         self._name = name
         self._folder = folder
-        self._goes_on = f'interrupted; {folder} holds what is done, the same command goes on'
+        self._goes_on = f'interrupted; {folder} holds what is done, the same command resumes it'
 
     def __enter__(self):
         return self
