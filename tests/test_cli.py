@@ -14,9 +14,11 @@ import pytest
 
 from mixer_dilated.cli import main as main_module
 from mixer_dilated.cli import preemption
+from mixer_dilated.cli.arguments import EXAMPLES
+from mixer_dilated.cli.command_table import COMMANDS
 from mixer_dilated.cli.compilation_cache import _processor
 from mixer_dilated.cli.main import main
-from mixer_dilated.cli.progress import TerminalProgress
+from mixer_dilated.cli.run_progress import TerminalProgress
 from mixer_dilated.errors import UserError
 from mixer_dilated.training import train as train_module
 from mixer_dilated.training.run_folder import lock_folder
@@ -179,6 +181,22 @@ def test_help_is_short_and_has_examples(capsys):
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_every_flag_that_a_command_needs_has_an_example():
+    for name, command in COMMANDS.items():
+        assert {*command.required} <= {*EXAMPLES} & {*command.flags}, name
+        assert (0 in command.num_words) != bool(command.words_hint), name
+
+
+def test_shipped_configs_are_found_from_anywhere_after_files_that_are_there(
+    capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert 'config.batch = 0' in refused(capsys, CONFIG, '--config.batch=0')
+    (tmp_path / 'configs').mkdir()
+    (tmp_path / 'configs' / 'digits_dilated.py').write_text('import none')
+    assert 'ModuleNotFoundError' in refused(capsys, CONFIG, '--config.batch=0')
+
+
 def test_keys_lists_every_key(capsys):
     from mixer_dilated.config import KEYS
 
@@ -232,7 +250,7 @@ SWEEP = '--sweep=configs/sweeps/digits.py'
         (['sweep'], ['--sweep', 'configs/sweeps/dilation.py']),
         (['sweep', '--sweep=no.py'], ['--sweep=no.py', 'configs/sweeps/best.py']),
         (['sweep', '--sweep=configs/mnist_dilated.py'], [' --config=configs/mnist_dilated.py']),
-        (['--config=configs/sweeps/best.py'], ['run.py sweep --sweep=configs/sweeps/best.py']),
+        (['--config=configs/sweeps/best.py'], [' sweep --sweep=configs/sweeps/best.py']),
         ([CONFIG, '--num_epochs=2'], ["'num_epochs'", '--config.num_epochs=2']),
         ([CONFIG, '--dilation=2'], ["'dilation'", '--config.model.patches.dilation=2']),
         (['benchmark', '--against=jax'], ['--against=jax', 'reference, torch']),

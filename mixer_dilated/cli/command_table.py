@@ -44,7 +44,7 @@ COMMANDS = {
     'train': Command(
         commands.train,
         f'--config=FILE [--workdir=DIR] [--config.KEY=VALUE ...] {PROCESSES}',
-        'Trains, or resumes the run of a folder. Default folder: runs/<config name>-<time>. '
+        'Trains, or resumes the run of a folder. Default folder: runs/CONFIG-TIME. '
         'Several processes that train, or evaluate, together find each other on Cloud TPU and '
         "under Slurm's srun; elsewhere each is given the last three flags.",
     ),
@@ -82,7 +82,7 @@ COMMANDS = {
         '--sweep=FILE [--seeds=N] [--workdir=DIR] [--config.KEY=VALUE ...]',
         'Trains every cell of a sweep file; the same command resumes it. Started meanwhile, as on '
         'another machine, it helps to train the cells. Writes a table, statistics, plots and '
-        'report.html. Default folder of both: runs/<sweep name>.',
+        'report.html. Default folder of both: runs/SWEEP.',
     ),
     'report': Command(
         commands.report,
@@ -155,12 +155,9 @@ Examples
 """
 
 
-def help_text(program: str) -> str:
-    """The text of --help.
-
-    Args:
-      program: how this one was started, 'python run.py'.
-    """
+def help_text() -> str:
+    """The text of --help."""
+    program = ' '.join(commands.program())
     texts = ['MLP-Mixer with dilated patches.\n']
     for name, command in COMMANDS.items():
         # What stands in brackets is not broken into lines.

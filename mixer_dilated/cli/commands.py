@@ -5,6 +5,7 @@ Libraries that one command needs are imported in it: `--help` and refusals stay 
 
 import datetime
 import json
+import os
 import pathlib
 import shlex
 import sys
@@ -27,7 +28,7 @@ def train(arguments: SimpleNamespace, started: float) -> None:
         arguments.coordinator, arguments.num_processes, arguments.process_id
     )
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
-    from mixer_dilated.cli.progress import SilentProgress, TerminalProgress
+    from mixer_dilated.cli.run_progress import SilentProgress, TerminalProgress
     from mixer_dilated.parallel.multihost import broadcast, translate_host_loss
     from mixer_dilated.reports.tables import print_run
     from mixer_dilated.training.train import train_and_evaluate
@@ -123,7 +124,7 @@ def sweep(arguments: SimpleNamespace, started: float) -> None:
     keep_compiled_programs()
     # No time in its name: the same command resumes the study.
     folder = arguments.workdir or pathlib.Path('runs', name)
-    command = shlex.join(['python', *sys.argv])
+    command = shlex.join([*program(), *sys.argv[1:]])
     with TerminalStudyProgress(name, folder) as progress:
         if run_study(cells, folder, command=command, progress=progress) is None:
             print('no cell is left to begin')
@@ -209,6 +210,13 @@ def keys(arguments: SimpleNamespace, started: float) -> None:
     from mixer_dilated.reports.tables import print_keys
 
     print_keys()
+
+
+def program() -> list[str]:
+    """The words that start this program."""
+    if sys.argv[0].endswith(os.path.join('mixer_dilated', '__main__.py')):
+        return ['python', '-m', 'mixer_dilated']
+    return ['python', 'run.py']
 
 
 def write_json_output(path: pathlib.Path, content: dict) -> None:

@@ -116,7 +116,7 @@ def _call(flag: str, path: str, function: str):
         ) from None
     hint = ''
     if 'get_sweep' in module:
-        hint = f'; it is a sweep file: python run.py sweep --sweep={path}'
+        hint = f'; it is a sweep file, for the command sweep: sweep --sweep={path}'
     elif 'get_config' in module:
         hint = f'; it is a config file: --config={path}'
     raise UserError(f'--{flag}={path}: has no function {function}(){hint}')

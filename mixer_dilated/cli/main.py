@@ -41,8 +41,7 @@ def main(argv: list[str], started: float) -> int:
     if '--help' in argv or '-h' in argv:
         from mixer_dilated.cli.command_table import help_text
 
-        is_module = sys.argv[0].endswith(os.path.join('mixer_dilated', '__main__.py'))
-        print(help_text('python -m mixer_dilated' if is_module else 'python run.py'), end='')
+        print(help_text(), end='')
         return 0
     platforms.ignore_absent_accelerators()
     for name in ('stdout', 'stderr'):

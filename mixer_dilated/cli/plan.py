@@ -1,13 +1,13 @@
 """The command `plan`: parse, call, print."""
 
-import json
 import sys
 from types import SimpleNamespace
 
 from mixer_dilated.cli import preemption
+from mixer_dilated.cli.commands import write_json_output
 from mixer_dilated.cli.config_files import file_name, load_config
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import AtomicFile, check_output
+from mixer_dilated.files import check_output
 
 
 def plan(arguments: SimpleNamespace, started: float) -> None:
@@ -42,9 +42,7 @@ def plan(arguments: SimpleNamespace, started: float) -> None:
         print_plan(name, plans[-1])
     if arguments.json:
         content = {'name': name, 'config': config.to_dict(), 'plans': plans}
-        with AtomicFile(arguments.json, 'json') as output:
-            output.write((json.dumps(content, indent=2) + '\n').encode())
-        print(f'\njson: {arguments.json}')
+        write_json_output(arguments.json, content)
 
 
 def _plan(setup, devices, measured: bool) -> dict:
