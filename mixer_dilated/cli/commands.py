@@ -12,7 +12,7 @@ import sys
 from types import SimpleNamespace
 
 from mixer_dilated.cli import distributed, preemption
-from mixer_dilated.cli.config_files import SHIPPED, file_name, file_names, load_config, load_sweep
+from mixer_dilated.cli.config_files import SHIPPED, file_name, load_config, load_configs, load_sweep
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import AtomicFile, check_output
 
@@ -179,14 +179,7 @@ def benchmark(arguments: SimpleNamespace, started: float) -> None:
             raise UserError(f'--against={arguments.against}: {form!r}: allowed are {allowed}')
     if arguments.input and forms:
         raise UserError('--against is not for --input, which is compared with decoding alone')
-    files = arguments.config or BENCHMARKED
-    names = file_names(files)
-    if len({*names}) < len(names):
-        raise UserError(f'--config: {", ".join(names)}: one is there twice; name each once')
-    configs = {
-        name: load_config(file, arguments.overrides)
-        for name, file in zip(names, files, strict=True)
-    }
+    configs = load_configs(arguments.config or BENCHMARKED, arguments.overrides)
     if arguments.json:
         check_output('json', arguments.json)
     if arguments.input:

@@ -74,12 +74,23 @@ def file_name(path: str) -> str:
     return pathlib.Path(path.split(':')[0]).stem
 
 
-def file_names(paths: list[str]) -> list[str]:
-    """A name for each of several configs: with its ':WORD', and whole where two would be alike."""
+def load_configs(paths: list[str], overrides: Mapping) -> dict[str, ConfigDict]:
+    """Loads several configs by their names: with ':WORD', and the whole path where two are alike.
+
+    Args:
+      paths: of the files, as of `load_config`.
+      overrides: of all of them.
+
+    Raises:
+      UserError: as `load_config`, or a file that is there twice.
+    """
     names = [file_name(path) + ''.join(path.partition(':')[1:]) for path in paths]
-    return [
+    names = [
         path if names.count(name) > 1 else name for path, name in zip(paths, names, strict=True)
     ]
+    if len({*names}) < len(names):
+        raise UserError(f'--config: {", ".join(names)}: one is there twice; name each once')
+    return {name: load_config(path, overrides) for path, name in zip(paths, names, strict=True)}
 
 
 def _override(config: Mapping, overrides: Mapping) -> ConfigDict:
