@@ -155,15 +155,21 @@ Examples
 """
 
 
-def help_text() -> str:
-    """The text of --help."""
+def help_text(name: str = '') -> str:
+    """The text of --help: of all commands, or of the one that is named."""
     program = ' '.join(commands.program())
-    texts = ['MLP-Mixer with dilated patches.\n']
-    for name, command in COMMANDS.items():
-        # What stands in brackets is not broken into lines.
-        usage = re.sub(r'\[.*?\]', lambda match: match[0].replace(' ', '\xa0'), command.usage)
-        shown = '[train]' if name == 'train' else name
-        lines = textwrap.wrap(f'{program} {shown} {usage}', 78, subsequent_indent=' ' * 8)
-        texts.append(textwrap.indent('\n'.join(lines), '  ').replace('\xa0', ' '))
-        texts.append(textwrap.indent(textwrap.fill(command.help, 74), ' ' * 6))
-    return '\n'.join(texts) + '\n\n' + END.format(program=program)
+    if name in COMMANDS:
+        return f'{_command_help(program, name)}\n\n{program} --help has all commands.\n'
+    texts = (_command_help(program, name) for name in COMMANDS)
+    commands_help = textwrap.indent('\n'.join(texts), '  ')
+    return f'MLP-Mixer with dilated patches.\n\n{commands_help}\n\n{END.format(program=program)}'
+
+
+def _command_help(program: str, name: str) -> str:
+    command = COMMANDS[name]
+    # Flags in one pair of brackets stay on one line.
+    usage = re.sub(r'\[.*?\]', lambda match: match[0].replace(' ', '\xa0'), command.usage)
+    words = f'{program} {"[train]" if name == "train" else name} {usage}'
+    lines = textwrap.wrap(words, 78, subsequent_indent=' ' * 8)
+    lines += textwrap.wrap(command.help, 78, initial_indent=' ' * 4, subsequent_indent=' ' * 4)
+    return '\n'.join(lines).replace('\xa0', ' ')

@@ -41,7 +41,7 @@ def main(argv: list[str], started: float) -> int:
     if '--help' in argv or '-h' in argv:
         from mixer_dilated.cli.command_table import help_text
 
-        print(help_text(), end='')
+        print(help_text(argv[0]), end='')
         return 0
     platforms.ignore_absent_accelerators()
     for name in ('stdout', 'stderr'):
