@@ -40,7 +40,7 @@ def predict_files(arguments: SimpleNamespace) -> None:
       UserError: no run there, no files, or at the end if any could not be used.
     """
     from mixer_dilated.inference.prediction import image_paths, open_classifier, predict
-    from mixer_dilated.inference.prediction_files import open_csv, open_json
+    from mixer_dilated.inference.prediction_outputs import open_csv, open_json
 
     ignored, best = Ignored(), arguments.checkpoint == 'best'
     paths = image_paths(arguments.words, ignored)
