@@ -1,3 +1,3 @@
 """MLP-Mixer with dilated patches in JAX and Flax."""
 
-__version__ = '0.2.0'
+__version__ = '0.3.0'

@@ -26,7 +26,7 @@ from mixer_dilated.benchmark.products import (
     training_products,
 )
 from mixer_dilated.benchmark.torch_mixer import TimedTorch, mixer
-from mixer_dilated.cli.arguments import parse_each
+from mixer_dilated.cli.config_files import load_configs
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
 from mixer_dilated.errors import UserError
@@ -434,9 +434,7 @@ def test_configs_that_are_compared_have_names_of_their_own(tmp_path, capsys):
     one, two = (str(tmp_path / folder / 'word.py') for folder in ('one', 'two'))
 
     def names(*paths):
-        words = [f'--config={path}' for path in paths]
-        found = parse_each(words, ('config',), ())
-        return {each.name: each.config.batch for each in found}
+        return {name: config.batch for name, config in load_configs([*paths], {}).items()}
 
     assert names(one) == {'word': 3}
     assert names(f'{one}:1', f'{one}:2') == {'word:1': 1, 'word:2': 2}

@@ -4,7 +4,6 @@ import functools
 import json
 import warnings
 
-import chex
 import jax
 import numpy as np
 import pytest
@@ -12,14 +11,11 @@ from flax.traverse_util import flatten_dict
 
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
-from mixer_dilated.data.preprocessing import upsample
 from mixer_dilated.errors import UserError
-from mixer_dilated.inference import conversion
-from mixer_dilated.inference.probe import compute_features, fit_ridge, linear_probe
 from mixer_dilated.pretrained.resampling import interpolate_token_mixing
 from mixer_dilated.training.optimizer import layer_lr_multipliers, make_optimizer
 from mixer_dilated.training.setup import create_setup
-from mixer_dilated.training.state import create_model, load_initial_params, load_seed_weights
+from mixer_dilated.training.state import load_initial_params, load_seed_weights
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import small_config
 
@@ -116,39 +112,6 @@ def test_the_update_of_each_layer_is_its_share():
     assert found == {'stem': -0.25, 'MixerBlock_0': -0.5, 'head': -1.0}
 
 
-def test_a_probe_sees_what_the_network_sees(plain):
-    """Enlarged images, at every phase."""
-    seen = {
-        'dataset.image_size': 12,
-        'augment.random_phase': True,
-        'model.patches.dilation': 2,
-        'model.patches.padding': 'SAME',
-        'batch_eval': 7,
-    }
-    config = small_config(**{**PLAIN, **seen}, init_from=str(plain))
-    setup = create_setup(config)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        params = jax.tree.map(lambda leaf: leaf[0], load_initial_params(setup).params)
-    examples = setup.dataset.read('train[:10]')
-    found, labels = compute_features(setup, params, setup.dataset.data_source('train[:10]'))
-    np.testing.assert_array_equal(labels, examples.labels)
-    network = create_model(config, 10)
-    head = {'kernel': np.zeros((config.model.hidden_dim, 10)), 'bias': np.zeros(10)}
-    padded = np.pad(upsample(examples.images, (12, 12)), ((0, 0), (0, 1), (0, 1), (0, 0)))
-    expected = [
-        network.apply(
-            {'params': {'head': head, **params}},
-            padded[:, down : 12 + down, right : 12 + right] / 127.5 - 1,
-            train=False,
-            return_intermediates=True,
-        )[1]['pre_logits']
-        for down in (0, 1)
-        for right in (0, 1)
-    ]
-    np.testing.assert_allclose(found, np.mean(expected, axis=0), atol=1e-5)
-
-
 def test_a_file_that_does_not_fit_leaves_no_folder_and_shows_a_table(plain, tmp_path, capsys):
     words = ['--config=configs/digits_dilated.py', f'--config.init_from={plain}']
     assert main([*words, f'--workdir={tmp_path / "run"}'], 0.0) == 2
@@ -169,56 +132,6 @@ def test_a_run_that_goes_on_needs_its_weights_no_more(plain, tmp_path):
     train_and_evaluate(config, tmp_path / 'run')
     with pytest.raises(UserError, match=r'weights.npz: no such file'):
         train_and_evaluate(config, tmp_path / 'other')
-
-
-def test_ridge_is_the_solution_of_its_equations():
-    """The gradient of |XW + b - Y|² / n + λ s |W|² vanishes, with centred X."""
-    draw = np.random.default_rng(0)
-    x, labels = draw.normal(size=(50, 4)), draw.integers(0, 3, 50)
-    classifier = fit_ridge(x, labels, 3, [0.3, 1.0])[0.3]
-    centred, y = x - x.mean(axis=0), np.eye(3)[labels]
-    error = centred @ classifier.weights + classifier.prior - y
-    gradient = centred.T @ error / 50 + 0.3 * np.mean(centred**2) * classifier.weights
-    np.testing.assert_allclose(gradient, 0, atol=1e-12)
-    with pytest.raises(UserError, match='features of all training examples are alike'):
-        fit_ridge(np.ones((50, 4)), labels, 3, [0.3])
-
-
-def test_a_probe_chooses_on_validation_and_tells_the_classes(plain, capsys):
-    config = small_config(**PLAIN, init_from=str(plain))
-    found = linear_probe(config, 'train[300:600]')
-    assert found['strength'] == max(found['validation'], key=found['validation'].get)
-    assert found['test_accuracy'] > 0.3  # of ten classes, with eight channels
-    again = linear_probe(config, 'train[300:600]')
-    chex.assert_trees_all_equal(again['validation'], found['validation'])
-    assert main(['probe', '--config=configs/digits_dilated.py', '--split=test'], 0.0) == 2
-    assert "config.init_from = ''" in capsys.readouterr().err
-
-
-def test_a_probe_is_not_chosen_on_what_is_trained_or_tested_on(plain):
-    config = small_config(**PLAIN, init_from=str(plain))
-    # Of the run that the weights are from, too.
-    others = small_config(
-        **PLAIN, init_from=str(plain), **{'dataset.train_split': 'train[400:500]'}
-    )
-    with pytest.raises(UserError, match=r'1 of its examples are in dataset.train_split of '):
-        linear_probe(others, 'train[299:400]')
-    for split, key in (('train[299:400]', 'train_split'), ('test[:1]', 'test_split')):
-        with pytest.raises(UserError, match=f'1 of its examples are in config.dataset.{key}'):
-            linear_probe(config, split)
-
-
-def test_a_folder_that_cannot_be_written_is_told_and_leaves_nothing(
-    plain, tmp_path, monkeypatch, capsys
-):
-    def full(_, folder):
-        folder.mkdir()
-        raise ValueError("RESOURCE: os_error_code='28'")
-
-    monkeypatch.setattr(conversion, 'write_orbax', full)
-    assert main(['convert', str(plain), str(tmp_path / 'out')], 0.0) == 2
-    assert 'out: cannot be written: No space left on device; when' in capsys.readouterr().err
-    assert [*tmp_path.iterdir()] == []
 
 
 def test_weights_of_the_original_get_the_gelu_they_were_trained_with(plain, tmp_path):

@@ -5,6 +5,8 @@ import warnings
 import pytest
 
 from mixer_dilated.cli.arguments import parse
+from mixer_dilated.cli.command_table import COMMANDS
+from mixer_dilated.cli.config_files import load_config
 from mixer_dilated.config import base_config, changed, preset, resolve
 from mixer_dilated.config_keys import PRESETS
 from mixer_dilated.errors import UserError
@@ -22,6 +24,12 @@ PARAMETERS = {
     'L/16': (208_196_168, 207),
     'H/14': (432_350_952, 431),
 }
+
+
+def config_of_words(*words):
+    """The config that `python run.py WORDS` trains."""
+    arguments = parse(COMMANDS['train'], words)
+    return load_config(arguments.config, arguments.overrides)
 
 
 @pytest.mark.parametrize('name', PRESETS)
@@ -59,7 +67,7 @@ def test_a_preset_is_named_in_a_file_or_on_the_command_line(tmp_path):
     )
     # The keys beside it change the preset, whatever comes first.
     words = [f'--config={file}', '--config.model.patches.dilation=2', '--config.model=S/32']
-    model = parse(words, ('config',)).config.model
+    model = config_of_words(*words).model
     assert (model.hidden_dim, model.patches.size, model.patches.dilation) == (512, (32, 32), (2, 2))
 
 
@@ -76,11 +84,11 @@ def test_an_unknown_preset_is_refused_with_those_there_are():
 def test_a_preset_on_the_command_line_says_what_of_the_file_it_does_away_with():
     words = ['--config=configs/mnist_dilated.py', '--config.model=S/16']
     with pytest.warns(UserWarning, match='takes the place of config.model.patches.dilation = 2 in'):
-        parse(words, ('config',))
+        config_of_words(*words)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        parse(['--config=configs/mnist_baseline.py', '--config.model=S/16'], ('config',))
-        parse([*words, '--config.model.patches.dilation=3'], ('config',))
+        config_of_words('--config=configs/mnist_baseline.py', '--config.model=S/16')
+        config_of_words(*words, '--config.model.patches.dilation=3')
 
 
 def test_cells_of_a_sweep_may_be_presets():

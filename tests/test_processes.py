@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from mixer_dilated.cli import distributed
-from mixer_dilated.cli.arguments import Arguments
 from mixer_dilated.cli.main import main
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import ROOT, small_config
@@ -342,5 +341,5 @@ def test_processes_of_slurm_and_cloud_tpu_find_each_other(monkeypatch, environme
         distributed.importlib.util, 'find_spec', lambda name: None if no_tpu else name
     )
     monkeypatch.setattr(jax.distributed, 'initialize', lambda **settings: asked.append(settings))
-    distributed.init_distributed(Arguments())
+    distributed.init_distributed()
     assert [settings.get('coordinator_address', '') for settings in asked] == [''] * joins

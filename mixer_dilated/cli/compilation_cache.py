@@ -11,7 +11,7 @@ import jax
 
 from mixer_dilated.files import user_cache
 
-_SHORTEST = 'jax_persistent_cache_min_compile_time_secs'
+_MIN_SECONDS = 'jax_persistent_cache_min_compile_time_secs'
 
 
 def keep_compiled_programs() -> None:
@@ -24,9 +24,9 @@ def keep_compiled_programs() -> None:
     """
     if not jax.config.jax_enable_compilation_cache:
         return
-    if _SHORTEST.upper() not in os.environ:
+    if _MIN_SECONDS.upper() not in os.environ:
         # JAX's default of a second leaves out programs that together take several.
-        jax.config.update(_SHORTEST, 0.2)
+        jax.config.update(_MIN_SECONDS, 0.2)
     if jax.config.jax_compilation_cache_dir:
         return
     processor = _processor()
@@ -46,11 +46,11 @@ def keep_compiled_programs() -> None:
 
 
 def _processor() -> str:
-    """What the system says of the kind of its processor, in no certain form."""
+    """The kind of the processor, as the system describes it."""
     try:
         lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:
         lines = []
     names = ('vendor_id', 'flags', 'Features')
-    told = {line.split(':')[0].strip(): line for line in lines if line.startswith(names)}
-    return ' '.join([platform.machine(), platform.processor(), *told.values()])
+    first = {line.split(':')[0].strip(): line for line in lines if line.startswith(names)}
+    return ' '.join([platform.machine(), platform.processor(), *first.values()])

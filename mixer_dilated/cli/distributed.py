@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from mixer_dilated.cli.arguments import Arguments
 from mixer_dilated.errors import AllHostsError, HostLostError, UserError, printable
 
 HEARTBEAT_SECONDS = 30  # after which a process that sends no heartbeat counts as ended
@@ -30,7 +29,6 @@ CAUSES = {  # by what JAX says, the first that applies
     'UNIMPLEMENTED': 'something else answers at that address',
     'stopped sending heartbeats': 'another one has ended, and its own output says why',
 }
-FLAGS = ('coordinator', 'num_processes', 'process_id')
 
 _process_index = None  # of this process among several
 
@@ -50,19 +48,25 @@ def prefix_process(text: str) -> str:
     return f'process {_process_index}: {text}' if is_distributed() else text
 
 
-def init_distributed(arguments: Arguments) -> None:
+def init_distributed(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
     """Joins the other processes, if there are any; to be called before JAX is used.
 
-    With --coordinator, --num_processes and --process_id those of these flags; with
-    --num_processes=1 alone none; else those that Slurm (`srun`) or the Cloud TPU has started.
+    Without arguments those that Slurm (`srun`) or the Cloud TPU has started.
+
+    Args:
+      coordinator: HOST:PORT of process 0.
+      num_processes: how many train together; with 1 alone none is joined.
+      process_id: which of them this is, from 0.
 
     Raises:
       UserError: flags that do not go together, processes that do not join or that cannot reach each
         other, or different numbers of devices.
     """
-    if arguments.num_processes == 1 and arguments.coordinator is None:
+    if num_processes == 1 and coordinator is None:
         return
-    settings = _parse_settings(arguments)
+    settings = _parse_settings(coordinator, num_processes, process_id)
     if settings is None and not _started_by_slurm() and not _may_be_tpu_pod():
         return
     try:
@@ -139,11 +143,13 @@ def exit_now(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _parse_settings(arguments: Arguments) -> dict | None:
+def _parse_settings(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> dict | None:
     """Arguments of `jax.distributed.initialize`; None without flags."""
-    coordinator, num_processes, process_id = (getattr(arguments, name) for name in FLAGS)
-    missing = [name for name in FLAGS if getattr(arguments, name) is None]
-    if len(missing) == len(FLAGS):
+    flags = {'coordinator': coordinator, 'num_processes': num_processes, 'process_id': process_id}
+    missing = [name for name, value in flags.items() if value is None]
+    if len(missing) == len(flags):
         return None
     if missing:
         raise UserError(

@@ -4,7 +4,6 @@ import contextlib
 import io
 import logging
 import os
-import pathlib
 import signal
 import sys
 import threading
@@ -24,96 +23,8 @@ from mixer_dilated.errors import (
     printable,
 )
 
-CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
-TABLE1 = str(CONFIGS / 'sweeps' / 'table1.py')
-# The configs of commands that take several, if none is named.
-DEFAULTS = {
-    'benchmark': [str(CONFIGS / 'mnist_baseline.py'), str(CONFIGS / 'mnist_dilated.py')],
-    'plan': sorted(map(str, CONFIGS.glob('*.py'))),
-}
-
 # Characters of a message; a value that was given may be of any length.
 MAX_MESSAGE_CHARS = 1500
-
-HELP = """\
-MLP-Mixer with dilated patches.
-
-  python run.py [train] --config=FILE [--workdir=DIR] [--config.KEY=VALUE ...]
-      Trains; given the folder of an earlier run, goes on where it stopped.
-      Default folder: runs/<config name>-<time>
-      Several processes train, or evaluate, together: on Cloud TPU and under
-      Slurm's srun they find each other; elsewhere each is given
-        --coordinator=HOST:PORT --num_processes=N --process_id=K
-  python run.py evaluate --workdir=DIR [--split=SPLIT] [--data_dir=DIR]
-                         [--checkpoint=best] [--calibrate=SPLIT]
-      Loss, accuracy and expected calibration error (ECE) of a run's newest
-      checkpoint. Default split: its test split. Default data_dir: where the
-      run's data lay. --calibrate first fits a temperature, on examples that
-      are neither evaluated nor trained on.
-  python run.py predict --workdir=DIR FILE_OR_FOLDER ... [--top=3] [--csv=FILE]
-                        [--json=FILE] [--sheet=FILE] [--checkpoint=best]
-      Classes of pictures (PNG, JPEG, WebP), with their probabilities; '-' reads
-      a list of files from standard input. Files that cannot be used are named,
-      and the rest goes on; the exit status is then 2.
-  python run.py summary --config=FILE [--picture=FILE] [--config.KEY=VALUE ...]
-      Tokens, window, coverage, parameters, FLOPs and memory; trains nothing.
-  python run.py table1 [--seeds=10] [--workdir=DIR] [--config.KEY=VALUE ...]
-      The paper's Table 1 again: its two methods and a control, many seeds,
-      paired differences. The same as a sweep of configs/sweeps/table1.py.
-  python run.py sweep --sweep=FILE [--seeds=N] [--workdir=DIR]
-                      [--config.KEY=VALUE ...]
-      Trains every cell of a sweep file; given again, goes on where it stopped.
-      Given again meanwhile, as on another machine, it helps to train the cells.
-      Writes a table, statistics, pictures and report.html.
-      Default folder of both: runs/<sweep name>
-  python run.py report DIR
-      Writes report.html of a run or study again, from its files.
-  python run.py convert IN OUT
-      Writes weights in another form: .npz (names of the original Mixer; its
-      older ones are read too), .safetensors, or else a folder of orbax. IN may
-      be the folder of a run.
-  python run.py probe --config=FILE --config.init_from=WEIGHTS --split=SPLIT
-      Fits a linear classifier to the features of weights, in closed form; how
-      strongly it is regularised is chosen on SPLIT.
-  python run.py export --workdir=DIR --output=DIR [--checkpoint=best]
-      Writes the network of a run for CPU, CUDA and TPU, with an example that
-      loads it with jax (and flatbuffers). The output is a new or empty folder.
-  python run.py benchmark [--config=FILE ...] [--against=reference,torch]
-                          [--json=FILE] [--config.KEY=VALUE ...]
-      Times a training step and the forward pass and says how near they are to
-      the speed of this machine's matrix products; some minutes a config.
-      --against adds plain Flax called from Python, and PyTorch if installed.
-      Default configs: configs/mnist_baseline.py and configs/mnist_dilated.py.
-      --input times the examples as they stream instead, against decoding alone.
-  python run.py plan [--config=FILE ...] [--devices=v5e:4x4[,h100:8 ...]]
-                     [--batch_per_device=N] [--against=measured] [--json=FILE]
-                     [--config.KEY=VALUE ...]
-      Compiles a run for devices that are not there: memory, largest batch,
-      cycles or kernels by part of the network, exchanges, time, what to change.
-      Of several configs a line each; default: all of configs/, for the devices
-      that config.devices names. Known are v4, v5e, v5p, v6e (needs pip install
-      "jax[tpu]"), t4, l4, a100, h100, h200 ("jax[cuda13-local]"), and this,
-      which --against times.
-  python run.py keys
-      Every configuration key: default, meaning, what is allowed.
-
-Exit status: 0 done; 2 input, files or disk that cannot be used; 3 a loss that
-is not finite; 130 (Ctrl-C) or 143 (SIGTERM) stopped, saved within 10 seconds,
-and the same command with the same --workdir goes on; a second signal ends it
-at once. --debug shows the traceback of any error.
-
-Decoded images, compiled programs and plans are kept in ~/.cache/mixer_dilated
-(under XDG_CACHE_HOME if set), which may be deleted at any time.
-
-Examples
-  python run.py --config=configs/digits_dilated.py
-  python run.py --config=configs/mnist_dilated.py --config.seed=1
-  python run.py --config=configs/mnist_dilated.py \\
-      --config.model.patches.dilation=3 --config.model.patches.size="(4, 2)"
-  python run.py evaluate --workdir=runs/mnist --split="test[2500:]"
-  python run.py predict --workdir=runs/mnist photos --csv=classes.csv
-  python run.py sweep --sweep=configs/sweeps/dilation.py --seeds=5
-"""
 
 
 def main(argv: list[str], started: float) -> int:
@@ -128,7 +39,9 @@ def main(argv: list[str], started: float) -> int:
       be used; 3 for a loss that is not finite. An interrupt ends the process: see `preemption`.
     """
     if '--help' in argv or '-h' in argv:
-        print(HELP, end='')
+        from mixer_dilated.cli.command_table import help_text
+
+        print(help_text(argv[0]), end='')
         return 0
     platforms.ignore_absent_accelerators()
     for name in ('stdout', 'stderr'):
@@ -225,44 +138,14 @@ def _describe_error(error: BaseException) -> tuple[int, str]:
 
 
 def _run(argv: list[str], started: float) -> int:
-    from mixer_dilated.cli import commands, plan
-    from mixer_dilated.cli.arguments import parse, parse_each
+    from mixer_dilated.cli.arguments import parse
+    from mixer_dilated.cli.command_table import COMMANDS
 
-    table = {
-        'train': (commands.train, ('config', 'workdir', *distributed.FLAGS)),
-        'evaluate': (
-            commands.evaluate,
-            ('workdir', 'split', 'data_dir', 'checkpoint', 'calibrate', *distributed.FLAGS),
-        ),
-        'predict': (
-            commands.predict,
-            ('workdir', 'paths', 'top', 'csv', 'json', 'sheet', 'checkpoint'),
-        ),
-        'summary': (commands.summary, ('config', 'picture')),
-        'table1': (commands.sweep, ('sweep', 'seeds', 'workdir')),
-        'sweep': (commands.sweep, ('sweep', 'seeds', 'workdir')),
-        'report': (commands.report, ('folder',)),
-        'convert': (commands.convert, ('paths',)),
-        'probe': (commands.probe, ('config', 'split')),
-        'export': (commands.export, ('workdir', 'output', 'checkpoint')),
-        'plan': (plan.plan, ('config', 'devices', 'batch_per_device', 'against', 'json')),
-        'benchmark': (commands.benchmark, ('config', 'against', 'json', 'input')),
-        'keys': (commands.keys, ()),
-    }
-    named = bool(argv) and not argv[0].startswith('-')
-    name = argv[0] if named else 'train'
-    if name not in table:
-        raise UserError(f'{name}: no such command; allowed are {", ".join(table)} (see --help)')
-    command, flags = table[name]
-    words = argv[1:] if named else argv
-    if name == 'table1':
-        if any(word.startswith('--sweep') for word in words):
-            raise UserError('--sweep: table1 has its own; give another to the command sweep')
-        words = [f'--sweep={TABLE1}', *words]
-    if name in DEFAULTS:
-        command(parse_each(words, flags, DEFAULTS[name]), started)
-    else:
-        command(parse(words, flags), started)
+    name, *words = argv if argv and not argv[0].startswith('-') else ['train', *argv]
+    if name not in COMMANDS:
+        raise UserError(f'{name}: no such command; allowed are {", ".join(COMMANDS)} (see --help)')
+    command = COMMANDS[name]
+    command.function(parse(command, words), started)
     return 0
 
 

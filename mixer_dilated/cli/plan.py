@@ -1,46 +1,48 @@
 """The command `plan`: parse, call, print."""
 
-import json
 import sys
+from types import SimpleNamespace
+
+from ml_collections import ConfigDict
 
 from mixer_dilated.cli import preemption
-from mixer_dilated.cli.arguments import Arguments
+from mixer_dilated.cli.commands import write_json_output
+from mixer_dilated.cli.config_files import SHIPPED, load_configs
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import AtomicFile, check_output
+from mixer_dilated.files import check_output
 
 
-def plan(arguments: list[Arguments], started: float) -> None:
+def plan(arguments: SimpleNamespace, started: float) -> None:
     """Prints what configs ask of devices, and writes it; of several configs a line each."""
-    flags, is_one = arguments[0], len(arguments) == 1
-    if flags.against not in (None, 'measured'):
-        raise UserError(f'--against={flags.against}: allowed is measured; or leave it out')
-    if flags.json:
-        check_output('json', flags.json)
+    if arguments.against not in (None, 'measured'):
+        raise UserError(f'--against={arguments.against}: allowed is measured; or leave it out')
+    paths = arguments.config or sorted(map(str, SHIPPED.glob('*.py')))
+    configs = load_configs(paths, arguments.overrides)
+    if arguments.json:
+        check_output('json', arguments.json)
     from mixer_dilated.planning.compiler import check_compiler
     from mixer_dilated.reports.tables.plan_table import print_plan, print_plans
 
-    setups = [_setups(each) for each in arguments]
-    for _, devices in (pair for of_config in setups for pair in of_config):
+    is_one = len(configs) == 1
+    setups = {name: _setups(config, arguments) for name, config in configs.items()}
+    for _, devices in (pair for of_config in setups.values() for pair in of_config):
         check_compiler(devices)
     contents = []
-    for each, of_config in zip(arguments, setups, strict=True):
+    for name, of_config in setups.items():
         plans = []
-        contents.append({'name': each.name, 'config': each.config.to_dict(), 'plans': plans})
+        contents.append({'name': name, 'config': configs[name].to_dict(), 'plans': plans})
         for setup, devices in of_config:
-            plans.append(_plan(setup, devices, measured=bool(flags.against), search=is_one))
+            plans.append(_plan(setup, devices, measured=bool(arguments.against), search=is_one))
             if is_one:
                 print('\n' * (len(plans) > 1), end='')
-                print_plan(each.name, plans[-1])
+                print_plan(name, plans[-1])
     if not is_one:
-        print_plans({each['name']: each['plans'] for each in contents})
-    if flags.json:
-        text = json.dumps(contents[0] if is_one else contents, indent=2)
-        with AtomicFile(flags.json, 'json') as output:
-            output.write(f'{text}\n'.encode())
-        print(f'\njson: {flags.json}')
+        print_plans({content['name']: content['plans'] for content in contents})
+    if arguments.json:
+        write_json_output(arguments.json, contents[0] if is_one else contents)
 
 
-def _setups(arguments: Arguments) -> list[tuple]:
+def _setups(config: ConfigDict, arguments: SimpleNamespace) -> list[tuple]:
     """(setup, devices) for each word of --devices, or else of config.devices."""
     from mixer_dilated.config import changed
     from mixer_dilated.data.dataset_facts import abstract_dataset
@@ -48,7 +50,6 @@ def _setups(arguments: Arguments) -> list[tuple]:
     from mixer_dilated.planning.devices import parse_devices
     from mixer_dilated.training.setup import create_setup
 
-    config = arguments.config
     words = arguments.devices or config.devices
     if not words:
         raise UserError(

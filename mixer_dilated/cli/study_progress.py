@@ -8,7 +8,7 @@ import sys
 import time
 
 from mixer_dilated.cli import preemption
-from mixer_dilated.cli.progress import SilentProgress
+from mixer_dilated.cli.run_progress import SilentProgress
 from mixer_dilated.errors import Preempted
 from mixer_dilated.experiments.progress import StudyProgress
 from mixer_dilated.experiments.sweep import PreparedCell
@@ -29,7 +29,7 @@ class TerminalStudyProgress(StudyProgress):
     def __init__(self, name: str, folder: pathlib.Path):
         self._name = name
         self._folder = folder
-        self._goes_on = f'interrupted; {folder} holds what is done, the same command goes on'
+        self._goes_on = f'interrupted; {folder} holds what is done, the same command resumes it'
 
     def __enter__(self):
         return self
@@ -135,13 +135,13 @@ class _Epochs(SilentProgress):
 
 
 def _work(cell: PreparedCell) -> float:
-    """How long a cell takes beside others, in a unit of its own."""
+    """The relative time that a cell takes."""
     setup = cell.setup
     steps = setup.total_steps * setup.config.num_seeds
     return steps * setup.config.batch * (TOKENS_OF_A_STEP + setup.num_tokens)
 
 
 def _accuracy(summary: dict) -> str:
-    accuracies = [each['test_accuracy'] for each in summary['results']]
+    accuracies = [result['test_accuracy'] for result in summary['results']]
     mean = f'{statistics.fmean(accuracies):.4f}'
     return f'{mean} ± {statistics.stdev(accuracies):.4f}' if len(accuracies) > 1 else mean

@@ -1,0 +1,1 @@
+"""Inference with trained networks: evaluation, calibration, prediction, export, linear probe."""

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import exists, read_json, write_json
+from mixer_dilated.files import exists, read_json
 from mixer_dilated.training.run_folder import read_config
 
 BINS = 15
@@ -101,23 +101,16 @@ def fit_temperature(
     return float(np.exp(fit.x))
 
 
-def write_calibration(workdir: pathlib.Path, calibration: dict) -> None:
-    """Writes `calibration.json` into a run's folder.
-
-    Args:
-      workdir: the run's folder.
-      calibration: 'step' of the checkpoint, 'temperatures' (one a seed), and the 'dataset', 'split'
-        and number of 'examples' that they were fitted on.
-    """
-    write_json(workdir / CALIBRATION, calibration)
-
-
 def read_calibration(workdir: pathlib.Path, step: int) -> dict | None:
     """Reads `calibration.json`; None if there is none, or it is of another checkpoint.
 
     Args:
       workdir: the run's folder.
       step: of the checkpoint.
+
+    Returns:
+      'step' of the checkpoint, 'temperatures' (one per seed), and the 'dataset', 'split' and number
+      of 'examples' that they were fitted on.
 
     Raises:
       UserError: the file is damaged.

@@ -8,34 +8,33 @@ import zlib
 import numpy as np
 from jaxtyping import Float, Int32
 
-from mixer_dilated.config import resolve
+from mixer_dilated.config import changed
 from mixer_dilated.data.examples import check_disjoint, num_examples
 from mixer_dilated.data.input_pipeline import open_input
-from mixer_dilated.errors import AllHostsError, UserError
+from mixer_dilated.errors import UserError
+from mixer_dilated.files import write_json
 from mixer_dilated.inference.calibration import (
+    CALIBRATION,
     apply_temperature,
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
     read_calibration,
-    write_calibration,
 )
-from mixer_dilated.inference.recorded_setup import check_network
+from mixer_dilated.inference.trained import restore_checkpoint
 from mixer_dilated.parallel.multihost import (
     DATA_DIFFERS,
     assert_equal_across_hosts,
-    broadcast,
     on_all_hosts,
     on_primary,
 )
-from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.run_folder import read_config, versions
 from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import Setup, create_setup
 
 EVALUATIONS_DIFFER = (
-    'the processes were told to evaluate different things, or see different runs; start all with '
+    'the processes evaluate different things, or see different runs; start all with '
     'the same command, on a disk that all share'
 )
 
@@ -83,9 +82,13 @@ def evaluate_checkpoint(
     compiled = on_all_hosts(CompiledFunctions.for_devices, setup)
     run = restore_checkpoint(workdir, compiled, best=best)
     if calibrate is not None:
-        on_primary(write_calibration, workdir, _fit_calibration(setup, compiled, run, calibrate))
+        content = _fit_calibration(setup, compiled, run, calibrate)
+        on_primary(write_json, workdir / CALIBRATION, content)
     calibration = on_primary(read_calibration, workdir, run.step)
-    if calibration and not _are_disjoint(split, calibration['split'], sizes):
+    try:
+        if calibration:
+            check_disjoint('', split, {'': calibration['split']}, sizes)
+    except UserError:
         warnings.warn(
             f'the temperature is left out: it was fitted on {calibration["split"]!r}, and examples '
             f'of that are in {split!r}',
@@ -108,47 +111,9 @@ def evaluate_checkpoint(
     }
 
 
-def restore_checkpoint(
-    workdir: pathlib.Path, compiled: CompiledFunctions, *, best: bool = False
-) -> RunState:
-    """Restores the newest undamaged checkpoint of a run, or its best.
-
-    Args:
-      workdir: the run's folder.
-      compiled: of the run's setup, which says how the state is sharded.
-      best: the checkpoint of the highest test accuracy instead.
-
-    Raises:
-      UserError: no checkpoint there, none that can be read, or of a network for other data.
-    """
-    if broadcast((workdir / 'checkpoints').is_dir()):
-        with Checkpoints(workdir, read_config(workdir), read_only=True) as checkpoints:
-            restore = checkpoints.restore_best if best else checkpoints.restore
-            abstract = compiled.abstract_run_state()
-            shapes = checkpoints.parameter_shapes()
-            on_all_hosts(check_network, workdir, compiled.setup, abstract, shapes)
-            run = restore(abstract)
-        if run:
-            return run
-    raise AllHostsError(
-        f'{workdir}: no checkpoint there; remove this folder, and the command that trained it '
-        'makes one'
-    )
-
-
 def _open_setup(workdir: pathlib.Path, data_dir: str | None) -> Setup:
-    config = read_config(workdir)
-    if data_dir is not None:
-        config = resolve({**config, 'dataset': {**config.dataset, 'data_dir': data_dir}})
-    return create_setup(config)
-
-
-def _are_disjoint(split: str, other: str, sizes: dict[str, int]) -> bool:
-    try:
-        check_disjoint('', split, {'': other}, sizes)
-    except UserError:
-        return False
-    return True
+    changes = {} if data_dir is None else {'dataset.data_dir': data_dir}
+    return create_setup(changed(read_config(workdir), changes))
 
 
 def _predict(

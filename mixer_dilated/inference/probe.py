@@ -1,9 +1,7 @@
 """Linear probe: the accuracy of a linear classifier on frozen features."""
 
-import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -28,27 +26,6 @@ from mixer_dilated.training.state import create_model, load_initial_params
 from mixer_dilated.training.step import at_every_phase, normalise
 
 STRENGTHS = tuple(10.0**power for power in range(-6, 3))
-
-
-@dataclasses.dataclass(frozen=True)
-class LinearClassifier:
-    """argmax of (x - mean) W + prior, for features x.
-
-    Attributes:
-      mean: of the features it was fitted to (C,).
-      weights: W (C, classes).
-      prior: fractions of the classes among them (classes,).
-    """
-
-    mean: Float[np.ndarray, ' channels']
-    weights: Float[np.ndarray, 'channels classes']
-    prior: Float[np.ndarray, ' classes']
-
-    def predict(
-        self, features: Float[np.ndarray, 'examples channels']
-    ) -> Int[np.ndarray, ' examples']:
-        """The classes of examples."""
-        return np.argmax((features - self.mean) @ self.weights + self.prior, axis=1)
 
 
 def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
@@ -85,9 +62,9 @@ def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
         compute_features(setup, params, _open_data_source(setup, split))
         for split in (config.dataset.train_split, validation, config.dataset.test_split)
     )
-    classifiers = fit_ridge(train, train_labels, setup.dataset.num_classes, STRENGTHS)
+    classifiers = fit_ridge(train, train_labels)
     accuracies = {
-        strength: float(np.mean(classifier.predict(valid) == valid_labels))
+        strength: float(classifier.score(valid, valid_labels))
         for strength, classifier in classifiers.items()
     }
     best = max(accuracies, key=accuracies.get)
@@ -165,37 +142,24 @@ def compute_features(
 
 
 def fit_ridge(
-    features: Float[np.ndarray, 'examples channels'],
-    labels: Int[np.ndarray, ' examples'],
-    num_classes: int,
-    strengths: Sequence[float],
-) -> dict[float, LinearClassifier]:
-    """Fits a classifier for each strength by ridge regression in float64 (see `linear_probe`).
-
-    Args:
-      features: (n, C).
-      labels: (n,).
-      num_classes: of the data.
-      strengths: the values of λ.
+    features: Float[np.ndarray, 'examples channels'], labels: Int[np.ndarray, ' examples']
+) -> dict:
+    """Fits a `sklearn.linear_model.RidgeClassifier` for each of `STRENGTHS` (see `linear_probe`).
 
     Raises:
       UserError: all examples have the same features.
     """
-    x, y = features.astype(np.float64), np.eye(num_classes)[labels]
-    mean, prior = x.mean(axis=0), y.mean(axis=0)
-    x, y = x - mean, y - prior
-    scale = np.mean(x * x)
-    if not scale > 0:
+    from sklearn.linear_model import RidgeClassifier
+
+    features = features.astype(np.float64)
+    variance = np.mean(np.var(features, axis=0))
+    if not variance > 0:
         raise UserError(
             'the features of all training examples are alike (or no numbers); these weights tell '
             'no classes apart'
         )
-    # XᵀX / n = V D Vᵀ gives the inverse for every strength.
-    values, vectors = np.linalg.eigh(x.T @ x / len(x))
-    products = vectors.T @ (x.T @ y / len(x))
+    scale = variance * len(features)
     return {
-        strength: LinearClassifier(
-            mean, vectors @ (products / (values + strength * scale)[:, None]), prior
-        )
-        for strength in strengths
+        strength: RidgeClassifier(alpha=strength * scale).fit(features, labels)
+        for strength in STRENGTHS
     }

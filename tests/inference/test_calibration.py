@@ -33,16 +33,16 @@ def log_softmax(logits):
 def drawn(seed, examples=200, classes=5, scale=2.0):
     """Log-probabilities, and labels drawn from them: calibrated but for chance."""
     draw = np.random.default_rng(seed)
-    found = log_softmax(draw.normal(0, scale, (examples, classes)))
-    labels = [draw.choice(classes, p=np.exp(row)) for row in found]
-    return found, np.array(labels)
+    log_probs = log_softmax(draw.normal(0, scale, (examples, classes)))
+    labels = [draw.choice(classes, p=np.exp(row)) for row in log_probs]
+    return log_probs, np.array(labels)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.integers(1, 60), st.floats(0.1, 20))
 def test_the_expected_calibration_error_is_that_of_its_definition(seed, bins, examples, scale):
-    found, labels = drawn(seed, examples, scale=scale)
-    probabilities = np.exp(found)
+    log_probs, labels = drawn(seed, examples, scale=scale)
+    probabilities = np.exp(log_probs)
     confidence = probabilities.max(1)
     expected = 0.0
     for m in range(1, bins + 1):
@@ -50,18 +50,18 @@ def test_the_expected_calibration_error_is_that_of_its_definition(seed, bins, ex
         if inside.any():
             accuracy = (probabilities.argmax(1) == labels)[inside].mean()
             expected += inside.mean() * abs(accuracy - confidence[inside].mean())
-    assert expected_calibration_error(found, labels, bins) == pytest.approx(expected, abs=1e-9)
+    assert expected_calibration_error(log_probs, labels, bins) == pytest.approx(expected, abs=1e-9)
 
 
 def test_one_bin_by_hand():
     """Three of four right at a confidence of 0.9, and one at 0.55 in another bin, wrong."""
     sure, unsure = np.log([0.9, 0.1]), np.log([0.55, 0.45])
-    found = np.array([sure, sure, sure, sure, unsure])
+    log_probs = np.array([sure, sure, sure, sure, unsure])
     labels = np.array([0, 0, 0, 1, 1])
     expected = 4 / 5 * abs(3 / 4 - 0.9) + 1 / 5 * 0.55
-    assert expected_calibration_error(found, labels) == pytest.approx(expected)
+    assert expected_calibration_error(log_probs, labels) == pytest.approx(expected)
     likelihood = -(3 * np.log(0.9) + np.log(0.1) + np.log(0.45)) / 5
-    assert negative_log_likelihood(found, labels) == pytest.approx(likelihood)
+    assert negative_log_likelihood(log_probs, labels) == pytest.approx(likelihood)
 
 
 def test_probabilities_of_zero_and_one_are_in_a_bin_and_no_number_has_no_error():
@@ -74,35 +74,35 @@ def test_probabilities_of_zero_and_one_are_in_a_bin_and_no_number_has_no_error()
 @given(st.integers(0, 2**32 - 1), st.floats(0.2, 5))
 def test_temperature_scales_logits_and_leaves_their_order(seed, temperature):
     logits = np.random.default_rng(seed).normal(0, 3, (20, 5))
-    found = apply_temperature(log_softmax(logits), temperature)
-    np.testing.assert_allclose(found, log_softmax(logits / temperature), atol=1e-12)
-    np.testing.assert_array_equal(found.argmax(1), logits.argmax(1))
+    log_probs = apply_temperature(log_softmax(logits), temperature)
+    np.testing.assert_allclose(log_probs, log_softmax(logits / temperature), atol=1e-12)
+    np.testing.assert_array_equal(log_probs.argmax(1), logits.argmax(1))
 
 
 @pytest.mark.parametrize('known', [0.5, 1.0, 2.5])
 def test_a_known_temperature_is_found_again(known):
     calibrated, labels = drawn(seed=3, examples=5000)
     sharpened = log_softmax(calibrated * known)  # right again at this temperature
-    found = fit_temperature('x', sharpened, labels)
-    assert found == pytest.approx(known, rel=0.05)
+    temperature = fit_temperature('x', sharpened, labels)
+    assert temperature == pytest.approx(known, rel=0.05)
     # No other temperature near it has a smaller negative log-likelihood.
     best, *others = (
-        negative_log_likelihood(apply_temperature(sharpened, found * by), labels)
+        negative_log_likelihood(apply_temperature(sharpened, temperature * by), labels)
         for by in (1, 0.999, 1.001, 0.5, 2)
     )
     assert best < min(others)
     if known != 1:
-        assert expected_calibration_error(apply_temperature(sharpened, found), labels) < 0.03
+        assert expected_calibration_error(apply_temperature(sharpened, temperature), labels) < 0.03
         assert expected_calibration_error(sharpened, labels) > 0.05
 
 
 def test_a_split_without_a_best_temperature_is_refused():
-    found, _ = drawn(seed=0)
-    with pytest.raises(UserError, match=r'^here: no temperature .* 200 examples'):
-        fit_temperature('here', found, found.argmax(1))
-    with pytest.raises(UserError, match='no better than chance'):
-        fit_temperature('here', found, found.argmin(1))
-    with pytest.raises(UserError, match='no temperature'):
+    log_probs, _ = drawn(seed=0)
+    with pytest.raises(UserError, match=r'^here: .* 200 '):
+        fit_temperature('here', log_probs, log_probs.argmax(1))
+    with pytest.raises(UserError, match=r'^here: '):
+        fit_temperature('here', log_probs, log_probs.argmin(1))
+    with pytest.raises(UserError, match=r'^here: .* 3 '):
         fit_temperature('here', np.full((3, 2), np.nan), np.zeros(3, int))
 
 
@@ -119,10 +119,10 @@ def test_splits_share_examples_exactly_if_their_sets_meet(parts):
     texts = [f'{name}[{start}:{stop}]' for name, start, stop in parts]
     sets = [{(name, i) for i in range(start, stop)} for name, start, stop in parts]
     one, other = texts[0], '+'.join(texts[1:])
-    shared = sum(len(sets[0] & each) for each in sets[1:])
+    shared = sum(len(sets[0] & other_set) for other_set in sets[1:])
     if not shared:
         return check_disjoint('--calibrate', one, {'--split': other}, SIZES)
-    with pytest.raises(UserError, match=f'{shared} of its examples are in --split'):
+    with pytest.raises(UserError, match=f'{shared} .*--split'):
         check_disjoint('--calibrate', one, {'--split': other}, SIZES)
 
 
@@ -155,7 +155,7 @@ def test_a_fitted_temperature_is_kept_for_its_checkpoint_and_changes_no_accuracy
     assert max(map(len, printed.splitlines())) <= 80
     noted = json.loads((run / 'calibration.json').read_text())
     assert (noted['step'], noted['split'], noted['examples']) == (18, 'train[300:700]', 400)
-    with pytest.warns(UserWarning, match=r"fitted on 'train\[300:700\]', and examples of that"):
+    with pytest.warns(UserWarning, match=r"'train\[300:700\]'.*'train\[600:800\]'"):
         seen = evaluate_checkpoint(run, 'train[600:800]')
     assert seen['calibration'] is None and 'temperature' not in seen['results'][0]
     for old, new, fitted in zip(
@@ -170,19 +170,19 @@ def test_a_fitted_temperature_is_kept_for_its_checkpoint_and_changes_no_accuracy
 
 
 @pytest.mark.parametrize(
-    ('words', 'said'),
+    ('words', 'values'),
     [
-        (['--calibrate=train[299:310]'], "are in config.dataset.train_split = 'train[:300]' too"),
-        (['--calibrate=test[50:]'], "'test[50:]': 50 of its examples are in --split = 'test[:100"),
-        (['--calibrate=test[:9]', '--split=test'], '9 of its examples are in --split'),
-        (['--calibrate=trian'], "--calibrate = 'trian'"),
-        (['--calibrate='], '--calibrate=: an empty value'),
+        (['--calibrate=train[299:310]'], [': 1 ', "config.dataset.train_split = 'train[:300]'"]),
+        (['--calibrate=test[50:]'], ["'test[50:]': 50 ", "--split = 'test[:100]'"]),
+        (['--calibrate=test[:9]', '--split=test'], [': 9 ', '--split']),
+        (['--calibrate=trian'], ["--calibrate = 'trian'"]),
+        (['--calibrate='], ['--calibrate=:']),
     ],
 )
-def test_examples_that_are_not_for_calibration_are_refused(run, capsys, words, said):
+def test_examples_that_are_not_for_calibration_are_refused(run, capsys, words, values):
     assert main(['evaluate', f'--workdir={run}', *words], 0.0) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
+    assert all(value in line for value in values), line
 
 
 @pytest.mark.parametrize(
@@ -196,13 +196,13 @@ def test_examples_that_are_not_for_calibration_are_refused(run, capsys, words, s
         '{"step": "x", "temperatures": [1.0, 1], "dataset": "d", "split": "s", "examples": 3}',
     ],
 )
-def test_a_damaged_calibration_is_told(run, tmp_path, text):
+def test_a_damaged_calibration_is_refused(run, tmp_path, text):
     for name, content in (
         ('config.json', (run / 'config.json').read_text()),
         ('calibration.json', text),
     ):
         (tmp_path / name).write_text(content)
-    with pytest.raises(UserError, match=r'calibration\.json: .*remove it'):
+    with pytest.raises(UserError, match=r'/calibration\.json: '):
         read_temperatures(tmp_path, 18)
 
 

@@ -14,7 +14,7 @@ from mixer_dilated.training.train import Progress
 
 
 class SilentProgress(Progress):
-    """Prints nothing; sees to it that a signal lets the run save and stop."""
+    """Prints nothing; a signal makes the run save and stop."""
 
     def __enter__(self):
         return self
@@ -43,7 +43,7 @@ class TerminalProgress(SilentProgress):
     def __init__(self, name: str, workdir: pathlib.Path):
         self._name = name
         self._workdir = workdir
-        self._goes_on = f'the same command with --workdir={workdir} goes on'
+        self._hint = f'the same command with --workdir={workdir} resumes the run'
         self._bar = None
 
     def __exit__(self, kind, error, traceback):
@@ -51,7 +51,7 @@ class TerminalProgress(SilentProgress):
             self._bar.stop()
         super().__exit__(kind, error, traceback)
         if isinstance(error, Preempted):
-            print(f'\n{error};\n{self._goes_on}', flush=True)
+            print(f'\n{error};\n{self._hint}', flush=True)
 
     def on_start(self, setup: Setup) -> None:
         print(
@@ -61,7 +61,7 @@ class TerminalProgress(SilentProgress):
         )
         print(f'folder: {self._workdir}')
         print('reads the data and compiles …', flush=True)
-        preemption.set_exit_message(f'interrupted; {self._goes_on}')
+        preemption.set_exit_message(f'interrupted; {self._hint}')
 
     def on_already_finished(self, workdir: pathlib.Path) -> None:
         print(f'{workdir} holds this run, finished; this is its result', flush=True)

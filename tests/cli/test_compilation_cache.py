@@ -30,7 +30,7 @@ def settings(monkeypatch, tmp_path):
 def test_programs_are_kept_in_the_users_cache_by_kind_of_processor(settings, monkeypatch):
     folders = set()
     for processor in ('x86_64 AuthenticAMD', 'x86_64 AuthenticAMD avx512f'):
-        monkeypatch.setattr(compilation_cache, '_processor', lambda found=processor: found)
+        monkeypatch.setattr(compilation_cache, '_processor', lambda processor=processor: processor)
         jax.config.update('jax_compilation_cache_dir', None)
         keep_compiled_programs()
         folders.add(pathlib.Path(jax.config.jax_compilation_cache_dir))
@@ -58,6 +58,6 @@ def test_it_stays_off_where_xla_refuses_what_it_kept(settings, monkeypatch):
 
 def test_a_cache_that_cannot_be_written_is_a_warning(settings):
     (settings / 'mixer_dilated').write_text('a file in the way')
-    with pytest.warns(UserWarning, match='compiled programs are not kept: .*mixer_dilated'):
+    with pytest.warns(UserWarning, match='/mixer_dilated'):
         keep_compiled_programs()
     assert jax.config.jax_compilation_cache_dir is None

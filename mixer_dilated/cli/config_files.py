@@ -1,0 +1,158 @@
+"""Loads config and sweep files, with the overrides of the command line."""
+
+import dataclasses
+import pathlib
+import runpy
+import traceback
+import warnings
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
+
+import mixer_dilated
+from mixer_dilated.config import changed, flat, flat_keys
+from mixer_dilated.config_keys import KEYS, preset_values
+from mixer_dilated.errors import UserError
+
+PACKAGE = pathlib.Path(mixer_dilated.__file__).parent
+# The configs that come with the package: in an installed one, or beside it in a clone.
+SHIPPED = (PACKAGE if (PACKAGE / 'configs').is_dir() else PACKAGE.parent) / 'configs'
+
+
+def load_config(path: str, overrides: Mapping) -> ConfigDict:
+    """Loads the result of `get_config()` in a file, changes it by the overrides, and resolves it.
+
+    A relative path that is not there is looked for among the configs of the package.
+
+    Args:
+      path: of the file; 'FILE:WORD' calls `get_config('WORD')`.
+      overrides: {key: value}; 'model' may be the name of a preset.
+
+    Raises:
+      UserError: no such file, whatever goes wrong in it, with its line, or a value that is not
+        allowed.
+    """
+    config = _call('config', path, 'get_config')
+    if not isinstance(config, ConfigDict):
+        raise UserError(f'--config={path}: get_config() returned {config!r}, not a ConfigDict')
+    return _override(config, overrides)
+
+
+def load_sweep(path: str, overrides: Mapping, seeds: int | None):
+    """Loads the `Sweep` that `get_sweep()` in a file returns, its base changed by the overrides.
+
+    Args:
+      path: of the file, as of `load_config`.
+      overrides: {key: value}, of keys that not every cell sets itself.
+      seeds: of every cell; as the file says if None.
+
+    Raises:
+      UserError: as `load_config`.
+    """
+    sweep = _call('sweep', path, 'get_sweep')
+    from mixer_dilated.experiments.sweep import Sweep, check_sweep
+
+    if not isinstance(sweep, Sweep):
+        raise UserError(f'--sweep={path}: get_sweep() returned {sweep!r}, not a Sweep')
+    try:
+        check_sweep(sweep)
+    except UserError as error:
+        raise UserError(f'--sweep={path}: {error}') from None
+    for key in overrides:
+        if all(key in cell.changes for cell in sweep.cells):
+            raise UserError(
+                f'--config.{key}: every cell of the sweep sets this key itself, so that this would '
+                'change nothing; change the cells in the sweep file'
+            )
+    if seeds is not None:
+        overrides = {**overrides, 'num_seeds': seeds}
+    return dataclasses.replace(sweep, base=_override(sweep.base, overrides))
+
+
+def file_name(path: str) -> str:
+    """The name of a config or sweep: its file's, without folder, ending and ':WORD'."""
+    return pathlib.Path(path.split(':')[0]).stem
+
+
+def load_configs(paths: list[str], overrides: Mapping) -> dict[str, ConfigDict]:
+    """Loads several configs by their names: with ':WORD', and the whole path where two are alike.
+
+    Args:
+      paths: of the files, as of `load_config`.
+      overrides: of all of them.
+
+    Raises:
+      UserError: as `load_config`, or a file that is there twice.
+    """
+    names = [file_name(path) + ''.join(path.partition(':')[1:]) for path in paths]
+    names = [
+        path if names.count(name) > 1 else name for path, name in zip(paths, names, strict=True)
+    ]
+    if len({*names}) < len(names):
+        raise UserError(f'--config: {", ".join(names)}: one is there twice; name each once')
+    return {name: load_config(path, overrides) for path, name in zip(paths, names, strict=True)}
+
+
+def _override(config: Mapping, overrides: Mapping) -> ConfigDict:
+    """Resolves a config with the overrides; warns of keys that a preset among them replaces."""
+    if 'model' in overrides:
+        kept = {*flat({'model': preset_values(overrides['model'])}), *overrides}
+        replaced = [
+            f'config.{key} = {value!r}'
+            for key, value in flat_keys(config, warn=False).items()
+            if key.startswith('model.') and key not in kept and value != KEYS[key].default
+        ]
+        if replaced:
+            warnings.warn(
+                f'--config.model={overrides["model"]} takes the place of {", ".join(replaced)} in '
+                'the file; give them beside it to keep them',
+                stacklevel=2,
+            )
+    return changed(config, overrides)
+
+
+def _call(flag: str, path: str, function: str):
+    """The result of a function of a file; 'FILE:WORD' passes it 'WORD'."""
+    file, *word = path.split(':', 1)
+    file = _find_file(flag, file)
+    try:
+        module = runpy.run_path(file)
+        if function in module:
+            return module[function](*word)
+    # Such a file is a program: whatever it raises is the user's to mend.
+    except Exception as error:
+        kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
+        raise UserError(
+            f'--{flag}={path}{_line_of(error, file)}: {kind}{one_line(error)}'
+        ) from None
+    hint = ''
+    if 'get_sweep' in module:
+        hint = f'; it is a sweep file, for the command sweep: sweep --sweep={path}'
+    elif 'get_config' in module:
+        hint = f'; it is a config file: --config={path}'
+    raise UserError(f'--{flag}={path}: has no function {function}(){hint}')
+
+
+def _find_file(flag: str, path: str) -> str:
+    if pathlib.Path(path).is_file():
+        return path
+    shipped = SHIPPED.parent / path
+    if path.startswith('configs/') and shipped.is_file():
+        return str(shipped)
+    folder = {'config': 'configs', 'sweep': 'configs/sweeps'}[flag]
+    names = sorted(f'{folder}/{file.name}' for file in (SHIPPED.parent / folder).glob('*.py'))
+    raise UserError(f'--{flag}={path}: no such file; those of the package: {", ".join(names)}')
+
+
+def _line_of(error: Exception, file: str) -> str:
+    """', line N' of the file in which an error was raised; '' if it was raised in another one."""
+    if isinstance(error, SyntaxError):
+        return f', line {error.lineno}'
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    return f', line {lines[-1]}' if lines else ''
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error as one line without a full stop."""
+    return ' '.join(str(error).split()).rstrip('.')

@@ -1,0 +1,123 @@
+"""The command `predict`: files in, classes on the terminal and in files."""
+
+import contextlib
+import os
+import sys
+import textwrap
+import time
+import warnings
+from collections.abc import Iterable
+from types import SimpleNamespace
+
+from mixer_dilated.data.image_files import Ignored, ignored_text
+from mixer_dilated.errors import UserError, printable
+from mixer_dilated.files import check_output
+
+OUTPUTS = ('csv', 'json', 'sheet')
+SHEET_SUFFIXES = ('.png', '.pdf', '.svg')
+TOP = 3
+MAX_SHOWN = 40  # lines of the table
+MAX_NAMED = 20  # files that failed
+MAX_DRAWN = 60  # images of the sheet
+
+
+def check_outputs(arguments: SimpleNamespace) -> None:
+    """Raises UserError if a file that shall be written cannot be."""
+    paths = {flag: getattr(arguments, flag) for flag in OUTPUTS if getattr(arguments, flag)}
+    for flag, path in paths.items():
+        check_output(flag, path)
+        if list(map(os.path.realpath, paths.values())).count(os.path.realpath(path)) > 1:
+            raise UserError(f'--{flag}={path}: two outputs in one file; name one each')
+    if arguments.sheet and arguments.sheet.suffix.lower() not in SHEET_SUFFIXES:
+        allowed = ', '.join(SHEET_SUFFIXES)
+        raise UserError(f'--sheet={arguments.sheet}: allowed are names that end with {allowed}')
+
+
+def predict_files(arguments: SimpleNamespace) -> None:
+    """Classifies all files, writes the outputs, and prints a table and counts.
+
+    Raises:
+      UserError: no run there, no files, or at the end if any could not be used.
+    """
+    from mixer_dilated.inference.prediction import image_paths, open_classifier, predict
+    from mixer_dilated.inference.prediction_outputs import open_csv, open_json
+
+    ignored, best = Ignored(), arguments.checkpoint == 'best'
+    paths = image_paths(arguments.words, ignored)
+    classifier, paths = open_classifier(arguments.workdir, paths, best=best)
+    names = classifier.class_names
+    top = min(arguments.top or TOP, len(names))
+    shown, drawn, num_images, num_failed = [], [], 0, 0
+    start = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings('ignore', module='PIL')  # which names no file
+        writes = [
+            stack.enter_context(open_output(path, names, top))
+            for open_output, path in ((open_csv, arguments.csv), (open_json, arguments.json))
+            if path
+        ]
+        for prediction in _show_progress(predict(classifier, paths), stack):
+            for write in writes:
+                write(prediction)
+            if prediction.error:
+                num_failed += 1
+                if num_failed <= MAX_NAMED:
+                    warnings.warn(f'{prediction.path}: {prediction.error}', stacklevel=2)
+                continue
+            if num_images < MAX_SHOWN:
+                shown.append((prediction.path, prediction.top(names, top)))
+            if num_images < MAX_DRAWN and arguments.sheet:
+                drawn.append((prediction.image, prediction.path, prediction.top(names, top)))
+            num_images += 1
+    _print_results(shown, num_images, num_failed, time.perf_counter() - start)
+    if ignored:
+        print(textwrap.fill(f'left out in folders: {ignored_text(ignored)}', 80))
+    if drawn:
+        _draw_sheet(arguments.sheet, drawn, num_images)
+    for flag in OUTPUTS:
+        path = getattr(arguments, flag)
+        if path and (drawn or flag != 'sheet'):
+            print(f'{flag}: {printable(str(path))}')
+    if num_failed:
+        raise UserError(
+            f'{num_failed} of {num_failed + num_images} files could not be used; '
+            f'{"they are" if num_failed > 1 else "it is"} named above'
+            + (f', {MAX_NAMED} of them' if num_failed > MAX_NAMED else '')
+        )
+
+
+def _show_progress(predictions: Iterable, stack: contextlib.ExitStack) -> Iterable:
+    """Counts the predictions on a terminal's last line, which goes away at the end."""
+    if not sys.stderr.isatty():
+        return predictions
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn('{task.completed:.0f} images'), TimeElapsedColumn()
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    return stack.enter_context(progress).track(predictions, total=None)
+
+
+def _print_results(shown: list[tuple], num_images: int, num_failed: int, seconds: float) -> None:
+    """Prints the table, and how many images were classified in how long."""
+    from mixer_dilated.reports.tables.prediction_table import print_predictions
+
+    failed = f'; {num_failed} could not be used' if num_failed else ''
+    if not num_images:
+        print(f'no image was classified{failed}')
+        return
+    print_predictions(shown)
+    if num_images > len(shown):
+        print(f'… {num_images - len(shown)} more; --csv=FILE or --json=FILE has all of them')
+    count = f'{num_images} {"image" if num_images == 1 else "images"}'
+    print(f'\n{count} in {seconds:.1f} s, {num_images / seconds:.0f} a second{failed}')
+
+
+def _draw_sheet(path, drawn: list[tuple], num_images: int) -> None:
+    from mixer_dilated.reports.plots.figure import save_figure
+    from mixer_dilated.reports.plots.image_grids import Predicted, prediction_sheet
+
+    note = f'the first {len(drawn)} of {num_images} images' if num_images > len(drawn) else ''
+    images = [Predicted(image, os.path.basename(file), top) for image, file, top in drawn]
+    save_figure(prediction_sheet(images, note), path, 'sheet')

@@ -1,1 +1,0 @@
-"""Export: a trained network as files that need this library no more."""

@@ -1,0 +1,203 @@
+"""Classifies image files in batches, which are decoded while the device computes."""
+
+import dataclasses
+import itertools
+import os
+import pathlib
+import sys
+from collections.abc import Iterable, Iterator
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from mixer_dilated.data.examples import Examples
+from mixer_dilated.data.image_files import Ignored, walk_images
+from mixer_dilated.data.preprocessing import SUFFIXES, decode_images
+from mixer_dilated.errors import UserError
+from mixer_dilated.inference.calibration import apply_temperature, read_temperatures
+from mixer_dilated.inference.trained import read_trained_setup, restore_checkpoint
+from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.run_folder import read_config
+
+STDIN = '-'
+ImagePath = str | tuple[str, UserError]  # with the error, of a path that cannot be used
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The prediction of one file.
+
+    Attributes:
+      path: the file.
+      probabilities: float64 (classes,), the mean over the seeds; None for a file that failed.
+      image: uint8 (height, width, channels), as the network sees it; None likewise.
+      error: why the file cannot be used; '' if it can.
+    """
+
+    path: str
+    probabilities: Float[np.ndarray, ' classes'] | None = None
+    image: UInt8[np.ndarray, 'height width channels'] | None = None
+    error: str = ''
+
+    def top(self, class_names: tuple[str, ...], count: int) -> list[tuple[str, float]]:
+        """The most probable classes with their probabilities, the first of equals first."""
+        order = np.argsort(-self.probabilities, kind='stable')[:count]
+        return [(class_names[label], float(self.probabilities[label])) for label in order]
+
+
+class Classifier:
+    """The network of a run, of all its seeds, for batches of one size.
+
+    Args:
+      workdir: the run's folder.
+      batch: images a call.
+      best: the checkpoint of the highest test accuracy instead of the newest.
+
+    Attributes:
+      batch: images a call.
+      class_names: of every class.
+      preprocessing: how image files become the network's images.
+
+    Raises:
+      UserError: no run or no checkpoint there.
+    """
+
+    def __init__(self, workdir: pathlib.Path, batch: int, *, best: bool = False):
+        setup, self.preprocessing = read_trained_setup(workdir)
+        self.batch = batch
+        self.class_names = setup.dataset.class_names
+        self._compiled = CompiledFunctions.for_devices(setup.changed({'batch_eval': batch}))
+        run = restore_checkpoint(workdir, self._compiled, best=best)
+        self._state, self._sums = run.state, self._compiled.empty_sums()
+        self._temperatures = read_temperatures(workdir, run.step)
+        self._labels = np.zeros(batch, np.int32)  # eval_chunk takes labels; these are not used
+
+    def log_probs(self, images: list[np.ndarray]) -> Float[Array, 'seeds batch classes']:
+        """Log-probabilities, which the devices start to compute; compiled at the first call.
+
+        Args:
+          images: uint8 (height, width, channels); where they are fewer than `batch`, so are the
+            rows that mean anything.
+        """
+        batch = np.zeros((self.batch, *self.preprocessing.image_shape), np.uint8)
+        batch[: len(images)] = images
+        (chunk,) = self._compiled.in_memory(Examples(batch, self._labels)).eval_chunks()
+        _, log_probs = self._compiled.eval_chunk(self._state, self._sums, chunk)
+        return log_probs[:, 0, : self.batch]
+
+    def mean_probabilities(
+        self, log_probs: Float[Array, 'seeds batch classes']
+    ) -> Float[np.ndarray, 'batch classes']:
+        """The mean over the seeds, each at the temperature fitted for it, on the host."""
+        pairs = zip(jax.device_get(log_probs), self._temperatures, strict=True)
+        return np.mean([np.exp(apply_temperature(*pair)) for pair in pairs], axis=0)
+
+
+def image_paths(words: Iterable[str], ignored: Ignored) -> Iterator[ImagePath]:
+    """Lists the image files that the words of a command line name, in the order of the words.
+
+    A folder is the image files in it and in all folders below (see `walk_images`), '-' the paths
+    that standard input lists, one a line, anything else the file of that name.
+
+    Args:
+      words: folders, files and '-'.
+      ignored: counts of what is left out in folders, which are added to.
+
+    Yields:
+      A path; or, of a folder that cannot be read or holds no images, its path and the error.
+
+    Raises:
+      UserError: '-', and standard input is closed.
+    """
+    for word in words:
+        if word == STDIN:
+            yield from _read_stdin()
+        elif os.path.isdir(word):
+            yield from _list_folder(word, ignored)
+        else:
+            yield word
+
+
+def _read_stdin() -> Iterator[str]:
+    if sys.stdin is None:  # closed, as by `<&-`
+        raise UserError(
+            "'-': standard input is closed; give it a list of files, as in find album | …, or name "
+            'the files'
+        )
+    lines = (os.fsdecode(line).rstrip('\r\n') for line in sys.stdin.buffer)
+    return filter(None, lines)
+
+
+def _list_folder(folder: str, ignored: Ignored) -> Iterator[ImagePath]:
+    is_empty = True
+    try:
+        for entry in walk_images(folder, ignored):
+            is_empty = False
+            yield entry.path
+    except UserError as error:
+        yield folder, error
+    else:
+        if is_empty:
+            yield folder, UserError(f'a folder without images ({", ".join(SUFFIXES)})')
+
+
+def open_classifier(
+    workdir: pathlib.Path, paths: Iterable[ImagePath], *, best: bool = False
+) -> tuple[Classifier, Iterable[ImagePath]]:
+    """Opens a classifier whose batch suits the paths; returns it and all of the paths.
+
+    The batch is `config.batch_eval`; if there are fewer paths, the power of two that holds them.
+
+    Raises:
+      UserError: no run there, or not a single path.
+    """
+    paths = iter(paths)
+    max_batch = read_config(workdir).batch_eval
+    first = [*itertools.islice(paths, max_batch)]
+    if not first:
+        raise UserError('no images to predict; name files or folders of images')
+    batch = min(max_batch, 1 << (len(first) - 1).bit_length())
+    return Classifier(workdir, batch, best=best), itertools.chain(first, paths)
+
+
+def predict(classifier: Classifier, paths: Iterable[ImagePath]) -> Iterator[Prediction]:
+    """Predicts the class of every file; those that failed keep their place.
+
+    While the device computes one batch, threads decode the next ones, and the one before is
+    yielded.
+    """
+    previous = None
+    for files in _batch_files(classifier, paths):
+        images = [image for _, image in files if not isinstance(image, UserError)]
+        log_probs = classifier.log_probs(images) if images else None
+        if previous:
+            yield from _make_predictions(classifier, *previous)
+        previous = files, log_probs
+    if previous:
+        yield from _make_predictions(classifier, *previous)
+
+
+def _batch_files(classifier: Classifier, paths: Iterable[ImagePath]) -> Iterator[list[tuple]]:
+    """Paths with their images, or errors, of which at most a batch is images."""
+    files, num_images = [], 0
+    for path, image in decode_images(paths, classifier.preprocessing, ahead=classifier.batch):
+        files.append((path, image))
+        num_images += not isinstance(image, UserError)
+        # Files that fail take no place in a batch, but must not pile up.
+        if num_images == classifier.batch or len(files) == 4 * classifier.batch:
+            yield files
+            files, num_images = [], 0
+    if files:
+        yield files
+
+
+def _make_predictions(
+    classifier: Classifier, files: list[tuple], log_probs: jax.Array | None
+) -> Iterator[Prediction]:
+    rows = iter(() if log_probs is None else classifier.mean_probabilities(log_probs))
+    for path, image in files:
+        if isinstance(image, UserError):
+            yield Prediction(path, error=str(image))
+        else:
+            yield Prediction(path, next(rows), image)

@@ -1,1 +1,0 @@
-"""Classifying picture files with a trained run."""

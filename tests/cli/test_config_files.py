@@ -1,0 +1,64 @@
+"""Config and sweep files: where they are found, and what is wrong in them."""
+
+import pytest
+
+from tests.cli.conftest import CONFIG, refused
+
+
+def test_shipped_configs_are_found_from_anywhere_after_files_that_are_there(
+    capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert 'config.batch = 0' in refused(capsys, CONFIG, '--config.batch=0')
+    (tmp_path / 'configs').mkdir()
+    (tmp_path / 'configs' / 'digits_dilated.py').write_text('import none')
+    assert 'ModuleNotFoundError' in refused(capsys, CONFIG, '--config.batch=0')
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ('def get_config(:', ' line 1: SyntaxError'),
+        ('x = 1', 'get_config'),
+        ('import nonsense_module', ' line 1: ModuleNotFoundError'),
+        ('def get_config():\n    return 1 / 0', ' line 2: ZeroDivisionError'),
+        ('def get_config():\n    raise ValueError("so\\nso")', 'ValueError'),
+        ('def get_config():\n    return None', 'get_config'),
+        ('BASE\n    config.batch_size = 3\n    return config', 'config.batch_size: '),
+        ('BASE\n    config.modle.x = 3\n    return config', ' line 4: AttributeError'),
+        (
+            'BASE\n    config.model = 3\n    return config',
+            'config.model is a group of keys',
+        ),
+        ('def get_config():\n    return {}["x"]', " line 2: KeyError: 'x'"),
+    ],
+)
+def test_a_wrong_config_file_is_refused_with_its_line(capsys, tmp_path, text, value):
+    base = (
+        'from mixer_dilated.config import base_config\n'
+        'def get_config():\n    config = base_config()'
+    )
+    path = tmp_path / 'mine.py'
+    path.write_text(text.replace('BASE', base))
+    assert value in refused(capsys, f'--config={path}')
+
+
+@pytest.mark.parametrize(
+    ('fields', 'value'),
+    [
+        ('base=base_config(), cells=7', 'mine.py: cells: '),
+        ('base=base_config(), cells=[]', 'mine.py: cells: '),
+        ('base=3, cells=[]', 'mine.py: base = 3: '),
+        ('base=base_config()', ' line 4: TypeError'),
+    ],
+)
+def test_a_sweep_file_of_wrong_types_is_refused(capsys, tmp_path, fields, value):
+    path = tmp_path / 'mine.py'
+    path.write_text(
+        'from mixer_dilated.config import base_config\n'
+        'from mixer_dilated.experiments.sweep import Sweep\n'
+        'def get_sweep():\n'
+        f"    return Sweep(title='t', question='q', {fields})\n"
+    )
+    assert value in refused(capsys, 'sweep', f'--sweep={path}', f'--workdir={tmp_path}/study')
+    assert not (tmp_path / 'study').exists()

@@ -1,0 +1,30 @@
+"""What is printed while a run trains."""
+
+from mixer_dilated.cli.main import main
+from mixer_dilated.cli.run_progress import TerminalProgress
+from mixer_dilated.training import train as train_module
+from mixer_dilated.training.setup import create_setup
+from tests.cli.conftest import CONFIG
+from tests.conftest import small_config
+
+
+def test_an_epoch_without_an_evaluation_shows_no_test_accuracy(capsys, tmp_path):
+    progress = TerminalProgress('run', tmp_path)
+    progress.on_ready(create_setup(small_config(num_epochs=2)), 0)
+    row = {'epoch': 1, 'train_accuracy': 0.5, 'test_accuracy': None}
+    speed = {'seconds': 1.0, 'images_per_second': 10.0}
+    progress.on_epoch_end([row], speed)
+    progress.on_epoch_end([{**row, 'epoch': 2, 'test_accuracy': 0.25}], speed)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith('epoch 1/2  train 0.5000  10 images/s')
+    assert second.startswith('epoch 2/2  train 0.5000  test 0.2500  10 images/s')
+
+
+def test_a_run_that_a_cluster_stops_ends_as_by_a_signal(monkeypatch, capsys, tmp_path):
+    """Another process says so at the second look; no signal came here."""
+    looks = iter([False, True])
+    monkeypatch.setattr(train_module, 'any_host', lambda asked: next(looks))
+    assert main([CONFIG, f'--workdir={tmp_path / "run"}'], 0.0) == 143
+    out, err = capsys.readouterr()
+    assert 'stopped after step 8, which is saved;\nthe same command with' in out
+    assert err == '' and (tmp_path / 'run' / 'checkpoints' / '8').is_dir()

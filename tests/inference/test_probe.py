@@ -1,0 +1,105 @@
+"""The linear probe: what it sees, what it solves, what it is chosen on."""
+
+import warnings
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from mixer_dilated.cli.main import main
+from mixer_dilated.data.preprocessing import upsample
+from mixer_dilated.errors import UserError
+from mixer_dilated.inference.probe import STRENGTHS, compute_features, fit_ridge, linear_probe
+from mixer_dilated.training.setup import create_setup
+from mixer_dilated.training.state import create_model, load_initial_params
+from mixer_dilated.training.train import train_and_evaluate
+from tests.conftest import small_config
+
+PLAIN = {
+    'model.patches.size': 2,
+    'model.patches.dilation': 1,
+    'model.patches.stride': 2,
+    'model.patches.padding': 'VALID',
+    'model.num_blocks': 2,
+}
+
+
+@pytest.fixture(scope='module')
+def plain(tmp_path_factory):
+    """A run of plain patches, two seeds."""
+    folder = tmp_path_factory.mktemp('plain') / 'run'
+    train_and_evaluate(small_config(**PLAIN, num_seeds=2), folder)
+    return folder
+
+
+def test_a_probe_sees_what_the_network_sees(plain):
+    """Enlarged images, at every phase."""
+    changes = {
+        'dataset.image_size': 12,
+        'augment.random_phase': True,
+        'model.patches.dilation': 2,
+        'model.patches.padding': 'SAME',
+        'batch_eval': 7,
+    }
+    config = small_config(**{**PLAIN, **changes}, init_from=str(plain))
+    setup = create_setup(config)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        params = jax.tree.map(lambda leaf: leaf[0], load_initial_params(setup).params)
+    examples = setup.dataset.read('train[:10]')
+    features, labels = compute_features(setup, params, setup.dataset.data_source('train[:10]'))
+    np.testing.assert_array_equal(labels, examples.labels)
+    network = create_model(config, 10)
+    head = {'kernel': np.zeros((config.model.hidden_dim, 10)), 'bias': np.zeros(10)}
+    padded = np.pad(upsample(examples.images, (12, 12)), ((0, 0), (0, 1), (0, 1), (0, 0)))
+    expected = [
+        network.apply(
+            {'params': {'head': head, **params}},
+            padded[:, down : 12 + down, right : 12 + right] / 127.5 - 1,
+            train=False,
+            return_intermediates=True,
+        )[1]['pre_logits']
+        for down in (0, 1)
+        for right in (0, 1)
+    ]
+    np.testing.assert_allclose(features, np.mean(expected, axis=0), atol=1e-5)
+
+
+def test_ridge_is_the_solution_of_its_equations():
+    """The gradient of |XW + b - Y|² / n + λ s |W|² vanishes, with centred X."""
+    draw = np.random.default_rng(0)
+    x, labels = draw.normal(size=(50, 4)), draw.integers(0, 3, 50)
+    strength = STRENGTHS[-3]
+    classifier = fit_ridge(x, labels)[strength]
+    centred, y = x - x.mean(axis=0), 2 * np.eye(3)[labels] - 1  # right and wrong are 1 and -1
+    error = centred @ classifier.coef_.T + y.mean(axis=0) - y
+    gradient = centred.T @ error / 50 + strength * np.mean(centred**2) * classifier.coef_.T
+    np.testing.assert_allclose(gradient, 0, atol=1e-12)
+    with pytest.raises(UserError, match='features'):
+        fit_ridge(np.ones((50, 4)), labels)
+
+
+def test_a_probe_chooses_on_validation_and_predicts_the_classes(plain, capsys):
+    config = small_config(**PLAIN, init_from=str(plain))
+    result, again = (linear_probe(config, 'train[300:600]') for _ in range(2))
+    assert result['strength'] == max(result['validation'], key=result['validation'].get)
+    assert result['test_accuracy'] > 0.3  # of ten classes, with eight channels
+    chex.assert_trees_all_equal(again['validation'], result['validation'])
+    assert main(['probe', '--config=configs/digits_dilated.py', '--split=test'], 0.0) == 2
+    assert "config.init_from = ''" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('changes', 'split', 'key'),
+    [
+        ({}, 'train[299:400]', r'config\.dataset\.train_split'),
+        ({}, 'test[:1]', r'config\.dataset\.test_split'),
+        # Of the run that the weights are from, too.
+        ({'dataset.train_split': 'train[400:500]'}, 'train[299:400]', r'dataset\.train_split of '),
+    ],
+)
+def test_a_probe_is_not_chosen_on_what_is_trained_or_tested_on(plain, changes, split, key):
+    config = small_config(**PLAIN, init_from=str(plain), **changes)
+    with pytest.raises(UserError, match=f': 1 .* {key}'):
+        linear_probe(config, split)
