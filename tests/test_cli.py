@@ -294,7 +294,7 @@ def test_a_sweep_file_of_wrong_types_is_refused(capsys, tmp_path, fields, said):
     path = tmp_path / 'mine.py'
     path.write_text(
         'from mixer_dilated.config import base_config\n'
-        'from mixer_dilated.experiments.sweep import Sweep\n'
+        'from mixer_dilated.studies.sweep import Sweep\n'
         'def get_sweep():\n'
         f"    return Sweep(title='t', question='q', {fields})\n"
     )

@@ -8,7 +8,7 @@ from mixer_dilated.cli.arguments import parse
 from mixer_dilated.config import base_config, changed, preset, resolve
 from mixer_dilated.config_keys import PRESETS
 from mixer_dilated.errors import UserError
-from mixer_dilated.experiments.sweep import Cell, Sweep, check_sweep
+from mixer_dilated.studies.sweep import Cell, Sweep, check_sweep
 from mixer_dilated.models.costs import layers, num_params
 from mixer_dilated.training.state import create_model
 

@@ -11,8 +11,8 @@ one pass at evaluation), and plain patches of as many tokens, of 7×7 pixels and
 import pathlib
 import runpy
 
-from mixer_dilated.experiments.methods import BASELINE, PLAIN7
-from mixer_dilated.experiments.sweep import Cell, Sweep
+from mixer_dilated.studies.methods import BASELINE, PLAIN7
+from mixer_dilated.studies.sweep import Cell, Sweep
 
 CONFIG = pathlib.Path(__file__).parents[1] / 'mnist_best.py'
 ONE_PHASE = {'augment.random_phase': False}

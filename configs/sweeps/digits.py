@@ -9,7 +9,7 @@ every second pixel of all of it, each in another phase.
 import pathlib
 import runpy
 
-from mixer_dilated.experiments.sweep import Cell, Sweep
+from mixer_dilated.studies.sweep import Cell, Sweep
 
 CONFIG = pathlib.Path(__file__).parents[1] / 'digits_dilated.py'
 PLAIN = Cell({'method': 'plain 4×4'}, {'model.patches.dilation': 1, 'model.patches.stride': 4})

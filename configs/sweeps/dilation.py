@@ -4,7 +4,7 @@ python run.py sweep --sweep=configs/sweeps/dilation.py
 """
 
 from mixer_dilated.config import base_config
-from mixer_dilated.experiments.sweep import Sweep, grid
+from mixer_dilated.studies.sweep import Sweep, grid
 
 
 def get_sweep():

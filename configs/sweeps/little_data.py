@@ -7,8 +7,8 @@ each training is evaluated ten times or less.
 """
 
 from mixer_dilated.config import base_config
-from mixer_dilated.experiments.methods import BASELINE, TABLE1_METHODS
-from mixer_dilated.experiments.sweep import Cell, Sweep, crossed
+from mixer_dilated.studies.methods import BASELINE, TABLE1_METHODS
+from mixer_dilated.studies.sweep import Cell, Sweep, crossed
 
 EPOCHS = {100: 100, 300: 60, 1000: 30, 3000: 15, 10000: 10}
 

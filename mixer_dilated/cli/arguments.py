@@ -251,7 +251,7 @@ def load_sweep(path: str):
       UserError: no such file, or whatever goes wrong in it, with its line.
     """
     sweep = _call('sweep', path, 'get_sweep')
-    from mixer_dilated.experiments.sweep import Sweep, check_sweep
+    from mixer_dilated.studies.sweep import Sweep, check_sweep
 
     if not isinstance(sweep, Sweep):
         raise UserError(f'--sweep={path}: get_sweep() returned {sweep!r}, not a Sweep')

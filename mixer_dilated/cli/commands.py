@@ -148,7 +148,7 @@ def sweep(arguments: Arguments, started: float) -> None:
     cells = required(arguments, 'sweep')
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.cli.study_progress import TerminalStudyProgress
-    from mixer_dilated.experiments.study import run_study
+    from mixer_dilated.studies.study import run_study
     from mixer_dilated.reports.report import write_report
     from mixer_dilated.reports.tables import print_study
 

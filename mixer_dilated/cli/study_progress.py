@@ -10,8 +10,8 @@ import time
 from mixer_dilated.cli import preemption
 from mixer_dilated.cli.progress import SilentProgress
 from mixer_dilated.errors import Preempted
-from mixer_dilated.experiments.progress import StudyProgress
-from mixer_dilated.experiments.sweep import PreparedCell
+from mixer_dilated.studies.observer import StudyProgress
+from mixer_dilated.studies.sweep import PreparedCell
 from mixer_dilated.reports.cell_text import count_text
 
 # What an epoch of no tokens would cost, in tokens: a step takes time whatever it computes.

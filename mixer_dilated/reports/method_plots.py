@@ -15,7 +15,7 @@ from mixer_dilated.reports.mistakes import Mistake, mistakes_picture
 from mixer_dilated.reports.plot import Omitted, Plot
 from mixer_dilated.reports.run_files import Run
 from mixer_dilated.reports.weights_picture import weight_images
-from mixer_dilated.statistics import describe
+from mixer_dilated.studies.stats import describe
 
 IMAGES_SHOWN = 3
 PREFERRED_CLASSES = (4, 2, 8)

@@ -16,7 +16,7 @@ from mixer_dilated.reports.quantities import QUANTITIES
 from mixer_dilated.reports.run_files import Run
 from mixer_dilated.reports.study_files import Cell, Study
 from mixer_dilated.reports.tables import wilson_interval
-from mixer_dilated.statistics import describe
+from mixer_dilated.studies.stats import describe
 
 MAX_ROWS = 12
 

@@ -124,7 +124,7 @@ def seeds_accuracy_text(correct: list[int], count: int) -> str:
     """One seed: as `accuracy_text`. Several: mean, standard deviation, 95 % t interval."""
     if len(correct) == 1:
         return accuracy_text(correct[0], count)
-    from mixer_dilated.statistics import describe
+    from mixer_dilated.studies.stats import describe
 
     found = describe([each / count for each in correct])
     return (

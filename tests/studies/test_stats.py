@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from mixer_dilated.experiments.verdicts import (
+from mixer_dilated.studies.verdicts import (
     comparison_sentence,
     little_data_verdict,
     table1_verdicts,
 )
-from mixer_dilated.experiments.wording import listing, p_text, points_text, ratio_text
-from mixer_dilated.statistics import (
+from mixer_dilated.studies.wording import listing, p_text, points_text, ratio_text
+from mixer_dilated.studies.stats import (
     compare,
     compare_cells,
     compare_times,

@@ -1,6 +1,6 @@
 """The methods that studies compare: those of the paper's Table 1, and the control it lacks."""
 
-from mixer_dilated.experiments.sweep import Cell
+from mixer_dilated.studies.sweep import Cell
 
 
 def _method(name: str, **patches: int) -> Cell:

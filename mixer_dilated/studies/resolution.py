@@ -4,13 +4,13 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from mixer_dilated.benchmark.epoch_timing import TimedEpoch, on_noise, seconds_in_turns
-from mixer_dilated.experiments.progress import StudyProgress
-from mixer_dilated.experiments.sweep import PreparedCell
-from mixer_dilated.experiments.verdicts import HELD, OPEN, REVERSED
-from mixer_dilated.experiments.wording import is_settled, listing, ratio_text
+from mixer_dilated.studies.observer import StudyProgress
+from mixer_dilated.studies.sweep import PreparedCell
+from mixer_dilated.studies.verdicts import HELD, OPEN, REVERSED
+from mixer_dilated.studies.wording import is_settled, listing, ratio_text
 from mixer_dilated.models.costs import flops_per_image
 from mixer_dilated.reports.quantities import QUANTITIES
-from mixer_dilated.statistics import compare_times, fit_exponent
+from mixer_dilated.studies.stats import compare_times, fit_exponent
 from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.state import network_layers
 

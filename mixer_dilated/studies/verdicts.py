@@ -7,7 +7,7 @@ in a sentence is measured, or is the paper's and says so.
 import collections
 from collections.abc import Sequence
 
-from mixer_dilated.experiments.wording import (
+from mixer_dilated.studies.wording import (
     is_settled,
     listing,
     p_text,
@@ -16,7 +16,7 @@ from mixer_dilated.experiments.wording import (
 )
 from mixer_dilated.reports.cell_text import count_text, grouped_text
 from mixer_dilated.reports.paper import DILATED_4X4, PLAIN_4X4, TABLE1
-from mixer_dilated.statistics import compare_cells, compare_times, values_by_seed
+from mixer_dilated.studies.stats import compare_cells, compare_times, values_by_seed
 
 HELD, REVERSED, OPEN = 'held here', 'did not hold here', 'is not settled here'
 # (proposed, baseline) of the paper's Table 1: parts of 1, seconds.

@@ -17,12 +17,12 @@ from scipy import stats
 
 from mixer_dilated.data.corruption import CORRUPTIONS
 from mixer_dilated.errors import NonFiniteError, UserError
-from mixer_dilated.experiments import cells as cells_file
-from mixer_dilated.experiments import study as study_file
-from mixer_dilated.experiments import timing
-from mixer_dilated.experiments.progress import StudyProgress
-from mixer_dilated.experiments.study import run_study, timed_together
-from mixer_dilated.experiments.sweep import Cell, Sweep, crossed, grid, prepare
+from mixer_dilated.studies import cells as cells_file
+from mixer_dilated.studies import study as study_file
+from mixer_dilated.studies import timing
+from mixer_dilated.studies.observer import StudyProgress
+from mixer_dilated.studies.study import run_study, timed_together
+from mixer_dilated.studies.sweep import Cell, Sweep, crossed, grid, prepare
 from mixer_dilated.training.run_folder import lock_folder
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import create_model
@@ -353,7 +353,7 @@ def test_of_many_cells_those_are_timed_together_that_are_compared():
 
 
 SWEEP_FILE = """
-from mixer_dilated.experiments.sweep import Sweep, grid
+from mixer_dilated.studies.sweep import Sweep, grid
 from tests.conftest import small_config
 
 def get_sweep():

@@ -7,17 +7,17 @@ import pathlib
 import statistics as stdlib_statistics
 from collections.abc import Mapping, Sequence
 
-from mixer_dilated.experiments.methods import DILATED
-from mixer_dilated.experiments.sweep import OF_CELL, OF_SEED, PreparedCell
-from mixer_dilated.experiments.verdicts import (
+from mixer_dilated.studies.methods import DILATED
+from mixer_dilated.studies.sweep import OF_CELL, OF_SEED, PreparedCell
+from mixer_dilated.studies.verdicts import (
     comparison_sentence,
     comparisons_summary,
     little_data_verdict,
     table1_verdicts,
 )
-from mixer_dilated.experiments.wording import is_settled
+from mixer_dilated.studies.wording import is_settled
 from mixer_dilated.files import write_json_lines, write_text
-from mixer_dilated.statistics import (
+from mixer_dilated.studies.stats import (
     compare_cells,
     compare_times,
     correct_together,

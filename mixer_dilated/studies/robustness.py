@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from mixer_dilated.data.corruption import CORRUPTIONS
 from mixer_dilated.data.datasets import load_examples
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.experiments.progress import StudyProgress
-from mixer_dilated.experiments.sweep import PreparedCell
-from mixer_dilated.experiments.wording import is_settled, p_text, points_text
+from mixer_dilated.studies.observer import StudyProgress
+from mixer_dilated.studies.sweep import PreparedCell
+from mixer_dilated.studies.wording import is_settled, p_text, points_text
 from mixer_dilated.inference.evaluation import restore_checkpoint
 from mixer_dilated.random_keys import purpose_key
 from mixer_dilated.reports.cell_text import count_text
-from mixer_dilated.statistics import compare, holm
+from mixer_dilated.studies.stats import compare, holm
 from mixer_dilated.training.compiled import CompiledFunctions
 
 

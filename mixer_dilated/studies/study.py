@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 
 from mixer_dilated.config import differences
 from mixer_dilated.errors import BusyError, UserError
-from mixer_dilated.experiments import results
-from mixer_dilated.experiments.cells import help_train, is_finished, train_all
-from mixer_dilated.experiments.progress import StudyProgress
-from mixer_dilated.experiments.resolution import resolution_rows, resolution_statistics
-from mixer_dilated.experiments.robustness import robustness_rows, robustness_statistics
-from mixer_dilated.experiments.sweep import PreparedCell, Sweep, prepare, reference_of
-from mixer_dilated.experiments.timing import epoch_seconds
+from mixer_dilated.studies import results
+from mixer_dilated.studies.trials import help_train, is_finished, train_all
+from mixer_dilated.studies.observer import StudyProgress
+from mixer_dilated.studies.resolution import resolution_rows, resolution_statistics
+from mixer_dilated.studies.robustness import robustness_rows, robustness_statistics
+from mixer_dilated.studies.sweep import PreparedCell, Sweep, prepare, reference_of
+from mixer_dilated.studies.epoch_times import epoch_seconds
 from mixer_dilated.files import read_json, write_json, write_json_lines
 from mixer_dilated.training.run_folder import check_workdir, environment, lock_folder
 

@@ -5,9 +5,9 @@ import types
 
 import pytest
 
-from mixer_dilated.experiments import results
-from mixer_dilated.experiments.verdicts import comparisons_summary
-from mixer_dilated.statistics import correct_together, holm
+from mixer_dilated.studies import results
+from mixer_dilated.studies.verdicts import comparisons_summary
+from mixer_dilated.studies.stats import correct_together, holm
 
 
 def table_of(accuracies):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from mixer_dilated.benchmark.epoch_timing import TimedEpoch, on_noise, seconds_in_turns
 from mixer_dilated.data.datasets import load_examples
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.experiments.progress import StudyProgress
+from mixer_dilated.studies.observer import StudyProgress
 from mixer_dilated.training.setup import Setup
 
 NOISE_BYTES = 2**26  # of batches that stand for those of a stream

@@ -14,8 +14,8 @@ import jax
 
 from mixer_dilated.config import differences
 from mixer_dilated.errors import BusyError, NonFiniteError, UserError
-from mixer_dilated.experiments.progress import StudyProgress
-from mixer_dilated.experiments.sweep import PreparedCell
+from mixer_dilated.studies.observer import StudyProgress
+from mixer_dilated.studies.sweep import PreparedCell
 from mixer_dilated.files import read_json
 from mixer_dilated.training.run_folder import is_locked
 from mixer_dilated.training.train import train_and_evaluate

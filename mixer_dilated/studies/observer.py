@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 from collections.abc import Iterator
 
-from mixer_dilated.experiments.sweep import PreparedCell
+from mixer_dilated.studies.sweep import PreparedCell
 from mixer_dilated.training.train import Progress
 
 
