@@ -242,7 +242,7 @@ SWEEP = '--sweep=configs/sweeps/digits.py'
         (['sweep', SWEEP, '--config.model.gelu=soft'], "gelu = 'soft': allowed is one of"),
         (['sweep', '--config.seed=1'], '--sweep is missing'),
         (['table1', '--config.sed=1'], 'did you mean config.seed?'),
-        (['table1', '--config.model.patches.size=3'], 'every cell of the sweep sets this key'),
+        (['table1', '--config.model.patches.size=3'], 'every trial of the sweep sets this key'),
         (['table1', '--seeds=many'], '--seeds=many: allowed is'),
         (['report'], 'the folder of a run or study is missing'),
         (['report', 'no/where'], 'no run or study there'),
@@ -284,9 +284,12 @@ def test_a_wrong_config_file_is_told_with_its_line(capsys, tmp_path, text, said)
 @pytest.mark.parametrize(
     ('fields', 'said'),
     [
-        ('base=base_config(), cells=7', 'mine.py: cells: allowed is a list of at least one Cell'),
-        ('base=base_config(), cells=[]', 'at least one Cell'),
-        ('base=3, cells=[]', 'base = 3: allowed is a ConfigDict'),
+        (
+            'base=base_config(), trials=7',
+            'mine.py: trials: allowed is a list of at least one Trial',
+        ),
+        ('base=base_config(), trials=[]', 'at least one Trial'),
+        ('base=3, trials=[]', 'base = 3: allowed is a ConfigDict'),
         ('base=base_config()', ' line 4: TypeError'),
     ],
 )

@@ -18,7 +18,7 @@ def get_sweep():
             'patches, and does it help a token to see several phases of its dilated grid?'
         ),
         base=base,
-        cells=[
+        trials=[
             *grid(
                 {
                     'model.patches.stride': (4, 7, 14),

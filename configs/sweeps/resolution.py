@@ -15,7 +15,7 @@ def get_sweep():
         title='Cost against resolution',
         question='How do tokens, compute, time and memory of a training step grow with the image?',
         base=base,
-        cells=TABLE1_METHODS,
+        trials=TABLE1_METHODS,
         reference=BASELINE.settings,
         kind='resolution',
         image_sizes=(28, 56, 84, 112, 168, 224),

@@ -18,7 +18,7 @@ def get_sweep():
             'of the pixels?'
         ),
         base=base,
-        cells=TABLE1_METHODS,
+        trials=TABLE1_METHODS,
         reference=BASELINE.settings,
         kind='robustness',
     )

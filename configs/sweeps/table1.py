@@ -19,7 +19,7 @@ def get_sweep():
             'pixel, do as well?'
         ),
         base=base,
-        cells=TABLE1_METHODS,
+        trials=TABLE1_METHODS,
         reference=BASELINE.settings,
         kind='table1',
     )

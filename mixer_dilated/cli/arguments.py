@@ -33,7 +33,7 @@ class Arguments:
     calibrate: str | None = None  # examples to fit temperatures on, in TFDS split syntax
     output: pathlib.Path | None = None  # new folder of the export
     picture: pathlib.Path | None = None  # file to draw the patches into: .png, .svg or .pdf
-    seeds: int | None = None  # seeds of every cell
+    seeds: int | None = None  # seeds of every trial
     against: str | None = None  # what else to time, separated by commas
     json: pathlib.Path | None = None  # file for all measurements, plans or predictions
     devices: str | None = None  # devices to plan for, separated by commas
@@ -222,10 +222,10 @@ def _override(config: Mapping, overrides: Mapping) -> ConfigDict:
 
 def _override_sweep(sweep, overrides: Mapping, seeds: int | None):
     for key in overrides:
-        if all(key in cell.changes for cell in sweep.cells):
+        if all(key in trial.changes for trial in sweep.trials):
             raise UserError(
-                f'--config.{key}: every cell of the sweep sets this key itself, so that this would '
-                'change nothing; change the cells in the sweep file'
+                f'--config.{key}: every trial of the sweep sets this key itself, so that this '
+                'would change nothing; change the trials in the sweep file'
             )
     if seeds is not None:
         overrides = {**overrides, 'num_seeds': seeds}

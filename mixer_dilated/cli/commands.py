@@ -145,20 +145,20 @@ def summary(arguments: Arguments, started: float) -> None:
 
 def sweep(arguments: Arguments, started: float) -> None:
     """Runs a study, or helps to; writes its report and prints its result."""
-    cells = required(arguments, 'sweep')
+    study = required(arguments, 'sweep')
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.cli.study_progress import TerminalStudyProgress
-    from mixer_dilated.studies.study import run_study
     from mixer_dilated.reports.report import write_report
     from mixer_dilated.reports.tables import print_study
+    from mixer_dilated.studies.study import run_study
 
     keep_compiled_programs()
     # No time in its name: the same command goes on where it stopped.
     folder = arguments.workdir or pathlib.Path('runs', arguments.name)
-    with TerminalStudyProgress(arguments.name, folder) as progress:
-        found = run_study(cells, folder, command=_shown_command(), progress=progress)
+    with TerminalStudyProgress(arguments.name, folder) as observer:
+        found = run_study(study, folder, command=_shown_command(), observer=observer)
         if found is None:
-            print('no cell is left to begin')
+            print('no trial is left to begin')
             return
         print_study(folder)
         print(f'\nreport: {write_report(folder)}')

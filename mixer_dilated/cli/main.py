@@ -58,8 +58,8 @@ MLP-Mixer with dilated patches.
       paired differences. The same as a sweep of configs/sweeps/table1.py.
   python run.py sweep --sweep=FILE [--seeds=N] [--workdir=DIR]
                       [--config.KEY=VALUE ...]
-      Trains every cell of a sweep file; given again, goes on where it stopped.
-      Given again meanwhile, as on another machine, it helps to train the cells.
+      Trains every trial of a sweep file; given again, goes on where it stopped.
+      Given again meanwhile, as on another machine, it helps to train the trials.
       Writes a table, statistics, pictures and report.html.
       Default folder of both: runs/<sweep name>
   python run.py report DIR

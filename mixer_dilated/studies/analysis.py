@@ -1,76 +1,73 @@
-"""The tidy table of a study, one row a cell and seed, and the statistics made of it."""
+"""The table of a study, one row a trial and seed, and the statistics made from it."""
 
 import collections
 import csv
 import io
 import pathlib
-import statistics as stdlib_statistics
+import statistics
 from collections.abc import Mapping, Sequence
 
+from mixer_dilated.files import write_json_lines, write_text
 from mixer_dilated.studies.methods import DILATED
-from mixer_dilated.studies.sweep import OF_CELL, OF_SEED, PreparedCell
+from mixer_dilated.studies.stats import (
+    compare_times,
+    compare_trials,
+    correct_together,
+    describe,
+)
+from mixer_dilated.studies.sweep import OF_SEED, OF_TRIAL, PreparedTrial
 from mixer_dilated.studies.verdicts import (
     comparison_sentence,
     comparisons_summary,
     little_data_verdict,
     table1_verdicts,
 )
-from mixer_dilated.studies.wording import is_settled
-from mixer_dilated.files import write_json_lines, write_text
-from mixer_dilated.studies.stats import (
-    compare_cells,
-    compare_times,
-    correct_together,
-    describe,
-    values_by_seed,
-)
+from mixer_dilated.studies.wording import is_significant
 
 MANY = 6  # of more comparisons a sentence counts the outcomes
 
 
-def rows(
-    cells: Sequence[PreparedCell],
+def make_rows(
+    trials: Sequence[PreparedTrial],
     summaries: Mapping[str, dict],
     seconds: Mapping[str, Sequence[float]],
 ) -> list[dict]:
-    """One row a cell and seed; one for a cell that cannot be, with the reason.
+    """One row a trial and seed; one for an invalid trial, with the reason.
 
     Args:
-      cells: all cells.
-      summaries: {cell: content of `summary.json`} of those that are trained.
-      seconds: {cell: seconds of an epoch in each round} of those that are timed.
+      trials: all trials.
+      summaries: {trial: content of `summary.json`} of those that are trained.
+      seconds: {trial: seconds of an epoch in each round} of those that are timed.
     """
-    found = []
-    for cell in cells:
-        empty = dict.fromkeys((*OF_SEED, *OF_CELL, 'epoch_seconds'))
-        common = {'cell': cell.name, **cell.settings, **empty, 'impossible': cell.impossible}
-        if cell.impossible:
-            found.append(common)
-        elif cell.name in summaries:
-            summary = summaries[cell.name]
-            common |= {key: summary[key] for key in OF_CELL}
-            if cell.name in seconds:
-                common['epoch_seconds'] = stdlib_statistics.median(seconds[cell.name])
-            found += [
-                {**common, **{key: each[key] for key in OF_SEED}} for each in summary['results']
-            ]
-    return found
+    rows = []
+    for trial in trials:
+        empty = dict.fromkeys((*OF_SEED, *OF_TRIAL, 'epoch_seconds'))
+        row = {'cell': trial.name, **trial.settings, **empty, 'impossible': trial.invalid}
+        if trial.invalid:
+            rows.append(row)
+        elif trial.name in summaries:
+            summary = summaries[trial.name]
+            row |= {key: summary[key] for key in OF_TRIAL}
+            if trial.name in seconds:
+                row['epoch_seconds'] = statistics.median(seconds[trial.name])
+            rows += [row | {key: result[key] for key in OF_SEED} for result in summary['results']]
+    return rows
 
 
-def write_table(folder: pathlib.Path, table: Sequence[dict]) -> None:
+def write_table(folder: pathlib.Path, rows: Sequence[dict]) -> None:
     """Writes `results.jsonl` and `results.csv`, each whole or not at all."""
-    write_json_lines(folder / 'results.jsonl', table)
+    write_json_lines(folder / 'results.jsonl', rows)
     text = io.StringIO()
-    writer = csv.DictWriter(text, table[0].keys(), lineterminator='\n')
+    writer = csv.DictWriter(text, rows[0].keys(), lineterminator='\n')
     writer.writeheader()
-    writer.writerows(table)
+    writer.writerows(rows)
     write_text(folder / 'results.csv', text.getvalue())
 
 
-def statistics(
+def analyze(
     kind: str,
-    cells: Sequence[PreparedCell],
-    table: Sequence[dict],
+    trials: Sequence[PreparedTrial],
+    rows: Sequence[dict],
     references: Mapping[str, str],
     seconds: Mapping[str, Sequence[float]],
 ) -> dict:
@@ -78,57 +75,59 @@ def statistics(
 
     Args:
       kind: of the study.
-      cells: all cells.
-      table: `rows`.
-      references: {cell: cell that it is compared with}.
-      seconds: as in `rows`.
+      trials: all trials.
+      rows: of `make_rows`.
+      references: {trial: trial that it is compared with}.
+      seconds: as in `make_rows`.
     """
-    possible = [row for row in table if not row['impossible']]
-    labels = {cell.name: cell.label for cell in cells if not cell.impossible}
+    import pandas as pd
+
+    table = pd.DataFrame([row for row in rows if not row['impossible']])
+    labels = {trial.name: trial.label for trial in trials if not trial.invalid}
     comparisons = {
-        name: compare_cells(possible, name, reference) | _times(seconds, name, reference)
+        name: compare_trials(table, name, reference) | _time_ratio(seconds, name, reference)
         for name, reference in references.items()
     }
-    for family in _families(kind, cells, comparisons):
+    for family in _families(kind, trials, comparisons):
         correct_together([comparisons[name] for name in family])
     return {
         'cells': {
             name: {
-                column: describe([*values_by_seed(possible, name, column).values()])
+                column: describe(table.loc[table['cell'] == name, column])
                 for column in ('test_accuracy', 'train_accuracy')
             }
             for name in labels
         },
         'comparisons': comparisons,
-        'verdicts': _verdicts(kind, labels, possible, comparisons, cells, seconds),
+        'verdicts': _verdicts(kind, labels, table, comparisons, trials, seconds),
     }
 
 
-def _families(kind: str, cells: Sequence[PreparedCell], comparisons: Mapping) -> list[list[str]]:
-    """Cells whose comparisons one sentence or one list of them judges together.
+def _families(kind: str, trials: Sequence[PreparedTrial], comparisons: Mapping) -> list[list[str]]:
+    """Trials whose comparisons one sentence or one list of them judges together.
 
     The claims of Table 1 are judged one by one; of little data, a method at all its sizes.
     """
     if kind == 'table1':
         return []
     families = collections.defaultdict(list)
-    methods = {cell.name: cell.settings.get('method') for cell in cells}
+    methods = {trial.name: trial.settings.get('method') for trial in trials}
     for name in comparisons:
         families[methods[name] if kind == 'little_data' else ''].append(name)
     return [*families.values()]
 
 
-def _times(seconds: Mapping[str, Sequence[float]], name: str, reference: str) -> dict:
-    """The ratio of times of cells that took turns: paired, as sentences say it."""
-    found = seconds.get(name, ()), seconds.get(reference, ())
-    if not found[0] or len(found[0]) != len(found[1]):
+def _time_ratio(seconds: Mapping[str, Sequence[float]], name: str, reference: str) -> dict:
+    """The ratio of times of trials that took turns, paired by round; {} if they did not."""
+    times = seconds.get(name, ()), seconds.get(reference, ())
+    if not times[0] or len(times[0]) != len(times[1]):
         return {}
-    return {'time_ratio': compare_times(*found, reference=reference)['ratio']}
+    return {'time_ratio': compare_times(*times, reference=reference)['ratio']}
 
 
-def _verdicts(kind, labels, table, comparisons, cells, seconds) -> list[str]:
+def _verdicts(kind, labels, table, comparisons, trials, seconds) -> list[str]:
     """The sentences of a study of this kind."""
-    roles = [cell.name for cell in cells[:3]]
+    roles = [trial.name for trial in trials[:3]]
     if kind == 'table1' and len(roles) > 1 and all(name in labels for name in roles):
         baseline, proposed, *others = roles
         return table1_verdicts(
@@ -140,24 +139,25 @@ def _verdicts(kind, labels, table, comparisons, cells, seconds) -> list[str]:
             round_seconds=seconds,
         )
     if kind == 'little_data':
-        return _little_data_verdicts(labels, comparisons, cells)
+        return _little_data_verdicts(comparisons, trials)
     pairs = [*comparisons.items()]
-    if many := len(pairs) > MANY:  # what is settled comes first, the largest gain at the top
-        pairs.sort(key=lambda pair: (not is_settled(pair[1]['p_holm']), -pair[1]['difference']))
+    if many := len(pairs) > MANY:  # significant ones come first, the largest gain at the top
+        pairs.sort(key=lambda pair: (not is_significant(pair[1]['p_holm']), -pair[1]['difference']))
     sentences = [
-        comparison_sentence(labels[name], labels[one['reference']], one) for name, one in pairs
+        comparison_sentence(labels[name], labels[comparison['reference']], comparison)
+        for name, comparison in pairs
     ]
     return [comparisons_summary(comparisons), *sentences] if many else sentences
 
 
-def _little_data_verdicts(labels, comparisons, cells) -> list[str]:
+def _little_data_verdicts(comparisons, trials) -> list[str]:
     """A sentence for each method that has a reference, over all training sizes."""
-    settings = {cell.name: cell.settings for cell in cells}
-    pairs = {}
+    settings = {trial.name: trial.settings for trial in trials}
+    by_methods = collections.defaultdict(list)
     for name, comparison in comparisons.items():
         methods = settings[name]['method'], settings[comparison['reference']]['method']
-        pairs.setdefault(methods, []).append((settings[name]['train_images'], comparison))
+        by_methods[methods].append((settings[name]['train_images'], comparison))
     return [
-        little_data_verdict(method, reference, found, method == DILATED.settings['method'])
-        for (method, reference), found in pairs.items()
+        little_data_verdict(method, reference, by_size, method == DILATED.settings['method'])
+        for (method, reference), by_size in by_methods.items()
     ]

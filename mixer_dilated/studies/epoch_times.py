@@ -1,61 +1,52 @@
-"""Seconds of a training epoch of every cell of a study."""
+"""Seconds of a training epoch of every trial of a study."""
 
 import math
 from collections.abc import Mapping
 
-from mixer_dilated.benchmark.epoch_timing import TimedEpoch, on_noise, seconds_in_turns
 from mixer_dilated.data.datasets import load_examples
-from mixer_dilated.data.examples import Examples
-from mixer_dilated.studies.observer import StudyProgress
+from mixer_dilated.studies.observer import StudyObserver
 from mixer_dilated.training.setup import Setup
+from mixer_dilated.training.timing import TimedEpoch, on_random_images, take_turns
 
-NOISE_BYTES = 2**26  # of batches that stand for those of a stream
+RANDOM_BYTES = 2**26  # of the batches that stand in for those of a stream
 
 
 def epoch_seconds(
-    tasks: Mapping[str, Setup], rounds: int, progress: StudyProgress
+    setups: Mapping[str, Setup], rounds: int, observer: StudyObserver
 ) -> dict[str, list[float]]:
-    """Trains epochs of one seed of every task in turn, round by round, A B C A B C.
+    """Trains epochs of one seed of every trial in turn, round by round, A B C A B C.
 
     One more epoch of each comes first and does not count. One device computes, however many the
-    study was trained on. Of examples that stream a few batches are trained, of noise in memory, and
-    the epoch is taken for so many times as long: reading and decoding are not timed.
+    study was trained on. Of examples that stream, a few batches of random images are trained from
+    memory, and their time is scaled to an epoch: reading and decoding are not timed.
 
     Args:
-      tasks: what is timed, by name.
+      setups: of the trials, by name.
       rounds: timed epochs of each.
-      progress: told of every epoch.
+      observer: of every epoch.
 
     Returns:
       {name: seconds of an epoch in each round}.
     """
-    placed: dict[tuple, Examples] = {}
-    epochs = {}
-    progress.times(len(tasks), rounds)
-    for name, setup in tasks.items():
+    on_device, epochs, scales = {}, {}, {}
+    observer.on_timing_start(len(setups), rounds)
+    for name, setup in setups.items():
+        one_seed, dataset = setup.changed({'num_seeds': 1}), setup.config.dataset
         if setup.streams('train'):
-            epochs[name] = _OnNoise(setup)
+            batch_bytes = setup.config.batch * math.prod(setup.dataset.image_shape)
+            steps = min(setup.steps_per_epoch, RANDOM_BYTES // batch_bytes or 1)
+            epochs[name] = TimedEpoch(on_random_images(one_seed, setup.image_size, steps))
+            scales[name] = setup.steps_per_epoch / steps
         else:
-            dataset = setup.config.dataset
             key = setup.dataset.name, setup.dataset.fingerprint, dataset.train_split
-            train = placed.get(key) or load_examples(
+            train = on_device.get(key) or load_examples(
                 setup.dataset, dataset.train_split, dataset.cache_dir
             )
-            epochs[name] = TimedEpoch(setup.changed({'num_seeds': 1}), train)
-            placed[key] = epochs[name].examples
-        progress.epoch_timed()
-    return seconds_in_turns(epochs, rounds, progress.epoch_timed)
-
-
-class _OnNoise:
-    """An epoch of a task, from the time that a few of its batches take."""
-
-    def __init__(self, setup: Setup):
-        batch_bytes = setup.config.batch * math.prod(setup.dataset.image_shape)
-        steps = min(setup.steps_per_epoch, NOISE_BYTES // batch_bytes or 1)
-        noise = on_noise(setup.changed({'num_seeds': 1}), setup.image_size, steps)
-        self._epoch = TimedEpoch(noise, noise.dataset.read('train'))
-        self._times = setup.steps_per_epoch / steps
-
-    def seconds(self) -> float:
-        return self._epoch.seconds() * self._times
+            epochs[name] = TimedEpoch(one_seed, train)
+            on_device[key] = epochs[name].examples
+        observer.on_epoch_timed()
+    seconds = take_turns(epochs, rounds, observer.on_epoch_timed)
+    return {
+        name: [scales.get(name, 1) * of_round for of_round in of_trial]
+        for name, of_trial in seconds.items()
+    }

@@ -1,10 +1,11 @@
 """The methods that studies compare: those of the paper's Table 1, and the control it lacks."""
 
-from mixer_dilated.studies.sweep import Cell
+from mixer_dilated.studies.sweep import Trial
 
 
-def _method(name: str, **patches: int) -> Cell:
-    return Cell({'method': name}, {f'model.patches.{key}': value for key, value in patches.items()})
+def _method(name: str, **patches: int) -> Trial:
+    changes = {f'model.patches.{key}': value for key, value in patches.items()}
+    return Trial({'method': name}, changes)
 
 
 BASELINE = _method('baseline 4×4', size=4, dilation=1, stride=4)

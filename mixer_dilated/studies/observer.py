@@ -1,44 +1,43 @@
-"""What a study tells while it runs."""
+"""What a study reports while it runs: `StudyObserver`."""
 
 import contextlib
 import pathlib
 from collections.abc import Iterator
 
-from mixer_dilated.studies.sweep import PreparedCell
+from mixer_dilated.studies.sweep import PreparedTrial
 from mixer_dilated.training.train import Progress
 
 
-class StudyProgress:
-    """Told how far a study is; this one keeps silent, others print."""
+class StudyObserver:
+    """Called as a study goes on; this one does nothing, others print."""
 
-    def starts(self, cells: list[PreparedCell]) -> None:
-        """The study's cells are known, those that cannot be among them."""
+    def on_start(self, trials: list[PreparedTrial]) -> None:
+        """The study's trials are known, invalid ones among them."""
 
-    def helps(self) -> None:
-        """Another process makes this study; this one trains cells that none has begun."""
+    def on_help(self) -> None:
+        """Another process leads this study; this one trains trials that none has begun."""
 
-    def waits(self, folders: list[pathlib.Path]) -> None:
-        """The cells that are left, in these folders, are in other processes' hands; told now and
-        then."""
+    def on_wait(self, folders: list[pathlib.Path]) -> None:
+        """Other processes train what is left, in these folders; called every half second."""
 
     @contextlib.contextmanager
-    def cell(self, cell: PreparedCell, finished: bool) -> Iterator[Progress]:
-        """Around the training of one cell; yields what is told of its epochs.
+    def trial(self, trial: PreparedTrial, finished: bool) -> Iterator[Progress]:
+        """Around the training of one trial; yields the observer of its epochs.
 
         Args:
-          cell: which.
+          trial: which.
           finished: an earlier process trained it; it is only read.
         """
         yield Progress()
 
-    def cell_done(self, cell: PreparedCell, summary: dict, finished: bool) -> None:
-        """A cell is trained, or was before."""
+    def on_trial_end(self, trial: PreparedTrial, summary: dict, finished: bool) -> None:
+        """A trial is trained, or was before."""
 
-    def times(self, num_cells: int, rounds: int) -> None:
-        """All cells are trained; their epochs are timed next: `rounds` of each and one before."""
+    def on_timing_start(self, num_trials: int, rounds: int) -> None:
+        """All trials are trained; `rounds` epochs of each are timed next, after one untimed."""
 
-    def epoch_timed(self) -> None:
+    def on_epoch_timed(self) -> None:
         """One of these epochs is done."""
 
-    def measured(self, what: str, done: int, total: int) -> None:
+    def on_measured(self, what: str, done: int, total: int) -> None:
         """Part of another measurement is done."""

@@ -4,12 +4,19 @@ Everything returned is JSON as it stands: a number that the data cannot give is 
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:  # scipy, statsmodels and pandas are imported where they are needed
+    import pandas as pd
+
 # Differences of equal accuracies differ by rounding; below this part of the values they are equal.
 _ROUNDING = 8 * np.finfo(np.float64).eps
+_SPREAD = (
+    'std', 't', 'p', 'p_holm', 'low', 'high', 'bootstrap_low', 'bootstrap_high', 'effect_size',
+)  # fmt: skip
 
 
 def describe(values: Sequence[float]) -> dict:
@@ -27,29 +34,25 @@ def describe(values: Sequence[float]) -> dict:
       ValueError: no values, or one that is not finite.
     """
     sample = _sample(values)
-    mean = float(sample.mean())
-    if len(sample) == 1:
-        return {'count': 1, 'mean': mean, 'std': None, 'low': None, 'high': None}
-    std = _std(sample, scale=np.abs(sample).max())
-    half = _t_quantile(len(sample)) * std / math.sqrt(len(sample))
-    return {
-        'count': len(sample),
-        'mean': mean,
-        'std': std,
-        'low': mean - half,
-        'high': mean + half,
-    }
+    mean, std = _mean_and_std(sample, scale=np.abs(sample).max())
+    low, high = (mean, mean) if std == 0 else (None, None)
+    if std:
+        from scipy import stats
+
+        error = std / math.sqrt(len(sample))
+        low, high = map(float, stats.t.interval(0.95, len(sample) - 1, mean, error))
+    return {'count': len(sample), 'mean': mean, 'std': std, 'low': low, 'high': high}
 
 
 def compare(
-    cell_values: Sequence[float],
+    trial_values: Sequence[float],
     reference_values: Sequence[float],
     *,
     reference: str,
     time_ratio: float | None = None,
     bootstrap_samples: int = 10_000,
 ) -> dict:
-    """Paired comparison: cell − reference, seed by seed.
+    """Paired comparison: trial − reference, seed by seed.
 
     Of the n differences with mean m and sample standard deviation s: Student's t = m / (s / √n)
     with n − 1 degrees of freedom, two-sided p, the interval m ± t(0.975, n − 1) · s / √n, Cohen's
@@ -58,75 +61,70 @@ def compare(
     resamples come from a fixed seed: the same data give the same numbers.
 
     Args:
-      cell_values: one number a seed.
+      trial_values: one number a seed.
       reference_values: the reference's, in the same order of seeds.
       reference: the reference's name.
-      time_ratio: seconds of the cell over those of the reference, where measured.
+      time_ratio: seconds of the trial over those of the reference, where measured.
       bootstrap_samples: number of resamples.
 
     Returns:
       {reference, count, difference, std, t, p, p_holm, low, high, bootstrap_low, bootstrap_high,
       effect_size, time_ratio}; p_holm is None until `correct_together` sets it. One seed gives only
-      the difference. Seeds that all differ by the
-      same give no t, p, interval and effect size, unless they do not differ at all: p = 1.
+      the difference. Seeds that all differ by the same give no t, p, interval and effect size,
+      unless they do not differ at all: p = 1.
 
     Raises:
       ValueError: no values, one that is not finite, or unequal numbers of values.
     """
-    cell, base = _sample(cell_values), _sample(reference_values)
-    if len(cell) != len(base):
-        raise ValueError(f'{len(cell)} values cannot be paired with {len(base)} of {reference}')
-    scale = max(np.abs(cell).max(), np.abs(base).max())
-    differences = np.sort(cell - base)
-    difference = _without_rounding(float(differences.mean()), scale)
-    result = {'reference': reference, 'count': len(cell), 'difference': difference}
-    result |= dict.fromkeys(
-        ('std', 't', 'p', 'p_holm', 'low', 'high', 'bootstrap_low', 'bootstrap_high', 'effect_size')
-    )
-    if len(cell) > 1:
-        std = _std(differences, scale=scale)
-        result |= _spread_of(differences, difference, std, bootstrap_samples)
-    return result | {'time_ratio': time_ratio}
+    trial, base = _sample(trial_values), _sample(reference_values)
+    if len(trial) != len(base):
+        raise ValueError(f'{len(trial)} values cannot be paired with {len(base)} of {reference}')
+    differences = np.sort(trial - base)
+    scale = max(np.abs(trial).max(), np.abs(base).max())
+    mean, std = _mean_and_std(differences, scale)
+    comparison = {'reference': reference, 'count': len(trial), 'difference': mean}
+    comparison |= {**dict.fromkeys(_SPREAD), 'std': std, 'time_ratio': time_ratio}
+    if std:
+        comparison |= _test_differences(differences, bootstrap_samples)
+    elif std == 0 and mean == 0:
+        comparison |= {**dict.fromkeys(_SPREAD, 0.0), 'p': 1.0, 'p_holm': None}
+    return comparison
 
 
-def _spread_of(
-    differences: np.ndarray, difference: float, std: float, bootstrap_samples: int
-) -> dict:
-    """What `compare` says beyond the mean, of at least two differences."""
-    from scipy.stats import t as student
+def _test_differences(differences: np.ndarray, bootstrap_samples: int) -> dict:
+    """What `compare` returns of at least two different differences, beyond mean and std."""
+    from scipy import stats
 
-    if std == 0.0:
-        if difference:
-            return {'std': 0.0}
-        zeros = ('std', 't', 'low', 'high', 'bootstrap_low', 'bootstrap_high', 'effect_size')
-        return dict.fromkeys(zeros, 0.0) | {'p': 1.0}
-    count = len(differences)
-    error = std / math.sqrt(count)
-    half = _t_quantile(count) * error
-    resamples = np.random.default_rng(0).integers(0, count, (bootstrap_samples, count))
-    low, high = np.percentile(differences[resamples].mean(axis=1), (2.5, 97.5))
+    test = stats.ttest_1samp(differences, 0.0)
+    interval = test.confidence_interval(0.95)
+    bootstrap = stats.bootstrap(
+        (differences,),
+        np.mean,
+        n_resamples=bootstrap_samples,
+        method='percentile',
+        random_state=np.random.default_rng(0),
+    ).confidence_interval
     return {
-        'std': std,
-        't': difference / error,
-        'p': float(2 * student.sf(abs(difference / error), count - 1)),
-        'low': difference - half,
-        'high': difference + half,
-        'bootstrap_low': float(low),
-        'bootstrap_high': float(high),
-        'effect_size': difference / std,
+        't': float(test.statistic),
+        'p': float(test.pvalue),
+        'low': float(interval.low),
+        'high': float(interval.high),
+        'bootstrap_low': float(bootstrap.low),
+        'bootstrap_high': float(bootstrap.high),
+        'effect_size': float(test.statistic) / math.sqrt(len(differences)),
     }
 
 
 def compare_times(
-    cell_seconds: Sequence[float], reference_seconds: Sequence[float], *, reference: str
+    trial_seconds: Sequence[float], reference_seconds: Sequence[float], *, reference: str
 ) -> dict:
-    """How many times as long the cell takes, paired by the round in which both were timed.
+    """How many times as long the trial takes, paired by the round in which both were timed.
 
     The ratio is the geometric mean of the rounds' ratios; its interval and p are those of
     `compare` on the logarithms of the seconds.
 
     Args:
-      cell_seconds: one positive number a round.
+      trial_seconds: one positive number a round.
       reference_seconds: the reference's, in the same order of rounds.
       reference: the reference's name.
 
@@ -136,52 +134,41 @@ def compare_times(
     Raises:
       ValueError: as `compare`, or a time that is not positive.
     """
-    logs = compare(_log(cell_seconds), _log(reference_seconds), reference=reference)
-    low, high = (None if logs[end] is None else math.exp(logs[end]) for end in ('low', 'high'))
-    return {
-        'reference': reference,
-        'count': logs['count'],
-        'ratio': math.exp(logs['difference']),
-        'low': low,
-        'high': high,
-        'p': logs['p'],
-    }
+    logs = compare(_log(trial_seconds), _log(reference_seconds), reference=reference)
+    ratio, low, high = (
+        None if logs[key] is None else math.exp(logs[key]) for key in ('difference', 'low', 'high')
+    )
+    times = {key: logs[key] for key in ('reference', 'count', 'p')}
+    return {**times, 'ratio': ratio, 'low': low, 'high': high}
 
 
-def compare_cells(
-    rows: Iterable[dict], cell: str, reference: str, column: str = 'test_accuracy'
+def compare_trials(
+    table: 'pd.DataFrame', trial: str, reference: str, column: str = 'test_accuracy'
 ) -> dict:
-    """`compare` of one column of two cells of a study, paired by the seeds' numbers.
+    """`compare` of one column of two trials of a study, paired by the seeds' numbers.
 
     Args:
-      rows: rows of `results.jsonl`: each has cell, seed, impossible, the column, and may have
-        epoch_seconds, whose medians give time_ratio.
-      cell: the cell's name.
+      table: rows of `results.jsonl`: each has cell (the trial), seed, the column, and
+        epoch_seconds, whose medians give time_ratio where they were measured.
+      trial: the trial's name.
       reference: the reference's name.
       column: 'test_accuracy', 'train_accuracy', …
 
     Raises:
       ValueError: the two were not run with the same seeds, or not at all.
     """
-    rows = list(rows)
-    values, base = (values_by_seed(rows, name, column) for name in (cell, reference))
-    if values.keys() != base.keys():
-        raise ValueError(f'{cell} has seeds {list(values)}, {reference} has {list(base)}')
-    seconds = _median_seconds(rows, cell), _median_seconds(rows, reference)
-    ratio = None if None in seconds else seconds[0] / seconds[1]
-    return compare(
-        list(values.values()), list(base.values()), reference=reference, time_ratio=ratio
+    rows, base = (
+        table[table['cell'] == name].set_index('seed').sort_index() for name in (trial, reference)
     )
-
-
-def values_by_seed(rows: Iterable[dict], cell: str, column: str) -> dict[int, float]:
-    """{seed: value} of one column of a cell, in the order of seeds; impossible rows have none."""
-    found = {
-        row['seed']: row[column]
-        for row in rows
-        if row['cell'] == cell and not row.get('impossible')
-    }
-    return dict(sorted(found.items()))
+    if not rows.index.equals(base.index):
+        raise ValueError(f'{trial} has seeds {[*rows.index]}, {reference} has {[*base.index]}')
+    ratio = rows['epoch_seconds'].median() / base['epoch_seconds'].median()
+    return compare(
+        rows[column],
+        base[column],
+        reference=reference,
+        time_ratio=None if math.isnan(ratio) else float(ratio),
+    )
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -190,29 +177,23 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     Of m p values in ascending order the k-th becomes max over j ≤ k of min(1, (m − j + 1) · p_j).
     A None stays one and does not count.
     """
-    order = sorted(
-        (index for index, p in enumerate(p_values) if p is not None), key=p_values.__getitem__
-    )
-    adjusted, largest = [None] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
+    from statsmodels.stats.multitest import multipletests
+
+    tested = [p for p in p_values if p is not None]
+    adjusted = iter(multipletests(tested, method='holm')[1] if tested else ())
+    return [None if p is None else float(next(adjusted)) for p in p_values]
 
 
 def correct_together(comparisons: Sequence[dict]) -> None:
     """Sets 'p_holm' of comparisons that are judged together, where they are several, by `holm`."""
     if len(comparisons) > 1:
-        adjusted = holm([one['p'] for one in comparisons])
-        for one, p in zip(comparisons, adjusted, strict=True):
-            one['p_holm'] = p
+        adjusted = holm([comparison['p'] for comparison in comparisons])
+        for comparison, p in zip(comparisons, adjusted, strict=True):
+            comparison['p_holm'] = p
 
 
 def fit_exponent(x: Sequence[float], y: Sequence[float]) -> dict:
     """Least squares of log y = log a + b · log x: the exponent b of y ≈ a · x^b.
-
-    b = Σ (log x − mean)(log y − mean) / Σ (log x − mean)², and its standard error is
-    √(Σ residual² / (n − 2) / Σ (log x − mean)²).
 
     Args:
       x: positive numbers, at least two of them different.
@@ -224,17 +205,15 @@ def fit_exponent(x: Sequence[float], y: Sequence[float]) -> dict:
     Raises:
       ValueError: unequal numbers, one that is not positive, or fewer than two different x.
     """
+    from statsmodels.regression.linear_model import OLS
+    from statsmodels.tools import add_constant
+
     log_x, log_y = _log(x), _log(y)
     if len(log_x) != len(log_y) or len(np.unique(log_x)) < 2:
         raise ValueError('an exponent needs two different x and as many y')
-    centred = log_x - log_x.mean()
-    squares = float(centred @ centred)
-    exponent = float(centred @ log_y) / squares
-    intercept = float(log_y.mean() - exponent * log_x.mean())
-    residuals = log_y - intercept - exponent * log_x
-    error = None
-    if len(log_x) > 2:
-        error = math.sqrt(float(residuals @ residuals) / (len(log_x) - 2) / squares)
+    fit = OLS(log_y, add_constant(log_x)).fit()
+    intercept, exponent = map(float, fit.params)
+    error = float(fit.bse[1]) if len(log_x) > 2 else None
     return {'exponent': exponent, 'standard_error': error, 'factor': math.exp(intercept)}
 
 
@@ -252,25 +231,8 @@ def _log(values: Sequence[float]) -> np.ndarray:
     return np.log(sample)
 
 
-def _std(sample: np.ndarray, scale: float) -> float:
-    return _without_rounding(float(sample.std(ddof=1)), scale)
-
-
-def _without_rounding(value: float, scale: float) -> float:
-    """0 where `value` is no more than the rounding of numbers as large as `scale`."""
-    return value if abs(value) > _ROUNDING * scale else 0.0
-
-
-def _t_quantile(count: int) -> float:
-    from scipy.stats import t as student
-
-    return float(student.ppf(0.975, count - 1))
-
-
-def _median_seconds(rows: list[dict], cell: str) -> float | None:
-    seconds = [
-        row['epoch_seconds']
-        for row in rows
-        if row['cell'] == cell and row.get('epoch_seconds') is not None
-    ]
-    return float(np.median(seconds)) if seconds else None
+def _mean_and_std(sample: np.ndarray, scale: float) -> tuple[float, float | None]:
+    """Of one value std is None; what is no more than the rounding of `scale` is 0."""
+    mean, std = sample.mean(), sample.std(ddof=1) if len(sample) > 1 else 0.0
+    mean, std = (float(value) if abs(value) > _ROUNDING * scale else 0.0 for value in (mean, std))
+    return mean, std if len(sample) > 1 else None

@@ -1,6 +1,7 @@
-"""What a study compares: cells that each change a few settings of one base config."""
+"""What a study compares: trials that each change a few settings of one base config."""
 
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,14 +17,14 @@ from mixer_dilated.reports.study_files import KINDS
 if TYPE_CHECKING:  # a wrong override is refused before JAX is imported
     from mixer_dilated.training.setup import Setup
 
-LONGEST_NAME = 200  # characters of a folder's name; file systems allow 255
+MAX_NAME_CHARS = 200  # characters of a folder's name; file systems allow 255
 # Columns that the table of results has beside those of the settings.
 OF_SEED = ('seed', 'train_accuracy', 'test_accuracy', 'train_loss', 'test_loss')
-OF_CELL = ('num_tokens', 'num_params', 'flops_per_image', 'pixels_seen', 'pixels')
+OF_TRIAL = ('num_tokens', 'num_params', 'flops_per_image', 'pixels_seen', 'pixels')
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Trial:
     """One combination of a study.
 
     Attributes:
@@ -42,11 +43,11 @@ class Sweep:
     Attributes:
       title: a few words.
       question: what the study is to answer.
-      base: config that all cells share; `base.num_seeds` seeds a cell.
-      cells: what differs; `grid` and `crossed` make them.
-      reference: settings of the cell that others are compared with; the settings it does not name
-        are those of the cell in hand, so that {'dilation': 1} compares each dilation with none.
-      kind: 'sweep'; 'table1' has baseline, proposed method and control for its first three cells
+      base: config that all trials share; `base.num_seeds` seeds a trial.
+      trials: what differs; `grid` and `product` make them.
+      reference: settings of the trial that others are compared with; the settings it does not name
+        are those of the trial itself, so that {'dilation': 1} compares each dilation with none.
+      kind: 'sweep'; 'table1' has baseline, proposed method and control for its first three trials
         and adds the paper's figures, 'little_data' curves over 'train_images',
         'robustness' evaluates corrupted test images too, 'resolution' measures the cost of a step
         at image sides `image_sizes` and trains nothing.
@@ -56,13 +57,13 @@ class Sweep:
     title: str
     question: str
     base: ml_collections.ConfigDict
-    cells: Sequence[Cell]
+    trials: Sequence[Trial]
     reference: Mapping[str, object] | None = None
     kind: str = 'sweep'
     image_sizes: tuple[int, ...] = ()
 
 
-def grid(axes: Mapping[str, Iterable]) -> list[Cell]:
+def grid(axes: Mapping[str, Iterable]) -> list[Trial]:
     """Every combination of the values of config keys, the last axis changing fastest.
 
     A setting is called like the last part of its key: `model.patches.size` is 'size'.
@@ -73,66 +74,65 @@ def grid(axes: Mapping[str, Iterable]) -> list[Cell]:
     for key, values in axes.items():
         if isinstance(values, str) or not isinstance(values, Iterable):
             raise UserError(f'grid: {key} = {values!r}: allowed are several values, like (1, 2)')
-    return [
-        Cell({key.rsplit('.', 1)[-1]: value for key, value in changes.items()}, changes)
-        for values in itertools.product(*map(tuple, axes.values()))
-        for changes in [dict(zip(axes, values, strict=True))]
-    ]
-
-
-def crossed(*groups: Iterable[Cell]) -> list[Cell]:
-    """Every combination of one cell of each group; a key that both change is the later one's."""
-    return [
-        Cell(
-            {name: value for cell in cells for name, value in cell.settings.items()},
-            {key: value for cell in cells for key, value in cell.changes.items()},
+    return product(
+        *(
+            [Trial({key.rsplit('.', 1)[-1]: value}, {key: value}) for value in values]
+            for key, values in axes.items()
         )
-        for cells in itertools.product(*map(tuple, groups))
+    )
+
+
+def product(*groups: Iterable[Trial]) -> list[Trial]:
+    """Every combination of one trial of each group; a key that both change is the later one's."""
+    return [
+        Trial(
+            {name: value for trial in trials for name, value in trial.settings.items()},
+            {key: value for trial in trials for key, value in trial.changes.items()},
+        )
+        for trials in itertools.product(*map(tuple, groups))
     ]
 
 
 @dataclasses.dataclass(frozen=True)
-class PreparedCell:
-    """A cell whose config is resolved and whose patches were tried on the data's images.
+class PreparedTrial(Trial):
+    """A trial whose config is resolved and fits the data.
 
     Attributes:
-      name: names its folder; made of its settings.
+      name: of its folder; made of its settings.
       label: what plots and sentences call it.
-      settings, changes: as in `Cell`.
-      setup: its config and data; None where it cannot be.
-      impossible: why it cannot be; '' where it can.
+      setup: its config and data; None if the trial is invalid.
+      invalid: the reason why it cannot be trained; '' if it can.
     """
 
     name: str
     label: str
-    settings: Mapping[str, object]
-    changes: Mapping[str, object]
     setup: 'Setup | None'
-    impossible: str = ''
+    invalid: str = ''
 
 
-def prepare(sweep: Sweep) -> list[PreparedCell]:
-    """Resolves every cell of a sweep; a cell that cannot be keeps the reason.
+def prepare(sweep: Sweep) -> list[PreparedTrial]:
+    """Resolves every trial of a sweep; an invalid trial keeps the reason.
 
     Raises:
-      UserError: what `check_sweep` refuses, not one cell that can be, or a reference that is none
-        of them.
+      UserError: what `check_sweep` raises, no valid trial, or a reference that is none of them.
     """
     check_sweep(sweep)
-    cells = [_prepared(sweep.base, cell) for cell in sweep.cells]
-    if all(cell.impossible for cell in cells):
-        raise UserError(f'no cell of the sweep can be trained: {cells[0].impossible}')
-    if sweep.reference and not any(reference_of(cell, cells, sweep.reference) for cell in cells):
+    trials = [_prepare(sweep.base, trial) for trial in sweep.trials]
+    if all(trial.invalid for trial in trials):
+        raise UserError(f'no trial of the sweep can be trained: {trials[0].invalid}')
+    if sweep.reference and not any(
+        reference_of(trial, trials, sweep.reference) for trial in trials
+    ):
         raise UserError(
-            f'reference = {dict(sweep.reference)}: no cell has these settings, or none is left to '
-            'be compared with it; name settings of a cell'
+            f'reference = {dict(sweep.reference)}: no trial has these settings, or none is left to '
+            'be compared with it; name settings of a trial'
         )
-    return cells
+    return trials
 
 
 def check_sweep(sweep: Sweep) -> None:
-    """Raises UserError, with what is allowed, if a sweep's fields cannot be those of a study."""
-    cells = sweep.cells
+    """Raises UserError, with what is allowed, if a field of a sweep has a wrong value."""
+    trials = sweep.trials
     for name in ('title', 'question'):
         if not isinstance(getattr(sweep, name), str):
             raise UserError(f'{name} = {getattr(sweep, name)!r}: allowed is text')
@@ -144,36 +144,36 @@ def check_sweep(sweep: Sweep) -> None:
         raise UserError(
             f"reference = {sweep.reference!r}: allowed are settings, like {{'dilation': 1}}"
         )
-    if not (isinstance(cells, tuple | list) and cells) or not all(
-        isinstance(cell, Cell)
-        and isinstance(cell.settings, Mapping)
-        and isinstance(cell.changes, Mapping)
-        for cell in cells
+    if not (isinstance(trials, tuple | list) and trials) or not all(
+        isinstance(trial, Trial)
+        and isinstance(trial.settings, Mapping)
+        and isinstance(trial.changes, Mapping)
+        for trial in trials
     ):
         raise UserError(
-            'cells: allowed is a list of at least one Cell of settings and changes, as grid() '
+            'trials: allowed is a list of at least one Trial of settings and changes, as grid() '
             'makes it'
         )
-    if len({tuple(cell.settings) for cell in cells}) > 1:
-        raise UserError('the cells of a sweep need the same settings, in the same order')
-    for name in cells[0].settings:
-        if name in ('cell', 'impossible', 'epoch_seconds', *OF_SEED, *OF_CELL):
+    if len({tuple(trial.settings) for trial in trials}) > 1:
+        raise UserError('the trials of a sweep need the same settings, in the same order')
+    for name in trials[0].settings:
+        if name in ('cell', 'impossible', 'epoch_seconds', *OF_SEED, *OF_TRIAL):
             raise UserError(f'a setting cannot be called {name!r}: a column of the results is')
-    unknown = [name for name in sweep.reference or {} if name not in cells[0].settings]
+    unknown = [name for name in sweep.reference or {} if name not in trials[0].settings]
     if unknown:
         raise UserError(
             f'reference = {dict(sweep.reference)}: no setting is called {unknown[0]!r}; those of '
-            f'the cells are {", ".join(map(str, cells[0].settings))}'
+            f'the trials are {", ".join(map(str, trials[0].settings))}'
         )
-    _check_changes(cells)
-    if sweep.kind == 'little_data' and not {'method', 'train_images'} <= set(cells[0].settings):
-        raise UserError("kind = 'little_data': its cells need settings 'method', 'train_images'")
+    _check_changes(trials)
+    if sweep.kind == 'little_data' and not {'method', 'train_images'} <= set(trials[0].settings):
+        raise UserError("kind = 'little_data': its trials need settings 'method', 'train_images'")
     if sweep.kind == 'resolution':
         _check_image_sizes(sweep.image_sizes)
 
 
-def _check_changes(cells: Sequence[Cell]) -> None:
-    for key, value in (change for cell in cells for change in cell.changes.items()):
+def _check_changes(trials: Sequence[Trial]) -> None:
+    for key, value in (change for trial in trials for change in trial.changes.items()):
         if key == 'model' and isinstance(value, str):
             preset_values(value)
             continue
@@ -181,63 +181,60 @@ def _check_changes(cells: Sequence[Cell]) -> None:
         check_key(key)
         if key in ('seed', 'num_seeds'):
             raise UserError(
-                f'config.{key} cannot differ between cells, which are paired by seed; give it in '
+                f'config.{key} cannot differ between trials, which are paired by seed; give it in '
                 'base'
             )
         validate({key: value})
-    names = [_name(cell) for cell in cells]
+    names = [_name(trial) for trial in trials]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f'two cells of the sweep have the settings {name}')
+            raise UserError(f'two trials of the sweep have the settings {name}')
 
 
 def _check_image_sizes(sides) -> None:
     numbers = isinstance(sides, tuple | list) and all(type(side) is int for side in sides)
     if not numbers or not sides or min(sides) < 1 or len(set(sides)) < len(sides):
         raise UserError(
-            f'image_sizes = {sides!r}: allowed are different whole numbers of pixels, like (28, 56)'
+            f'image_sizes = {sides!r}: allowed are different integers, in pixels, like (28, 56)'
         )
 
 
 def reference_of(
-    cell: PreparedCell, cells: Iterable[PreparedCell], reference: Mapping[str, object] | None
-) -> PreparedCell | None:
-    """The cell that `cell` is compared with (see `Sweep.reference`); None if there is none."""
-    wanted = {**cell.settings, **(reference or {})}
-    found = [
-        other
-        for other in cells
-        if other.settings == wanted and other is not cell and not other.impossible
-    ]
-    return found[0] if found and reference else None
+    trial: PreparedTrial, trials: Iterable[PreparedTrial], reference: Mapping[str, object] | None
+) -> PreparedTrial | None:
+    """The trial that `trial` is compared with (see `Sweep.reference`); None if there is none."""
+    if not reference:
+        return None
+    wanted = {**trial.settings, **reference}
+    others = (other for other in trials if other is not trial and not other.invalid)
+    return next((other for other in others if other.settings == wanted), None)
 
 
-def _name(cell: Cell) -> str:
-    """What the cell's folder is called."""
-    text = _text(cell).replace(', ', '_').replace(' ', '=')
+def _name(trial: Trial) -> str:
+    """What the trial's folder is called."""
+    text = _text(trial).replace(', ', '_').replace(' ', '=')
     name = re.sub(r'[^A-Za-z0-9_.=-]+', '-', text).strip('-')
-    if not 0 < len(name) <= LONGEST_NAME:
+    if not 0 < len(name) <= MAX_NAME_CHARS:
         raise UserError(
             f'settings {name[:40]!r}…: a name of {len(name)} characters; allowed are 1 to '
-            f'{LONGEST_NAME} that are letters or digits'
+            f'{MAX_NAME_CHARS} that are letters or digits'
         )
     return name
 
 
-def _text(cell: Cell) -> str:
-    return ', '.join(f'{name} {_value_text(value)}' for name, value in cell.settings.items())
+def _text(trial: Trial) -> str:
+    return ', '.join(f'{name} {_value_text(value)}' for name, value in trial.settings.items())
 
 
-def _prepared(base: ml_collections.ConfigDict, cell: Cell) -> PreparedCell:
+def _prepare(base: ml_collections.ConfigDict, trial: Trial) -> PreparedTrial:
     from mixer_dilated.training.setup import create_setup
 
-    name = _name(cell)
-    label = str(cell.settings['method']) if [*cell.settings] == ['method'] else _text(cell)
+    label = str(trial.settings['method']) if [*trial.settings] == ['method'] else _text(trial)
+    prepared = functools.partial(PreparedTrial, **vars(trial), name=_name(trial), label=label)
     try:
-        setup = create_setup(changed(base, cell.changes))
+        return prepared(setup=create_setup(changed(base, trial.changes)))
     except UserError as error:
-        return PreparedCell(name, label, cell.settings, cell.changes, None, str(error))
-    return PreparedCell(name, label, cell.settings, cell.changes, setup)
+        return prepared(setup=None, invalid=str(error))
 
 
 def _value_text(value) -> str:

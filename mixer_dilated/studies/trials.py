@@ -1,7 +1,8 @@
-"""Trains the cells of a study, which several processes may share.
+"""Trains the trials of a study, which several processes may share.
 
-The first process leads: it trains, waits for the cells that others train, and compares. A later one
-helps: it trains cells that no process has begun. The lock of a cell's folder says who trains it.
+The first process leads: it trains, waits for the trials that others train, and compares. A later
+one helps: it trains trials that no process has begun. The lock of a trial's folder says who trains
+it. On disk trials are called cells, as in studies of earlier versions.
 """
 
 import json
@@ -14,135 +15,136 @@ import jax
 
 from mixer_dilated.config import differences
 from mixer_dilated.errors import BusyError, NonFiniteError, UserError
-from mixer_dilated.studies.observer import StudyProgress
-from mixer_dilated.studies.sweep import PreparedCell
 from mixer_dilated.files import read_json
+from mixer_dilated.studies.observer import StudyObserver
+from mixer_dilated.studies.sweep import PreparedTrial
 from mixer_dilated.training.run_folder import is_locked
 from mixer_dilated.training.train import train_and_evaluate
 
-POLL_SECONDS = 0.5  # seconds, at cells that other processes train
-GRACE_SECONDS = 10  # seconds, for the first process to say what it studies
+POLL_SECONDS = 0.5  # at trials that other processes train
+GRACE_SECONDS = 10  # for the first process to write `study.json`
 # What of `study.json` processes that share a study have in common.
 SHARED = ('kind', 'axes', 'reference', 'cells', 'versions')
 
 
 def train_all(
-    cells: Sequence[PreparedCell], folder: pathlib.Path, progress: StudyProgress
-) -> Iterator[tuple[PreparedCell, dict, bool]]:
-    """Trains every cell, or waits until another process has.
+    trials: Sequence[PreparedTrial], folder: pathlib.Path, observer: StudyObserver
+) -> Iterator[tuple[PreparedTrial, dict, bool]]:
+    """Trains every trial, or waits until another process has.
 
     Args:
-      cells: those that can be.
+      trials: valid ones.
       folder: the study's.
-      progress: told how far the study is.
+      observer: of the study's progress.
 
     Yields:
-      A cell, its summary, and whether it was trained before.
+      A trial, its summary, and whether it was trained before.
 
     Raises:
-      NonFiniteError: the loss of some cells did not stay finite; all others are trained.
+      NonFiniteError: the loss of some trials did not stay finite; all others are trained.
     """
-    left, not_finite = list(cells), []
+    left, not_finite = list(trials), []
     while left:
-        free = [cell for cell in left if not is_locked(_run(folder, cell))]
+        free = [trial for trial in left if not is_locked(trial_folder(folder, trial))]
         if not free:
-            progress.waits([_run(folder, cell) for cell in left])
+            observer.on_wait([trial_folder(folder, trial) for trial in left])
             time.sleep(POLL_SECONDS)
-        for cell in free:
-            finished = is_finished(folder, cell)
+        for trial in free:
+            finished = is_finished(folder, trial)
             try:
-                summary = _train(cell, folder, finished, progress, not_finite)
+                summary = _train(trial, folder, finished, observer, not_finite)
             except BusyError:  # another process was faster
                 continue
-            left.remove(cell)
+            left.remove(trial)
             if summary:
-                yield cell, summary, finished
-    _raise_not_finite(not_finite, len(cells))
+                yield trial, summary, finished
+    _raise_not_finite(not_finite, len(trials))
 
 
 def help_train(
-    cells: Sequence[PreparedCell],
+    trials: Sequence[PreparedTrial],
     folder: pathlib.Path,
     description: Mapping,
-    progress: StudyProgress,
+    observer: StudyObserver,
 ) -> int:
-    """Trains cells that no process has begun, while another leads; returns how many.
+    """Trains trials that no process has begun, while another leads; returns how many.
 
     Args:
-      cells: all of the study.
+      trials: all of the study.
       folder: the study's.
       description: content of `study.json`, as this process would write it.
-      progress: told how far the study is.
+      observer: of the study's progress.
 
     Raises:
       UserError: the other process works at another study.
       NonFiniteError: as in `train_all`.
     """
     _check_same(folder, description)
-    free = [cell for cell in cells if not cell.impossible and _is_free(folder, cell)]
+    free = [trial for trial in trials if not trial.invalid and _is_free(folder, trial)]
     if free:
-        progress.starts(cells)
-        progress.helps()
+        observer.on_start(trials)
+        observer.on_help()
     trained, not_finite = 0, []
-    for cell in free:
-        if not _is_free(folder, cell):  # no longer
+    for trial in free:
+        if not _is_free(folder, trial):  # no longer
             continue
         try:
-            summary = _train(cell, folder, False, progress, not_finite)
+            summary = _train(trial, folder, False, observer, not_finite)
         except BusyError:
             continue
         if summary:
-            progress.cell_done(cell, summary, False)
+            observer.on_trial_end(trial, summary, False)
             trained += 1
     _raise_not_finite(not_finite, len(free))
     return trained
 
 
-def is_finished(folder: pathlib.Path, cell: PreparedCell) -> bool:
-    """Whether a cell of the study in a folder is trained."""
-    return (_run(folder, cell) / 'summary.json').exists()
+def trial_folder(folder: pathlib.Path, trial: PreparedTrial) -> pathlib.Path:
+    """The folder of a trial's run in the folder of a study."""
+    return folder / 'cells' / trial.name
 
 
-def _run(folder: pathlib.Path, cell: PreparedCell) -> pathlib.Path:
-    return folder / 'cells' / cell.name
+def is_finished(folder: pathlib.Path, trial: PreparedTrial) -> bool:
+    """Whether a trial of the study in a folder is trained."""
+    return (trial_folder(folder, trial) / 'summary.json').exists()
 
 
-def _is_free(folder: pathlib.Path, cell: PreparedCell) -> bool:
-    return not (is_finished(folder, cell) or is_locked(_run(folder, cell)))
+def _is_free(folder: pathlib.Path, trial: PreparedTrial) -> bool:
+    return not (is_finished(folder, trial) or is_locked(trial_folder(folder, trial)))
 
 
 def _train(
-    cell: PreparedCell,
+    trial: PreparedTrial,
     folder: pathlib.Path,
     finished: bool,
-    progress: StudyProgress,
+    observer: StudyObserver,
     not_finite: list[str],
 ) -> dict | None:
-    """The summary of a cell; None, and its label in `not_finite`, if its loss did not stay so."""
+    """The summary of a trial; None, and its label in `not_finite`, if its loss did not stay so."""
     try:
-        with progress.cell(cell, finished) as epochs:
+        with observer.trial(trial, finished) as epochs:
             return train_and_evaluate(
-                cell.setup.config, _run(folder, cell), name=cell.label, progress=epochs
+                trial.setup.config, trial_folder(folder, trial), name=trial.label, progress=epochs
             )
     except NonFiniteError as error:
-        not_finite.append(cell.label)
-        warnings.warn(f'{cell.label}: {error}', stacklevel=3)
+        not_finite.append(trial.label)
+        warnings.warn(f'{trial.label}: {error}', stacklevel=3)
         return None
     finally:
-        jax.clear_caches()  # no cell needs the programs of another
+        jax.clear_caches()  # no trial needs the programs of another
 
 
-def _raise_not_finite(labels: Sequence[str], num_cells: int) -> None:
+def _raise_not_finite(labels: Sequence[str], num_trials: int) -> None:
     if labels:
         raise NonFiniteError(
-            f'the loss of {len(labels)} of {num_cells} cells did not stay finite '
-            f'({", ".join(labels)}); the others are trained. Change those cells in the sweep '
-            'file, or go on with --config.on_nonfinite=skip'
+            f'the loss of {len(labels)} of {num_trials} trials did not stay finite '
+            f'({", ".join(labels)}); the others are trained. Change those trials in the sweep '
+            'file, or continue with --config.on_nonfinite=skip'
         )
 
 
 def _check_same(folder: pathlib.Path, description: Mapping) -> None:
-    """Raises UserError unless the process that leads has said that it makes the same study."""
+    """Raises UserError unless `study.json` of the process that leads is that of this study."""
     here = json.loads(json.dumps(description))
     until = time.monotonic() + GRACE_SECONDS
     while True:

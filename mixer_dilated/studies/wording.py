@@ -1,14 +1,14 @@
 """Numbers as a sentence has them: points with a sign, p values, lists of names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mixer_dilated.reports.cell_text import number_text
 
 LEVEL = 0.05
 
 
-def is_settled(p: float | None) -> bool:
-    """Whether a difference with this p value counts as settled."""
+def is_significant(p: float | None) -> bool:
+    """Whether a difference with this p value is significant."""
     return p is not None and p < LEVEL
 
 
@@ -31,27 +31,17 @@ def points_text(*accuracies: float, signed: bool = True) -> list[str]:
     All with as many decimals, two unless one of them would look like zero and is not.
     """
     points = [100 * accuracy for accuracy in accuracies]
-    decimals = next(
-        (
-            places
-            for places in range(2, 6)
-            if all(round(value, places) or not value for value in points)
-        ),
-        6,
-    )
+    decimals = _decimals(lambda places: all(round(value, places) or not value for value in points))
     form = f'+.{decimals}f' if signed else f'.{decimals}f'
     return [number_text(value, form) if value else '0' for value in points]
 
 
 def ratio_text(*ratios: float) -> list[str]:
     """Ratios with as many decimals, two unless one would look like 0 or 1 and is not."""
-    decimals = next(
-        (
-            places
-            for places in range(2, 6)
-            if all(ratio in (0, 1) or round(ratio, places) not in (0, 1) for ratio in ratios)
-        ),
-        6,
+    decimals = _decimals(
+        lambda places: all(
+            ratio in (0, 1) or round(ratio, places) not in (0, 1) for ratio in ratios
+        )
     )
     return [f'{ratio:.{decimals}f}' for ratio in ratios]
 
@@ -59,3 +49,7 @@ def ratio_text(*ratios: float) -> list[str]:
 def listing(words: Sequence[str]) -> str:
     """'a', 'a and b', 'a, b and c'."""
     return ' and '.join([', '.join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _decimals(are_enough: Callable[[int], bool]) -> int:
+    return next(filter(are_enough, range(2, 6)), 6)

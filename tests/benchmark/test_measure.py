@@ -12,9 +12,9 @@ import chex
 import jax
 import numpy as np
 import pytest
+from mixer_dilated.benchmark.epoch_timing import TimedEpoch, on_noise, seconds_in_turns
 
 from mixer_dilated.benchmark import forms, input_memory, input_speed, measure, processes
-from mixer_dilated.benchmark.epoch_timing import TimedEpoch, on_noise, seconds_in_turns
 from mixer_dilated.benchmark.forms import Form, TimedForward, TimedPlainFlax, compiled_forms
 from mixer_dilated.benchmark.processes import ProcessError, end_of, peak_bytes, start_up_seconds
 from mixer_dilated.benchmark.products import (

@@ -1,37 +1,36 @@
-"""Statistics of a study: corrected p values, ratios of times, the order of sentences."""
+"""The statistics of a study: corrected p values, ratios of times, the order of sentences."""
 
 import re
 import types
 
 import pytest
 
-from mixer_dilated.studies import results
-from mixer_dilated.studies.verdicts import comparisons_summary
-from mixer_dilated.studies.stats import correct_together, holm
+from mixer_dilated.studies.analysis import analyze
+from mixer_dilated.studies.stats import holm
 
 
 def table_of(accuracies):
-    """Cells and rows of `results.jsonl` from {(method, train_images): accuracies by seed}."""
-    cells = [
+    """Trials and rows of `results.jsonl` from {(method, train_images): accuracies by seed}."""
+    trials = [
         types.SimpleNamespace(
             name=f'{method}{images}',
             label=f'{method} {images}',
-            impossible='',
+            invalid='',
             settings={'method': method, 'train_images': images},
         )
         for method, images in accuracies
     ]
     rows = [
-        {'cell': cell.name, 'seed': seed, 'impossible': '',
+        {'cell': trial.name, 'seed': seed, 'impossible': '', 'epoch_seconds': None,
          'test_accuracy': accuracy, 'train_accuracy': accuracy}
-        for cell, found in zip(cells, accuracies.values(), strict=True)
-        for seed, accuracy in enumerate(found)
+        for trial, by_seed in zip(trials, accuracies.values(), strict=True)
+        for seed, accuracy in enumerate(by_seed)
     ]  # fmt: skip
-    return cells, rows
+    return trials, rows
 
 
 def test_p_values_are_corrected_within_what_is_judged_together():
-    cells, rows = table_of(
+    trials, rows = table_of(
         {
             ('plain', 10): (0.50, 0.52, 0.54),
             ('plain', 20): (0.60, 0.61, 0.62),
@@ -43,9 +42,9 @@ def test_p_values_are_corrected_within_what_is_judged_together():
     references = {'dilated10': 'plain10', 'dilated20': 'plain20', 'wide10': 'plain10'}
 
     def corrected(kind):
-        found = results.statistics(kind, cells, rows, references, {})['comparisons']
-        p = {name: found[name]['p'] for name in references}
-        return p, {name: found[name].get('p_holm') for name in references}
+        comparisons = analyze(kind, trials, rows, references, {})['comparisons']
+        p = {name: comparisons[name]['p'] for name in references}
+        return p, {name: comparisons[name]['p_holm'] for name in references}
 
     p, of_sweep = corrected('sweep')
     assert list(of_sweep.values()) == holm(list(p.values()))
@@ -54,44 +53,27 @@ def test_p_values_are_corrected_within_what_is_judged_together():
     assert list(of_little_data.values()) == [*pair, None]
 
 
-def test_of_many_comparisons_the_settled_ones_are_told_first():
-    noise = (0.0, 0.001, 0.002)
-    accuracies = {('plain', 10): [0.5 + each for each in noise]}
+def test_of_many_comparisons_the_significant_ones_come_first():
+    steps = (0.0, 0.001, 0.002)
+    accuracies = {('plain', 10): [0.5 + step for step in steps]}
     for k, gain in enumerate((0.01, -0.2, 0.1, 0.3, 0.02, -0.01, 0.05)):
-        spread = 1 if abs(gain) >= 0.1 else 30  # those of few points settle nothing
-        accuracies[f'way{k} ', 10] = [0.5 + gain - spread * each / 3 for each in noise]
-    cells, rows = table_of(accuracies)
-    references = {cell.name: 'plain10' for cell in cells[1:]}
-    summary, *sentences = results.statistics('sweep', cells, rows, references, {})['verdicts']
-    assert 'More accurate: 2; less accurate: 1; not settled: 4' in summary
-    told = [re.search(r'way\d', sentence)[0] for sentence in sentences]
-    assert told[:3] == ['way3', 'way2', 'way1']
-    assert told[3:] == ['way6', 'way4', 'way0', 'way5']
+        spread = 1 if abs(gain) >= 0.1 else 30  # few points are not significant
+        accuracies[f'way{k} ', 10] = [0.5 + gain - spread * step / 3 for step in steps]
+    trials, rows = table_of(accuracies)
+    references = {trial.name: 'plain10' for trial in trials[1:]}
+    summary, *sentences = analyze('sweep', trials, rows, references, {})['verdicts']
+    assert 'More accurate: 2; less accurate: 1; not significant: 4' in summary
+    order = [re.search(r'way\d', sentence)[0] for sentence in sentences]
+    assert order[:3] == ['way3', 'way2', 'way1']
+    assert order[3:] == ['way6', 'way4', 'way0', 'way5']
 
 
 def test_the_ratio_of_times_is_paired_by_round():
-    cells, rows = table_of({('plain', 10): (0.5, 0.6), ('dilated', 10): (0.6, 0.6)})
+    trials, rows = table_of({('plain', 10): (0.5, 0.6), ('dilated', 10): (0.6, 0.6)})
     seconds = {'plain10': [1.0, 4.0, 2.0], 'dilated10': [0.5, 1.0, 2.0]}
     references = {'dilated10': 'plain10'}
-    found = results.statistics('sweep', cells, rows, references, seconds)['comparisons']
-    assert found['dilated10']['time_ratio'] == pytest.approx(0.5)  # (0.5 · 0.25 · 1)^(1/3)
+    comparisons = analyze('sweep', trials, rows, references, seconds)['comparisons']
+    assert comparisons['dilated10']['time_ratio'] == pytest.approx(0.5)  # (0.5 · 0.25 · 1)^(1/3)
     seconds['plain10'] = [1.0]
-    found = results.statistics('sweep', cells, rows, references, seconds)['comparisons']
-    assert found['dilated10']['time_ratio'] is None
-
-
-def test_many_comparisons_are_counted_by_their_outcome():
-    p_values = {'better': 1e-6, 'worse': 1e-5, 'worse too': 0.012, 'close': 0.02, 'equal': None}
-    signs = {'better': 1}
-    comparisons = {
-        name: {'difference': 0.01 * signs.get(name, -1), 'p': p, 'p_holm': None}
-        for name, p in p_values.items()
-    }
-    correct_together([*comparisons.values()])  # 0.012 · 2 < 0.05, 0.02 · 1 < 0.05
-    sentence = comparisons_summary(comparisons)
-    assert sentence.startswith('5 cells are compared with another in test accuracy. ')
-    assert 'More accurate: 1; less accurate: 3; not settled: 1' in sentence
-    assert 'for 4 comparisons' in sentence
-    comparisons['close']['p'] = comparisons['worse too']['p'] = 0.03  # 0.03 · 2 > 0.05
-    correct_together([*comparisons.values()])
-    assert 'less accurate: 1; not settled: 3' in comparisons_summary(comparisons)
+    comparisons = analyze('sweep', trials, rows, references, seconds)['comparisons']
+    assert comparisons['dilated10']['time_ratio'] is None
