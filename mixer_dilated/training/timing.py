@@ -115,13 +115,21 @@ def _repeat(function: Callable, count: int, *arguments: jax.Array) -> jax.Array:
     return jax.lax.fori_loop(0, count, call, (arguments, zeros))[1]
 
 
-def matmul_factors(rows: int, inner: int, columns: int, dtype: str) -> tuple[jax.Array, jax.Array]:
-    """Two matrices, (rows, inner) and (inner, columns), each full of one random number."""
+def time_matmul(
+    rows: int, inner: int, columns: int, dtype: str, milliseconds: float = 20
+) -> TimedFunction:
+    """(rows × inner) · (inner × columns) of random numbers, timed alone."""
     left, right = jax.random.normal(jax.random.key(0), (2,))
-    return (
+    factors = (
         jnp.full((rows, inner), left).astype(dtype),
         jnp.full((inner, columns), right).astype(dtype),
     )
+    return TimedFunction(jnp.matmul, *factors, milliseconds=milliseconds)
+
+
+def large_side() -> int:
+    """Side of the square matrices whose product has the peak speed of the device, nearly."""
+    return 2048 if jax.default_backend() == 'cpu' else 8192
 
 
 def on_random_images(setup: Setup, image_size: tuple[int, int], steps: int) -> Setup:

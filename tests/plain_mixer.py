@@ -1,30 +1,13 @@
-"""The Mixer in plain Flax, laid out as in the original code: what the fast one is held against.
-
-Its parameters are those of `models.mixer.MlpMixer`, and so are its numbers, to rounding.
-"""
+"""The Mixer in plain Flax, as the original code has it: what both forms of ours are compared with."""
 
 import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 from jaxtyping import Array, Float
 
-from mixer_dilated.config import patch_branches, resolve
-from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Patches
-
-SPECIAL = (
-    'dtype',
-    'augment.random_phase',
-    'model.branches',
-    'model.phases',
-    'model.blur',
-    'model.dropout_rate',
-    'model.stoch_depth',
-    'model.remat',
-)
 
 
 class PlainMlp(nn.Module):
@@ -93,25 +76,3 @@ class PlainMixer(nn.Module):
             )(x)
         x = nn.LayerNorm(name='pre_head_layer_norm')(x).mean(axis=1)
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name='head')(x)
-
-
-def plain_sizes(config: ml_collections.ConfigDict) -> dict:
-    """Patches and sizes of a network that has one kind of patches and nothing special.
-
-    Args:
-      config: a resolved config.
-
-    Raises:
-      UserError: one of `SPECIAL` is not at its default; the message names it.
-    """
-    default = resolve({})
-    for key in SPECIAL:
-        value, plain = (functools.reduce(getattr, key.split('.'), of) for of in (config, default))
-        if value != plain:
-            raise UserError(
-                f'config.{key} = {value!r}: what --against compares with has one kind of patches '
-                f'and nothing special; leave --against out, or config.{key} at {plain!r}'
-            )
-    (patches,) = patch_branches(config.model)
-    names = ('num_blocks', 'hidden_dim', 'tokens_mlp_dim', 'channels_mlp_dim', 'gelu')
-    return {'patches': patches, **{name: config.model[name] for name in names}}
