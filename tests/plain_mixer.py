@@ -1,4 +1,4 @@
-"""The Mixer in plain Flax, as the original code has it: what both forms of ours are compared with."""
+"""The Mixer in plain Flax, as the original code has it, to compare ours with."""
 
 import functools
 

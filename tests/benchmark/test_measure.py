@@ -19,10 +19,9 @@ DIGITS = f'--config={ROOT / "configs" / "digits_dilated.py"}'
 def test_what_has_rows_of_its_own_is_set_aside():
     setup, notes = measure._one_seed_float32(small_config(dtype='bfloat16', num_seeds=3))
     assert setup.config.dtype == 'float32' and setup.config.num_seeds == 1
-    for note, setting in zip(
-        notes, ("config.dtype = 'bfloat16'", 'config.num_seeds = 3'), strict=True
-    ):
-        assert note.startswith(f'{setting} ')
+    of_dtype, of_seeds = notes
+    assert of_dtype.startswith("config.dtype = 'bfloat16' ")
+    assert of_seeds.startswith('config.num_seeds = 3 ')
     assert measure._one_seed_float32(small_config())[1] == []
 
 

@@ -8,6 +8,7 @@ import pytest
 from mixer_dilated.benchmark import variants as variants_module
 from mixer_dilated.benchmark.variants import (
     COMPILED,
+    DTYPES,
     EAGER,
     OWN,
     PLAIN_FLAX,
@@ -77,7 +78,7 @@ def test_what_is_compared_is_what_was_asked_for(monkeypatch):
     assert 'tpu' in notes[1]
     kinds = {(variant.kind, variant.dtype, variant.seeds, variant.scale) for variant in OWN}
     assert kinds == {
-        *((kind, dtype, 1, 1.0) for kind in ('training', 'forward') for dtype in ('float32', 'bfloat16')),
+        *((kind, dtype, 1, 1.0) for kind in ('training', 'forward') for dtype in DTYPES),
         ('training', 'float32', 8, 1.0),
         ('training', 'float32', 1, 0.5),
         ('training', 'float32', 1, 2.0),

@@ -53,10 +53,9 @@ def test_random_images_of_another_size_keep_the_network_and_give_whole_batches()
     images, labels = setup.dataset.read('train')
     chex.assert_shape(images, (64, 8, 12, 1))
     assert images.dtype == np.uint8 and set(labels) <= set(range(10))
+    unpadded = create_setup(small_config(**{'model.patches.padding': 'VALID'}))
     with pytest.raises(UserError, match='2×2'):
-        on_random_images(
-            create_setup(small_config(**{'model.patches.padding': 'VALID'})), (2, 2), 1
-        )
+        on_random_images(unpadded, (2, 2), steps=1)
 
 
 def test_a_function_is_called_as_often_as_it_is_counted():
