@@ -63,12 +63,10 @@ def _measure_memory(name: str, setup: Setup, log: Callable[[str], None]) -> dict
     None for what fails; and 'notes', a sentence on each of these.
     """
     log(f'{name}: memory, each in a process of its own')
-    notes, call = [], functools.partial(call_in_process, streaming_memory)
-    config = setup.config.to_json()
-    memory = {
-        part: note_failure('memory', functools.partial(call, config=config, share=share), notes)
-        for part, share in (('tenth', 0.1), ('whole', 1.0))
-    }
+    memory, notes, config = {'tenth': None, 'whole': None}, [], setup.config.to_json()
+    for part, share in (('tenth', 0.1), ('whole', 1.0)):
+        with note_failure('memory', notes):
+            memory[part] = call_in_process(streaming_memory, config=config, share=share)
     return {'memory': memory, 'notes': notes}
 
 

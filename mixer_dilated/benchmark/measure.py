@@ -1,7 +1,6 @@
 """How fast the networks of some configs are, and how fast this machine is at products alone."""
 
 import contextlib
-import functools
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -31,7 +30,6 @@ from mixer_dilated.training.timing import (
 
 ROUNDS = 9
 TURN_SECONDS = 0.5
-MEMORY_STEPS = 4
 MAX_STEPS = 500  # of a turn
 
 Log = Callable[[str], None]
@@ -104,27 +102,21 @@ def _measure_in_processes(
 ) -> dict[str, dict | None]:
     """'memory' and 'start_up'; None, and a sentence in `notes`, for what fails."""
     log(f'{name}: memory, start-up cold and warm, each in a process of its own')
-    memory = functools.partial(
-        call_in_process,
-        training_memory,
-        config=setup.config.to_json(),
-        image_size=setup.image_size,
-        steps=MEMORY_STEPS,
-    )
-    start_up = functools.partial(start_up_seconds, setup.config)
-    return {
-        'memory': note_failure('memory', memory, notes),
-        'start_up': note_failure('start-up', start_up, notes),
-    }
+    config, size = setup.config.to_json(), setup.image_size
+    with note_failure('memory', notes) as memory:
+        memory |= call_in_process(training_memory, config=config, image_size=size, steps=4)
+    with note_failure('start-up', notes) as start_up:
+        start_up |= start_up_seconds(setup.config)
+    return {'memory': memory or None, 'start_up': start_up or None}
 
 
-def note_failure(what: str, measure: Callable[[], dict | int | None], notes: list[str]):
-    """What `measure` returns; None, and a sentence in `notes`, if its process fails."""
+@contextlib.contextmanager
+def note_failure(what: str, notes: list[str]):
+    """Yields a dict to fill; a process that fails is a sentence in `notes`."""
     try:
-        return measure()
+        yield {}
     except ProcessError as error:
         notes.append(f'{what} is not measured: {error}')
-        return None
 
 
 @contextlib.contextmanager
