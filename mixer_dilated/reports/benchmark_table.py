@@ -104,9 +104,8 @@ def _sentences(result: dict) -> list[str]:
             )
         if variant['image_size'] != step['image_size']:
             side = '×'.join(map(str, variant['image_size']))
-            sentences.append(
-                f'Images of {name} have {side} pixels, {variant["num_tokens"]} tokens.'
-            )
+            tokens = count_text(variant['num_tokens'], 'token')
+            sentences.append(f'Images of {name} have {side} pixels, {tokens}.')
     memory, start_up = result['memory'], result['start_up']
     peak, predicted = (
         NOTHING if memory is None else _mib(memory[key]) for key in ('measured', 'predicted')
