@@ -6,7 +6,7 @@ import textwrap
 from rich import box
 from rich.table import Table
 
-from mixer_dilated.reports.cell_text import NOTHING, digits_text
+from mixer_dilated.reports.cell_text import NOTHING, count_text, digits_text
 from mixer_dilated.reports.tables import print_table
 
 BUSY = 0.3  # cores that other programs use; more are mentioned
