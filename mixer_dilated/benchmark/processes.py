@@ -75,7 +75,8 @@ def start_up_seconds(config: ml_collections.ConfigDict) -> dict[str, float | boo
             seconds = {state: _run_seconds(folder, state) for state in ('cold', 'warm')}
             kept = (folder / 'mixer_dilated' / 'compiled').is_dir()
     except (OSError, ValueError, LookupError) as error:
-        raise ProcessError(f'run.py left no result: {error!r}') from None
+        cause = f'{type(error).__name__}: {error}'
+        raise ProcessError(f'run.py left no result: {cause}') from None
     return {**seconds, 'programs_kept': kept}
 
 
