@@ -7,13 +7,20 @@ from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import ml_collections
+import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 from mixer_dilated.benchmark.matmuls import Matmul, flops, forward_matmuls, training_matmuls
 from mixer_dilated.benchmark.memory import training_memory
 from mixer_dilated.benchmark.processes import ProcessError, call_in_process, start_up_seconds
 from mixer_dilated.benchmark.torch_mixer import check_torch
-from mixer_dilated.benchmark.variants import DTYPES, SEEDS, choose_variants, compile_variant
+from mixer_dilated.benchmark.variants import (
+    DTYPES,
+    SEEDS,
+    Variant,
+    choose_variants,
+    compile_variant,
+)
 from mixer_dilated.config import num_phases
 from mixer_dilated.errors import UserError
 from mixer_dilated.models.costs import num_params
@@ -155,42 +162,32 @@ def _measure(
       in each round, and 'matmul_seconds', those of its matrix products, each as fast as alone.
     """
     speed = large.flops / large_timers[large, 'float32'].seconds()
-    variants, compiled, counts = {}, {}, {}
+    variants, compiled, matmuls, timers = {}, {}, {}, {**large_timers}
     for variant in choose_variants(setup, against, notes):
-        image_size = tuple(int(variant.scale * side) for side in setup.image_size)
-        try:
-            resized = on_random_images(setup, image_size, steps=1)
-        except UserError:  # the patches do not fit
-            continue
-        matmuls = step_matmuls(resized, variant.kind)
-        steps = min(max(round(TURN_SECONDS * speed / 3 / flops(matmuls)), 1), MAX_STEPS)
-        changes = {'dtype': variant.dtype, 'num_seeds': variant.seeds}
-        turn = on_random_images(setup.changed(changes), image_size, steps)
-        timed = compile_variant(variant, turn, notes)
+        counts, turn = _prepare_turn(setup, variant, speed)
+        timed = turn and compile_variant(variant, turn, notes)
         if timed:
-            compiled[variant.name], counts[variant.name] = timed, matmuls
+            compiled[variant.name], matmuls[variant.name] = timed, counts
             variants[variant.name] = {
                 **{key: getattr(variant, key) for key in ('kind', 'dtype', 'seeds', 'described')},
-                'image_size': list(image_size),
+                'image_size': list(turn.image_size),
                 'num_tokens': turn.num_tokens,
-                'flops': flops(matmuls),
-                'steps': steps,
+                'flops': flops(counts),
+                'steps': turn.steps_per_epoch,
                 'compile_seconds': timed.compile_seconds,
             }
-    timers = {
-        (matmul, variants[name]['dtype']): time_matmul(*matmul, variants[name]['dtype'])
-        for name, matmuls in counts.items()
-        for matmul in matmuls
-    }
-    turns = take_turns({**compiled, **timers, **large_timers}, ROUNDS)
+            for matmul in counts:
+                key = matmul, variant.dtype
+                timers[key] = timers.get(key) or time_matmul(*matmul, variant.dtype)
+    turns = take_turns({**compiled, **timers}, ROUNDS)
     for name, variant in variants.items():
         step_seeds = variant['steps'] * variant['seeds']
         variant['seconds'] = [turn / step_seeds for turn in turns[name]]
-        times = [
-            [count * time for time in turns[matmul, variant['dtype']]]
-            for matmul, count in counts[name].items()
-        ]
-        variant['matmul_seconds'] = [sum(of_round) for of_round in zip(*times, strict=True)]
+        seconds = sum(
+            count * np.array(turns[matmul, variant['dtype']])
+            for matmul, count in matmuls[name].items()
+        )
+        variant['matmul_seconds'] = seconds.tolist()
     return {
         'num_tokens': setup.num_tokens,
         'num_params': num_params(network_layers(setup)),
@@ -201,6 +198,30 @@ def _measure(
             dtype: [large.flops / time for time in turns[large, dtype]] for dtype in DTYPES
         },
     }
+
+
+def _prepare_turn(
+    setup: Setup, variant: Variant, speed: float
+) -> tuple[Mapping[Matmul, int], Setup | None]:
+    """The products of a step, and a setup of as many steps as take about `TURN_SECONDS`.
+
+    Args:
+      setup: of one seed, in float32.
+      variant: whose step.
+      speed: FLOPs a second of a large product; a step is taken for a third as fast.
+
+    Returns:
+      The products and the setup; none and None if the patches do not fit the images.
+    """
+    height, width = (int(variant.scale * side) for side in setup.image_size)
+    try:
+        one_step = on_random_images(setup, (height, width), steps=1)
+    except UserError:
+        return {}, None
+    counts = step_matmuls(one_step, variant.kind)
+    steps = min(max(round(TURN_SECONDS * speed / 3 / flops(counts)), 1), MAX_STEPS)
+    changes = {'dtype': variant.dtype, 'num_seeds': variant.seeds}
+    return counts, on_random_images(setup.changed(changes), (height, width), steps)
 
 
 def step_matmuls(setup: Setup, kind: str) -> Mapping[Matmul, int]:

@@ -48,6 +48,12 @@ def test_one_value_has_no_spread():
     assert {key: value for key, value in one_seed.items() if value is not None} == values
 
 
+def test_differences_that_cancel_have_p_one():
+    cancelling = compare([0.1, 0.2, 0.4], [0.2, 0.2, 0.3], reference='a', bootstrap_samples=99)
+    assert cancelling['std'] > 0 and cancelling['difference'] == cancelling['t'] == 0
+    assert cancelling['p'] == 1
+
+
 @pytest.mark.parametrize('values', [[], [math.nan], [1.0, math.inf]], ids=str)
 def test_no_value_and_one_that_is_not_finite_are_refused(values):
     with pytest.raises(ValueError) as error:
