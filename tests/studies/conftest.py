@@ -43,7 +43,7 @@ class Recorder(StudyObserver):
         (self.read if finished else self.trained).append(trial.name)
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def study(tmp_path_factory):
     """A finished study of kind table1: its folder, statistics, and the trials it trained."""
     folder = tmp_path_factory.mktemp('studies') / 'table1'
