@@ -104,7 +104,7 @@ def check_every_variant_is_measured_in_every_round(result):
     assert {'cold', 'warm', 'programs_kept'} == set(result['start_up'])
     assert variants['training']['image_size'] == [8, 8]
     assert variants['twice the side']['image_size'] == [16, 16]
-    assert variants['twice the side']['num_tokens'] == 16
+    assert variants['twice the side']['num_tokens'] == 100
     assert result['memory']['predicted'] > 0
     (note,) = result['notes']
     assert note.startswith('config.num_seeds = 2 ')
