@@ -8,7 +8,7 @@ import numpy as np
 
 from mixer_dilated.config import patch_branches
 from mixer_dilated.patches.geometry import num_tokens
-from mixer_dilated.statistics import compare, describe, fit_exponent
+from mixer_dilated.studies.stats import compare, describe, fit_exponent
 from mixer_dilated.training.run_folder import write_summary
 from tests.conftest import small_config
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixer_dilated.benchmark.plain_mixer import PlainMixer
 from mixer_dilated.models.cpu import CpuMlpMixer, LayerNorm, exact_gelu
 from mixer_dilated.models.mixer import MlpMixer
 from mixer_dilated.patches.geometry import Patches
+from tests.plain_mixer import PlainMixer
 
 SIZES = {'num_classes': 10, 'num_blocks': 2, 'hidden_dim': 12}
 SIZES |= {'tokens_mlp_dim': 6, 'channels_mlp_dim': 9}

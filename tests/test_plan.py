@@ -6,14 +6,12 @@ import math
 
 import pytest
 
-from mixer_dilated.benchmark import this_machine
-from mixer_dilated.benchmark.products import Product
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
 from mixer_dilated.data.dataset_facts import FACTS, abstract_dataset
 from mixer_dilated.errors import UserError
 from mixer_dilated.parallel.mesh import mesh_sizes
-from mixer_dilated.planning import compiler
+from mixer_dilated.planning import compiler, this_machine
 from mixer_dilated.planning.devices import HARDWARE, Devices, Hardware, parse_devices
 from mixer_dilated.planning.hlo import Exchange, Program, part_of
 from mixer_dilated.planning.interconnect import Switched, Torus
@@ -373,7 +371,7 @@ def test_all_configs_are_planned_for_the_devices_that_they_name(monkeypatch, tmp
 
 @pytest.mark.slow
 def test_this_machine_is_measured_and_so_is_a_step(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(this_machine, 'large_product', lambda: Product(64, 64, 64))
+    monkeypatch.setattr(this_machine, 'large_side', lambda: 64)
     monkeypatch.setattr(this_machine, 'STEPS_SECONDS', 0.0)
     file = tmp_path / 'plan.json'
     words = ['plan', '--config=configs/digits_dilated.py', '--config.model.num_blocks=1']

@@ -10,8 +10,8 @@ from mixer_dilated.cli.config_files import load_config
 from mixer_dilated.config import base_config, changed, preset, resolve
 from mixer_dilated.config_keys import PRESETS
 from mixer_dilated.errors import UserError
-from mixer_dilated.experiments.sweep import Cell, Sweep, check_sweep
 from mixer_dilated.models.costs import layers, num_params
+from mixer_dilated.studies.sweep import Sweep, Trial, check_sweep
 from mixer_dilated.training.state import create_model
 
 # At 224×224 pixels with 1 000 classes. The paper's millions (Table 1) are without the head.
@@ -91,13 +91,13 @@ def test_a_preset_on_the_command_line_says_what_of_the_file_it_does_away_with():
         config_of_words(*words, '--config.model.patches.dilation=3')
 
 
-def test_cells_of_a_sweep_may_be_presets():
+def test_trials_of_a_sweep_may_be_presets():
     changes = {'model.patches.dilation': 2, 'model': 'S/16'}
-    cells = [Cell({'network': name}, {**changes, 'model': name}) for name in ('S/16', 'S/32')]
-    check_sweep(Sweep('title', 'question', base_config(), cells))
-    found = changed(base_config(), cells[0].changes)
+    trials = [Trial({'network': name}, {**changes, 'model': name}) for name in ('S/16', 'S/32')]
+    check_sweep(Sweep('title', 'question', base_config(), trials))
+    found = changed(base_config(), trials[0].changes)
     expected = preset('S/16')
     expected.patches.dilation = 2
     assert found == resolve({'model': expected})
     with pytest.raises(UserError, match="'S/17': no such preset"):
-        check_sweep(Sweep('t', 'q', base_config(), [Cell({'network': 1}, {'model': 'S/17'})]))
+        check_sweep(Sweep('t', 'q', base_config(), [Trial({'network': 1}, {'model': 'S/17'})]))

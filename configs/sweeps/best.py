@@ -12,8 +12,8 @@ whole window.
 import pathlib
 import runpy
 
-from mixer_dilated.experiments.methods import BASELINE, PLAIN7
-from mixer_dilated.experiments.sweep import Cell, Sweep
+from mixer_dilated.studies.methods import BASELINE, PLAIN7
+from mixer_dilated.studies.sweep import Sweep, Trial
 
 CONFIG = pathlib.Path(__file__).parents[1] / 'mnist_best.py'
 ONE_PHASE = {'augment.random_phase': False}
@@ -36,12 +36,12 @@ def get_sweep():
             'they at one phase, and would plain patches of as many tokens?'
         ),
         base=base,
-        cells=[
-            Cell(BASELINE.settings, {**BASELINE.changes, **NETWORK_OF_TABLE1, **ONE_PHASE}),
-            Cell({'method': 'dilated 6×6, random phase'}, {}),
-            Cell({'method': 'dilated 6×6, one phase'}, ONE_PHASE),
-            Cell(PLAIN7.settings, {**PLAIN7.changes, **ONE_PHASE}),
-            Cell({'method': 'plain 12×12, overlapping'}, {**WHOLE_WINDOW, **ONE_PHASE}),
+        trials=[
+            Trial(BASELINE.settings, {**BASELINE.changes, **NETWORK_OF_TABLE1, **ONE_PHASE}),
+            Trial({'method': 'dilated 6×6, random phase'}, {}),
+            Trial({'method': 'dilated 6×6, one phase'}, ONE_PHASE),
+            Trial(PLAIN7.settings, {**PLAIN7.changes, **ONE_PHASE}),
+            Trial({'method': 'plain 12×12, overlapping'}, {**WHOLE_WINDOW, **ONE_PHASE}),
         ],
         reference=BASELINE.settings,
     )

@@ -9,11 +9,11 @@ sample every second pixel of the whole image, each at another phase.
 import pathlib
 import runpy
 
-from mixer_dilated.experiments.sweep import Cell, Sweep
+from mixer_dilated.studies.sweep import Sweep, Trial
 
 CONFIG = pathlib.Path(__file__).parents[1] / 'digits_dilated.py'
-PLAIN = Cell({'method': 'plain 4×4'}, {'model.patches.dilation': 1, 'model.patches.stride': 4})
-DILATED = Cell({'method': 'dilated 4×4'}, {})
+PLAIN = Trial({'method': 'plain 4×4'}, {'model.patches.dilation': 1, 'model.patches.stride': 4})
+DILATED = Trial({'method': 'dilated 4×4'}, {})
 
 
 def get_sweep():
@@ -23,6 +23,6 @@ def get_sweep():
         title='Plain and dilated patches on the digits',
         question='Does it matter how 4 tokens of 16 pixels each share out an image of 8×8?',
         base=base,
-        cells=[PLAIN, DILATED],
+        trials=[PLAIN, DILATED],
         reference=PLAIN.settings,
     )

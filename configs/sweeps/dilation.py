@@ -4,7 +4,7 @@ python run.py sweep --sweep=configs/sweeps/dilation.py
 """
 
 from mixer_dilated.config import base_config
-from mixer_dilated.experiments.sweep import Sweep, grid
+from mixer_dilated.studies.sweep import Sweep, grid
 
 
 def get_sweep():
@@ -18,7 +18,7 @@ def get_sweep():
             'patches, and does it help a token to see several phases of its dilated grid?'
         ),
         base=base,
-        cells=[
+        trials=[
             *grid(
                 {
                     'model.patches.stride': (4, 7, 14),

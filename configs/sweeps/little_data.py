@@ -7,8 +7,8 @@ is evaluated at most ten times.
 """
 
 from mixer_dilated.config import base_config
-from mixer_dilated.experiments.methods import BASELINE, TABLE1_METHODS
-from mixer_dilated.experiments.sweep import Cell, Sweep, crossed
+from mixer_dilated.studies.methods import BASELINE, TABLE1_METHODS
+from mixer_dilated.studies.sweep import Sweep, Trial, product
 
 EPOCHS = {100: 100, 300: 60, 1000: 30, 3000: 15, 10000: 10}
 
@@ -18,7 +18,7 @@ def get_sweep():
     base.num_seeds = 5
     base.batch = 50
     sizes = [
-        Cell(
+        Trial(
             {'train_images': images},
             {
                 'dataset.train_split': f'train[:{images}]',
@@ -32,7 +32,7 @@ def get_sweep():
         title='Little data',
         question='Do dilated patches help where there are few training images?',
         base=base,
-        cells=crossed(TABLE1_METHODS, sizes),
+        trials=product(TABLE1_METHODS, sizes),
         reference=BASELINE.settings,
         kind='little_data',
     )

@@ -4,8 +4,8 @@ python run.py sweep --sweep=configs/sweeps/resolution.py
 """
 
 from mixer_dilated.config import base_config
-from mixer_dilated.experiments.methods import BASELINE, TABLE1_METHODS
-from mixer_dilated.experiments.sweep import Sweep
+from mixer_dilated.studies.methods import BASELINE, TABLE1_METHODS
+from mixer_dilated.studies.sweep import Sweep
 
 
 def get_sweep():
@@ -15,7 +15,7 @@ def get_sweep():
         title='Cost against resolution',
         question='How do tokens, compute, time and memory of a training step grow with the image?',
         base=base,
-        cells=TABLE1_METHODS,
+        trials=TABLE1_METHODS,
         reference=BASELINE.settings,
         kind='resolution',
         image_sizes=(28, 56, 84, 112, 168, 224),

@@ -4,8 +4,8 @@ python run.py sweep --sweep=configs/sweeps/robustness.py
 """
 
 from mixer_dilated.config import base_config
-from mixer_dilated.experiments.methods import BASELINE, TABLE1_METHODS
-from mixer_dilated.experiments.sweep import Sweep
+from mixer_dilated.studies.methods import BASELINE, TABLE1_METHODS
+from mixer_dilated.studies.sweep import Sweep
 
 
 def get_sweep():
@@ -18,7 +18,7 @@ def get_sweep():
             'of the pixels?'
         ),
         base=base,
-        cells=TABLE1_METHODS,
+        trials=TABLE1_METHODS,
         reference=BASELINE.settings,
         kind='robustness',
     )

@@ -1,6 +1,8 @@
 """How fast examples stream, against decoding alone; what a run waits for them; their memory."""
 
-import math
+import contextlib
+import functools
+import itertools
 import multiprocessing
 import os
 import pathlib
@@ -11,9 +13,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from mixer_dilated.benchmark.input_memory import peak_bytes, shuffled_stream
-from mixer_dilated.benchmark.measure import busy_cores
-from mixer_dilated.benchmark.processes import ProcessError
+from mixer_dilated.benchmark.measure import busy_cores, note_failure
+from mixer_dilated.benchmark.memory import shuffled_stream, streaming_memory
+from mixer_dilated.benchmark.processes import call_in_process
 from mixer_dilated.config import changed
 from mixer_dilated.data.examples import RandomAccessDataSource
 from mixer_dilated.data.input_pipeline import Chunk, StreamingPipeline
@@ -26,81 +28,80 @@ from mixer_dilated.training.setup import Setup, create_setup
 ROUNDS = 3
 TURN_SECONDS = 4.0
 WAITING_SECONDS = 20.0
+ENDLESS = 2**30  # steps
 
 
 def benchmark_input(
-    configs: Mapping[str, ml_collections.ConfigDict], say: Callable[[str], None]
+    configs: Mapping[str, ml_collections.ConfigDict], log: Callable[[str], None]
 ) -> dict:
     """Measures the input of every config: its training examples, streamed.
 
     Args:
       configs: resolved configs by name.
-      say: told what is measured next.
+      log: called with what is measured next.
 
     Returns:
       'versions', 'device', 'cores', 'busy_cores' (that other programs used before it began), and
-      'inputs': of each name what `_measure` and `_memory` return.
+      'inputs': of each name what `_measure` and `_measure_memory` return.
     """
     streaming = {'input.mode': 'stream', 'num_seeds': 1}
-    tasks = {name: create_setup(changed(config, streaming)) for name, config in configs.items()}
+    setups = {name: create_setup(changed(config, streaming)) for name, config in configs.items()}
     busy = busy_cores()
     # A TPU serves one process at a time: the others come before this one computes.
-    in_processes = {name: _memory(name, setup, say) for name, setup in tasks.items()}
-    found = {name: _measure(name, setup, say) for name, setup in tasks.items()}
+    in_processes = {name: _measure_memory(name, setup, log) for name, setup in setups.items()}
+    inputs = {name: _measure(name, setup, log) for name, setup in setups.items()}
     return {
         **environment(),
         'cores': num_cores(),
         'busy_cores': busy,
-        'inputs': {name: {**found[name], **in_processes[name]} for name in tasks},
+        'inputs': {name: {**inputs[name], **in_processes[name]} for name in setups},
     }
 
 
-def _memory(name: str, setup: Setup, say: Callable[[str], None]) -> dict:
-    """'memory': bytes at their most of all processes, streaming a 'tenth' of the examples and the
-    'whole', None for what fails; and 'notes', a sentence on each of these.
+def _measure_memory(name: str, setup: Setup, log: Callable[[str], None]) -> dict:
+    """'memory': peak bytes of all processes that stream a 'tenth' of the examples and the 'whole',
+    None for what fails; and 'notes', a sentence on each of these.
     """
-    say(f'{name}: memory, each in a process of its own')
-    memory, notes = {}, []
+    log(f'{name}: memory, each in a process of its own')
+    memory, notes, config = {'tenth': None, 'whole': None}, [], setup.config.to_json()
     for part, share in (('tenth', 0.1), ('whole', 1.0)):
-        try:
-            memory[part] = peak_bytes(setup, share)
-        except ProcessError as error:
-            memory[part] = None
-            notes.append(f'memory is not measured: {error}')
+        with note_failure('memory', notes):
+            memory[part] = call_in_process(streaming_memory, config=config, share=share)
     return {'memory': memory, 'notes': notes}
 
 
-def _measure(name: str, setup: Setup, say: Callable[[str], None]) -> dict:
+def _measure(name: str, setup: Setup, log: Callable[[str], None]) -> dict:
     """One config's input.
 
     Returns:
       'image_shape', 'examples', 'batch'; 'decoding' of one thread that does nothing else: its
       'speed' (images a second) and 'cpu_speed' (images a second of CPU time) in each round;
       'streams': of each number of workers the same, over all processes (None where the system does
-      not tell), and 'first_batch' (seconds); and 'waiting' (of `_waiting`).
+      not report it), and 'first_batch' (seconds); and 'waiting' (of `_waiting`).
     """
     records = setup.dataset.data_source(setup.config.dataset.train_split)
-    say(f'{name}: decoding alone and streams, {ROUNDS} rounds in turns')
+    log(f'{name}: decoding alone and streams, {ROUNDS} rounds in turns')
     decoding, streams = [], {workers: [] for workers in worker_counts(num_cores())}
     for number in range(ROUNDS):
-        decoding.append(_decoding(records, number))
+        decoding.append(_decode(records, number))
         for workers, rounds in streams.items():
-            rounds.append(_streaming(setup, records, workers))
-    say(f'{name}: training on the stream')
+            rounds.append(_stream(setup, records, workers))
+    log(f'{name}: training on the stream')
     return {
         'image_shape': list(records.image_shape),
         'examples': len(records),
         'batch': setup.config.batch,
-        'decoding': _by_name(('speed', 'cpu_speed'), decoding),
-        'streams': {
-            workers: _by_name(('speed', 'cpu_speed', 'first_batch'), rounds)
-            for workers, rounds in streams.items()
-        },
+        'decoding': _by_name(decoding),
+        'streams': {workers: _by_name(rounds) for workers, rounds in streams.items()},
         'waiting': _waiting(setup, records),
     }
 
 
-def _decoding(records: RandomAccessDataSource, number: int) -> tuple[float, float]:
+def _by_name(rounds: list[dict]) -> dict[str, list]:
+    return {name: [values[name] for values in rounds] for name in rounds[0]}
+
+
+def _decode(records: RandomAccessDataSource, number: int) -> dict[str, float]:
     """Images a second and a second of CPU time of this thread, without reading their records."""
     draw, images, seconds, cpu = np.random.default_rng(number), 0, 0.0, 0.0
     while seconds < TURN_SECONDS / 2:
@@ -115,7 +116,7 @@ def _decoding(records: RandomAccessDataSource, number: int) -> tuple[float, floa
         seconds += time.perf_counter() - start
         cpu += time.thread_time() - cpu_start
         images += len(index)
-    return images / seconds, images / cpu
+    return {'speed': images / seconds, 'cpu_speed': images / cpu}
 
 
 def worker_counts(cores: int) -> list[int]:
@@ -127,17 +128,10 @@ def worker_counts(cores: int) -> list[int]:
     return [0, *(2**power for power in range((most - 1).bit_length())), most]
 
 
-def _by_name(names: tuple[str, ...], rounds: list[tuple]) -> dict[str, list]:
-    return dict(zip(names, map(list, zip(*rounds, strict=True)), strict=True))
-
-
-def _streaming(
-    setup: Setup, records: RandomAccessDataSource, workers: int
-) -> tuple[float, float | None, float]:
+def _stream(setup: Setup, records: RandomAccessDataSource, workers: int) -> dict[str, float | None]:
     """Images a second, images a second of CPU time, and seconds to the first batch."""
     start = time.perf_counter()
-    stream = shuffled_stream(setup, records, workers)
-    try:
+    with contextlib.closing(shuffled_stream(setup, records, workers)) as stream:
         next(stream)
         first, images = time.perf_counter() - start, 0
         # What was decoded ahead while nobody asked is not counted.
@@ -147,13 +141,12 @@ def _streaming(
         while time.perf_counter() - start < TURN_SECONDS:
             images += next(stream).labels.size
         seconds, spent = time.perf_counter() - start, _cpu_seconds()
-        return images / seconds, None if cpu is None else images / (spent - cpu), first
-    finally:
-        stream.close()
+    cpu_speed = None if cpu is None else images / (spent - cpu)
+    return {'speed': images / seconds, 'cpu_speed': cpu_speed, 'first_batch': first}
 
 
 def _cpu_seconds() -> float | None:
-    """CPU time so far of this process and of those that decode for it; None if it is not told."""
+    """CPU time of this process and of those that decode for it; None if it is not reported."""
     ticks = 0
     for worker in multiprocessing.active_children():
         try:
@@ -164,37 +157,24 @@ def _cpu_seconds() -> float | None:
     return time.process_time() + (ticks / os.sysconf('SC_CLK_TCK') if ticks else 0)
 
 
-class _AtHand(StreamingPipeline):
-    """A stream whose next batch is always ready: every batch is the same one."""
-
-    _chunk = None
-
-    def train_chunks(self, step: int, num_steps: int, seconds: float) -> Iterator[Chunk]:
-        if self._chunk is None:
-            (self._chunk,) = super().train_chunks(step, 1, None)
-            self.close()
-        for number in range(step, step + num_steps):
-            yield self._chunk._replace(first_step=number)
-
-
 def _waiting(setup: Setup, records: RandomAccessDataSource) -> dict[str, float]:
     """Training for a while: 'steps', 'seconds', and 'waited' of these for data.
 
     'at_hand': seconds of as many steps whose batch is there already. What a run loses to its input
     is more than it waits, where what decodes takes cores or Python's lock from it.
     """
-    programs = CompiledFunctions.for_devices(setup, jax.devices()[:1])
-    at_hand = _Training(programs, _AtHand(records, setup.config, programs.mesh))
-    inputs = StreamingPipeline(records, setup.config, programs.mesh)
-    try:
-        at_hand.train_for(WAITING_SECONDS / 4)
-        streamed = _Training(programs, inputs)
+    compiled = CompiledFunctions.for_devices(setup, jax.devices()[:1])
+    open_stream = functools.partial(StreamingPipeline, records, setup.config, compiled.mesh)
+    with contextlib.closing(open_stream()) as inputs:
+        first = next(inputs.train_chunks(0, 1, None))
+    at_hand = _Training(compiled, (first._replace(first_step=k) for k in itertools.count()))
+    at_hand.train_for(WAITING_SECONDS / 4)
+    with contextlib.closing(open_stream()) as inputs:
+        streamed = _Training(compiled, inputs.train_chunks(0, ENDLESS, None))
         before = inputs.waited
         streamed.train_for(WAITING_SECONDS)
         waited = inputs.waited - before
         at_hand.train_for(WAITING_SECONDS / 4)
-    finally:
-        inputs.close()
     return {
         'steps': streamed.steps,
         'seconds': streamed.seconds,
@@ -204,36 +184,31 @@ def _waiting(setup: Setup, records: RandomAccessDataSource) -> dict[str, float]:
 
 
 class _Training:
-    """A run on some examples, begun with a step that is not counted.
+    """A run on some chunks, begun with a step that is not counted.
 
     Attributes:
       steps, seconds: of `train_for`, summed.
     """
 
-    def __init__(self, compiled: CompiledFunctions, inputs: StreamingPipeline):
-        self._compiled, self._inputs = compiled, inputs
+    def __init__(self, compiled: CompiledFunctions, chunks: Iterator[Chunk]):
+        self._compiled, self._chunks = compiled, chunks
         self._state, self._metrics = compiled.init_state(), compiled.empty_metrics()
-        self._step = self.steps = 0
-        self._train(1)
+        self._step()
+        jax.block_until_ready(self._metrics)
         self.steps, self.seconds = 0, 0.0
 
     def train_for(self, seconds: float) -> None:
-        """Trains for some seconds."""
-        start = time.perf_counter()
-        while (spent := time.perf_counter() - start) < seconds:
-            self._train(1000, seconds - spent)
-        self.seconds += spent
-
-    def _train(self, num_steps: int, seconds: float = math.inf) -> None:
-        start = time.perf_counter()
-        for chunk in self._inputs.train_chunks(self._step, num_steps, None):
-            previous = self._metrics
-            self._state, self._metrics = self._compiled.train_chunk(
-                self._state, self._metrics, chunk
-            )
-            jax.block_until_ready(previous)
-            self._step += chunk.num_steps
-            self.steps += chunk.num_steps
-            if time.perf_counter() - start > seconds:
-                break
+        """Trains for some seconds, one step at least."""
+        start, steps = time.perf_counter(), 0
+        while not steps or time.perf_counter() - start < seconds:
+            self._step()
+            steps += 1
         jax.block_until_ready(self._metrics)
+        self.steps += steps
+        self.seconds += time.perf_counter() - start
+
+    def _step(self) -> None:
+        """Trains one step, at most one ahead of the device."""
+        previous, chunk = self._metrics, next(self._chunks)
+        self._state, self._metrics = self._compiled.train_chunk(self._state, self._metrics, chunk)
+        jax.block_until_ready(previous)

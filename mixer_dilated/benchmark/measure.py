@@ -1,6 +1,5 @@
 """How fast the networks of some configs are, and how fast this machine is at products alone."""
 
-import collections
 import contextlib
 import math
 import os
@@ -8,119 +7,128 @@ from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import ml_collections
+import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from mixer_dilated.benchmark.epoch_timing import Timed, TimedEpoch, on_noise, seconds_in_turns
-from mixer_dilated.benchmark.forms import SEEDS, Form, check_against, compiled_forms
-from mixer_dilated.benchmark.processes import ProcessError, peak_bytes, start_up_seconds
-from mixer_dilated.benchmark.products import (
+from mixer_dilated.benchmark.matmuls import Matmul, flops, forward_matmuls, training_matmuls
+from mixer_dilated.benchmark.memory import training_memory
+from mixer_dilated.benchmark.processes import ProcessError, call_in_process, start_up_seconds
+from mixer_dilated.benchmark.torch_mixer import check_torch
+from mixer_dilated.benchmark.variants import (
     DTYPES,
-    Product,
-    TimedProduct,
-    flops,
-    forward_products,
-    large_product,
-    training_products,
+    SEEDS,
+    Variant,
+    choose_variants,
+    compile_variant,
 )
-from mixer_dilated.benchmark.torch_mixer import import_torch
 from mixer_dilated.config import num_phases
 from mixer_dilated.errors import UserError
 from mixer_dilated.models.costs import num_params
 from mixer_dilated.training.run_folder import environment
 from mixer_dilated.training.setup import Setup, create_setup
 from mixer_dilated.training.state import network_layers
+from mixer_dilated.training.timing import (
+    Timed,
+    large_side,
+    on_random_images,
+    take_turns,
+    time_matmul,
+)
 
 ROUNDS = 9
 TURN_SECONDS = 0.5
+MAX_STEPS = 500  # of a turn
 
-Say = Callable[[str], None]
-Products = collections.Counter[Product]
-ProductTimers = Mapping[tuple[Product, str], TimedProduct]
+Log = Callable[[str], None]
 
 
 def benchmark(
-    configs: Mapping[str, ml_collections.ConfigDict], against: Iterable[str], say: Say
+    configs: Mapping[str, ml_collections.ConfigDict], against: Iterable[str], log: Log
 ) -> dict:
     """Measures every config on random images of its data set's shape, on one device.
 
     Args:
       configs: resolved configs by name.
       against: what else to time: 'reference', 'torch'.
-      say: told what is measured next.
+      log: called with what is measured next.
 
     Returns:
-      'versions', 'device', 'large_shape' (rows, inner, columns of the large product), 'busy_cores'
-      (how many other programs used before it began, on average over a minute; None if unknown),
-      and 'configs': of each name what `_measure` and `_in_processes` return, 'config' (every key
-      with its value) and 'notes', sentences on what is not as asked.
+      'versions', 'device', 'large_shape' (rows, inner, columns of the large matrix product),
+      'busy_cores' (how many other programs used before it began, on average over a minute; None if
+      unknown), and 'configs': of each name what `_measure` and `_measure_in_processes` return,
+      'config' (every key with its value) and 'notes', sentences on what is not as asked.
 
     Raises:
       UserError: a config that does not fit its data, or that cannot be compared as asked.
     """
     against, busy = set(against), busy_cores()
-    if 'torch' in against:
-        import_torch()
-    opened = {name: _opened(config) for name, config in configs.items()}
-    for setup, _ in opened.values():
-        check_against(setup, against)
+    setups, notes = {}, {}
+    for name, config in configs.items():
+        setups[name], notes[name] = _one_seed_float32(config)
+        if 'torch' in against:
+            check_torch(config)
     # A TPU serves one process at a time: the others come before this one computes.
-    found = {
-        name: _in_processes(name, setup, notes, say) for name, (setup, notes) in opened.items()
+    results = {
+        name: _measure_in_processes(name, setup, notes[name], log) for name, setup in setups.items()
     }
-    with _compiled_anew():
-        large = large_product()
-        timers = {(large, dtype): TimedProduct(large, dtype, 50) for dtype in DTYPES}
-        for name, (setup, notes) in opened.items():
-            say(f'{name}: compiles, then {ROUNDS} rounds in which all forms take turns')
-            measured = _measure(setup, against, large, timers, notes)
-            found[name] |= {**measured, 'config': setup.config.to_dict(), 'notes': notes}
+    with _no_compilation_cache():
+        large = Matmul(*[large_side()] * 3)
+        large_timers = {(large, dtype): time_matmul(*large, dtype, 50) for dtype in DTYPES}
+        for name, setup in setups.items():
+            log(f'{name}: compiles, then {ROUNDS} rounds in which all variants take turns')
+            results[name] |= _measure(setup, against, large, large_timers, notes[name])
+            results[name] |= {'config': setup.config.to_dict(), 'notes': notes[name]}
         return {
             **environment(),
-            'large_shape': [*vars(large).values()],
+            'large_shape': [*large],
             'busy_cores': busy,
-            'configs': found,
+            'configs': results,
         }
 
 
 def busy_cores() -> float | None:
-    """Cores that all programs used over the last minute; None if the system does not tell."""
+    """Cores that all programs used over the last minute; None if the system does not report it."""
     return os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
 
 
-def _opened(config: ml_collections.ConfigDict) -> tuple[Setup, list[str]]:
-    """A config's task in float32 and of one seed, and sentences on what that sets aside."""
-    setup, notes = create_setup(config), []
+def _one_seed_float32(config: ml_collections.ConfigDict) -> tuple[Setup, list[str]]:
+    """The setup of one seed in float32, and sentences on what of the config that sets aside."""
     rows = {'dtype': f'{" and ".join(DTYPES)} have', 'num_seeds': f'one seed and {SEEDS} have'}
-    common = {'dtype': 'float32', 'num_seeds': 1}
-    for key, value in common.items():
-        if config[key] != value:
-            notes.append(
-                f'config.{key} = {config[key]!r} is set aside: {rows[key]} rows of their own, and '
-                f'all else is measured with {value!r}.'
-            )
-    return setup.changed(common), notes
+    values = {'dtype': 'float32', 'num_seeds': 1}
+    notes = [
+        f'config.{key} = {config[key]!r} is set aside: {rows[key]} rows of their own, and all else '
+        f'is measured with {value!r}.'
+        for key, value in values.items()
+        if config[key] != value
+    ]
+    return create_setup(config).changed(values), notes
 
 
-def _in_processes(name: str, setup: Setup, notes: list[str], say: Say) -> dict[str, dict | None]:
+def _measure_in_processes(
+    name: str, setup: Setup, notes: list[str], log: Log
+) -> dict[str, dict | None]:
     """'memory' and 'start_up'; None, and a sentence in `notes`, for what fails."""
-    say(f'{name}: memory, start-up cold and warm, each in a process of its own')
-    measurements = {
-        'memory': lambda: peak_bytes(setup, steps=4),
-        'start_up': lambda: start_up_seconds(setup.config),
-    }
-    found = {}
-    for what, measure in measurements.items():
-        try:
-            found[what] = measure()
-        except ProcessError as error:
-            found[what] = None
-            notes.append(f'{what.replace("_", "-")} is not measured: {error}')
-    return found
+    log(f'{name}: memory, start-up cold and warm, each in a process of its own')
+    config, size = setup.config.to_json(), setup.image_size
+    with note_failure('memory', notes) as memory:
+        memory |= call_in_process(training_memory, config=config, image_size=size, steps=4)
+    with note_failure('start-up', notes) as start_up:
+        start_up |= start_up_seconds(setup.config)
+    return {'memory': memory or None, 'start_up': start_up or None}
 
 
 @contextlib.contextmanager
-def _compiled_anew():
-    """Nothing is read from JAX's cache of programs: its time to compile would be no such time."""
+def note_failure(what: str, notes: list[str]):
+    """Yields a dict to fill; a process that fails is a sentence in `notes`."""
+    try:
+        yield {}
+    except ProcessError as error:
+        notes.append(f'{what} is not measured: {error}')
+
+
+@contextlib.contextmanager
+def _no_compilation_cache():
+    """Turns JAX's cache of programs off: the time to read one is no time to compile."""
     before = jax.config.jax_enable_compilation_cache
     jax.config.update('jax_enable_compilation_cache', False)
     compilation_cache.reset_cache()  # whether it is on is looked up but once
@@ -132,7 +140,11 @@ def _compiled_anew():
 
 
 def _measure(
-    setup: Setup, against: set[str], large: Product, of_large: ProductTimers, notes: list[str]
+    setup: Setup,
+    against: set[str],
+    large: Matmul,
+    large_timers: Mapping[tuple[Matmul, str], Timed],
+    notes: list[str],
 ) -> dict:
     """What one config does on this device.
 
@@ -140,122 +152,81 @@ def _measure(
       setup: of one seed, in float32.
       against: what else to time.
       large: the large product.
-      of_large: it in each dtype.
+      large_timers: of it in each dtype.
       notes: sentences on what is left out are added to it.
 
     Returns:
-      'num_tokens', 'num_params', 'image_shape', 'batch'. 'forms': {name: what `_of_form` returns}.
-      'products': {kind: {dtype: seconds that all products of a step, each at its own shape, take
-      in each round}}. 'large_product': FLOPs a second by dtype in each round. 'resolutions'.
+      'num_tokens', 'num_params', 'image_shape', 'batch'; 'large_matmul': FLOPs a second by dtype
+      in each round; and 'variants', by name: 'kind', 'dtype', 'seeds', 'described' as in `Variant`,
+      'image_size', 'num_tokens', 'compile_seconds', and of one step of one seed 'flops', 'seconds'
+      in each round, and 'matmul_seconds', those of its matrix products, each as fast as alone.
     """
-    speed = large.flops / of_large[large, 'float32'].seconds()
-    products = _products(setup)
-    steps = _steps_of_a_turn(flops(products['training']), speed)
-    forms = compiled_forms(on_noise(setup, setup.dataset.image_shape[:2], steps), against, notes)
-    timers = {**_timers(products), **of_large}
-    seconds = seconds_in_turns({**forms, **timers}, ROUNDS)
+    speed = large.flops / large_timers[large, 'float32'].seconds()
+    variants, compiled, matmuls, timers = {}, {}, {}, {**large_timers}
+    for variant in choose_variants(setup, against, notes):
+        counts, turn = _prepare_turn(setup, variant, speed)
+        timed = turn and compile_variant(variant, turn, notes)
+        if timed:
+            compiled[variant.name], matmuls[variant.name] = timed, counts
+            variants[variant.name] = {
+                **{key: getattr(variant, key) for key in ('kind', 'dtype', 'seeds', 'described')},
+                'image_size': list(turn.image_size),
+                'num_tokens': turn.num_tokens,
+                'flops': flops(counts),
+                'steps': turn.steps_per_epoch,
+                'compile_seconds': timed.compile_seconds,
+            }
+            for matmul in counts:
+                key = matmul, variant.dtype
+                timers[key] = timers.get(key) or time_matmul(*matmul, variant.dtype)
+    turns = take_turns({**compiled, **timers}, ROUNDS)
+    for name, variant in variants.items():
+        step_seeds = variant['steps'] * variant['seeds']
+        variant['seconds'] = [turn / step_seeds for turn in turns[name]]
+        seconds = sum(
+            count * np.array(turns[matmul, variant['dtype']])
+            for matmul, count in matmuls[name].items()
+        )
+        variant['matmul_seconds'] = seconds.tolist()
     return {
         'num_tokens': setup.num_tokens,
         'num_params': num_params(network_layers(setup)),
         'image_shape': list(setup.dataset.image_shape),
         'batch': setup.config.batch,
-        'forms': {
-            form.name: _of_form(form, timed, products, seconds[form], steps)
-            for form, timed in forms.items()
+        'variants': variants,
+        'large_matmul': {
+            dtype: [large.flops / time for time in turns[large, dtype]] for dtype in DTYPES
         },
-        'products': {
-            kind: {dtype: _summed(of_step, dtype, seconds) for dtype in DTYPES}
-            for kind, of_step in products.items()
-        },
-        'large_product': {
-            dtype: [large.flops / each for each in seconds[large, dtype]] for dtype in DTYPES
-        },
-        'resolutions': _resolutions(setup, speed),
     }
 
 
-def _products(setup: Setup) -> dict[str, Products]:
-    """The matrix products of a step by its kind, 'training' or 'forward'."""
-    layers, batch = network_layers(setup), setup.config.batch
-    phases = math.prod(num_phases(setup.config))
-    return {
-        'training': training_products(layers, batch),
-        'forward': forward_products(layers, batch, phases),
-    }
-
-
-def _timers(products: Mapping[str, Products]) -> ProductTimers:
-    return {
-        (product, dtype): TimedProduct(product, dtype)
-        for product in set().union(*products.values())
-        for dtype in DTYPES
-    }
-
-
-def _steps_of_a_turn(step_flops: int, speed: float) -> int:
-    """As many as take about `TURN_SECONDS` at a third of the speed of a large product."""
-    return min(max(round(TURN_SECONDS * speed / 3 / step_flops), 1), 500)
-
-
-def _of_form(
-    form: Form, timed: Timed, products: Mapping[str, Products], turns: list[float], steps: int
-) -> dict:
-    """What is known about a form.
+def _prepare_turn(
+    setup: Setup, variant: Variant, speed: float
+) -> tuple[Mapping[Matmul, int], Setup | None]:
+    """The products of a step, and a setup of as many steps as take about `TURN_SECONDS`.
 
     Args:
-      form: which.
-      timed: the form, compiled.
-      products: of a step, by kind.
-      turns: seconds of a turn in each round.
-      steps: of a turn.
+      setup: of one seed, in float32.
+      variant: whose step.
+      speed: FLOPs a second of a large product; a step is taken for a third as fast.
 
     Returns:
-      'kind', 'dtype', 'seeds' and 'described' as in `Form`; 'flops' and 'seconds' (in each round)
-      of one step of one seed; 'compile_seconds'.
+      The products and the setup; none and None if the patches do not fit the images.
     """
-    return {
-        'kind': form.kind,
-        'dtype': form.dtype,
-        'seeds': form.seeds,
-        'described': form.described,
-        'flops': flops(products[form.kind]),
-        'seconds': [turn / steps / form.seeds for turn in turns],
-        'compile_seconds': timed.compile_seconds,
-    }
+    height, width = (int(variant.scale * side) for side in setup.image_size)
+    try:
+        one_step = on_random_images(setup, (height, width), steps=1)
+    except UserError:
+        return {}, None
+    counts = step_matmuls(one_step, variant.kind)
+    steps = min(max(round(TURN_SECONDS * speed / 3 / flops(counts)), 1), MAX_STEPS)
+    changes = {'dtype': variant.dtype, 'num_seeds': variant.seeds}
+    return counts, on_random_images(setup.changed(changes), (height, width), steps)
 
 
-def _summed(products: Products, dtype: str, seconds: Mapping) -> list[float]:
-    """Seconds of all products of a step in each round, each as fast as it is alone."""
-    times = [[count * each for each in seconds[product, dtype]]
-             for product, count in products.items()]  # fmt: skip
-    return [sum(of_round) for of_round in zip(*times, strict=True)]
-
-
-def _resolutions(setup: Setup, speed: float) -> list[dict]:
-    """Tokens and seconds of a training step at half, once and twice the side of the images.
-
-    Sides that the patches do not fit are left out.
-    """
-    height, width, _ = setup.dataset.image_shape
-    epochs, rows = {}, {}
-    for doubled in (1, 2, 4):
-        image_size = (height * doubled // 2, width * doubled // 2)
-        try:
-            noise = on_noise(setup, image_size, steps=1)
-        except UserError:
-            continue
-        step_flops = flops(training_products(network_layers(noise), noise.config.batch))
-        steps = _steps_of_a_turn(step_flops, speed)
-        noise = on_noise(setup, image_size, steps)
-        epochs[image_size] = TimedEpoch(noise, noise.dataset.read('train'))
-        rows[image_size] = {
-            'image_size': list(image_size),
-            'num_tokens': noise.num_tokens,
-            'flops': step_flops,
-            'steps': steps,
-        }
-    seconds = seconds_in_turns(epochs, ROUNDS)
-    return [
-        {**row, 'seconds': [each / row['steps'] for each in seconds[image_size]]}
-        for image_size, row in rows.items()
-    ]
+def step_matmuls(setup: Setup, kind: str) -> Mapping[Matmul, int]:
+    """The matrix products of a step, 'training' or 'forward', and how often each occurs."""
+    layers, batch = network_layers(setup), setup.config.batch
+    if kind == 'training':
+        return training_matmuls(layers, batch)
+    return forward_matmuls(layers, batch, math.prod(num_phases(setup.config)))

@@ -80,8 +80,8 @@ COMMANDS = {
     'sweep': Command(
         commands.sweep,
         '--sweep=FILE [--seeds=N] [--workdir=DIR] [--config.KEY=VALUE ...]',
-        'Trains every cell of a sweep file; the same command resumes it. Started meanwhile, as on '
-        'another machine, it helps to train the cells. Writes a table, statistics, plots and '
+        'Trains every trial of a sweep file; the same command resumes it. Started meanwhile, as on '
+        'another machine, it helps to train the trials. Writes a table, statistics, plots and '
         'report.html. Default folder of both: runs/SWEEP.',
     ),
     'report': Command(

@@ -113,19 +113,19 @@ def table1(arguments: SimpleNamespace, started: float) -> None:
 
 def sweep(arguments: SimpleNamespace, started: float) -> None:
     """Runs a study, or helps to; writes its report and prints its result."""
-    cells = load_sweep(arguments.sweep, arguments.overrides, arguments.seeds)
+    study = load_sweep(arguments.sweep, arguments.overrides, arguments.seeds)
     name = file_name(arguments.sweep)
     from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.cli.study_progress import TerminalStudyProgress
-    from mixer_dilated.experiments.study import run_study
+    from mixer_dilated.studies.study import run_study
 
     keep_compiled_programs()
     # No time in its name: the same command resumes the study.
     folder = arguments.workdir or pathlib.Path('runs', name)
     command = shlex.join([*program(), *sys.argv[1:]])
-    with TerminalStudyProgress(name, folder) as progress:
-        if run_study(cells, folder, command=command, progress=progress) is None:
-            print('no cell is left to begin')
+    with TerminalStudyProgress(name, folder) as observer:
+        if run_study(study, folder, command=command, observer=observer) is None:
+            print('no trial is left to begin')
             return
         # pandas and seaborn, which the training need not wait for.
         from mixer_dilated.reports.page.report import write_report

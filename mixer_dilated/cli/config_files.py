@@ -43,14 +43,14 @@ def load_sweep(path: str, overrides: Mapping, seeds: int | None):
 
     Args:
       path: of the file, as of `load_config`.
-      overrides: {key: value}, of keys that not every cell sets itself.
-      seeds: of every cell; as the file says if None.
+      overrides: {key: value}, of keys that not every trial sets itself.
+      seeds: of every trial; as the file says if None.
 
     Raises:
       UserError: as `load_config`.
     """
     sweep = _call('sweep', path, 'get_sweep')
-    from mixer_dilated.experiments.sweep import Sweep, check_sweep
+    from mixer_dilated.studies.sweep import Sweep, check_sweep
 
     if not isinstance(sweep, Sweep):
         raise UserError(f'--sweep={path}: get_sweep() returned {sweep!r}, not a Sweep')
@@ -59,10 +59,10 @@ def load_sweep(path: str, overrides: Mapping, seeds: int | None):
     except UserError as error:
         raise UserError(f'--sweep={path}: {error}') from None
     for key in overrides:
-        if all(key in cell.changes for cell in sweep.cells):
+        if all(key in trial.changes for trial in sweep.trials):
             raise UserError(
-                f'--config.{key}: every cell of the sweep sets this key itself, so that this would '
-                'change nothing; change the cells in the sweep file'
+                f'--config.{key}: every trial of the sweep sets this key itself, so that this '
+                'would change nothing; change the trials in the sweep file'
             )
     if seeds is not None:
         overrides = {**overrides, 'num_seeds': seeds}

@@ -76,7 +76,7 @@ def _plan(setup, devices, *, measured: bool, search: bool) -> dict:
     from mixer_dilated.planning.programs import PROGRAMS, compile_programs
 
     if devices.kind == 'this':
-        from mixer_dilated.benchmark.this_machine import measured_step, this_machine
+        from mixer_dilated.planning.this_machine import measured_step, this_machine
 
         array_bytes = 4 * setup.config.batch * setup.num_tokens * setup.config.model.hidden_dim
         hardware = this_machine(setup.config.dtype, array_bytes)

@@ -1,4 +1,4 @@
-"""Progress of a study: a line a cell, with the time that is left."""
+"""Progress of a study: a line a trial, with the time that is left."""
 
 import contextlib
 import datetime
@@ -10,16 +10,16 @@ import time
 from mixer_dilated.cli import preemption
 from mixer_dilated.cli.run_progress import SilentProgress
 from mixer_dilated.errors import Preempted
-from mixer_dilated.experiments.progress import StudyProgress
-from mixer_dilated.experiments.sweep import PreparedCell
 from mixer_dilated.reports.formatting import count_text
+from mixer_dilated.studies.observer import StudyObserver
+from mixer_dilated.studies.sweep import PreparedTrial
 
 # What an epoch of no tokens would cost, in tokens: a step takes time whatever it computes.
 TOKENS_OF_A_STEP = 4
 
 
-class TerminalStudyProgress(StudyProgress):
-    """Prints what a study is and, cell by cell, how far it is.
+class TerminalStudyProgress(StudyObserver):
+    """Prints what a study is and, trial by trial, how far it is.
 
     Args:
       name: what to call the study.
@@ -29,7 +29,7 @@ class TerminalStudyProgress(StudyProgress):
     def __init__(self, name: str, folder: pathlib.Path):
         self._name = name
         self._folder = folder
-        self._goes_on = f'interrupted; {folder} holds what is done, the same command resumes it'
+        self._goes_on = f'interrupted; {folder} holds what is done, the same command goes on'
 
     def __enter__(self):
         return self
@@ -38,29 +38,29 @@ class TerminalStudyProgress(StudyProgress):
         if isinstance(error, Preempted):
             print(f'\n{self._goes_on}', file=sys.stderr, flush=True)
 
-    def starts(self, cells: list[PreparedCell]) -> None:
-        possible = [cell for cell in cells if not cell.impossible]
-        self._left = {cell.name: _work(cell) for cell in possible}
-        self._count, self._done = len(possible), 0
+    def on_start(self, trials: list[PreparedTrial]) -> None:
+        valid = [trial for trial in trials if not trial.invalid]
+        self._left = {trial.name: _work(trial) for trial in valid}
+        self._count, self._done = len(valid), 0
         self._seconds = self._worked = 0.0
         self._awaited = []
-        seeds = possible[0].setup.config.num_seeds
-        cannot = len(cells) - len(possible)
+        seeds = valid[0].setup.config.num_seeds
+        cannot = len(trials) - len(valid)
         print(
-            f'{self._name}: {count_text(len(possible), "cell")}, {count_text(seeds, "seed")} each'
+            f'{self._name}: {count_text(len(valid), "trial")}, {count_text(seeds, "seed")} each'
             + (f'; {cannot} more cannot be (the report says why)' if cannot else '')
         )
         print(f'folder: {self._folder}', flush=True)
         preemption.set_exit_message(self._goes_on)
 
-    def helps(self) -> None:
+    def on_help(self) -> None:
         print(
-            'another process makes this study: this one helps, with cells that none has\n'
+            'another process makes this study: this one helps, with trials that none has\n'
             'begun; the other compares them and writes the report',
             flush=True,
         )
 
-    def waits(self, folders: list[pathlib.Path]) -> None:
+    def on_wait(self, folders: list[pathlib.Path]) -> None:
         preemption.exit_if_requested()
         if folders != self._awaited:
             self._awaited = folders
@@ -68,44 +68,44 @@ class TerminalStudyProgress(StudyProgress):
             print('(where surely none does, remove the .lock there)', flush=True)
 
     @contextlib.contextmanager
-    def cell(self, cell: PreparedCell, finished: bool):
+    def trial(self, trial: PreparedTrial, finished: bool):
         preemption.exit_if_requested()
         self._start = time.perf_counter()
         try:
-            yield _Epochs(f'{self._done + 1}/{self._count}  {cell.label}')
+            yield _Epochs(f'{self._done + 1}/{self._count}  {trial.label}')
         finally:
             preemption.exit_at_once()
         if sys.stdout.isatty():
             print('\r\x1b[K', end='')
 
-    def cell_done(self, cell: PreparedCell, summary: dict, finished: bool) -> None:
-        seconds, work = time.perf_counter() - self._start, self._left.pop(cell.name)
+    def on_trial_end(self, trial: PreparedTrial, summary: dict, finished: bool) -> None:
+        seconds, work = time.perf_counter() - self._start, self._left.pop(trial.name)
         self._done += 1
         if not finished:
             self._seconds += seconds
             self._worked += work
         print(
-            f'{self._done:{len(str(self._count))}}/{self._count}  {cell.label}  '
+            f'{self._done:{len(str(self._count))}}/{self._count}  {trial.label}  '
             f'test {_accuracy(summary)}  '
             + ('was trained before' if finished else f'{seconds:.0f} s{self._eta()}'),
             flush=True,
         )
 
-    def times(self, num_cells: int, rounds: int) -> None:
-        self._timed, self._to_time = 0, num_cells * (rounds + 1)
+    def on_timing_start(self, num_trials: int, rounds: int) -> None:
+        self._timed, self._to_time = 0, num_trials * (rounds + 1)
         print(
-            f'times epochs of {count_text(num_cells, "cell")} in turns, {rounds} rounds …',
+            f'times epochs of {count_text(num_trials, "trial")} in turns, {rounds} rounds …',
             flush=True,
         )
 
-    def epoch_timed(self) -> None:
+    def on_epoch_timed(self) -> None:
         preemption.exit_if_requested()
         self._timed += 1
         if sys.stdout.isatty():
             end = f'\r\x1b[K  epoch {self._timed}/{self._to_time}'
             print('\r\x1b[K' if self._timed == self._to_time else end, end='', flush=True)
 
-    def measured(self, what: str, done: int, total: int) -> None:
+    def on_measured(self, what: str, done: int, total: int) -> None:
         preemption.exit_if_requested()
         print(f'{done:{len(str(total))}}/{total}  {what}', flush=True)
 
@@ -117,7 +117,7 @@ class TerminalStudyProgress(StudyProgress):
 
 
 class _Epochs(SilentProgress):
-    """Shows the epoch of the cell in hand, on a terminal."""
+    """Shows the epoch of the trial that trains, on a terminal."""
 
     def __init__(self, what: str):
         self._what = what
@@ -134,14 +134,14 @@ class _Epochs(SilentProgress):
             print(f'\r\x1b[K{self._what}  {text}'[:79], end='', flush=True)
 
 
-def _work(cell: PreparedCell) -> float:
-    """The relative time that a cell takes."""
-    setup = cell.setup
+def _work(trial: PreparedTrial) -> float:
+    """How long a trial takes beside others, in a unit of its own."""
+    setup = trial.setup
     steps = setup.total_steps * setup.config.num_seeds
     return steps * setup.config.batch * (TOKENS_OF_A_STEP + setup.num_tokens)
 
 
 def _accuracy(summary: dict) -> str:
-    accuracies = [result['test_accuracy'] for result in summary['results']]
+    accuracies = [each['test_accuracy'] for each in summary['results']]
     mean = f'{statistics.fmean(accuracies):.4f}'
     return f'{mean} ± {statistics.stdev(accuracies):.4f}' if len(accuracies) > 1 else mean

@@ -46,9 +46,9 @@ def test_a_wrong_config_file_is_refused_with_its_line(capsys, tmp_path, text, va
 @pytest.mark.parametrize(
     ('fields', 'value'),
     [
-        ('base=base_config(), cells=7', 'mine.py: cells: '),
-        ('base=base_config(), cells=[]', 'mine.py: cells: '),
-        ('base=3, cells=[]', 'mine.py: base = 3: '),
+        ('base=base_config(), cells=7', 'mine.py: trials: '),
+        ('base=base_config(), trials=[]', 'mine.py: trials: '),
+        ('base=3, trials=[]', 'mine.py: base = 3: '),
         ('base=base_config()', ' line 4: TypeError'),
     ],
 )
@@ -56,7 +56,7 @@ def test_a_sweep_file_of_wrong_types_is_refused(capsys, tmp_path, fields, value)
     path = tmp_path / 'mine.py'
     path.write_text(
         'from mixer_dilated.config import base_config\n'
-        'from mixer_dilated.experiments.sweep import Sweep\n'
+        'from mixer_dilated.studies.sweep import Sweep\n'
         'def get_sweep():\n'
         f"    return Sweep(title='t', question='q', {fields})\n"
     )

@@ -1,4 +1,4 @@
-"""What a benchmark measured, as tables and sentences on the terminal."""
+"""What a benchmark measured, as a table and sentences on the terminal."""
 
 import statistics
 import textwrap
@@ -6,148 +6,128 @@ import textwrap
 from rich import box
 from rich.table import Table
 
-from mixer_dilated.reports.formatting import NOTHING
+from mixer_dilated.reports.formatting import NOTHING, count_text, digits_text
 from mixer_dilated.reports.tables.terminal import print_table
 
-# Cores that other programs use, from which on it is said.
-BUSY = 0.3
-
+BUSY = 0.3  # cores that other programs use; more are mentioned
 UNITS = {'µs': 1e-6, 'ms': 1e-3, 's': 1.0}
 
 
-def print_benchmark(found: dict) -> None:
+def print_benchmark(results: dict) -> None:
     """Prints what `benchmark.measure.benchmark` returned."""
-    device, versions = found['device'], found['versions']
+    device, versions = results['device'], results['versions']
     print(f'\n{device["kind"]}, jax {versions["jax"]}, Python {versions["python"]}; one device')
-    for name, of_config in found['configs'].items():
-        _print_config(name, of_config)
-    print_text(*_footer(found))
+    for name, result in results['configs'].items():
+        height, width, channels = result['image_shape']
+        large = ', '.join(
+            f'{statistics.median(rounds) / 1e9:.0f} GFLOP/s in {dtype}'
+            for dtype, rounds in result['large_matmul'].items()
+        )
+        print_text(
+            f'{name}: {height}×{width}×{channels}, {result["num_tokens"]} tokens, '
+            f'{result["num_params"]} parameters, batch {result["batch"]}',
+            f'large matrix product: {large}',
+        )
+        print_table(_variants_table(result))
+        print_text(*_sentences(result))
+    print_text(*_footer(results))
 
 
-def _footer(found: dict) -> list[str]:
-    rows, _, columns = found['large_shape']
-    start_ups = [of_config['start_up'] for of_config in found['configs'].values()]
-    kept = all(start_up['programs_kept'] for start_up in start_ups if start_up)
-    busy = found['busy_cores'] or 0
-    return [
+def _footer(results: dict) -> list[str]:
+    rows, _, columns = results['large_shape']
+    start_ups = [result['start_up'] for result in results['configs'].values()]
+    footer = [
         f'{", ".join(UNITS)}: a step, median over the rounds; of several seeds, for each of them.',
         'GFLOP/s: of the matrix products alone.',
         f'large: share of the speed of a product of {rows}×{columns} matrices of the same dtype.',
         "own: share of the step's time that its products take alone, at their own shapes.",
         'compile: seconds, with an empty cache.',
-        *([] if kept else ['full caches: of images; on Intel CPUs no compiled programs are kept.']),
-        *(
-            [f'Other programs kept {busy:.1f} cores busy before it began: times may be too long.']
-            if busy > BUSY
-            else []
-        ),
     ]
+    if not all(start_up['programs_kept'] for start_up in start_ups if start_up):
+        footer.append('full caches: of images; on Intel CPUs no compiled programs are kept.')
+    if (busy := results['busy_cores'] or 0) > BUSY:
+        footer.append(
+            f'Other programs kept {busy:.1f} cores busy before it began: times may be too long.'
+        )
+    return footer
 
 
-def _print_config(name: str, found: dict) -> None:
-    height, width, channels = found['image_shape']
-    large = ', '.join(
-        f'{statistics.median(rounds) / 1e9:.0f} GFLOP/s in {dtype}'
-        for dtype, rounds in found['large_product'].items()
-    )
-    print_text(
-        f'{name}: {height}×{width}×{channels}, {found["num_tokens"]} tokens, '
-        f'{found["num_params"]} parameters, batch {found["batch"]}',
-        f'large matrix product: {large}',
-    )
-    print_table(_forms_table(found))
-    print_text(*_sentences(found))
-    print_table(_resolutions_table(found))
-
-
-def _forms_table(found: dict) -> Table:
-    forms = found['forms']
-    unit = _unit(form['seconds'] for form in forms.values())
+def _variants_table(result: dict) -> Table:
+    """A row a variant: median and quartiles of a step, and shares of what the machine can do."""
+    medians = [statistics.median(variant['seconds']) for variant in result['variants'].values()]
+    # The largest unit of which the shortest median is at least one.
+    unit = next((unit for unit in reversed(UNITS) if min(medians) >= UNITS[unit]), 'µs')
     table = new_table(
         'step of', unit, 'quartiles', 'images/s', 'GFLOP/s', 'large', 'own', 'compile'
     )
-    for name, form in forms.items():
+    for (name, variant), middle in zip(result['variants'].items(), medians, strict=True):
+        low, _, high = statistics.quantiles(variant['seconds'], n=4, method='inclusive')
+        low, middle_text, high = (digits_text(time / UNITS[unit]) for time in (low, middle, high))
         table.add_row(
             name,
-            *_speed_cells(form['seconds'], form['flops'], found['batch'], unit),
-            f'{_ratio(_limits(found, form), form["seconds"]):.0%}',
-            f'{_ratio(found["products"][form["kind"]][form["dtype"]], form["seconds"]):.0%}',
-            f'{form["compile_seconds"]:.1f}',
+            middle_text,
+            f'{low}–{high}',
+            f'{result["batch"] / middle:.0f}',
+            f'{variant["flops"] / middle / 1e9:.0f}',
+            f'{_ratio(_limits(result, variant), variant["seconds"]):.0%}',
+            f'{_ratio(variant["matmul_seconds"], variant["seconds"]):.0%}',
+            f'{variant["compile_seconds"]:.1f}',
         )
     return table
 
 
-def _resolutions_table(found: dict) -> Table:
-    unit = _unit(row['seconds'] for row in found['resolutions'])
-    table = new_table('image', 'tokens', unit, 'quartiles', 'images/s', 'GFLOP/s')
-    for row in found['resolutions']:
-        table.add_row(
-            '×'.join(map(str, row['image_size'])),
-            str(row['num_tokens']),
-            *_speed_cells(row['seconds'], row['flops'], found['batch'], unit),
-        )
-    return table
+def _limits(result: dict, variant: dict) -> list[float]:
+    """Seconds of a step's products in each round at the speed of the large one of its dtype."""
+    return [variant['flops'] / speed for speed in result['large_matmul'][variant['dtype']]]
 
 
-def _speed_cells(seconds: list[float], flops: int, batch: int, unit: str) -> tuple[str, ...]:
-    """Median and quartiles of a step in a unit, images and GFLOP a second."""
-    middle = statistics.median(seconds)
-    low, _, high = statistics.quantiles(seconds, n=4, method='inclusive')
-    low, high = (_digits(each / UNITS[unit]) for each in (low, high))
-    return (
-        _digits(middle / UNITS[unit]),
-        f'{low}–{high}',
-        f'{batch / middle:.0f}',
-        f'{flops / middle / 1e9:.0f}',
-    )
-
-
-def _limits(found: dict, form: dict) -> list[float]:
-    """Seconds of a form's products in each round at the speed of the large one of its dtype."""
-    return [form['flops'] / speed for speed in found['large_product'][form['dtype']]]
-
-
-def _sentences(found: dict) -> list[str]:
-    forms = found['forms']
-    step = forms['training']
+def _sentences(result: dict) -> list[str]:
+    variants = result['variants']
+    step = variants['training']
     sentences = [
         f'A {step["dtype"]} training step takes '
-        f'{_ratio(step["seconds"], _limits(found, step)):.2f} times what its products would take '
+        f'{_ratio(step["seconds"], _limits(result, step)):.2f} times what its products would take '
         'at the speed of the large one.'
     ]
-    for form in forms.values():
-        if form['seeds'] > 1:
+    for name, variant in variants.items():
+        if variant['seeds'] > 1:
             sentences.append(
-                f'{form["seeds"]} seeds in one program have '
-                f'{_ratio(step["seconds"], form["seconds"]):.2f} times the throughput of '
-                f'{form["seeds"]} runs of one.'
+                f'{variant["seeds"]} seeds in one program have '
+                f'{_ratio(step["seconds"], variant["seconds"]):.2f} times the throughput of '
+                f'{variant["seeds"]} runs of one.'
             )
-        if form['described']:
+        if variant['described']:
             sentences.append(
-                f'A step of {form["described"]} takes '
-                f'{_ratio(form["seconds"], step["seconds"]):.2f} times as long as the training '
+                f'A step of {variant["described"]} takes '
+                f'{_ratio(variant["seconds"], step["seconds"]):.2f} times as long as the training '
                 'step.'
             )
-    return [
-        *sentences,
-        f'{_memory_text(found["memory"])} {_start_up_text(found["start_up"])}',
-        *found['notes'],
-    ]
-
-
-def _memory_text(memory: dict | None) -> str:
-    if memory is None:
-        return f'Peak memory of training: {NOTHING}, predicted {NOTHING}.'
-    measured = memory['measured']
-    peak = 'not told by this system' if measured is None else f'{measured / 2**20:.1f} MiB'
-    return f'Peak memory of training: {peak}, predicted {memory["predicted"] / 2**20:.1f} MiB.'
-
-
-def _start_up_text(start_up: dict | None) -> str:
+        if variant['image_size'] != step['image_size']:
+            side = '×'.join(map(str, variant['image_size']))
+            tokens = count_text(variant['num_tokens'], 'token')
+            sentences.append(f'Images of {name} have {side} pixels, {tokens}.')
+    memory, start_up = result['memory'], result['start_up']
+    peak, predicted = (
+        NOTHING if memory is None else _mib(memory[key]) for key in ('measured', 'predicted')
+    )
     cold, warm = (
         NOTHING if start_up is None else f'{start_up[state]:.1f} s' for state in ('cold', 'warm')
     )
-    return f'From python run.py to the first step: {cold} with empty caches, {warm} with full ones.'
+    return [
+        *sentences,
+        f'Peak memory of training: {peak}, predicted {predicted}. From python run.py to the first '
+        f'step: {cold} with empty caches, {warm} with full ones.',
+        *result['notes'],
+    ]
+
+
+def _mib(size: int | None) -> str:
+    return 'not reported by this system' if size is None else f'{size / 2**20:.1f} MiB'
+
+
+def _ratio(seconds: list[float], others: list[float]) -> float:
+    """The median over the rounds of the ratio of two times of one round."""
+    return statistics.median(one / other for one, other in zip(seconds, others, strict=True))
 
 
 def new_table(first: str, *others: str) -> Table:
@@ -157,23 +137,6 @@ def new_table(first: str, *others: str) -> Table:
     for heading in others:
         table.add_column(heading, justify='right', no_wrap=True)
     return table
-
-
-def _unit(rows) -> str:
-    """The largest unit of which the shortest median of some rows of seconds is at least one."""
-    shortest = min(map(statistics.median, rows))
-    return next((unit for unit in reversed(UNITS) if shortest >= UNITS[unit]), next(iter(UNITS)))
-
-
-def _digits(value: float) -> str:
-    """Three digits, or all that stand before the point."""
-    decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0
-    return f'{value:.{decimals}f}'
-
-
-def _ratio(seconds: list[float], others: list[float]) -> float:
-    """The median over the rounds of the ratio of two times of one round."""
-    return statistics.median(one / other for one, other in zip(seconds, others, strict=True))
 
 
 def print_text(*sentences: str) -> None:

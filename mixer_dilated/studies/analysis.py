@@ -1,0 +1,163 @@
+"""The table of a study, one row a trial and seed, and the statistics made from it."""
+
+import collections
+import csv
+import io
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+
+from mixer_dilated.files import write_json_lines, write_text
+from mixer_dilated.studies.methods import DILATED
+from mixer_dilated.studies.stats import (
+    compare_times,
+    compare_trials,
+    correct_together,
+    describe,
+)
+from mixer_dilated.studies.sweep import OF_SEED, OF_TRIAL, PreparedTrial
+from mixer_dilated.studies.verdicts import (
+    comparison_sentence,
+    comparisons_summary,
+    little_data_verdict,
+    table1_verdicts,
+)
+from mixer_dilated.studies.wording import is_significant
+
+MANY = 6  # of more comparisons a sentence counts the outcomes
+
+
+def make_rows(
+    trials: Sequence[PreparedTrial],
+    summaries: Mapping[str, dict],
+    seconds: Mapping[str, Sequence[float]],
+) -> list[dict]:
+    """One row a trial and seed; one for an invalid trial, with the reason.
+
+    Args:
+      trials: all trials.
+      summaries: {trial: content of `summary.json`} of those that are trained.
+      seconds: {trial: seconds of an epoch in each round} of those that are timed.
+    """
+    rows = []
+    for trial in trials:
+        empty = dict.fromkeys((*OF_SEED, *OF_TRIAL, 'epoch_seconds'))
+        row = {'cell': trial.name, **trial.settings, **empty, 'impossible': trial.invalid}
+        if trial.invalid:
+            rows.append(row)
+        elif trial.name in summaries:
+            summary = summaries[trial.name]
+            row |= {key: summary[key] for key in OF_TRIAL}
+            if trial.name in seconds:
+                row['epoch_seconds'] = statistics.median(seconds[trial.name])
+            rows += [row | {key: result[key] for key in OF_SEED} for result in summary['results']]
+    return rows
+
+
+def write_table(folder: pathlib.Path, rows: Sequence[dict]) -> None:
+    """Writes `results.jsonl` and `results.csv`, each whole or not at all."""
+    write_json_lines(folder / 'results.jsonl', rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0].keys(), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / 'results.csv', text.getvalue())
+
+
+def analyze(
+    kind: str,
+    trials: Sequence[PreparedTrial],
+    rows: Sequence[dict],
+    references: Mapping[str, str],
+    seconds: Mapping[str, Sequence[float]],
+) -> dict:
+    """Means, comparisons paired by seed, and sentences: the content of `statistics.json`.
+
+    Args:
+      kind: of the study.
+      trials: all trials.
+      rows: of `make_rows`.
+      references: {trial: trial that it is compared with}.
+      seconds: as in `make_rows`.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame([row for row in rows if not row['impossible']])
+    labels = {trial.name: trial.label for trial in trials if not trial.invalid}
+    comparisons = {
+        name: compare_trials(table, name, reference) | _time_ratio(seconds, name, reference)
+        for name, reference in references.items()
+    }
+    for family in _families(kind, trials, comparisons):
+        correct_together([comparisons[name] for name in family])
+    return {
+        'cells': {
+            name: {
+                column: describe(table.loc[table['cell'] == name, column])
+                for column in ('test_accuracy', 'train_accuracy')
+            }
+            for name in labels
+        },
+        'comparisons': comparisons,
+        'verdicts': _verdicts(kind, labels, table, comparisons, trials, seconds),
+    }
+
+
+def _families(kind: str, trials: Sequence[PreparedTrial], comparisons: Mapping) -> list[list[str]]:
+    """Trials whose comparisons one sentence or one list of them judges together.
+
+    The claims of Table 1 are judged one by one; of little data, a method at all its sizes.
+    """
+    if kind == 'table1':
+        return []
+    families = collections.defaultdict(list)
+    methods = {trial.name: trial.settings.get('method') for trial in trials}
+    for name in comparisons:
+        families[methods[name] if kind == 'little_data' else ''].append(name)
+    return [*families.values()]
+
+
+def _time_ratio(seconds: Mapping[str, Sequence[float]], name: str, reference: str) -> dict:
+    """The ratio of times of trials that took turns, paired by round; {} if they did not."""
+    times = seconds.get(name, ()), seconds.get(reference, ())
+    if not times[0] or len(times[0]) != len(times[1]):
+        return {}
+    return {'time_ratio': compare_times(*times, reference=reference)['ratio']}
+
+
+def _verdicts(kind, labels, table, comparisons, trials, seconds) -> list[str]:
+    """The sentences of a study of this kind."""
+    roles = [trial.name for trial in trials[:3]]
+    if kind == 'table1' and len(roles) > 1 and all(name in labels for name in roles):
+        baseline, proposed, *others = roles
+        return table1_verdicts(
+            table,
+            labels,
+            baseline=baseline,
+            proposed=proposed,
+            control=others[0] if others else None,
+            round_seconds=seconds,
+        )
+    if kind == 'little_data':
+        return _little_data_verdicts(comparisons, trials)
+    pairs = [*comparisons.items()]
+    if many := len(pairs) > MANY:  # significant ones come first, the largest gain at the top
+        pairs.sort(key=lambda pair: (not is_significant(pair[1]['p_holm']), -pair[1]['difference']))
+    sentences = [
+        comparison_sentence(labels[name], labels[comparison['reference']], comparison)
+        for name, comparison in pairs
+    ]
+    return [comparisons_summary(comparisons), *sentences] if many else sentences
+
+
+def _little_data_verdicts(comparisons, trials) -> list[str]:
+    """A sentence for each method that has a reference, over all training sizes."""
+    settings = {trial.name: trial.settings for trial in trials}
+    by_methods = collections.defaultdict(list)
+    for name, comparison in comparisons.items():
+        methods = settings[name]['method'], settings[comparison['reference']]['method']
+        by_methods[methods].append((settings[name]['train_images'], comparison))
+    return [
+        little_data_verdict(method, reference, by_size, method == DILATED.settings['method'])
+        for (method, reference), by_size in by_methods.items()
+    ]

@@ -1,0 +1,43 @@
+"""What a study reports while it runs: `StudyObserver`."""
+
+import contextlib
+import pathlib
+from collections.abc import Iterator
+
+from mixer_dilated.studies.sweep import PreparedTrial
+from mixer_dilated.training.train import Progress
+
+
+class StudyObserver:
+    """Called as a study goes on; this one does nothing, others print."""
+
+    def on_start(self, trials: list[PreparedTrial]) -> None:
+        """The study's trials are known, invalid ones among them."""
+
+    def on_help(self) -> None:
+        """Another process leads this study; this one trains trials that none has begun."""
+
+    def on_wait(self, folders: list[pathlib.Path]) -> None:
+        """Other processes train what is left, in these folders; called every half second."""
+
+    @contextlib.contextmanager
+    def trial(self, trial: PreparedTrial, finished: bool) -> Iterator[Progress]:
+        """Around the training of one trial; yields the observer of its epochs.
+
+        Args:
+          trial: which.
+          finished: an earlier process trained it; it is only read.
+        """
+        yield Progress()
+
+    def on_trial_end(self, trial: PreparedTrial, summary: dict, finished: bool) -> None:
+        """A trial is trained, or was before."""
+
+    def on_timing_start(self, num_trials: int, rounds: int) -> None:
+        """All trials are trained; `rounds` epochs of each are timed next, after one untimed."""
+
+    def on_epoch_timed(self) -> None:
+        """One of these epochs is done."""
+
+    def on_measured(self, what: str, done: int, total: int) -> None:
+        """Part of another measurement is done."""

@@ -1,0 +1,132 @@
+"""What a training step costs on larger images: tokens, FLOPs, seconds, memory."""
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+
+from mixer_dilated.models.costs import flops_per_image
+from mixer_dilated.reports.quantities import QUANTITIES
+from mixer_dilated.studies.observer import StudyObserver
+from mixer_dilated.studies.stats import compare_times, fit_exponent
+from mixer_dilated.studies.sweep import PreparedTrial
+from mixer_dilated.studies.verdicts import HELD, OPEN, REVERSED
+from mixer_dilated.studies.wording import is_significant, listing, ratio_text
+from mixer_dilated.training.setup import Setup
+from mixer_dilated.training.state import network_layers
+from mixer_dilated.training.timing import TimedEpoch, on_random_images, take_turns
+
+STEPS, ROUNDS = 4, 7
+
+
+def resolution_rows(
+    trials: Sequence[PreparedTrial], image_sizes: Sequence[int], observer: StudyObserver
+) -> Iterator[dict]:
+    """One row a trial and image side; at each side the trials take turns, `ROUNDS` times.
+
+    A row has cell (the trial), image_size (pixels a side), num_tokens, flops_per_image (forward),
+    batch, memory_bytes (temporary buffers of the training program, as the compiler lays them out)
+    and step_seconds with its quartiles step_seconds_low and step_seconds_high, of round_seconds.
+    One seed is measured, on one device.
+    """
+    for done, side in enumerate(sorted(image_sizes), 1):
+        measured = {
+            trial.name: _at_side(trial.setup, side) for trial in trials if not trial.invalid
+        }
+        seconds = take_turns({name: epoch for name, (epoch, _) in measured.items()}, ROUNDS)
+        for name, (_, costs) in measured.items():
+            of_steps = [of_epoch / STEPS for of_epoch in seconds[name]]
+            low, middle, high = statistics.quantiles(of_steps, n=4, method='inclusive')
+            yield {
+                'cell': name,
+                'image_size': side,
+                **costs,
+                'step_seconds': middle,
+                'step_seconds_low': low,
+                'step_seconds_high': high,
+                'round_seconds': of_steps,
+            }
+        observer.on_measured(f'{side}×{side} pixels', done, len(image_sizes))
+
+
+def resolution_statistics(
+    trials: Sequence[PreparedTrial], rows: Sequence[dict], references: Mapping[str, str]
+) -> dict:
+    """Growth exponents over the image's side, and sentences: the content of `statistics.json`.
+
+    Args:
+      trials: the study's trials.
+      rows: as `resolution_rows` yields them.
+      references: {trial: trial that it is compared with at the largest side}.
+
+    Returns:
+      {fits: {trial: {quantity: as `fit_exponent`}}, verdicts}.
+    """
+    labels = {trial.name: trial.label for trial in trials if not trial.invalid}
+    of_trial = {name: [row for row in rows if row['cell'] == name] for name in labels}
+    fits = {
+        name: {
+            quantity: fit_exponent(
+                [row['image_size'] for row in by_side], [row[quantity] for row in by_side]
+            )
+            for quantity in QUANTITIES
+        }
+        for name, by_side in of_trial.items()
+        if len(by_side) > 1
+    }
+    verdicts = [
+        _verdict(labels[name], labels[other], of_trial[name][-1], of_trial[other][-1])
+        for name, other in references.items()
+    ]
+    verdicts += [_growth_sentence(labels[name], by_quantity) for name, by_quantity in fits.items()]
+    return {'fits': fits, 'verdicts': verdicts}
+
+
+def _verdict(label: str, reference_label: str, row: dict, reference: dict) -> str:
+    """Whether less compute, time and memory, which the paper claims, held at the largest side."""
+    ratios = {
+        quantity.noun: row[name] / reference[name]
+        for name, quantity in QUANTITIES.items()
+        if name != 'num_tokens'
+    }
+    times = compare_times(row['round_seconds'], reference['round_seconds'], reference='')
+    step_time = QUANTITIES['step_seconds'].noun
+    ratios[step_time] = times['ratio']
+    outcomes = {noun: HELD if ratio < 1 else REVERSED for noun, ratio in ratios.items()}
+    if not is_significant(times['p']):  # FLOPs and memory are counted, seconds are measured
+        outcomes[step_time] = OPEN
+    held = listing(
+        [
+            f'{outcome} for {listing([noun for noun in outcomes if outcomes[noun] == outcome])}'
+            for outcome in dict.fromkeys(outcomes.values())
+        ]
+    )
+    listed = listing([f'{ratio_text(ratio)[0]} of the {noun}' for noun, ratio in ratios.items()])
+    side = row['image_size']
+    return (
+        f'That {label} needs less than {reference_label} {held}: at {side}×{side} pixels a '
+        f'training step has {listed}, with {row["num_tokens"]} tokens for '
+        f'{reference["num_tokens"]}.'
+    )
+
+
+def _growth_sentence(label: str, fits: dict) -> str:
+    powers = []
+    for name, quantity in QUANTITIES.items():
+        error = fits[name]['standard_error']
+        spread = '' if error is None else f' ± {error:.2f}'
+        powers.append(f'{quantity.noun} {fits[name]["exponent"]:.2f}{spread}')
+    return (
+        f"{label}: powers of the image's side that fit the growth (± standard error) are "
+        f'{listing(powers)}.'
+    )
+
+
+def _at_side(setup: Setup, side: int) -> tuple[TimedEpoch, dict]:
+    """An epoch of `STEPS` steps of the network on images of another side, and its costs."""
+    setup = on_random_images(setup.changed({'num_seeds': 1}), (side, side), STEPS)
+    epoch = TimedEpoch(setup)
+    return epoch, {
+        'num_tokens': setup.num_tokens,
+        'flops_per_image': flops_per_image(network_layers(setup)),
+        'memory_bytes': epoch.training_bytes['temporary'],
+        'batch': setup.config.batch,
+    }

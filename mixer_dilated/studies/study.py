@@ -1,0 +1,199 @@
+"""A study from a sweep to its folder: trains what is not trained yet, times, compares, writes."""
+
+import collections
+import contextlib
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from mixer_dilated.config import differences
+from mixer_dilated.errors import BusyError, UserError
+from mixer_dilated.files import read_json, write_json, write_json_lines
+from mixer_dilated.studies.analysis import analyze, make_rows, write_table
+from mixer_dilated.studies.epoch_times import epoch_seconds
+from mixer_dilated.studies.observer import StudyObserver
+from mixer_dilated.studies.resolution import resolution_rows, resolution_statistics
+from mixer_dilated.studies.robustness import robustness_rows, robustness_sentences
+from mixer_dilated.studies.sweep import PreparedTrial, Sweep, prepare, reference_of
+from mixer_dilated.studies.trials import help_train, is_finished, train_all
+from mixer_dilated.training.run_folder import check_workdir, environment, lock_folder
+
+# Epochs of each trial that are timed: of a few trials more than of many.
+TIMED_ROUNDS, FEW_TRIALS, TIMED_ROUNDS_OF_MANY = 9, 20, 3
+# Programs that are held at once for timing; each takes some 450 of the 65 530 memory mappings that
+# Linux gives a process.
+MAX_TIMED = 40
+OF_ALL_TRIALS = ('statistics.json', 'robustness.jsonl', 'resolution.jsonl')
+
+
+def run_study(
+    sweep: Sweep,
+    folder: pathlib.Path,
+    *,
+    command: str,
+    observer: StudyObserver | None = None,
+) -> dict | None:
+    """Runs a study in a folder; a trial that is trained there already is not trained again.
+
+    If another process leads the same study, this one helps to train its trials (see `trials.py`).
+
+    Every trial is a run in `folder/cells/NAME`. When all are trained, their epochs are timed in
+    turns (of many trials, those that are compared), and the table, the statistics and the sentences
+    are written. The costs of a resolution study and the accuracies on corrupted images are measured
+    anew each time.
+
+    Args:
+      sweep: what to compare.
+      folder: the study's folder; made if it is not there.
+      command: the command that makes it, for the report.
+      observer: of the study's progress.
+
+    Returns:
+      The content of `statistics.json`; None if another process leads, which writes it.
+
+    Raises:
+      UserError: the sweep is invalid, the folder holds another study, or another process works
+        in it at another one, or at one of kind 'resolution', which is not shared.
+      NonFiniteError: the loss of some trials did not stay finite; all others are trained.
+    """
+    observer = observer or StudyObserver()
+    trials = prepare(sweep)
+    check_workdir(folder, 'study', 'study.json')
+    description = _description(sweep, trials, command)
+    while True:
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(lock_folder(folder))
+            except BusyError:
+                if sweep.kind == 'resolution':
+                    raise
+            else:
+                _write_description(folder, description)
+                observer.on_start(trials)
+                return _lead(sweep, trials, folder, observer)
+        # Where it has helped, the process that led may be gone meanwhile.
+        if not help_train(trials, folder, description, observer):
+            return None
+
+
+def _lead(
+    sweep: Sweep, trials: list[PreparedTrial], folder: pathlib.Path, observer: StudyObserver
+) -> dict:
+    """Runs the study in a locked folder; writes and returns its statistics."""
+    if sweep.kind == 'resolution':
+        rows = list(resolution_rows(trials, sweep.image_sizes, observer))
+        write_json_lines(folder / 'resolution.jsonl', rows)
+        statistics = resolution_statistics(trials, rows, _references(sweep, trials))
+    else:
+        statistics = _train_and_compare(sweep, trials, folder, observer)
+    write_json(folder / 'statistics.json', statistics)
+    return statistics
+
+
+def _train_and_compare(
+    sweep: Sweep, trials: list[PreparedTrial], folder: pathlib.Path, observer: StudyObserver
+) -> dict:
+    """Trains and times the trials, writes the tables and returns the statistics."""
+    valid = [trial for trial in trials if not trial.invalid]
+    summaries, timing = {}, folder / 'timing.json'
+    seconds = read_json(timing) if timing.exists() else {}
+    for trial in valid:  # an earlier trial of this name may have been timed
+        if not is_finished(folder, trial) and seconds.pop(trial.name, None):
+            write_json(timing, seconds)
+    for trial, summary, finished in train_all(valid, folder, observer):
+        summaries[trial.name] = summary
+        observer.on_trial_end(trial, summary, finished)
+        write_table(folder, make_rows(trials, summaries, seconds))
+    references = _references(sweep, trials)
+    rounds = TIMED_ROUNDS if len(valid) <= FEW_TRIALS else TIMED_ROUNDS_OF_MANY
+    for group in group_for_timing(valid, references):
+        if not seconds.keys() >= {trial.name for trial in group}:
+            seconds |= epoch_seconds({trial.name: trial.setup for trial in group}, rounds, observer)
+            write_json(timing, seconds)
+    rows = make_rows(trials, summaries, seconds)
+    write_table(folder, rows)
+    statistics = analyze(sweep.kind, trials, rows, references, seconds)
+    if sweep.kind == 'robustness':
+        robustness = list(robustness_rows(valid, folder, observer))
+        write_json_lines(folder / 'robustness.jsonl', robustness)
+        statistics['verdicts'] += robustness_sentences(valid, robustness, references)
+    return statistics
+
+
+def group_for_timing(
+    trials: Sequence[PreparedTrial], references: Mapping[str, str], max_group: int = MAX_TIMED
+) -> list[list[PreparedTrial]]:
+    """Groups of trials whose epochs are timed in turns; what is compared is in one group.
+
+    Args:
+      trials: to be timed.
+      references: {trial: trial that it is compared with}.
+      max_group: trials in a group; if more are compared with the same trial, some of them are not
+        in its group.
+    """
+    families = collections.defaultdict(list)
+    for trial in trials:
+        families[references.get(trial.name, trial.name)].append(trial)
+    groups = [[]]
+    for family in families.values():
+        for start in range(0, len(family), max_group):
+            part = family[start : start + max_group]
+            if len(groups[-1]) + len(part) > max_group:
+                groups.append([])
+            groups[-1] += part
+    return groups
+
+
+def _references(sweep: Sweep, trials: Sequence[PreparedTrial]) -> dict[str, str]:
+    """{trial: trial that it is compared with}."""
+    pairs = [(trial, reference_of(trial, trials, sweep.reference)) for trial in trials]
+    return {
+        trial.name: reference.name for trial, reference in pairs if reference and not trial.invalid
+    }
+
+
+def _description(sweep: Sweep, trials: list[PreparedTrial], command: str) -> dict:
+    """The content of `study.json`."""
+    return {
+        'kind': sweep.kind,
+        'title': sweep.title,
+        'question': sweep.question,
+        'command': command,
+        'config': sweep.base.to_dict(),
+        **environment(),
+        'axes': [*trials[0].settings],
+        'reference': dict(sweep.reference) if sweep.reference else None,
+        'cells': [
+            {
+                'name': trial.name,
+                'label': trial.label,
+                'settings': dict(trial.settings),
+                'changes': dict(trial.changes),
+                'impossible': trial.invalid,
+            }
+            for trial in trials
+        ],
+    }
+
+
+def _write_description(folder: pathlib.Path, description: Mapping) -> None:
+    """Writes `study.json`; raises UserError if the folder holds another study."""
+    path = folder / 'study.json'
+    if path.exists():
+        there = read_json(path)
+        for key in ('kind', 'axes'):
+            if there.get(key) != description[key]:
+                raise UserError(
+                    f'--workdir={folder}: holds another study ({key} {there.get(key)!r}, here '
+                    f'{description[key]!r}); name another folder'
+                )
+        differing = differences(there.get('config', {}), description['config'])
+        if differing:
+            raise UserError(
+                f'--workdir={folder}: holds this study with other settings (key: there, '
+                f'here): {"; ".join(differing)}. Name another folder, or give those settings'
+            )
+        if there.get('cells') != json.loads(json.dumps(description['cells'])):
+            for name in OF_ALL_TRIALS:  # of all trials, which have changed
+                (folder / name).unlink(missing_ok=True)
+    write_json(path, description)

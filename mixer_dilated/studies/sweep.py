@@ -1,0 +1,243 @@
+"""What a study compares: trials that each change a few settings of one base config."""
+
+import dataclasses
+import functools
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import ml_collections
+
+from mixer_dilated.config import changed, check_key, validate
+from mixer_dilated.config_keys import ALIASES, preset_values
+from mixer_dilated.errors import UserError
+from mixer_dilated.reports.schema import KINDS
+
+if TYPE_CHECKING:  # a wrong override is refused before JAX is imported
+    from mixer_dilated.training.setup import Setup
+
+MAX_NAME_CHARS = 200  # characters of a folder's name; file systems allow 255
+# Columns that the table of results has beside those of the settings.
+OF_SEED = ('seed', 'train_accuracy', 'test_accuracy', 'train_loss', 'test_loss')
+OF_TRIAL = ('num_tokens', 'num_params', 'flops_per_image', 'pixels_seen', 'pixels')
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One combination of a study.
+
+    Attributes:
+      settings: what tables and plots call it: {'size': 4, 'dilation': 2} or {'method': 'dilated'}.
+      changes: the config keys that it changes: {'model.patches.size': 4, …}.
+    """
+
+    settings: Mapping[str, object]
+    changes: Mapping[str, object]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What `get_sweep()` of a sweep file returns.
+
+    Attributes:
+      title: a few words.
+      question: what the study is to answer.
+      base: config that all trials share; `base.num_seeds` seeds a trial.
+      trials: what differs; `grid` and `product` make them.
+      reference: settings of the trial that others are compared with; the settings it does not name
+        are those of the trial itself, so that {'dilation': 1} compares each dilation with none.
+      kind: 'sweep'; 'table1' has baseline, proposed method and control for its first three trials
+        and adds the paper's figures, 'little_data' curves over 'train_images',
+        'robustness' evaluates corrupted test images too, 'resolution' measures the cost of a step
+        at image sides `image_sizes` and trains nothing.
+      image_sizes: pixels a side, for 'resolution'.
+    """
+
+    title: str
+    question: str
+    base: ml_collections.ConfigDict
+    trials: Sequence[Trial]
+    reference: Mapping[str, object] | None = None
+    kind: str = 'sweep'
+    image_sizes: tuple[int, ...] = ()
+
+
+def grid(axes: Mapping[str, Iterable]) -> list[Trial]:
+    """Every combination of the values of config keys, the last axis changing fastest.
+
+    A setting is called like the last part of its key: `model.patches.size` is 'size'.
+
+    Raises:
+      UserError: an axis that is one value, not several.
+    """
+    for key, values in axes.items():
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            raise UserError(f'grid: {key} = {values!r}: allowed are several values, like (1, 2)')
+    return product(
+        *(
+            [Trial({key.rsplit('.', 1)[-1]: value}, {key: value}) for value in values]
+            for key, values in axes.items()
+        )
+    )
+
+
+def product(*groups: Iterable[Trial]) -> list[Trial]:
+    """Every combination of one trial of each group; a key that both change is the later one's."""
+    return [
+        Trial(
+            {name: value for trial in trials for name, value in trial.settings.items()},
+            {key: value for trial in trials for key, value in trial.changes.items()},
+        )
+        for trials in itertools.product(*map(tuple, groups))
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedTrial(Trial):
+    """A trial whose config is resolved and fits the data.
+
+    Attributes:
+      name: of its folder; made of its settings.
+      label: what plots and sentences call it.
+      setup: its config and data; None if the trial is invalid.
+      invalid: the reason why it cannot be trained; '' if it can.
+    """
+
+    name: str
+    label: str
+    setup: 'Setup | None'
+    invalid: str = ''
+
+
+def prepare(sweep: Sweep) -> list[PreparedTrial]:
+    """Resolves every trial of a sweep; an invalid trial keeps the reason.
+
+    Raises:
+      UserError: what `check_sweep` raises, no valid trial, or a reference that is none of them.
+    """
+    check_sweep(sweep)
+    trials = [_prepare(sweep.base, trial) for trial in sweep.trials]
+    if all(trial.invalid for trial in trials):
+        raise UserError(f'no trial of the sweep can be trained: {trials[0].invalid}')
+    if sweep.reference and not any(
+        reference_of(trial, trials, sweep.reference) for trial in trials
+    ):
+        raise UserError(
+            f'reference = {dict(sweep.reference)}: no trial has these settings, or none is left to '
+            'be compared with it; name settings of a trial'
+        )
+    return trials
+
+
+def check_sweep(sweep: Sweep) -> None:
+    """Raises UserError, with what is allowed, if a field of a sweep has a wrong value."""
+    trials = sweep.trials
+    for name in ('title', 'question'):
+        if not isinstance(getattr(sweep, name), str):
+            raise UserError(f'{name} = {getattr(sweep, name)!r}: allowed is text')
+    if not isinstance(sweep.base, ml_collections.ConfigDict):
+        raise UserError(f'base = {sweep.base!r}: allowed is a ConfigDict, like base_config()')
+    if sweep.kind not in KINDS:
+        raise UserError(f'kind = {sweep.kind!r}: allowed are {", ".join(KINDS)}')
+    if not isinstance(sweep.reference, Mapping | None):
+        raise UserError(
+            f"reference = {sweep.reference!r}: allowed are settings, like {{'dilation': 1}}"
+        )
+    if not (isinstance(trials, tuple | list) and trials) or not all(
+        isinstance(trial, Trial)
+        and isinstance(trial.settings, Mapping)
+        and isinstance(trial.changes, Mapping)
+        for trial in trials
+    ):
+        raise UserError(
+            'trials: allowed is a list of at least one Trial of settings and changes, as grid() '
+            'makes it'
+        )
+    if len({tuple(trial.settings) for trial in trials}) > 1:
+        raise UserError('the trials of a sweep need the same settings, in the same order')
+    for name in trials[0].settings:
+        if name in ('cell', 'impossible', 'epoch_seconds', *OF_SEED, *OF_TRIAL):
+            raise UserError(f'a setting cannot be called {name!r}: a column of the results is')
+    unknown = [name for name in sweep.reference or {} if name not in trials[0].settings]
+    if unknown:
+        raise UserError(
+            f'reference = {dict(sweep.reference)}: no setting is called {unknown[0]!r}; those of '
+            f'the trials are {", ".join(map(str, trials[0].settings))}'
+        )
+    _check_changes(trials)
+    if sweep.kind == 'little_data' and not {'method', 'train_images'} <= set(trials[0].settings):
+        raise UserError("kind = 'little_data': its trials need settings 'method', 'train_images'")
+    if sweep.kind == 'resolution':
+        _check_image_sizes(sweep.image_sizes)
+
+
+def _check_changes(trials: Sequence[Trial]) -> None:
+    for key, value in (change for trial in trials for change in trial.changes.items()):
+        if key == 'model' and isinstance(value, str):
+            preset_values(value)
+            continue
+        key = ALIASES.get(key) or key
+        check_key(key)
+        if key in ('seed', 'num_seeds'):
+            raise UserError(
+                f'config.{key} cannot differ between trials, which are paired by seed; give it in '
+                'base'
+            )
+        validate({key: value})
+    names = [_name(trial) for trial in trials]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f'two trials of the sweep have the settings {name}')
+
+
+def _check_image_sizes(sides) -> None:
+    numbers = isinstance(sides, tuple | list) and all(type(side) is int for side in sides)
+    if not numbers or not sides or min(sides) < 1 or len(set(sides)) < len(sides):
+        raise UserError(
+            f'image_sizes = {sides!r}: allowed are different integers, in pixels, like (28, 56)'
+        )
+
+
+def reference_of(
+    trial: PreparedTrial, trials: Iterable[PreparedTrial], reference: Mapping[str, object] | None
+) -> PreparedTrial | None:
+    """The trial that `trial` is compared with (see `Sweep.reference`); None if there is none."""
+    if not reference:
+        return None
+    wanted = {**trial.settings, **reference}
+    others = (other for other in trials if other is not trial and not other.invalid)
+    return next((other for other in others if other.settings == wanted), None)
+
+
+def _name(trial: Trial) -> str:
+    """What the trial's folder is called."""
+    text = _text(trial).replace(', ', '_').replace(' ', '=')
+    name = re.sub(r'[^A-Za-z0-9_.=-]+', '-', text).strip('-')
+    if not 0 < len(name) <= MAX_NAME_CHARS:
+        raise UserError(
+            f'settings {name[:40]!r}…: a name of {len(name)} characters; allowed are 1 to '
+            f'{MAX_NAME_CHARS} that are letters or digits'
+        )
+    return name
+
+
+def _text(trial: Trial) -> str:
+    return ', '.join(f'{name} {_value_text(value)}' for name, value in trial.settings.items())
+
+
+def _prepare(base: ml_collections.ConfigDict, trial: Trial) -> PreparedTrial:
+    from mixer_dilated.training.setup import create_setup
+
+    label = str(trial.settings['method']) if [*trial.settings] == ['method'] else _text(trial)
+    prepared = functools.partial(PreparedTrial, **vars(trial), name=_name(trial), label=label)
+    try:
+        return prepared(setup=create_setup(changed(base, trial.changes)))
+    except UserError as error:
+        return prepared(setup=None, invalid=str(error))
+
+
+def _value_text(value) -> str:
+    if isinstance(value, tuple | list):
+        return '×'.join(map(_value_text, value))
+    return str(value)

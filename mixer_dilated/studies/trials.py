@@ -1,0 +1,162 @@
+"""Trains the trials of a study, which several processes may share.
+
+The first process leads: it trains, waits for the trials that others train, and compares. A later
+one helps: it trains trials that no process has begun. The lock of a trial's folder says who trains
+it. On disk trials are called cells, as in studies of earlier versions.
+"""
+
+import json
+import pathlib
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+
+from mixer_dilated.config import differences
+from mixer_dilated.errors import BusyError, NonFiniteError, UserError
+from mixer_dilated.files import read_json
+from mixer_dilated.studies.observer import StudyObserver
+from mixer_dilated.studies.sweep import PreparedTrial
+from mixer_dilated.training.run_folder import is_locked
+from mixer_dilated.training.train import train_and_evaluate
+
+POLL_SECONDS = 0.5  # at trials that other processes train
+GRACE_SECONDS = 10  # for the first process to write `study.json`
+# What of `study.json` processes that share a study have in common.
+SHARED = ('kind', 'axes', 'reference', 'cells', 'versions')
+
+
+def train_all(
+    trials: Sequence[PreparedTrial], folder: pathlib.Path, observer: StudyObserver
+) -> Iterator[tuple[PreparedTrial, dict, bool]]:
+    """Trains every trial, or waits until another process has.
+
+    Args:
+      trials: valid ones.
+      folder: the study's.
+      observer: of the study's progress.
+
+    Yields:
+      A trial, its summary, and whether it was trained before.
+
+    Raises:
+      NonFiniteError: the loss of some trials did not stay finite; all others are trained.
+    """
+    left, not_finite = list(trials), []
+    while left:
+        free = [trial for trial in left if not is_locked(trial_folder(folder, trial))]
+        if not free:
+            observer.on_wait([trial_folder(folder, trial) for trial in left])
+            time.sleep(POLL_SECONDS)
+        for trial in free:
+            finished = is_finished(folder, trial)
+            try:
+                summary = _train(trial, folder, finished, observer, not_finite)
+            except BusyError:  # another process was faster
+                continue
+            left.remove(trial)
+            if summary:
+                yield trial, summary, finished
+    _raise_not_finite(not_finite, len(trials))
+
+
+def help_train(
+    trials: Sequence[PreparedTrial],
+    folder: pathlib.Path,
+    description: Mapping,
+    observer: StudyObserver,
+) -> int:
+    """Trains trials that no process has begun, while another leads; returns how many.
+
+    Args:
+      trials: all of the study.
+      folder: the study's.
+      description: content of `study.json`, as this process would write it.
+      observer: of the study's progress.
+
+    Raises:
+      UserError: the other process works at another study.
+      NonFiniteError: as in `train_all`.
+    """
+    _check_same(folder, description)
+    free = [trial for trial in trials if not trial.invalid and _is_free(folder, trial)]
+    if free:
+        observer.on_start(trials)
+        observer.on_help()
+    trained, not_finite = 0, []
+    for trial in free:
+        if not _is_free(folder, trial):  # no longer
+            continue
+        try:
+            summary = _train(trial, folder, False, observer, not_finite)
+        except BusyError:
+            continue
+        if summary:
+            observer.on_trial_end(trial, summary, False)
+            trained += 1
+    _raise_not_finite(not_finite, len(free))
+    return trained
+
+
+def trial_folder(folder: pathlib.Path, trial: PreparedTrial) -> pathlib.Path:
+    """The folder of a trial's run in the folder of a study."""
+    return folder / 'cells' / trial.name
+
+
+def is_finished(folder: pathlib.Path, trial: PreparedTrial) -> bool:
+    """Whether a trial of the study in a folder is trained."""
+    return (trial_folder(folder, trial) / 'summary.json').exists()
+
+
+def _is_free(folder: pathlib.Path, trial: PreparedTrial) -> bool:
+    return not (is_finished(folder, trial) or is_locked(trial_folder(folder, trial)))
+
+
+def _train(
+    trial: PreparedTrial,
+    folder: pathlib.Path,
+    finished: bool,
+    observer: StudyObserver,
+    not_finite: list[str],
+) -> dict | None:
+    """The summary of a trial; None, and its label in `not_finite`, if its loss did not stay so."""
+    try:
+        with observer.trial(trial, finished) as epochs:
+            return train_and_evaluate(
+                trial.setup.config, trial_folder(folder, trial), name=trial.label, progress=epochs
+            )
+    except NonFiniteError as error:
+        not_finite.append(trial.label)
+        warnings.warn(f'{trial.label}: {error}', stacklevel=3)
+        return None
+    finally:
+        jax.clear_caches()  # no trial needs the programs of another
+
+
+def _raise_not_finite(labels: Sequence[str], num_trials: int) -> None:
+    if labels:
+        raise NonFiniteError(
+            f'the loss of {len(labels)} of {num_trials} trials did not stay finite '
+            f'({", ".join(labels)}); the others are trained. Change those trials in the sweep '
+            'file, or continue with --config.on_nonfinite=skip'
+        )
+
+
+def _check_same(folder: pathlib.Path, description: Mapping) -> None:
+    """Raises UserError unless `study.json` of the process that leads is that of this study."""
+    here = json.loads(json.dumps(description))
+    until = time.monotonic() + GRACE_SECONDS
+    while True:
+        there = read_json(folder / 'study.json') if (folder / 'study.json').exists() else {}
+        differing = [key for key in SHARED if there.get(key) != here[key]]
+        differing += differences(there.get('config', {}), here['config'])
+        if not differing:
+            return
+        if time.monotonic() > until:
+            raise UserError(
+                f'--workdir={folder}: another process works here at another study (what differs: '
+                f'{"; ".join(differing)}); give the same command to help it, or name '
+                'another folder'
+            )
+        time.sleep(POLL_SECONDS)

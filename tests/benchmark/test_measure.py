@@ -1,0 +1,136 @@
+"""A benchmark: what is set aside, what is noted, and a whole one of a small network."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from mixer_dilated.benchmark import measure
+from mixer_dilated.benchmark.processes import ProcessError
+from mixer_dilated.cli.main import main
+from tests.conftest import ROOT, small_config
+
+DIGITS = f'--config={ROOT / "configs" / "digits_dilated.py"}'
+
+
+def test_what_has_rows_of_its_own_is_set_aside():
+    setup, notes = measure._one_seed_float32(small_config(dtype='bfloat16', num_seeds=3))
+    assert setup.config.dtype == 'float32' and setup.config.num_seeds == 1
+    of_dtype, of_seeds = notes
+    assert of_dtype.startswith("config.dtype = 'bfloat16' ")
+    assert of_seeds.startswith('config.num_seeds = 3 ')
+    assert measure._one_seed_float32(small_config())[1] == []
+
+
+def test_a_process_that_fails_is_a_note(monkeypatch):
+    def fail(*_, **__):
+        raise ProcessError('x failed: cause')
+
+    for name in ('call_in_process', 'start_up_seconds'):
+        monkeypatch.setattr(measure, name, fail)
+    setup, notes = measure._one_seed_float32(small_config())
+    results = measure._measure_in_processes('x', setup, notes, log=lambda _: None)
+    assert results == {'memory': None, 'start_up': None}
+    assert notes == [f'{what} is not measured: x failed: cause' for what in ('memory', 'start-up')]
+
+
+def test_what_is_compiled_is_compiled_anew_whatever_is_kept(tmp_path):
+    shortest = 'jax_persistent_cache_min_compile_time_secs'
+    settings = {'jax_compilation_cache_dir': str(tmp_path), shortest: 0}
+    before = {name: getattr(jax.config, name) for name in settings}
+    assert jax.config.jax_enable_compilation_cache
+    try:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        with measure._no_compilation_cache():
+            jax.jit(lambda x: x * 3).lower(1.0).compile()
+            assert not list(tmp_path.iterdir())
+        assert jax.config.jax_enable_compilation_cache
+        jax.jit(lambda x: x * 3).lower(1.0).compile()
+        assert list(tmp_path.iterdir())
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        measure.compilation_cache.reset_cache()
+
+
+def test_other_processes_come_before_this_one_takes_the_device():
+    program = (
+        'import os, jax._src.xla_bridge as bridge\n'
+        'from mixer_dilated.benchmark import measure\n'
+        'from mixer_dilated.config import resolve\n'
+        'def look(*args, **settings):\n'
+        '    os.write(1, str(bridge.backends_are_initialized()).encode())\n'
+        '    os._exit(0)\n'
+        'measure.call_in_process = look\n'
+        'digits = {"dataset": {"name": "digits", "train_split": "train", "test_split": "test"}}\n'
+        'measure.benchmark({"x": resolve(digits)}, ["reference"], lambda text: None)\n'
+    )
+    done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == 'False', done.stderr
+
+
+@pytest.mark.slow
+def test_a_whole_benchmark_in_a_folder_that_is_not_the_repository(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(measure, 'ROUNDS', 2)
+    monkeypatch.setattr(measure, 'TURN_SECONDS', 0.005)
+    monkeypatch.setattr(measure, 'large_side', lambda: 64)
+    monkeypatch.chdir(tmp_path)
+    changes = ['model.num_blocks=1', 'model.hidden_dim=8', 'num_seeds=2']
+    words = [DIGITS, *(f'--config.{change}' for change in changes)]
+    assert main(['benchmark', *words, '--against=reference', '--json=speed.json'], 0.0) == 0
+    results = json.loads((tmp_path / 'speed.json').read_text())
+    assert results['large_shape'] == [64, 64, 64]
+    assert results['busy_cores'] is None or results['busy_cores'] >= 0
+    result = results['configs']['digits_dilated']
+    check_every_variant_is_measured_in_every_round(result)
+    check_variants_have_the_flops_of_their_kind(result)
+    check_what_is_printed_is_what_is_written(capsys.readouterr().out, result)
+
+
+def check_every_variant_is_measured_in_every_round(result):
+    own = ['training', 'forward', 'training bf16', 'forward bf16', '8 seeds']
+    variants = result['variants']
+    assert [name for name in variants if 'the side' not in name] == [*own, 'plain Flax']
+    rounds = [
+        variant[key] for variant in variants.values() for key in ('seconds', 'matmul_seconds')
+    ]
+    rounds += result['large_matmul'].values()
+    assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in rounds)
+    assert set(result['large_matmul']) == {'float32', 'bfloat16'}
+    assert {'cold', 'warm', 'programs_kept'} == set(result['start_up'])
+    assert variants['training']['image_size'] == [8, 8]
+    assert variants['twice the side']['image_size'] == [16, 16]
+    assert variants['twice the side']['num_tokens'] == 100
+    assert result['memory']['predicted'] > 0
+    (note,) = result['notes']
+    assert note.startswith('config.num_seeds = 2 ')
+
+
+def check_variants_have_the_flops_of_their_kind(result):
+    # A batch of 32; 4 tokens of 16 pixels, 8 channels, MLPs of 64 and 128, 10 classes.
+    multiplications = 4 * 16 * 8 + 2 * 8 * 4 * 64 + 2 * 4 * 8 * 128 + 8 * 10
+    forward = 2 * 32 * multiplications
+    training = 3 * forward - 2 * 32 * 4 * 16 * 8  # no gradient of the images
+    for name, variant in result['variants'].items():
+        if variant['image_size'] == [8, 8]:
+            expected = forward if variant['kind'] == 'forward' else training
+            assert variant['flops'] == expected, name
+        assert variant['kind'] == ('forward' if 'forward' in name else 'training')
+        assert variant['dtype'] == ('bfloat16' if 'bf16' in name else 'float32')
+        assert variant['seeds'] == (8 if name == '8 seeds' else 1)
+
+
+def check_what_is_printed_is_what_is_written(text, result):
+    lines = [line for line in text.splitlines() if not line.startswith('json:')]
+    assert max(map(len, lines)) <= 80
+    for name in ('training  ', 'forward  ', 'training bf16', '8 seeds  ', 'plain Flax'):
+        assert sum(line.startswith(name) for line in lines) == 1, name
+    assert '…' not in text.split('step of')[1]
+    words = ' '.join(text.split())
+    plain, step = (result['variants'][name]['seconds'] for name in ('plain Flax', 'training'))
+    assert f'takes {np.median(np.divide(plain, step)):.2f} times' in words
+    assert f'{result["start_up"]["cold"]:.1f} s with empty caches' in words

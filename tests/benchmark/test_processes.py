@@ -1,0 +1,78 @@
+"""Measurements in processes of their own: what they return, and why they fail."""
+
+import os
+import sys
+
+import pytest
+
+from mixer_dilated.benchmark import processes
+from mixer_dilated.benchmark.processes import (
+    ProcessError,
+    call_in_process,
+    end_of,
+    start_up_seconds,
+)
+from tests.conftest import small_config
+
+
+def add(one, other):
+    print('not the result')
+    return one + other
+
+
+def fail():
+    sys.exit('error: ' + 'word ' * 99 + 'end')
+
+
+def fail_silently():
+    sys.exit(3)
+
+
+def be_killed():
+    os.kill(os.getpid(), 9)
+
+
+def print_nothing_else():
+    os._exit(0)
+
+
+def test_a_function_is_called_in_another_process():
+    assert call_in_process(add, one=2, other=3) == 5
+
+
+@pytest.mark.parametrize(
+    ('function', 'cause'),
+    [
+        (fail, 'end'),
+        (fail_silently, 'exit status 3'),
+        (be_killed, 'Killed'),
+        (print_nothing_else, ''),
+    ],
+)
+def test_a_process_that_fails_is_named_with_the_end_of_its_cause(function, cause):
+    with pytest.raises(ProcessError) as error:
+        call_in_process(function)
+    message = str(error.value)
+    assert message.startswith(f'tests.benchmark.test_processes.{function.__name__} ')
+    assert message.endswith(cause) and len(message) < 400
+
+
+def test_a_process_that_cannot_start_is_an_error_of_its_own(monkeypatch):
+    monkeypatch.setattr(sys, 'executable', '/no/such/python')
+    with pytest.raises(ProcessError, match='/no/such/python'):
+        call_in_process(add, one=2, other=3)
+    with pytest.raises(ProcessError, match=r'^run\.py '):
+        start_up_seconds(small_config())
+
+
+def test_a_run_without_a_result_is_an_error_of_its_own(monkeypatch):
+    monkeypatch.setattr(processes, 'run_python', lambda *_, **__: '')
+    with pytest.raises(ProcessError, match=r'summary\.json'):
+        start_up_seconds(small_config())
+
+
+def test_the_end_of_a_text_begins_with_a_whole_word():
+    assert end_of('one\n two  three', 13) == 'one two three'
+    assert end_of('one two three', 12) == '… two three'
+    assert end_of('one two\x1b[2J', 99) == 'one two\\x1b[2J'
+    assert end_of('x' * 20, 10) == '… ' + 'x' * 8

@@ -1,0 +1,85 @@
+"""The network in PyTorch: the same numbers; what it lacks is refused by key and value."""
+
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from mixer_dilated.benchmark.torch_mixer import TimedTorch, check_torch, mixer
+from mixer_dilated.errors import UserError
+from mixer_dilated.training.setup import create_setup
+from mixer_dilated.training.state import create_model
+from mixer_dilated.training.timing import on_random_images
+from tests.conftest import small_config
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'model.phases': 2},
+        {'model.blur': True},
+        {'model.dropout_rate': 0.1},
+        {'model.stoch_depth': 0.1},
+        {'augment.random_phase': True},
+        {'model.branches': ({'dilation': 1}, {'dilation': 2})},
+        {'model.remat': True},
+        {'optimizer.name': 'sgd'},
+        {'optimizer.grad_norm_clip': 1.0},
+    ],
+    ids=str,
+)
+def test_what_the_network_of_torch_lacks_is_refused_by_name(changes):
+    (key,) = changes
+    with pytest.raises(UserError) as error:
+        check_torch(small_config(**changes))
+    assert str(error.value).startswith(f'config.{key} = ')
+
+
+def test_torch_is_asked_for_by_name_where_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    with pytest.raises(UserError, match='--against=torch'):
+        TimedTorch(create_setup(small_config()))
+
+
+def test_the_network_of_torch_is_the_same():
+    torch = pytest.importorskip('torch', reason='an optional extra: pip install torch==2.13.0')
+    setup = on_random_images(create_setup(small_config(**{'model.num_blocks': 2})), (8, 8), steps=1)
+    network = mixer(torch, setup)
+    model = create_model(setup.config, 10)
+    images = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
+    params = model.init(jax.random.key(0), images, train=False)['params']
+    params['head']['kernel'] = jax.random.normal(jax.random.key(1), params['head']['kernel'].shape)
+    with torch.no_grad():
+        copy_parameters(torch, network, params)
+        logits = network(torch.from_numpy(images.transpose(0, 3, 1, 2)))
+    expected = model.apply({'params': params}, images, train=False)
+    np.testing.assert_allclose(logits.numpy(), expected, atol=1e-5)
+    timed = TimedTorch(setup)
+    assert timed.compile_seconds > 0 and timed.seconds() > 0
+
+
+def copy_parameters(torch, network, params):
+    def set_to(parameter, value):
+        parameter.copy_(torch.from_numpy(np.array(value)))
+
+    def linear(module, dense):
+        set_to(module.weight, dense['kernel'].T)
+        set_to(module.bias, dense['bias'])
+
+    def norm(module, values):
+        set_to(module.weight, values['scale'])
+        set_to(module.bias, values['bias'])
+
+    set_to(network.stem.weight, params['stem']['kernel'].transpose(3, 2, 0, 1))
+    set_to(network.stem.bias, params['stem']['bias'])
+    for i, block in enumerate(network.blocks):
+        block_params = params[f'MixerBlock_{i}']
+        norm(block.norm_0, block_params['LayerNorm_0'])
+        norm(block.norm_1, block_params['LayerNorm_1'])
+        for name in ('token_mixing', 'channel_mixing'):
+            first, _, second = getattr(block, name)
+            linear(first, block_params[name]['Dense_0'])
+            linear(second, block_params[name]['Dense_1'])
+    norm(network.norm, params['pre_head_layer_norm'])
+    linear(network.head, params['head'])

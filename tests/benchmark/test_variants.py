@@ -1,0 +1,99 @@
+"""Variants of a step: they do the same work, and what one leaves out is noted."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from mixer_dilated.benchmark import variants as variants_module
+from mixer_dilated.benchmark.variants import (
+    COMPILED,
+    DTYPES,
+    EAGER,
+    OWN,
+    PLAIN_FLAX,
+    PlainMixer,
+    TimedForward,
+    TimedPlainFlax,
+    choose_variants,
+    compile_variant,
+)
+from mixer_dilated.models.mixer import MlpMixer
+from mixer_dilated.patches.geometry import Patches
+from mixer_dilated.training.setup import create_setup
+from mixer_dilated.training.timing import TimedEpoch, on_random_images
+from tests.conftest import small_config
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [{}, {'model.branches': ({'dilation': 1}, {'dilation': 2})}, {'model.blur': True}],
+    ids=['plain', 'branches', 'blur'],
+)
+def test_all_variants_train_the_same_batches(changes):
+    """What is timed side by side does the same work: as many steps of as many parameters."""
+    config = small_config(**{'optimizer.name': 'sgd', 'optimizer.base_lr': 0.01}, **changes)
+    setup = on_random_images(create_setup(config), (8, 8), steps=2)
+    plain, fast, forward = TimedPlainFlax(setup), TimedEpoch(setup), TimedForward(setup)
+    for timed in (plain, fast, forward):
+        assert timed.seconds() > 0 and timed.compile_seconds > 0
+    # Two epochs each; the fast one in the order of its permutations.
+    assert int(plain._state.step) == int(fast._state.step[0]) == 4
+    params = plain._state.params
+    blocks = jax.tree.map(lambda leaf: leaf[0], fast._state.params)
+    chex.assert_trees_all_equal_shapes(
+        *({name: tree[name] for name in tree if name != 'stem'} for tree in (params, blocks))
+    )
+
+
+def test_the_plain_network_computes_what_ours_does():
+    sizes = {'num_classes': 3, 'num_blocks': 1, 'hidden_dim': 4, 'tokens_mlp_dim': 5}
+    sizes |= {'channels_mlp_dim': 6, 'branches': (Patches(size=2, dilation=2, stride=3),)}
+    images = jax.random.normal(jax.random.key(1), (2, 9, 9, 2))
+    ours, plain = MlpMixer(**sizes), PlainMixer(**sizes)
+    params = ours.init(jax.random.key(0), images, train=False)['params']
+    params['head']['kernel'] = jax.random.normal(jax.random.key(2), (4, 3))
+    in_conv = {**params, 'stem': {'Conv_0': params['stem']}}
+    np.testing.assert_allclose(
+        plain.apply({'params': in_conv}, images, train=False),
+        ours.apply({'params': params}, images, train=False),
+        atol=1e-5,
+    )
+
+
+def setup_of(**changes):
+    return create_setup(small_config(**changes))
+
+
+def test_what_is_compared_is_what_was_asked_for(monkeypatch):
+    notes = []
+    setup = setup_of(**{'augment.translate': 2, 'augment.mixup': 0.5})
+    assert choose_variants(setup, set(), notes) == [*OWN]
+    assert choose_variants(setup, {'reference'}, notes) == [*OWN, PLAIN_FLAX]
+    assert notes == []
+    assert choose_variants(setup, {'torch'}, notes) == [*OWN, EAGER, COMPILED]
+    assert 'config.augment.translate = 2 and config.augment.mixup = 0.5' in notes[0]
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
+    assert choose_variants(setup, {'torch'}, notes) == [*OWN]
+    assert 'tpu' in notes[1]
+    kinds = {(variant.kind, variant.dtype, variant.seeds, variant.scale) for variant in OWN}
+    assert kinds == {
+        *((kind, dtype, 1, 1.0) for kind in ('training', 'forward') for dtype in DTYPES),
+        ('training', 'float32', 8, 1.0),
+        ('training', 'float32', 1, 0.5),
+        ('training', 'float32', 1, 2.0),
+    }  # fmt: skip
+
+
+def test_a_compiler_that_fails_is_noted_with_the_end_of_its_cause(monkeypatch):
+    def fail(setup):
+        raise RuntimeError('no compiler: ' + 'word ' * 99 + 'g++ is missing')
+
+    notes = []
+    failing = COMPILED._replace(timed=fail)
+    monkeypatch.setattr(variants_module, 'COMPILED', failing)
+    assert compile_variant(failing, None, notes) is None
+    assert notes[0].startswith('torch.compile failed here: RuntimeError: … word ')
+    assert notes[0].endswith(' g++ is missing')
+    with pytest.raises(RuntimeError):
+        compile_variant(PLAIN_FLAX._replace(timed=fail), None, notes)

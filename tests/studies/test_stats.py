@@ -1,0 +1,178 @@
+"""Statistics against their formulas, written out here in NumPy, and against SciPy's other ways."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from mixer_dilated.studies.stats import (
+    compare,
+    compare_times,
+    compare_trials,
+    correct_together,
+    describe,
+    fit_exponent,
+    holm,
+)
+
+COUNTS = st.integers(0, 2500).map(lambda count: count / 2500)
+ACCURACIES = st.lists(COUNTS, min_size=2, max_size=12)
+
+
+@settings(deadline=None)  # the first example imports
+@given(ACCURACIES)
+def test_mean_standard_deviation_and_t_interval(values):
+    described = describe(values)
+    count, mean = len(values), sum(values) / len(values)
+    std = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1))
+    half = stats.t.ppf(0.975, count - 1) * std / math.sqrt(count)
+    assert described['count'] == count
+    np.testing.assert_allclose(
+        [described['mean'], described['std'], described['low'], described['high']],
+        [mean, std, mean - half, mean + half],
+        atol=1e-12,
+    )
+    json.dumps(described, allow_nan=False)
+
+
+def test_one_value_has_no_spread():
+    assert describe([0.5]) == {'count': 1, 'mean': 0.5, 'std': None, 'low': None, 'high': None}
+    one_seed = compare([0.9], [0.8], reference='a', time_ratio=2.0)
+    values = {'reference': 'a', 'count': 1, 'time_ratio': 2.0}
+    assert one_seed.pop('difference') == pytest.approx(0.1)
+    assert {key: value for key, value in one_seed.items() if value is not None} == values
+
+
+def test_differences_that_cancel_have_p_one():
+    cancelling = compare([0.1, 0.2, 0.4], [0.2, 0.2, 0.3], reference='a', bootstrap_samples=99)
+    assert cancelling['std'] > 0 and cancelling['difference'] == cancelling['t'] == 0
+    assert cancelling['p'] == 1
+
+
+@pytest.mark.parametrize('values', [[], [math.nan], [1.0, math.inf]], ids=str)
+def test_no_value_and_one_that_is_not_finite_are_refused(values):
+    with pytest.raises(ValueError) as error:
+        describe(values)
+    assert repr(values) in str(error.value)
+
+
+@settings(deadline=None)  # the first example imports
+@given(st.lists(st.tuples(COUNTS, COUNTS), min_size=2, max_size=12))
+def test_a_paired_comparison_is_a_t_test_of_the_differences(pairs):
+    values, base = np.array(pairs).T
+    comparison = compare(values, base, reference='base', bootstrap_samples=99)
+    json.dumps(comparison, allow_nan=False)
+    differences, count = values - base, len(pairs)
+    mean, std = differences.mean(), differences.std(ddof=1)
+    np.testing.assert_allclose(comparison['difference'], mean, atol=1e-12)
+    if np.ptp(differences) < 1e-9:
+        assert comparison['std'] == 0
+        assert comparison['p'] == (1 if abs(mean) < 1e-9 else None)
+        return
+    t, half = mean / (std / math.sqrt(count)), stats.t.ppf(0.975, count - 1) * std / count**0.5
+    expected = [std, t, 2 * stats.t.sf(abs(t), count - 1), mean - half, mean + half, mean / std]
+    np.testing.assert_allclose(
+        [comparison[key] for key in ('std', 't', 'p', 'low', 'high', 'effect_size')],
+        expected,
+        rtol=1e-6,
+        atol=1e-12,
+    )
+    assert differences.min() - 1e-12 <= comparison['bootstrap_low'] <= comparison['bootstrap_high']
+    assert comparison['bootstrap_high'] <= differences.max() + 1e-12
+    assert compare(values, base, reference='base', bootstrap_samples=99) == comparison
+
+
+def test_the_bootstrap_interval_is_between_percentiles_of_resampled_means():
+    draw = np.random.default_rng(1)
+    values, base = draw.normal(0.96, 0.003, 10), draw.normal(0.95, 0.003, 10)
+    comparison = compare(values, base, reference='base')
+    differences = np.sort(values - base)
+    resamples = np.random.default_rng(0).integers(0, 10, (10_000, 10))
+    expected = np.percentile(differences[resamples].mean(axis=1), (2.5, 97.5))
+    np.testing.assert_allclose(
+        [comparison['bootstrap_low'], comparison['bootstrap_high']], expected, rtol=1e-9
+    )
+
+
+def test_seeds_are_paired_by_number_and_times_by_their_ratio():
+    table = pd.DataFrame(
+        {'cell': trial, 'seed': seed, 'test_accuracy': accuracy, 'epoch_seconds': seconds}
+        for trial, seconds, by_seed in (
+            ('a', 4.0, {2: 0.9, 1: 0.8}),
+            ('b', 2.0, {1: 0.85, 2: 0.93}),
+        )
+        for seed, accuracy in by_seed.items()
+    )
+    comparison = compare_trials(table, 'b', 'a')
+    np.testing.assert_allclose(comparison['difference'], 0.04)
+    np.testing.assert_allclose(comparison['std'], np.std([0.05, 0.03], ddof=1))
+    assert comparison['time_ratio'] == 0.5
+    assert compare_trials(table.assign(epoch_seconds=None), 'b', 'a')['time_ratio'] is None
+    with pytest.raises(ValueError) as error:
+        compare_trials(table[:3], 'b', 'a')
+    assert '[1]' in str(error.value) and '[1, 2]' in str(error.value)
+    with pytest.raises(ValueError):
+        compare([1.0], [1.0, 2.0], reference='a')
+
+
+def test_times_are_compared_by_the_geometric_mean_of_their_ratios():
+    times = compare_times([2.0, 4.0, 3.0], [4.0, 4.0, 6.0], reference='a')
+    np.testing.assert_allclose(times['ratio'], (0.5 * 1 * 0.5) ** (1 / 3))
+    test = stats.ttest_rel(np.log([2.0, 4.0, 3.0]), np.log([4.0, 4.0, 6.0]))
+    np.testing.assert_allclose(times['p'], test.pvalue)
+    assert times['low'] < times['ratio'] < times['high'] and times['reference'] == 'a'
+    with pytest.raises(ValueError):
+        compare_times([2.0, 0.0], [1.0, 1.0], reference='a')
+
+
+@settings(deadline=None)  # the first example imports
+@given(st.lists(st.none() | st.floats(0, 1), max_size=8))
+def test_holms_correction_is_its_definition(p_values):
+    tested = sorted(p for p in p_values if p is not None)
+    steps = [min(1, (len(tested) - k) * p) for k, p in enumerate(tested)]
+    expected = [None if p is None else max(steps[: tested.index(p) + 1]) for p in p_values]
+    assert holm(p_values) == pytest.approx(expected, nan_ok=True)
+
+
+def test_holms_correction_by_hand():
+    assert holm([0.01, 0.04, 0.03, None]) == pytest.approx([0.03, 0.06, 0.06, None])
+    assert holm([0.6, 0.9]) == [1.0, 1.0] and holm([None]) == [None]
+    alone, pair = [{'p': 0.01, 'p_holm': None}], [{'p': 0.01}, {'p': None}]
+    correct_together(alone)
+    correct_together(pair)
+    assert alone[0]['p_holm'] is None
+    assert [comparison['p_holm'] for comparison in pair] == [0.01, None]
+
+
+@settings(deadline=None)  # the first example imports
+@given(st.floats(-3, 3), st.floats(0.1, 10))
+def test_an_exact_power_law_gives_its_exponent(exponent, factor):
+    sides = np.array([28.0, 56, 112, 224])
+    fit = fit_exponent(sides, factor * sides**exponent)
+    np.testing.assert_allclose(fit['exponent'], exponent, atol=1e-9)
+    np.testing.assert_allclose(fit['factor'], factor, rtol=1e-6)
+    assert fit['standard_error'] < 1e-6
+
+
+def test_what_does_not_grow_has_exponent_zero_and_two_points_no_error():
+    fit = fit_exponent([28, 56, 112], [5.0, 5.0, 5.0])
+    assert abs(fit['exponent']) < 1e-12 and fit['standard_error'] < 1e-12
+    assert fit_exponent([28, 56], [5.0, 20.0])['standard_error'] is None
+    with pytest.raises(ValueError):
+        fit_exponent([28, 28], [5.0, 20.0])
+
+
+def test_a_noisy_exponent_has_the_standard_error_of_a_regression():
+    draw = np.random.default_rng(0)
+    x, y = np.arange(1.0, 9.0), np.arange(1.0, 9.0) ** 2 * np.exp(draw.normal(0, 0.1, 8))
+    fit = fit_exponent(x, y)
+    expected = stats.linregress(np.log(x), np.log(y))
+    np.testing.assert_allclose(
+        [fit['exponent'], fit['standard_error'], fit['factor']],
+        [expected.slope, expected.stderr, math.exp(expected.intercept)],
+    )

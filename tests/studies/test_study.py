@@ -1,0 +1,135 @@
+"""Studies: one folder from sweep to statistics, resumed trial by trial."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import types
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mixer_dilated.errors import UserError
+from mixer_dilated.studies.study import group_for_timing, run_study
+from tests.conftest import ROOT
+from tests.studies.conftest import Recorder, read_lines, small_sweep
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_table_has_a_row_a_trial_and_seed(study):
+    folder, _, recorder = study
+    assert recorder.trained == ['method=plain', 'method=dilated', 'method=wide']
+    rows = read_lines(folder / 'results.jsonl')
+    assert [(row['method'], row['seed']) for row in rows] == [
+        (method, seed) for method in ('plain', 'dilated', 'wide') for seed in range(3)
+    ]
+    for row in rows:
+        summary = json.loads((folder / 'cells' / row['cell'] / 'summary.json').read_text())
+        assert row['test_accuracy'] == summary['results'][row['seed']]['test_accuracy']
+        assert row['flops_per_image'] == summary['flops_per_image']
+        rounds = json.loads((folder / 'timing.json').read_text())[row['cell']]
+        assert row['epoch_seconds'] == np.median(rounds) > 0
+    with (folder / 'results.csv').open() as file:
+        table = list(csv.DictReader(file))
+    assert [row['test_accuracy'] for row in table] == [str(row['test_accuracy']) for row in rows]
+
+
+def test_comparisons_are_paired_by_seed(study):
+    folder, statistics, _ = study
+    assert json.loads((folder / 'statistics.json').read_text()) == statistics
+    rows = read_lines(folder / 'results.jsonl')
+    accuracies = np.array([row['test_accuracy'] for row in rows]).reshape(3, 3)
+    wide = statistics['comparisons']['method=wide']
+    assert wide['reference'] == 'method=plain'
+    np.testing.assert_allclose(wide['difference'], (accuracies[2] - accuracies[0]).mean())
+    np.testing.assert_allclose(wide['p'], stats.ttest_rel(accuracies[2], accuracies[0]).pvalue)
+    claims = [sentence for sentence in statistics['verdicts'] if "paper's claim" in sentence]
+    assert len(claims) == 3 and any('control' in sentence for sentence in statistics['verdicts'])
+
+
+def test_a_finished_study_trains_nothing_again(study):
+    folder, statistics, _ = study
+    recorder = Recorder()
+    before = (folder / 'timing.json').read_bytes()
+    sweep = small_sweep(kind='table1', reference={'method': 'plain'}, num_seeds=3)
+    assert run_study(sweep, folder, command='run', observer=recorder) == statistics
+    assert recorder.trained == [] and len(recorder.read) == 3
+    assert (folder / 'timing.json').read_bytes() == before
+
+
+def test_a_folder_of_another_study_is_refused(study, tmp_path):
+    folder, _, _ = study
+    with pytest.raises(UserError, match=r"kind 'table1'.*'sweep'"):
+        run_study(small_sweep(num_seeds=3), folder, command='run')
+    with pytest.raises(UserError, match='seed: 0, 9'):
+        run_study(small_sweep(kind='table1', num_seeds=3, seed=9), folder, command='run')
+    assert json.loads((folder / 'study.json').read_text())['config']['seed'] == 0
+    (tmp_path / 'thesis.tex').write_text('precious')
+    with pytest.raises(UserError, match=f'--workdir={tmp_path}'):
+        run_study(small_sweep(), tmp_path, command='run')
+
+
+def test_times_of_a_trial_that_is_trained_anew_are_not_kept(study, tmp_path):
+    folder = shutil.copytree(study[0], tmp_path / 'copy')
+    before = json.loads((folder / 'timing.json').read_text())
+    shutil.rmtree(folder / 'cells' / 'method=wide')
+    recorder = Recorder()
+    sweep = small_sweep(kind='table1', reference={'method': 'plain'}, num_seeds=3)
+    statistics = run_study(sweep, folder, command='run', observer=recorder)
+    assert recorder.trained == ['method=wide'] and len(recorder.read) == 2
+    after = json.loads((folder / 'timing.json').read_text())
+    assert after.keys() == before.keys()
+    assert all(after[name] != before[name] for name in before)  # rounds are paired: all anew
+    assert statistics['cells'] == study[1]['cells']
+
+
+def test_of_many_trials_those_are_timed_together_that_are_compared():
+    trials = [types.SimpleNamespace(name=f'{kind}{i}') for i in range(3) for kind in 'abcd']
+    references = {f'{kind}{i}': f'{kind}0' for kind in 'abcd' for i in (1, 2)}
+    groups = group_for_timing(trials, references, max_group=7)
+    assert [[trial.name for trial in group] for group in groups] == [
+        ['a0', 'a1', 'a2', 'b0', 'b1', 'b2'],
+        ['c0', 'c1', 'c2', 'd0', 'd1', 'd2'],
+    ]
+    of_one_reference = dict.fromkeys((trial.name for trial in trials), 'a0')
+    assert list(map(len, group_for_timing(trials, of_one_reference, max_group=7))) == [7, 5]
+    assert group_for_timing(trials, references, max_group=12) == [[*groups[0], *groups[1]]]
+
+
+SWEEP_FILE = """
+from mixer_dilated.studies.sweep import Sweep, grid
+from tests.conftest import small_config
+
+def get_sweep():
+    base = small_config(num_epochs=2, num_seeds=2)
+    trials = grid({'model.patches.dilation': (1,), 'model.hidden_dim': (8, 12)})
+    return Sweep(title='Killed', question='Is it trained twice?', base=base, trials=trials)
+"""
+
+
+def test_a_sweep_killed_half_way_trains_no_finished_trial_again(tmp_path):
+    (tmp_path / 'killed.py').write_text(SWEEP_FILE)
+    folder = tmp_path / 'study'
+    command = [sys.executable, 'run.py', 'sweep', f'--sweep={tmp_path}/killed.py',
+               f'--workdir={folder}']  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    first = folder / 'cells' / 'dilation=1_hidden_dim=8' / 'summary.json'
+    while not first.exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert first.exists() and not (folder / 'statistics.json').exists()
+    finished = list(folder.glob('cells/*/summary.json'))
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in finished}
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count('was trained before') == len(finished) >= 1
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in finished} == before
+    rows = read_lines(folder / 'results.jsonl')
+    assert len(rows) == 4 and all(row['epoch_seconds'] for row in rows)
+    assert (folder / 'report.html').exists()

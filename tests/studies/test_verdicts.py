@@ -1,0 +1,124 @@
+"""Sentences against the statistics that they are made from."""
+
+import pandas as pd
+
+from mixer_dilated.studies.stats import compare, correct_together
+from mixer_dilated.studies.verdicts import (
+    comparison_sentence,
+    comparisons_summary,
+    little_data_verdict,
+    table1_verdicts,
+)
+from mixer_dilated.studies.wording import p_text
+
+
+def table1_rows(plain, dilated, control):
+    return pd.DataFrame(
+        {'cell': trial, 'seed': seed, 'num_tokens': tokens, 'test_accuracy': accuracy,
+         'train_accuracy': accuracy + 0.01, 'epoch_seconds': 1.0}
+        for trial, tokens, accuracies in (
+            ('p', 49, plain), ('d', 16, dilated), ('c', 16, control)
+        )
+        for seed, accuracy in enumerate(accuracies)
+    )  # fmt: skip
+
+
+LABELS = {'p': 'plain 4×4', 'd': 'dilated 4×4', 'c': 'plain 7×7'}
+
+
+ROWS = ([0.960, 0.962, 0.961], [0.950, 0.953, 0.951], [0.961, 0.963, 0.960])
+
+
+def sentences(rows, **changes):
+    return table1_verdicts(
+        table1_rows(*rows), LABELS, baseline='p', proposed='d', control='c', **changes
+    )
+
+
+def test_a_claim_that_is_reversed_held_or_open_is_said_so():
+    reversed_, train, time, control, against = sentences(
+        ROWS, round_seconds={'p': [4.0, 4.1, 4.2], 'd': [2.0, 2.1, 2.05], 'c': [2, 2, 2]}
+    )
+    assert 'raise test accuracy (0.877 against 0.868 there) did not hold here' in reversed_
+    assert 'dilated 4×4 is 0.97 percentage points lower in test accuracy' in reversed_
+    assert 'over 3 paired seeds' in reversed_ and '95 % interval' in reversed_
+    assert 'raise train accuracy (0.961 against 0.943 there) did not hold here' in train
+    assert 'less time (262 s against 269 s there) held here' in time
+    assert 'takes 0.50 times as long' in time
+    assert (
+        'no difference in test accuracy between plain 7×7 and plain 4×4 is significant' in control
+    )
+    assert 'with as many tokens (16) as dilated 4×4' in against and 'higher' in against
+    held, *_ = sentences((ROWS[1], ROWS[0], ROWS[2]))
+    assert 'held here: over 3 paired seeds dilated 4×4 is 0.97 percentage points higher' in held
+    same, _, no_time, *_ = sentences(([0.9], [0.9], [0.9]))
+    assert 'is inconclusive here' in same and 'same mean test accuracy' in same
+    assert 'is inconclusive here' in no_time
+
+
+def test_of_one_seed_nothing_is_significant():
+    sentence = comparison_sentence('a', 'b', compare([0.9], [0.8], reference='b'))
+    assert sentence == (
+        'Of one seed a is 10.00 percentage points higher in test accuracy than b; '
+        'one seed gives no p value.'
+    )
+
+
+def test_a_difference_without_spread_is_not_called_significant():
+    same = compare([0.91, 0.92, 0.93], [0.90, 0.91, 0.92], reference='b')
+    assert same['p'] is None
+    assert 'no interval and no p value' in comparison_sentence('a', 'b', same)
+    assert 'is inconclusive here' in little_data_verdict('a', 'b', [(100, same)], True)
+
+
+def test_many_comparisons_are_corrected_for_their_number():
+    one = compare([0.91, 0.93, 0.92], [0.90, 0.91, 0.905], reference='r')
+    correct_together([one])
+    alone = comparison_sentence('X', 'R', one)
+    assert "Holm's" not in alone and p_text(one['p']) in alone
+    correct_together([one, {**one}])
+    of_two = comparison_sentence('X', 'R', one)
+    assert "after Holm's correction" in of_two and p_text(2 * one['p']) in of_two
+
+
+def test_the_claim_on_little_data_names_the_sizes():
+    better = compare([0.80, 0.81, 0.82], [0.70, 0.71, 0.7201], reference='r')
+    worse = compare([0.70, 0.71, 0.7201], [0.80, 0.81, 0.82], reference='r')
+    text = little_data_verdict('dilated', 'plain', [(1000, worse), (100, better)], True)
+    assert text.startswith(
+        "The paper's claim that dilated patches help with little data held here, "
+        'with the fewest training images tried, 100: '
+    )
+    assert 'dilated is better than plain with 100 (+10.00 points; 95 % interval +9.' in text
+    assert 'dilated is worse than plain with 1\u00a0000 (−10.00 points; 95 % interval −10.' in text
+    control = little_data_verdict('control', 'plain', [(100, better)], False)
+    assert control.startswith('Control is better than plain with 100 (+10.00 points; ')
+    assert control.endswith(' training images (p < 0.001).')
+
+
+def test_a_gain_with_many_images_is_no_gain_on_little_data():
+    unclear = compare([0.80, 0.70, 0.75], [0.74, 0.76, 0.751], reference='r')
+    better = compare([0.80, 0.81, 0.82], [0.70, 0.71, 0.7201], reference='r')
+    text = little_data_verdict('dilated', 'plain', [(100, unclear), (10_000, better)], True)
+    assert 'little data is inconclusive here, with the fewest' in text
+    assert 'dilated is better than plain with 10\u00a0000 (' in text
+    one_seed = compare([0.9], [0.8], reference='r')
+    text = little_data_verdict('dilated', 'plain', [(100, one_seed), (1000, one_seed)], True)
+    assert 'one seed, which gives no p value' in text and "Holm's" not in text
+
+
+def test_many_comparisons_are_counted_by_their_outcome():
+    p_values = {'better': 1e-6, 'worse': 1e-5, 'worse too': 0.012, 'close': 0.02, 'equal': None}
+    signs = {'better': 1}
+    comparisons = {
+        name: {'difference': 0.01 * signs.get(name, -1), 'p': p, 'p_holm': None}
+        for name, p in p_values.items()
+    }
+    correct_together([*comparisons.values()])  # 0.012 · 2 < 0.05, 0.02 · 1 < 0.05
+    sentence = comparisons_summary(comparisons)
+    assert sentence.startswith('5 trials are compared with another in test accuracy. ')
+    assert 'More accurate: 1; less accurate: 3; not significant: 1' in sentence
+    assert 'for 4 comparisons' in sentence
+    comparisons['close']['p'] = comparisons['worse too']['p'] = 0.03  # 0.03 · 2 > 0.05
+    correct_together([*comparisons.values()])
+    assert 'less accurate: 1; not significant: 3' in comparisons_summary(comparisons)
