@@ -1,6 +1,8 @@
 """What several test files share: configs, real MNIST, the command line as a subprocess."""
 
+import contextlib
 import importlib.util
+import json
 import os
 import pathlib
 import subprocess
@@ -55,12 +57,28 @@ def small_config(**changes):
     return resolve(nested(values))
 
 
+@contextlib.contextmanager
+def refuses(*words, error=None):
+    """Asserts a `UserError`, or another error, of one line with these words: key, file, value."""
+    from mixer_dilated.errors import UserError
+
+    with pytest.raises(error or UserError) as refusal:
+        yield refusal
+    message = str(refusal.value)
+    assert '\n' not in message and all(str(word) in message for word in words), message
+
+
+def read_lines(path: pathlib.Path) -> list[dict]:
+    """The rows of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def run_cli(*words: str, **environment: str) -> subprocess.CompletedProcess:
-    """`python run.py WORDS` in the repository, output captured."""
+    """`python run.py WORDS` in the repository, output captured, compiled as for a user."""
     return subprocess.run(
         [sys.executable, 'run.py', *words],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**os.environ, 'XLA_FLAGS': GIVEN_FLAGS, **environment},
         capture_output=True,
         text=True,
         timeout=300,

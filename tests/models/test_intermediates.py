@@ -8,7 +8,7 @@ import pytest
 from mixer_dilated.models.cpu import CpuMlpMixer
 from mixer_dilated.models.mixer import MixerBlock, MlpMixer, Stem
 from mixer_dilated.patches.geometry import Patches
-from tests.test_models import small_mixer
+from tests.models.test_mixer import small_mixer
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 28, 28, 1)).astype(np.float32)
 

@@ -19,7 +19,7 @@ from mixer_dilated.pretrained.weight_files import (
     to_linen_names,
     write_orbax,
 )
-from tests.test_adapt import SMALL, make_network, random_arrays
+from tests.pretrained.test_adapt import SMALL, make_network, random_arrays
 
 
 @pytest.fixture(scope='module')

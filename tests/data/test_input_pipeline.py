@@ -31,8 +31,8 @@ from mixer_dilated.training import train
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.train import Progress, train_and_evaluate
 from tests.conftest import small_config
-from tests.test_runs import Impatient, metrics_bytes, newest
 from tests.tfds_files import encoded, write_set
+from tests.training.test_train import Impatient, metrics_bytes, newest
 
 STREAM = {'input.mode': 'stream', 'augment.translate': 1, 'model.dropout_rate': 0.1, 'num_seeds': 2}
 SEEDS = {k: jax.random.key(k) for k in (5, 6)}

@@ -1,6 +1,7 @@
-"""Trains one small network on every mesh of eight devices: `python -m tests.mesh_runs FOLDER`.
+"""Trains a small network on every mesh of eight devices.
 
-Writes what `tests/test_meshes.py` looks at: `found.json`, and a run's folder.
+`python -m tests.parallel.mesh_runs FOLDER`
+Writes what `tests/parallel/test_mesh.py` looks at: `found.json`, and a run's folder.
 """
 
 import contextlib

@@ -32,7 +32,7 @@ from mixer_dilated.training.state import create_model, create_train_state
 from mixer_dilated.training.step import train_step
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import QUICK_COMPILER, ROOT, small_config
-from tests.mesh_runs import SEEDS, config_on
+from tests.parallel.mesh_runs import SEEDS, config_on
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
         if not (folder / 'found.json').exists():
             folder.mkdir()
             subprocess.run(
-                [sys.executable, '-m', 'tests.mesh_runs', str(folder)],
+                [sys.executable, '-m', 'tests.parallel.mesh_runs', str(folder)],
                 cwd=ROOT, check=True, timeout=600,
                 env={**os.environ, 'XLA_FLAGS': f'{QUICK_COMPILER} {EIGHT}'},
             )  # fmt: skip

@@ -23,7 +23,7 @@ from mixer_dilated.data.tfds_dataset import TfdsDataset
 from mixer_dilated.errors import UserError
 from mixer_dilated.parallel.mesh import make_mesh
 from tests.conftest import ROOT, small_config
-from tests.test_streaming import drawn, numbered, sequential, taken
+from tests.data.test_input_pipeline import drawn, numbered, sequential, taken
 from tests.tfds_files import encoded, grey, write_set
 
 
