@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 
+import hypothesis
 import jax
 import pytest
 
@@ -19,6 +20,19 @@ if jax.__version_info__ < (0, 11):
 # Read once, when the first device is asked for, in this process and in those that tests start.
 GIVEN_FLAGS = os.environ.get('XLA_FLAGS', '').replace(QUICK_COMPILER, '').strip()
 os.environ['XLA_FLAGS'] = f'{GIVEN_FLAGS} {QUICK_COMPILER}'
+
+# Compiling takes its time; with CI set, every run draws the same inputs.
+hypothesis.settings.register_profile(
+    'tests',
+    deadline=None,
+    derandomize='CI' in os.environ,
+    suppress_health_check=[
+        hypothesis.HealthCheck.filter_too_much,
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.data_too_large,
+    ],
+)
+hypothesis.settings.load_profile('tests')
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG_FILES = sorted((ROOT / 'configs').glob('*.py'))
