@@ -1,12 +1,10 @@
-"""Streaming input: what it shares with memory to the bit, and how a run on it ends."""
+"""The input pipeline: what streaming shares with memory, to the bit."""
 
 import contextlib
-import json
 import math
 import shutil
 import threading
 
-import chex
 import jax
 import numpy as np
 import pytest
@@ -25,16 +23,11 @@ from mixer_dilated.data.input_pipeline import (
 )
 from mixer_dilated.data.preprocessing import Preprocessing
 from mixer_dilated.data.tfds_dataset import TfdsDataset
-from mixer_dilated.errors import Preempted, UserError
 from mixer_dilated.parallel.mesh import make_mesh
-from mixer_dilated.training import train
-from mixer_dilated.training.setup import create_setup
-from mixer_dilated.training.train import Progress, train_and_evaluate
+from mixer_dilated.random_keys import purpose_key
 from tests.conftest import small_config
 from tests.tfds_files import encoded, write_set
-from tests.training.test_train import Impatient, metrics_bytes, newest
 
-STREAM = {'input.mode': 'stream', 'augment.translate': 1, 'model.dropout_rate': 0.1, 'num_seeds': 2}
 SEEDS = {k: jax.random.key(k) for k in (5, 6)}
 
 
@@ -47,12 +40,10 @@ def numbered(count):
 
 def permutation(seed_key, epoch, count):
     """The order of an epoch, as the program of an epoch in memory draws it."""
-    from mixer_dilated.random_keys import purpose_key
-
     return np.asarray(jax.random.permutation(purpose_key(seed_key, 'permutation', epoch), count))
 
 
-def drawn(count, seed=5, num_seeds=2):
+def shuffled(count, seed=5, num_seeds=2):
     return lambda epoch: np.asarray(epoch_permutations(seed, num_seeds, count, epoch))
 
 
@@ -61,14 +52,14 @@ def sequential(count, batch):
     return IndexSampler(lambda _: rows, batch, rows.shape[1] // batch)
 
 
-def taken(stream, count):
+def take(stream, count):
     try:
         return [next(stream) for _ in range(count)]
     finally:
         stream.close()
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_the_shares_of_all_processes_are_the_batches_of_memory_in_order(data):
     count, processes = 40, data.draw(st.integers(1, 4))
@@ -79,28 +70,21 @@ def test_the_shares_of_all_processes_are_the_batches_of_memory_in_order(data):
     # Which examples are whose is the mesh's to say; they need not be neighbours.
     places = np.array(data.draw(st.permutations(range(batch))))
     parts = np.sort(places.reshape(processes, share))
-    shares = [
-        taken(
-            BatchStream(
-                numbered(count),
-                IndexSampler(drawn(count), batch, steps),
-                first_step=first,
-                own=(np.arange(2), parts[k]),
-            ),
-            3,
-        )
-        for k in range(processes)
-    ]
-    for i, of_step in enumerate(zip(*shares, strict=True)):
+    back = np.argsort(parts.reshape(-1))
+    shares = []
+    for part in parts:
+        sampler = IndexSampler(shuffled(count), batch, steps)
+        own = (np.arange(2), part)
+        shares.append(take(BatchStream(numbered(count), sampler, first_step=first, own=own), 3))
+    for i, batches in enumerate(zip(*shares, strict=True)):
         epoch, number = divmod(first + i, steps)
         expected = [
             permutation(key, epoch, count)[number * batch : (number + 1) * batch]
             for key in SEEDS.values()
         ]
-        back = np.argsort(parts.reshape(-1))
-        labels = np.concatenate([share.labels for share in of_step], axis=1)[:, back]
+        labels = np.concatenate([batch.labels for batch in batches], axis=1)[:, back]
         np.testing.assert_array_equal(labels, expected)
-        images = np.concatenate([share.images for share in of_step], axis=1)[:, back]
+        images = np.concatenate([batch.images for batch in batches], axis=1)[:, back]
         assert images.shape == (2, batch, 2, 3, 1)
         np.testing.assert_array_equal(images[..., 1, 2, 0], labels)
 
@@ -128,7 +112,7 @@ def test_a_sampler_follows_its_epochs_for_ever_and_leaves_no_file(shared):
     assert not shared or not sampler.folder.exists()
 
 
-def photographs(folder):
+def datasets_of(folder):
     """JPEGs of several sizes: as a TFDS set, as one of many files, as a folder."""
     draw = np.random.default_rng(0)
     sizes = [(40 + 3 * k, 60 - 2 * k, 3) for k in range(7)]
@@ -139,161 +123,42 @@ def photographs(folder):
     write_set(folder / 'one', records, (None, None, 3))
     write_set(folder / 'many', records, (None, None, 3), files=len(records))
     for k, (content, label) in enumerate(records):
-        (folder / 'pictures' / 'ab'[label]).mkdir(parents=True, exist_ok=True)
-        (folder / 'pictures' / 'ab'[label] / f'{k}.jpg').write_bytes(content)
+        (folder / 'images' / 'ab'[label]).mkdir(parents=True, exist_ok=True)
+        (folder / 'images' / 'ab'[label] / f'{k}.jpg').write_bytes(content)
     return {
         'one file': TfdsDataset('tiny', str(folder / 'one'), image_size=(16, 16)),
         'many files': TfdsDataset('tiny', str(folder / 'many'), image_size=(16, 16)),
-        'folder': ImageFolder(folder / 'pictures', Preprocessing((16, 16, 3))),
+        'folder': ImageFolder(folder / 'images', Preprocessing((16, 16, 3))),
     }
 
 
 @pytest.mark.parametrize('kind', ['one file', 'many files', 'folder'])
 def test_records_have_the_pixels_that_reading_all_of_them_has(kind, tmp_path):
-    source = photographs(tmp_path)[kind]
+    source = datasets_of(tmp_path)[kind]
     split = 'train[1:]+test'
     expected, records = source.read(split), source.data_source(split)
     index = [3, 0, len(records) - 1, 3]
     assert len(records) == len(expected.labels) and records.image_shape == (16, 16, 3)
-    for found, array in zip(records.read(index), expected, strict=True):
-        np.testing.assert_array_equal(found, array[index])
+    for values, array in zip(records.read(index), expected, strict=True):
+        np.testing.assert_array_equal(values, array[index])
     np.testing.assert_array_equal(records.labels(index), expected.labels[index])
     streamed = StreamingPipeline(records, small_config(), make_mesh(small_config()))
     np.testing.assert_array_equal(streamed.labels, expected.labels)
 
 
 def test_a_copy_of_the_data_has_the_same_identity_and_other_data_another(tmp_path):
-    sources = photographs(tmp_path / 'one')
+    sources = datasets_of(tmp_path / 'one')
     shutil.copytree(tmp_path / 'one', tmp_path / 'two', copy_function=shutil.copyfile)
     copies = {
         'one file': TfdsDataset('tiny', str(tmp_path / 'two' / 'one'), image_size=(16, 16)),
-        'folder': ImageFolder(tmp_path / 'two' / 'pictures', Preprocessing((16, 16, 3))),
+        'folder': ImageFolder(tmp_path / 'two' / 'images', Preprocessing((16, 16, 3))),
     }
     for kind, copy in copies.items():
         assert copy.identity == sources[kind].identity
         assert copy.fingerprint != sources[kind].fingerprint
-    (tmp_path / 'two' / 'pictures' / 'a' / '8.jpg').write_bytes(b'more')
-    other = ImageFolder(tmp_path / 'two' / 'pictures', Preprocessing((16, 16, 3)))
+    (tmp_path / 'two' / 'images' / 'a' / '8.jpg').write_bytes(b'more')
+    other = ImageFolder(tmp_path / 'two' / 'images', Preprocessing((16, 16, 3)))
     assert other.identity != copies['folder'].identity
-
-
-@pytest.mark.parametrize(
-    ('changes', 'train', 'test'),
-    [
-        ({}, False, False),
-        ({'input.mode': 'stream'}, True, True),
-        ({'input.memory_gib': 6400 / 2**30}, True, False),  # 300 and 100 images of 64 bytes
-        ({'input.memory_gib': 0, 'input.mode': 'memory'}, False, False),
-    ],
-)
-def test_each_split_streams_by_its_own_size(changes, train, test):
-    setup = create_setup(small_config(**changes))
-    assert (setup.streams('train'), setup.streams('test')) == (train, test)
-
-
-@pytest.fixture(scope='module')
-def in_memory(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp('memory') / 'run'
-    config = small_config(**{**STREAM, 'input.mode': 'memory'})
-    return config, workdir, train_and_evaluate(config, workdir)
-
-
-@pytest.fixture(scope='module')
-def streamed(tmp_path_factory):
-    """In batches of 64 the 100 test examples do not fill the second."""
-    workdir = tmp_path_factory.mktemp('stream') / 'run'
-    config = small_config(**STREAM)
-    return config, workdir, train_and_evaluate(config, workdir)
-
-
-def rows_and_arrays(workdir):
-    rows = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-    arrays = {}
-    for name in ('predictions', 'weights', 'augmented'):
-        with np.load(workdir / f'{name}.npz') as file:
-            arrays |= {f'{name} {key}': file[key] for key in file if file[key].dtype.kind != 'U'}
-    return rows, arrays
-
-
-def test_a_stream_trains_and_evaluates_as_memory_does(in_memory, streamed):
-    (rows, arrays), (expected_rows, expected) = map(rows_and_arrays, (streamed[1], in_memory[1]))
-    chex.assert_trees_all_close(rows, expected_rows, rtol=1e-5)
-    chex.assert_trees_all_close(arrays, expected, rtol=1e-4, atol=1e-5)
-    files = [{file.name for file in run[1].iterdir()} for run in (in_memory, streamed)]
-    assert files[0] == files[1]
-    found = newest(streamed[0], streamed[1])[0]
-    chex.assert_trees_all_close(found, newest(*in_memory[:2])[0], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_a_stream_that_is_resumed_has_the_bits_of_one_that_was_not(streamed, tmp_path):
-    config, workdir, _ = streamed
-    pieces = small_config(**STREAM | {'checkpoints.every_steps': 4})
-    with pytest.raises(Preempted, match='stopped after step 12'):  # an epoch has 9
-        train_and_evaluate(pieces, tmp_path, progress=Impatient(5))
-    train_and_evaluate(pieces, tmp_path)
-    chex.assert_trees_all_equal(newest(pieces, tmp_path), newest(config, workdir))
-    assert metrics_bytes(tmp_path) == metrics_bytes(workdir)
-    assert (tmp_path / 'predictions.npz').read_bytes() == (workdir / 'predictions.npz').read_bytes()
-
-
-def test_a_run_may_go_on_in_the_other_mode_but_not_with_other_data(in_memory, streamed, tmp_path):
-    copy = tmp_path / 'run'
-    shutil.copytree(in_memory[1], copy)
-    (copy / 'summary.json').unlink()
-    results = train_and_evaluate(streamed[0], copy)['results']
-    chex.assert_trees_all_close(results, in_memory[2]['results'], rtol=1e-5)
-    noted = json.loads((copy / 'data.json').read_text())
-    noted['test']['identity'] = 'another'
-    (copy / 'data.json').write_text(json.dumps(noted))
-    (copy / 'summary.json').unlink()
-    with pytest.raises(UserError, match='begun on other examples'):
-        train_and_evaluate(streamed[0], copy)
-
-
-def test_what_goes_wrong_in_the_background_ends_the_run_and_what_works_there(
-    streamed, tmp_path, monkeypatch
-):
-    batches, closed = [], []
-
-    def next_batch(self, taken=BatchStream.__next__):
-        if len(batches) == 3:
-            raise UserError('record 7: an image that cannot be decoded')
-        batches.append(taken(self))
-        return batches[-1]
-
-    def close(self, close=BatchStream.close):
-        closed.append(self)
-        close(self)
-
-    monkeypatch.setattr(BatchStream, '__next__', next_batch)
-    monkeypatch.setattr(BatchStream, 'close', close)
-    with pytest.raises(UserError, match='record 7: an image that cannot be decoded'):
-        train_and_evaluate(streamed[0], tmp_path)
-    assert len(closed) == 1
-    assert 'prefetcher' not in [thread.name for thread in threading.enumerate()]
-
-
-class StopsSoon(Progress):
-    """Asks to stop at the third look, however far the run is."""
-
-    looks = 0
-
-    def stop_requested(self):
-        self.looks += 1
-        return self.looks == 3
-
-
-@pytest.mark.slow
-def test_a_run_stops_while_it_waits_for_its_data(streamed, tmp_path, monkeypatch):
-    def long_decoding(_):
-        threading.Event().wait(3)
-        raise RuntimeError('nobody waits for this any more')
-
-    monkeypatch.setattr(train, 'CHUNK_SECONDS', 0.05)
-    monkeypatch.setattr(BatchStream, '_next_slice', long_decoding)
-    with pytest.raises(Preempted, match='stopped after step 0'):
-        train_and_evaluate(streamed[0], tmp_path, progress=StopsSoon())
 
 
 def chunks_of(inputs, step, num_steps):
@@ -351,7 +216,7 @@ def test_chunks_from_any_step_on_are_the_batches_of_the_permutations(kind):
                 assert sum((chunk.index >= 0).sum() for chunk in inputs.eval_chunks()) == 40
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(count=st.integers(1, 300), batch=st.integers(1, 40), limit=st.integers(1, 400))
 def test_eval_chunks_in_memory_hold_every_example_once(count, batch, limit):
     config = small_config(batch_eval=batch, batch=1, num_seeds=2)
