@@ -13,6 +13,9 @@ from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import ROOT, config_of
 from tests.imagenet_pictures import write_imagenet
 from tests.tfds_files import encoded, write_set
+from tests.training.runs import rows_of
+
+pytestmark = pytest.mark.slow
 
 SMALL = {
     'model.num_blocks': 2,
@@ -39,7 +42,7 @@ def few_steps(name, data_dir, **changes):
     return changed(config_of(ROOT / 'configs' / f'{name}.py'), {**few, **changes})
 
 
-def pictures(size):
+def random_records(size):
     draw = np.random.default_rng(0)
     return [(encoded(draw.integers(0, 256, size, np.uint8)), k * 3 % 10) for k in range(8)]
 
@@ -48,21 +51,18 @@ def check_learned(config, folder):
     summary = train_and_evaluate(config, folder)
     (result,) = summary['results']
     assert np.isfinite([result['train_loss'], result['test_loss']]).all()
-    rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
-    assert [row['step'] for row in rows] == [STEPS]
+    assert [row['step'] for row in rows_of(folder)] == [STEPS]
     return summary
 
 
-@pytest.mark.slow
 def test_fashion_mnist(tmp_path):
-    write_set(tmp_path, pictures((28, 28)), (28, 28, 1), 'fashion_mnist', '3.0.1')
+    write_set(tmp_path, random_records((28, 28)), (28, 28, 1), 'fashion_mnist', '3.0.1')
     summary = check_learned(few_steps('fashion_mnist_dilated', tmp_path), tmp_path / 'run')
     assert summary['num_tokens'] == 16 and summary['image_shape'] == [28, 28, 1]
 
 
-@pytest.mark.slow
 def test_cifar10_begins_with_weights_of_the_original_and_sees_224_pixels(tmp_path):
-    records = pictures((32, 32, 3))
+    records = random_records((32, 32, 3))
     write_set(tmp_path, records, (32, 32, 3), 'cifar10', '3.0.2', text_feature='id')
     weights = tmp_path / 'Mixer-B_16.npz'
     config = few_steps('cifar10_finetune_b16', tmp_path, init_from=str(weights), **NETWORK)
@@ -72,18 +72,15 @@ def test_cifar10_begins_with_weights_of_the_original_and_sees_224_pixels(tmp_pat
     np.savez(weights, **{k: draw.normal(0, 0.02, n).astype('f4') for k, n in shapes.items()})
     summary = check_learned(config, tmp_path / 'run')
     assert summary['num_tokens'] == 196 and summary['image_shape'] == [224, 224, 3]
-    begun = json.loads((tmp_path / 'run' / 'initial.json').read_text())
-    assert begun['adapted'] == ['head new: zeros, for 10 classes']
+    initial = json.loads((tmp_path / 'run' / 'initial.json').read_text())
+    assert initial['adapted'] == ['head new: zeros, for 10 classes']
 
 
-@pytest.mark.slow
-def test_imagenet2012_has_pictures_of_several_sizes(tmp_path):
+def test_imagenet2012_has_images_of_several_sizes(tmp_path):
     write_imagenet(tmp_path, 8)
     streamed = {'input.mode': 'stream', 'dataset.test_split': 'validation'}
     config = few_steps('imagenet2012_s16', tmp_path, **NETWORK, **streamed)
     summary = check_learned(config, tmp_path / 'run')
     assert summary['num_tokens'] == 196 and summary['image_shape'] == [224, 224, 3]
-    assert (
-        len(json.loads((tmp_path / 'run' / 'preprocessing.json').read_text())['class_names'])
-        == 1000
-    )
+    preprocessing = json.loads((tmp_path / 'run' / 'preprocessing.json').read_text())
+    assert len(preprocessing['class_names']) == 1000
