@@ -1,7 +1,7 @@
 """Trains a small network on every mesh of eight devices.
 
 `python -m tests.parallel.mesh_runs FOLDER`
-Writes what `tests/parallel/test_mesh.py` looks at: `found.json`, and a run's folder.
+Writes what `tests/parallel/test_mesh_runs.py` looks at: `results.json`, and a run's folder.
 """
 
 import contextlib
@@ -70,11 +70,9 @@ class Trained:
         if start is None:
             start = jax.device_get(jax.tree.leaves(self.programs.init_state()))
         self.start = start
-        placed = [
-            jax.device_put(array, like.sharding)
-            for array, like in zip(start, jax.tree.leaves(state), strict=True)
-        ]
-        self.state = jax.tree.unflatten(jax.tree.structure(state), placed)
+        leaves = jax.tree.leaves(state)
+        put = [jax.device_put(a, leaf.sharding) for a, leaf in zip(start, leaves, strict=True)]
+        self.state = jax.tree.unflatten(jax.tree.structure(state), put)
 
     def epoch(self) -> list[np.ndarray]:
         """Trains the next one: parameters, metrics and evaluation."""
@@ -83,17 +81,13 @@ class Trained:
         testing = self.programs.evaluate(self.state, test)
         return jax.device_get(jax.tree.leaves((self.state.params, metrics, testing)))
 
-    def found(self, expected: list[np.ndarray]) -> dict:
+    def results(self, expected: list[np.ndarray]) -> dict:
         """What the tests look at."""
-        differences = [
-            float(np.abs(one - other).max())
-            for one, other in zip(self.epoch(), expected, strict=True)
-        ]
-        evaluation = next(
-            program for name, program in self.programs._compiled.items() if name != 'train'
-        )
+        pairs = zip(self.epoch(), expected, strict=True)
+        compiled = self.programs._compiled.items()
+        evaluation = next(program for name, program in compiled if name != 'train')
         return {
-            'difference': max(differences),
+            'difference': max(float(np.abs(one - other).max()) for one, other in pairs),
             'training': collectives(self.programs.train_function().as_text()),
             'evaluation': collectives(evaluation.as_text()),
             'shapes_on_a_device': {
@@ -105,31 +99,26 @@ class Trained:
 
 def collectives(text: str) -> list[dict]:
     """Of a compiled program: each one's kind, sizes of its results, groups of devices."""
-    found = []
+    listed = []
     for results, kind, rest in re.findall(rf'= (.+?) ({COLLECTIVES})(?:-start)?\((.+)', text):
-        shapes = re.findall(r'\w+\[([\d,]*)\]', results)
-        found.append(
-            {
-                'kind': kind,
-                'sizes': [
-                    math.prod(map(int, shape.split(','))) if shape else 1 for shape in shapes
-                ],
-                'groups': groups_of(rest, jax.device_count()),
-            }
-        )
-    return found
+        shapes = [shape.split(',') for shape in re.findall(r'\w+\[([\d,]*)\]', results)]
+        sizes = [math.prod(int(length or 1) for length in shape) for shape in shapes]
+        groups = groups_of(rest, jax.device_count())
+        listed.append({'kind': kind, 'sizes': sizes, 'groups': groups})
+    return listed
 
 
-def restored(trained: Trained, snapshot: RunState, folder: pathlib.Path) -> tuple[RunState, bool]:
-    """A snapshot written and read as other programs lay it out; whether it has its bits."""
+def restore(trained: Trained, run_state: RunState, folder: pathlib.Path) -> tuple[RunState, bool]:
+    """A state written, and read as other programs lay it out; whether it has its bits."""
     with Checkpoints(folder, trained.config) as checkpoints:
-        checkpoints.save(snapshot)
+        checkpoints.save(run_state)
         checkpoints.wait()
-        found = checkpoints.restore(trained.programs.abstract_run_state())
-    laid_out, arrays, were = map(jax.tree.leaves, (trained.state, found.arrays, snapshot.arrays))
-    same = all(np.array_equal(one, other) for one, other in zip(arrays, were, strict=True))
-    states = zip(jax.tree.leaves(found.state), laid_out, strict=True)
-    return found, same and all(one.sharding == other.sharding for one, other in states)
+        restored = checkpoints.restore(trained.programs.abstract_run_state())
+    arrays, expected = (jax.tree.leaves(state.arrays) for state in (restored, run_state))
+    same = all(np.array_equal(one, other) for one, other in zip(arrays, expected, strict=True))
+    leaves, laid_out = (jax.tree.leaves(state) for state in (restored.state, trained.state))
+    pairs = zip(leaves, laid_out, strict=True)
+    return restored, same and all(one.sharding == other.sharding for one, other in pairs)
 
 
 def seeds_take_turns(mesh) -> bool:
@@ -163,30 +152,30 @@ def main(folder: pathlib.Path) -> None:
     shape = {'seed': 2, 'data': 2, 'model': 2, 'fsdp': True}
     parts = Trained(config_on(shape, accum_steps=2), whole.start)
     with ThreadPoolExecutor(2) as threads:
-        jobs = [threads.submit(each.programs.train_function) for each in (*trained.values(), parts)]
+        jobs = [threads.submit(t.programs.train_function) for t in (*trained.values(), parts)]
     for job in jobs:
         job.result()
-    found = {name: each.found(expected) for name, each in trained.items()}
-    of_parts = parts.found(expected)
+    meshes = {name: network.results(expected) for name, network in trained.items()}
+    results_of_parts = parts.results(expected)
     # 8 devices, fully sharded → 1 → 4, whole on each → 8 in another mesh, which goes on.
-    of_eight = trained[json.dumps(shape)]
-    snapshot = RunState(of_eight.state, of_eight.programs.empty_metrics())
-    bits = []
+    eight = trained[json.dumps(shape)]
+    run_state = RunState(eight.state, eight.programs.empty_metrics())
+    same_bits = []
     four = Trained(config_on({}), whole.start, devices[:4])
     other = trained[json.dumps({'seed': 1, 'data': 8, 'model': 1, 'fsdp': False})]
-    for number, each in enumerate((whole, four, other)):
-        snapshot, same = restored(each, snapshot, folder / str(number))
-        bits.append(same)
-    other.state = snapshot.state
-    content = {
-        'meshes': found,
-        'parts': of_parts,
-        'same_bits': bits,
-        'second_epoch': other.found(whole.epoch())['difference'],
+    for number, network in enumerate((whole, four, other)):
+        run_state, same = restore(network, run_state, folder / str(number))
+        same_bits.append(same)
+    other.state = run_state.state
+    results = {
+        'meshes': meshes,
+        'parts': results_of_parts,
+        'same_bits': same_bits,
+        'second_epoch': other.results(whole.epoch())['difference'],
         'summary': train_and_evaluate(config_on(shape, num_epochs=1), folder / 'run'),
         'printed': printed_summary(),
     }
-    (folder / 'found.json').write_text(json.dumps(content))
+    (folder / 'results.json').write_text(json.dumps(results))
 
 
 if __name__ == '__main__':

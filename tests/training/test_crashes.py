@@ -41,8 +41,8 @@ EPOCHS_A_KILL = 2
 def start(config, workdir, *more):
     return subprocess.Popen(
         [sys.executable, 'run.py', f'--config={config}', f'--workdir={workdir}', *more],
-        cwd=ROOT, env={**os.environ, 'XLA_FLAGS': GIVEN_FLAGS}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True,
+        cwd=ROOT, env={**os.environ, 'XLA_FLAGS': GIVEN_FLAGS}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 
