@@ -71,6 +71,16 @@ def small_config(**changes):
     return resolve(nested(values))
 
 
+def config_file(folder: pathlib.Path, **changes) -> str:
+    """The flag --config of a file with `small_config(**changes)`."""
+    path = folder / 'config.py'
+    path.write_text(
+        'from ml_collections import ConfigDict\n\n\ndef get_config():\n'
+        f'    return ConfigDict({small_config(**changes).to_dict()!r})\n'
+    )
+    return f'--config={path}'
+
+
 @contextlib.contextmanager
 def refuses(*words, error=None):
     """Asserts a `UserError`, or another error, of one line with these words: key, file, value."""

@@ -177,18 +177,17 @@ def test_a_config_of_an_earlier_run_is_the_same_run_with_the_new_keys_at_their_d
     assert resolve(earlier) == now and differences(resolve(earlier), now) == []
 
 
-def test_places_do_not_make_another_run():
-    one, other = resolve({}), resolve({'dataset': {'data_dir': '/elsewhere'}})
-    assert differences(one, other) == []
-    assert differences(one, resolve({'seed': 1})) == ['seed: 0, 1']
-
-
-def test_equal_patches_in_other_words_are_the_same_run():
-    one = resolve({'model': {'patches': {'size': 4, 'padding': 'VALID'}}})
-    other = resolve({'model': {'patches': {'size': (4, 4), 'padding': 'valid'}}})
-    assert differences(one, other) == []
-    phases = [resolve({'model': {'patches': {'dilation': 2}, 'phases': n}}) for n in (2, [2, 2])]
-    assert differences(*phases) == [] and phases[0].model.phases == (2, 2)
+@pytest.mark.parametrize(
+    ('one', 'other', 'expected'),
+    [
+        ({}, {'dataset.data_dir': '/elsewhere'}, []),
+        ({}, {'seed': 1}, ['seed: 0, 1']),
+        ({'model.patches.size': 4}, {'model.patches.size': (4, 4)}, []),
+        ({'model.patches.padding': 'VALID'}, {'model.patches.padding': 'valid'}, []),
+    ],
+)
+def test_places_and_other_words_do_not_make_another_run(one, other, expected):
+    assert differences(*(resolve(nested(values)) for values in (one, other))) == expected
 
 
 OLD_NAMES = {

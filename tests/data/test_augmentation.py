@@ -19,7 +19,6 @@ from mixer_dilated.data.augmentation import (
     random_flip,
     random_phase,
     random_translate,
-    shift_phase,
 )
 from mixer_dilated.data.randaugment import MICROBATCH, map_microbatches
 from mixer_dilated.random_keys import purpose_key
@@ -41,15 +40,6 @@ def move_up_left(images, up, left):
     height, width = images.shape[1:3]
     moved[:, : height - up, : width - left] = images[:, up:, left:]
     return moved
-
-
-def test_each_phase_moves_the_images_up_and_left():
-    images = random_bytes((3, 5, 4, 2))
-    for up in range(3):
-        for left in range(2):
-            moved = shift_phase(images, jnp.array([up, left]), (3, 2))
-            assert moved.dtype == np.uint8
-            np.testing.assert_array_equal(moved, move_up_left(images, up, left))
 
 
 PHASES = [(up, left) for up in range(3) for left in range(2)]

@@ -16,7 +16,7 @@ from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
 from mixer_dilated.data import image_folder
 from mixer_dilated.data import preprocessing as preprocessing_module
-from mixer_dilated.data.datasets import load_examples, open_dataset
+from mixer_dilated.data.datasets import open_dataset
 from mixer_dilated.data.image_files import Ignored, find_images, ignored_text, walk_images
 from tests.conftest import refuses
 
@@ -318,19 +318,6 @@ def test_a_class_of_which_nothing_can_be_used_is_refused(root):
     corrupt(root, *[f'cat/{k}.png' for k in range(10)])
     with pytest.warns(UserWarning, match='left out 10 of 20'), refuses(root, "'cat'", 'train'):
         open_folder(root, on_corrupt='skip')
-
-
-def test_images_that_are_too_large_are_refused_by_name(root):
-    with refuses('0.png: 8×6 = 48 pixels', '40'):
-        open_folder(root, max_pixels=40).read('train')
-
-
-def test_decoded_images_are_kept(root, tmp_path, monkeypatch):
-    first = load_examples(open_folder(root), 'train', str(tmp_path / 'cache'))
-    monkeypatch.setattr(image_folder, 'decode_images', None)
-    second = load_examples(open_folder(root), 'train', str(tmp_path / 'cache'))
-    assert isinstance(second.images, np.memmap)
-    np.testing.assert_array_equal(first.images, second.images)
 
 
 @pytest.mark.slow

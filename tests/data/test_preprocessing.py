@@ -17,7 +17,6 @@ from mixer_dilated.config import resolve
 from mixer_dilated.data.datasets import preprocessing_of
 from mixer_dilated.data.preprocessing import (
     FILES_PER_JOB,
-    Preprocessing,
     decode_images,
     read_image,
     resize_image,
@@ -223,11 +222,6 @@ def test_a_crop_is_the_middle_and_a_squash_the_whole():
     padded = np.asarray(resize_image(image, (30, 30), 'pad'))
     np.testing.assert_array_equal(padded[[5, 25]], 0)
     np.testing.assert_array_equal(padded[10:20], image)
-
-
-def test_an_image_of_the_right_size_is_not_touched(tmp_path):
-    path = save(tmp_path / 'a.png', colours(1, (8, 8)))
-    np.testing.assert_array_equal(Preprocessing((8, 8, 1)).read(path)[..., 0], colours(1, (8, 8)))
 
 
 @pytest.mark.parametrize(

@@ -135,12 +135,6 @@ def test_equalizing_spreads_a_dull_image():
     np.testing.assert_array_equal(operate('equalize', small, 1.0), small)
 
 
-def test_three_times_thirty_degrees_turn_a_square():
-    image = random_bytes((7, 7, 1))
-    for sign in (-1, 1):
-        np.testing.assert_array_equal(operate('rotate', image, 3 * sign), np.rot90(image, -sign))
-
-
 @pytest.mark.parametrize('shape', [(1, 1, 1), (2, 5, 3), (5, 2, 4), (3, 3, 2)])
 def test_images_of_every_shape_are_taken(shape):
     image = random_bytes(shape)

@@ -20,7 +20,7 @@ from mixer_dilated.data.batch_stream import BatchStream, IndexSampler
 from mixer_dilated.data.input_pipeline import StreamingPipeline
 from mixer_dilated.data.tfds_dataset import TfdsDataset
 from mixer_dilated.parallel.mesh import make_mesh
-from tests.conftest import GIVEN_FLAGS, ROOT, refuses, small_config
+from tests.conftest import GIVEN_FLAGS, ROOT, config_file, refuses, small_config
 from tests.data.test_input_pipeline import numbered, sequential, shuffled, take
 from tests.tfds_files import encoded, grey, write_set
 
@@ -127,26 +127,6 @@ def test_workers_give_the_batches_of_threads_and_end_with_an_error_in_one_of_the
     assert not multiprocessing.active_children() and not order.folder.exists()
 
 
-CONFIG = """
-from mixer_dilated.config import base_config
-
-def get_config():
-    config = base_config()
-    config.num_epochs = 100_000
-    config.batch = 32
-    config.dataset.name = 'digits'
-    config.dataset.train_split = 'train[:300]'
-    config.dataset.test_split = 'test[:100]'
-    config.input.mode = 'stream'
-    config.input.workers = 2
-    config.eval_every = 100_000
-    config.model.patches.size = 2
-    config.model.num_blocks = 1
-    config.model.hidden_dim = config.model.tokens_mlp_dim = config.model.channels_mlp_dim = 8
-    return config
-"""
-
-
 @contextlib.contextmanager
 def killed_at_the_end(run):
     try:
@@ -158,8 +138,9 @@ def killed_at_the_end(run):
 
 @pytest.mark.slow
 def test_a_signal_to_all_processes_saves_and_leaves_none_behind(tmp_path):
-    (tmp_path / 'config.py').write_text(CONFIG)
-    words = [f'--config={tmp_path / "config.py"}', f'--workdir={tmp_path / "run"}']
+    changes = {'num_epochs': 100_000, 'eval_every': 100_000}
+    changes |= {'input.mode': 'stream', 'input.workers': 2}
+    words = [config_file(tmp_path, **changes), f'--workdir={tmp_path / "run"}']
     run = subprocess.Popen(
         [sys.executable, 'run.py', *words], cwd=ROOT, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,

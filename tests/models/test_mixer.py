@@ -129,15 +129,6 @@ def test_logits_and_intermediates_are_those_of_the_papers_equations(form):
     chex.assert_trees_all_close(logits, head, atol=5e-5)
 
 
-def test_a_block_of_one_token_is_the_papers_equations():
-    x = random_images((3, 1, 7))
-    block = MixerBlock(tokens_mlp_dim=4, channels_mlp_dim=6)
-    variables = random_variables(block, x, train=False)
-    params = float64(variables['params'])
-    expected = np.stack([mixer_block(image, params) for image in float64(x)])
-    chex.assert_trees_all_close(block.apply(variables, x, train=False), expected, atol=1e-5)
-
-
 def test_mlp_block_has_the_gelu_that_is_asked_for():
     x = 5 * random_images((40, 6))
     outputs = []
@@ -213,22 +204,6 @@ def test_branches_over_channels_are_one_embedding_of_all_their_pixels(blur):
         for i, branch in enumerate(branches)
     )
     chex.assert_trees_all_close(stem.apply(variables, images), expected, atol=1e-5)
-
-
-def test_phases_of_a_dilated_patch_are_the_embedding_of_a_solid_one():
-    phases = Patches(size=2, dilation=2, stride=3).phases(2)
-    solid = Patches(size=4, stride=3, padding=((0, 1), (0, 1)))
-    images = random_images((2, 9, 12, 2))
-    variables = random_variables(Stem(phases, 5), images)
-    kernel = np.zeros((4, 4, 2, 5), np.float32)
-    for i, (down, right) in enumerate(phase.offset for phase in phases):
-        kernel[down::2, right::2] = variables['params'][f'kernel_{i}']
-    bias = variables['params']['bias']
-    chex.assert_trees_all_close(
-        Stem(phases, 5).apply(variables, images),
-        Stem((solid,), 5).apply({'params': {'kernel': kernel, 'bias': bias}}, images),
-        atol=1e-5,
-    )
 
 
 def test_a_config_gives_every_setting_to_its_network_and_the_platform_its_form():

@@ -16,7 +16,7 @@ import pytest
 from mixer_dilated.cli import distributed
 from mixer_dilated.cli.main import main
 from mixer_dilated.training.train import train_and_evaluate
-from tests.conftest import GIVEN_FLAGS, ROOT, small_config
+from tests.conftest import GIVEN_FLAGS, ROOT, config_file, small_config
 from tests.tfds_files import encoded, grey
 from tests.training.runs import rows_of
 
@@ -37,15 +37,6 @@ def free_port() -> int:
     with socket.socket() as listening:
         listening.bind(('127.0.0.1', 0))
         return listening.getsockname()[1]
-
-
-def config_file(folder, **changes):
-    path = folder / 'config.py'
-    path.write_text(
-        'from ml_collections import ConfigDict\n\n\ndef get_config():\n'
-        f'    return ConfigDict({small_config(**changes).to_dict()!r})\n'
-    )
-    return f'--config={path}'
 
 
 class Processes:

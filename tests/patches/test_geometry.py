@@ -41,7 +41,7 @@ def test_geometry_is_refused_only_if_a_token_would_see_no_pixel(patches, size):
         refused = True
     try:
         seen = gather(np.ones((1, *size, 1)), patches)
-    except ValueError:  # nothing to stack: not one window fits
+    except ValueError:  # not one window fits
         assert refused
         return
     assert refused == bool((seen.sum(axis=2) == 0).any())

@@ -56,26 +56,20 @@ def test_the_same_grid_is_the_same_mixing(resample):
     chex.assert_trees_all_equal(resample(mixing, ((3, 4),), ((3, 4),)), mixing)
 
 
-def test_mixing_on_another_grid_is_resize_mix_resize():
-    """By JAX's own resizing of the features, with the mixing in between."""
-    rng = np.random.default_rng(1)
-    mixing, x = random_mixing(rng, 12), rng.normal(size=(6 * 5, 2))
-    resampled = mix(interpolate_token_mixing(mixing, ((3, 4),), ((6, 5),)), x)
-    small = jax.image.resize(x.reshape(6, 5, 2), (3, 4, 2), 'linear', antialias=True)
-    mixed = mix(mixing, np.asarray(small, np.float64).reshape(12, 2))
-    expected = jax.image.resize(mixed.reshape(3, 4, 2), (6, 5, 2), 'linear', antialias=True)
-    np.testing.assert_allclose(resampled, np.asarray(expected).reshape(30, 2), atol=1e-4)
-
-
 @given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 99))
-@settings(max_examples=30)
-def test_even_features_leave_every_hidden_unit_as_it_was(rows, columns, seed):
+@settings(max_examples=5)
+def test_mixing_on_another_grid_is_resize_mix_resize(rows, columns, seed):
+    """By JAX's own resizing of the features, with the mixing in between."""
     rng = np.random.default_rng(seed)
-    mixing, x = random_mixing(rng, 16), rng.normal(size=2)
-    resampled = interpolate_token_mixing(mixing, ((4, 4),), ((rows, columns),))
-    before = mixing['Dense_0/kernel'].T.astype(np.float64) @ np.tile(x, (16, 1))
-    after = resampled['Dense_0/kernel'].T.astype(np.float64) @ np.tile(x, (rows * columns, 1))
-    np.testing.assert_allclose(after, before, atol=1e-4)
+    mixing, x = random_mixing(rng, 12), rng.normal(size=(rows, columns, 2))
+    resampled = interpolate_token_mixing(mixing, ((3, 4),), ((rows, columns),))
+    small = jax.image.resize(x, (3, 4, 2), 'linear', antialias=True)
+    mixed = mix(mixing, np.asarray(small, np.float64).reshape(12, 2)).reshape(3, 4, 2)
+    expected = np.asarray(jax.image.resize(mixed, x.shape, 'linear', antialias=True))
+    tokens = rows * columns
+    np.testing.assert_allclose(
+        mix(resampled, x.reshape(tokens, 2)), expected.reshape(tokens, 2), atol=1e-4
+    )
 
 
 def test_tiled_mixing_mixes_every_tile_as_before():

@@ -11,28 +11,10 @@ import time
 
 import pytest
 
-from tests.conftest import GIVEN_FLAGS, ROOT
+from tests.conftest import GIVEN_FLAGS, ROOT, config_file
 
 pytestmark = pytest.mark.slow
 
-# Checkpoints are being written nearly all the time, so that kills meet them.
-CONFIG = """
-from mixer_dilated.config import base_config
-
-def get_config():
-    config = base_config()
-    config.num_epochs = {epochs}
-    config.batch = 32
-    config.dataset.name = 'digits'
-    config.dataset.train_split = 'train[:300]'
-    config.dataset.test_split = 'test[:100]'
-    config.model.patches.size = 2
-    config.model.patches.stride = 3
-    config.model.num_blocks = 1
-    config.model.hidden_dim = config.model.tokens_mlp_dim = config.model.channels_mlp_dim = 8
-    config.model.dropout_rate = 0.1
-    return config
-"""
 # MIXER_KILLS=100 is the long form.
 KILLS = int(os.environ.get('MIXER_KILLS', '2'))
 EPOCHS_A_KILL = 2
@@ -40,7 +22,7 @@ EPOCHS_A_KILL = 2
 
 def start(config, workdir, *more):
     return subprocess.Popen(
-        [sys.executable, 'run.py', f'--config={config}', f'--workdir={workdir}', *more],
+        [sys.executable, 'run.py', config, f'--workdir={workdir}', *more],
         cwd=ROOT, env={**os.environ, 'XLA_FLAGS': GIVEN_FLAGS}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
@@ -64,8 +46,8 @@ def results(workdir):
 @pytest.fixture(scope='module')
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp('undisturbed')
-    config = folder / 'config.py'
-    config.write_text(CONFIG.format(epochs=EPOCHS_A_KILL * KILLS))
+    changes = {'num_epochs': EPOCHS_A_KILL * KILLS, 'model.dropout_rate': 0.1}
+    config = config_file(folder, **changes)
     run = start(config, folder / 'run')
     output, _ = run.communicate(timeout=300)
     assert run.returncode == 0, output
@@ -77,6 +59,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_with_the_same_bits(undistur
     draw = random.Random(0)
     kills, steps = 0, [0]
     while True:
+        # Checkpoints are being written nearly all the time, so that kills meet them.
         run = start(config, tmp_path / 'run', '--config.checkpoints.every_steps=1')
         output = kill_while(draw, run) if kills < KILLS else ''
         output += run.communicate(timeout=300)[0]
