@@ -23,9 +23,7 @@ RANDOM = {
     'model.dropout_rate': 0.1,
     'augment.translate': 1,
     'augment.mixup': 0.2,
-    'augment.min_crop_area': 0.5,
     'augment.flip': True,
-    'augment.cutmix': 1.0,
 }
 
 
