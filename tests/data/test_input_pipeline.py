@@ -1,7 +1,6 @@
 """The input pipeline: what streaming shares with memory, to the bit."""
 
 import contextlib
-import math
 import shutil
 import threading
 
@@ -87,14 +86,6 @@ def test_the_shares_of_all_processes_are_the_batches_of_memory_in_order(data):
         images = np.concatenate([batch.images for batch in batches], axis=1)[:, back]
         assert images.shape == (2, batch, 2, 3, 1)
         np.testing.assert_array_equal(images[..., 1, 2, 0], labels)
-
-
-@given(count=st.integers(1, 60), batch=st.integers(1, 20))
-def test_a_pass_has_every_example_once_and_fills_up_with_the_last(count, batch):
-    (rows,) = sequential_rows(count, batch)
-    assert len(rows) == math.ceil(count / batch) * batch
-    np.testing.assert_array_equal(rows[:count], np.arange(count))
-    assert (rows[count:] == count - 1).all()
 
 
 @pytest.mark.parametrize('shared', [False, True])

@@ -74,7 +74,7 @@ def test_a_stream_that_is_resumed_has_the_bits_of_one_that_was_not(streamed, tmp
 def test_a_run_may_go_on_in_the_other_mode(run_of_seeds, streamed, tmp_path):
     config, _, summary = run_of_seeds
     with pytest.raises(Preempted):
-        train_and_evaluate(config, tmp_path, progress=Impatient(5))
+        train_and_evaluate(config, tmp_path, progress=Impatient(3))
     results = train_and_evaluate(streamed[0], tmp_path)['results']
     chex.assert_trees_all_close(results, summary['results'], rtol=1e-5)
     data = json.loads((tmp_path / 'data.json').read_text())
