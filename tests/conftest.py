@@ -24,13 +24,10 @@ os.environ['XLA_FLAGS'] = f'{GIVEN_FLAGS} {QUICK_COMPILER}'
 # Compiling takes its time; with CI set, every run draws the same inputs.
 hypothesis.settings.register_profile(
     'tests',
+    max_examples=50,
     deadline=None,
     derandomize='CI' in os.environ,
-    suppress_health_check=[
-        hypothesis.HealthCheck.filter_too_much,
-        hypothesis.HealthCheck.too_slow,
-        hypothesis.HealthCheck.data_too_large,
-    ],
+    suppress_health_check=list(hypothesis.HealthCheck),
 )
 hypothesis.settings.load_profile('tests')
 

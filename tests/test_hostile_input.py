@@ -6,7 +6,7 @@ import os
 import hypothesis
 import hypothesis.strategies as st
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 
 from mixer_dilated.cli.arguments import parse
 from mixer_dilated.cli.main import main
@@ -41,8 +41,7 @@ SMALL = {
 }
 # MIXER_LONG=1 tries 1 200 configs, 400 command lines and 200 broken files.
 FACTOR = 8 if os.environ.get('MIXER_LONG') else 1
-UNHURRIED = {'deadline': None, 'suppress_health_check': list(HealthCheck)}
-MANY = settings(max_examples=75 * FACTOR, **UNHURRIED)
+MANY = settings(max_examples=75 * FACTOR)
 
 
 def check_line(error):
@@ -68,7 +67,7 @@ def test_mutated_configs_fit_or_are_refused_with_the_key(changes):
 
 @MANY
 @given(st.sampled_from([*sorted(KEYS), 'model', 'modle.patches', 'seed.x', '']), WORDS)
-def test_mutated_overrides_are_read_or_refused_in_check_line(key, word):
+def test_mutated_overrides_are_read_or_refused_in_one_line(key, word):
     words = ['--config=configs/digits_dilated.py', f'--config.{key}={word}']
     try:
         parse(words, ('config', 'workdir'))
@@ -82,7 +81,7 @@ FLAGS = st.sampled_from(
 COMMANDS = st.sampled_from(['evaluate', 'report', 'sweep', 'summary', 'train', 'keys=1'])
 
 
-@settings(max_examples=50 * FACTOR, **UNHURRIED)
+@settings(max_examples=50 * FACTOR)
 @given(st.lists(st.one_of(WORDS, FLAGS, COMMANDS), min_size=1, max_size=4))
 def test_any_words_on_the_command_line_end_with_2(words):
     """None of these can be a whole command; one that shows help is left out."""
@@ -106,7 +105,7 @@ NAMES += ('data.json', 'versions.json')
 
 # Where the damage does not matter a whole report is drawn, which takes seconds.
 @pytest.mark.slow
-@settings(max_examples=200 if FACTOR > 1 else 6, **UNHURRIED)
+@settings(max_examples=200 if FACTOR > 1 else 6)
 @given(
     name=st.sampled_from(NAMES),
     cut=st.floats(0, 1),

@@ -13,7 +13,7 @@ from tests.conftest import refuses
 from tests.patches.test_extraction import gather, geometries, roomy_sizes
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(patches=geometries, size=roomy_sizes)
 def test_pixel_indices_and_coverage_are_those_of_what_is_gathered(patches, size):
     try:
@@ -31,7 +31,7 @@ def test_pixel_indices_and_coverage_are_those_of_what_is_gathered(patches, size)
     assert patches.num_tokens(size) == len(gathered) == np.prod(patches.grid(size))
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(patches=geometries, size=st.tuples(st.integers(1, 13), st.integers(1, 13)))
 def test_geometry_is_refused_only_if_a_token_would_see_no_pixel(patches, size):
     try:
