@@ -26,22 +26,9 @@ PARAMETERS = {
 def test_parameters_are_those_of_the_papers_table(name):
     config = resolve({'model': name})
     total, millions_without_head = PARAMETERS[name]
+    assert config.model.gelu == 'tanh'
     assert num_params(layers(create_model(config, 1000), (224, 224, 3))) == total
     assert round((total - 1000 * (config.model.hidden_dim + 1)) / 1e6) == millions_without_head
-
-
-def test_a_preset_takes_dilation_stride_and_branches():
-    model = preset('B/32')
-    model.patches.size = 4
-    model.patches.stride = 16
-    model.patches.padding = 'SAME'
-    model.branches = ({'dilation': 1}, {'dilation': 3})
-    config = resolve({'model': model})
-    assert config.model.gelu == 'tanh'
-    costs = {layer.path: layer for layer in layers(create_model(config, 10), (64, 64, 3))}
-    stem = costs[('stem',)]
-    assert stem.output_shape == (16, config.model.hidden_dim)
-    assert stem.params == (2 * 4 * 4 * 3 + 1) * config.model.hidden_dim
 
 
 def test_a_preset_is_named_in_a_file_or_on_the_command_line(tmp_path):

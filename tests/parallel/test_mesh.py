@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 
-from mixer_dilated.cli.main import main
 from mixer_dilated.config import differences
 from mixer_dilated.errors import UserError
 from mixer_dilated.parallel.mesh import check_batch, fit_mesh, mesh_sizes
@@ -20,7 +19,7 @@ from mixer_dilated.planning.hlo import groups_of
 from mixer_dilated.training.optimizer import make_optimizer
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import create_model, create_train_state
-from tests.conftest import ROOT, refuses, small_config
+from tests.conftest import refuses, small_config
 
 AXES = ('seed', 'data', 'model')
 
@@ -83,13 +82,6 @@ def config_with(seeds, sizes, widths):
 def test_a_mesh_that_does_not_fit_is_refused_by_key_with_what_fits(changes, words):
     with refuses(*words):
         mesh_sizes(small_config(**changes), 8)
-
-
-def test_the_command_line_refuses_a_mesh_in_one_line(capsys):
-    words = [f'--config={ROOT}/configs/digits_dilated.py', '--config.mesh.model=3']
-    assert main(['summary', *words], 0.0) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert 'config.mesh.model = 3' in line and '1 device' in line
 
 
 def test_the_mesh_is_no_part_of_the_result_and_parts_of_a_batch_are():

@@ -61,7 +61,7 @@ def test_a_stream_trains_and_evaluates_as_memory_does(run_of_seeds, streamed):
 
 
 @pytest.mark.slow
-def test_a_stream_that_is_resumed_has_the_bits_of_one_that_was_not(streamed, tmp_path):
+def test_a_stream_that_is_resumed_in_an_epoch_has_the_bits_of_one_that_was_not(streamed, tmp_path):
     config, workdir, _ = streamed
     pieces = small_config(**STREAM | {'checkpoints.every_steps': 4})
     with refuses('step 12', error=Preempted):  # an epoch has 9
@@ -69,6 +69,7 @@ def test_a_stream_that_is_resumed_has_the_bits_of_one_that_was_not(streamed, tmp
     train_and_evaluate(pieces, tmp_path)
     chex.assert_trees_all_equal(newest(pieces, tmp_path), newest(config, workdir))
     check_same_bytes(tmp_path, workdir, 'metrics.jsonl', 'predictions.npz')
+    assert [row['epoch'] for row in rows_of(tmp_path, 'speed')] == [1, 2, 3]
 
 
 def test_a_run_may_go_on_in_the_other_mode(run_of_seeds, streamed, tmp_path):

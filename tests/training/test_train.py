@@ -8,32 +8,23 @@ import struct
 
 import chex
 import filelock
-import jax
 import numpy as np
 import pytest
 
 from mixer_dilated.config import resolve
-from mixer_dilated.data.datasets import Digits
 from mixer_dilated.errors import NonFiniteError, Preempted
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.parallel import mesh
 from mixer_dilated.reports.report import write_report
 from mixer_dilated.training import compiled
-from mixer_dilated.training.checkpoint import Checkpoints
-from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.run_folder import check_same_data, lock_folder
-from mixer_dilated.training.run_state import RunState
-from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.train import Progress, train_and_evaluate
 from tests.conftest import refuses, small_config
 from tests.training.runs import (
     RUN,
-    Impatient,
     check_same_bytes,
-    content,
     modification_times,
     newest,
-    restore_newest,
     rows_of,
 )
 
@@ -91,25 +82,6 @@ def test_a_second_run_that_is_resumed_has_the_bits_of_the_first(run, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ('looks', 'stops'),
-    [(3, [8, 12, 18, 24]), (4, [9, 18])],  # an epoch has 9 steps
-)
-def test_a_run_that_is_stopped_again_and_again_has_the_same_bits(run, looks, stops, tmp_path):
-    config, workdir, summary = run
-    pieces = small_config(**RUN | {'checkpoints.every_steps': 4})  # ends at 4, 8, 9, 12, 16, 18 …
-    for step in stops:
-        with pytest.raises(Preempted) as stopped:
-            train_and_evaluate(pieces, tmp_path / 'run', progress=Impatient(looks))
-        assert stopped.value.step == step
-    resumed = train_and_evaluate(pieces, tmp_path / 'run', progress=Impatient(looks + 9))
-    chex.assert_trees_all_equal(newest(pieces, tmp_path / 'run'), newest(config, workdir))
-    check_same_bytes(tmp_path / 'run', workdir, 'metrics.jsonl')
-    assert [row['epoch'] for row in rows_of(tmp_path / 'run', 'speed')] == [1, 2, 3]
-    assert resumed['results'] == summary['results']
-
-
-@pytest.mark.slow
 def test_evaluating_more_rarely_changes_no_result(run, tmp_path):
     config, workdir, summary = run
     rarely = small_config(**RUN, eval_every=2)  # epochs 2 and, because it is the last, 3
@@ -143,26 +115,6 @@ def test_the_newest_checkpoints_and_the_best_are_kept(tmp_path):
     slow = small_config(**{'checkpoints.every_minutes': 60, 'num_epochs': 2})
     train_and_evaluate(slow, tmp_path / 'slow')
     assert steps_kept(tmp_path / 'slow') == [8, 18]
-
-
-@pytest.mark.slow
-def test_each_checkpoint_holds_its_own_epoch(tmp_path):
-    """Saving goes on in the background while the next epoch reuses the state's memory."""
-    config = small_config(num_epochs=4, **{'checkpoints.keep': 4})
-    programs = CompiledFunctions(create_setup(config))
-    train = programs.in_memory(Digits().read('train[:300]'))
-    state = programs.init_state()
-    copies = {}
-    with Checkpoints(tmp_path, config) as checkpoints:
-        for epoch in range(1, 5):
-            state, _ = programs.train_epoch(state, train)
-            copies[9 * epoch] = jax.tree.map(np.array, content(state))
-            checkpoints.save(RunState(state, programs.empty_metrics(), [{'epoch': epoch}]))
-    for step, expected in reversed(copies.items()):
-        restored = restore_newest(config, tmp_path, programs)
-        assert restored.step == step and restored.metrics == [{'epoch': step // 9}]
-        chex.assert_trees_all_equal(content(restored.state), expected)
-        shutil.rmtree(tmp_path / 'checkpoints' / str(step))
 
 
 def test_the_runs_folder_explains_itself(run):
