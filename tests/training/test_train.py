@@ -180,6 +180,9 @@ def test_a_run_goes_on_with_the_examples_it_was_begun_on(run, copy):
         check_same_data(copy, expected, saved=True)
     check_same_data(copy, expected, saved=False)  # nothing was trained yet
     check_same_data(copy, expected, saved=True)
+    check_same_data(copy, {'test': {'identity': 'one'}}, saved=False)  # of a stream
+    with refuses(copy, 'other examples'):
+        check_same_data(copy, {'test': {'identity': 'another'}}, saved=True)
 
 
 def test_a_finished_run_is_not_trained_or_changed_again(run):
