@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -149,21 +150,12 @@ def test_a_set_without_classes_is_refused(tmp_path, monkeypatch):
         TfdsDataset('dsprites', str(tmp_path))
 
 
-class FakeBuilder:
+def fake_builder(url='', error=None):
     """A builder of a set that is not prepared."""
-
-    data_path = '/data/made_up/1.0.0'
-    MANUAL_DOWNLOAD_INSTRUCTIONS = None
-
-    def __init__(self, url='', error=None):
-        self.url_infos = {url: None} if url else None  # as for sets that download nothing
-        self.error = error
-        self.prepared_as = None
-
-    def download_and_prepare(self, file_format):
-        if self.error:
-            raise self.error
-        self.prepared_as = file_format
+    builder = mock.Mock(data_path='/data/made_up/1.0.0', MANUAL_DOWNLOAD_INSTRUCTIONS=None)
+    builder.url_infos = {url: None} if url else None  # as for sets that download nothing
+    builder.download_and_prepare.side_effect = error
+    return builder
 
 
 @pytest.fixture
@@ -172,17 +164,18 @@ def with_tensorflow(monkeypatch):
 
 
 def test_tfds_prepares_what_is_not_there_as_array_record(with_tensorflow, capsys):
-    builder = FakeBuilder()
+    builder = fake_builder()
     tfds_dataset._prepare(tfds, 'made_up', builder)
-    assert builder.prepared_as == tfds.core.FileFormat.ARRAY_RECORD
+    file_format = tfds.core.FileFormat.ARRAY_RECORD
+    builder.download_and_prepare.assert_called_once_with(file_format=file_format)
     assert '/data/made_up' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ('builder', 'cause'),
     [
-        (FakeBuilder('https://host.invalid/data.gz'), 'host.invalid'),
-        (FakeBuilder(error=ConnectionError('line\nlost')), 'ConnectionError: line lost'),
+        (fake_builder('https://host.invalid/data.gz'), 'host.invalid'),
+        (fake_builder(error=ConnectionError('line\nlost')), 'ConnectionError: line lost'),
     ],
 )
 def test_data_that_cannot_be_had_names_cause_place_and_what_to_do(
@@ -196,4 +189,4 @@ def test_data_that_cannot_be_had_names_cause_place_and_what_to_do(
 def test_without_tensorflow_nothing_is_prepared(monkeypatch):
     monkeypatch.setattr(tfds_dataset.importlib.util, 'find_spec', lambda name: None)
     with refuses('made_up', 'pip install tensorflow'):
-        tfds_dataset._prepare(tfds, 'made_up', FakeBuilder())
+        tfds_dataset._prepare(tfds, 'made_up', fake_builder())
