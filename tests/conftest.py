@@ -1,11 +1,14 @@
 """What several test files share: configs, real MNIST, the command line as a subprocess."""
 
+import contextlib
 import importlib.util
+import json
 import os
 import pathlib
 import subprocess
 import sys
 
+import hypothesis
 import jax
 import pytest
 
@@ -17,6 +20,16 @@ if jax.__version_info__ < (0, 11):
 # Read once, when the first device is asked for, in this process and in those that tests start.
 GIVEN_FLAGS = os.environ.get('XLA_FLAGS', '').replace(QUICK_COMPILER, '').strip()
 os.environ['XLA_FLAGS'] = f'{GIVEN_FLAGS} {QUICK_COMPILER}'
+
+# Compiling takes its time; with CI set, every run draws the same inputs.
+hypothesis.settings.register_profile(
+    'tests',
+    max_examples=50,
+    deadline=None,
+    derandomize='CI' in os.environ,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.load_profile('tests')
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG_FILES = sorted((ROOT / 'configs').glob('*.py'))
@@ -55,12 +68,38 @@ def small_config(**changes):
     return resolve(nested(values))
 
 
+def config_file(folder: pathlib.Path, **changes) -> str:
+    """The flag --config of a file with `small_config(**changes)`."""
+    path = folder / 'config.py'
+    path.write_text(
+        'from ml_collections import ConfigDict\n\n\ndef get_config():\n'
+        f'    return ConfigDict({small_config(**changes).to_dict()!r})\n'
+    )
+    return f'--config={path}'
+
+
+@contextlib.contextmanager
+def refuses(*words, error=None):
+    """Asserts a `UserError`, or another error, of one line with these words: key, file, value."""
+    from mixer_dilated.errors import UserError
+
+    with pytest.raises(error or UserError) as refusal:
+        yield refusal
+    message = str(refusal.value)
+    assert '\n' not in message and all(str(word) in message for word in words), message
+
+
+def read_lines(path: pathlib.Path) -> list[dict]:
+    """The rows of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def run_cli(*words: str, **environment: str) -> subprocess.CompletedProcess:
-    """`python run.py WORDS` in the repository, output captured."""
+    """`python run.py WORDS` in the repository, output captured, compiled as for a user."""
     return subprocess.run(
         [sys.executable, 'run.py', *words],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**os.environ, 'XLA_FLAGS': GIVEN_FLAGS, **environment},
         capture_output=True,
         text=True,
         timeout=300,

@@ -18,7 +18,7 @@ NUM_CLASSES = 1000
 FILES = 100  # TFDS spreads ImageNet over 1024
 
 
-def picture(seed: int) -> bytes:
+def draw_image(seed: int) -> bytes:
     """A JPEG: waves of all lengths, the long ones strong, as photographs have them."""
     draw = np.random.default_rng(seed)
     height, width = (int(side * draw.uniform(0.8, 1.2)) for side in MEAN_SIDES)
@@ -36,7 +36,7 @@ def write_imagenet(data_dir: pathlib.Path, count: int) -> pathlib.Path:
     """Writes them as prepared `imagenet2012`, the same for training and validation."""
     return write_set(
         data_dir,
-        [(picture(k), k * 3 % NUM_CLASSES) for k in range(count)],
+        [(draw_image(k), k * 3 % NUM_CLASSES) for k in range(count)],
         (None, None, 3),
         'imagenet2012',
         '5.1.0',

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixer_dilated.config import (
@@ -21,9 +21,8 @@ from mixer_dilated.config import (
     resolve,
 )
 from mixer_dilated.config_keys import ALIASES
-from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Patches
-from tests.conftest import CONFIG_FILES, config_of
+from tests.conftest import CONFIG_FILES, config_of, refuses
 
 
 @pytest.mark.parametrize('path', CONFIG_FILES, ids=lambda path: path.stem)
@@ -52,51 +51,31 @@ def test_a_key_that_is_left_out_takes_its_default():
     [
         ('seed', -1, 'integer from 0'),
         ('seed', 2**31, 'to 2147483647'),
-        ('num_epochs', 0, 'integer from 1'),
-        ('num_epochs', 1.5, 'integer from 1'),
         ('batch', True, 'integer from 1'),
-        ('batch', 'many', 'integer from 1'),
         ('dataset.name', '', 'not empty'),
         ('model.dropout_rate', 1, 'in [0, 1)'),
         ('model.gelu', 'relu', "'auto', 'exact', 'tanh'"),
         ('model.branch_merge', ['channels'], "'channels', 'tokens'"),
-        ('optimizer.name', 'adam', "'adamw', 'sgd', 'lamb'"),
-        ('optimizer.base_lr', 0, 'above 0'),
         ('optimizer.base_lr', float('nan'), 'above 0'),
+        ('optimizer.base_lr', 10**320, 'above 0'),
         ('optimizer.weight_decay', float('inf'), 'at least 0'),
-        ('model.patches.dilation', 0, 'at least 1'),
         ('model.patches.padding', 'FULL', "'VALID', 'SAME'"),
         ('model.patches.stride', 10**30, 'at least 1'),
-        ('optimizer.base_lr', 10**320, 'above 0'),
-        ('seed', {}, 'integer from 0'),
+        ('model.patches.offset', 0.5, 'integer'),
         ('model.branches', 'dilation', 'tuple of dicts'),
-        ('model.branches', {}, 'tuple of dicts'),
         ('model.branches', ({'dilation': 2}, 3), 'tuple of dicts'),
         ('model.branches', ({'dilation': 0},), 'at least 1'),
         ('model.branches', ({'dilatoin': 1},), 'dilation'),
-        ('model.patches.offset', 0.5, 'integer'),
         ('model.phases', 2, '1 to 1'),
-        ('model.phases', 0, 'at least 1'),
-        ('model.phases', {}, 'at least 1'),
         ('model.blur', 1, 'True or False'),
-        ('model.stoch_depth', 1.0, 'in [0, 1)'),
-        ('augment.mixup', -0.1, 'in [0.001, 1000]'),
         ('augment.mixup', 1e-9, 'in [0.001, 1000]'),
-        ('augment.cutmix', -1, 'in [0.001, 1000]'),
-        ('augment.min_crop_area', 1.0, 'in [0, 1)'),
-        ('augment.flip', 1, 'True or False'),
-        ('augment.randaugment.num_layers', 1.5, 'integer from 0'),
         ('augment.randaugment.magnitude', 31, 'in [0, 30]'),
-        ('augment.randaugment.fill', 256, 'from 0 to 255'),
-        ('augment.random_phase', 'yes', 'True or False'),
         ('augment.random_phase', True, 'dilation to 2 or more'),
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused_by_key_and_value(path, value, allowed):
-    with pytest.raises(UserError) as refusal:
+    with refuses(path, allowed):
         resolve(nested({path: value}))
-    message = str(refusal.value)
-    assert path in message and allowed in message and '\n' not in message
 
 
 @pytest.mark.parametrize(
@@ -104,49 +83,23 @@ def test_a_value_that_is_not_allowed_is_refused_by_key_and_value(path, value, al
     [
         ('sed', 'seed'),
         ('model.patches.dilaton', 'model.patches.dilation'),
-        ('model.hiden_dim', 'model.hidden_dim'),
         ('patches.size', 'model.patches.size'),
-        ('optimiser.name', 'optimizer.name'),
         ('optimizer.lr', 'optimizer.base_lr'),
     ],
 )
 def test_an_unknown_key_names_its_nearest_neighbour(wrong, right):
-    with pytest.raises(UserError, match=rf'config.{wrong}: no such key; .* config.{right}\?'):
+    with refuses(f'config.{wrong}', f'config.{right}'):
         check_key(wrong)
-    with pytest.raises(UserError, match=right):
+    with refuses(right):
         resolve(nested({wrong: 1}))
 
 
-def test_a_key_that_is_no_text_is_refused_as_text():
-    with pytest.raises(UserError, match=r'config.1: no such key'):
-        resolve({1: 2})
-
-
-def test_a_group_of_keys_is_not_a_value():
-    with pytest.raises(UserError, match=r'config.model.patches is a group of keys'):
-        resolve({'model': {'patches': 4}})
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda children: (
-        st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=3), children)
-    ),
-    max_leaves=4,
+@pytest.mark.parametrize(
+    ('values', 'key'), [({1: 2}, 'config.1'), ({'model': {'patches': 4}}, 'config.model.patches')]
 )
-
-
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
-@example({'augment.translate': {'\n': None}})
-@example({'model.branches': {}})
-@given(st.dictionaries(st.sampled_from(sorted(KEYS)), json_values, max_size=4))
-def test_whatever_is_given_resolves_or_is_refused_in_one_line(flat):
-    try:
-        config = resolve(nested(flat))
-    except UserError as error:
-        assert '\n' not in str(error)
-    else:
-        assert resolve(json.loads(json.dumps(config.to_dict()))) == config
+def test_what_is_no_key_of_a_value_is_refused(values, key):
+    with refuses(key):
+        resolve(values)
 
 
 def test_numbers_of_the_right_kind_are_taken():
@@ -174,18 +127,13 @@ def test_phases_multiply_every_branch_and_keep_its_own_offset():
         Patches(dilation=(3, 2), offset=(0, 5), **common),
         Patches(dilation=(3, 2), offset=(1, 5), **common),
     )
-
-
-def test_phases_are_in_row_major_order():
-    config = resolve({'model': {'phases': 2, 'patches': {'dilation': (2, 3)}}})
-    offsets = [patches.offset for patches in patch_branches(config.model)]
-    assert offsets == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    with refuses('config.model.phases = 3', '1 to 3', '1 to 2'):
+        resolve({'model': {'branches': branches[1:] + ({'dilation': 3},), 'phases': 3}})
 
 
 @given(
     st.integers(2, 3), st.tuples(st.integers(1, 4), st.integers(2, 3)), st.sampled_from(('SAME', 1))
 )
-@settings(deadline=None)
 def test_pixels_seen_are_those_of_every_phase_that_images_are_shown_at(size, dilation, padding):
     padding = 'SAME' if padding == 'SAME' else ((padding, padding),) * 2
     patches = {'size': size, 'dilation': dilation, 'stride': 5, 'padding': padding}
@@ -200,56 +148,40 @@ def test_pixels_seen_are_those_of_every_phase_that_images_are_shown_at(size, dil
     np.testing.assert_array_equal(pixels_seen(every, (9, 9)), expected)
 
 
-def test_more_phases_than_one_of_the_branches_has_are_refused_as_given():
-    branches = ({'dilation': 3}, {'dilation': (3, 2)})
-    with pytest.raises(UserError, match=r'config.model.phases = 3: .*1 to 3 .*1 to 2'):
-        resolve({'model': {'branches': branches, 'phases': 3}})
-
-
 @pytest.mark.parametrize(
     ('model', 'words'),
     [
-        ({'branches': ({'dilation': 2},)}, 'leave config.model.branches out'),
-        ({'phases': (1, 2)}, 'leave config.model.phases at 1'),
-        ({'patches': {'dilation': 1}}, 'dilation 1 has one phase'),
+        ({'branches': ({'dilation': 2},)}, 'config.model.branches'),
+        ({'phases': (1, 2)}, 'config.model.phases'),
+        ({'patches': {'dilation': 1}}, 'dilation 1'),
     ],
 )
 def test_random_phase_needs_one_dilated_grid(model, words):
     dilated = {'patches': {'dilation': 2}, **model}
-    with pytest.raises(UserError, match=f'config.augment.random_phase = True: .*{words}'):
+    with refuses('config.augment.random_phase = True', words):
         resolve({'model': dilated, 'augment': {'random_phase': True}})
-    config = resolve(
-        {'model': {'patches': {'dilation': (1, 2)}}, 'augment': {'random_phase': True}}
-    )
-    assert config.augment.random_phase is True
 
 
 def test_a_config_of_an_earlier_run_is_the_same_run_with_the_new_keys_at_their_defaults():
     now = resolve({})
     earlier = json.loads(json.dumps(now.to_dict()))
-    for path in ('patches.offset', 'phases', 'blur', 'stoch_depth'):
-        *parents, name = path.split('.')
-        node = earlier['model']
-        for parent in parents:
-            node = node[parent]
-        del node[name]
-    for name in ('min_crop_area', 'flip', 'randaugment', 'mixup', 'cutmix', 'random_phase'):
-        del earlier['augment'][name]
+    for name in ('phases', 'blur', 'stoch_depth'):
+        del earlier['model'][name]
+    del earlier['model']['patches']['offset'], earlier['augment']
     assert resolve(earlier) == now and differences(resolve(earlier), now) == []
 
 
-def test_places_do_not_make_another_run():
-    one, other = resolve({}), resolve({'dataset': {'data_dir': '/elsewhere'}})
-    assert differences(one, other) == []
-    assert differences(one, resolve({'seed': 1})) == ['seed: 0, 1']
-
-
-def test_equal_patches_in_other_words_are_the_same_run():
-    one = resolve({'model': {'patches': {'size': 4, 'padding': 'VALID'}}})
-    other = resolve({'model': {'patches': {'size': (4, 4), 'padding': 'valid'}}})
-    assert differences(one, other) == []
-    phases = [resolve({'model': {'patches': {'dilation': 2}, 'phases': n}}) for n in (2, [2, 2])]
-    assert differences(*phases) == [] and phases[0].model.phases == (2, 2)
+@pytest.mark.parametrize(
+    ('one', 'other', 'expected'),
+    [
+        ({}, {'dataset.data_dir': '/elsewhere'}, []),
+        ({}, {'seed': 1}, ['seed: 0, 1']),
+        ({'model.patches.size': 4}, {'model.patches.size': (4, 4)}, []),
+        ({'model.patches.padding': 'VALID'}, {'model.patches.padding': 'valid'}, []),
+    ],
+)
+def test_places_and_other_words_do_not_make_another_run(one, other, expected):
+    assert differences(*(resolve(nested(values)) for values in (one, other))) == expected
 
 
 OLD_NAMES = {
@@ -278,7 +210,7 @@ def test_the_old_name_of_a_key_sets_it_with_a_warning(old):
         lambda: resolve(nested({old: value})),
         lambda: changed(resolve({}), {old: value}),
     ):
-        with pytest.warns(UserWarning, match=f'config.{old} is now config.{new}'):
+        with pytest.warns(UserWarning, match=f'config.{old}.*config.{new}'):
             assert flat(resolve_old())[new] == value
     with warnings.catch_warnings():
         warnings.simplefilter('error')  # files of earlier versions have all old names
@@ -287,14 +219,11 @@ def test_the_old_name_of_a_key_sets_it_with_a_warning(old):
 
 
 def test_a_key_under_both_names_is_refused():
-    with (
-        pytest.warns(UserWarning),
-        pytest.raises(UserError, match=r'augment.shift = 2: config.augment.translate.* is 1'),
-    ):
+    with pytest.warns(UserWarning), refuses('config.augment.shift = 2', 'config.augment.translate'):
         resolve({'augment': {'shift': 2, 'translate': 1}})
 
 
 def test_a_key_that_is_gone_is_a_warning():
-    with pytest.warns(UserWarning, match='config.checkpoints.other_versions is gone'):
+    with pytest.warns(UserWarning, match='config.checkpoints.other_versions'):
         config = resolve({'checkpoints': {'other_versions': True}})
     assert 'other_versions' not in config.checkpoints

@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given
 
 from mixer_dilated import files
-from mixer_dilated.errors import UserError
 from mixer_dilated.files import AtomicFile, check_output
-from tests.conftest import ROOT
+from tests.conftest import ROOT, refuses
 
 
 @given(parts=st.lists(st.binary(max_size=9), max_size=5))
@@ -40,21 +39,21 @@ def test_an_error_of_something_else_passes_unchanged_and_leaves_what_was_there(t
     assert (tmp_path / 'a').read_text() == 'before' and os.listdir(tmp_path) == ['a']
 
 
-@pytest.mark.parametrize('at', ['open', 'write', 'replace'])
-def test_an_error_of_the_file_itself_is_told_with_its_flag(tmp_path, monkeypatch, at):
+@pytest.mark.parametrize('at', ['open', 'write', 'fsync', 'replace'])
+def test_an_error_of_the_file_itself_names_its_flag(tmp_path, monkeypatch, at):
     path = tmp_path / 'a'
     path.write_text('before')
 
     def full(*_, **__):
-        raise OSError(errno.ENOSPC, 'No space left on device')
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch, contextlib.ExitStack() as stack:
-        if at == 'open':
-            patch.setattr(type(path), 'open', full)
-        if at == 'replace':
-            patch.setattr(os, 'replace', full)
-        said = f'^--csv={path}: cannot be written: No space left on device; name a file that can$'
-        with pytest.raises(UserError, match=said), AtomicFile(path, 'csv') as file:
+        if at != 'write':
+            patch.setattr(type(path) if at == 'open' else os, at, full)
+        with (
+            refuses(f'--csv={path}: cannot be written: No space left on device'),
+            AtomicFile(path, 'csv') as file,
+        ):
             if at == 'write':
                 file._file.close()
                 file._file = stack.enter_context(open('/dev/full', 'wb', buffering=0))
@@ -75,13 +74,15 @@ def test_a_link_of_an_output_keeps_leading_there_and_one_in_a_run_is_replaced(tm
     assert target.read_text() == 'after' and not (tmp_path / 'link').is_symlink()
 
 
-def test_no_file_with_the_name_of_an_unfinished_one_is_overwritten(tmp_path):
+def test_what_a_link_with_the_name_of_an_unfinished_file_leads_to_stays_as_it_is(tmp_path):
+    """A folder may come from others."""
     (tmp_path / 'precious').write_text('mine')
     (tmp_path / '.a.unfinished').symlink_to('precious')
     with AtomicFile(tmp_path / 'a', 'csv') as file:
         file.write(b'after')
-    assert (tmp_path / 'precious').read_text() == 'mine'
     assert (tmp_path / '.a.unfinished').is_symlink()
+    files.write_text(tmp_path / 'a', 'new')
+    assert (tmp_path / 'precious').read_text() == 'mine' and not (tmp_path / 'a').is_symlink()
 
 
 def test_a_check_of_an_output_changes_nothing(tmp_path):
@@ -91,8 +92,8 @@ def test_a_check_of_an_output_changes_nothing(tmp_path):
         check_output('csv', tmp_path / name)
     assert sorted(os.listdir(tmp_path)) == ['nowhere', 'old']
     assert (tmp_path / 'old').read_text() == 'before'
-    for place, said in {'no/x': 'no such folder', '.': 'not a file', 'old/x': 'folder'}.items():
-        with pytest.raises(UserError, match=said):
+    for place in ('no/x', '.', 'old/x'):
+        with refuses(f'--csv={tmp_path / place}'):
             check_output('csv', tmp_path / place)
 
 
@@ -113,7 +114,7 @@ def test_only_a_regular_file_within_a_bound_is_read(read, kind, tmp_path, monkey
         path.write_bytes(b'{}' * 9)
         check = files._check_size
         monkeypatch.setattr(files, '_check_size', lambda size, _: check(size, 16))
-    with pytest.raises(UserError, match=f'^{path}: cannot be read: .*; give another$'):
+    with refuses(f'{path}: cannot be read: ', '; give another'):
         read(path, 'give another')
 
 
@@ -129,7 +130,7 @@ def test_what_is_written_is_read(tmp_path):
     np.testing.assert_equal(files.read_arrays(tmp_path / 'a.npz'), arrays)
 
 
-@pytest.mark.parametrize('text', ['', '[]', 'null', '{"a":', '\xff', '[' * 200_000, '{}\n3'])
+@pytest.mark.parametrize('text', ['', '[]', '{"a":', '\xff', '[' * 200_000, '{}\n3'])
 @pytest.mark.parametrize('read', READERS[1:])
 def test_a_file_that_does_not_hold_what_it_should_is_named_in_a_line(read, text, tmp_path):
     path = tmp_path / 'a'
@@ -137,15 +138,14 @@ def test_a_file_that_does_not_hold_what_it_should_is_named_in_a_line(read, text,
     if (read, text) == (files.read_json_lines, ''):
         assert read(path) == []
         return
-    with pytest.raises(UserError, match=f'^{path}: cannot be read: .*; remove it') as refusal:
+    with refuses(f'{path}: cannot be read: '):
         read(path)
-    assert '\n' not in str(refusal.value)
 
 
 def test_arrays_that_unpack_to_more_than_the_bound_are_refused(tmp_path, monkeypatch):
     files.write_arrays(tmp_path / 'a.npz', x=np.zeros(10**6))
     monkeypatch.setattr(files, 'MAX_ARRAY_BYTES', 10**5)
-    with pytest.raises(UserError, match=r'a\.npz: cannot be read: \d+ bytes; allowed are'):
+    with refuses('a.npz: cannot be read: ', '100000'):
         files.read_arrays(tmp_path / 'a.npz')
 
 
@@ -166,7 +166,7 @@ def test_a_bucket_is_written_and_read_as_a_folder(monkeypatch):
     assert files.read_json(folder / 'a.json') == {'a': 1}
     assert files.read_json_lines(folder / 'a.jsonl') == [{'a': 1}, {'a': 2}]
     np.testing.assert_equal(files.read_arrays(folder / 'a.npz'), {'x': np.arange(3)})
-    with pytest.raises(UserError, match='gs://bucket/run/none: cannot be read'):
+    with refuses('gs://bucket/run/none: cannot be read'):
         files.read_bytes(folder / 'none')
 
 

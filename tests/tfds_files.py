@@ -5,6 +5,7 @@ import itertools
 import json
 
 import numpy as np
+import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
@@ -26,22 +27,8 @@ def write_set(
     """
     folder = data_dir / name / version
     folder.mkdir(parents=True)
-    dimensions = ['-1' if n is None else str(n) for n in shape]
-    kind = 'tensorflow_datasets.core.features'
-    features = {
-        'pythonClassName': f'{kind}.features_dict.FeaturesDict',
-        'featuresDict': {'features': {
-            'image': {
-                'pythonClassName': f'{kind}.image_feature.Image',
-                'image': {'dtype': 'uint8', 'shape': {'dimensions': dimensions}},
-            },
-            'label': {
-                'pythonClassName': f'{kind}.class_label_feature.ClassLabel',
-                'classLabel': {'numClasses': '10'},
-            },
-        }},
-    }  # fmt: skip
-    (folder / 'features.json').write_text(json.dumps(features))
+    image, label = tfds.features.Image(shape=shape), tfds.features.ClassLabel(num_classes=10)
+    tfds.features.FeaturesDict({'image': image, 'label': label}).save_config(folder)
     parts = [records[k::files] for k in range(files)]
     infos = [
         {

@@ -5,11 +5,11 @@ import re
 
 import pytest
 
-from mixer_dilated.config import resolve
+from mixer_dilated.config import base_config, resolve
 from mixer_dilated.errors import UserError
-from mixer_dilated.studies.sweep import Trial, grid, prepare, product
+from mixer_dilated.studies.sweep import Sweep, Trial, check_sweep, grid, prepare, product
 from mixer_dilated.training.state import create_model
-from tests.conftest import ROOT, config_of
+from tests.conftest import ROOT, config_of, refuses
 from tests.studies.conftest import METHODS, small_sweep
 
 
@@ -106,3 +106,12 @@ def test_the_methods_of_table_1_are_the_config_files(mnist):
     files = ('mnist_baseline', 'mnist_dilated', 'mnist_plain7')
     configs = [resolve(config_of(ROOT / f'configs/{name}.py')) for name in files]
     assert networks == [create_model(config, 10) for config in configs]
+
+
+def test_trials_of_a_sweep_may_be_presets():
+    changes = {'model.patches.dilation': 2}
+    trials = [Trial({'network': name}, {**changes, 'model': name}) for name in ('S/16', 'S/32')]
+    check_sweep(Sweep('title', 'question', base_config(), trials))
+    with refuses("'S/17'", 'S/32'):
+        unknown = Trial({'network': 1}, {'model': 'S/17'})
+        check_sweep(Sweep('title', 'question', base_config(), [unknown]))

@@ -1,0 +1,147 @@
+"""Embedded digits, splits, and the cache of decoded examples."""
+
+import numpy as np
+import pytest
+
+from mixer_dilated.config import resolve
+from mixer_dilated.data.datasets import Digits, load_examples, open_dataset
+from mixer_dilated.data.examples import Examples, num_examples, split_slices
+from mixer_dilated.training.setup import create_setup
+from tests.conftest import refuses, small_config
+
+
+def test_digits_are_split_for_good_and_by_class():
+    source = Digits()
+    train, test = source.read('train'), source.read('test')
+    assert {'train': len(train.labels), 'test': len(test.labels)} == source.split_sizes
+    assert train.images.shape[1:] == source.image_shape and train.images.dtype == np.uint8
+    assert train.images.max() == 255 and train.images.min() == 0
+    shares = np.bincount(test.labels) / np.bincount(np.concatenate([train.labels, test.labels]))
+    assert np.all(np.abs(shares - 0.2) < 0.005)
+    part = source.read('train[10:20]+test[-3:]').images
+    np.testing.assert_array_equal(part, np.concatenate([train.images[10:20], test.images[-3:]]))
+
+
+SIZES = {'train': 1000, 'test': 200}
+
+
+@pytest.mark.parametrize(
+    ('split', 'slices'),
+    [
+        ('train', [('train', 0, 1000)]),
+        ('train[:100]', [('train', 0, 100)]),
+        ('train[-10:]', [('train', 990, 1000)]),
+        ('train[50%:]+test[:5]', [('train', 500, 1000), ('test', 0, 5)]),
+    ],
+)
+def test_splits_are_read_as_tfds_reads_them(split, slices):
+    assert split_slices('config.x', split, SIZES) == slices
+    assert num_examples('config.x', split, SIZES) == sum(b - a for _, a, b in slices)
+
+
+@pytest.mark.parametrize(
+    'split', ['trian', 'train[:2000]', 'train[', 'train[5:5]', 'train[9:5]+test', 'train[a:b]']
+)
+def test_a_wrong_split_is_refused_with_what_is_there(split):
+    with refuses(f'config.x = {split!r}', 'train (1000 examples)', 'test'):
+        split_slices('config.x', split, SIZES)
+
+
+class Counting:
+    """A source that counts how often it is read."""
+
+    name = 'made/up'
+    image_shape = (2, 2, 1)
+    num_classes = 5
+    split_sizes = {'train': 5}
+    fingerprint = 'one'
+    reads = 0
+
+    def read(self, split):
+        self.reads += 1
+        images = np.arange(20, dtype=np.uint8).reshape(5, 2, 2, 1)
+        return Examples(images, np.arange(5, dtype=np.int32))
+
+
+def load(source, folder, split='train'):
+    """Loads examples through a cache, and checks them."""
+    examples = load_examples(source, split, str(folder))
+    for array, expected in zip(examples, Counting.read(Counting(), ''), strict=True):
+        np.testing.assert_array_equal(array, expected)
+        assert array.dtype == expected.dtype
+    return examples
+
+
+def test_the_cache_decodes_again_only_another_split_or_other_files(tmp_path):
+    source = Counting()
+    load(source, tmp_path)
+    assert isinstance(load(source, tmp_path).images, np.memmap) and source.reads == 1
+    assert len(list(tmp_path.iterdir())) == 1  # nothing unfinished is left
+    load(source, tmp_path, 'train[:5]')
+    source.fingerprint = 'two'
+    load(source, tmp_path)
+    assert source.reads == 3
+
+
+def flip(images, bit):
+    content = bytearray(images.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    images.write_bytes(content)
+
+
+DAMAGES = {
+    'flip a bit': lambda images: flip(images, -24),
+    'truncate': lambda images: images.write_bytes(images.read_bytes()[:-8]),
+    'empty': lambda images: images.write_bytes(b''),
+    'remove': lambda images: images.unlink(),
+    'no json': lambda images: images.with_name('entry.json').write_text('{"checksums"'),
+    'pickle': lambda images: np.save(images, np.array([{}], dtype=object), allow_pickle=True),
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_a_damaged_cache_entry_is_made_again(tmp_path, damage):
+    source = Counting()
+    load(source, tmp_path)
+    (images,) = tmp_path.glob('*/images.npy')
+    DAMAGES[damage](images)
+    for _ in range(2):
+        load(source, tmp_path)
+        assert source.reads == 2
+
+
+def test_flipped_bits_of_a_header_are_survived(tmp_path):
+    source = Counting()
+    load(source, tmp_path)
+    (images,) = tmp_path.glob('*/images.npy')
+    for bit in range(0, 128 * 8, 5):
+        flip(images, bit)
+        load(source, tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning_only(tmp_path):
+    (tmp_path / 'file').write_text('in the way')
+    with pytest.warns(UserWarning, match=str(tmp_path / 'file')):
+        load(Counting(), tmp_path / 'file')
+
+
+def test_load_examples_uses_the_configs_cache(tmp_path):
+    dataset = resolve({'dataset': {'name': 'digits', 'cache_dir': str(tmp_path)}}).dataset
+    examples = load_examples(open_dataset(dataset), 'train[:7]', dataset.cache_dir)
+    assert examples.images.shape == (7, 8, 8, 1)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'dataset.test_split': 'test+train[299:310]'}, ['config.dataset.test_split', '1']),
+        ({'dataset.name': 'mnits'}, ["config.dataset.name = 'mnits'"]),
+        ({'dataset.image_size': 7}, ["'digits'", '8×8']),  # which can only be larger
+        ({'dataset.image_size': (8, 9)}, ["'digits'", '8×8']),
+    ],
+)
+def test_a_config_of_other_data_than_there_is_is_refused(changes, words):
+    """An example is trained or tested on, but not both."""
+    with refuses(*words):
+        create_setup(small_config(**changes))

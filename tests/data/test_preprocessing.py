@@ -1,0 +1,273 @@
+"""Image files from anywhere: what is decoded, what is refused, and how it is resized."""
+
+import contextlib
+import io
+import os
+import struct
+import threading
+import zlib
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import example, given
+from PIL import Image
+
+from mixer_dilated.config import resolve
+from mixer_dilated.data.datasets import preprocessing_of
+from mixer_dilated.data.preprocessing import (
+    FILES_PER_JOB,
+    decode_images,
+    read_image,
+    resize_image,
+)
+from mixer_dilated.errors import UserError
+from tests.conftest import refuses
+
+
+def colours(seed=0, size=(6, 4, 3)):
+    return np.random.default_rng(seed).integers(0, 256, size, np.uint8)
+
+
+def save(path, image, **options):
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    image.save(path, **options)
+    return path
+
+
+def read(path, channels=3, **options):
+    return np.asarray(read_image(path, channels, **{'max_pixels': 10**6, **options}))
+
+
+@pytest.mark.parametrize(('ending', 'options'), [('png', {}), ('webp', {'lossless': True})])
+def test_a_lossless_file_is_read_as_it_was_written(tmp_path, ending, options):
+    pixels = colours()
+    path = save(tmp_path / f'a.{ending}', pixels, **options)
+    np.testing.assert_array_equal(read(path), pixels)
+    grey = pixels @ [0.299, 0.587, 0.114]  # ITU-R 601
+    np.testing.assert_allclose(read(path, 1), grey, atol=1)
+
+
+# What each orientation of EXIF does to the image that is stored: its table 6, in NumPy's terms.
+UPRIGHT = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+    8: np.rot90,
+    9: lambda a: a,
+    'corrupt': lambda a: a,
+}
+
+
+@pytest.mark.filterwarnings('ignore:Corrupt EXIF')
+@pytest.mark.parametrize('orientation', UPRIGHT)
+def test_images_are_turned_as_their_exif_says(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation if orientation in range(10) else 1
+    if orientation == 'corrupt':
+        exif = b'Exif\0\0MM\0*\xff\xff\xff\xff nonsense'
+    path = save(tmp_path / 'a.png', colours(), exif=exif)
+    np.testing.assert_array_equal(read(path), UPRIGHT[orientation](colours()))
+
+
+@pytest.mark.parametrize('mode', ['RGBA', 'LA', 'P', 'PA'])
+def test_transparent_places_are_white(tmp_path, mode):
+    image = Image.new('RGBA', (3, 2), (0, 0, 0, 255))
+    image.putpixel((1, 1), (200, 0, 0, 0))
+    image.putpixel((2, 1), (0, 0, 0, 127))
+    if mode == 'P':
+        image = Image.new('P', (3, 2), 1)
+        image.putpalette([255, 0, 0, 0, 0, 0])
+        image.putpixel((1, 1), 0)
+        image.info['transparency'] = 0
+    pixels = read(save(tmp_path / 'a.png', image.convert(mode) if mode != 'PA' else image))
+    assert tuple(pixels[1, 1]) == (255, 255, 255) and tuple(pixels[0, 0]) == (0, 0, 0)
+    if mode != 'P':
+        assert abs(int(pixels[1, 2, 0]) - 128) <= 1
+
+
+def test_modes_of_1_16_and_32_bits_are_read(tmp_path):
+    """16 bits become 8 and are not cut off."""
+    black_white = Image.fromarray(colours(size=(5, 7)) > 127)
+    for image, expected in (
+        (np.array([[0, 256, 32768, 65535]], np.uint16), [[0, 1, 128, 255]]),
+        (black_white, np.asarray(black_white) * 255),
+    ):
+        np.testing.assert_array_equal(read(save(tmp_path / 'a.png', image), 1), expected)
+    assert read(save(tmp_path / 'a.jpg', Image.new('CMYK', (9, 9)))).shape == (9, 9, 3)
+
+
+def bomb(width, height):
+    """A PNG of a few bytes whose header promises that size."""
+
+    def chunk(kind, content):
+        check = zlib.crc32(kind + content)
+        return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', check)
+
+    header = chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0))
+    return b'\x89PNG\r\n\x1a\n' + header + chunk(b'IDAT', zlib.compress(b'\0' * 99))
+
+
+def unusable(kind, path):
+    """Makes a file that cannot be used, and returns its path."""
+    png = io.BytesIO()
+    save(png, colours(size=(40, 40, 3)), format='PNG')
+    content = {
+        'empty': b'',
+        'text': b'no image at all',
+        'cut off': png.getvalue()[:-200],
+        'header cut off': png.getvalue()[:20],
+        'large': bomb(5000, 5000),
+        'huge': bomb(60000, 60000),
+        'gif': b'GIF89a' + bytes(50),
+    }
+    if kind in content:
+        path.write_bytes(content[kind])
+    elif kind == 'folder':
+        path.mkdir()
+    elif kind == 'pipe':
+        os.mkfifo(path)
+    elif kind == 'device':
+        path = '/dev/zero'
+    elif kind == 'file too long':
+        with path.open('wb') as file:
+            file.truncate(10**9)  # which takes no place
+    elif kind == 'loop':
+        path.symlink_to(path)
+    elif kind == 'impossible name':
+        path = 'a\0b.png'
+    return path
+
+
+CAUSES = {
+    'empty': ['empty'],
+    'text': ['PNG, JPEG or WebP'],
+    'gif': ['PNG, JPEG or WebP'],
+    'cut off': ['truncated'],
+    'header cut off': ['Truncated File Read'],
+    'large': ['5000×5000 = 25000000', '1000000', 'dataset.max_pixels'],
+    'huge': ['1000000', 'dataset.max_pixels'],
+    'folder': ['a folder'],
+    'pipe': ['pipe'],
+    'device': ['device'],
+    'missing': ['No such file'],
+    'file too long': ['1000000000 bytes'],
+    'loop': ['symbolic links'],
+    'impossible name': ['null byte'],
+}
+
+
+@pytest.mark.parametrize('kind', CAUSES)
+def test_what_cannot_be_used_is_refused_and_never_waited_for(tmp_path, kind):
+    with refuses(*CAUSES[kind]) as refusal:
+        read(unusable(kind, tmp_path / 'x.png'))
+    assert str(tmp_path) not in str(refusal.value)  # which the caller names
+
+
+@pytest.mark.parametrize('ending', ['png', 'jpg', 'webp'])
+def test_damaged_files_are_read_or_refused_whatever_the_damage(tmp_path, ending):
+    path = save(tmp_path / f'a.{ending}', colours(size=(16, 16, 3)))
+    whole = path.read_bytes()
+    draw = np.random.default_rng(0)
+    refused = 0
+    for k in range(150):
+        content = bytearray(whole)
+        content[draw.integers(len(whole))] ^= 1 << draw.integers(8)
+        path.write_bytes(content[: draw.integers(len(whole))] if k % 3 == 0 else content)
+        try:
+            pixels = read(path)
+        except UserError as error:
+            refused += 1
+            assert '\n' not in str(error)
+        else:
+            assert pixels.dtype == np.uint8 and pixels.ndim == 3
+    assert refused > 20
+
+
+def test_a_large_jpeg_is_decoded_smaller_where_that_is_enough(tmp_path):
+    path = save(tmp_path / 'a.jpg', np.full((800, 1000, 3), 90, np.uint8))
+    pixels = read(path, min_side=120)
+    assert pixels.shape == (200, 250, 3)
+    np.testing.assert_allclose(pixels, 90, atol=2)
+    assert read(path, min_side=500).shape == (800, 1000, 3)
+
+
+SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
+
+
+@given(SIZES, SIZES, st.sampled_from(['crop', 'pad', 'squash']), st.integers(0, 255))
+@example((3, 27), (1, 13), 'crop', 9)  # 3 · 9 / 13 is rounded up
+def test_any_image_comes_to_the_size_and_an_even_one_stays_even(size, target, resize, level):
+    resized = np.asarray(resize_image(Image.new('L', size[::-1], level), target, resize))
+    assert resized.shape == target
+    if resize == 'pad':  # as much as its aspect ratio allows, the rest black
+        scale = min(target[0] / size[0], target[1] / size[1])
+        height, width = (max(1, round(scale * length)) for length in size)
+        assert abs((resized == level).sum() - height * width) <= max(target) or level == 0
+    else:
+        np.testing.assert_array_equal(resized, level)
+
+
+def test_a_crop_is_the_middle_and_a_squash_the_whole():
+    left, middle, right = (np.full((10, 10), level, np.uint8) for level in (0, 128, 255))
+    image = Image.fromarray(np.hstack([left, middle, right]))
+    np.testing.assert_array_equal(resize_image(image, (10, 10), 'crop'), 128)
+    squashed = np.asarray(resize_image(image, (10, 9), 'squash'))
+    np.testing.assert_array_equal(squashed[:, [1, 4, 7]], [[0, 128, 255]] * 10)
+    padded = np.asarray(resize_image(image, (30, 30), 'pad'))
+    np.testing.assert_array_equal(padded[[5, 25]], 0)
+    np.testing.assert_array_equal(padded[10:20], image)
+
+
+@pytest.mark.parametrize(
+    ('name', 'preprocess', 'expected'),
+    [
+        ('mnist', 'auto', 'mnist'),
+        ('mnist:3.0.1', 'auto', 'mnist'),
+        ('digits', 'auto', 'fill'),
+        ('fashion_mnist', 'auto', 'fill'),
+        ('folder:mnist', 'auto', 'resize'),
+        ('cifar10', 'auto', 'resize'),
+        ('mnist', 'resize', 'resize'),
+    ],
+)
+def test_each_data_set_has_its_way(name, preprocess, expected):
+    dataset = resolve({'dataset': {'name': name, 'preprocess': preprocess}}).dataset
+    assert preprocessing_of(dataset, (28, 28, 1)).how == expected
+
+
+class Slow:
+    """A preprocessing that counts the files that were asked for."""
+
+    def __init__(self):
+        self.count, self.lock = 0, threading.Lock()
+
+    def read(self, path):
+        with self.lock:
+            self.count += 1
+        if 'broken' in path:
+            raise UserError('broken')
+        return np.zeros((1, 1, 1), np.uint8)
+
+
+def test_files_are_decoded_in_order_and_only_so_far_ahead():
+    slow, given_error = Slow(), ('gone.png', UserError('gone'))
+    names = [f'broken{k}' if k % 7 == 0 else f'{k}' for k in range(20 * FILES_PER_JOB)]
+    decoded = decode_images(iter([given_error, *names]), slow, ahead=2 * FILES_PER_JOB)
+    assert next(decoded) == given_error
+    for k in range(10):
+        path, image = next(decoded)
+        assert path == names[k] and isinstance(image, UserError) == (k % 7 == 0)
+    assert slow.count <= 4 * FILES_PER_JOB
+    assert [path for path, _ in decoded] == names[10:]
+    assert slow.count == len(names)
+    endless = Slow()  # ends when nobody waits for it
+    paths = map(str, range(10**9))
+    with contextlib.closing(decode_images(paths, endless, ahead=FILES_PER_JOB)) as images:
+        next(images)
+    assert endless.count <= 4 * FILES_PER_JOB

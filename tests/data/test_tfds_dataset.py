@@ -1,0 +1,192 @@
+"""Data sets of TFDS: read as TFDS does, prepared or refused."""
+
+import os
+import shutil
+from unittest import mock
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from mixer_dilated.config import resolve
+from mixer_dilated.data import tfds_dataset
+from mixer_dilated.data.datasets import open_dataset
+from mixer_dilated.data.tfds_dataset import TfdsDataset, TfdsDataSource
+from mixer_dilated.errors import UserError
+from tests.conftest import refuses
+from tests.tfds_files import encoded, grey, write_set
+
+
+def test_mnist_is_read_as_tfds_gives_it(mnist):
+    source = TfdsDataset('mnist', mnist)
+    assert source.image_shape == (28, 28, 1) and source.num_classes == 10
+    assert source.split_sizes == {'train': 60000, 'test': 10000}
+    examples = source.read('train[30:40]+test[:5]')
+    assert examples.images.dtype == np.uint8 and examples.labels.dtype == np.int32
+    expected = [
+        *tfds.data_source('mnist', data_dir=mnist, split='train[30:40]'),
+        *tfds.data_source('mnist', data_dir=mnist, split='test[:5]'),
+    ]
+    np.testing.assert_array_equal(examples.images, [record['image'] for record in expected])
+    np.testing.assert_array_equal(examples.labels, [record['label'] for record in expected])
+
+
+def test_any_classification_set_is_read_through_tfds(tmp_path):
+    """A colour set, in the files that TFDS prepares."""
+    colours = [grey(seed, (6, 4, 3)) for seed in range(5)]
+    records = [(encoded(pixels), label) for label, pixels in enumerate(colours)]
+    write_set(tmp_path, records, (6, 4, 3))
+    dataset = {'name': 'tiny', 'data_dir': str(tmp_path)}
+    source = open_dataset(resolve({'dataset': dataset}).dataset)
+    assert (source.image_shape, source.num_classes) == ((6, 4, 3), 10)
+    assert source.split_sizes == {'train': 5, 'test': 5}
+    examples = source.read('train[1:]')
+    np.testing.assert_array_equal(examples.images, colours[1:])
+    np.testing.assert_array_equal(examples.labels, [1, 2, 3, 4])
+
+
+GOOD = [(encoded(grey(seed)), seed % 10) for seed in range(12)]
+PNG = GOOD[0][0]
+BROKEN_RECORDS = {
+    'label below': ((PNG, -1), ['label -1', '0 to 9']),
+    'label above': ((PNG, 10), ['label 10', '0 to 9']),
+    'another size': ((encoded(grey(0, (9, 8))), 1), ['9×8, mode L', '8×8, mode L']),
+    'another mode': ((encoded(grey(0, (8, 8, 3))), 1), ['mode RGB', '8×8, mode L']),
+    'sixteen bits': ((encoded(grey(0).astype(np.uint16) * 257), 1), ['mode I;16']),
+    'cut off': ((PNG[:60], 1), ['cannot be decoded']),
+    'flipped': ((PNG.replace(b'IDAT', b'IDAU'), 1), ['not a PNG']),
+    'no image': ((b'<html>', 1), ['not a PNG']),
+    'empty': ((b'', 1), ['not a PNG']),
+    'a large one': ((encoded(np.zeros((3000, 3000), np.uint8)), 1), ['3000×3000']),
+}
+
+
+@pytest.mark.parametrize('kind', BROKEN_RECORDS)
+def test_a_broken_record_is_refused_with_its_place(kind, tmp_path):
+    record, words = BROKEN_RECORDS[kind]
+    folder = write_set(tmp_path, [*GOOD[:3], record, *GOOD[3:]])
+    source = TfdsDataset('tiny', str(tmp_path))
+    with refuses(f"{folder}, split 'train', record 3: ", *words):
+        source.read('train')
+    assert len(source.read('train[:3]').labels) == 3
+
+
+def test_damaged_files_of_a_prepared_set_are_refused_or_read_as_they_were(tmp_path):
+    """Cut off and flipped at many places: what is read is right, or refused in one line."""
+    folder = write_set(tmp_path, GOOD)
+    expected = TfdsDataset('tiny', str(tmp_path)).read('train')
+    path = folder / 'tiny-train.array_record-00000-of-00001'
+    whole = path.read_bytes()
+    draw = np.random.default_rng(0)
+    refused = 0
+    used = np.flatnonzero(np.frombuffer(whole, np.uint8))  # the rest is padding
+    for k in range(60):
+        content = bytearray(whole)
+        if k < 10:
+            content = content[: len(content) * k // 10]
+        else:
+            content[draw.choice(used)] ^= 1 << draw.integers(8)
+        path.write_bytes(content)
+        try:
+            examples = TfdsDataset('tiny', str(tmp_path)).read('train')
+        except UserError as error:
+            refused += 1
+            assert '\n' not in str(error) and str(path.parent) in str(error)
+        else:
+            np.testing.assert_array_equal(examples.labels, expected.labels)
+            np.testing.assert_array_equal(examples.images, expected.images)
+    assert refused > 30
+
+
+def test_records_that_cannot_be_read_are_refused_by_number(tmp_path):
+    folder = write_set(tmp_path, GOOD, files=len(GOOD))
+    path = folder / 'tiny-train.array_record-00003-of-00012'
+    path.write_bytes(path.read_bytes()[:1000])
+    records = TfdsDataset('tiny', str(tmp_path)).data_source('train')
+    assert records.labels([5, 0]).tolist() == [5, 0]
+    with refuses(folder, "split 'train': record 3 cannot be read: "):
+        records.read([5, 3, 0])
+    empty = TfdsDataSource([b''], 1, 'somewhere', 'image', 'label', 10, (8, 8, 1), None)
+    with refuses('somewhere: record 0 cannot be read: ', 'image'):
+        empty.read([0])
+
+
+def test_data_that_vanishes_is_refused(tmp_path):
+    folder = write_set(tmp_path, GOOD)
+    source = TfdsDataset('tiny', str(tmp_path))
+    shutil.rmtree(folder)
+    with refuses(folder):
+        source.read('train')
+
+
+def test_images_that_are_too_large_are_refused_before_they_are_decoded(tmp_path):
+    write_set(tmp_path, GOOD)
+    with refuses('64 pixels', '63'):
+        TfdsDataset('tiny', str(tmp_path), max_pixels=63)
+
+
+def test_the_cache_of_mnist_follows_its_files(mnist, tmp_path):
+    """Another time of change is another fingerprint; the same files are the same one."""
+    copy = shutil.copytree(mnist, tmp_path / 'data')
+    fingerprint = TfdsDataset('mnist', str(copy)).fingerprint
+    assert TfdsDataset('mnist', str(copy)).fingerprint == fingerprint
+    (record,) = copy.glob('mnist/*/*train*record*')
+    record.chmod(0o644)
+    os.utime(record, (1, 1))
+    assert TfdsDataset('mnist', str(copy)).fingerprint != fingerprint
+    for path in copy.glob('mnist/*/*'):  # which cannot be read at random
+        path.chmod(0o644)
+        if path.name == 'dataset_info.json':
+            path.write_text(path.read_text().replace('array_record', 'tfrecord'))
+        path.rename(path.with_name(path.name.replace('array_record', 'tfrecord')))
+    with refuses('array_record'):
+        TfdsDataset('mnist', str(copy))
+
+
+def test_a_set_without_classes_is_refused(tmp_path, monkeypatch):
+    builder = tfds.builder('dsprites', data_dir=tmp_path)
+    monkeypatch.setattr(tfds_dataset, '_open_builder', lambda name, data_dir: builder)
+    with refuses('dsprites'):
+        TfdsDataset('dsprites', str(tmp_path))
+
+
+def fake_builder(url='', error=None):
+    """A builder of a set that is not prepared."""
+    builder = mock.Mock(data_path='/data/made_up/1.0.0', MANUAL_DOWNLOAD_INSTRUCTIONS=None)
+    builder.url_infos = {url: None} if url else None  # as for sets that download nothing
+    builder.download_and_prepare.side_effect = error
+    return builder
+
+
+@pytest.fixture
+def with_tensorflow(monkeypatch):
+    monkeypatch.setattr(tfds_dataset.importlib.util, 'find_spec', lambda name: name)
+
+
+def test_tfds_prepares_what_is_not_there_as_array_record(with_tensorflow, capsys):
+    builder = fake_builder()
+    tfds_dataset._prepare(tfds, 'made_up', builder)
+    file_format = tfds.core.FileFormat.ARRAY_RECORD
+    builder.download_and_prepare.assert_called_once_with(file_format=file_format)
+    assert '/data/made_up' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('builder', 'cause'),
+    [
+        (fake_builder('https://host.invalid/data.gz'), 'host.invalid'),
+        (fake_builder(error=ConnectionError('line\nlost')), 'ConnectionError: line lost'),
+    ],
+)
+def test_data_that_cannot_be_had_names_cause_place_and_what_to_do(
+    with_tensorflow, monkeypatch, builder, cause
+):
+    monkeypatch.setattr(tfds_dataset.urllib.request, 'getproxies', dict)
+    with refuses(cause, '/data/made_up', 'dataset.data_dir=', 'digits_dilated', 'TFDS_DATA_DIR'):
+        tfds_dataset._prepare(tfds, 'made_up', builder)
+
+
+def test_without_tensorflow_nothing_is_prepared(monkeypatch):
+    monkeypatch.setattr(tfds_dataset.importlib.util, 'find_spec', lambda name: None)
+    with refuses('made_up', 'pip install tensorflow'):
+        tfds_dataset._prepare(tfds, 'made_up', fake_builder())

@@ -1,0 +1,203 @@
+"""The processes that decode a stream: how many there are, what they give, how they end."""
+
+import contextlib
+import errno
+import multiprocessing
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from mixer_dilated.data import workers
+from mixer_dilated.data.batch_stream import BatchStream, IndexSampler
+from mixer_dilated.data.input_pipeline import StreamingPipeline
+from mixer_dilated.data.tfds_dataset import TfdsDataset
+from mixer_dilated.parallel.mesh import make_mesh
+from tests.conftest import GIVEN_FLAGS, ROOT, config_file, refuses, small_config
+from tests.data.test_input_pipeline import numbered, sequential, shuffled, take
+from tests.tfds_files import encoded, grey, write_set
+
+ENVIRONMENT = {**os.environ, 'PYTHONPATH': str(ROOT)}
+
+
+@pytest.mark.parametrize(
+    ('cores', 'mebibytes', 'expected'),
+    [(1, 2**20, 0), (4, 2**20, 0), (5, 2**20, 5), (16, 2**20, 16), (8, 640, 0), (8, 1024, 6)],
+)
+def test_a_host_decodes_in_a_process_a_core_as_far_as_it_has_shared_memory(
+    cores, mebibytes, expected, monkeypatch
+):
+    usage = shutil.disk_usage('.')._replace(free=mebibytes * 2**20)
+    monkeypatch.setattr(workers, 'num_cores', lambda: cores)
+    monkeypatch.setattr(workers.shutil, 'disk_usage', lambda _: usage)
+    assert workers.num_workers('auto') == expected
+    assert workers.num_workers(0) == 0 and workers.num_workers(3) == 3
+
+
+@pytest.mark.parametrize(('quota', 'allowed'), [('150000 100000', 2), ('1000 100000', 1)])
+def test_a_quota_of_a_container_counts_as_cores(quota, allowed, tmp_path, monkeypatch):
+    without = workers.num_cores()
+    monkeypatch.setattr(workers, 'QUOTA', tmp_path / 'cpu.max')
+    for text, expected in (('max 100000', without), (quota, min(without, allowed))):
+        workers.QUOTA.write_text(text)
+        assert workers.num_cores() == expected
+
+
+@pytest.mark.parametrize('seconds', [0, 0.5])
+def test_a_stream_can_be_closed_while_its_workers_start(seconds):
+    config = small_config(**{'input.workers': 3, 'batch': 4})
+    inputs = StreamingPipeline(numbered(8), config, make_mesh(config))
+    list(inputs.train_chunks(0, 1, 0.01))
+    time.sleep(seconds)
+    closing = threading.Thread(target=inputs.close, daemon=True)
+    closing.start()
+    closing.join(60)
+    assert not closing.is_alive()
+
+
+def test_too_many_open_files_name_the_key_to_change():
+    error = OSError(errno.EMFILE, os.strerror(errno.EMFILE), '/psm_1')
+    with refuses('config.input.workers: Too many open files'):
+        raise workers.worker_error(error)
+
+
+def test_a_script_without_a_main_guard_is_reported(tmp_path):
+    script = tmp_path / 'script.py'
+    script.write_text(
+        'import numpy as np\n'
+        'from mixer_dilated.data.examples import Examples, InMemoryDataSource\n'
+        'from mixer_dilated.data.batch_stream import BatchStream, IndexSampler\n'
+        'examples = Examples(np.zeros((8, 4, 4, 1), np.uint8), np.arange(8, dtype=np.int32))\n'
+        'sampler = IndexSampler(lambda _: np.arange(8)[None], 4, 2)\n'
+        'next(BatchStream(InMemoryDataSource(examples), sampler, workers=1))\n'
+    )
+    done = subprocess.run(
+        [sys.executable, script], env=ENVIRONMENT, capture_output=True, text=True, timeout=120
+    )
+    assert "exit status 1); perhaps a script without `if __name__ == '__main__':`" in done.stderr
+
+
+def broken_set(folder):
+    """A TFDS set of 64 images, number 50 of which is cut off."""
+    records = [(encoded(grey(k)), k % 10) for k in range(64)]
+    records[50] = (records[50][0][:60], 0)
+    return write_set(folder, records)
+
+
+def workers_of(pid):
+    """Processes below another that decode, by what Linux tells of all processes."""
+    pids = []
+    for status in pathlib.Path('/proc').glob('[0-9]*/stat'):
+        with contextlib.suppress(OSError):
+            words = status.read_text().rpartition(')')[2].split()
+            command = (status.parent / 'cmdline').read_text()
+            if int(words[1]) == pid and words[0] != 'Z' and 'spawn_main' in command:
+                pids.append(int(status.parent.name))
+    return pids
+
+
+def alive(pids):
+    return [pid for pid in pids if pathlib.Path(f'/proc/{pid}').exists()]
+
+
+def test_workers_give_the_batches_of_threads_and_end_with_an_error_in_one_of_them(tmp_path):
+    folder = broken_set(tmp_path)
+    records = TfdsDataset('tiny', str(tmp_path)).data_source('train')
+    rows = shuffled(64, num_seeds=1)
+    first = int(np.flatnonzero(rows(0)[0] == 50)[0]) // 8  # the batch with the broken one
+    order = IndexSampler(rows, 8, 8)
+    stream = BatchStream(records, order, workers=2)
+    try:
+        for step in range(first):
+            batch = next(stream)
+            expected = records.read(order.batch(step)[0])
+            np.testing.assert_array_equal(batch.images[0], expected.images)
+            np.testing.assert_array_equal(batch.labels[0], expected.labels)
+        with refuses(f"{folder}, split 'train', record 50: "):
+            next(stream)
+    finally:
+        stream.close()
+    assert not multiprocessing.active_children() and not order.folder.exists()
+
+
+@contextlib.contextmanager
+def killed_at_the_end(run):
+    try:
+        yield
+    finally:
+        run.kill()
+        run.communicate()
+
+
+@pytest.mark.slow
+def test_a_signal_to_all_processes_saves_and_leaves_none_behind(tmp_path):
+    changes = {'num_epochs': 100_000, 'eval_every': 100_000}
+    changes |= {'input.mode': 'stream', 'input.workers': 2}
+    words = [config_file(tmp_path, **changes), f'--workdir={tmp_path / "run"}']
+    run = subprocess.Popen(
+        [sys.executable, 'run.py', *words], cwd=ROOT, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, 'XLA_FLAGS': GIVEN_FLAGS},
+    )  # fmt: skip
+    with killed_at_the_end(run):
+        for line in run.stdout:
+            if line.startswith('epoch'):
+                break
+        pids = workers_of(run.pid)
+        os.killpg(run.pid, signal.SIGTERM)  # as a cluster does
+        rest, errors = run.communicate(timeout=60)
+        assert run.returncode == 143 and errors == '' and 'which is saved' in rest
+        assert len(pids) == 2 and not alive(pids)
+
+
+def test_a_worker_that_is_killed_is_reported_and_the_others_end():
+    order = sequential(64, 8)
+    stream = BatchStream(numbered(64), order, workers=2)
+    try:
+        next(stream)
+        pids = workers_of(os.getpid())
+        os.kill(pids[0], signal.SIGKILL)
+        with refuses('Killed'):
+            take(stream, 1000)
+    finally:
+        stream.close()
+    assert len(pids) == 2 and not alive(pids)
+
+
+ALONE = """
+import numpy as np
+from mixer_dilated.data.examples import Examples, InMemoryDataSource
+from mixer_dilated.data.batch_stream import BatchStream, IndexSampler
+
+if __name__ == '__main__':
+    records = InMemoryDataSource(Examples(np.zeros((64, 2, 2, 1), 'u1'), np.arange(64)))
+    order = IndexSampler(lambda epoch: np.arange(64)[None], 8, 8)
+    stream = BatchStream(records, order, workers=1)
+    next(stream)
+    print(order.folder, flush=True)
+    while True:
+        next(stream)
+"""
+
+
+def test_a_process_that_is_killed_leaves_no_worker_and_no_file_behind(tmp_path):
+    (tmp_path / 'alone.py').write_text(ALONE)
+    run = subprocess.Popen(
+        [sys.executable, tmp_path / 'alone.py'], stdout=subprocess.PIPE, text=True,
+        env=ENVIRONMENT,
+    )  # fmt: skip
+    with killed_at_the_end(run):
+        folder = pathlib.Path(run.stdout.readline().strip())
+        (worker,) = workers_of(run.pid)
+        assert folder.is_dir()
+    end = time.monotonic() + 60
+    while alive([worker]) or folder.exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)

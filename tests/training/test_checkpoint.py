@@ -1,0 +1,197 @@
+"""Damage to a run's folder: every file of a checkpoint in turn, in every way."""
+
+import errno
+import json
+import os
+import shutil
+import warnings
+
+import chex
+import pytest
+from orbax.checkpoint import CheckpointManager
+
+from mixer_dilated.config import changed
+from mixer_dilated.errors import BusyError
+from mixer_dilated.inference.evaluation import evaluate_checkpoint
+from mixer_dilated.training.checkpoint import DAMAGED, Checkpoints
+from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.run_folder import lock_folder
+from mixer_dilated.training.setup import create_setup
+from mixer_dilated.training.train import Progress, train_and_evaluate
+from tests.conftest import refuses, small_config
+from tests.training.runs import check_same_bytes, content, modification_times, restore_newest
+from tests.training.test_train import events
+
+
+class Resumed(Progress):
+    """Notes after which step a run goes on."""
+
+    def on_ready(self, setup, step):
+        self.step = step
+
+
+@pytest.fixture(scope='module')
+def programs(run):
+    return CompiledFunctions(create_setup(run[0]))
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path):
+    os.truncate(path, 0)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    if content:
+        content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+
+
+def remove(path):
+    path.unlink()
+
+
+# MIXER_LONG=1 tries all four on every file.
+WAYS = (truncate, empty, flip, remove) if os.environ.get('MIXER_LONG') else (truncate, flip)
+
+
+def restore(workdir, programs, config):
+    """As a run does, which clears away and sets aside."""
+    with Checkpoints(workdir, config) as checkpoints:
+        return checkpoints.restore(programs.abstract_run_state())
+
+
+def test_half_a_checkpoint_of_a_killed_run_is_cleared_away(run, programs, copy):
+    half = copy / 'checkpoints' / '30.orbax-checkpoint-tmp'
+    (half / 'default').mkdir(parents=True)
+    (half / 'default' / 'manifest').write_bytes(b'half')
+    assert restore(copy, programs, run[0]).step == 27 and not half.exists()
+
+
+@pytest.mark.slow
+def test_every_file_damaged_in_turn_is_noticed_or_does_not_matter(run, programs, tmp_path):
+    """What is restored is what was saved, of the newest step or, set aside, of the one before."""
+    config, workdir, _ = run
+    newest = restore_newest(config, workdir, programs)
+    shutil.copytree(workdir, tmp_path / 'cut')
+    shutil.rmtree(tmp_path / 'cut' / 'checkpoints' / '27')
+    before = restore_newest(config, tmp_path / 'cut', programs)
+    assert (newest.step, before.step) == (27, 18)
+    files = [path for path in (workdir / 'checkpoints' / '27').rglob('*') if path.is_file()]
+    counts = {'set aside': 0, 'no harm': 0}
+    for path in files:
+        for damage in WAYS:
+            folder = shutil.copytree(workdir, tmp_path / 'damaged')
+            damage(folder / path.relative_to(workdir))
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter('always')
+                restored = restore(folder, programs, config)
+            aside = (folder / DAMAGED).exists()
+            assert aside == any('checkpoints/27: damaged' in str(w.message) for w in caught)
+            expected = before if aside else newest
+            assert restored.step == expected.step, (path, damage)
+            assert restored.metadata == expected.metadata, (path, damage)
+            chex.assert_trees_all_equal(content(restored.state), content(expected.state))
+            chex.assert_trees_all_equal(restored.epoch_metrics, expected.epoch_metrics)
+            counts['set aside' if aside else 'no harm'] += 1
+            shutil.rmtree(folder)
+    print(f'{len(files)} files, {counts}')
+    assert counts['set aside'] >= 3 * len(WAYS)  # of the four files that hold the content
+
+
+def damage_newest(workdir, number=1):
+    steps = sorted((workdir / 'checkpoints').iterdir(), key=lambda path: int(path.name))
+    for folder in steps[-number:]:
+        truncate(folder / 'record' / 'metadata')
+
+
+def test_a_run_of_other_versions_goes_on_from_the_one_before_a_damaged_checkpoint(run, copy):
+    versions = json.loads((copy / 'versions.json').read_text())
+    (copy / 'versions.json').write_text(json.dumps({**versions, 'jax': '0.0.1'}))
+    damage_newest(copy)
+    earlier = {*(copy / 'tensorboard').iterdir()}
+    progress = Resumed()
+    with (
+        pytest.warns(UserWarning, match='jax: 0.0.1, '),
+        pytest.warns(UserWarning, match=r'checkpoints/27: damaged.*/27-\d+$'),
+    ):
+        train_and_evaluate(run[0], copy, progress=progress)
+    assert progress.step == 18
+    check_same_bytes(copy, run[1])
+    assert [path.name.split('-')[0] for path in (copy / DAMAGED).iterdir()] == ['27']
+    (added,) = {*(copy / 'tensorboard').iterdir()} - earlier
+    starts = [event.step for event in events(added) if event.HasField('session_log')]
+    assert starts == [19]  # what an earlier process wrote from step 19 on is void
+
+
+def test_evaluation_passes_over_a_damaged_checkpoint_and_changes_nothing(copy):
+    damage_newest(copy)
+    before = modification_times(copy)
+    with pytest.warns(UserWarning, match='checkpoints/27: damaged'):
+        assert evaluate_checkpoint(copy)['epoch'] == 2
+    assert modification_times(copy) == before
+
+
+@pytest.mark.slow
+def test_without_an_undamaged_checkpoint_a_run_does_not_start_over(run, copy):
+    config = run[0]
+    damage_newest(copy, 2)
+    for _ in range(2):  # the second time all are set aside
+        with warnings.catch_warnings(), refuses(copy, 'no undamaged checkpoint'):
+            warnings.simplefilter('ignore')
+            train_and_evaluate(config, copy)
+    assert len(list((copy / DAMAGED).iterdir())) == 2
+    shutil.rmtree(copy / 'checkpoints')
+    shutil.rmtree(copy / DAMAGED)
+    with refuses(copy):
+        train_and_evaluate(config, copy)
+
+
+@pytest.mark.parametrize('name', ['config.json', 'data.json', 'versions.json'])
+def test_a_damaged_file_of_a_run_is_named_and_nothing_is_trained(run, copy, name):
+    truncate(copy / name)
+    with refuses(f'{name}: cannot be read'):
+        train_and_evaluate(run[0], copy)
+
+
+def test_a_process_killed_when_it_has_just_begun_leaves_a_folder_to_begin_in(tmp_path):
+    (tmp_path / '.lock').touch()
+    (tmp_path / '.config.json.unfinished').write_text('{')
+    (tmp_path / 'versions.json').write_text('{')
+    assert train_and_evaluate(small_config(num_epochs=1), tmp_path)['results']
+
+
+def test_a_lock_is_free_when_its_process_ends(tmp_path):
+    with lock_folder(tmp_path), refuses(tmp_path, error=BusyError):
+        lock_folder(tmp_path).__enter__()
+    with lock_folder(tmp_path):
+        pass
+
+
+def test_an_error_of_the_system_sets_nothing_aside(run, programs, copy, monkeypatch):
+    def fail(self, *_, **__):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(CheckpointManager, 'restore', fail)
+    with refuses('27: cannot be read: Too many open files'):
+        restore(copy, programs, run[0])
+    assert not (copy / DAMAGED).exists()
+
+
+def test_a_checkpoint_of_another_config_than_the_folder_says_is_refused(run, copy):
+    """The shapes fit, and the numbers would be those of another network."""
+    other = changed(run[0], {'model.gelu': 'tanh'})
+    (copy / 'config.json').write_text(json.dumps(other.to_dict()))
+    with refuses('27: ', "model.gelu: 'exact', 'tanh'"):
+        evaluate_checkpoint(copy)
+    with refuses('27: ', "model.gelu: 'exact', 'tanh'"):
+        train_and_evaluate(other, copy)
+
+
+def test_an_unfinished_file_that_is_a_link_is_refused(run, copy, tmp_path):
+    (copy / '.metrics.jsonl.unfinished').symlink_to(tmp_path / 'precious')
+    with refuses('.metrics.jsonl.unfinished', 'link'):
+        train_and_evaluate(run[0], copy)

@@ -1,0 +1,274 @@
+"""Training: the step, the chunk, the epoch, evaluation."""
+
+import functools
+import typing
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mixer_dilated.data.augmentation import Augmentation, MixupCutmix
+from mixer_dilated.data.datasets import Digits
+from mixer_dilated.data.examples import Examples
+from mixer_dilated.random_keys import purpose_key
+from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.optimizer import make_optimizer
+from mixer_dilated.training.run_state import TrainMetrics
+from mixer_dilated.training.setup import create_setup
+from mixer_dilated.training.state import create_model, create_train_state
+from mixer_dilated.training.step import (
+    eval_chunk,
+    eval_step,
+    normalise,
+    train_chunk,
+    train_step,
+)
+from tests.conftest import small_config
+
+
+def test_purposes_and_indices_have_their_own_keys():
+    seed_key = jax.random.key(0)
+    keys = [
+        tuple(jax.random.key_data(purpose_key(key, purpose, index)).tolist())
+        for key in (seed_key, jax.random.key(1))
+        for purpose in ('permutation', 'dropout')
+        for index in (0, 1)
+    ]
+    assert len(set(keys)) == 8
+    again = jax.random.key_data(purpose_key(seed_key, 'permutation', 0))
+    assert tuple(again.tolist()) == keys[0]
+
+
+def fresh(config):
+    seed_key = jax.random.key(config.seed)
+    optimizer = make_optimizer(config.optimizer, 10)
+    return create_train_state(create_model(config, 10), optimizer, (8, 8, 1), seed_key), seed_key
+
+
+@functools.cache
+def digits(split='train[:300]'):
+    return Digits().read(split)
+
+
+def test_training_with_every_optimizer_lowers_the_loss():
+    for name, base_lr in (('adamw', 0.01), ('sgd', 0.1), ('lamb', 0.03)):
+        config = small_config(**{'optimizer.name': name, 'optimizer.base_lr': base_lr})
+        state, seed_key = fresh(config)
+        step = jax.jit(train_step)
+        images, labels = digits('train[:64]')
+        losses = []
+        for _ in range(10):
+            state, metrics = step(state, images, labels, seed_key)
+            losses.append(float(metrics['loss']))
+        assert losses[-1] < losses[0], name
+
+
+class Seen(typing.NamedTuple):
+    """A stand-in for the state that notes the order in which an epoch shows the examples."""
+
+    step: jax.Array
+    order: jax.Array
+
+
+def note(state, images, labels, seed_key):
+    order = jax.lax.dynamic_update_slice(state.order, labels, (state.step * len(labels),))
+    metrics = {'loss': jnp.mean(images), 'correct': labels.sum(), 'finite': jnp.bool(True)}
+    return Seen(state.step + 1, order), metrics
+
+
+def test_a_chunk_shows_the_rows_of_its_index_from_the_step_of_the_state_on():
+    examples = Examples(np.ones((23, 1, 1, 1), np.uint8), np.arange(23, dtype=np.int32))
+    train = jax.jit(functools.partial(train_chunk, step=note))
+    index = np.random.default_rng(0).permutation(23)[:20].reshape(4, 5)
+    for pieces in ((4,), (1, 0, 3)):
+        state = Seen(jnp.int32(8), jnp.full(60, -1, jnp.int32))  # two epochs are done
+        metrics = TrainMetrics.empty()
+        for count in pieces:
+            shared = examples, 8, count
+            state, metrics = train(state, metrics, jax.random.key(0), (None, index), shared)
+        np.testing.assert_allclose(metrics.compute(4, 5)['loss'], 1.0)
+        np.testing.assert_array_equal(state.order[40:], index.ravel())
+    stacked = Examples(*(array[index[2:]] for array in examples))
+    own, shared = (stacked, None), (None, 10, 2)
+    state = Seen(jnp.int32(10), jnp.full(60, -1, jnp.int32))
+    state, _ = train(state, TrainMetrics.empty(), jax.random.key(0), own, shared)
+    np.testing.assert_array_equal(state.order[50:], index[2:].ravel())
+
+
+@pytest.mark.parametrize('batch', [1, 7, 100, 101])
+def test_evaluation_counts_every_example_once_whatever_the_batch(batch):
+    state, _ = fresh(small_config())
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(5), leaf.shape), state.params
+    )
+    state = state.replace(params=params)
+    images, labels = digits('train[:100]')
+    examples = Examples(images, labels)
+    index = np.arange(-(-100 // batch) * batch).reshape(-1, batch)
+    index[index >= 100] = -1
+    sums = {'loss': jnp.float32(0), 'correct': jnp.int32(0)}
+    evaluate = jax.jit(functools.partial(eval_chunk, step=eval_step))
+    result, predicted = evaluate(state, sums, (examples, index))
+    predicted = predicted.reshape(-1, 10)[:100]
+    logits = state.apply_fn({'params': state.params}, normalise(jnp.asarray(images)), train=False)
+    expected = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    assert int(result['correct']) == int((logits.argmax(-1) == labels).sum())
+    np.testing.assert_allclose(result['loss'] / 100, expected, rtol=1e-5)
+    np.testing.assert_allclose(predicted, jax.nn.log_softmax(logits), rtol=1e-4, atol=1e-5)
+
+
+def parameters_after_an_epoch(**changes):
+    # Two blocks: stochastic depth never drops the first.
+    programs = CompiledFunctions(create_setup(small_config(**{'model.num_blocks': 2, **changes})))
+    examples = programs.in_memory(digits())
+    state = programs.init_state()
+    return jax.device_get(programs.train_epoch(state, examples)[0].params)
+
+
+@pytest.fixture(scope='module')
+def plain_parameters():
+    return parameters_after_an_epoch()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'label_smoothing': 0.3},
+        {'augment.translate': 1},
+        {'model.dropout_rate': 0.5},
+        {'model.gelu': 'tanh'},
+        {'optimizer.weight_decay': 0.9},
+        {'optimizer.grad_norm_clip': 1e-9},
+        {'optimizer.warmup_steps': 5},
+        {'model.stoch_depth': 0.5},
+        {'augment.mixup': 0.5},
+        {'dtype': 'bfloat16'},
+        {'augment.random_phase': True},
+        {'model.blur': True},
+        {'model.patches.offset': 1},
+    ],
+    ids=str,
+)
+def test_every_setting_reaches_the_compiled_program(changes, plain_parameters):
+    changed = parameters_after_an_epoch(**changes)
+    chex.assert_trees_all_equal_shapes(changed, plain_parameters)
+    assert not np.array_equal(
+        changed['MixerBlock_0']['channel_mixing']['Dense_0']['kernel'],
+        plain_parameters['MixerBlock_0']['channel_mixing']['Dense_0']['kernel'],
+    )
+
+
+def test_an_epoch_in_pieces_has_the_bits_of_one_in_one_piece():
+    programs = CompiledFunctions(
+        create_setup(small_config(**{'model.dropout_rate': 0.1, 'augment.translate': 1}))
+    )
+    inputs = programs.in_memory(digits())
+
+    def after(*pieces):
+        state, metrics, step = programs.init_state(), programs.empty_metrics(), 0
+        for count in pieces:
+            (chunk,) = inputs.train_chunks(step, count, 0.0)
+            state, metrics = programs.train_chunk(state, metrics, chunk)
+            step += count
+        return jax.device_get((state.params, state.opt_state, state.step, metrics))
+
+    whole = after(9)
+    for pieces in ((1,) * 9, (4, 5), (0, 8, 1)):
+        chex.assert_trees_all_equal(after(*pieces), whole)
+    state = programs.init_state()  # is used up
+    programs.train_epoch(state, inputs)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+
+
+@jax.custom_vjp
+def poison(value, loss_factor, gradient_factor):
+    """`value` times a factor; its gradient times another."""
+    return value * loss_factor
+
+
+poison.defvjp(
+    lambda value, loss_factor, gradient_factor: (value * loss_factor, gradient_factor),
+    lambda gradient_factor, dy: (dy * gradient_factor, None, None),
+)
+
+
+@functools.cache
+def poisoned_chunk():
+    """`train_chunk` of two seeds, of which seed 1 is poisoned at steps 3 and 5."""
+
+    def train(state, empty, keys, index, shared, factors):
+        def step(state, images, labels, seed_key):
+            number = state.step + 1
+            at = (jax.random.key_data(seed_key)[-1] == 1) & ((number == 3) | (number == 5))
+            now = [jnp.where(at, factor, 1) for factor in factors]
+            apply = state.apply_fn
+            state = state.replace(apply_fn=lambda *args, **kw: poison(apply(*args, **kw), *now))
+            state, metrics = train_step(state, images, labels, seed_key)
+            return state.replace(apply_fn=apply), metrics
+
+        train = functools.partial(train_chunk, step=step)
+        return jax.vmap(train, in_axes=(None, 0, 0, None, None))(
+            state, empty, keys, (None, index), shared
+        )
+
+    state, _ = fresh(small_config())
+    return jax.jit(train), state
+
+
+@pytest.mark.parametrize(
+    'factors',
+    [(jnp.nan, jnp.nan), (1.0, jnp.inf), (1.0, 1e25)],
+    ids=['loss', 'gradient', 'square of the gradient'],
+)
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(factors):
+    """Of seed 1, steps 3 and 5 break; seed 0 goes on undisturbed."""
+    train, state = poisoned_chunk()
+    examples, index = Examples(*digits('train[:160]')), np.arange(160).reshape(5, 32)
+    keys, empty = jnp.stack([jax.random.key(0), jax.random.key(1)]), TrainMetrics.empty((2,))
+    after = {
+        count: train(state, empty, keys, index, (examples, 0, count), factors)
+        for count in (2, 3, 5)
+    }
+    metrics = after[5][1]
+    assert metrics.skipped.tolist() == [0, 2] and metrics.first_skipped.tolist() == [0, 3]
+    assert np.isfinite(metrics.loss).all() and after[5][0].step.tolist() == [5, 5]
+    leaves = {n: jax.tree.leaves((s.params, s.opt_state)) for n, (s, _) in after.items()}
+    for seed in (0, 1):
+        same = [np.array_equal(a[seed], b[seed]) for a, b in zip(leaves[2], leaves[3], strict=True)]
+        assert all(same) if seed == 1 else not all(same)
+    assert all(np.isfinite(leaf).all() for leaf in leaves[5])
+
+
+def test_metrics_of_an_epoch_leave_skipped_steps_out():
+    sums = TrainMetrics(np.float32([6, 0]), np.int32([9, 0]), np.int32([1, 4]), np.int32([2, 1]))
+    means = sums.compute(num_steps=4, batch=6)
+    np.testing.assert_allclose(means['loss'], [2.0, np.nan])
+    np.testing.assert_allclose(means['accuracy'], [0.5, np.nan])
+    assert means['skipped'].tolist() == [1, 4]
+
+
+class HalfMixed(Augmentation):
+    """Mixes in three tenths of each image's neighbour: nothing to draw, so quick to compile."""
+
+    def draw_mixing(self, *_):
+        return MixupCutmix(jnp.float32(0.7), jnp.float32(0.7))
+
+
+def test_a_batch_in_parts_makes_the_step_of_the_whole_in_the_memory_of_a_part():
+    """Mixed examples find their neighbours in other parts."""
+    widths = {'model.hidden_dim': 32, 'model.channels_mlp_dim': 256}
+    state, key = fresh(small_config(**widths, **{'optimizer.name': 'sgd'}))
+    outputs, memory = [], []
+    for parts in (1, 8):
+        augmentation = HalfMixed(label_smoothing=0.1)
+        step = functools.partial(train_step, augmentation=augmentation, accum_steps=parts)
+        program = jax.jit(step).lower(state, *digits('train[:256]'), key).compile()
+        next_state, metrics = program(state, *digits('train[:256]'), key)
+        outputs.append((next_state.params, metrics))
+        memory.append(program.memory_analysis().temp_size_in_bytes)
+    chex.assert_trees_all_close(*outputs, atol=1e-5)
+    assert memory[1] < 0.35 * memory[0]

@@ -1,0 +1,114 @@
+"""Runs whose data streams: as in memory to rounding, resumed to the bit, and how they end."""
+
+import threading
+
+import chex
+import numpy as np
+import pytest
+
+from mixer_dilated.data.batch_stream import BatchStream
+from mixer_dilated.errors import Preempted, UserError
+from mixer_dilated.training import train
+from mixer_dilated.training.setup import create_setup
+from mixer_dilated.training.train import train_and_evaluate
+from tests.conftest import refuses, small_config
+from tests.training.runs import OF_SEEDS, Impatient, check_same_bytes, newest, rows_of
+
+STREAM = {**OF_SEEDS, 'input.mode': 'stream'}
+
+
+@pytest.fixture(scope='module')
+def streamed(tmp_path_factory):
+    """In batches of 64 the 100 test examples do not fill the second."""
+    workdir = tmp_path_factory.mktemp('stream') / 'run'
+    config = small_config(**STREAM)
+    return config, workdir, train_and_evaluate(config, workdir)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'train', 'test'),
+    [
+        ({}, False, False),
+        ({'input.mode': 'stream'}, True, True),
+        ({'input.memory_gib': 6400 / 2**30}, True, False),  # 300 and 100 images of 64 bytes
+        ({'input.memory_gib': 0, 'input.mode': 'memory'}, False, False),
+    ],
+)
+def test_each_split_streams_by_its_own_size(changes, train, test):
+    setup = create_setup(small_config(**changes))
+    assert (setup.streams('train'), setup.streams('test')) == (train, test)
+
+
+def arrays_of(workdir):
+    arrays = {}
+    for name in ('predictions', 'weights', 'augmented'):
+        with np.load(workdir / f'{name}.npz') as file:
+            arrays |= {f'{name} {key}': file[key] for key in file if file[key].dtype.kind != 'U'}
+    return arrays
+
+
+def test_a_stream_trains_and_evaluates_as_memory_does(run_of_seeds, streamed):
+    (config, folder, _), (memory_config, memory_folder, _) = streamed, run_of_seeds
+    chex.assert_trees_all_close(rows_of(folder), rows_of(memory_folder), rtol=1e-5)
+    for values, expected in (
+        (arrays_of(folder), arrays_of(memory_folder)),
+        (newest(config, folder)[0], newest(memory_config, memory_folder)[0]),
+    ):
+        chex.assert_trees_all_close(values, expected, rtol=1e-4, atol=1e-5)
+    names = [{file.name for file in workdir.iterdir()} for workdir in (folder, memory_folder)]
+    assert names[0] == names[1]
+
+
+@pytest.mark.slow
+def test_a_stream_that_is_resumed_in_an_epoch_has_the_bits_of_one_that_was_not(streamed, tmp_path):
+    config, workdir, _ = streamed
+    pieces = small_config(**STREAM | {'checkpoints.every_steps': 4})
+    with refuses('step 12', error=Preempted):  # an epoch has 9
+        train_and_evaluate(pieces, tmp_path, progress=Impatient(5))
+    train_and_evaluate(pieces, tmp_path)
+    chex.assert_trees_all_equal(newest(pieces, tmp_path), newest(config, workdir))
+    check_same_bytes(tmp_path, workdir, 'metrics.jsonl', 'predictions.npz')
+    assert [row['epoch'] for row in rows_of(tmp_path, 'speed')] == [1, 2, 3]
+
+
+def test_a_run_may_go_on_in_the_other_mode(run_of_seeds, streamed, tmp_path):
+    config, _, summary = run_of_seeds
+    with pytest.raises(Preempted):
+        train_and_evaluate(config, tmp_path, progress=Impatient(3))
+    results = train_and_evaluate(streamed[0], tmp_path)['results']
+    chex.assert_trees_all_close(results, summary['results'], rtol=1e-5)
+
+
+def test_what_goes_wrong_in_the_background_ends_the_run_and_what_works_there(
+    streamed, tmp_path, monkeypatch
+):
+    batches, closed = [], []
+
+    def next_batch(self, next_batch=BatchStream.__next__):
+        if len(batches) == 3:
+            raise UserError('record 7: an image that cannot be decoded')
+        batches.append(next_batch(self))
+        return batches[-1]
+
+    def close(self, close=BatchStream.close):
+        closed.append(self)
+        close(self)
+
+    monkeypatch.setattr(BatchStream, '__next__', next_batch)
+    monkeypatch.setattr(BatchStream, 'close', close)
+    with refuses('record 7: an image that cannot be decoded'):
+        train_and_evaluate(streamed[0], tmp_path)
+    assert len(closed) == 1
+    assert 'prefetcher' not in [thread.name for thread in threading.enumerate()]
+
+
+@pytest.mark.slow
+def test_a_run_stops_while_it_waits_for_its_data(streamed, tmp_path, monkeypatch):
+    def decode_long(_):
+        threading.Event().wait(3)
+        raise RuntimeError('nobody waits for this any more')
+
+    monkeypatch.setattr(train, 'CHUNK_SECONDS', 0.05)
+    monkeypatch.setattr(BatchStream, '_next_slice', decode_long)
+    with refuses('step 0', error=Preempted):
+        train_and_evaluate(streamed[0], tmp_path, progress=Impatient(3))

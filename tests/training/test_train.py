@@ -1,0 +1,319 @@
+"""Runs: their folders, resuming, what is refused, what a run leaves behind."""
+
+import errno
+import json
+import re
+import shutil
+import struct
+
+import chex
+import filelock
+import numpy as np
+import pytest
+
+from mixer_dilated.config import resolve
+from mixer_dilated.errors import NonFiniteError, Preempted
+from mixer_dilated.inference.evaluation import evaluate_checkpoint
+from mixer_dilated.parallel import mesh
+from mixer_dilated.reports.page.report import write_report
+from mixer_dilated.training import compiled
+from mixer_dilated.training.run_folder import check_same_data, lock_folder
+from mixer_dilated.training.train import Progress, train_and_evaluate
+from tests.conftest import refuses, small_config
+from tests.training.runs import (
+    RUN,
+    check_same_bytes,
+    modification_times,
+    newest,
+    rows_of,
+)
+
+
+class Recorder(Progress):
+    """Keeps every row, and asks the run to stop after `stop_after` epochs, as a signal does."""
+
+    def __init__(self, stop_after=None):
+        self.rows, self.resumed_after, self.stop_after = [], None, stop_after
+
+    def on_ready(self, setup, step):
+        self.resumed_after = step
+
+    def on_epoch_end(self, rows, speed):
+        self.rows += rows
+
+    def stop_requested(self):
+        return bool(self.rows) and self.rows[-1]['epoch'] == self.stop_after
+
+
+def test_a_damaged_summary_is_refused(run, copy):
+    config, workdir, _ = run
+    edited = (workdir / 'summary.json').read_text().replace('"test_correct": ', '"test_correct": 1')
+    for text in ('{', '[]', '{"results": []}', edited):
+        (copy / 'summary.json').write_text(text)
+        with refuses(copy / 'summary.json', 'remove it'):
+            train_and_evaluate(config, copy)
+
+
+def test_files_of_a_finished_run_that_are_damaged_are_made_again(run, copy):
+    config, workdir, _ = run
+    shutil.copy(workdir / 'summary.json', copy)
+    (copy / 'metrics.jsonl').write_text('')
+    (copy / 'predictions.npz').unlink()
+    with pytest.warns(UserWarning, match=r'metrics.jsonl, predictions.npz'):
+        train_and_evaluate(config, copy)
+    check_same_bytes(copy, workdir)
+
+
+def test_a_second_run_that_is_resumed_has_the_bits_of_the_first(run, tmp_path):
+    config, workdir, summary = run
+    with refuses('step 18', error=Preempted):
+        train_and_evaluate(config, tmp_path / 'run', progress=Recorder(stop_after=2))
+    assert not (tmp_path / 'run' / 'summary.json').exists()
+    # A line that was written after the last checkpoint must not appear twice.
+    with (tmp_path / 'run' / 'metrics.jsonl').open('a') as file:
+        file.write('{"epoch": 3, "unfinis')
+    recorder = Recorder()
+    resumed = train_and_evaluate(config, tmp_path / 'run', progress=recorder)
+    assert recorder.resumed_after == 18 and [row['epoch'] for row in recorder.rows] == [3]
+    chex.assert_trees_all_equal(newest(config, tmp_path / 'run'), newest(config, workdir))
+    check_same_bytes(tmp_path / 'run', workdir)
+    same = [key for key in summary if key not in ('seconds', 'config_name', 'checksum')]
+    assert {key: resumed[key] for key in same} == {key: summary[key] for key in same}
+
+
+@pytest.mark.slow
+def test_evaluating_more_rarely_changes_no_result(run, tmp_path):
+    config, workdir, summary = run
+    rarely = small_config(**RUN, eval_every=2)  # epochs 2 and, because it is the last, 3
+    again = train_and_evaluate(rarely, tmp_path / 'run')
+    assert again['results'] == summary['results']
+    chex.assert_trees_all_equal(newest(rarely, tmp_path / 'run')[0], newest(config, workdir)[0])
+    first, *others = rows_of(tmp_path / 'run')
+    expected_first, *expected = rows_of(workdir)
+    assert others == expected
+    assert first == {**expected_first, 'test_loss': None, 'test_accuracy': None}
+    assert write_report(tmp_path / 'run').stat().st_size > 10_000
+
+
+def steps_kept(workdir):
+    return sorted(int(path.name) for path in (workdir / 'checkpoints').iterdir())
+
+
+@pytest.mark.slow
+def test_the_newest_checkpoints_and_the_best_are_kept(tmp_path):
+    keep = {'checkpoints.every_steps': 3, 'checkpoints.keep': 1, 'checkpoints.keep_best': True}
+    rough = {'optimizer.base_lr': 0.2, 'optimizer.decay_type': 'constant', 'num_epochs': 6}
+    train_and_evaluate(small_config(**keep, **rough), tmp_path / 'best')
+    rows = rows_of(tmp_path / 'best')
+    best = max(rows, key=lambda row: row['test_accuracy'])  # the first of ties
+    assert best['epoch'] < 6  # else this shows nothing
+    assert steps_kept(tmp_path / 'best') == [best['step'], 54]
+    result = evaluate_checkpoint(tmp_path / 'best', best=True)
+    assert result['epoch'] == best['epoch']
+    assert result['results'][0]['accuracy'] == best['test_accuracy']
+    # Saved by the clock alone: the first steps and the last.
+    slow = small_config(**{'checkpoints.every_minutes': 60, 'num_epochs': 2})
+    train_and_evaluate(slow, tmp_path / 'slow')
+    assert steps_kept(tmp_path / 'slow') == [8, 18]
+
+
+def test_the_runs_folder_explains_itself(run):
+    config, workdir, summary = run
+    assert json.loads((workdir / 'summary.json').read_text()) == summary
+    assert resolve(json.loads((workdir / 'config.json').read_text())) == config
+    rows = rows_of(workdir)
+    assert [(row['epoch'], row['step']) for row in rows] == [(1, 9), (2, 18), (3, 27)]
+    assert set(rows[0]) == {
+        'epoch', 'step', 'seed', 'train_loss', 'train_accuracy', 'test_loss', 'test_accuracy',
+        'learning_rate', 'skipped_steps',
+    }  # fmt: skip
+    (result,) = summary['results']
+    assert rows[-1]['test_accuracy'] == summary['test_accuracy'] == result['test_correct'] / 100
+    speed = rows_of(workdir, 'speed')
+    assert [row['epoch'] for row in speed] == [1, 2, 3]
+    for row in speed:
+        np.testing.assert_allclose(row['images_per_second'] * row['seconds'], 9 * 32)
+    assert rows[0]['learning_rate'] > rows[1]['learning_rate'] > rows[2]['learning_rate'] > 0
+    assert {
+        'config_name', 'dataset', 'train_examples', 'test_examples', 'seed', 'num_tokens',
+        'num_params', 'flops_per_image', 'train_accuracy', 'versions', 'device',
+    } <= {*summary}  # fmt: skip
+    assert set(summary['seconds']) == {'startup', 'compile', 'train', 'epoch_median'}
+    assert steps_kept(workdir) == [18, 27]
+    with np.load(workdir / 'augmented.npz', allow_pickle=False) as augmented:
+        assert augmented['titles'].tolist() == [f'translate, step {step}' for step in (1, 2, 3, 4)]
+
+
+def events(path):
+    """The events of a TensorBoard file."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    content = path.read_bytes()
+    while content:  # TFRecord: length (8 bytes), its checksum (4), data, its checksum (4)
+        (length,) = struct.unpack('<Q', content[:8])
+        yield Event.FromString(content[12 : 12 + length])
+        content = content[16 + length :]
+
+
+def test_tensorboard_events_hold_the_metrics(run):
+    _, workdir, _ = run
+    scalars = {
+        (value.tag, event.step): value.simple_value
+        for path in (workdir / 'tensorboard').iterdir()
+        for event in events(path)
+        for value in event.summary.value
+    }
+    for row in rows_of(workdir):
+        for name in ('test_accuracy', 'train_loss'):
+            np.testing.assert_allclose(scalars[name, row['step']], row[name])
+
+
+def test_a_run_goes_on_with_the_examples_it_was_begun_on(run, copy):
+    config, workdir, _ = run
+    data = json.loads((copy / 'data.json').read_text())
+    data['train']['labels'] += 1
+    (copy / 'data.json').write_text(json.dumps(data))
+    with refuses(copy, 'other examples'):
+        train_and_evaluate(config, copy)
+    expected = json.loads((workdir / 'data.json').read_text())
+    with refuses(copy, 'other examples'):
+        check_same_data(copy, expected, saved=True)
+    check_same_data(copy, expected, saved=False)  # nothing was trained yet
+    check_same_data(copy, expected, saved=True)
+    check_same_data(copy, {'test': {'identity': 'one'}}, saved=False)  # of a stream
+    with refuses(copy, 'other examples'):
+        check_same_data(copy, {'test': {'identity': 'another'}}, saved=True)
+
+
+def test_a_finished_run_is_not_trained_or_changed_again(run):
+    config, workdir, summary = run
+    before = modification_times(workdir)
+    recorder = Recorder()
+    assert train_and_evaluate(config, workdir, progress=recorder) == summary
+    assert recorder.rows == [] and recorder.resumed_after is None
+    # What is not part of the result may be another.
+    other = small_config(**RUN, **{'batch_eval': 7, 'checkpoints.keep': 9})
+    assert train_and_evaluate(other, workdir) == summary
+    for split, correct in (('', 'test_correct'), ('train[:300]', 'train_correct')):
+        result = evaluate_checkpoint(workdir, *[split] * bool(split))
+        assert result['results'][0]['correct'] == summary['results'][0][correct]
+        assert result['examples'] == {'': 100}.get(split, 300) and result['epoch'] == 3
+    assert result['split'] == 'train[:300]'
+    assert modification_times(workdir) == before
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'batch': 301}, ['config.batch = 301', '300']),
+        ({'augment.translate': 8}, ['config.augment.translate = 8']),
+        ({'optimizer.warmup_steps': 27}, ['config.optimizer.warmup_steps = 27', '27 steps']),
+        ({'model.patches.dilation': 9, 'model.patches.padding': 'VALID'}, ['10 pixels']),
+        ({'dataset.train_split': 'train[:9999]'}, ["dataset.train_split = 'train[:9999]'"]),
+        ({'dataset.test_split': 'validation'}, ["test_split = 'validation'", 'train (1433']),
+    ],
+)
+def test_a_config_that_does_not_fit_its_data_is_refused(changes, words, tmp_path):
+    with refuses(*words):
+        train_and_evaluate(small_config(**changes), tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_folder_of_something_else_is_refused(run, tmp_path):
+    other = small_config(**RUN, **{'model.hidden_dim': 9, 'seed': 4})
+    with refuses(run[1], 'model.hidden_dim: 8, 9', 'seed: 0, 4'):
+        train_and_evaluate(other, run[1])
+    (tmp_path / 'thesis.tex').write_text('precious')
+    with refuses(tmp_path, 'not empty'):
+        train_and_evaluate(small_config(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
+
+
+def test_evaluating_without_a_run_or_checkpoint_is_refused(tmp_path):
+    with refuses(tmp_path / 'nothing', 'no run'):
+        evaluate_checkpoint(tmp_path / 'nothing')
+    (tmp_path / 'config.json').write_text(json.dumps(small_config().to_dict()))
+    with refuses(tmp_path, 'no checkpoint'):
+        evaluate_checkpoint(tmp_path)
+    (tmp_path / 'config.json').write_text('{"seed":')
+    with refuses(tmp_path / 'config.json', 'cannot be read'):
+        evaluate_checkpoint(tmp_path)
+
+
+def test_parameters_that_are_not_finite_are_never_kept(tmp_path):
+    """The one step of the run has a finite loss and gradient, and leaves parameters of infinity."""
+    overflows = {'optimizer.base_lr': 1e38, 'optimizer.name': 'sgd', 'optimizer.momentum': 0.0}
+    overflows |= {'optimizer.weight_decay': 1e9}
+    config = small_config(**overflows, batch=300, num_epochs=1, on_nonfinite='skip')
+    with refuses('step 1', error=NonFiniteError):
+        train_and_evaluate(config, tmp_path / 'run')
+    assert not list((tmp_path / 'run' / 'checkpoints').iterdir())
+
+
+DIVERGES = {'optimizer.name': 'sgd', 'optimizer.base_lr': 1e6, 'checkpoints.every_steps': 1}
+
+
+@pytest.mark.parametrize('platform', ['cpu', 'accelerator'])
+def test_a_run_that_diverges_ends_at_the_step_and_keeps_what_it_had(
+    tmp_path, monkeypatch, platform
+):
+    """An accelerator applies the step, and the run ends before anything of it is saved."""
+    for module in (compiled, mesh):
+        monkeypatch.setattr(module, 'on_cpu', lambda mesh: platform == 'cpu')
+    words = ('epoch 1', 'seed 0', 'base_lr = 1000000', '--config.on_nonfinite=skip')
+    with refuses(*words, error=NonFiniteError) as refusal:
+        train_and_evaluate(small_config(**DIVERGES), tmp_path / 'run')
+    step, kept = map(int, re.findall(r'step (\d)', str(refusal.value)))
+    assert kept == step - 1 == steps_kept(tmp_path / 'run')[-1]
+    _, metrics = newest(small_config(**DIVERGES), tmp_path / 'run')
+    assert metrics == []
+
+
+@pytest.mark.slow
+def test_steps_that_are_not_finite_are_left_out_if_asked(tmp_path):
+    """It goes on in the folder of the run that ended, and leaves valid JSON."""
+    with pytest.raises(NonFiniteError):
+        train_and_evaluate(small_config(**DIVERGES, num_epochs=1), tmp_path / 'run')
+    config = small_config(**DIVERGES, num_epochs=1, on_nonfinite='skip')
+    with pytest.warns(UserWarning, match=r'epoch 1, seed 0: (\d) of 9'):
+        train_and_evaluate(config, tmp_path / 'run')
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    (line,) = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
+    assert 0 < json.loads(line, parse_constant=refuse)['skipped_steps'] < 9
+    json.loads((tmp_path / 'run' / 'summary.json').read_text(), parse_constant=refuse)
+
+
+@pytest.mark.slow
+def test_real_mnist_trains_through_the_whole_path(mnist, tmp_path):
+    dataset = {'name': 'mnist', 'data_dir': mnist}
+    dataset |= {'train_split': 'train[:2000]', 'test_split': 'test[:500]'}
+    patches = {'size': 4, 'stride': 7, 'padding': 'VALID'}
+    config = small_config(
+        num_epochs=2,
+        **{f'dataset.{key}': value for key, value in dataset.items()},
+        **{f'model.patches.{key}': value for key, value in patches.items()},
+        **{'model.hidden_dim': 32, 'optimizer.base_lr': 0.01},
+    )
+    summary = train_and_evaluate(config, tmp_path / 'run')
+    assert summary['num_tokens'] == 16 and summary['train_examples'] == 2000
+    assert summary['test_accuracy'] > 0.6  # chance is 0.1
+    moved = shutil.copytree(mnist, tmp_path / 'moved')
+    config_file = tmp_path / 'run' / 'config.json'
+    config_file.write_text(config_file.read_text().replace(mnist, str(tmp_path / 'gone')))
+    with refuses(tmp_path / 'gone', '--data_dir=DIR'):
+        evaluate_checkpoint(tmp_path / 'run')
+    result = evaluate_checkpoint(tmp_path / 'run', data_dir=str(moved))
+    assert result['results'][0]['correct'] == summary['results'][0]['test_correct']
+
+
+@pytest.mark.parametrize('error', [NotImplementedError('no flock'), OSError(errno.ENOLCK, 'none')])
+def test_a_file_system_without_locks_is_a_warning(error, tmp_path, monkeypatch):
+    def acquire(*_, **__):
+        raise error
+
+    monkeypatch.setattr(filelock.FileLock, 'acquire', acquire)
+    with pytest.warns(UserWarning, match=str(tmp_path)), lock_folder(tmp_path):
+        pass
