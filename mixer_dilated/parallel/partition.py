@@ -21,6 +21,10 @@ RULES = (
     (r'head/kernel', (('data',), ())),
 )
 
+# With FSDP: no products in rounds, each of which sends on a part of a gathered parameter ("windowed
+# einsum"). On 16 v5e L/16 takes 0.60 of the cycles and 0.55 of the temporaries without.
+TPU_FSDP_OPTIONS = {'xla_jf_spmd_threshold_for_windowed_einsum_mib': '1000000'}
+
 
 @dataclasses.dataclass(frozen=True)
 class Partition:

@@ -3,7 +3,7 @@
 import pytest
 
 from mixer_dilated.benchmark import measure
-from mixer_dilated.cli.arguments import parse_each
+from mixer_dilated.cli.config_files import load_configs
 from mixer_dilated.cli.main import main
 from tests.conftest import ROOT
 
@@ -54,11 +54,7 @@ def test_configs_that_are_compared_have_names_of_their_own(tmp_path, capsys):
     one, two = (str(tmp_path / folder / 'word.py') for folder in ('one', 'two'))
 
     def names(*paths):
-        words = [f'--config={path}' for path in paths]
-        return {
-            arguments.name: arguments.config.batch
-            for arguments in parse_each(words, ('config',), ())
-        }
+        return {name: config.batch for name, config in load_configs([*paths], {}).items()}
 
     assert names(one) == {'word': 3}
     assert names(f'{one}:1', f'{one}:2') == {'word:1': 1, 'word:2': 2}
