@@ -46,7 +46,7 @@ def test_a_wrong_config_file_is_refused_with_its_line(capsys, tmp_path, text, va
 @pytest.mark.parametrize(
     ('fields', 'value'),
     [
-        ('base=base_config(), cells=7', 'mine.py: trials: '),
+        ('base=base_config(), trials=7', 'mine.py: trials: '),
         ('base=base_config(), trials=[]', 'mine.py: trials: '),
         ('base=3, trials=[]', 'mine.py: base = 3: '),
         ('base=base_config()', ' line 4: TypeError'),
