@@ -114,11 +114,11 @@ def _write_names(figure: Figure, axes: Axes, names: Axes, front: pd.DataFrame) -
 def spread_out(heights: Sequence[float], gap: float) -> list[float]:
     """Moves ascending heights apart to at least `gap`, within 0 … 1 as far as there is room."""
     gap = min(gap, 1 / max(len(heights) - 1, 1))
-    placed = []
+    spread = []
     for k, height in enumerate(heights):
-        lowest = placed[-1] + gap if placed else 0.0
-        placed.append(max(height, lowest, k * gap))
-    for k in reversed(range(len(placed))):
-        above = placed[k + 1] - gap if k + 1 < len(placed) else 1.0
-        placed[k] = min(placed[k], above)
-    return placed
+        lowest = spread[-1] + gap if spread else 0.0
+        spread.append(max(height, lowest, k * gap))
+    for k in reversed(range(len(spread))):
+        above = spread[k + 1] - gap if k + 1 < len(spread) else 1.0
+        spread[k] = min(spread[k], above)
+    return spread

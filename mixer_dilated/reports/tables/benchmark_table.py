@@ -1,13 +1,11 @@
 """What a benchmark measured, as a table and sentences on the terminal."""
 
 import statistics
-import textwrap
 
-from rich import box
 from rich.table import Table
 
 from mixer_dilated.reports.formatting import NOTHING, count_text, digits_text
-from mixer_dilated.reports.tables.terminal import print_table
+from mixer_dilated.reports.tables.terminal import new_table, print_table, print_text
 
 BUSY = 0.3  # cores that other programs use; more are mentioned
 UNITS = {'µs': 1e-6, 'ms': 1e-3, 's': 1.0}
@@ -58,7 +56,7 @@ def _variants_table(result: dict) -> Table:
     # The largest unit of which the shortest median is at least one.
     unit = next((unit for unit in reversed(UNITS) if min(medians) >= UNITS[unit]), 'µs')
     table = new_table(
-        'step of', unit, 'quartiles', 'images/s', 'GFLOP/s', 'large', 'own', 'compile'
+        'step of', unit, 'quartiles', 'images/s', 'GFLOP/s', 'large', 'own', 'compile', dense=True
     )
     for (name, variant), middle in zip(result['variants'].items(), medians, strict=True):
         low, _, high = statistics.quantiles(variant['seconds'], n=4, method='inclusive')
@@ -128,19 +126,3 @@ def _mib(size: int | None) -> str:
 def _ratio(seconds: list[float], others: list[float]) -> float:
     """The median over the rounds of the ratio of two times of one round."""
     return statistics.median(one / other for one, other in zip(seconds, others, strict=True))
-
-
-def new_table(first: str, *others: str) -> Table:
-    """An empty table in the benchmarks' look, its numbers to the right."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    table.add_column(first, no_wrap=True)
-    for heading in others:
-        table.add_column(heading, justify='right', no_wrap=True)
-    return table
-
-
-def print_text(*sentences: str) -> None:
-    """Prints sentences, a paragraph each, 80 columns wide."""
-    print()
-    for sentence in sentences:
-        print(textwrap.fill(sentence, 80))

@@ -5,15 +5,15 @@ import statistics
 from rich.table import Table
 
 from mixer_dilated.reports.formatting import NOTHING
-from mixer_dilated.reports.tables.benchmark_table import BUSY, new_table, print_text
-from mixer_dilated.reports.tables.terminal import print_table
+from mixer_dilated.reports.tables.benchmark_table import BUSY
+from mixer_dilated.reports.tables.terminal import new_table, print_table, print_text
 
 
-def print_input_benchmark(found: dict) -> None:
+def print_input_benchmark(results: dict) -> None:
     """Prints what `benchmark.input_speed.benchmark_input` returned."""
-    device, versions = found['device'], found['versions']
-    print(f'\n{device["kind"]}, {found["cores"]} cores, Python {versions["python"]}')
-    for name, of_config in found['inputs'].items():
+    device, versions = results['device'], results['versions']
+    print(f'\n{device["kind"]}, {results["cores"]} cores, Python {versions["python"]}')
+    for name, of_config in results['inputs'].items():
         height, width, channels = of_config['image_shape']
         decoding = statistics.median(of_config['decoding']['speed'])
         print_text(
@@ -21,7 +21,7 @@ def print_input_benchmark(found: dict) -> None:
             f'batch {of_config["batch"]}',
             f'one thread that decodes, and does nothing else: {decoding:.0f} images/s',
         )
-        print_table(_streams_table(of_config, found['cores']))
+        print_table(_streams_table(of_config, results['cores']))
         print_text(*_sentences(of_config))
     print_text(
         'bound: share of the speed of as many threads that only decode as there are workers, at '
@@ -30,17 +30,19 @@ def print_input_benchmark(found: dict) -> None:
         'images; it is what bound would be if nothing else ran here.',
         'first batch: seconds from opening the stream, median and longest of the rounds.',
         *(
-            [f'Other programs kept {found["busy_cores"]:.1f} cores busy before it began.']
-            if (found['busy_cores'] or 0) > BUSY
+            [f'Other programs kept {results["busy_cores"]:.1f} cores busy before it began.']
+            if (results['busy_cores'] or 0) > BUSY
             else []
         ),
     )
 
 
-def _streams_table(found: dict, cores: int) -> Table:
-    table = new_table('decoded by', 'images/s', 'bound', 'decoding', 'first batch', 'longest')
-    alone = found['decoding']
-    for workers, stream in found['streams'].items():
+def _streams_table(results: dict, cores: int) -> Table:
+    table = new_table(
+        'decoded by', 'images/s', 'bound', 'decoding', 'first batch', 'longest', dense=True
+    )
+    alone = results['decoding']
+    for workers, stream in results['streams'].items():
         parallel = min(int(workers) or cores, cores)
         table.add_row(
             {'0': 'threads', '1': '1 worker'}.get(str(workers), f'{workers} workers'),
@@ -61,8 +63,8 @@ def _share(speeds: list[float | None], bounds: list[float]) -> str:
     return f'{statistics.median(ratios):.0%}'
 
 
-def _sentences(found: dict) -> list[str]:
-    waiting, memory = found['waiting'], found['memory']
+def _sentences(results: dict) -> list[str]:
+    waiting, memory = results['waiting'], results['memory']
     tenth, whole = (
         NOTHING if memory[part] is None else f'{memory[part] / 2**20:.0f} MiB'
         for part in ('tenth', 'whole')
@@ -74,5 +76,5 @@ def _sentences(found: dict) -> list[str]:
         'hand.',
         f'Peak memory of the stream with two workers: {tenth} for a tenth of the images, {whole} '
         'for all.',
-        *found['notes'],
+        *results['notes'],
     ]

@@ -12,8 +12,7 @@ from mixer_dilated.reports.formatting import (
     scaled_text,
     seconds_text,
 )
-from mixer_dilated.reports.tables.benchmark_table import new_table, print_text
-from mixer_dilated.reports.tables.terminal import print_table
+from mixer_dilated.reports.tables.terminal import new_table, print_table, print_text
 
 GIB, MIB = 2**30, 2**20
 ESTIMATE = (
@@ -31,7 +30,7 @@ def print_plans(plans: Mapping[str, Sequence[dict]]) -> None:
       plans: `planning.plan.make_plan` for each of some devices, by the name of the config.
     """
     headings = 'devices', 'fits', 'GiB', 'of', 'a step', 'images/s', 'peak', 'compiled'
-    table = new_table('config', *headings)
+    table = new_table('config', *headings, dense=True)
     for name, of_config in plans.items():
         for plan in of_config:
             devices, compiled = plan['devices'], plan['compiled']
@@ -84,7 +83,7 @@ def print_plan(name: str, plan: dict) -> None:
 def _memory_table(programs: dict) -> Table:
     large = any((sizes['total'] or GIB) >= GIB for sizes in programs.values())
     kinds, unit = ('arguments', 'temporaries', 'total'), GIB if large else MIB
-    table = new_table(f'memory of a device, {"GiB" if large else "MiB"}', *kinds)
+    table = new_table(f'memory of a device, {"GiB" if large else "MiB"}', *kinds, dense=True)
     for program, sizes in programs.items():
         table.add_row(program, *(_size(sizes[kind], unit) for kind in kinds))
     return table
@@ -105,7 +104,7 @@ def _fits_text(plan: dict) -> str:
 
 
 def _changes_table(changes: list[dict]) -> Table:
-    table = new_table('change', 'GiB', 'fits', 'a step')
+    table = new_table('change', 'GiB', 'fits', 'a step', dense=True)
     for change in changes:
         flags = '\n'.join(f'--config.{key}={value}' for key, value in change['values'].items())
         fits, step = 'yes' if change['fits'] else 'no', seconds_text(change['step_seconds'])
@@ -119,7 +118,9 @@ def _parts_table(compiled: dict) -> Table:
     unit = 'cycles' if parts else 'B'
     parts = parts or compiled['bytes_by_part']
     total = sum(parts.values()) or 1
-    table = new_table('a step of a device', unit, 'share', *(['kernels'] if kernels else []))
+    table = new_table(
+        'a step of a device', unit, 'share', *(['kernels'] if kernels else []), dense=True
+    )
     for part, amount in (parts | {'in all': total}).items():
         count = [str(kernels.get(part, compiled['kernels']))] if kernels else []
         table.add_row(part, scaled_text(amount, ''), f'{amount / total:.0%}', *count)
@@ -131,7 +132,9 @@ def _parts_table(compiled: dict) -> Table:
 
 
 def _exchanges_table(exchanges: list[dict]) -> Table:
-    table = new_table('exchanges along', 'kind', 'count', 'arrays', 'meanwhile', 'takes')
+    table = new_table(
+        'exchanges along', 'kind', 'count', 'arrays', 'meanwhile', 'takes', dense=True
+    )
     table.columns[1].justify = 'left'
     for row in exchanges:
         meanwhile = 'it computes' if row['is_async'] else 'it waits'

@@ -13,11 +13,19 @@ from mixer_dilated.errors import printable
 MAX_ROWS = 20
 
 
-def new_table(*headings: str, numbers: bool = True, **options) -> Table:
-    """An empty table; the columns after the first are set to the right if they hold numbers."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, **options)
+def new_table(*headings: str, numbers: bool = True, dense: bool = False, **options) -> Table:
+    """An empty table.
+
+    Args:
+      headings: of the columns.
+      numbers: whether columns after the first hold numbers, which are set to the right.
+      dense: whether the columns are many: less space between them, and no line is broken.
+      options: of `rich.table.Table`.
+    """
+    options |= {'box': box.SIMPLE_HEAD, 'show_edge': False, 'pad_edge': False}
+    table = Table(collapse_padding=dense, **options)
     for k, heading in enumerate(headings):
-        table.add_column(heading, justify='right' if numbers and k else 'left')
+        table.add_column(heading, justify='right' if numbers and k else 'left', no_wrap=dense)
     return table
 
 
@@ -29,6 +37,13 @@ def print_table(table: Table) -> None:
     print()
     for line in printed.get().splitlines():
         print(line.rstrip())  # rich fills cells with blanks, which a narrow terminal wraps
+
+
+def print_text(*sentences: str) -> None:
+    """Prints sentences, a paragraph each, 80 columns wide."""
+    print()
+    for sentence in sentences:
+        print(textwrap.fill(sentence, 80))
 
 
 def print_facts(facts: Mapping[str, str]) -> None:
