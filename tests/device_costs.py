@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mixer_dilated.benchmark.plain_mixer import PlainMixer, plain_sizes
-from mixer_dilated.config import changed
+from mixer_dilated.config import changed, patch_branches
 from mixer_dilated.data.dataset_facts import abstract_dataset
 from mixer_dilated.parallel.mesh import replicated
 from mixer_dilated.planning.devices import parse_devices
@@ -25,6 +24,7 @@ from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.optimizer import make_optimizer
 from mixer_dilated.training.setup import Setup, create_setup
 from mixer_dilated.training.state import create_train_state
+from tests.plain_mixer import PlainMixer
 
 CONFIG = pathlib.Path(__file__).parents[1] / 'configs' / 'mnist_dilated.py'
 
@@ -49,7 +49,10 @@ def costs(compiled: jax.stages.Compiled) -> dict[str, int]:
 def compile_plain(setup: Setup, sharding: jax.sharding.Sharding) -> jax.stages.Compiled:
     """Steps of the original's network and optax, on rows of images that are in memory."""
     config = setup.config
-    model = PlainMixer(**plain_sizes(config), num_classes=setup.dataset.num_classes)
+    (patches,) = patch_branches(config.model)
+    names = 'num_blocks', 'hidden_dim', 'tokens_mlp_dim', 'channels_mlp_dim', 'gelu'
+    sizes = {name: config.model[name] for name in names}
+    model = PlainMixer(patches=patches, num_classes=setup.dataset.num_classes, **sizes)
     optimizer = make_optimizer(config.optimizer, setup.total_steps)
 
     def train(state, images, labels, index, num_steps):

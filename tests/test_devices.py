@@ -43,7 +43,9 @@ RUN = {'model.dropout_rate': 0.1, 'augment.translate': 1}
 
 @pytest.mark.slow
 def test_one_and_eight_devices_agree_after_an_epoch(tmp_path):
-    """Of SGD see `test_meshes`. Plain AdamW is left out: the output bias of token mixing has a
+    """Of SGD see `parallel/test_mesh_runs.py`.
+
+    Plain AdamW is left out: the output bias of token mixing has a
     gradient of zero, since the next LayerNorm removes it, and AdamW makes steps of the learning
     rate out of its rounding."""
     saved = []

@@ -364,7 +364,7 @@ def test_all_configs_are_planned_for_the_devices_that_they_name(monkeypatch, tmp
     plans = [plan for content in contents for plan in content['plans']]
     assert len(compiled) == len(plans) and ('imagenet2012', 'v5e') in compiled
     for content in contents:
-        asked = content['config']['devices'].split(',')
+        asked = content['config']['devices'].split(', ')
         assert [plan['devices']['asked'] for plan in content['plans']] == asked
         assert sum(line.startswith(content['name'][:8]) for line in lines) >= len(asked)
 

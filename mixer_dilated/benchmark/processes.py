@@ -83,7 +83,13 @@ def start_up_seconds(config: ml_collections.ConfigDict) -> dict[str, float | boo
 def _run_seconds(folder: pathlib.Path, name: str) -> float:
     """Start-up of one run of the config in a folder, where its caches are too."""
     workdir = folder / name
-    program = [str(ROOT / 'run.py'), f'--config={folder / "config.py"}', f'--workdir={workdir}']
+    program = [
+        '-P',
+        '-m',
+        'mixer_dilated',
+        f'--config={folder / "config.py"}',
+        f'--workdir={workdir}',
+    ]
     run_python(
         program,
         'run.py',

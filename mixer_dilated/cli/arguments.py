@@ -17,7 +17,6 @@ EXAMPLES = {  # of what may be missing
     'sweep': '--sweep=configs/sweeps/dilation.py',
     'workdir': '--workdir=runs/NAME',
     'output': '--output=NEW_FOLDER',
-    'devices': '--devices=v5e:4x4',
     'split': "--split='train[50000:]', the examples on which the strength is chosen",
 }
 

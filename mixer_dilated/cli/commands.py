@@ -18,7 +18,7 @@ from mixer_dilated.files import AtomicFile, check_output
 
 TABLE1 = str(SHIPPED / 'sweeps' / 'table1.py')
 BENCHMARKED = [str(SHIPPED / f'mnist_{name}.py') for name in ('baseline', 'dilated')]
-BENCHMARK_FORMS = ('reference', 'torch')
+BENCHMARK_REFERENCES = ('reference', 'torch')
 
 
 def train(arguments: SimpleNamespace, started: float) -> None:
@@ -174,12 +174,12 @@ def export(arguments: SimpleNamespace, started: float) -> None:
 def benchmark(arguments: SimpleNamespace, started: float) -> None:
     """Measures the speed of configs and prints it."""
     preemption.raise_interrupt()  # ends the processes it starts
-    forms = arguments.against.split(',') if arguments.against else []
-    for form in forms:
-        if form not in BENCHMARK_FORMS:
-            allowed = ', '.join(BENCHMARK_FORMS)
-            raise UserError(f'--against={arguments.against}: {form!r}: allowed are {allowed}')
-    if arguments.input and forms:
+    against = arguments.against.split(',') if arguments.against else []
+    for name in against:
+        if name not in BENCHMARK_REFERENCES:
+            allowed = ', '.join(BENCHMARK_REFERENCES)
+            raise UserError(f'--against={arguments.against}: {name!r}: allowed are {allowed}')
+    if arguments.input and against:
         raise UserError('--against is not for --input, which is compared with decoding alone')
     configs = load_configs(arguments.config or BENCHMARKED, arguments.overrides)
     if arguments.json:
@@ -194,7 +194,7 @@ def benchmark(arguments: SimpleNamespace, started: float) -> None:
         from mixer_dilated.benchmark.measure import benchmark
         from mixer_dilated.reports.tables.benchmark_table import print_benchmark
 
-        measurements = benchmark(configs, forms, _print_now)
+        measurements = benchmark(configs, against, _print_now)
         print_benchmark(measurements)
     if arguments.json:
         write_json_output(arguments.json, measurements)

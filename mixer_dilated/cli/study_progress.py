@@ -29,14 +29,14 @@ class TerminalStudyProgress(StudyObserver):
     def __init__(self, name: str, folder: pathlib.Path):
         self._name = name
         self._folder = folder
-        self._goes_on = f'interrupted; {folder} holds what is done, the same command goes on'
+        self._hint = f'interrupted; {folder} holds what is done, the same command resumes it'
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, _):
         if isinstance(error, Preempted):
-            print(f'\n{self._goes_on}', file=sys.stderr, flush=True)
+            print(f'\n{self._hint}', file=sys.stderr, flush=True)
 
     def on_start(self, trials: list[PreparedTrial]) -> None:
         valid = [trial for trial in trials if not trial.invalid]
@@ -51,7 +51,7 @@ class TerminalStudyProgress(StudyObserver):
             + (f'; {cannot} more cannot be (the report says why)' if cannot else '')
         )
         print(f'folder: {self._folder}', flush=True)
-        preemption.set_exit_message(self._goes_on)
+        preemption.set_exit_message(self._hint)
 
     def on_help(self) -> None:
         print(
@@ -142,6 +142,6 @@ def _work(trial: PreparedTrial) -> float:
 
 
 def _accuracy(summary: dict) -> str:
-    accuracies = [each['test_accuracy'] for each in summary['results']]
+    accuracies = [result['test_accuracy'] for result in summary['results']]
     mean = f'{statistics.fmean(accuracies):.4f}'
     return f'{mean} ± {statistics.stdev(accuracies):.4f}' if len(accuracies) > 1 else mean

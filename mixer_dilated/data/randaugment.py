@@ -130,13 +130,14 @@ def apply_transform(image: Image, transform: Transform, fill: int) -> Image:
     rows, columns = middle + (a * y + b * x) + c
     top, left = jnp.floor(rows), jnp.floor(columns)
     # A gather costs by the element: it takes four channels as one integer.
-    shifted = [image[..., i].astype(jnp.int32) << 8 * (i % 4) for i in range(channels)]
+    shifted = [jnp.int32(image[..., i]) << 8 * (i % 4) for i in range(channels)]
     packed = [sum(shifted[i : i + 4]).ravel() for i in range(0, channels, 4)]
 
     def sample(row, column):
         inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-        row, column = jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)
-        index = (row * width + column).astype(jnp.int32)
+        row = jnp.clip(row, 0, height - 1).astype(jnp.int32)
+        column = jnp.clip(column, 0, width - 1).astype(jnp.int32)
+        index = row * width + column
         pixels = [array.at[index].get(mode='promise_in_bounds') for array in packed]
         values = [pixels[i // 4] >> 8 * (i % 4) & 255 for i in range(channels)]
         return jnp.where(inside[..., None], jnp.stack(values, -1).astype(jnp.float32), fill)

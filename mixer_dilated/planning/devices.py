@@ -146,7 +146,8 @@ def parse_devices(word: str) -> Devices:
     Raises:
       UserError: no such device, or no such number of them.
     """
-    kind, _, size = word.strip().lower().partition(':')
+    word = word.strip()
+    kind, _, size = word.lower().partition(':')
     if kind == 'this' and not size:
         return Devices(word, kind, (1,))
     shapes = _SLICES.get(kind) or [(1, n) for n in range(1, NODE)] + [

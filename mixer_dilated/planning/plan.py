@@ -108,22 +108,22 @@ def changes_that_help(
         except UserError:
             return False
         total, row = after['compiled']['memory_bytes']['total'], {'values': values}
-        if total and before and total < before:
+        if total and (before is None or total < before):
             row |= {name: after[name] for name in ('fits', 'step_seconds')}
             rows.append(row | {'total_bytes': total})
         return after['fits']
 
-    if not any(map(compile_change, _single_changes(setup, plan))) and len(rows) > 1:
+    if not any(map(compile_change, _single_changes(setup, plan, hardware))) and len(rows) > 1:
         compile_change({key: value for row in rows for key, value in row['values'].items()})
     return rows
 
 
-def _single_changes(setup: Setup, plan: dict) -> Iterator[dict[str, object]]:
+def _single_changes(setup: Setup, plan: dict, hardware: Hardware) -> Iterator[dict[str, object]]:
     """Changes of one thing, the cheapest in time first."""
     config, sizes = setup.config, plan['compiled']['memory_bytes']
     if not setup.streams('train'):
         yield {'input.mode': 'stream'}
-    if config.dtype == 'float32':
+    if config.dtype == 'float32' and 'bfloat16' in hardware.peak_flops:
         yield {'dtype': 'bfloat16'}
     if plan['mesh']['data'] > 1 and not config.mesh.fsdp:
         yield {'mesh.fsdp': True}

@@ -70,7 +70,7 @@ def compile_programs(
         out_of_memory = ' '.join(str(error).split())
         needed = re.search(r'Used ([\d.]+)G of|\(([\d.]+)G\) exceeds', out_of_memory)
         total = needed and round(float(needed[1] or needed[2]) * 2**30)
-        memory['train'] = {'arguments': None, 'temporaries': None, 'total': total}
+        memory[name] = {'arguments': None, 'temporaries': None, 'total': total}
     return {
         'versions': versions(),
         'mesh': functions.mesh_shape,
@@ -103,7 +103,9 @@ def _training_step(
     step = {
         'flops': analysis.get('flops'),
         'model_flops': model_flops,
-        'bytes_accessed': analysis.get('bytes accessed', costs.total()),
+        'bytes_accessed': analysis.get(
+            'bytes accessed', None if program.has_cycles else costs.total()
+        ),
         'largest': dict(costs.most_common(3)),
         'exchanges': _exchanges(program, functions, devices, hardware),
     }

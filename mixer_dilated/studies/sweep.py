@@ -177,7 +177,9 @@ def _check_changes(trials: Sequence[Trial]) -> None:
         if key == 'model' and isinstance(value, str):
             preset_values(value)
             continue
-        key = ALIASES.get(key) or key
+        key = ALIASES.get(key, key)
+        if key is None:  # a key that is gone
+            continue
         check_key(key)
         if key in ('seed', 'num_seeds'):
             raise UserError(

@@ -32,7 +32,7 @@ from mixer_dilated.parallel.mesh import (
     vmap_seeds,
 )
 from mixer_dilated.parallel.multihost import to_numpy
-from mixer_dilated.parallel.partition import TPU_FSDP_OPTIONS, Partition, state_shardings
+from mixer_dilated.parallel.partition import Partition, compiler_options, state_shardings
 from mixer_dilated.random_keys import seed_keys
 from mixer_dilated.training.optimizer import make_optimizer, stop_frozen_gradients
 from mixer_dilated.training.run_state import RunState, TrainMetrics
@@ -68,7 +68,7 @@ class CompiledFunctions:
         self.mesh_shape = dict(self.mesh.shape)
         self.partition = Partition(self.mesh_shape, config.mesh.fsdp)
         platform = self.mesh.devices.flat[0].platform
-        self._options = TPU_FSDP_OPTIONS if config.mesh.fsdp and platform == 'tpu' else None
+        self._options = compiler_options(platform, config.mesh.fsdp)
         self._model = create_model(config, setup.dataset.num_classes, platform)
         self._optimizer = make_optimizer(config.optimizer, setup.total_steps)
         self._compiled, self._seconds = {}, []
@@ -278,7 +278,7 @@ class CompiledFunctions:
             start = time.perf_counter()
             jit_options.setdefault('out_shardings', seeds_sharding(self.mesh))
             jitted = jax.jit(vmap_seeds(function, self.mesh), **jit_options)
-            self._compiled[key] = jitted.lower(*arguments).compile(options or self._options)
+            self._compiled[key] = jitted.lower(*arguments).compile(self._options | (options or {}))
             self._seconds.append(time.perf_counter() - start)
         return self._compiled[key]
 

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 from mixer_dilated.config import differences
 from mixer_dilated.errors import UserError
 from mixer_dilated.parallel.mesh import check_batch, fit_mesh, mesh_sizes
-from mixer_dilated.parallel.partition import Partition, named_leaves
+from mixer_dilated.parallel.partition import Partition, compiler_options, named_leaves
 from mixer_dilated.planning.hlo import groups_of
 from mixer_dilated.training.optimizer import make_optimizer
 from mixer_dilated.training.setup import create_setup
@@ -99,6 +99,13 @@ def test_parts_that_do_not_divide_the_batch_are_refused():
         create_setup(small_config(accum_steps=3))
     with refuses('config.batch = 32', '8 devices', '128'):
         check_batch(32, EightDevices, accum_steps=16)
+
+
+def test_only_fsdp_on_a_tpu_is_compiled_with_options():
+    (option,) = compiler_options('tpu', fsdp=True)
+    assert 'windowed_einsum' in option
+    for platform, fsdp in (('tpu', False), ('cpu', True), ('gpu', True)):
+        assert compiler_options(platform, fsdp) == {}
 
 
 @pytest.mark.parametrize('optimizer', ['adamw', 'sgd', 'lamb'])

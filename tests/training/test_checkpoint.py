@@ -7,15 +7,19 @@ import shutil
 import warnings
 
 import chex
+import jax
+import numpy as np
 import pytest
 from orbax.checkpoint import CheckpointManager
 
 from mixer_dilated.config import changed
+from mixer_dilated.data.datasets import Digits
 from mixer_dilated.errors import BusyError
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.training.checkpoint import DAMAGED, Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.run_folder import lock_folder
+from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.train import Progress, train_and_evaluate
 from tests.conftest import refuses, small_config
@@ -195,3 +199,22 @@ def test_an_unfinished_file_that_is_a_link_is_refused(run, copy, tmp_path):
     (copy / '.metrics.jsonl.unfinished').symlink_to(tmp_path / 'precious')
     with refuses('.metrics.jsonl.unfinished', 'link'):
         train_and_evaluate(run[0], copy)
+
+
+@pytest.mark.slow
+def test_each_checkpoint_holds_its_own_epoch(tmp_path):
+    """Saving runs in the background while the next epoch reuses the state's memory."""
+    config = small_config(num_epochs=4, **{'checkpoints.keep': 4})
+    programs = CompiledFunctions(create_setup(config))
+    train = programs.in_memory(Digits().read('train[:300]'))
+    state, copies = programs.init_state(), {}
+    with Checkpoints(tmp_path, config) as checkpoints:
+        for epoch in range(1, 5):
+            state, _ = programs.train_epoch(state, train)
+            copies[9 * epoch] = jax.tree.map(np.array, content(state))
+            checkpoints.save(RunState(state, programs.empty_metrics(), [{'epoch': epoch}]))
+    for step, copy in reversed(copies.items()):
+        restored = restore_newest(config, tmp_path, programs)
+        assert restored.step == step and restored.metrics == [{'epoch': step // 9}]
+        chex.assert_trees_all_equal(content(restored.state), copy)
+        shutil.rmtree(tmp_path / 'checkpoints' / str(step))

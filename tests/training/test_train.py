@@ -22,6 +22,7 @@ from mixer_dilated.training.train import Progress, train_and_evaluate
 from tests.conftest import refuses, small_config
 from tests.training.runs import (
     RUN,
+    Impatient,
     check_same_bytes,
     modification_times,
     newest,
@@ -317,3 +318,22 @@ def test_a_file_system_without_locks_is_a_warning(error, tmp_path, monkeypatch):
     monkeypatch.setattr(filelock.FileLock, 'acquire', acquire)
     with pytest.warns(UserWarning, match=str(tmp_path)), lock_folder(tmp_path):
         pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('looks', 'stops'),
+    [(3, [8, 12, 18, 24]), (4, [9, 18])],  # an epoch has 9 steps
+)
+def test_a_run_that_is_stopped_again_and_again_has_the_same_bits(run, looks, stops, tmp_path):
+    config, workdir, summary = run
+    pieces = small_config(**RUN | {'checkpoints.every_steps': 4})  # ends at 4, 8, 9, 12, 16, 18 …
+    for step in stops:
+        with pytest.raises(Preempted) as stopped:
+            train_and_evaluate(pieces, tmp_path / 'run', progress=Impatient(looks))
+        assert stopped.value.step == step
+    resumed = train_and_evaluate(pieces, tmp_path / 'run', progress=Impatient(looks + 9))
+    chex.assert_trees_all_equal(newest(pieces, tmp_path / 'run'), newest(config, workdir))
+    check_same_bytes(tmp_path / 'run', workdir, 'metrics.jsonl')
+    assert [row['epoch'] for row in rows_of(tmp_path / 'run', 'speed')] == [1, 2, 3]
+    assert resumed['results'] == summary['results']

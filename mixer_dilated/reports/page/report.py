@@ -173,4 +173,7 @@ def _origin(
     # The folder as seen from here, if it is below; else its name, for a page tells no secrets.
     resolved, here = folder.resolve(), pathlib.Path.cwd()
     shown = resolved.relative_to(here) if resolved.is_relative_to(here) else resolved.name
-    return [*made, ('this page again', shlex.join(['python', 'run.py', 'report', str(shown)]))]
+    return [
+        *made,
+        ('this page again', shlex.join(['python', '-m', 'mixer_dilated', 'report', str(shown)])),
+    ]

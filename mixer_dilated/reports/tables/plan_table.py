@@ -37,7 +37,7 @@ def print_plans(plans: Mapping[str, Sequence[dict]]) -> None:
             speed, share = plan['images_per_second'], plan['peak_share']
             table.add_row(
                 printable(name if len(name) <= 22 else f'…{name[-21:]}'),
-                devices['asked'].strip(),
+                devices['asked'],
                 'yes' if plan['fits'] else 'no',
                 _size(compiled['memory_bytes']['total']),
                 _size(devices['usable_bytes']),

@@ -24,7 +24,7 @@ def print_summary(
 
     Args:
       setup: whose patches and network.
-      training_bytes, mesh_shape, unsharded_params: of the `CompiledFunctions` of the task.
+      training_bytes, mesh_shape, unsharded_params: of the setup.
     """
     height, width, channels = setup.dataset.image_shape
     print(f'{setup.config.dataset.name}: {height}×{width}×{channels}, {setup.num_tokens} tokens')
