@@ -71,14 +71,14 @@ class ConvStem(Stem):
         return sum(tokens)
 
 
-class PlainMixer(MlpMixer):
+class ConvStemMixer(MlpMixer):
     """The network as in the original code."""
 
     stem_class = ConvStem
 
 
 class TimedPlainFlax:
-    """A training step of `PlainMixer` alone, jitted and called from Python for every batch.
+    """A training step of `ConvStemMixer` alone, jitted and called from Python for every batch.
 
     That is the manner of the original code: a batch at a time goes from the host to the device.
 
@@ -92,7 +92,7 @@ class TimedPlainFlax:
     def __init__(self, setup: Setup):
         config, dataset = setup.config, setup.dataset
         model = create_model(config, dataset.num_classes)
-        network = PlainMixer(**{name: getattr(model, name) for name in MlpMixer.__annotations__})
+        network = ConvStemMixer(**{name: getattr(model, name) for name in MlpMixer.__annotations__})
         optimizer = make_optimizer(config.optimizer, setup.total_steps)
         create = functools.partial(create_train_state, network, optimizer, dataset.image_shape)
         self._seed_key = jax.random.key(config.seed)

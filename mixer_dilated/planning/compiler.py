@@ -59,7 +59,7 @@ def compile_absent(
         vars(setup.dataset),
         setup.config.to_json(),
         programs,
-        versions(),
+        compiler_versions(),
     ]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     file = user_cache() / 'plans' / f'{digest[:32]}.json'
@@ -111,7 +111,7 @@ def _answer(setup: Setup, devices: Devices, *arguments) -> dict:
         return {'error': _failure(devices, ' '.join(str(error).split())[:300])}
 
 
-def versions() -> dict[str, str]:
+def compiler_versions() -> dict[str, str]:
     """Of the packages that a result depends on, as far as they are installed."""
     installed = filter(importlib.util.find_spec, VERSIONS)
     return {name: importlib.metadata.version(name) for name in installed}

@@ -12,7 +12,7 @@ from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.input_pipeline import eval_shape, eval_sharding
 from mixer_dilated.models.costs import num_params
 from mixer_dilated.parallel.mesh import check_batch, replicated
-from mixer_dilated.planning.compiler import versions
+from mixer_dilated.planning.compiler import compiler_versions
 from mixer_dilated.planning.devices import Devices, Hardware
 from mixer_dilated.planning.hlo import Program, part_of
 from mixer_dilated.training.compiled import CompiledFunctions
@@ -72,7 +72,7 @@ def compile_programs(
         total = needed and round(float(needed[1] or needed[2]) * 2**30)
         memory[name] = {'arguments': None, 'temporaries': None, 'total': total}
     return {
-        'versions': versions(),
+        'versions': compiler_versions(),
         'mesh': functions.mesh_shape,
         'num_params': num_params(layers),
         'programs': memory,

@@ -17,7 +17,7 @@ from mixer_dilated.studies.observer import StudyObserver
 from mixer_dilated.studies.stats import compare, correct_together
 from mixer_dilated.studies.sweep import PreparedTrial
 from mixer_dilated.studies.trials import trial_folder
-from mixer_dilated.studies.wording import is_significant, p_text, points_text
+from mixer_dilated.studies.wording import is_significant, p_phrase, points_text
 from mixer_dilated.training.compiled import CompiledFunctions
 
 
@@ -125,6 +125,6 @@ def _finding(labels, name, comparison) -> str:
         return which
     mean, low, high = points_text(*(comparison[key] for key in ('difference', 'low', 'high')))
     return (
-        f"{which}: difference {mean}, 95 % interval {low} … {high}, {p_text(p)} after Holm's "
+        f"{which}: difference {mean}, 95 % interval {low} … {high}, {p_phrase(p)} after Holm's "
         'correction'
     )

@@ -14,7 +14,7 @@ from mixer_dilated.studies.stats import compare_times, compare_trials
 from mixer_dilated.studies.wording import (
     is_significant,
     listing,
-    p_text,
+    p_phrase,
     points_text,
     ratio_text,
 )
@@ -180,7 +180,7 @@ def time_sentence(label: str, reference_label: str, times: dict) -> str:
         return f'{sentence} ({rounds}, which give no interval).'
     low, high = ratio_text(times['low'], times['high'])
     rounds = count_text(times['count'], 'paired round')
-    return f'{sentence} ({rounds}, 95 % interval {low} … {high}, {p_text(times["p"])}).'
+    return f'{sentence} ({rounds}, 95 % interval {low} … {high}, {p_phrase(times["p"])}).'
 
 
 def little_data_verdict(
@@ -241,7 +241,7 @@ def _criterion(comparisons: Sequence[dict]) -> str:
     if all(comparison['count'] == 1 for comparison in comparisons):
         return ' (one seed, which gives no p value)'
     if len(comparisons) == 1:
-        return f' ({p_text(comparisons[0]["p"])})' if comparisons[0]['p'] is not None else ''
+        return f' ({p_phrase(comparisons[0]["p"])})' if comparisons[0]['p'] is not None else ''
     return f" (significant: p < 0.05 after Holm's correction for {len(comparisons)} sizes)"
 
 
@@ -253,7 +253,7 @@ def _evidence(comparison: dict) -> str:
         return ', by the same in every seed, which gives no interval and no p value'
     low, high = points_text(comparison['low'], comparison['high'])
     corrected = '' if comparison['p_holm'] is None else " after Holm's correction"
-    return f' (95 % interval {low} … {high} points, {p_text(_p(comparison))}{corrected})'
+    return f' (95 % interval {low} … {high} points, {p_phrase(_p(comparison))}{corrected})'
 
 
 def _outcome(difference: float, p: float | None) -> str:

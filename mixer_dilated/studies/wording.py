@@ -12,7 +12,7 @@ def is_significant(p: float | None) -> bool:
     return p is not None and p < LEVEL
 
 
-def p_text(p: float) -> str:
+def p_phrase(p: float) -> str:
     """'p = 0.004', 'p < 0.001'; never rounded across 0.05."""
     if p < 0.001:
         return 'p < 0.001'

@@ -12,7 +12,7 @@ from mixer_dilated.benchmark.variants import (
     EAGER,
     OWN,
     PLAIN_FLAX,
-    PlainMixer,
+    ConvStemMixer,
     TimedForward,
     TimedPlainFlax,
     choose_variants,
@@ -50,7 +50,7 @@ def test_the_plain_network_computes_what_ours_does():
     sizes = {'num_classes': 3, 'num_blocks': 1, 'hidden_dim': 4, 'tokens_mlp_dim': 5}
     sizes |= {'channels_mlp_dim': 6, 'branches': (Patches(size=2, dilation=2, stride=3),)}
     images = jax.random.normal(jax.random.key(1), (2, 9, 9, 2))
-    ours, plain = MlpMixer(**sizes), PlainMixer(**sizes)
+    ours, plain = MlpMixer(**sizes), ConvStemMixer(**sizes)
     params = ours.init(jax.random.key(0), images, train=False)['params']
     params['head']['kernel'] = jax.random.normal(jax.random.key(2), (4, 3))
     in_conv = {**params, 'stem': {'Conv_0': params['stem']}}

@@ -9,7 +9,7 @@ from mixer_dilated.studies.verdicts import (
     little_data_verdict,
     table1_verdicts,
 )
-from mixer_dilated.studies.wording import p_text
+from mixer_dilated.studies.wording import p_phrase
 
 
 def table1_rows(plain, dilated, control):
@@ -75,10 +75,10 @@ def test_many_comparisons_are_corrected_for_their_number():
     one = compare([0.91, 0.93, 0.92], [0.90, 0.91, 0.905], reference='r')
     correct_together([one])
     alone = comparison_sentence('X', 'R', one)
-    assert "Holm's" not in alone and p_text(one['p']) in alone
+    assert "Holm's" not in alone and p_phrase(one['p']) in alone
     correct_together([one, {**one}])
     of_two = comparison_sentence('X', 'R', one)
-    assert "after Holm's correction" in of_two and p_text(2 * one['p']) in of_two
+    assert "after Holm's correction" in of_two and p_phrase(2 * one['p']) in of_two
 
 
 def test_the_claim_on_little_data_names_the_sizes():

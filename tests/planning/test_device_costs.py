@@ -26,7 +26,7 @@ def test_a_training_step_costs_no_more_than_in_plain_flax(devices, plugin, limit
         pytest.skip(f'{plugin}, the compiler for {devices}, is not installed')
     flags = {'XLA_FLAGS': f'{GIVEN_FLAGS} {NO_AUTOTUNING}'}
     done = subprocess.run(
-        [sys.executable, '-m', 'tests.device_costs', devices],
+        [sys.executable, '-m', 'tests.planning.device_costs', devices],
         cwd=ROOT, env=os.environ | ENVIRONMENT | flags, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

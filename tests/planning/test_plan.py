@@ -326,7 +326,7 @@ def test_a_run_is_compiled_as_a_whole():
 
 def test_results_are_kept_by_config(monkeypatch, tmp_path):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    monkeypatch.setattr(compiler, 'versions', dict)
+    monkeypatch.setattr(compiler, 'compiler_versions', dict)
     answer = {'seconds': 1.0}
     monkeypatch.setattr(compiler, '_compile_in_process', lambda *_: answer)
     compiled = []

@@ -1,6 +1,6 @@
 """Prints what a training step of a small network costs an absent device, ours and plain Flax's.
 
-    python -m tests.device_costs v5e:1
+    python -m tests.planning.device_costs v5e:1
 
 JSON: of each 'cost', cycles of a TPU, else the bytes that kernels read and write, and 'kernels',
 how many operations have a cost.
@@ -26,7 +26,7 @@ from mixer_dilated.training.setup import Setup, create_setup
 from mixer_dilated.training.state import create_train_state
 from tests.plain_mixer import PlainMixer
 
-CONFIG = pathlib.Path(__file__).parents[1] / 'configs' / 'mnist_dilated.py'
+CONFIG = pathlib.Path(__file__).parents[2] / 'configs' / 'mnist_dilated.py'
 
 
 def main(word: str) -> None:
