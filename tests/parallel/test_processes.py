@@ -49,7 +49,8 @@ class Processes:
         flags = [f'--coordinator=127.0.0.1:{free_port()}', f'--num_processes={count}']
         environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}
         several = f'--xla_force_host_platform_device_count={devices}' if devices > 1 else ''
-        environment['XLA_FLAGS'] = f'{GIVEN_FLAGS} {several}'
+        # XLA exits at once where its flags are blanks alone.
+        environment['XLA_FLAGS'] = f'{GIVEN_FLAGS} {several}'.strip()
         self.all = []
         for k in range(count):
             more = [f'--process_id={k}', *dict(own).get(k, [])]
