@@ -1,0 +1,75 @@
+"""The table of devices, the words for them, and their links."""
+
+import math
+
+import pytest
+
+from mixer_dilated.config import resolve
+from mixer_dilated.errors import UserError
+from mixer_dilated.parallel.mesh import mesh_sizes
+from mixer_dilated.planning.devices import HARDWARE, parse_devices
+from mixer_dilated.planning.interconnect import Switched, Torus
+from tests.conftest import CONFIG_FILES, config_of
+
+
+def test_links_carry_what_their_shape_lets_them():
+    torus = Torus(link_bandwidth=100.0, ring=16)
+    square = [(i, j) for i in range(4) for j in range(4)]
+    ring = [(i, 0) for i in range(16)]
+    # A grid of 4×4: one way along each line; a line of 16 on an axis of rings: both ways around.
+    assert torus.gather_seconds(16_000, square) == pytest.approx(15_000 / 200)
+    assert torus.gather_seconds(16_000, ring) == pytest.approx(15_000 / 200)
+    # Every other chip of a line: two groups share its links.
+    assert torus.gather_seconds(16_000, [(0, 0), (2, 0)]) == pytest.approx(8_000 / (100 * 2 / 3))
+    # Within nodes of 8, then what is left of the sum between the two nodes.
+    nodes = Switched(node_bandwidth=1000.0, bandwidth=100.0)
+    expected = 7 / 8 * 16_000 / 1000 + 1 / 2 * 2_000 / 100
+    assert nodes.gather_seconds(16_000, [divmod(i, 8) for i in range(16)]) == pytest.approx(
+        expected
+    )
+
+
+def test_the_table_has_a_source_for_every_device():
+    for kind, hardware in HARDWARE.items():
+        assert hardware.peak_flops.keys() == {'float32', 'bfloat16'}
+        assert hardware.source.startswith('https://') and hardware.remark
+        assert hardware.usable_bytes < hardware.memory_bytes
+        assert bool(hardware.clock) == kind.startswith('v') == (not hardware.target)
+
+
+@pytest.mark.parametrize(
+    ('word', 'shape'),
+    [('v5e:4x4', (4, 4)), ('v6e:256', (16, 16)), ('h100:8', (1, 8)), ('H200:32', (4, 8)),
+     ('this', (1,)), ('v5e:1', (1, 1)), ('v5p:2x2x2', (2, 2, 2)), ('t4:1', (1, 1))],
+)  # fmt: skip
+def test_words_for_devices_are_read(word, shape):
+    assert parse_devices(word).shape == shape
+    assert parse_devices(word).count == math.prod(shape)
+
+
+@pytest.mark.parametrize(
+    ('word', 'allowed'),
+    [
+        ('v9:3', 'v4, v5e, v5p, v6e, t4, l4, a100, h100, h200 and this'),
+        ('v5e', 'v5e:N with N 1x1, 2x2, 2x4'),
+        ('v5e:3x3', 'v5e:N with N 1x1'),
+        ('v4:4x4', 'v4:N with N 2x2x1'),
+        ('h100:12', 'h100:N with N up to 8, or a multiple of 8'),
+        ('h100:٣', 'up to 8'),
+        ('cpu:8', 'and this'),
+        ('this:2', 'and this'),
+    ],
+)
+def test_other_words_are_refused_with_what_is_allowed(word, allowed):
+    with pytest.raises(UserError, match=f'--devices={word}: ') as refusal:
+        parse_devices(word)
+    assert allowed in str(refusal.value) and 'for example v5e:4x4' in str(refusal.value)
+
+
+@pytest.mark.parametrize('file', CONFIG_FILES, ids=lambda file: file.stem)
+def test_every_config_names_devices_that_its_batch_fits(file):
+    config = resolve(config_of(file))
+    assert config.devices
+    for devices in map(parse_devices, config.devices.split(',')):
+        _, data, _ = mesh_sizes(config, devices.count)
+        assert devices.kind in HARDWARE and config.batch % data == 0
