@@ -66,6 +66,11 @@ def setting_text(value) -> str:
     return f'{value:g}' if isinstance(value, float) else str(value)
 
 
+def cut_front(text: str, length: int) -> str:
+    """The end of a path or name, which says more than its beginning."""
+    return text if len(text) <= length else f'…{text[1 - length :]}'
+
+
 def digits_text(value: float) -> str:
     """Three digits, or all that stand before the point: '1.50', '150', '1500'."""
     return f'{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}'

@@ -7,10 +7,13 @@ from rich.table import Table
 from mixer_dilated.errors import printable
 from mixer_dilated.reports.formatting import (
     NOTHING,
+    cut_front,
     digits_text,
     grouped_text,
+    optional_text,
     scaled_text,
     seconds_text,
+    setting_text,
 )
 from mixer_dilated.reports.tables.terminal import new_table, print_table, print_text
 
@@ -27,23 +30,22 @@ def print_plans(plans: Mapping[str, Sequence[dict]]) -> None:
     """Prints a line for each plan of several configs.
 
     Args:
-      plans: `planning.plan.make_plan` for each of some devices, by the name of the config.
+      plans: `planning.plan.plan_run` for each of some devices, by the name of the config.
     """
     headings = 'devices', 'fits', 'GiB', 'of', 'a step', 'images/s', 'peak', 'compiled'
     table = new_table('config', *headings, dense=True)
     for name, of_config in plans.items():
         for plan in of_config:
-            devices, compiled = plan['devices'], plan['compiled']
-            speed, share = plan['images_per_second'], plan['peak_share']
+            devices, compiled, speed = plan['devices'], plan['compiled'], plan['images_per_second']
             table.add_row(
-                printable(name if len(name) <= 22 else f'…{name[-21:]}'),
+                printable(cut_front(name, 22)),
                 devices['asked'],
-                'yes' if plan['fits'] else 'no',
+                setting_text(plan['fits']),
                 _size(compiled['memory_bytes']['total']),
                 _size(devices['usable_bytes']),
                 seconds_text(plan['step_seconds']),
                 NOTHING if speed is None else grouped_text(speed),
-                NOTHING if share is None else f'{share:.0%}',
+                optional_text(plan['peak_share'], '.0%'),
                 f'{compiled["compile_seconds"]:.0f} s',
             )
     print_table(table)
@@ -55,8 +57,7 @@ def print_plan(name: str, plan: dict) -> None:
 
     Args:
       name: of the config.
-      plan: `planning.plan.make_plan`, with 'largest_batch', 'changes' and 'measured_step' where
-        they are known.
+      plan: `planning.plan.plan_run`.
     """
     devices, compiled, mesh = plan['devices'], plan['compiled'], plan['mesh']
     sizes = ', '.join(f'{axis}={size}' for axis, size in mesh.items())
@@ -107,7 +108,7 @@ def _changes_table(changes: list[dict]) -> Table:
     table = new_table('change', 'GiB', 'fits', 'a step', dense=True)
     for change in changes:
         flags = '\n'.join(f'--config.{key}={value}' for key, value in change['values'].items())
-        fits, step = 'yes' if change['fits'] else 'no', seconds_text(change['step_seconds'])
+        fits, step = setting_text(change['fits']), seconds_text(change['step_seconds'])
         table.add_row(flags, _size(change['total_bytes']), fits, step)
     return table
 
@@ -126,8 +127,8 @@ def _parts_table(compiled: dict) -> Table:
         table.add_row(part, scaled_text(amount, ''), f'{amount / total:.0%}', *count)
     table.add_row('the largest:')
     for name, amount in compiled['largest'].items():
-        label = printable(name if len(name) <= 48 else f'…{name[-47:]}')
-        table.add_row(f'  {label}', scaled_text(amount, ''), f'{amount / total:.0%}')
+        label = f'  {printable(cut_front(name, 48))}'
+        table.add_row(label, scaled_text(amount, ''), f'{amount / total:.0%}')
     return table
 
 

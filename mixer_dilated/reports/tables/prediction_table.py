@@ -4,6 +4,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from mixer_dilated.errors import printable
+from mixer_dilated.reports.formatting import cut_front
 from mixer_dilated.reports.tables.terminal import new_table, print_table
 
 WIDTH, BETWEEN = 80, 3  # characters of a line, and from a column to the next
@@ -20,7 +21,7 @@ def print_predictions(rows: list[tuple[str, list[tuple[str, float]]]]) -> None:
     Args:
       rows: of each image its path and (name, probability) pairs, the most probable first.
     """
-    files = [_cut_front(printable(path), FILE) for path, _ in rows]
+    files = [cut_front(printable(path), FILE) for path, _ in rows]
     cells = [
         [f'{_cut_back(printable(name), CLASS)} {probability:.3f}' for name, probability in classes]
         for _, classes in rows
@@ -37,11 +38,6 @@ def print_predictions(rows: list[tuple[str, list[tuple[str, float]]]]) -> None:
     for file, classes in zip(files, cells, strict=True):
         table.add_row(*(Text(text, no_wrap=True) for text in (file, *classes[:shown])))
     print_table(table)
-
-
-def _cut_front(text: str, length: int) -> str:
-    """The end of a path says more than its beginning."""
-    return text if len(text) <= length else f'…{text[1 - length :]}'
 
 
 def _cut_back(text: str, length: int) -> str:
