@@ -20,25 +20,27 @@ def plan(arguments: SimpleNamespace, started: float) -> None:
     configs = load_configs(paths, arguments.overrides)
     if arguments.json:
         check_output('json', arguments.json)
-    from mixer_dilated.planning.compiler import check_compiler
+    from mixer_dilated.planning.plan import plan_run
     from mixer_dilated.reports.tables.plan_table import print_plan, print_plans
 
-    is_one = len(configs) == 1
     setups = {name: _setups(config, arguments) for name, config in configs.items()}
-    for _, devices in (pair for of_config in setups.values() for pair in of_config):
-        check_compiler(devices)
-    contents = []
+    is_one, plans = len(configs) == 1, {name: [] for name in configs}
     for name, of_config in setups.items():
-        plans = []
-        contents.append({'name': name, 'config': configs[name].to_dict(), 'plans': plans})
         for setup, devices in of_config:
-            plans.append(_plan(setup, devices, measured=bool(arguments.against), search=is_one))
+            if devices.kind != 'this':
+                preemption.raise_interrupt()  # ends the compiler's process
+            measured = arguments.against is not None
+            plans[name].append(plan_run(setup, devices, _report, measured=measured, search=is_one))
             if is_one:
-                print('\n' * (len(plans) > 1), end='')
-                print_plan(name, plans[-1])
+                print('\n' * (len(plans[name]) > 1), end='')
+                print_plan(name, plans[name][-1])
     if not is_one:
-        print_plans({content['name']: content['plans'] for content in contents})
+        print_plans(plans)
     if arguments.json:
+        contents = [
+            {'name': name, 'config': config.to_dict(), 'plans': plans[name]}
+            for name, config in configs.items()
+        ]
         write_json_output(arguments.json, contents[0] if is_one else contents)
 
 
@@ -47,6 +49,7 @@ def _setups(config: ConfigDict, arguments: SimpleNamespace) -> list[tuple]:
     from mixer_dilated.config import changed
     from mixer_dilated.data.dataset_facts import abstract_dataset
     from mixer_dilated.parallel.mesh import mesh_sizes
+    from mixer_dilated.planning.compiler import check_compiler
     from mixer_dilated.planning.devices import parse_devices
     from mixer_dilated.training.setup import create_setup
 
@@ -65,39 +68,8 @@ def _setups(config: ConfigDict, arguments: SimpleNamespace) -> list[tuple]:
         _, data, _ = mesh_sizes(config, devices.count)
         batch = (arguments.batch_per_device or 0) * data or config.batch
         setups.append((create_setup(changed(config, {'batch': batch}), dataset), devices))
+        check_compiler(devices)
     return setups
-
-
-def _plan(setup, devices, *, measured: bool, search: bool) -> dict:
-    """A plan; `search` is for the largest batch, and for changes where memory does not suffice."""
-    from mixer_dilated.planning import plan as planning
-    from mixer_dilated.planning.compiler import compile_absent
-    from mixer_dilated.planning.devices import HARDWARE
-    from mixer_dilated.planning.programs import PROGRAMS, compile_programs
-
-    if devices.kind == 'this':
-        from mixer_dilated.planning.this_machine import measured_step, this_machine
-
-        array_bytes = 4 * setup.config.batch * setup.num_tokens * setup.config.model.hidden_dim
-        hardware = this_machine(setup.config.dtype, array_bytes)
-    else:
-        hardware = HARDWARE[devices.kind]
-        preemption.raise_interrupt()  # ends the compiler's process
-
-    def compile_(setup, programs):
-        if devices.kind == 'this':
-            return compile_programs(setup, devices, hardware, programs)
-        return compile_absent(setup, devices, programs, _report)
-
-    plan = planning.make_plan(setup, devices, hardware, compile_(setup, PROGRAMS))
-    if measured:
-        plan['measured_step'] = measured_step(setup, plan['step_seconds'])
-    if search:
-        plan['largest_batch'] = planning.find_largest_batch(setup, plan, compile_)
-        if not plan['fits']:
-            changes = planning.changes_that_help(setup, plan, devices, hardware, compile_)
-            plan['changes'] = changes
-    return plan
 
 
 def _report(text: str) -> None:

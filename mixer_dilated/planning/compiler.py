@@ -1,8 +1,8 @@
 """The compilers of devices that are not there, each asked in a process of its own."""
 
 import contextlib
+import dataclasses
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -13,12 +13,12 @@ import sys
 from collections.abc import Callable
 
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import exists, read_json, user_cache, write_json
-from mixer_dilated.planning.devices import HARDWARE, Devices
+from mixer_dilated.files import read_json, user_cache, write_json
+from mixer_dilated.planning.devices import Devices
+from mixer_dilated.planning.programs import compile_programs, compiler_versions
 from mixer_dilated.training.setup import Setup
 
 PACKAGE = pathlib.Path(__file__).parents[1]
-VERSIONS = ('jax', 'jaxlib', 'libtpu', 'jax_cuda13_plugin', 'flax', 'optax')
 ENVIRONMENT = {
     'JAX_PLATFORMS': 'cpu',
     'TPU_SKIP_MDS_QUERY': '1',  # asks no server whether this is a TPU's machine
@@ -39,23 +39,24 @@ def check_compiler(devices: Devices) -> None:
         )
 
 
-def compile_absent(
+def compile_for(
     setup: Setup, devices: Devices, programs: tuple[str, ...], report: Callable[[str], None]
 ) -> dict:
-    """What `programs.compile_programs` returns, from the user's cache if it was compiled before.
+    """What `compile_programs` returns; for absent devices it is kept in the user's cache.
 
     Args:
       setup, devices, programs: its arguments.
-      report: called with a line before it is compiled.
+      report: called with a line before programs are compiled for absent devices.
 
     Raises:
       UserError: the compiler failed, or the mesh or batch fits no devices.
     """
-    sources = [file.read_text() for file in sorted(PACKAGE.rglob('*.py'))]
+    if devices.kind == 'this':
+        return compile_programs(setup, devices, programs)
     key = [
-        sources,
+        [file.read_text() for file in sorted(PACKAGE.rglob('*.py'))],
         os.getenv('XLA_FLAGS'),
-        vars(devices),
+        dataclasses.asdict(devices),
         vars(setup.dataset),
         setup.config.to_json(),
         programs,
@@ -63,9 +64,8 @@ def compile_absent(
     ]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     file = user_cache() / 'plans' / f'{digest[:32]}.json'
-    if exists(file):
-        with contextlib.suppress(UserError):  # damaged: compiled again
-            return read_json(file)
+    with contextlib.suppress(UserError):  # not there, or damaged
+        return read_json(file)
     report(f'{devices.word}, batch {setup.config.batch}: {", ".join(programs)}')
     compiled = _compile_in_process(setup, devices, programs)
     with contextlib.suppress(OSError, UserError):  # without a cache it is compiled every time
@@ -80,42 +80,20 @@ def _compile_in_process(setup: Setup, devices: Devices, programs: tuple[str, ...
         'PYTHONPATH': os.pathsep.join(sys.path),
     }
     process = subprocess.run(
-        [sys.executable, '-m', __name__],
+        [sys.executable, '-m', compile_programs.__module__],
         env=os.environ | ENVIRONMENT | flags,
-        input=pickle.dumps((setup, devices, HARDWARE[devices.kind], programs)),
+        input=pickle.dumps((setup, devices, programs)),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # libtpu logs that there is no TPU
     )
-    if process.returncode:
-        raise UserError(_failure(devices, f'its process ended with {process.returncode}'))
-    answer = json.loads(process.stdout.splitlines()[-1])
+    answer = {'failure': f'its process ended with {process.returncode}'}
+    if not process.returncode:
+        answer = json.loads(process.stdout.splitlines()[-1])
+    if 'failure' in answer:
+        raise UserError(
+            f'--devices={devices.word}: the compiler failed: {answer["failure"]}; try other '
+            'devices, or another version of jax'
+        )
     if 'error' in answer:
         raise UserError(answer['error'])
     return answer
-
-
-def _failure(devices: Devices, text: str) -> str:
-    hint = 'try other devices, or another version of jax'
-    return f'--devices={devices.word}: the compiler failed: {text}; {hint}'
-
-
-def _answer(setup: Setup, devices: Devices, *arguments) -> dict:
-    """What `compile_programs` returns, or the message of an 'error'."""
-    from mixer_dilated.planning.programs import compile_programs
-
-    try:
-        return compile_programs(setup, devices, *arguments)
-    except UserError as error:
-        return {'error': str(error)}
-    except Exception as error:  # of many types, from XLA
-        return {'error': _failure(devices, ' '.join(str(error).split())[:300])}
-
-
-def compiler_versions() -> dict[str, str]:
-    """Of the packages that a result depends on, as far as they are installed."""
-    installed = filter(importlib.util.find_spec, VERSIONS)
-    return {name: importlib.metadata.version(name) for name in installed}
-
-
-if __name__ == '__main__':
-    print(json.dumps(_answer(*pickle.load(sys.stdin.buffer))))

@@ -5,10 +5,10 @@ are kernels; the text has the arrays that they read and write.
 """
 
 import collections
-import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,16 +23,11 @@ PARTS = {
     'layer_norm': 'LayerNorm', 'head': 'head', 'MixerBlock': 'residuals, layout',
     'jvp': 'loss, pooling', '/': 'input', '': 'copies',
 }  # fmt: skip
-_BYTES = {'pred': 1, 's8': 1, 'u8': 1, 's16': 2, 'u16': 2, 'bf16': 2, 'f16': 2}
-_BYTES |= {'s32': 4, 'u32': 4, 'f32': 4, 's64': 8, 'u64': 8, 'f64': 8}
 
 _COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.-]+) .*\{\s*$')
 _OPERATION = re.compile(r'^\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$')
-_ARRAY = re.compile(r'\b([a-z]+[0-9]*)\[([0-9,]*)\]')
-_CALLED = re.compile(
-    r'(?:body|to_apply|calls|branch_computations|true_computation|false_computation)'
-    r'=\{?(%?[\w.-]+(?:, %[\w.-]+)*)'
-)
+_ARRAY = re.compile(r'\b(?:pred|[a-z]+(\d+)\w*)\[([\d,]*)\]')
+_CALLED = re.compile(r'(?:body|to_apply|calls|\w+_computations?)=\{?(%?[\w.-]+(?:, %[\w.-]+)*)')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d{1,12})"')  # more digits mean that it is not known
 # Groups of devices, written one by one, as a grid of numbers, or as axes of a mesh.
@@ -45,8 +40,7 @@ _AXIS = re.compile(r"('[^']+')=(\d+)")
 _PART_OF_AXIS = re.compile(r"('[^']+')(?::\((\d+)\)(\d+))?")
 
 
-@dataclasses.dataclass(frozen=True)
-class Operation:
+class Operation(NamedTuple):
     """A line of a program: `name = result kind(operands), attributes`."""
 
     name: str
@@ -73,33 +67,6 @@ class Operation:
     def is_kernel(self) -> bool:
         """Whether it computes or copies."""
         return self.kind not in NO_KERNEL and not self.kind.endswith(('-start', '-done'))
-
-
-@dataclasses.dataclass(frozen=True)
-class Exchange:
-    """A collective of a step.
-
-    Attributes:
-      kind: one of `COLLECTIVES`.
-      array_bytes: of its result on one device; of a reduce-scatter, of its input.
-      group: devices, by their number in the mesh, that exchange: of several groups a largest, as a
-        permutation may leave a device's array where it is.
-      times: how often a step does it.
-      is_async: whether the device computes meanwhile.
-    """
-
-    kind: str
-    array_bytes: int
-    group: list[int]
-    times: int
-    is_async: bool
-
-    def axis(self, mesh_shape: Mapping[str, int]) -> str:
-        """Names of the mesh axes along which its devices lie, joined by '+'."""
-        places = np.unravel_index(self.group, tuple(mesh_shape.values()))
-        return '+'.join(
-            name for name, place in zip(mesh_shape, places, strict=True) if np.ptp(place)
-        )
 
 
 class Program:
@@ -135,33 +102,32 @@ class Program:
         estimates = ((op, times, _CYCLES.search(op.rest)) for op, times in self._step)
         return [(op.op_name, times, int(match[1])) for op, times, match in estimates if match]
 
-    def exchanges(self) -> list[Exchange]:
-        """The collectives between more than one device."""
+    def exchanges(self) -> list[tuple[str, int, list[int], int, bool]]:
+        """(kind, bytes, group, times, is_async) of the collectives between more than one device.
+
+        Bytes are those of the result on one device, of a reduce-scatter of its input. A group has
+        devices by their number in the mesh; of several it is a largest, as a permutation may leave
+        a device's array where it is. Beside an asynchronous one the device computes.
+        """
         exchanges = []
         for i, (operation, times) in enumerate(self._step):
-            is_async, result = False, operation.result
-            if operation.name.startswith('async-collective-start'):  # a TPU's
+            is_async = operation.name.startswith('async-collective-start')  # a TPU's
+            if is_async:
                 inner = self._computations[operation.called[0]]
                 operation = next(op for op in inner if op.kind in COLLECTIVES)
-                is_async, result = True, operation.result
-            elif operation.kind.endswith('-start'):
-                is_async, result = self._end(i)
-            kind = operation.kind.removesuffix('-start')
-            if kind in COLLECTIVES:
-                group = max(groups_of(operation.rest, self._devices), key=lambda ids: len({*ids}))
-                size = array_bytes(result) * (len(group) if kind == 'reduce-scatter' else 1)
-                exchanges.append(Exchange(kind, size, sorted({*group}), times, is_async))
-        return [exchange for exchange in exchanges if len(exchange.group) > 1]
-
-    def _end(self, start: int) -> tuple[bool, str]:
-        """Whether there are kernels before the '-done' of a '-start', and its result."""
-        operation, _ = self._step[start]
-        is_async = False
-        for later, _ in self._step[start + 1 :]:
-            if later.kind.endswith('-done') and later.operands == [operation.name]:
-                return is_async, later.result
-            is_async |= later.is_kernel
-        return False, operation.result
+            kind, result = operation.kind.removesuffix('-start'), operation.result
+            if kind not in COLLECTIVES:
+                continue
+            if kind != operation.kind:
+                for later, _ in self._step[i + 1 :]:
+                    if later.kind.endswith('-done') and later.operands == [operation.name]:
+                        result = later.result
+                        break
+                    is_async |= later.is_kernel
+            group = sorted(max(map(set, groups_of(operation.rest, self._devices)), key=len))
+            size = array_bytes(result) * (len(group) if kind == 'reduce-scatter' else 1)
+            exchanges += [(kind, size, group, times, is_async)] * (len(group) > 1)
+        return exchanges
 
     def _walk(self, name: str, times: int = 1) -> Iterator[tuple[Operation, int]]:
         """Operations and how often each is done, those of loops and calls among them."""
@@ -199,11 +165,17 @@ def part_of(op_name: str) -> str:
     return next(part for word, part in PARTS.items() if word in op_name)
 
 
+def mesh_axis(group: list[int], mesh_shape: Mapping[str, int]) -> str:
+    """Names of the mesh axes along which devices lie, by their number, joined by '+'."""
+    places = np.unravel_index(group, tuple(mesh_shape.values()))
+    return '+'.join(name for name, place in zip(mesh_shape, places, strict=True) if np.ptp(place))
+
+
 def array_bytes(result: str) -> int:
     """Of the arrays of a result, 'f32[8,4]{1,0}' or a tuple of them."""
     return sum(
-        _BYTES.get(dtype, 0) * math.prod(int(size) for size in sizes.split(',') if size)
-        for dtype, sizes in _ARRAY.findall(result)
+        int(bits or 8) // 8 * math.prod(map(int, re.findall(r'\d+', sizes)))
+        for bits, sizes in _ARRAY.findall(result)
     )
 
 

@@ -17,33 +17,32 @@ from mixer_dilated.training.timing import (
     time_matmul,
 )
 
-# Of the arrays that memory's bandwidth is measured with.
-MIN_BYTES, MAX_BYTES = 2**16, 2**28
 TURNS = 5
 STEPS_SECONDS = 0.5  # of a turn of training steps
 
 
-def this_machine(dtype: str, array_bytes: int) -> Hardware:
-    """One device of this machine.
-
-    Args:
-      dtype: that the config computes in; another one is not measured.
-      array_bytes: of the arrays between its matrix products, which caches may hold.
+def this_machine(setup: Setup) -> Hardware:
+    """One device of this machine, for a config's dtype and the size of its activations.
 
     Raises:
       UserError: JAX finds no device.
     """
-    device, side = all_devices()[0], large_side()
-    on_device = device.memory_stats()
-    memory = on_device['bytes_limit'] if on_device else _host_bytes()
-    array_bytes = min(max(array_bytes, MIN_BYTES), MAX_BYTES)
-    gelu = TimedFunction(exact_gelu, jnp.ones(array_bytes // 4, jnp.float32))
+    config, device, side = setup.config, all_devices()[0], large_side()
+    stats = device.memory_stats()
+    memory = (
+        stats['bytes_limit'] if stats else os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    )
+    matmul = _fastest(time_matmul(side, side, side, config.dtype).seconds)
+    # As large as the arrays between matrix products, which caches may hold.
+    count = config.batch * setup.num_tokens * config.model.hidden_dim
+    activations = jnp.ones(min(max(count, 2**14), 2**26), jnp.float32)
+    gelu = _fastest(TimedFunction(exact_gelu, activations).seconds)
     return Hardware(
         title=f'{device.device_kind} (this machine, measured)',
-        peak_flops={dtype: 2 * side**3 / _fastest(time_matmul(side, side, side, dtype).seconds)},
+        peak_flops={config.dtype: 2 * side**3 / matmul},
         memory_bytes=memory,
         usable_bytes=memory,
-        memory_bandwidth=2 * array_bytes / _fastest(gelu.seconds),  # read and written
+        memory_bandwidth=2 * activations.nbytes / gelu,  # read and written
         remark='Peak and bandwidth (of GELU) are measured, with whatever else the machine does',
     )
 
@@ -62,7 +61,3 @@ def measured_step(setup: Setup, estimate: float) -> float:
 def _fastest(seconds: Callable[[], float]) -> float:
     """Of some turns: what else the machine does only makes them longer."""
     return min(seconds() for _ in range(TURNS))
-
-
-def _host_bytes() -> int:
-    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')

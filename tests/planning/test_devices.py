@@ -1,40 +1,52 @@
 """The table of devices, the words for them, and their links."""
 
+import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 
 from mixer_dilated.config import resolve
-from mixer_dilated.errors import UserError
 from mixer_dilated.parallel.mesh import mesh_sizes
 from mixer_dilated.planning.devices import HARDWARE, parse_devices
-from mixer_dilated.planning.interconnect import Switched, Torus
-from tests.conftest import CONFIG_FILES, config_of
+from tests.conftest import CONFIG_FILES, config_of, refuses
 
 
-def test_links_carry_what_their_shape_lets_them():
-    torus = Torus(link_bandwidth=100.0, ring=16)
-    square = [(i, j) for i in range(4) for j in range(4)]
-    ring = [(i, 0) for i in range(16)]
-    # A grid of 4×4: one way along each line; a line of 16 on an axis of rings: both ways around.
-    assert torus.gather_seconds(16_000, square) == pytest.approx(15_000 / 200)
-    assert torus.gather_seconds(16_000, ring) == pytest.approx(15_000 / 200)
-    # Every other chip of a line: two groups share its links.
-    assert torus.gather_seconds(16_000, [(0, 0), (2, 0)]) == pytest.approx(8_000 / (100 * 2 / 3))
-    # Within nodes of 8, then what is left of the sum between the two nodes.
-    nodes = Switched(node_bandwidth=1000.0, bandwidth=100.0)
+def gather_seconds(word, places, **links):
+    devices = parse_devices(word)
+    devices = dataclasses.replace(devices, hardware=dataclasses.replace(devices.hardware, **links))
+    key = 'coords' if devices.is_tpu else 'id'
+    return devices.gather_seconds(16_000, [SimpleNamespace(**{key: place}) for place in places])
+
+
+@pytest.mark.parametrize(
+    ('places', 'seconds'),
+    [
+        # A grid of 4×4: one way along each line; an axis of 16 is a ring: both ways around.
+        ([(i, j) for i in range(4) for j in range(4)], 15_000 / 200),
+        ([(i, 0) for i in range(16)], 15_000 / 200),
+        # Every other chip of a line: two groups share its links.
+        ([(0, 0), (2, 0)], 8_000 / (100 * 2 / 3)),
+    ],
+)
+def test_links_of_a_torus_carry_what_its_shape_lets_them(places, seconds):
+    links = {'link_bandwidth': 100.0, 'ring': 16}
+    assert gather_seconds('v5e:16x16', places, **links) == pytest.approx(seconds)
+
+
+def test_between_nodes_goes_what_is_left_of_the_sum_over_each():
+    links = {'link_bandwidth': 1000.0, 'network_bandwidth': 100.0}
     expected = 7 / 8 * 16_000 / 1000 + 1 / 2 * 2_000 / 100
-    assert nodes.gather_seconds(16_000, [divmod(i, 8) for i in range(16)]) == pytest.approx(
-        expected
-    )
+    assert gather_seconds('h100:16', range(16), **links) == pytest.approx(expected)
 
 
 def test_the_table_has_a_source_for_every_device():
     for kind, hardware in HARDWARE.items():
         assert hardware.peak_flops.keys() == {'float32', 'bfloat16'}
         assert hardware.source.startswith('https://') and hardware.remark
-        assert hardware.usable_bytes < hardware.memory_bytes
-        assert bool(hardware.clock) == kind.startswith('v') == (not hardware.target)
+        assert hardware.usable_bytes < hardware.memory_bytes and hardware.link_bandwidth
+        assert parse_devices(f'{kind}:8').is_tpu == bool(hardware.flops_per_cycle)
+        assert bool(hardware.flops_per_cycle) == (not hardware.chip)
 
 
 @pytest.mark.parametrize(
@@ -61,9 +73,8 @@ def test_words_for_devices_are_read(word, shape):
     ],
 )
 def test_other_words_are_refused_with_what_is_allowed(word, allowed):
-    with pytest.raises(UserError, match=f'--devices={word}: ') as refusal:
+    with refuses(f'--devices={word}: ', allowed, 'for example v5e:4x4'):
         parse_devices(word)
-    assert allowed in str(refusal.value) and 'for example v5e:4x4' in str(refusal.value)
 
 
 @pytest.mark.parametrize('file', CONFIG_FILES, ids=lambda file: file.stem)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mixer_dilated.planning.hlo import Exchange, Program, part_of
+from mixer_dilated.planning.hlo import Program, mesh_axis, part_of
 
 # A loop over steps, which stops at an argument, and in it a loop of eight rounds.
 TPU = """HloModule jit_of_all, is_scheduled=true, num_partitions=4
@@ -75,21 +75,24 @@ def test_cycles_of_a_step_are_added_up_with_the_rounds_of_its_loops():
     assert by_part == {'token_mixing': 80, 'head': 7}
 
 
-def test_exchanges_are_read_with_their_axes_and_what_goes_on_meanwhile():
-    gather, reduce, permute = Program(TPU).exchanges()
-    assert gather == Exchange('all-gather', 64, [0, 1], 1, is_async=True)
-    assert reduce == Exchange('all-reduce', 32 + 12, [0, 2], 1, is_async=False)
-    mesh_shape = {'seeds': 1, 'data': 2, 'model': 2}
-    axes = [exchange.axis(mesh_shape) for exchange in (gather, reduce, permute)]
-    # Only between devices 2 and 3, and of the others not at all.
-    assert axes == ['model', 'data', 'model'] and permute.group == [2, 3]
+def test_exchanges_are_read_with_their_devices_and_what_goes_on_meanwhile():
+    assert Program(TPU).exchanges() == [
+        ('all-gather', 64, [0, 1], 1, True),
+        ('all-reduce', 32 + 12, [0, 2], 1, False),
+        ('collective-permute', 32, [2, 3], 1, False),  # the others keep their array
+    ]
+    # A pair with a kernel between its halves is asynchronous.
+    assert Program(GPU).exchanges() == [
+        ('all-gather', 128, list(range(8)), 1, True),
+        ('reduce-scatter', 128, list(range(8)), 1, False),
+    ]
 
 
-def test_a_pair_with_a_kernel_between_its_halves_is_asynchronous():
-    everyone = list(range(8))
-    gather, scatter = Program(GPU).exchanges()
-    assert gather == Exchange('all-gather', 128, everyone, 1, is_async=True)
-    assert scatter == Exchange('reduce-scatter', 128, everyone, 1, is_async=False)
+def test_devices_lie_along_axes_of_the_mesh():
+    axes = [
+        mesh_axis(group, {'seeds': 1, 'data': 2, 'model': 2}) for group in ([2, 3], [0, 2], [0, 3])
+    ]
+    assert axes == ['model', 'data', 'data+model']
 
 
 def test_kernels_read_and_write_their_arrays_and_of_images_what_they_gather():

@@ -1,5 +1,6 @@
 """Plans: memory, time, the largest batch, changes, and the command."""
 
+import dataclasses
 import importlib.util
 import json
 
@@ -9,14 +10,13 @@ from mixer_dilated.cli.main import main
 from mixer_dilated.data.dataset_facts import abstract_dataset
 from mixer_dilated.errors import UserError
 from mixer_dilated.planning import compiler, this_machine
+from mixer_dilated.planning import plan as planning
 from mixer_dilated.planning.devices import Devices, Hardware, parse_devices
-from mixer_dilated.planning.plan import changes_that_help, find_largest_batch, make_plan
+from mixer_dilated.planning.plan import make_plan, plan_run
 from mixer_dilated.planning.programs import compile_programs
 from mixer_dilated.reports.tables.plan_table import print_plan
 from mixer_dilated.training.setup import create_setup
 from tests.conftest import CONFIG_FILES, ROOT, run_cli, small_config
-
-HERE = Hardware('slow', {'float32': 1e9, 'bfloat16': 1e9}, 2**30, 2**30, 1e9)
 
 
 def small_setup(**changes):
@@ -24,19 +24,26 @@ def small_setup(**changes):
     return create_setup(config, abstract_dataset(config.dataset))
 
 
-class FakeCompiler:
-    """Memory as a line of the batch, which half precision and microbatches shorten."""
+def devices_with(usable_bytes):
+    hardware = Hardware('slow', {'float32': 1e9, 'bfloat16': 1e9}, 2**40, usable_bytes, 1e9)
+    return Devices('v5e:1', 'v5e', (1, 1), hardware)
 
-    def __init__(self, fixed=1000, of_image=100):
-        self.batches, self._fixed, self._of_image = [], fixed, of_image
 
-    def compile(self, setup, programs):
+@pytest.fixture
+def compiled(monkeypatch):
+    """(data set, kind of device, batch) of each of a compiler's answers.
+
+    Memory is a line of the batch, which half precision and microbatches shorten.
+    """
+    compiled = []
+
+    def compile_for(setup, devices, programs, report):
         config = setup.config
-        self.batches.append(config.batch)
-        temporaries = config.batch * self._of_image // config.accum_steps
+        compiled.append((setup.dataset.name, devices.kind, config.batch))
+        temporaries = config.batch * 100 // config.accum_steps
         temporaries //= 2 if config.dtype == 'bfloat16' else 1
-        sizes = {'arguments': self._fixed, 'temporaries': temporaries}
-        sizes['total'] = self._fixed + temporaries
+        sizes = {'arguments': 1000, 'temporaries': temporaries, 'total': 1000 + temporaries}
+        row = {'axis': 'data', 'kind': 'all-reduce', 'count': 1, 'array_bytes': 8}
         return {
             'mesh': {'seeds': 1, 'data': 1, 'model': 1},
             'programs': dict.fromkeys(programs, sizes),
@@ -49,64 +56,50 @@ class FakeCompiler:
             'cycles_by_part': {'stem': 10},
             'kernels_by_part': None,
             'largest': {'x' * 100: 10},
-            'exchanges': [],
+            'exchanges': [
+                {**row, 'is_async': True, 'seconds': 3.0},
+                {**row, 'is_async': False, 'seconds': 0.5},
+            ],
             'versions': {'jax': '1'},
             'compile_seconds': 1.0,
         }
 
-
-def plan_with(usable, setup, compiler):
-    hardware = Hardware('tight', HERE.peak_flops, 2 * usable, usable, 1e9)
-    answer = compiler.compile(setup, ('train',))
-    return make_plan(setup, Devices('v5e:1', 'v5e', (1, 1)), hardware, answer)
+    monkeypatch.setattr(planning, 'compile_for', compile_for)
+    return compiled
 
 
 @pytest.mark.parametrize(
     ('usable', 'largest'), [(4200, 32), (11_000, 96), (10**9, 300), (900, None)]
 )
-def test_the_largest_batch_is_found_in_few_compilations(usable, largest):
-    setup, compiler = small_setup(), FakeCompiler()
-    plan = plan_with(usable, setup, compiler)
+def test_the_largest_batch_is_found_in_few_compilations(usable, largest, compiled):
+    plan = plan_run(small_setup(), devices_with(usable), print)
     assert plan['fits'] == (usable >= 4200)
-    batch = find_largest_batch(setup, plan, compiler.compile)
+    batch = plan['largest_batch']
     assert batch == pytest.approx(largest, rel=1 / 8) if largest else batch is None
     assert batch is None or 1000 + 100 * batch <= usable
-    assert len(compiler.batches) <= 5
+    assert len({batch for *_, batch in compiled}) <= 5
 
 
-def test_changes_are_compiled_until_one_fits_or_all_together(capsys):
-    setup = small_setup()
-    devices = Devices('v5e:1', 'v5e', (1, 1))
-
+def test_changes_are_compiled_until_one_fits_or_all_together(compiled, capsys):
     def changes(usable):
-        compiler = FakeCompiler()
-        plan = plan_with(usable, setup, compiler)
-        hardware = Hardware('tight', HERE.peak_flops, usable, usable, 1e9)
-        plan['changes'] = changes_that_help(setup, plan, devices, hardware, compiler.compile)
-        return plan
+        return [
+            row['values'] for row in plan_run(small_setup(), devices_with(usable), print)['changes']
+        ]
 
-    plan = changes(3000)
-    assert [row['values'] for row in plan['changes']] == [{'dtype': 'bfloat16'}]
-    assert plan['changes'][0]['fits']
-    values = [row['values'] for row in changes(1060)['changes']]
+    assert changes(3000) == [{'dtype': 'bfloat16'}]
+    values = changes(1060)
     assert values[-1] == {'dtype': 'bfloat16', 'accum_steps': values[1]['accum_steps']}
-    plan = changes(1)
-    assert not any(row['fits'] for row in plan['changes'])
-    plan['largest_batch'] = None
+    plan = plan_run(small_setup(), devices_with(1), print)
+    assert plan['changes'] and not any(row['fits'] for row in plan['changes'])
     print_plan('tiny', plan)
     out = capsys.readouterr().out
     assert 'Nothing that was tried fits' in out and '--config.dtype=bfloat16' in out
     assert max(map(len, out.splitlines())) <= 80
 
 
-def test_a_step_waits_for_exchanges_that_nothing_goes_on_beside():
-    setup, answer = small_setup(), FakeCompiler().compile(small_setup(), ('train',))
-    row = {'axis': 'data', 'kind': 'all-reduce', 'count': 1, 'array_bytes': 8}
-    answer['exchanges'] = [
-        {**row, 'is_async': True, 'seconds': 3.0},
-        {**row, 'is_async': False, 'seconds': 0.5},
-    ]
-    plan = make_plan(setup, parse_devices('v5e:1'), HERE, answer)
+def test_a_step_waits_for_exchanges_that_nothing_goes_on_beside(compiled):
+    setup = small_setup()
+    plan = make_plan(setup, devices_with(2**30), print)
     assert plan['step_seconds'] == 3.0 + 0.5
     assert plan['images_per_second'] == setup.config.batch / 3.5
     assert plan['run_seconds'] == 3.5 * setup.total_steps
@@ -114,8 +107,8 @@ def test_a_step_waits_for_exchanges_that_nothing_goes_on_beside():
 
 
 def test_a_run_is_compiled_as_a_whole():
-    setup = small_setup()
-    answer = compile_programs(setup, parse_devices('this'), HERE)
+    devices = dataclasses.replace(devices_with(2**30), kind='this', shape=(1,))
+    answer = compile_programs(small_setup(), devices)
     assert answer['mesh'] == {'seeds': 1, 'data': 1, 'model': 1}
     assert set(answer['programs']) == {'initialise', 'train', 'evaluate'}
     images = 400 * (64 + 4)  # of both splits
@@ -127,43 +120,37 @@ def test_a_run_is_compiled_as_a_whole():
     assert answer['cycles'] is None and answer['kernels'] and answer['exchanges'] == []
     assert sum(answer['bytes_by_part'].values()) > 0 and answer['seconds'] > 0
     with pytest.raises(UserError, match=r'config.mesh.model = 3: does not divide'):
-        compile_programs(small_setup(**{'mesh.model': 3}), parse_devices('this'), HERE)
+        compile_programs(small_setup(**{'mesh.model': 3}), devices)
 
 
 def test_results_are_kept_by_config(monkeypatch, tmp_path):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     monkeypatch.setattr(compiler, 'compiler_versions', dict)
-    answer = {'seconds': 1.0}
-    monkeypatch.setattr(compiler, '_compile_in_process', lambda *_: answer)
-    compiled = []
+    monkeypatch.setattr(compiler, '_compile_in_process', lambda *_: {'seconds': 1.0})
+    reports = []
     for batch in (32, 32, 64):
-        setup = small_setup(batch=batch)
-        devices = parse_devices('v5e:1')
-        assert compiler.compile_absent(setup, devices, ('train',), compiled.append) == answer
-    assert compiled == ['v5e:1, batch 32: train', 'v5e:1, batch 64: train']
+        setup, devices = small_setup(batch=batch), parse_devices('v5e:1')
+        compiled = compiler.compile_for(setup, devices, ('train',), reports.append)
+        assert compiled == {'seconds': 1.0}
+    assert reports == ['v5e:1, batch 32: train', 'v5e:1, batch 64: train']
 
 
-def test_all_configs_are_planned_for_the_devices_that_they_name(monkeypatch, tmp_path, capsys):
-    compiled = []
-
-    def compile_absent(setup, devices, programs, report):
-        compiled.append((setup.dataset.name, devices.kind))
-        return FakeCompiler().compile(setup, programs)
-
+def test_all_configs_are_planned_for_the_devices_that_they_name(
+    compiled, monkeypatch, tmp_path, capsys
+):
     monkeypatch.setattr(compiler, 'check_compiler', lambda devices: None)
-    monkeypatch.setattr(compiler, 'compile_absent', compile_absent)
     file = tmp_path / 'plans.json'
     assert main(['plan', f'--json={file}'], 0.0) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if str(file) not in line]
     assert max(map(len, lines)) <= 80
     contents = json.loads(file.read_text())
     assert [content['name'] for content in contents] == [path.stem for path in CONFIG_FILES]
-    plans = [plan for content in contents for plan in content['plans']]
-    assert len(compiled) == len(plans) and ('imagenet2012', 'v5e') in compiled
     for content in contents:
         asked = content['config']['devices'].split(', ')
         assert [plan['devices']['asked'] for plan in content['plans']] == asked
         assert sum(line.startswith(content['name'][:8]) for line in lines) >= len(asked)
+    assert len(compiled) == sum(len(content['plans']) for content in contents)
+    assert ('imagenet2012', 'v5e') in {answer[:2] for answer in compiled}
 
 
 @pytest.mark.slow
