@@ -107,4 +107,6 @@ def test_an_installed_wheel_lists_shipped_configs_and_sweeps(installed):
             assert f'{folder}/{path.name}' in done.stderr
     done = run('table1', '--config.batch=0')
     assert done.returncode == 2 and 'config.batch = 0' in done.stderr
+    done = run('plan', '--config=configs/digits_dilated.py', '--devices=none')  # reads their table
+    assert done.returncode == 2 and '--devices=none' in done.stderr and 'h100' in done.stderr
     assert 'python -m mixer_dilated evaluate' in run('--help').stdout
