@@ -123,7 +123,10 @@ KEYS: dict[str, Key] = {
     # Data set
     'dataset.name': Key('mnist', NAME, "'digits', 'folder:PATH' (a folder per class) or TFDS name"),
     'dataset.train_split': Key('train[:10000]', NAME, 'training examples, in TFDS split syntax'),
-    'dataset.test_split': Key('test[:2500]', NAME, 'evaluation examples, in TFDS split syntax'),
+    'dataset.val_split': Key(
+        '', TEXT, "validation examples; epochs are evaluated on them; '' evaluates on test_split"
+    ),
+    'dataset.test_split': Key('test[:2500]', NAME, 'test examples; evaluated at the end'),
     'dataset.data_dir': Key('', TEXT, "prepared data, or parent of 'folder:PATH'; '' is TFDS's"),
     'dataset.cache_dir': Key('', TEXT, "cache of decoded images; '' is the user's cache"),
     'dataset.max_pixels': Key(2**24, integer(1), 'of an image; larger ones are not decoded'),
@@ -230,7 +233,9 @@ KEYS: dict[str, Key] = {
     'mesh.fsdp': Key(False, BOOLEAN, 'shard parameters and optimizer state over mesh.data too'),
     # Checkpoints
     'checkpoints.keep': Key(2, integer(1), 'newest checkpoints kept'),
-    'checkpoints.keep_best': Key(False, BOOLEAN, 'keep that of the best test accuracy too'),
+    'checkpoints.keep_best': Key(
+        False, BOOLEAN, 'keep that of the best validation accuracy too; needs dataset.val_split'
+    ),
     'checkpoints.every_minutes': Key(0.25, POSITIVE, 'minutes between checkpoints'),
     'checkpoints.every_steps': Key(0, integer(0), 'steps between further checkpoints; 0 is none'),
 }

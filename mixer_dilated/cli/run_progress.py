@@ -55,8 +55,9 @@ class TerminalProgress(SilentProgress):
 
     def on_start(self, setup: Setup) -> None:
         print(
-            f'{self._name}: {setup.config.dataset.name}, {setup.train_examples} training and '
-            f'{setup.test_examples} test images, {setup.num_tokens} tokens'
+            f'{self._name}: {setup.config.dataset.name}, {setup.train_examples} training'
+            + (f', {setup.val_examples} validation' if setup.val_examples else '')
+            + f' and {setup.test_examples} test images, {setup.num_tokens} tokens'
             + (f', {setup.config.num_seeds} seeds' if setup.config.num_seeds > 1 else '')
         )
         print(f'folder: {self._workdir}')
@@ -67,9 +68,11 @@ class TerminalProgress(SilentProgress):
         print(f'{workdir} holds this run, finished; this is its result', flush=True)
 
     def on_initial_params(self, initial: dict) -> None:
-        accuracy = statistics.fmean(initial['test_accuracy'])
+        split = 'val' if 'val_accuracy' in initial else 'test'
+        accuracy = statistics.fmean(initial[f'{split}_accuracy'])
         for text in (
-            f'begins with {printable(initial["init_from"])}; test {accuracy:.4f} before training',
+            f'begins with {printable(initial["init_from"])}; {split} {accuracy:.4f} before '
+            'training',
             *initial['adapted'],
         ):
             print(textwrap.fill(text, 80, subsequent_indent='  '), flush=True)
@@ -101,8 +104,8 @@ class TerminalProgress(SilentProgress):
         left = datetime.timedelta(seconds=round(pace * (self._num_epochs - epoch)))
         accuracies = '  '.join(
             f'{part} {statistics.fmean(row[f"{part}_accuracy"] for row in rows):.4f}'
-            for part in ('train', 'test')
-            if rows[0][f'{part}_accuracy'] is not None
+            for part in ('train', 'val', 'test')
+            if rows[0].get(f'{part}_accuracy') is not None
         )
         text = f'{accuracies}  {speed["images_per_second"]:.0f} images/s  ETA {left}'
         if self._bar:

@@ -53,7 +53,7 @@ def evaluate_checkpoint(
       workdir: the run's folder.
       split: examples to evaluate, in TFDS split syntax; the run's test split if None.
       data_dir: where prepared data lies; where the run's config says if None.
-      best: the checkpoint of the highest test accuracy instead.
+      best: the checkpoint of the highest validation accuracy instead.
       calibrate: validation examples to fit a temperature for each seed on, which is then written to
         the run's `calibration.json`.
 

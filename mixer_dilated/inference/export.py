@@ -42,7 +42,7 @@ def export_run(workdir: pathlib.Path, output: pathlib.Path, *, best: bool = Fals
     Args:
       workdir: the run's folder.
       output: a folder that does not exist, or is empty.
-      best: the checkpoint of the highest test accuracy instead of the newest.
+      best: the checkpoint of the highest validation accuracy instead of the newest.
 
     Returns:
       The content of `manifest.json`.

@@ -52,7 +52,7 @@ class Classifier:
     Args:
       workdir: the run's folder.
       batch: images a call.
-      best: the checkpoint of the highest test accuracy instead of the newest.
+      best: the checkpoint of the highest validation accuracy instead of the newest.
 
     Attributes:
       batch: images a call.

@@ -147,15 +147,15 @@ class Checkpoints:
         return None
 
     def restore_best(self, abstract: RunState) -> RunState:
-        """The checkpoint of the highest test accuracy; arguments and errors as `restore`."""
+        """The checkpoint of the highest validation accuracy; arguments and errors as `restore`."""
         step = self.restore(abstract, expected=True).best_step
         run = self._restore_step(step, abstract) if step in self._steps() else None
         if not run:
             raise AllHostsError(
-                f'{self.folder}: the checkpoint of the highest test accuracy'
+                f'{self.folder}: the checkpoint of the highest validation accuracy'
                 + (f', step {step},' if step else '')
-                + ' is not there; train in a new folder with '
-                '--config.checkpoints.keep_best=True to keep it'
+                + ' is not there; to keep it, train in a new folder with '
+                '--config.checkpoints.keep_best=True and --config.dataset.val_split=SPLIT'
             )
         return run
 

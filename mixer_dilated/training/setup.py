@@ -1,5 +1,6 @@
 """A config and its data set, checked before an example is decoded: `create_setup`."""
 
+import contextlib
 import dataclasses
 import hashlib
 import pathlib
@@ -11,7 +12,7 @@ import ml_collections
 from mixer_dilated.config import changed, patch_branches
 from mixer_dilated.config_keys import Allowed, integer, one_of
 from mixer_dilated.data.datasets import open_dataset, preprocessing_of
-from mixer_dilated.data.examples import Dataset, check_disjoint, num_examples
+from mixer_dilated.data.examples import Dataset, check_disjoint, num_examples, split_slices
 from mixer_dilated.data.input_pipeline import streams
 from mixer_dilated.data.preprocessing import PREPROCESS_MODES, RESIZE_MODES
 from mixer_dilated.errors import UserError
@@ -31,6 +32,7 @@ class Setup:
       dataset: the data set.
       train_examples, test_examples: how many.
       num_tokens: S.
+      val_examples: how many; 0 without `config.dataset.val_split`.
     """
 
     config: ml_collections.ConfigDict
@@ -38,6 +40,18 @@ class Setup:
     train_examples: int
     test_examples: int
     num_tokens: int
+    val_examples: int = 0
+
+    @property
+    def num_examples(self) -> dict[str, int]:
+        """Of 'train', 'test' and, where there is one, 'val'."""
+        examples = {'train': self.train_examples, 'test': self.test_examples}
+        return examples | ({'val': self.val_examples} if self.val_examples else {})
+
+    @property
+    def epoch_split(self) -> str:
+        """'val', on which epochs are evaluated, or 'test' where there is no validation split."""
+        return 'val' if self.val_examples else 'test'
 
     @property
     def steps_per_epoch(self) -> int:
@@ -55,9 +69,8 @@ class Setup:
         return self.dataset.image_shape[:2]
 
     def streams(self, part: str) -> bool:
-        """Whether the images of 'train' or 'test' are decoded when they are needed."""
-        count = {'train': self.train_examples, 'test': self.test_examples}[part]
-        return streams(self.config.input, self.dataset, count)
+        """Whether the images of 'train', 'val' or 'test' are decoded when they are needed."""
+        return streams(self.config.input, self.dataset, self.num_examples[part])
 
     def changed(self, changes: Mapping) -> 'Setup':
         """The same data with other values of keys that do not bear on it, {'dtype': …}."""
@@ -75,16 +88,17 @@ def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = No
       UserError: they do not, or the data set is not to be had.
     """
     dataset = dataset or open_dataset(config.dataset)
-    train_examples, test_examples = (
-        num_examples(f'config.dataset.{key}', config.dataset[key], dataset.split_sizes)
-        for key in ('train_split', 'test_split')
-    )
-    check_disjoint(
-        'config.dataset.test_split',
-        config.dataset.test_split,
-        {'config.dataset.train_split': config.dataset.train_split},
-        dataset.split_sizes,
-    )
+    splits = {
+        f'config.dataset.{part}_split': config.dataset[f'{part}_split']
+        for part in ('train', 'val', 'test')
+        if config.dataset[f'{part}_split']
+    }
+    counts, others = {}, {}
+    for key, split in splits.items():
+        counts[key] = num_examples(key, split, dataset.split_sizes)
+        check_disjoint(key, split, others, dataset.split_sizes)
+        others[key] = split
+    train_examples = counts['config.dataset.train_split']
     if config.batch > train_examples:
         raise UserError(
             f'config.batch = {config.batch}: larger than the training set; allowed is at most '
@@ -119,7 +133,36 @@ def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = No
             f'{total_steps} steps; allowed is less than that'
         )
     tokens = grid_tokens(config, dataset.image_shape)
-    return Setup(config, dataset, train_examples, test_examples, tokens)
+    return Setup(
+        config,
+        dataset,
+        train_examples,
+        counts['config.dataset.test_split'],
+        tokens,
+        val_examples=counts.get('config.dataset.val_split', 0),
+    )
+
+
+def check_keep_best(setup: Setup) -> None:
+    """Raises UserError if `checkpoints.keep_best` lacks validation examples to go by."""
+    if setup.config.checkpoints.keep_best and not setup.val_examples:
+        raise UserError(
+            'config.checkpoints.keep_best = True: the best checkpoint is chosen on validation '
+            f'examples; set some apart, for example {_example_val_split(setup)}'
+        )
+
+
+def _example_val_split(setup: Setup) -> str:
+    """Flags that set validation examples apart from those that the run trains and tests on."""
+    dataset, sizes = setup.config.dataset, setup.dataset.split_sizes
+    (name, start, stop), *_ = split_slices('split', dataset.train_split, sizes)
+    rest = range(stop, min(stop + max((stop - start) // 4, 1), sizes[name]))
+    for split in ('validation', f'{name}[{rest.start}:{rest.stop}]'):
+        with contextlib.suppress(UserError):
+            used = {'train': dataset.train_split, 'test': dataset.test_split}
+            check_disjoint('split', split, used, sizes)
+            return f'--config.dataset.val_split="{split}"'
+    return f'--config.dataset.train_split="{name}[:90%]" --config.dataset.val_split="{name}[90%:]"'
 
 
 def grid_tokens(config: ml_collections.ConfigDict, image_shape: Sequence[int]) -> int:
@@ -133,7 +176,7 @@ def data_record(setup: Setup, part: str, checksums: Mapping[str, int]) -> dict:
 
     Args:
       setup: with the data set, whose identity follows from names and sizes of its files.
-      part: 'train' or 'test'.
+      part: 'train', 'val' or 'test'.
       checksums: of the examples, if they are in memory; else empty.
     """
     split = setup.config.dataset[f'{part}_split']
@@ -155,8 +198,7 @@ def preprocessing_content(setup: Setup) -> dict:
         'image_shape': list(setup.dataset.image_shape),
         'preprocess': preprocessing.how,
         'resize': preprocessing.resize,
-        'train_examples': setup.train_examples,
-        'test_examples': setup.test_examples,
+        **{f'{part}_examples': count for part, count in setup.num_examples.items()},
     }
 
 
@@ -182,6 +224,8 @@ def read_preprocessing(workdir: pathlib.Path, config: ml_collections.ConfigDict)
             ) from None
     content = read_json(path, REMOVE_HINT)
     for name, allowed in ALLOWED.items():
+        if name == 'val_examples' and name not in content:
+            continue
         value = content.get(name)
         if not allowed.test(value):
             raise UserError(
@@ -215,4 +259,5 @@ ALLOWED = {
     'resize': one_of(*RESIZE_MODES),
     'train_examples': integer(1),
     'test_examples': integer(1),
+    'val_examples': integer(1),
 }

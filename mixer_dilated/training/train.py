@@ -14,7 +14,9 @@ from mixer_dilated.data.input_pipeline import InputPipeline, open_input
 from mixer_dilated.errors import Preempted
 from mixer_dilated.parallel.mesh import check_batch
 from mixer_dilated.parallel.multihost import (
+    CONFIGS_DIFFER,
     DATA_DIFFERS,
+    WEIGHTS_DIFFER,
     any_host,
     assert_equal_across_hosts,
     broadcast,
@@ -48,7 +50,13 @@ from mixer_dilated.training.run_folder import (
     write_summary,
 )
 from mixer_dilated.training.run_state import RunState, array_checksums
-from mixer_dilated.training.setup import Setup, create_setup, data_record, write_preprocessing
+from mixer_dilated.training.setup import (
+    Setup,
+    check_keep_best,
+    create_setup,
+    data_record,
+    write_preprocessing,
+)
 from mixer_dilated.training.state import (
     InitialParams,
     load_initial_params,
@@ -58,12 +66,6 @@ from mixer_dilated.training.state import (
 
 CHUNK_SECONDS = 1.0  # of training, after which the run may save or stop
 FIRST_CHUNK, CHUNK_GROWTH = 8, 4
-CONFIGS_DIFFER = (
-    'the processes were started with different configs, or have different versions installed; '
-    'start all with the same command, in the same environment (or independently, with '
-    '--num_processes=1 and each in a folder of its own)'
-)
-WEIGHTS_DIFFER = 'config.init_from: the processes read different weights; give all the same file'
 
 
 class Progress:
@@ -85,12 +87,7 @@ class Progress:
         """Training starts now, after `step` steps of an earlier process."""
 
     def on_epoch_end(self, rows: list[dict], speed: dict) -> None:
-        """An epoch is trained, and evaluated if `config.eval_every` divides it.
-
-        Args:
-          rows: its rows of `metrics.jsonl`, one a seed.
-          speed: its row of `speed.jsonl`.
-        """
+        """An epoch is done: its rows of `metrics.jsonl`, one a seed, and its row of `speed.jsonl`."""
 
     def on_train_end(self) -> None:
         """All epochs are done and saved."""
@@ -161,7 +158,7 @@ def train_and_evaluate(
         progress.on_restore()
         run = on_all_hosts(_restore, workdir, config, checkpoints, compiled)
         if run is None:
-            run = _first_run_state(workdir, compiled, initial, inputs['test'], progress)
+            run = _first_run_state(workdir, compiled, initial, inputs, progress)
         state, metrics = jax.block_until_ready((run.state, run.epoch_metrics))
         startup = time.perf_counter() - started
         progress.on_ready(setup, run.step)
@@ -205,7 +202,7 @@ def train_and_evaluate(
             # Evaluate and log. No stop here: a checkpoint of this step without its metrics would
             # stand in the way of the one with them.
             evaluates = epoch % config.eval_every == 0 or epoch == config.num_epochs
-            result = compiled.evaluate(state, inputs['test']) if evaluates else None
+            result = compiled.evaluate(state, inputs[setup.epoch_split]) if evaluates else None
             rows, speed = epoch_rows(setup, run, epoch, result), epoch_speed(setup, run, epoch)
             metrics = compiled.empty_metrics()
             run = RunState(state, metrics, [*run.metrics, *rows], [*run.speed, speed])
@@ -232,6 +229,7 @@ def _set_up(
     config: ml_collections.ConfigDict, *, is_new: bool
 ) -> tuple[Setup, CompiledFunctions, InitialParams | None]:
     setup = create_setup(config)
+    check_keep_best(setup)
     compiled = CompiledFunctions(setup)
     check_batch(config.batch, compiled.mesh, config.accum_steps)
     return setup, compiled, load_initial_params(setup) if is_new else None
@@ -240,14 +238,14 @@ def _set_up(
 def _open_and_compile(
     setup: Setup, compiled: CompiledFunctions, *, initialise: bool
 ) -> dict[str, InputPipeline]:
-    """Opens 'train' and 'test' while the training functions are compiled."""
+    """Opens the splits while the training functions are compiled."""
     config = setup.config
     threads = ThreadPoolExecutor(1)
     try:
         compiling = threads.submit(compiled.compile_training, initialise=initialise)
         inputs = {
             part: open_input(config, setup.dataset, config.dataset[f'{part}_split'], compiled.mesh)
-            for part in ('train', 'test')
+            for part in setup.num_examples
         }
         compiling.result()
     finally:
@@ -273,7 +271,7 @@ def _first_run_state(
     workdir: pathlib.Path,
     compiled: CompiledFunctions,
     initial: InitialParams | None,
-    test: InputPipeline,
+    inputs: dict[str, InputPipeline],
     progress: Progress,
 ) -> RunState:
     setup = compiled.setup
@@ -281,7 +279,7 @@ def _first_run_state(
     assert_equal_across_hosts(array_checksums(initial.params), WEIGHTS_DIFFER)
     state = replace_params(compiled.init_state(), initial)
     if setup.config.init_from:
-        result = compiled.evaluate(state, test)
+        result = compiled.evaluate(state, inputs[setup.epoch_split])
         progress.on_initial_params(on_primary(write_initial, workdir, initial, setup, result))
     return RunState(state, compiled.empty_metrics())
 
