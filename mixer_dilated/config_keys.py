@@ -233,9 +233,7 @@ KEYS: dict[str, Key] = {
     'mesh.fsdp': Key(False, BOOLEAN, 'shard parameters and optimizer state over mesh.data too'),
     # Checkpoints
     'checkpoints.keep': Key(2, integer(1), 'newest checkpoints kept'),
-    'checkpoints.keep_best': Key(
-        False, BOOLEAN, 'keep that of the best validation accuracy too; needs dataset.val_split'
-    ),
+    'checkpoints.keep_best': Key(False, BOOLEAN, 'keep that of the best accuracy on val_split too'),
     'checkpoints.every_minutes': Key(0.25, POSITIVE, 'minutes between checkpoints'),
     'checkpoints.every_steps': Key(0, integer(0), 'steps between further checkpoints; 0 is none'),
 }

@@ -87,7 +87,7 @@ class Progress:
         """Training starts now, after `step` steps of an earlier process."""
 
     def on_epoch_end(self, rows: list[dict], speed: dict) -> None:
-        """An epoch is done: its rows of `metrics.jsonl`, one a seed, and its row of `speed.jsonl`."""
+        """An epoch is done; gets its rows of `metrics.jsonl`, one a seed, and of `speed.jsonl`."""
 
     def on_train_end(self) -> None:
         """All epochs are done and saved."""
