@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict, FieldReference
 
 from mixer_dilated.config_keys import ALIASES, KEYS, PRESETS, RUNTIME_ONLY_KEYS, preset_values
+from mixer_dilated.config_synonyms import SYNONYMS
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair, Patches, integer_pair
 
@@ -146,7 +147,10 @@ def check_key(path: str) -> None:
         )
     last = path.rsplit('.', 1)[-1]
     same_name = [known for known in KEYS if known.rsplit('.', 1)[-1] == last]
-    nearest = difflib.get_close_matches(path, same_name or KEYS, n=1, cutoff=0.0)[0]
+    if last in ('num_classes', 'classes', 'n_classes', 'nb_classes'):
+        raise UserError(f'config.{path}: no such key; the data set has the number of classes')
+    known = same_name or ([SYNONYMS[last]] if last in SYNONYMS else KEYS)
+    nearest = difflib.get_close_matches(path, known, n=1, cutoff=0.0)[0]
     # repr: a name may hold anything, a message is one line.
     raise UserError(f'config.{repr(path)[1:-1]}: no such key; did you mean config.{nearest}?')
 

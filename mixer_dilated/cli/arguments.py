@@ -10,6 +10,7 @@ from ml_collections import ConfigDict, FieldReference, config_flags
 from mixer_dilated.cli.config_files import one_line
 from mixer_dilated.config import check_key, flat_keys, nested
 from mixer_dilated.config_keys import ALIASES, KEYS, integer
+from mixer_dilated.config_synonyms import SYNONYMS
 from mixer_dilated.errors import UserError
 
 EXAMPLES = {  # of what may be missing
@@ -129,6 +130,7 @@ def _parse_flags(values: flags.FlagValues, argv: list[str]) -> list[str]:
         return values(['run.py', *argv])[1:]
     except flags.UnrecognizedFlagError as error:
         keys = [key for key in KEYS if f'.{key}'.endswith(f'.{error.flagname}')]
+        keys = keys or [key for word, key in SYNONYMS.items() if word == error.flagname]
         value = error.flagvalue.partition('=')[2] or 'VALUE'
         override = f'--config.{keys[0]}={value}' if len(keys) == 1 else ''
         hint = f'; the key of the config is set by {override}' if override else ''
