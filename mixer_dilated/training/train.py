@@ -12,7 +12,7 @@ import ml_collections
 
 from mixer_dilated.data.input_pipeline import InputPipeline, open_input
 from mixer_dilated.errors import Preempted
-from mixer_dilated.parallel.mesh import check_batch
+from mixer_dilated.parallel.mesh import check_batch, fit_devices
 from mixer_dilated.parallel.multihost import (
     CONFIGS_DIFFER,
     DATA_DIFFERS,
@@ -230,7 +230,7 @@ def _set_up(
 ) -> tuple[Setup, CompiledFunctions, InitialParams | None]:
     setup = create_setup(config)
     check_keep_best(setup)
-    compiled = CompiledFunctions(setup)
+    compiled = CompiledFunctions(setup, None if is_new else fit_devices(config))
     check_batch(config.batch, compiled.mesh, config.accum_steps)
     return setup, compiled, load_initial_params(setup) if is_new else None
 
