@@ -151,6 +151,9 @@ KEYS: dict[str, Key] = {
     'dataset.test_fraction': Key(
         0.2, FRACTION, "of each class, if 'folder:PATH' has no test folder"
     ),
+    'dataset.follow_links': Key(
+        False, BOOLEAN, "whether links in 'folder:PATH' are what they lead to, or left out"
+    ),
     'dataset.split_seed': Key(0, integer(0), "of the test split and the order of 'folder:PATH'"),
     # Input pipeline
     'input.mode': Key(

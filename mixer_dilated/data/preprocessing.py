@@ -16,15 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from mixer_dilated.data.workers import num_cores
 from mixer_dilated.errors import UnreadableError, UserError
 from mixer_dilated.files import open_nonblocking
 from mixer_dilated.patches.geometry import Pair
 
-FORMATS = ('PNG', 'JPEG', 'WEBP')
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
+FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'AVIF')  # what Pillow lacks is refused
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.jpe', '.jfif', '.webp', '.bmp', '.tif', '.tiff', '.gif')
+SUFFIXES += ('.avif',) if features.check('avif') else ()
 MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
 PREPROCESS_MODES = ('resize', 'mnist', 'fill')
 RESIZE_MODES = ('crop', 'pad', 'squash')
@@ -78,7 +79,7 @@ class Preprocessing:
 def read_image(
     path: str | os.PathLike | bytes, channels: int, *, max_pixels: int, min_side: int = 0
 ) -> Image.Image:
-    """Reads a PNG, JPEG or WebP file of any size.
+    """Reads an image file of any size, of one of `FORMATS`.
 
     The image is upright as its EXIF orientation says; transparent places become white; 16 bits
     become 8; of an animation it is the first frame; colour profiles are not applied.
@@ -145,7 +146,7 @@ def _decoding_errors(max_pixels: int):
             f'more pixels than can be meant; allowed are at most {max_pixels} (dataset.max_pixels)'
         ) from None
     except UnidentifiedImageError:
-        raise UserError('not a PNG, JPEG or WebP image, or its header is damaged') from None
+        raise UserError(f'not an image of {", ".join(FORMATS)}, or its header is damaged') from None
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:
             raise UnreadableError(error.strerror) from None
