@@ -246,6 +246,25 @@ def differences(one: Mapping, other: Mapping) -> list[str]:
     ]
 
 
+def changes_on_resume(recorded: ConfigDict, config: ConfigDict) -> dict[str, object]:
+    """{key: value} of `config` with which a run of another config may go on.
+
+    A folder of images may lie elsewhere, and a run of a constant learning rate have more epochs.
+    """
+    names = recorded.dataset.name, config.dataset.name
+    changes = {}
+    if names[0] != names[1] and all(name.startswith('folder:') for name in names):
+        changes['dataset.name'] = config.dataset.name
+    if config.num_epochs > recorded.num_epochs and config.optimizer.decay_type == 'constant':
+        changes['num_epochs'] = config.num_epochs
+    return changes
+
+
+def differences_on_resume(recorded: ConfigDict, config: ConfigDict) -> list[str]:
+    """`differences` without `changes_on_resume`."""
+    return differences(changed(recorded, changes_on_resume(recorded, config)), config)
+
+
 def nested(values: Mapping) -> dict:
     """{'model.hidden_dim': 8} as {'model': {'hidden_dim': 8}}."""
     tree = {}

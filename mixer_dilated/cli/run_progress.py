@@ -6,6 +6,9 @@ import statistics
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
+
+import numpy as np
 
 from mixer_dilated.cli import preemption
 from mixer_dilated.errors import Preempted, printable
@@ -77,7 +80,8 @@ class TerminalProgress(SilentProgress):
         ):
             print(textwrap.fill(text, 80, subsequent_indent='  '), flush=True)
 
-    def on_ready(self, setup: Setup, step: int) -> None:
+    def on_ready(self, setup: Setup, step: int, counts: np.ndarray | None) -> None:
+        print(_classes_text(setup.dataset.class_names, counts), flush=True)
         self._num_epochs = setup.config.num_epochs
         self._epochs_before = step / setup.steps_per_epoch
         self._start = time.perf_counter()
@@ -113,3 +117,16 @@ class TerminalProgress(SilentProgress):
         else:
             width = len(str(self._num_epochs))
             print(f'epoch {epoch:{width}}/{self._num_epochs}  {text}', flush=True)
+
+
+def _classes_text(names: Sequence[str], counts: np.ndarray | None) -> str:
+    """'3 classes: cat, dog, fox; 5 (fox) to 9 (cat) training images'."""
+    shown = ', '.join(textwrap.shorten(printable(name), 20, placeholder='…') for name in names[:5])
+    text = f'{len(names)} classes: {shown}' + (', …' if len(names) > 5 else '')
+    if counts is not None:
+        few, many = (int(counts.argmin()), int(counts.argmax()))
+        text += f'; {counts[few]}'
+        if counts[few] < counts[many]:
+            text += f' ({printable(names[few])}) to {counts[many]} ({printable(names[many])})'
+        text += ' training images' + (' each' if counts[few] == counts[many] else '')
+    return textwrap.fill(text, 80, subsequent_indent='  ')

@@ -61,7 +61,7 @@ def _open_folder(
     if not name or not root.is_dir():
         raise UserError(
             f'config.dataset.name = {dataset.name!r}: no such folder: {root}; name the folder that '
-            'holds the class folders'
+            'holds the class folders (for evaluate: --data_dir=DIR)'
         )
     if size is None:
         raise UserError(

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int32
 
 from mixer_dilated.config import changed
+from mixer_dilated.data.datasets import FOLDER_PREFIX
 from mixer_dilated.data.examples import check_disjoint, num_examples
 from mixer_dilated.data.input_pipeline import open_input
 from mixer_dilated.errors import UserError
@@ -29,9 +30,10 @@ from mixer_dilated.parallel.multihost import (
     on_primary,
 )
 from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.data_record import open_setup
 from mixer_dilated.training.run_folder import read_config, versions
 from mixer_dilated.training.run_state import RunState
-from mixer_dilated.training.setup import Setup, create_setup
+from mixer_dilated.training.setup import Setup
 
 EVALUATIONS_DIFFER = (
     'the processes evaluate different things, or see different runs; start all with '
@@ -52,7 +54,8 @@ def evaluate_checkpoint(
     Args:
       workdir: the run's folder.
       split: examples to evaluate, in TFDS split syntax; the run's test split if None.
-      data_dir: where prepared data lies; where the run's config says if None.
+      data_dir: where prepared data lies, or the parent of a folder of images; the folder itself if
+        the run names it by an absolute path. Where the run's config says if None.
       best: the checkpoint of the highest validation accuracy instead.
       calibrate: validation examples to fit a temperature for each seed on, which is then written to
         the run's `calibration.json`.
@@ -112,8 +115,13 @@ def evaluate_checkpoint(
 
 
 def _open_setup(workdir: pathlib.Path, data_dir: str | None) -> Setup:
-    changes = {} if data_dir is None else {'dataset.data_dir': data_dir}
-    return create_setup(changed(read_config(workdir), changes))
+    config, changes = read_config(workdir), {}
+    if data_dir is not None:
+        folder = config.dataset.name.removeprefix(FOLDER_PREFIX)
+        is_path = folder != config.dataset.name and pathlib.Path(folder).expanduser().is_absolute()
+        key = 'dataset.name' if is_path else 'dataset.data_dir'
+        changes[key] = f'{FOLDER_PREFIX}{data_dir}' if is_path else data_dir
+    return open_setup(workdir, changed(config, changes))
 
 
 def _predict(

@@ -1,6 +1,5 @@
 """Checkpoints, with orbax: what is restored is what was saved, or it is set aside."""
 
-import contextlib
 import os
 import pathlib
 import time
@@ -13,7 +12,7 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 from orbax.checkpoint import checkpoint_managers as policies
 
-from mixer_dilated.config import differences, resolve
+from mixer_dilated.config import differences, differences_on_resume, resolve
 from mixer_dilated.errors import AllHostsError, HostLostError, UserError
 from mixer_dilated.parallel.multihost import (
     any_host,
@@ -240,9 +239,10 @@ class Checkpoints:
             return checkpointer.metadata(self.folder / str(step) / 'arrays').item_metadata.tree
 
     def _check_config(self, step: int, recorded: dict) -> None:
-        with contextlib.suppress(UserError):  # of an earlier version, with keys that are gone
-            recorded = resolve(recorded, warn=False)
-        differing = differences(recorded, self.config)
+        try:
+            differing = differences_on_resume(resolve(recorded, warn=False), self.config)
+        except UserError:  # of an earlier version, with keys that are gone
+            differing = differences(recorded, self.config)
         if differing:
             raise UserError(
                 f'{self.folder / str(step)}: of another config than that of the folder (key: in '

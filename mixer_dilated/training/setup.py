@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import pathlib
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -88,6 +87,11 @@ def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = No
       UserError: they do not, or the data set is not to be had.
     """
     dataset = dataset or open_dataset(config.dataset)
+    if dataset.num_classes < 2:
+        raise UserError(
+            f'config.dataset.name = {config.dataset.name!r}: has one class, '
+            f'{dataset.class_names[0]!r}; a network needs two or more to tell apart'
+        )
     splits = {
         f'config.dataset.{part}_split': config.dataset[f'{part}_split']
         for part in ('train', 'val', 'test')
@@ -169,19 +173,6 @@ def grid_tokens(config: ml_collections.ConfigDict, image_shape: Sequence[int]) -
     """S for images (height, width, channels); raises UserError if no patch fits into them."""
     size = image_shape[0], image_shape[1]
     return num_tokens(patch_branches(config.model), config.model.branch_merge, size)
-
-
-def data_record(setup: Setup, part: str, checksums: Mapping[str, int]) -> dict:
-    """The identity and checksums of a split, as `data.json` records them.
-
-    Args:
-      setup: with the data set, whose identity follows from names and sizes of its files.
-      part: 'train', 'val' or 'test'.
-      checksums: of the examples, if they are in memory; else empty.
-    """
-    split = setup.config.dataset[f'{part}_split']
-    identity = hashlib.sha256(f'{setup.dataset.identity}\n{split}'.encode()).hexdigest()
-    return {'identity': identity, **checksums}
 
 
 def write_preprocessing(workdir: pathlib.Path, setup: Setup) -> None:

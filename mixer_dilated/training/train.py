@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import ml_collections
+import numpy as np
 
-from mixer_dilated.data.input_pipeline import InputPipeline, open_input
+from mixer_dilated.data.input_pipeline import InputPipeline, class_counts, open_input
 from mixer_dilated.errors import Preempted
 from mixer_dilated.parallel.mesh import check_batch, fit_devices
 from mixer_dilated.parallel.multihost import (
     CONFIGS_DIFFER,
-    DATA_DIFFERS,
     WEIGHTS_DIFFER,
     any_host,
     assert_equal_across_hosts,
@@ -28,6 +28,7 @@ from mixer_dilated.parallel.multihost import (
 )
 from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.data_record import open_setup, record_data
 from mixer_dilated.training.finite import check_finite, check_parameters
 from mixer_dilated.training.metrics import (
     METRICS,
@@ -40,12 +41,12 @@ from mixer_dilated.training.results import run_summary, write_results
 from mixer_dilated.training.run_folder import (
     RESULTS,
     check_none_skipped,
-    check_same_data,
     check_workdir,
     claim,
     file_checksums,
     lock_folder,
     read_finished,
+    update_config,
     versions,
     write_summary,
 )
@@ -54,7 +55,6 @@ from mixer_dilated.training.setup import (
     Setup,
     check_keep_best,
     create_setup,
-    data_record,
     write_preprocessing,
 )
 from mixer_dilated.training.state import (
@@ -83,8 +83,9 @@ class Progress:
     def on_initial_params(self, initial: dict) -> None:
         """The weights of `config.init_from` are loaded; gets the content of `initial.json`."""
 
-    def on_ready(self, setup: Setup, step: int) -> None:
-        """Training starts now, after `step` steps of an earlier process."""
+    def on_ready(self, setup: Setup, step: int, counts: np.ndarray | None) -> None:
+        """Training starts now, after `step` steps of an earlier process, on the training examples
+        whose `class_counts` are given."""
 
     def on_epoch_end(self, rows: list[dict], speed: dict) -> None:
         """An epoch is done; gets its rows of `metrics.jsonl`, one a seed, and of `speed.jsonl`."""
@@ -136,7 +137,7 @@ def train_and_evaluate(
 
     # Set up. What does not fit is refused before there is a folder.
     is_new = broadcast(not (workdir / 'checkpoints').exists())
-    setup, compiled, initial = on_all_hosts(_set_up, config, is_new=is_new)
+    setup, compiled, initial = on_all_hosts(_set_up, workdir, config, is_new=is_new)
     steps_per_epoch, checkpointing = setup.steps_per_epoch, config.checkpoints
     with contextlib.ExitStack() as stack:
         on_primary(stack.enter_context, lock_folder(workdir))
@@ -150,9 +151,9 @@ def train_and_evaluate(
         for part in inputs.values():
             stack.callback(part.close)
         on_primary(write_preprocessing, workdir, setup)
-        facts = {part: data_record(setup, part, inputs[part].checksums()) for part in inputs}
-        assert_equal_across_hosts(facts, DATA_DIFFERS)
-        on_primary(check_same_data, workdir, facts, saved=has_checkpoint)
+        checksums = {part: inputs[part].checksums() for part in inputs}
+        record_data(workdir, setup, checksums, saved=has_checkpoint)
+        on_primary(update_config, workdir, config)
 
         # Restore.
         progress.on_restore()
@@ -161,7 +162,8 @@ def train_and_evaluate(
             run = _first_run_state(workdir, compiled, initial, inputs, progress)
         state, metrics = jax.block_until_ready((run.state, run.epoch_metrics))
         startup = time.perf_counter() - started
-        progress.on_ready(setup, run.step)
+        counts = class_counts(inputs['train'].data_source, setup.dataset.num_classes)
+        progress.on_ready(setup, run.step, counts)
 
         # Train. A chunk is about a second of steps, after which the run may save or stop.
         logs = stack.enter_context(contextlib.ExitStack())
@@ -226,9 +228,9 @@ def train_and_evaluate(
 
 
 def _set_up(
-    config: ml_collections.ConfigDict, *, is_new: bool
+    workdir: pathlib.Path, config: ml_collections.ConfigDict, *, is_new: bool
 ) -> tuple[Setup, CompiledFunctions, InitialParams | None]:
-    setup = create_setup(config)
+    setup = open_setup(workdir, config)
     check_keep_best(setup)
     compiled = CompiledFunctions(setup, None if is_new else fit_devices(config))
     check_batch(config.batch, compiled.mesh, config.accum_steps)
