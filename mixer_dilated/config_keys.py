@@ -129,7 +129,10 @@ KEYS: dict[str, Key] = {
     'dataset.test_split': Key('test[:2500]', NAME, 'test examples; evaluated at the end'),
     'dataset.data_dir': Key('', TEXT, "prepared data, or parent of 'folder:PATH'; '' is TFDS's"),
     'dataset.cache_dir': Key('', TEXT, "cache of decoded images; '' is the user's cache"),
-    'dataset.max_pixels': Key(2**24, integer(1), 'of an image; larger ones are not decoded'),
+    'dataset.max_pixels': Key(200_000_000, integer(1), 'of an image; larger ones are not decoded'),
+    'dataset.white': Key(
+        0, NON_NEGATIVE, "white in grey images of 16 bits or more of 'folder:PATH'; 0 is 65535"
+    ),
     'dataset.image_size': Key(
         0,
         either(0, IMAGE_SIZE),
@@ -151,9 +154,7 @@ KEYS: dict[str, Key] = {
     'dataset.test_fraction': Key(
         0.2, FRACTION, "of each class, if 'folder:PATH' has no test folder"
     ),
-    'dataset.follow_links': Key(
-        False, BOOLEAN, "whether links in 'folder:PATH' are what they lead to, or left out"
-    ),
+    'dataset.follow_links': Key(False, BOOLEAN, "whether links in 'folder:PATH' are followed"),
     'dataset.split_seed': Key(0, integer(0), "of the test split and the order of 'folder:PATH'"),
     # Input pipeline
     'input.mode': Key(

@@ -50,7 +50,8 @@ class _IntegerParser(flags.ArgumentParser):
 
 PARSERS = {
     **dict.fromkeys(('workdir', 'output', 'picture', 'json', 'csv', 'sheet'), _PathParser()),
-    **dict.fromkeys(('seeds', 'top', 'batch_per_device', 'num_processes'), _IntegerParser(1)),
+    **dict.fromkeys(('seeds', 'top', 'max_pixels'), _IntegerParser(1)),
+    **dict.fromkeys(('batch_per_device', 'num_processes'), _IntegerParser(1)),
     'process_id': _IntegerParser(0),
     'checkpoint': flags.EnumParser(['newest', 'best']),
 }

@@ -5,8 +5,8 @@ import os
 import pathlib
 from typing import NamedTuple
 
+from mixer_dilated.data.image_decoding import SUFFIXES
 from mixer_dilated.data.image_files import Ignored, ignored_text, visible_entries, walk_images
-from mixer_dilated.data.preprocessing import SUFFIXES
 from mixer_dilated.data.split_names import SPLITS, split_of, splits_of
 from mixer_dilated.errors import UserError
 

@@ -94,7 +94,7 @@ def preprocessing_of(dataset: ml_collections.ConfigDict, image_shape: tuple) -> 
     if how == 'auto':
         without_config_and_version = dataset.name.split(':')[0].split('/')[0]
         how = AUTO_PREPROCESS.get(without_config_and_version, 'resize')
-    return Preprocessing(tuple(image_shape), how, dataset.resize, dataset.max_pixels)
+    return Preprocessing(tuple(image_shape), how, dataset.resize, dataset.max_pixels, dataset.white)
 
 
 def load_examples(dataset: Dataset, split: str, cache_dir: str) -> Examples:

@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from mixer_dilated.data.preprocessing import SUFFIXES
+from mixer_dilated.data.image_decoding import SUFFIXES
 from mixer_dilated.errors import UserError
 
 Ignored = collections.Counter  # of what is left out, by (singular, plural) of its kind

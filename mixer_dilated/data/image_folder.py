@@ -22,12 +22,14 @@ from mixer_dilated.data.class_folders import (
     split_images,
 )
 from mixer_dilated.data.examples import Examples, split_slices
+from mixer_dilated.data.image_decoding import white_of
 from mixer_dilated.data.image_files import Ignored, ignored_text
 from mixer_dilated.data.preprocessing import Preprocessing, decode_images
 from mixer_dilated.errors import UnreadableError, UserError
 from mixer_dilated.files import user_cache, write_json
 
 MAX_NAMED = 3
+SAMPLE = 100  # files that are looked at for their range of values
 MAX_KEPT_BYTES = 2**30  # of images that were decoded to find corrupt ones
 
 
@@ -84,6 +86,7 @@ class ImageFolder:
             notes.append(note)
         if not self._files:
             self._files = split_images(root, folders, test_fraction, split_seed)
+        self._check_white()
         for note in filter(None, notes):
             warnings.warn(f'{root}: {note}', stacklevel=2)
         self.num_classes = len(self.class_names)
@@ -123,8 +126,19 @@ class ImageFolder:
         labels = np.array([file.label for file in files], np.int32)
         return ImageFolderDataSource(self._root, paths, labels, self._preprocessing)
 
+    def _check_white(self) -> None:
+        """Raises UserError if training images of 16 bits would be nearly black."""
+        files = self._files['train'] if not self._preprocessing.white else []
+        sample = files[:: -(-len(files) // SAMPLE)]
+        white = white_of(os.path.join(self._root, file.path) for file in sample)
+        if white:
+            raise UserError(
+                f'{self._root}: grey images of 16 bits, whose values are at most {white} and would '
+                f'be nearly black; set --config.dataset.white={white}, or to 65535 if they are dark'
+            )
+
     def _hash_files(self, splits: dict[str, list[ImageFile]], *, times: bool) -> str:
-        digest = hashlib.sha256(repr(self._preprocessing).encode())
+        digest = hashlib.sha256(self._preprocessing.identity.encode())
         for split, files in splits.items():
             for path, label, num_bytes, mtime_ns in files:
                 state = f'{num_bytes} {mtime_ns}' if times else num_bytes

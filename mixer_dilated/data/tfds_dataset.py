@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.data.preprocessing import MODES, Preprocessing, decode_image, is_upsample
+from mixer_dilated.data.image_decoding import MAX_PIXELS, MODES, decode_image
+from mixer_dilated.data.preprocessing import Preprocessing, is_upsample
 from mixer_dilated.data.workers import num_cores
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair
@@ -45,7 +46,7 @@ class TfdsDataset:
         self,
         name: str,
         data_dir: str,
-        max_pixels: int = 2**24,
+        max_pixels: int = MAX_PIXELS,
         image_size: Pair | None = None,
         resize: str = 'crop',
     ):
@@ -110,7 +111,7 @@ class TfdsDataset:
     def _hash_files(self, *, times: bool) -> str:
         lines = [self._builder.info.full_name]
         if self._preprocessing:
-            lines.append(repr(self._preprocessing))
+            lines.append(self._preprocessing.identity)
         for split in self._builder.info.splits.values():
             for path in split.filepaths:
                 status = os.stat(path)

@@ -50,6 +50,11 @@ def export_run(workdir: pathlib.Path, output: pathlib.Path, *, best: bool = Fals
     Raises:
       UserError: no run or no checkpoint there, or `output` is not empty or cannot be written.
     """
+    if any(map(str.isalpha, output.suffix)):
+        raise UserError(
+            f'--output={output}: a folder is written, and the name is that of a '
+            f'{output.suffix} file; name a folder, like {output.with_suffix("")}'
+        )
     _check_new(output)
     trained = load_trained(workdir, best=best)
     dataset = trained.setup.dataset

@@ -98,7 +98,11 @@ def read_trained_setup(workdir: pathlib.Path) -> tuple[Setup, Preprocessing]:
     shape = tuple(content['image_shape'])
     try:
         preprocessing = Preprocessing(
-            shape, content['preprocess'], content['resize'], config.dataset.max_pixels
+            shape,
+            content['preprocess'],
+            content['resize'],
+            config.dataset.max_pixels,
+            content.get('white', 0),
         )
     except UserError as error:
         raise UserError(f'{workdir / PREPROCESSING}: {error}; {REMOVE_HINT}') from None

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import ml_collections
 
 from mixer_dilated.config import changed, patch_branches
-from mixer_dilated.config_keys import Allowed, integer, one_of
+from mixer_dilated.config_keys import NON_NEGATIVE, Allowed, integer, one_of
 from mixer_dilated.data.datasets import open_dataset, preprocessing_of
 from mixer_dilated.data.examples import Dataset, check_disjoint, num_examples, split_slices
 from mixer_dilated.data.input_pipeline import streams
@@ -189,6 +189,7 @@ def preprocessing_content(setup: Setup) -> dict:
         'image_shape': list(setup.dataset.image_shape),
         'preprocess': preprocessing.how,
         'resize': preprocessing.resize,
+        'white': preprocessing.white,
         **{f'{part}_examples': count for part, count in setup.num_examples.items()},
     }
 
@@ -215,7 +216,7 @@ def read_preprocessing(workdir: pathlib.Path, config: ml_collections.ConfigDict)
             ) from None
     content = read_json(path, REMOVE_HINT)
     for name, allowed in ALLOWED.items():
-        if name == 'val_examples' and name not in content:
+        if name in ADDED_LATER and name not in content:
             continue
         value = content.get(name)
         if not allowed.test(value):
@@ -251,4 +252,6 @@ ALLOWED = {
     'train_examples': integer(1),
     'test_examples': integer(1),
     'val_examples': integer(1),
+    'white': NON_NEGATIVE,
 }
+ADDED_LATER = ('val_examples', 'white')
