@@ -62,9 +62,9 @@ def read_image(
                 f'{image.width}×{image.height} = {pixels} pixels; allowed are at most '
                 f'{max_pixels} ({MAX_PIXELS_KEY})'
             )
-        if white and ';16' in str(getattr(image, 'tile', '')) and image.mode in ('RGB', 'RGBA'):
+        if white and _is_16_bits(image) and image.mode[0] not in 'IF':
             raise UserError(
-                '16 bits a channel of colour, of which only the high ones are read; convert it, or '
+                'colour of 16 bits a channel, of which only the high 8 are read; convert it, or '
                 'leave dataset.white at 0'
             )
         image.draft('L' if channels == 1 else None, (min_side, min_side) if min_side else None)
@@ -144,7 +144,7 @@ def _convert(image: Image.Image, channels: int, white: float) -> Image.Image:
         least, most = values.min(), values.max()
         limit = white or (65535 if image.mode[0] == 'I' else 0)
         if not 0 <= least <= most <= limit:
-            allowed = f'allowed are 0 to {limit:g}' if limit else 'which of them is white'
+            allowed = f'allowed are 0 to {limit:g}' if limit else 'name the one that is white'
             raise UserError(f'grey values from {least:g} to {most:g}; {allowed} (dataset.white)')
         values = np.round(values * (255 / white)) if white else values >> 8
         image = Image.fromarray(values.astype(np.uint8))
@@ -152,6 +152,10 @@ def _convert(image: Image.Image, channels: int, white: float) -> Image.Image:
         image = image.convert('RGBA')
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
     return image if image.mode == MODES[channels] else image.convert(MODES[channels])
+
+
+def _is_16_bits(image: Image.Image) -> bool:
+    return ';16' in str(getattr(image, 'tile', ''))
 
 
 def white_of(paths: Iterable[str]) -> int:
@@ -165,4 +169,6 @@ def white_of(paths: Iterable[str]) -> int:
         with contextlib.suppress(Exception), Image.open(path, formats=FORMATS) as image:
             if image.mode.startswith('I'):
                 most = max(most, int(np.asarray(image).max()))
+            elif _is_16_bits(image):  # of which Pillow has the high ones
+                most = max(most, 256 * int(np.asarray(image).max()) + 255)
     return next((white for white in (255, 1023, 4095, 16383) if 0 < most <= white), 0)
