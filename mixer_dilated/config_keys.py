@@ -127,12 +127,12 @@ KEYS: dict[str, Key] = {
         '', TEXT, "validation examples; epochs are evaluated on them; '' evaluates on test_split"
     ),
     'dataset.test_split': Key('test[:2500]', NAME, 'test examples; evaluated at the end'),
+    'dataset.image_key': Key('', TEXT, "TFDS feature that is the image; '' is the set's own"),
+    'dataset.label_key': Key('', TEXT, "TFDS feature that is the label; '' is the set's own"),
     'dataset.data_dir': Key('', TEXT, "prepared data, or parent of 'folder:PATH'; '' is TFDS's"),
     'dataset.cache_dir': Key('', TEXT, "cache of decoded images; '' is the user's cache"),
     'dataset.max_pixels': Key(200_000_000, integer(1), 'of an image; larger ones are not decoded'),
-    'dataset.white': Key(
-        0, NON_NEGATIVE, "white in grey images of 16 bits or more of 'folder:PATH'; 0 is 65535"
-    ),
+    'dataset.white': Key(0, NON_NEGATIVE, 'white in grey images of 16 bits; 0 is 65535'),
     'dataset.image_size': Key(
         0,
         either(0, IMAGE_SIZE),

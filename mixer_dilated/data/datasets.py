@@ -46,7 +46,10 @@ def open_dataset(dataset: ml_collections.ConfigDict, recorded: SplitFiles | None
         return Digits(size or (8, 8))
     from mixer_dilated.data.tfds_dataset import TfdsDataset
 
-    return TfdsDataset(dataset.name, dataset.data_dir, dataset.max_pixels, size, dataset.resize)
+    keys = dataset.image_key, dataset.label_key
+    return TfdsDataset(
+        dataset.name, dataset.data_dir, dataset.max_pixels, size, dataset.resize, keys
+    )
 
 
 def _open_folder(

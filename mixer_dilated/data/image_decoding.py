@@ -75,21 +75,22 @@ def read_image(
 def decode_image(
     encoded: bytes, shape: tuple[int, int, int]
 ) -> UInt8[np.ndarray, 'height width channels']:
-    """Decodes an image of a known (height, width, channels); any other is refused by its header.
+    """Decodes an image of a known (height, width, channels); another size is refused by its header.
+
+    Grey and colour are converted into each other, as `read_image` does.
 
     Raises:
-      UserError: not an image, of another size, or not of 8 bits a channel.
+      UserError: not an image, or of another size.
     """
     with (
         _decoding_errors(shape[0] * shape[1]),
         Image.open(io.BytesIO(encoded), formats=FORMATS) as image,
     ):
-        if image.size != (shape[1], shape[0]) or image.mode != MODES[shape[2]]:
+        if image.size != (shape[1], shape[0]):
             raise UserError(
-                f'an image of {image.size[1]}×{image.size[0]}, mode {image.mode}; allowed is '
-                f'{shape[0]}×{shape[1]}, mode {MODES[shape[2]]}'
+                f'an image of {image.size[1]}×{image.size[0]}; allowed is {shape[0]}×{shape[1]}'
             )
-        return np.asarray(image).reshape(shape)
+        return np.asarray(_convert(image, shape[2], white=0)).reshape(shape)
 
 
 @contextlib.contextmanager
@@ -104,7 +105,8 @@ def _decoding_errors(max_pixels: int):
             f'more pixels than can be meant; allowed are at most {max_pixels} ({MAX_PIXELS_KEY})'
         ) from None
     except UnidentifiedImageError:
-        raise UserError(f'not an image of {", ".join(FORMATS)}, or its header is damaged') from None
+        formats = f'{", ".join(FORMATS[:-1])} or {FORMATS[-1]}'
+        raise UserError(f'not a {formats} image, or its header is damaged') from None
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:
             raise UnreadableError(error.strerror) from None
