@@ -1,5 +1,6 @@
 """Checkpoints, with orbax: what is restored is what was saved, or it is set aside."""
 
+import contextlib
 import os
 import pathlib
 import time
@@ -83,12 +84,12 @@ class Checkpoints:
         if self._writer is None:
             return
         try:
-            self.wait()
+            with write_errors(self.folder), contextlib.ExitStack() as stack:
+                stack.callback(self._writer.close)  # which raises again what the next line does
+                self._writer.wait_until_finished()
         except UserError:
             if kind is None:
                 raise
-        finally:
-            self._writer.close()
 
     def has_any(self) -> bool:
         """Whether the run has saved a checkpoint, those included that were set aside as damaged."""
