@@ -128,7 +128,9 @@ class ImageFolder:
 
     def _check_white(self) -> None:
         """Raises UserError if training images of 16 bits would be nearly black."""
-        files = self._files['train'] if not self._preprocessing.white else []
+        if self._preprocessing.white:
+            return
+        files = self._files['train']
         sample = files[:: -(-len(files) // SAMPLE)]
         white = white_of(os.path.join(self._root, file.path) for file in sample)
         if white:
