@@ -11,6 +11,8 @@ import numpy as np
 
 from mixer_dilated.errors import UserError
 
+CONVERSION_NEEDS = ('tensorflow', 'apache_beam', 'mlcroissant')  # of `tfds convert_format`
+
 
 def open_builder(name: str, data_dir: str):
     """The TFDS builder of a prepared set; prepares it first where that is possible.
@@ -39,12 +41,12 @@ def open_builder(name: str, data_dir: str):
         builder = tfds.builder(name, data_dir=data_dir or None)
     array_record = tfds.core.FileFormat.ARRAY_RECORD
     if array_record not in builder.info.available_file_formats():
-        tensorflow = importlib.util.find_spec('tensorflow') is not None
+        missing = [name for name in CONVERSION_NEEDS if not importlib.util.find_spec(name)]
+        install = f'pip install {" ".join(missing)} && '.replace('_', '-') if missing else ''
         raise UserError(
             f'{builder.data_path}: prepared as {builder.info.file_format.value}; array_record is '
-            f'needed beside it: {"" if tensorflow else "pip install tensorflow, and then "}'
-            f'tfds convert_format --dataset_version_dir={builder.data_path} '
-            '--out_file_format=array_record'
+            f'needed beside it: {install}tfds convert_format '
+            f'--dataset_version_dir={builder.data_path} --out_file_format=array_record'
         )
     if builder.info.file_format != array_record:  # converted in place
         builder.info.set_file_format(array_record, override=True, override_if_initialized=True)
@@ -113,7 +115,7 @@ def find_keys(name: str, info, image_key: str = '', label_key: str = '') -> tupl
         (image_key, supervised[0], 'image', _is_image),
         (label_key, supervised[1], 'label', _is_label),
     ):
-        allowed = [key for key, feature in info.features.items() if is_kind(feature)]
+        allowed = sorted(key for key, feature in info.features.items() if is_kind(feature))
         if asked:
             if asked not in allowed:
                 raise UserError(
@@ -140,7 +142,7 @@ def _none_or_several(name: str, info, kind: str, allowed: list[str]) -> str:
             f'{start}: which of {", ".join(allowed)} is the {kind}? Set '
             f'--config.dataset.{kind}_key=KEY'
         )
-    features = ', '.join(info.features)
+    features = ', '.join(sorted(info.features))
     several = [key for key, feature in info.features.items() if _is_sequence(feature)]
     if kind == 'label' and several:
         return (
