@@ -62,7 +62,9 @@ def evaluate_checkpoint(
 
     Returns:
       'dataset', 'split', 'examples', 'epoch', 'step', 'calibration' (the content of that file if
-      it is of this checkpoint and was fitted on other examples, else None) and 'results': of each
+      it is of this checkpoint and was fitted on other examples, else None), 'classes' (where their
+      numbers of examples differ, of each its 'name', 'examples' and 'accuracy', the mean over the
+      seeds, None without examples; else empty) and 'results': of each
       seed its 'seed', 'loss' (the negative log-likelihood), 'accuracy', 'correct' and 'ece'
       (expected calibration error); with a calibration also its 'temperature', and
       'calibrated_loss' and 'calibrated_ece' at that.
@@ -107,6 +109,7 @@ def evaluate_checkpoint(
         'step': run.step,
         'epoch': run.step / setup.steps_per_epoch,
         'calibration': calibration,
+        'classes': _evaluate_classes(setup.dataset.class_names, log_probs, labels),
         'results': [
             {'seed': setup.config.seed + k, **_evaluate_seed(log_probs[k], labels, temperature)}
             for k, temperature in enumerate(temperatures)
@@ -147,6 +150,26 @@ def _fit_calibration(setup: Setup, compiled: CompiledFunctions, run: RunState, s
         'examples': len(labels),
         'temperatures': [fit_temperature(key, of_seed, labels) for of_seed in log_probs],
     }
+
+
+def _evaluate_classes(
+    names: tuple[str, ...],
+    log_probs: Float[np.ndarray, 'seeds examples classes'],
+    labels: Int32[np.ndarray, ' examples'],
+) -> list[dict]:
+    counts = np.bincount(labels, minlength=len(names))
+    if counts.min() == counts.max():
+        return []
+    correct = (log_probs.argmax(-1) == labels).mean(0)
+    sums = np.bincount(labels, correct, minlength=len(names))
+    return [
+        {
+            'name': name,
+            'examples': int(count),
+            'accuracy': float(of_class / count) if count else None,
+        }
+        for name, count, of_class in zip(names, counts, sums, strict=True)
+    ]
 
 
 def _evaluate_seed(
