@@ -18,7 +18,8 @@ def get_config():
     config.devices = 'v5e:8x8, h100:8'
     config.dataset.name = 'imagenet2012'
     config.dataset.image_size = 224
-    config.dataset.train_split = 'train[:99%]'  # the rest is for choosing settings
+    config.dataset.train_split = 'train[:99%]'
+    config.dataset.val_split = 'train[99%:]'
     config.dataset.test_split = 'validation'
     config.model = preset('S/16')
     config.model.stoch_depth = 0.1

@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict, FieldReference
 
 from mixer_dilated.config_keys import ALIASES, KEYS, PRESETS, RUNTIME_ONLY_KEYS, preset_values
+from mixer_dilated.config_synonyms import SYNONYMS
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair, Patches, integer_pair
 
@@ -146,7 +147,10 @@ def check_key(path: str) -> None:
         )
     last = path.rsplit('.', 1)[-1]
     same_name = [known for known in KEYS if known.rsplit('.', 1)[-1] == last]
-    nearest = difflib.get_close_matches(path, same_name or KEYS, n=1, cutoff=0.0)[0]
+    if last in ('num_classes', 'classes', 'n_classes', 'nb_classes'):
+        raise UserError(f'config.{path}: no such key; the data set has the number of classes')
+    known = same_name or ([SYNONYMS[last]] if last in SYNONYMS else KEYS)
+    nearest = difflib.get_close_matches(path, known, n=1, cutoff=0.0)[0]
     # repr: a name may hold anything, a message is one line.
     raise UserError(f'config.{repr(path)[1:-1]}: no such key; did you mean config.{nearest}?')
 
@@ -240,6 +244,25 @@ def differences(one: Mapping, other: Mapping) -> list[str]:
         for path in sorted({*one, *other} - {*RUNTIME_ONLY_KEYS})
         if one.get(path) != other.get(path)
     ]
+
+
+def changes_on_resume(recorded: ConfigDict, config: ConfigDict) -> dict[str, object]:
+    """{key: value} of `config` with which a run of another config may go on.
+
+    A folder of images may lie elsewhere, and a run of a constant learning rate have more epochs.
+    """
+    names = recorded.dataset.name, config.dataset.name
+    changes = {}
+    if names[0] != names[1] and all(name.startswith('folder:') for name in names):
+        changes['dataset.name'] = config.dataset.name
+    if config.num_epochs > recorded.num_epochs and config.optimizer.decay_type == 'constant':
+        changes['num_epochs'] = config.num_epochs
+    return changes
+
+
+def differences_on_resume(recorded: ConfigDict, config: ConfigDict) -> list[str]:
+    """`differences` without `changes_on_resume`."""
+    return differences(changed(recorded, changes_on_resume(recorded, config)), config)
 
 
 def nested(values: Mapping) -> dict:

@@ -123,10 +123,16 @@ KEYS: dict[str, Key] = {
     # Data set
     'dataset.name': Key('mnist', NAME, "'digits', 'folder:PATH' (a folder per class) or TFDS name"),
     'dataset.train_split': Key('train[:10000]', NAME, 'training examples, in TFDS split syntax'),
-    'dataset.test_split': Key('test[:2500]', NAME, 'evaluation examples, in TFDS split syntax'),
+    'dataset.val_split': Key(
+        '', TEXT, "validation examples; epochs are evaluated on them; '' evaluates on test_split"
+    ),
+    'dataset.test_split': Key('test[:2500]', NAME, 'test examples; evaluated at the end'),
+    'dataset.image_key': Key('', TEXT, "TFDS feature that is the image; '' is the set's own"),
+    'dataset.label_key': Key('', TEXT, "TFDS feature that is the label; '' is the set's own"),
     'dataset.data_dir': Key('', TEXT, "prepared data, or parent of 'folder:PATH'; '' is TFDS's"),
     'dataset.cache_dir': Key('', TEXT, "cache of decoded images; '' is the user's cache"),
-    'dataset.max_pixels': Key(2**24, integer(1), 'of an image; larger ones are not decoded'),
+    'dataset.max_pixels': Key(200_000_000, integer(1), 'of an image; larger ones are not decoded'),
+    'dataset.white': Key(0, NON_NEGATIVE, 'white in grey images of 16 bits; 0 is 65535'),
     'dataset.image_size': Key(
         0,
         either(0, IMAGE_SIZE),
@@ -148,6 +154,7 @@ KEYS: dict[str, Key] = {
     'dataset.test_fraction': Key(
         0.2, FRACTION, "of each class, if 'folder:PATH' has no test folder"
     ),
+    'dataset.follow_links': Key(False, BOOLEAN, "whether links in 'folder:PATH' are followed"),
     'dataset.split_seed': Key(0, integer(0), "of the test split and the order of 'folder:PATH'"),
     # Input pipeline
     'input.mode': Key(
@@ -230,7 +237,7 @@ KEYS: dict[str, Key] = {
     'mesh.fsdp': Key(False, BOOLEAN, 'shard parameters and optimizer state over mesh.data too'),
     # Checkpoints
     'checkpoints.keep': Key(2, integer(1), 'newest checkpoints kept'),
-    'checkpoints.keep_best': Key(False, BOOLEAN, 'keep that of the best test accuracy too'),
+    'checkpoints.keep_best': Key(False, BOOLEAN, 'keep that of the best accuracy on val_split too'),
     'checkpoints.every_minutes': Key(0.25, POSITIVE, 'minutes between checkpoints'),
     'checkpoints.every_steps': Key(0, integer(0), 'steps between further checkpoints; 0 is none'),
 }

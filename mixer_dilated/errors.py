@@ -1,5 +1,8 @@
 """Errors that a user can cause, and a run that was asked to stop."""
 
+import errno
+import os
+
 
 class UserError(ValueError):
     """A value, key or file of the user's cannot be used.
@@ -61,6 +64,13 @@ class HostLostError(UserError):
             'was saved is kept, and the same command resumes from it, with as many processes or '
             f'another number ({" ".join(cause.split())[:120]})'
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory does not suffice; storage calls a full disk RESOURCE_EXHAUSTED too."""
+    text = str(error)
+    of_storage = 'os_error_code' in text or os.strerror(errno.ENOSPC) in text
+    return isinstance(error, MemoryError) or ('RESOURCE_EXHAUSTED' in text and not of_storage)
 
 
 def printable(text: str) -> str:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict, FieldReference, config_flags
 from mixer_dilated.cli.config_files import one_line
 from mixer_dilated.config import check_key, flat_keys, nested
 from mixer_dilated.config_keys import ALIASES, KEYS, integer
+from mixer_dilated.config_synonyms import SYNONYMS
 from mixer_dilated.errors import UserError
 
 EXAMPLES = {  # of what may be missing
@@ -49,7 +50,8 @@ class _IntegerParser(flags.ArgumentParser):
 
 PARSERS = {
     **dict.fromkeys(('workdir', 'output', 'picture', 'json', 'csv', 'sheet'), _PathParser()),
-    **dict.fromkeys(('seeds', 'top', 'batch_per_device', 'num_processes'), _IntegerParser(1)),
+    **dict.fromkeys(('seeds', 'top', 'max_pixels'), _IntegerParser(1)),
+    **dict.fromkeys(('batch_per_device', 'num_processes'), _IntegerParser(1)),
     'process_id': _IntegerParser(0),
     'checkpoint': flags.EnumParser(['newest', 'best']),
 }
@@ -129,6 +131,7 @@ def _parse_flags(values: flags.FlagValues, argv: list[str]) -> list[str]:
         return values(['run.py', *argv])[1:]
     except flags.UnrecognizedFlagError as error:
         keys = [key for key in KEYS if f'.{key}'.endswith(f'.{error.flagname}')]
+        keys = keys or [key for word, key in SYNONYMS.items() if word == error.flagname]
         value = error.flagvalue.partition('=')[2] or 'VALUE'
         override = f'--config.{keys[0]}={value}' if len(keys) == 1 else ''
         hint = f'; the key of the config is set by {override}' if override else ''

@@ -59,8 +59,8 @@ COMMANDS = {
     'predict': Command(
         commands.predict,
         '--workdir=DIR FILE_OR_FOLDER ... [--top=3] [--csv=FILE] [--json=FILE] [--sheet=FILE] '
-        '[--checkpoint=best]',
-        "Classes of images (PNG, JPEG, WebP), with their probabilities; '-' reads a list of files "
+        '[--checkpoint=best] [--max_pixels=N]',
+        "Classes of image files, with their probabilities; '-' reads a list of files "
         'from standard input. Files that cannot be used are named, the others are classified, and '
         'the exit status is 2.',
         range(1, sys.maxsize),

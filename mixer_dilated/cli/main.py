@@ -20,6 +20,7 @@ from mixer_dilated.errors import (
     Preempted,
     ShapeMismatchError,
     UserError,
+    is_out_of_memory,
     printable,
 )
 
@@ -131,9 +132,14 @@ def _describe_error(error: BaseException) -> tuple[int, str]:
         return 2, text
     if isinstance(error, OSError) and error.strerror:
         return 2, f'{error.filename}: {error.strerror}' if error.filename else error.strerror
-    if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in text:
+    if is_out_of_memory(error):
         less = 'config.batch, config.batch_eval, config.num_seeds or the sizes under config.model'
         return 2, f'not enough memory ({text[:150]}); choose a smaller {less}'
+    if 'RESOURCE_EXHAUSTED' in text:
+        return (
+            2,
+            f'the storage is full ({text[:150]}); when there is room, the same command resumes',
+        )
     return 1, f'{type(error).__name__}: {text}; a defect of this program (--debug shows where)'
 
 

@@ -6,6 +6,9 @@ import statistics
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
+
+import numpy as np
 
 from mixer_dilated.cli import preemption
 from mixer_dilated.errors import Preempted, printable
@@ -55,8 +58,9 @@ class TerminalProgress(SilentProgress):
 
     def on_start(self, setup: Setup) -> None:
         print(
-            f'{self._name}: {setup.config.dataset.name}, {setup.train_examples} training and '
-            f'{setup.test_examples} test images, {setup.num_tokens} tokens'
+            f'{self._name}: {setup.config.dataset.name}, {setup.train_examples} training'
+            + (f', {setup.val_examples} validation' if setup.val_examples else '')
+            + f' and {setup.test_examples} test images, {setup.num_tokens} tokens'
             + (f', {setup.config.num_seeds} seeds' if setup.config.num_seeds > 1 else '')
         )
         print(f'folder: {self._workdir}')
@@ -67,14 +71,17 @@ class TerminalProgress(SilentProgress):
         print(f'{workdir} holds this run, finished; this is its result', flush=True)
 
     def on_initial_params(self, initial: dict) -> None:
-        accuracy = statistics.fmean(initial['test_accuracy'])
+        split = 'val' if 'val_accuracy' in initial else 'test'
+        accuracy = statistics.fmean(initial[f'{split}_accuracy'])
         for text in (
-            f'begins with {printable(initial["init_from"])}; test {accuracy:.4f} before training',
+            f'begins with {printable(initial["init_from"])}; {split} {accuracy:.4f} before '
+            'training',
             *initial['adapted'],
         ):
             print(textwrap.fill(text, 80, subsequent_indent='  '), flush=True)
 
-    def on_ready(self, setup: Setup, step: int) -> None:
+    def on_ready(self, setup: Setup, step: int, counts: np.ndarray | None) -> None:
+        print(_classes_text(setup.dataset.class_names, counts), flush=True)
         self._num_epochs = setup.config.num_epochs
         self._epochs_before = step / setup.steps_per_epoch
         self._start = time.perf_counter()
@@ -101,8 +108,8 @@ class TerminalProgress(SilentProgress):
         left = datetime.timedelta(seconds=round(pace * (self._num_epochs - epoch)))
         accuracies = '  '.join(
             f'{part} {statistics.fmean(row[f"{part}_accuracy"] for row in rows):.4f}'
-            for part in ('train', 'test')
-            if rows[0][f'{part}_accuracy'] is not None
+            for part in ('train', 'val', 'test')
+            if rows[0].get(f'{part}_accuracy') is not None
         )
         text = f'{accuracies}  {speed["images_per_second"]:.0f} images/s  ETA {left}'
         if self._bar:
@@ -110,3 +117,16 @@ class TerminalProgress(SilentProgress):
         else:
             width = len(str(self._num_epochs))
             print(f'epoch {epoch:{width}}/{self._num_epochs}  {text}', flush=True)
+
+
+def _classes_text(names: Sequence[str], counts: np.ndarray | None) -> str:
+    """'3 classes: cat, dog, fox; 5 (fox) to 9 (cat) training images'."""
+    shown = ', '.join(textwrap.shorten(printable(name), 20, placeholder='…') for name in names[:5])
+    text = f'{len(names)} classes: {shown}' + (', …' if len(names) > 5 else '')
+    if counts is not None:
+        few, many = (int(counts.argmin()), int(counts.argmax()))
+        text += f'; {counts[few]}'
+        if counts[few] < counts[many]:
+            text += f' ({printable(names[few])}) to {counts[many]} ({printable(names[many])})'
+        text += ' training images' + (' each' if counts[few] == counts[many] else '')
+    return textwrap.fill(text, 80, subsequent_indent='  ')

@@ -11,6 +11,7 @@ import warnings
 import ml_collections
 import numpy as np
 
+from mixer_dilated.data.class_folders import SplitFiles
 from mixer_dilated.data.examples import (
     Dataset,
     Examples,
@@ -28,23 +29,34 @@ FOLDER_PREFIX = 'folder:'
 AUTO_PREPROCESS = {'mnist': 'mnist', 'fashion_mnist': 'fill', 'digits': 'fill'}
 
 
-def open_dataset(dataset: ml_collections.ConfigDict) -> Dataset:
+def open_dataset(dataset: ml_collections.ConfigDict, recorded: SplitFiles | None = None) -> Dataset:
     """Opens the data set of `config.dataset`; only `on_corrupt = 'skip'` decodes images.
+
+    Args:
+      dataset: `config.dataset`.
+      recorded: the splits of a run on a folder of images, which keep their files.
 
     Raises:
       UserError: the data set does not exist, cannot be downloaded, or does not fit the config.
     """
     size = integer_pair('dataset.image_size', dataset.image_size, 1) if dataset.image_size else None
     if dataset.name.startswith(FOLDER_PREFIX):
-        return _open_folder(dataset, size)
+        return _open_folder(dataset, size, recorded)
     if dataset.name == 'digits':
         return Digits(size or (8, 8))
     from mixer_dilated.data.tfds_dataset import TfdsDataset
 
-    return TfdsDataset(dataset.name, dataset.data_dir, dataset.max_pixels, size, dataset.resize)
+    keys = dataset.image_key, dataset.label_key
+    return TfdsDataset(
+        dataset.name, dataset.data_dir, dataset.max_pixels, size, dataset.resize, keys
+    )
 
 
-def _open_folder(dataset: ml_collections.ConfigDict, size: tuple[int, int] | None) -> Dataset:
+def _open_folder(
+    dataset: ml_collections.ConfigDict,
+    size: tuple[int, int] | None,
+    recorded: SplitFiles | None,
+) -> Dataset:
     from mixer_dilated.data.image_folder import ImageFolder
 
     name = dataset.name.removeprefix(FOLDER_PREFIX)
@@ -52,7 +64,7 @@ def _open_folder(dataset: ml_collections.ConfigDict, size: tuple[int, int] | Non
     if not name or not root.is_dir():
         raise UserError(
             f'config.dataset.name = {dataset.name!r}: no such folder: {root}; name the folder that '
-            'holds the class folders'
+            'holds the class folders (for evaluate: --data_dir=DIR)'
         )
     if size is None:
         raise UserError(
@@ -66,6 +78,8 @@ def _open_folder(dataset: ml_collections.ConfigDict, size: tuple[int, int] | Non
         split_seed=dataset.split_seed,
         on_corrupt=dataset.on_corrupt,
         cache_dir=dataset.cache_dir,
+        follow_links=dataset.follow_links,
+        recorded=recorded,
     )
 
 
@@ -83,7 +97,7 @@ def preprocessing_of(dataset: ml_collections.ConfigDict, image_shape: tuple) -> 
     if how == 'auto':
         without_config_and_version = dataset.name.split(':')[0].split('/')[0]
         how = AUTO_PREPROCESS.get(without_config_and_version, 'resize')
-    return Preprocessing(tuple(image_shape), how, dataset.resize, dataset.max_pixels)
+    return Preprocessing(tuple(image_shape), how, dataset.resize, dataset.max_pixels, dataset.white)
 
 
 def load_examples(dataset: Dataset, split: str, cache_dir: str) -> Examples:

@@ -127,7 +127,7 @@ def split_slices(key: str, split: str, split_sizes: dict[str, int]) -> list[tupl
         cause = ' '.join(str(error).split())
         raise UserError(
             f'{key} = {split!r}: {cause} Available: {_list_sizes(split_sizes)}; for example '
-            f"'{next(iter(split_sizes))}[:100]'"
+            f"'{next(iter(split_sizes))}[:80%]'"
         ) from None
     slices = [
         (part.splitname, *slice(part.from_, part.to).indices(split_sizes[part.splitname])[:2])

@@ -12,30 +12,47 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int32
 
+from mixer_dilated.data.class_folders import (
+    ClassFolders,
+    ImageFile,
+    SplitFiles,
+    find_again,
+    find_images,
+    links_hint,
+    split_images,
+)
 from mixer_dilated.data.examples import Examples, split_slices
-from mixer_dilated.data.image_files import Ignored, ImageFile, find_images, ignored_text
+from mixer_dilated.data.image_decoding import white_of
+from mixer_dilated.data.image_files import Ignored, ignored_text
 from mixer_dilated.data.preprocessing import Preprocessing, decode_images
 from mixer_dilated.errors import UnreadableError, UserError
 from mixer_dilated.files import user_cache, write_json
 
 MAX_NAMED = 3
+SAMPLE = 100  # files that are looked at for their range of values
 MAX_KEPT_BYTES = 2**30  # of images that were decoded to find corrupt ones
 
 
 class ImageFolder:
-    """The image files of a folder, as a `Dataset`; `find_images` gives them class and split.
+    """The image files of a folder, as a `Dataset`; see `class_folders`.
 
     Args:
       root: the folder.
       preprocessing: of its files.
-      test_fraction, split_seed: see `find_images`.
+      test_fraction, split_seed: see `split_images`.
       on_corrupt: 'stop' refuses a split with a corrupt file when it is read; 'skip' decodes all
-        files once, and leaves corrupt ones out with a warning. Which they are is kept in the cache.
+        files once, and leaves corrupt ones out with a warning before the rest is split. Which they
+        are is kept in the cache.
       cache_dir: folder of the cache; '' is the user's cache folder.
+      follow_links: whether links to images and folders are what they lead to.
+      recorded: the splits of a run, which are found again by the names of their files.
+
+    Attributes:
+      split_files: of all splits, for `recorded` of a later time.
 
     Raises:
-      UserError: the folder does not hold class folders, 'skip' leaves a class of a split empty, or
-        the system does not let a file be read.
+      UserError: the folder does not hold class folders, a class of a split is left without images,
+        or the system does not let a file be read.
     """
 
     def __init__(
@@ -47,30 +64,48 @@ class ImageFolder:
         split_seed: int = 0,
         on_corrupt: str = 'stop',
         cache_dir: str = '',
+        follow_links: bool = False,
+        recorded: SplitFiles | None = None,
     ):
         # Of a cache entry: letters that any file system takes.
         self.name = 'folder-' + ''.join(c for c in root.resolve().name if c.isalnum())[:40]
         self.image_shape = self.stored_shape = preprocessing.image_shape
         self._root, self._preprocessing, self._decoded = root, preprocessing, {}
         ignored = Ignored()
-        self.class_names, self._files = find_images(root, test_fraction, split_seed, ignored)
-        self.num_classes = len(self.class_names)
+        folders = find_images(root, ignored, follow_links=follow_links)
+        notes = [*folders.notes]
         if ignored:
-            warnings.warn(f'{root}: left out {ignored_text(ignored)}', stacklevel=2)
-        self.fingerprint = self._hash_files(times=True)
-        if on_corrupt == 'skip' and self._skip_corrupt(pathlib.Path(cache_dir or user_cache())):
-            self.fingerprint = self._hash_files(times=True)
-        self.identity = self._hash_files(times=False)
+            notes.append(f'left out {ignored_text(ignored)}{links_hint(ignored)}')
+        if on_corrupt == 'skip':
+            folders, note = self._skip_corrupt(folders, pathlib.Path(cache_dir or user_cache()))
+            notes.append(note)
+        self.class_names, self._files = folders.class_names, {}
+        if recorded:
+            self._files, note = find_again(folders, recorded)
+            self.class_names = recorded.class_names if self._files else folders.class_names
+            notes.append(note)
+        if not self._files:
+            self._files = split_images(root, folders, test_fraction, split_seed)
+        self._check_white()
+        for note in filter(None, notes):
+            warnings.warn(f'{root}: {note}', stacklevel=2)
+        self.num_classes = len(self.class_names)
+        self.fingerprint = self._hash_files(self._files, times=True)
+        self.identity = self._hash_files(self._files, times=False)
         self.split_sizes = {split: len(files) for split, files in self._files.items()}
+        paths = {split: [file.path for file in files] for split, files in self._files.items()}
+        self.split_files = SplitFiles(self.class_names, paths)
 
     def read(self, split: str) -> Examples:
         """See `Dataset.read`; corrupt files of all splits are named, and counted, in one error."""
         parts = []
         for name, start, stop in split_slices('split', split, self.split_sizes):
-            if name in self._decoded:
-                parts.append([array[start:stop] for array in self._decoded[name]])
+            files = self._files[name][start:stop]
+            if self._decoded:
+                images = np.stack([self._decoded[file.path] for file in files])
+                parts.append((images, np.array([file.label for file in files], np.int32)))
                 continue
-            examples, corrupt = self._decode(self._files[name][start:stop])
+            examples, corrupt = self._decode(files)
             if corrupt:
                 others = {split: [*files] for split, files in self._files.items()}
                 del others[name][start:stop]
@@ -91,9 +126,22 @@ class ImageFolder:
         labels = np.array([file.label for file in files], np.int32)
         return ImageFolderDataSource(self._root, paths, labels, self._preprocessing)
 
-    def _hash_files(self, *, times: bool) -> str:
-        digest = hashlib.sha256(repr(self._preprocessing).encode())
-        for split, files in self._files.items():
+    def _check_white(self) -> None:
+        """Raises UserError if training images of 16 bits would be nearly black."""
+        if self._preprocessing.white:
+            return
+        files = self._files['train']
+        sample = files[:: -(-len(files) // SAMPLE)]
+        white = white_of(os.path.join(self._root, file.path) for file in sample)
+        if white:
+            raise UserError(
+                f'{self._root}: grey images of 16 bits, whose values are at most {white} and would '
+                f'be nearly black; set --config.dataset.white={white}, or to 65535 if they are dark'
+            )
+
+    def _hash_files(self, splits: dict[str, list[ImageFile]], *, times: bool) -> str:
+        digest = hashlib.sha256(self._preprocessing.identity.encode())
+        for split, files in splits.items():
             for path, label, num_bytes, mtime_ns in files:
                 state = f'{num_bytes} {mtime_ns}' if times else num_bytes
                 line = f'{split}\0{path}\0{label}\0{state}\n'
@@ -123,43 +171,36 @@ class ImageFolder:
                     labels.append(file.label)
         return Examples(images[: len(labels)], np.array(labels, np.int32)), corrupt
 
-    def _skip_corrupt(self, cache: pathlib.Path) -> dict[str, str]:
-        """Leaves out corrupt files, and returns {path: cause} of them."""
-        corrupt = self._find_corrupt(cache.expanduser())
+    def _skip_corrupt(self, folders: ClassFolders, cache: pathlib.Path) -> tuple[ClassFolders, str]:
+        """Leaves out corrupt files; returns the others, and a note of them."""
+        corrupt = self._find_corrupt(folders.splits, cache.expanduser())
         if not corrupt:
-            return corrupt
-        warnings.warn(
-            f'{self._root}: left out {len(corrupt)} of {sum(map(len, self._files.values()))} '
-            f'images, which cannot be used: {_list_corrupt(corrupt)}',
-            stacklevel=3,
-        )
-        for split, files in self._files.items():
-            files[:] = [file for file in files if file.path not in corrupt]
-            empty = {*range(self.num_classes)} - {file.label for file in files}
-            if empty:
-                raise UserError(
-                    f'{self._root}: no image of class {self.class_names[min(empty)]!r} in '
-                    f'{split} can be used; put others there, or remove the class'
-                )
-        return corrupt
+            return folders, ''
+        usable = {
+            split: [file for file in files if file.path not in corrupt]
+            for split, files in folders.splits.items()
+        }
+        number = f'{len(corrupt)} of {sum(map(len, folders.splits.values()))} images'
+        note = f'left out {number}, which cannot be used: {_list_corrupt(corrupt)}'
+        return folders._replace(splits=usable), note
 
-    def _find_corrupt(self, cache: pathlib.Path) -> dict[str, str]:
+    def _find_corrupt(
+        self, splits: dict[str, list[ImageFile]], cache: pathlib.Path
+    ) -> dict[str, str]:
         """{path: cause} of corrupt files, from the cache or by decoding all of them."""
-        path = cache / f'{self.name}-{self.fingerprint[:16]}-corrupt.json'
+        path = cache / f'{self.name}-{self._hash_files(splits, times=True)[:16]}-corrupt.json'
         try:
             corrupt = json.loads(path.read_text())
             if isinstance(corrupt, dict) and all(isinstance(v, str) for v in corrupt.values()):
                 return corrupt
         except (OSError, ValueError, RecursionError):
             pass
-        corrupt = {}
-        num_files = sum(map(len, self._files.values()))
-        keep = num_files * math.prod(self.image_shape) <= MAX_KEPT_BYTES
-        for split, files in self._files.items():
-            examples, causes = self._decode(files, keep=keep)
-            if keep:  # `read` need not decode them again
-                self._decoded[split] = examples
-            corrupt |= causes
+        files = [file for files in splits.values() for file in files]
+        keep = len(files) * math.prod(self.image_shape) <= MAX_KEPT_BYTES
+        examples, corrupt = self._decode(files, keep=keep)
+        if keep:  # `read` need not decode them again
+            usable = (file.path for file in files if file.path not in corrupt)
+            self._decoded = dict(zip(usable, examples.images, strict=True))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, corrupt)

@@ -65,6 +65,17 @@ def streams(settings: ml_collections.ConfigDict, dataset: Dataset, count: int) -
     return count * math.prod(dataset.stored_shape) > settings.memory_gib * 2**30
 
 
+def class_counts(data_source: RandomAccessDataSource, num_classes: int) -> np.ndarray | None:
+    """int (classes,): examples of each class; None where all records would have to be read."""
+    if isinstance(data_source, InMemoryDataSource):
+        labels = data_source.examples.labels
+    elif hasattr(data_source, 'all_labels'):
+        labels = data_source.all_labels
+    else:
+        return None
+    return np.bincount(labels, minlength=num_classes)
+
+
 class InMemoryPipeline:
     """The input pipeline of decoded examples, all of them on every device.
 

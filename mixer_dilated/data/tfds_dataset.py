@@ -2,13 +2,8 @@
 
 import dataclasses
 import hashlib
-import importlib.util
 import math
 import os
-import pathlib
-import socket
-import urllib.parse
-import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,12 +11,15 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.data.preprocessing import MODES, Preprocessing, decode_image, is_upsample
+from mixer_dilated.data.image_decoding import MAX_PIXELS, MODES, decode_image
+from mixer_dilated.data.preprocessing import Preprocessing, is_upsample
+from mixer_dilated.data.tfds_builder import find_keys, open_builder
 from mixer_dilated.data.workers import num_cores
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair
 
 BLOCK_RECORDS = 256  # read in one go
+MAX_COUNTED = 1000  # labels that are no class labels, in a small set
 
 
 class TfdsDataset:
@@ -36,6 +34,7 @@ class TfdsDataset:
       max_pixels: of an image, at most.
       image_size: (height, width) of the network's input; None for that of the images.
       resize: of images of another aspect ratio (see `Preprocessing`).
+      keys: names of the features that are image and label; '' for those that `find_keys` chooses.
 
     Raises:
       UserError: no such data set, not prepared, not image classification, or images too large.
@@ -45,20 +44,20 @@ class TfdsDataset:
         self,
         name: str,
         data_dir: str,
-        max_pixels: int = 2**24,
+        max_pixels: int = MAX_PIXELS,
         image_size: Pair | None = None,
         resize: str = 'crop',
+        keys: tuple[str, str] = ('', ''),
     ):
         self.name = name
-        self._builder = _open_builder(name, data_dir)
+        self._builder = open_builder(name, data_dir)
         info = self._builder.info
-        self._keys = _supervised_keys(name, info)
+        self._keys = find_keys(name, info, *keys)
         image, label = (info.features[key] for key in self._keys)
         *own_size, channels = image.shape
         self.image_shape = (*(image_size or own_size), channels)
         upsampled = None not in own_size and is_upsample(own_size, self.image_shape[:2])
         self.stored_shape = tuple(image.shape) if upsampled else self.image_shape
-        self.num_classes, self.class_names = label.num_classes, tuple(label.names)
         self.split_sizes = {name: split.num_examples for name, split in info.splits.items()}
         dtype = np.dtype(image.np_dtype)
         if channels not in MODES or dtype != np.uint8:
@@ -80,6 +79,13 @@ class TfdsDataset:
         # Images that are stored as they are must have the size that the set promises.
         resized = Preprocessing(self.image_shape, 'resize', resize, max_pixels)
         self._preprocessing = None if upsampled else resized
+        self._labels = None
+        if hasattr(label, 'names'):
+            self.class_names = tuple(label.names)
+        else:
+            self._labels = self._count_labels()
+            self.class_names = tuple(map(str, self._labels))
+        self.num_classes = len(self.class_names)
         self.fingerprint = self._hash_files(times=True)
         self.identity = self._hash_files(times=False)
 
@@ -96,21 +102,44 @@ class TfdsDataset:
         return Examples(images, labels)
 
     def data_source(self, split: str) -> 'TfdsDataSource':
-        raw = _tfds().decode.DeserializeMethod.RAW_BYTES
+        import tensorflow_datasets as tfds  # slow, and not needed for a set that is cached
+
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
         return TfdsDataSource(
             self._builder.as_data_source(split, deserialize_method=raw),
             len(self._builder.info.splits[split].file_instructions),
             f'{self._builder.data_path}, split {split!r}',
             *self._keys,
-            self.num_classes,
+            getattr(self, 'num_classes', 0),
             self.stored_shape,
             self._preprocessing,
+            self._labels,
         )
+
+    def _count_labels(self) -> dict[int | str, int]:
+        """{label: its class} of labels that are plain integers or texts, of all training examples.
+
+        Raises:
+          UserError: there are too many to be classes.
+        """
+        split = 'train' if 'train' in self.split_sizes else next(iter(self.split_sizes))
+        source = self.data_source(split)
+        blocks = np.array_split(np.arange(len(source)), -(-len(source) // BLOCK_RECORDS))
+        values = {label for block in blocks for _, label in source.fetch(block)}
+        if len(values) > max(MAX_COUNTED, len(source) // 10):
+            raise UserError(
+                f'config.dataset.name = {self.name!r}: {self._keys[1]} has {len(values)} values in '
+                f'{len(source)} examples, too many for classes; name another '
+                '(--config.dataset.label_key=KEY)'
+            )
+        return {label: number for number, label in enumerate(sorted(values))}
 
     def _hash_files(self, *, times: bool) -> str:
         lines = [self._builder.info.full_name]
+        if self._keys != self._builder.info.supervised_keys:
+            lines.append(' '.join(self._keys))
         if self._preprocessing:
-            lines.append(repr(self._preprocessing))
+            lines.append(self._preprocessing.identity)
         for split in self._builder.info.splits.values():
             for path in split.filepaths:
                 status = os.stat(path)
@@ -131,6 +160,7 @@ class TfdsDataSource:
       num_classes: number of labels.
       image_shape: (height, width, channels) of the decoded images.
       preprocessing: of other images; None for images of that shape.
+      classes: of labels that are plain integers or texts; None for class labels.
     """
 
     records: Sequence
@@ -141,6 +171,7 @@ class TfdsDataSource:
     num_classes: int
     image_shape: tuple[int, int, int]
     preprocessing: Preprocessing | None
+    classes: dict[int | str, int] | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -158,8 +189,8 @@ class TfdsDataSource:
     def labels(self, index: Sequence[int]) -> Int32[np.ndarray, ' examples']:
         return np.array([self._check_label(label) for _, label in self.fetch(index)], np.int32)
 
-    def fetch(self, index: Sequence[int]) -> list[tuple[bytes, int]]:
-        """The encoded images and the labels of these indices."""
+    def fetch(self, index: Sequence[int]) -> list[tuple[bytes, int | str]]:
+        """The encoded images and the labels of these indices, as they are stored."""
         index = [int(number) for number in index]
         try:
             # Of many files, nearly each record is in another one, and `__getitems__` would start a
@@ -182,105 +213,24 @@ class TfdsDataSource:
             return decode_image(encoded, self.image_shape)
         return self.preprocessing.read(encoded)
 
-    def _parse(self, record: bytes) -> tuple[bytes, int]:
+    def _parse(self, record: bytes) -> tuple[bytes, int | str]:
         """Image and label of a record; TFDS's own parser takes several times as long."""
         from tensorflow_datasets.proto import tf_example_pb2
 
         features = tf_example_pb2.Example.FromString(record).features.feature
         images = features[self.image_key].bytes_list.value
-        labels = features[self.label_key].int64_list.value
+        label = features[self.label_key]
+        labels = label.int64_list.value or label.bytes_list.value
         if not images or not labels:
             raise ValueError(f'it has no {self.label_key if images else self.image_key}')
-        return images[0], int(labels[0])
+        label = labels[0]
+        return images[0], label.decode() if isinstance(label, bytes) else int(label)
 
-    def _check_label(self, label: int) -> int:
+    def _check_label(self, label: int | str) -> int:
+        if self.classes is not None:
+            if label not in self.classes:
+                raise UserError(f'label {label!r}: no training example has it')
+            return self.classes[label]
         if not 0 <= label < self.num_classes:
             raise UserError(f'label {label}: allowed are 0 to {self.num_classes - 1}')
         return label
-
-
-def _tfds():
-    import tensorflow_datasets as tfds  # slow, and not needed for a set that is cached
-
-    return tfds
-
-
-def _open_builder(name: str, data_dir: str):
-    if pathlib.Path(name).expanduser().is_dir():
-        raise UserError(
-            f"config.dataset.name = {name!r}: is a folder; for its images set 'folder:{name}'"
-        )
-    tfds = _tfds()
-    try:
-        builder = tfds.builder(name, data_dir=data_dir or None)
-    except tfds.core.DatasetNotFoundError:
-        raise UserError(
-            f"config.dataset.name = {name!r}: no such data set; allowed are 'digits', "
-            "'folder:PATH' and the names of the TFDS catalogue, like mnist, fashion_mnist, cifar10"
-        ) from None
-    except (ValueError, RuntimeError, ImportError, AssertionError, TypeError) as error:
-        cause = ' '.join(str(error).split())
-        raise UserError(f'config.dataset.name = {name!r}: TFDS cannot build it: {cause}') from None
-    if not builder.is_prepared():
-        _prepare(tfds, name, builder)
-        builder = tfds.builder(name, data_dir=data_dir or None)
-    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
-        raise UserError(
-            f'{builder.data_path}: prepared as {builder.info.file_format.value}; array_record is '
-            'needed: prepare it again with `tfds build --file_format=array_record`, or name '
-            'another folder with --config.dataset.data_dir=DIR'
-        )
-    return builder
-
-
-def _prepare(tfds, name: str, builder) -> None:
-    missing = f'config.dataset.name = {name!r} is not prepared: looked in {builder.data_path}'
-    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        missing += ' (its files have to be fetched by hand first: see the TFDS catalogue)'
-    hint = (
-        'Name the folder where it is prepared as array_record (--config.dataset.data_dir=DIR, for '
-        'evaluate --data_dir=DIR, or TFDS_DATA_DIR=DIR), or train '
-        '--config=configs/digits_dilated.py, whose data is embedded'
-    )
-    if importlib.util.find_spec('tensorflow') is None:
-        raise UserError(
-            f'{missing}; preparing it the first time takes TensorFlow, which is not installed '
-            f'(pip install tensorflow). {hint}'
-        )
-    unreachable = _unreachable_host(builder)
-    if unreachable:
-        raise UserError(f'{missing}; it cannot be downloaded: {unreachable}. {hint}')
-    print(f'{missing}; TFDS prepares it now, once.')
-    try:
-        builder.download_and_prepare(file_format=tfds.core.FileFormat.ARRAY_RECORD)
-    except Exception as error:  # of any of TFDS's many hundred builders
-        cause = ' '.join(str(error).split())[:300]
-        raise UserError(
-            f'{missing}; preparing it failed: {type(error).__name__}: {cause}. {hint}'
-        ) from error
-
-
-def _unreachable_host(builder) -> str:
-    """Why the first download cannot start, or ''; TFDS would try for minutes."""
-    urls = map(urllib.parse.urlsplit, builder.url_infos or ())
-    urls = [url for url in urls if url.hostname and url.scheme in ('http', 'https')]
-    if not urls or urllib.request.getproxies():
-        return ''
-    port = urls[0].port or {'http': 80, 'https': 443}[urls[0].scheme]
-    try:
-        socket.create_connection((urls[0].hostname, port), timeout=10).close()
-    except OSError as error:
-        return f'{urls[0].hostname}: {error}'
-    return ''
-
-
-def _supervised_keys(name: str, info) -> tuple[str, str]:
-    tfds = _tfds()
-    keys = info.supervised_keys
-    types = [type(info.features[key]) for key in keys or () if isinstance(key, str)]
-    if types != [tfds.features.Image, tfds.features.ClassLabel]:
-        raise UserError(
-            f'config.dataset.name = {name!r}: not an image classification set; it has '
-            f'{", ".join(info.features)}, supervised as {keys}'
-        )
-    return keys

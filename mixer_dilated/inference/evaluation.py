@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int32
 
 from mixer_dilated.config import changed
+from mixer_dilated.data.datasets import FOLDER_PREFIX
 from mixer_dilated.data.examples import check_disjoint, num_examples
 from mixer_dilated.data.input_pipeline import open_input
 from mixer_dilated.errors import UserError
@@ -29,9 +30,10 @@ from mixer_dilated.parallel.multihost import (
     on_primary,
 )
 from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.data_record import open_setup
 from mixer_dilated.training.run_folder import read_config, versions
 from mixer_dilated.training.run_state import RunState
-from mixer_dilated.training.setup import Setup, create_setup
+from mixer_dilated.training.setup import Setup
 
 EVALUATIONS_DIFFER = (
     'the processes evaluate different things, or see different runs; start all with '
@@ -52,14 +54,17 @@ def evaluate_checkpoint(
     Args:
       workdir: the run's folder.
       split: examples to evaluate, in TFDS split syntax; the run's test split if None.
-      data_dir: where prepared data lies; where the run's config says if None.
-      best: the checkpoint of the highest test accuracy instead.
+      data_dir: where prepared data lies, or the parent of a folder of images; the folder itself if
+        the run names it by an absolute path. Where the run's config says if None.
+      best: the checkpoint of the highest validation accuracy instead.
       calibrate: validation examples to fit a temperature for each seed on, which is then written to
         the run's `calibration.json`.
 
     Returns:
       'dataset', 'split', 'examples', 'epoch', 'step', 'calibration' (the content of that file if
-      it is of this checkpoint and was fitted on other examples, else None) and 'results': of each
+      it is of this checkpoint and was fitted on other examples, else None), 'classes' (where their
+      numbers of examples differ, of each its 'name', 'examples' and 'accuracy', the mean over the
+      seeds, None without examples; else empty) and 'results': of each
       seed its 'seed', 'loss' (the negative log-likelihood), 'accuracy', 'correct' and 'ece'
       (expected calibration error); with a calibration also its 'temperature', and
       'calibrated_loss' and 'calibrated_ece' at that.
@@ -104,6 +109,7 @@ def evaluate_checkpoint(
         'step': run.step,
         'epoch': run.step / setup.steps_per_epoch,
         'calibration': calibration,
+        'classes': _evaluate_classes(setup.dataset.class_names, log_probs, labels),
         'results': [
             {'seed': setup.config.seed + k, **_evaluate_seed(log_probs[k], labels, temperature)}
             for k, temperature in enumerate(temperatures)
@@ -112,8 +118,13 @@ def evaluate_checkpoint(
 
 
 def _open_setup(workdir: pathlib.Path, data_dir: str | None) -> Setup:
-    changes = {} if data_dir is None else {'dataset.data_dir': data_dir}
-    return create_setup(changed(read_config(workdir), changes))
+    config, changes = read_config(workdir), {}
+    if data_dir is not None:
+        folder = config.dataset.name.removeprefix(FOLDER_PREFIX)
+        is_path = folder != config.dataset.name and pathlib.Path(folder).expanduser().is_absolute()
+        key = 'dataset.name' if is_path else 'dataset.data_dir'
+        changes[key] = f'{FOLDER_PREFIX}{data_dir}' if is_path else data_dir
+    return open_setup(workdir, changed(config, changes))
 
 
 def _predict(
@@ -139,6 +150,26 @@ def _fit_calibration(setup: Setup, compiled: CompiledFunctions, run: RunState, s
         'examples': len(labels),
         'temperatures': [fit_temperature(key, of_seed, labels) for of_seed in log_probs],
     }
+
+
+def _evaluate_classes(
+    names: tuple[str, ...],
+    log_probs: Float[np.ndarray, 'seeds examples classes'],
+    labels: Int32[np.ndarray, ' examples'],
+) -> list[dict]:
+    counts = np.bincount(labels, minlength=len(names))
+    if counts.min() == counts.max():
+        return []
+    correct = (log_probs.argmax(-1) == labels).mean(0)
+    sums = np.bincount(labels, correct, minlength=len(names))
+    return [
+        {
+            'name': name,
+            'examples': int(count),
+            'accuracy': float(of_class / count) if count else None,
+        }
+        for name, count, of_class in zip(names, counts, sums, strict=True)
+    ]
 
 
 def _evaluate_seed(

@@ -42,7 +42,7 @@ def export_run(workdir: pathlib.Path, output: pathlib.Path, *, best: bool = Fals
     Args:
       workdir: the run's folder.
       output: a folder that does not exist, or is empty.
-      best: the checkpoint of the highest test accuracy instead of the newest.
+      best: the checkpoint of the highest validation accuracy instead of the newest.
 
     Returns:
       The content of `manifest.json`.
@@ -50,6 +50,11 @@ def export_run(workdir: pathlib.Path, output: pathlib.Path, *, best: bool = Fals
     Raises:
       UserError: no run or no checkpoint there, or `output` is not empty or cannot be written.
     """
+    if any(map(str.isalpha, output.suffix)):
+        raise UserError(
+            f'--output={output}: a folder is written, and the name is that of a '
+            f'{output.suffix} file; name a folder, like {output.with_suffix("")}'
+        )
     _check_new(output)
     trained = load_trained(workdir, best=best)
     dataset = trained.setup.dataset

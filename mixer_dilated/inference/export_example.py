@@ -23,7 +23,10 @@ if len(sys.argv) != 2 or not sys.argv[1].endswith('.npy'):
     sys.exit(f'{__doc__}\nHere height, width and channels are {shape}.')
 program = export.deserialize(bytearray((FOLDER / 'program.jax_export').read_bytes()))
 weights = dict(np.load(FOLDER / 'weights.npz', allow_pickle=False))
-images = np.load(sys.argv[1], allow_pickle=False)
+try:
+    images = np.load(sys.argv[1], allow_pickle=False)
+except (OSError, ValueError, EOFError) as error:
+    sys.exit(f'{sys.argv[1]}: cannot be read: {error}')
 if images.dtype != np.uint8 or [*images.shape[1:]] != shape or not len(images):
     sys.exit(f'{sys.argv[1]}: {images.dtype} {images.shape}; needed is uint8 (batch, *{shape})')
 for probabilities in np.asarray(program.call(weights, images)):

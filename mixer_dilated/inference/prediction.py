@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from mixer_dilated.data.examples import Examples
+from mixer_dilated.data.image_decoding import SUFFIXES
 from mixer_dilated.data.image_files import Ignored, walk_images
-from mixer_dilated.data.preprocessing import SUFFIXES, decode_images
+from mixer_dilated.data.preprocessing import decode_images
 from mixer_dilated.errors import UserError
 from mixer_dilated.inference.calibration import apply_temperature, read_temperatures
 from mixer_dilated.inference.trained import read_trained_setup, restore_checkpoint
@@ -52,7 +53,7 @@ class Classifier:
     Args:
       workdir: the run's folder.
       batch: images a call.
-      best: the checkpoint of the highest test accuracy instead of the newest.
+      best: the checkpoint of the highest validation accuracy instead of the newest.
 
     Attributes:
       batch: images a call.
@@ -143,11 +144,21 @@ def _list_folder(folder: str, ignored: Ignored) -> Iterator[ImagePath]:
 
 
 def open_classifier(
-    workdir: pathlib.Path, paths: Iterable[ImagePath], *, best: bool = False
+    workdir: pathlib.Path,
+    paths: Iterable[ImagePath],
+    *,
+    best: bool = False,
+    max_pixels: int | None = None,
 ) -> tuple[Classifier, Iterable[ImagePath]]:
     """Opens a classifier whose batch suits the paths; returns it and all of the paths.
 
     The batch is `config.batch_eval`; if there are fewer paths, the power of two that holds them.
+
+    Args:
+      workdir: the run's folder.
+      paths: of the images.
+      best: the checkpoint of the highest validation accuracy instead of the newest.
+      max_pixels: that an image may have; as the run says if None.
 
     Raises:
       UserError: no run there, or not a single path.
@@ -158,7 +169,12 @@ def open_classifier(
     if not first:
         raise UserError('no images to predict; name files or folders of images')
     batch = min(max_batch, 1 << (len(first) - 1).bit_length())
-    return Classifier(workdir, batch, best=best), itertools.chain(first, paths)
+    classifier = Classifier(workdir, batch, best=best)
+    if max_pixels:
+        classifier.preprocessing = dataclasses.replace(
+            classifier.preprocessing, max_pixels=max_pixels
+        )
+    return classifier, itertools.chain(first, paths)
 
 
 def predict(classifier: Classifier, paths: Iterable[ImagePath]) -> Iterator[Prediction]:

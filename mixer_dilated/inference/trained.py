@@ -72,7 +72,7 @@ def load_trained(workdir: pathlib.Path, *, best: bool = False) -> Trained:
 
     Args:
       workdir: the run's folder.
-      best: the checkpoint of the highest test accuracy instead.
+      best: the checkpoint of the highest validation accuracy instead.
 
     Raises:
       UserError: no run or no checkpoint there.
@@ -98,14 +98,20 @@ def read_trained_setup(workdir: pathlib.Path) -> tuple[Setup, Preprocessing]:
     shape = tuple(content['image_shape'])
     try:
         preprocessing = Preprocessing(
-            shape, content['preprocess'], content['resize'], config.dataset.max_pixels
+            shape,
+            content['preprocess'],
+            content['resize'],
+            config.dataset.max_pixels,
+            content.get('white', 0),
         )
     except UserError as error:
         raise UserError(f'{workdir / PREPROCESSING}: {error}; {REMOVE_HINT}') from None
-    counts = {part: content[f'{part}_examples'] for part in ('train', 'test')}
+    keys = {part: f'{part}_examples' for part in ('train', 'val', 'test')}
+    counts = {part: content[key] for part, key in keys.items() if key in content}
     dataset = RecordedDatasetInfo(config.dataset.name, shape, tuple(content['class_names']), counts)
     tokens = grid_tokens(config, shape)
-    return Setup(config, dataset, counts['train'], counts['test'], tokens), preprocessing
+    setup = Setup(config, dataset, counts['train'], counts['test'], tokens, counts.get('val', 0))
+    return setup, preprocessing
 
 
 def restore_checkpoint(
@@ -116,7 +122,7 @@ def restore_checkpoint(
     Args:
       workdir: the run's folder.
       compiled: of the run's setup, which determines how the state is sharded.
-      best: the checkpoint of the highest test accuracy instead.
+      best: the checkpoint of the highest validation accuracy instead.
 
     Raises:
       UserError: no checkpoint there, none that can be read, or of a network for other data.

@@ -4,7 +4,9 @@ The axis 'seeds' shares out the seeds of a run, 'data' the batch of each seed, a
 of a seed's network (`partition.RULES`). One device is the mesh of size 1×1×1.
 """
 
+import contextlib
 import math
+import warnings
 from collections.abc import Callable, Sequence
 
 import jax
@@ -132,6 +134,31 @@ def check_batch(batch: int, mesh: Mesh, accum_steps: int = 1) -> None:
             f'config.batch = {batch}: {devices} devices{times} do not divide it; allowed are '
             f'multiples of {parts}, like {near}'
         )
+
+
+def fit_devices(config: ml_collections.ConfigDict) -> list[jax.Device]:
+    """The devices for a run that others began: as many as its batch can be split over.
+
+    Warns if some are left out. Several hosts use all devices, or `check_batch` refuses them.
+    """
+    devices = all_devices()
+    if jax.process_count() > 1:
+        return devices
+
+    def fits(count: int) -> bool:
+        _, data, _ = mesh_sizes(config, count)
+        return config.batch % (data * config.accum_steps) == 0
+
+    with contextlib.suppress(UserError):  # a mesh that does not fit, which is refused later
+        fitting = next(count for count in range(len(devices), 0, -1) if fits(count))
+        if fitting < len(devices):
+            warnings.warn(
+                f'config.batch = {config.batch}: {len(devices)} devices do not divide it; '
+                f'resumes with {fitting} of them',
+                stacklevel=2,
+            )
+        return devices[:fitting]
+    return devices
 
 
 def on_cpu(mesh: Mesh) -> bool:

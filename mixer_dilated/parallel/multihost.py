@@ -22,6 +22,12 @@ from mixer_dilated.files import exists, read_bytes, write_text
 SHARED_DISK_SECONDS = 30  # within which all hosts see what the first has written
 POLL_SECONDS = 0.1
 MAX_TEXT_BYTES = 4096  # of a message, or a path
+CONFIGS_DIFFER = (
+    'the processes were started with different configs, or have different versions installed; '
+    'start all with the same command, in the same environment (or independently, with '
+    '--num_processes=1 and each in a folder of its own)'
+)
+WEIGHTS_DIFFER = 'config.init_from: the processes read different weights; give all the same file'
 DATA_DIFFERS = 'the processes found different examples; give all of them the same data'
 # What libraries raise where another host has ended, or is out of reach.
 LOST = re.compile(

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 from orbax.checkpoint import checkpoint_managers as policies
 
-from mixer_dilated.config import differences, resolve
+from mixer_dilated.config import differences, differences_on_resume, resolve
 from mixer_dilated.errors import AllHostsError, HostLostError, UserError
 from mixer_dilated.parallel.multihost import (
     any_host,
@@ -84,12 +84,12 @@ class Checkpoints:
         if self._writer is None:
             return
         try:
-            self.wait()
+            with write_errors(self.folder), contextlib.ExitStack() as stack:
+                stack.callback(self._writer.close)  # which raises again what the next line does
+                self._writer.wait_until_finished()
         except UserError:
             if kind is None:
                 raise
-        finally:
-            self._writer.close()
 
     def has_any(self) -> bool:
         """Whether the run has saved a checkpoint, those included that were set aside as damaged."""
@@ -147,15 +147,15 @@ class Checkpoints:
         return None
 
     def restore_best(self, abstract: RunState) -> RunState:
-        """The checkpoint of the highest test accuracy; arguments and errors as `restore`."""
+        """The checkpoint of the highest validation accuracy; arguments and errors as `restore`."""
         step = self.restore(abstract, expected=True).best_step
         run = self._restore_step(step, abstract) if step in self._steps() else None
         if not run:
             raise AllHostsError(
-                f'{self.folder}: the checkpoint of the highest test accuracy'
+                f'{self.folder}: the checkpoint of the highest validation accuracy'
                 + (f', step {step},' if step else '')
-                + ' is not there; train in a new folder with '
-                '--config.checkpoints.keep_best=True to keep it'
+                + ' is not there; to keep it, train in a new folder with '
+                '--config.checkpoints.keep_best=True and --config.dataset.val_split=SPLIT'
             )
         return run
 
@@ -240,9 +240,10 @@ class Checkpoints:
             return checkpointer.metadata(self.folder / str(step) / 'arrays').item_metadata.tree
 
     def _check_config(self, step: int, recorded: dict) -> None:
-        with contextlib.suppress(UserError):  # of an earlier version, with keys that are gone
-            recorded = resolve(recorded, warn=False)
-        differing = differences(recorded, self.config)
+        try:
+            differing = differences_on_resume(resolve(recorded, warn=False), self.config)
+        except UserError:  # of an earlier version, with keys that are gone
+            differing = differences(recorded, self.config)
         if differing:
             raise UserError(
                 f'{self.folder / str(step)}: of another config than that of the folder (key: in '

@@ -97,7 +97,8 @@ def has_rows(path: pathlib.Path) -> bool:
 
 def epoch_rows(setup: Setup, run: RunState, epoch: int, result: dict | None) -> list[dict]:
     """The rows of `metrics.jsonl`, one a seed; without an evaluation its values are None."""
-    config, steps = setup.config, setup.steps_per_epoch
+    config, steps, split = setup.config, setup.steps_per_epoch, setup.epoch_split
+    examples = setup.num_examples[split]
     training = to_numpy(run.epoch_metrics).compute(steps, config.batch)
     schedule = learning_rate_schedule(config.optimizer, setup.total_steps)
     rows = [
@@ -108,8 +109,8 @@ def epoch_rows(setup: Setup, run: RunState, epoch: int, result: dict | None) -> 
             'train_loss': float(training['loss'][k]),
             'train_accuracy': float(training['accuracy'][k]),
             'skipped_steps': int(training['skipped'][k]),
-            'test_loss': float(result['loss'][k]) if result else None,
-            'test_accuracy': int(result['correct'][k]) / setup.test_examples if result else None,
+            f'{split}_loss': float(result['loss'][k]) if result else None,
+            f'{split}_accuracy': int(result['correct'][k]) / examples if result else None,
             'learning_rate': float(schedule(run.step - 1)),
         }
         for k in range(config.num_seeds)

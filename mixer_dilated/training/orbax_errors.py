@@ -7,7 +7,7 @@ import pathlib
 import re
 from collections.abc import Callable
 
-from mixer_dilated.errors import UserError
+from mixer_dilated.errors import UserError, is_out_of_memory
 
 # Errors of the system that mean damage; others, as too many open files, pass.
 DAMAGE_ERRNOS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
@@ -25,7 +25,7 @@ def catch_damage(folder: pathlib.Path, function: Callable, *args) -> tuple:
         raise
     # The libraries raise errors of many types at damaged files; all mean the same.
     except Exception as error:
-        if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
+        if is_out_of_memory(error):
             raise
         if _system_errno(error) not in (None, *DAMAGE_ERRNOS):
             raise UserError(

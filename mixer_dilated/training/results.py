@@ -34,14 +34,15 @@ def write_results(
     state: TrainState,
     inputs: dict[str, InputPipeline],
 ) -> dict:
-    """Evaluates the final parameters on 'train' and 'test', and writes what a report draws.
+    """Evaluates the final parameters on every split, and writes what a report draws.
 
     Returns:
       Of each part what `CompiledFunctions.evaluate` returns.
     """
     setup, train = compiled.setup, inputs['train'].data_source
     test, log_probs = compiled.evaluate_and_predict(state, inputs['test'])
-    results = {'train': compiled.evaluate(state, inputs['train']), 'test': test}
+    others = {part: compiled.evaluate(state, inputs[part]) for part in inputs if part != 'test'}
+    results = {**others, 'test': test}
     on_primary(write_predictions, workdir, inputs['test'], log_probs, setup.image_size)
     on_primary(write_weights, workdir, kernels_to_plot(state.params))
     on_primary(write_augmented_images, workdir, setup.config, train, setup.image_size)
@@ -69,8 +70,8 @@ def run_summary(setup: Setup, name: str, run: RunState, results: dict, seconds: 
         'dataset': config.dataset.name,
         'train_split': config.dataset.train_split,
         'test_split': config.dataset.test_split,
-        'train_examples': setup.train_examples,
-        'test_examples': setup.test_examples,
+        **({'val_split': config.dataset.val_split} if setup.val_examples else {}),
+        **{f'{part}_examples': count for part, count in setup.num_examples.items()},
         'seed': config.seed,
         'num_seeds': config.num_seeds,
         'num_epochs': config.num_epochs,
@@ -81,8 +82,10 @@ def run_summary(setup: Setup, name: str, run: RunState, results: dict, seconds: 
         'flops_per_image': flops_per_image(model_layers),
         'pixels_seen': int(covered.sum()),
         'pixels': covered.size,
-        'train_accuracy': statistics.fmean(row['train_accuracy'] for row in seed_results),
-        'test_accuracy': statistics.fmean(row['test_accuracy'] for row in seed_results),
+        **{
+            f'{part}_accuracy': statistics.fmean(row[f'{part}_accuracy'] for row in seed_results)
+            for part in setup.num_examples
+        },
         'results': seed_results,
         'seconds': {
             **seconds,
@@ -96,7 +99,7 @@ def run_summary(setup: Setup, name: str, run: RunState, results: dict, seconds: 
 def _seed_results(setup: Setup, results: dict, k: int) -> dict:
     """Results of the k-th seed."""
     row = {'seed': setup.config.seed + k}
-    for part, examples in (('train', setup.train_examples), ('test', setup.test_examples)):
+    for part, examples in setup.num_examples.items():
         correct = int(results[part]['correct'][k])
         row[f'{part}_accuracy'] = correct / examples
         row[f'{part}_correct'] = correct

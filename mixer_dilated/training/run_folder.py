@@ -15,7 +15,7 @@ import filelock
 import ml_collections
 
 import mixer_dilated
-from mixer_dilated.config import differences, resolve
+from mixer_dilated.config import changed, changes_on_resume, differences_on_resume, resolve
 from mixer_dilated.errors import BusyError, UserError
 from mixer_dilated.files import (
     MAX_ARRAY_BYTES,
@@ -216,21 +216,51 @@ def file_checksums(workdir: pathlib.Path, names: Iterable[str]) -> dict[str, int
 
 
 def check_same_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Raises UserError, with the keys that differ, if `workdir` holds a run of another config."""
-    differing = differences(read_config(workdir), config)
-    if differing:
-        raise UserError(
-            f'--workdir={workdir}: holds a run with another config (key: there, here): '
-            f'{"; ".join(differing)}. Name another folder, or give the config that is there'
+    """Raises UserError, with the keys that differ, if `workdir` holds a run of another config.
+
+    A folder of images may lie elsewhere now, and a run of a constant learning rate may get more
+    epochs.
+    """
+    recorded = read_config(workdir)
+    differing = differences_on_resume(recorded, config)
+    if not differing:
+        return
+    hint = 'Name another folder, or give the config that is there'
+    if config.num_epochs > recorded.num_epochs:
+        hint += (
+            '; to train on where the learning rate is not constant, begin a new run with its '
+            f'weights: --config.init_from={workdir} --config.transfer.head=keep'
         )
+    raise UserError(
+        f'--workdir={workdir}: holds a run with another config (key: there, here): '
+        f'{"; ".join(differing)}. {hint}'
+    )
+
+
+def update_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Records that a run goes on with another `dataset.name` or more epochs, with a warning.
+
+    A finished run is then unfinished: its summary is removed.
+    """
+    recorded = read_config(workdir)
+    changes = changes_on_resume(recorded, config)
+    for key, value in changes.items():
+        old = recorded.num_epochs if key == 'num_epochs' else recorded.dataset.name
+        warnings.warn(f'{workdir}: config.{key} was {old!r} and is {value!r} now', stacklevel=3)
+    if changes:
+        if 'num_epochs' in changes and exists(workdir / 'summary.json'):
+            (workdir / 'summary.json').unlink()
+        write_json(workdir / 'config.json', changed(recorded, changes).to_dict())
 
 
 def read_finished(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict | None:
-    """The summary of the finished run in a folder; None if there is none, or files are damaged."""
+    """The summary of the finished run in a folder; None without one that is whole and undamaged."""
     summary = read_summary(workdir)
     if not summary:
         return None
     check_same_config(workdir, config)
+    if summary['num_epochs'] != config.num_epochs:
+        return None
     check_none_skipped(workdir, config, summary['skipped_steps'])
     checksums = file_checksums(workdir, RESULTS)
     damaged = [name for name in RESULTS if checksums[name] != summary['files'][name]]
@@ -252,34 +282,3 @@ def check_none_skipped(
             f"config.on_nonfinite = 'stop': {workdir} holds a run that left out {skipped_steps} "
             "steps; allowed is 'skip', or a new folder"
         )
-
-
-def check_same_data(workdir: pathlib.Path, facts: Mapping[str, dict], *, saved: bool) -> None:
-    """Writes `data.json`, or checks that the run was begun on these examples.
-
-    Args:
-      workdir: the run's folder.
-      facts: `setup.data_record` of 'train' and 'test'.
-      saved: whether the run has a checkpoint; without one it may begin anew.
-
-    Raises:
-      UserError: the run was begun on other examples.
-    """
-    path = workdir / 'data.json'
-    if not saved or not exists(path):
-        write_json(path, facts)
-        return
-    recorded = read_json(path, 'remove it, and the same command writes it again')
-    if not all(_is_same_split(recorded.get(part), facts[part]) for part in facts):
-        raise UserError(
-            f'--workdir={workdir}: this run was begun on other examples ({path} differs from the '
-            'data that is there now); give it its own data again, or name a new folder'
-        )
-
-
-def _is_same_split(recorded: dict | None, facts: dict) -> bool:
-    """By checksums if both have them: a run may change between memory and streaming."""
-    if not isinstance(recorded, dict):
-        return False
-    common = (recorded.keys() & facts.keys()) - {'identity'}
-    return all(recorded.get(name) == facts[name] for name in common or {'identity'})

@@ -94,14 +94,16 @@ class RunState:
 
     @property
     def best_step(self) -> int | None:
-        """Step of the epoch of the highest test accuracy, mean over the seeds; the first of ties.
+        """Step of the epoch of the highest validation accuracy, mean over seeds; the first of ties.
 
-        None if no epoch was evaluated.
+        Runs of earlier versions have no validation split, and went by their test accuracy. None if
+        no epoch was evaluated.
         """
         accuracies = {}
         for row in self.metrics:
-            if row['test_accuracy'] is not None:
-                accuracies.setdefault(row['step'], []).append(row['test_accuracy'])
+            accuracy = row.get('val_accuracy', row.get('test_accuracy'))
+            if accuracy is not None:
+                accuracies.setdefault(row['step'], []).append(accuracy)
         return max(accuracies, key=lambda step: sum(accuracies[step]), default=None)
 
     @property

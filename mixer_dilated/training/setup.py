@@ -1,7 +1,7 @@
 """A config and its data set, checked before an example is decoded: `create_setup`."""
 
+import contextlib
 import dataclasses
-import hashlib
 import pathlib
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import ml_collections
 
 from mixer_dilated.config import changed, patch_branches
-from mixer_dilated.config_keys import Allowed, integer, one_of
+from mixer_dilated.config_keys import NON_NEGATIVE, Allowed, integer, one_of
 from mixer_dilated.data.datasets import open_dataset, preprocessing_of
-from mixer_dilated.data.examples import Dataset, check_disjoint, num_examples
+from mixer_dilated.data.examples import Dataset, check_disjoint, num_examples, split_slices
 from mixer_dilated.data.input_pipeline import streams
 from mixer_dilated.data.preprocessing import PREPROCESS_MODES, RESIZE_MODES
 from mixer_dilated.errors import UserError
@@ -31,6 +31,7 @@ class Setup:
       dataset: the data set.
       train_examples, test_examples: how many.
       num_tokens: S.
+      val_examples: how many; 0 without `config.dataset.val_split`.
     """
 
     config: ml_collections.ConfigDict
@@ -38,6 +39,18 @@ class Setup:
     train_examples: int
     test_examples: int
     num_tokens: int
+    val_examples: int = 0
+
+    @property
+    def num_examples(self) -> dict[str, int]:
+        """Of 'train', 'test' and, where there is one, 'val'."""
+        examples = {'train': self.train_examples, 'test': self.test_examples}
+        return examples | ({'val': self.val_examples} if self.val_examples else {})
+
+    @property
+    def epoch_split(self) -> str:
+        """'val', on which epochs are evaluated, or 'test' where there is no validation split."""
+        return 'val' if self.val_examples else 'test'
 
     @property
     def steps_per_epoch(self) -> int:
@@ -55,9 +68,8 @@ class Setup:
         return self.dataset.image_shape[:2]
 
     def streams(self, part: str) -> bool:
-        """Whether the images of 'train' or 'test' are decoded when they are needed."""
-        count = {'train': self.train_examples, 'test': self.test_examples}[part]
-        return streams(self.config.input, self.dataset, count)
+        """Whether the images of 'train', 'val' or 'test' are decoded when they are needed."""
+        return streams(self.config.input, self.dataset, self.num_examples[part])
 
     def changed(self, changes: Mapping) -> 'Setup':
         """The same data with other values of keys that do not bear on it, {'dtype': …}."""
@@ -75,16 +87,22 @@ def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = No
       UserError: they do not, or the data set is not to be had.
     """
     dataset = dataset or open_dataset(config.dataset)
-    train_examples, test_examples = (
-        num_examples(f'config.dataset.{key}', config.dataset[key], dataset.split_sizes)
-        for key in ('train_split', 'test_split')
-    )
-    check_disjoint(
-        'config.dataset.test_split',
-        config.dataset.test_split,
-        {'config.dataset.train_split': config.dataset.train_split},
-        dataset.split_sizes,
-    )
+    if dataset.num_classes < 2:
+        raise UserError(
+            f'config.dataset.name = {config.dataset.name!r}: has one class, '
+            f'{dataset.class_names[0]!r}; a network needs two or more to tell apart'
+        )
+    splits = {
+        f'config.dataset.{part}_split': config.dataset[f'{part}_split']
+        for part in ('train', 'val', 'test')
+        if config.dataset[f'{part}_split']
+    }
+    counts, others = {}, {}
+    for key, split in splits.items():
+        counts[key] = num_examples(key, split, dataset.split_sizes)
+        check_disjoint(key, split, others, dataset.split_sizes)
+        others[key] = split
+    train_examples = counts['config.dataset.train_split']
     if config.batch > train_examples:
         raise UserError(
             f'config.batch = {config.batch}: larger than the training set; allowed is at most '
@@ -119,26 +137,42 @@ def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = No
             f'{total_steps} steps; allowed is less than that'
         )
     tokens = grid_tokens(config, dataset.image_shape)
-    return Setup(config, dataset, train_examples, test_examples, tokens)
+    return Setup(
+        config,
+        dataset,
+        train_examples,
+        counts['config.dataset.test_split'],
+        tokens,
+        val_examples=counts.get('config.dataset.val_split', 0),
+    )
+
+
+def check_keep_best(setup: Setup) -> None:
+    """Raises UserError if `checkpoints.keep_best` lacks validation examples to go by."""
+    if setup.config.checkpoints.keep_best and not setup.val_examples:
+        raise UserError(
+            'config.checkpoints.keep_best = True: the best checkpoint is chosen on validation '
+            f'examples; set some apart, for example {_example_val_split(setup)}'
+        )
+
+
+def _example_val_split(setup: Setup) -> str:
+    """Flags that set validation examples apart from those that the run trains and tests on."""
+    dataset, sizes = setup.config.dataset, setup.dataset.split_sizes
+    (name, start, stop), *_ = split_slices('split', dataset.train_split, sizes)
+    rest = range(stop, min(stop + max((stop - start) // 4, 1), sizes[name]))
+    for split in ('validation', f'{name}[{rest.start}:{rest.stop}]'):
+        with contextlib.suppress(UserError):
+            used = {'train': dataset.train_split, 'test': dataset.test_split}
+            check_disjoint('split', split, used, sizes)
+            return f'--config.dataset.val_split="{split}"'
+    return f'--config.dataset.train_split="{name}[:90%]" --config.dataset.val_split="{name}[90%:]"'
 
 
 def grid_tokens(config: ml_collections.ConfigDict, image_shape: Sequence[int]) -> int:
     """S for images (height, width, channels); raises UserError if no patch fits into them."""
     size = image_shape[0], image_shape[1]
     return num_tokens(patch_branches(config.model), config.model.branch_merge, size)
-
-
-def data_record(setup: Setup, part: str, checksums: Mapping[str, int]) -> dict:
-    """The identity and checksums of a split, as `data.json` records them.
-
-    Args:
-      setup: with the data set, whose identity follows from names and sizes of its files.
-      part: 'train' or 'test'.
-      checksums: of the examples, if they are in memory; else empty.
-    """
-    split = setup.config.dataset[f'{part}_split']
-    identity = hashlib.sha256(f'{setup.dataset.identity}\n{split}'.encode()).hexdigest()
-    return {'identity': identity, **checksums}
 
 
 def write_preprocessing(workdir: pathlib.Path, setup: Setup) -> None:
@@ -155,8 +189,8 @@ def preprocessing_content(setup: Setup) -> dict:
         'image_shape': list(setup.dataset.image_shape),
         'preprocess': preprocessing.how,
         'resize': preprocessing.resize,
-        'train_examples': setup.train_examples,
-        'test_examples': setup.test_examples,
+        'white': preprocessing.white,
+        **{f'{part}_examples': count for part, count in setup.num_examples.items()},
     }
 
 
@@ -182,6 +216,8 @@ def read_preprocessing(workdir: pathlib.Path, config: ml_collections.ConfigDict)
             ) from None
     content = read_json(path, REMOVE_HINT)
     for name, allowed in ALLOWED.items():
+        if name in ADDED_LATER and name not in content:
+            continue
         value = content.get(name)
         if not allowed.test(value):
             raise UserError(
@@ -215,4 +251,7 @@ ALLOWED = {
     'resize': one_of(*RESIZE_MODES),
     'train_examples': integer(1),
     'test_examples': integer(1),
+    'val_examples': integer(1),
+    'white': NON_NEGATIVE,
 }
+ADDED_LATER = ('val_examples', 'white')

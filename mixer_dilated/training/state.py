@@ -166,12 +166,15 @@ def write_initial(
       workdir: the run's folder.
       initial: the parameters that the run starts with.
       setup: of the run.
-      result: of the evaluation of the test split: 'correct', the count for every seed.
+      result: of the evaluation of `setup.epoch_split`: 'correct', the count for every seed.
     """
+    split = setup.epoch_split
     content = {
         'init_from': setup.config.init_from,
         'adapted': initial.adapted,
-        'test_accuracy': [int(correct) / setup.test_examples for correct in result['correct']],
+        f'{split}_accuracy': [
+            int(correct) / setup.num_examples[split] for correct in result['correct']
+        ],
     }
     write_json(workdir / 'initial.json', content)
     return content

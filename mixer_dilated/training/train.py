@@ -9,12 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import ml_collections
+import numpy as np
 
-from mixer_dilated.data.input_pipeline import InputPipeline, open_input
+from mixer_dilated.data.input_pipeline import InputPipeline, class_counts, open_input
 from mixer_dilated.errors import Preempted
-from mixer_dilated.parallel.mesh import check_batch
+from mixer_dilated.parallel.mesh import check_batch, fit_devices
 from mixer_dilated.parallel.multihost import (
-    DATA_DIFFERS,
+    CONFIGS_DIFFER,
+    WEIGHTS_DIFFER,
     any_host,
     assert_equal_across_hosts,
     broadcast,
@@ -26,6 +28,7 @@ from mixer_dilated.parallel.multihost import (
 )
 from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.data_record import open_setup, record_data
 from mixer_dilated.training.finite import check_finite, check_parameters
 from mixer_dilated.training.metrics import (
     METRICS,
@@ -38,17 +41,22 @@ from mixer_dilated.training.results import run_summary, write_results
 from mixer_dilated.training.run_folder import (
     RESULTS,
     check_none_skipped,
-    check_same_data,
     check_workdir,
     claim,
     file_checksums,
     lock_folder,
     read_finished,
+    update_config,
     versions,
     write_summary,
 )
 from mixer_dilated.training.run_state import RunState, array_checksums
-from mixer_dilated.training.setup import Setup, create_setup, data_record, write_preprocessing
+from mixer_dilated.training.setup import (
+    Setup,
+    check_keep_best,
+    create_setup,
+    write_preprocessing,
+)
 from mixer_dilated.training.state import (
     InitialParams,
     load_initial_params,
@@ -58,12 +66,6 @@ from mixer_dilated.training.state import (
 
 CHUNK_SECONDS = 1.0  # of training, after which the run may save or stop
 FIRST_CHUNK, CHUNK_GROWTH = 8, 4
-CONFIGS_DIFFER = (
-    'the processes were started with different configs, or have different versions installed; '
-    'start all with the same command, in the same environment (or independently, with '
-    '--num_processes=1 and each in a folder of its own)'
-)
-WEIGHTS_DIFFER = 'config.init_from: the processes read different weights; give all the same file'
 
 
 class Progress:
@@ -81,16 +83,12 @@ class Progress:
     def on_initial_params(self, initial: dict) -> None:
         """The weights of `config.init_from` are loaded; gets the content of `initial.json`."""
 
-    def on_ready(self, setup: Setup, step: int) -> None:
-        """Training starts now, after `step` steps of an earlier process."""
+    def on_ready(self, setup: Setup, step: int, counts: np.ndarray | None) -> None:
+        """Training starts now, after `step` steps of an earlier process, on the training examples
+        whose `class_counts` are given."""
 
     def on_epoch_end(self, rows: list[dict], speed: dict) -> None:
-        """An epoch is trained, and evaluated if `config.eval_every` divides it.
-
-        Args:
-          rows: its rows of `metrics.jsonl`, one a seed.
-          speed: its row of `speed.jsonl`.
-        """
+        """An epoch is done; gets its rows of `metrics.jsonl`, one a seed, and of `speed.jsonl`."""
 
     def on_train_end(self) -> None:
         """All epochs are done and saved."""
@@ -139,7 +137,7 @@ def train_and_evaluate(
 
     # Set up. What does not fit is refused before there is a folder.
     is_new = broadcast(not (workdir / 'checkpoints').exists())
-    setup, compiled, initial = on_all_hosts(_set_up, config, is_new=is_new)
+    setup, compiled, initial = on_all_hosts(_set_up, workdir, config, is_new=is_new)
     steps_per_epoch, checkpointing = setup.steps_per_epoch, config.checkpoints
     with contextlib.ExitStack() as stack:
         on_primary(stack.enter_context, lock_folder(workdir))
@@ -153,18 +151,19 @@ def train_and_evaluate(
         for part in inputs.values():
             stack.callback(part.close)
         on_primary(write_preprocessing, workdir, setup)
-        facts = {part: data_record(setup, part, inputs[part].checksums()) for part in inputs}
-        assert_equal_across_hosts(facts, DATA_DIFFERS)
-        on_primary(check_same_data, workdir, facts, saved=has_checkpoint)
+        checksums = {part: inputs[part].checksums() for part in inputs}
+        record_data(workdir, setup, checksums, saved=has_checkpoint)
+        on_primary(update_config, workdir, config)
 
         # Restore.
         progress.on_restore()
         run = on_all_hosts(_restore, workdir, config, checkpoints, compiled)
         if run is None:
-            run = _first_run_state(workdir, compiled, initial, inputs['test'], progress)
+            run = _first_run_state(workdir, compiled, initial, inputs, progress)
         state, metrics = jax.block_until_ready((run.state, run.epoch_metrics))
         startup = time.perf_counter() - started
-        progress.on_ready(setup, run.step)
+        counts = class_counts(inputs['train'].data_source, setup.dataset.num_classes)
+        progress.on_ready(setup, run.step, counts)
 
         # Train. A chunk is about a second of steps, after which the run may save or stop.
         logs = stack.enter_context(contextlib.ExitStack())
@@ -205,7 +204,7 @@ def train_and_evaluate(
             # Evaluate and log. No stop here: a checkpoint of this step without its metrics would
             # stand in the way of the one with them.
             evaluates = epoch % config.eval_every == 0 or epoch == config.num_epochs
-            result = compiled.evaluate(state, inputs['test']) if evaluates else None
+            result = compiled.evaluate(state, inputs[setup.epoch_split]) if evaluates else None
             rows, speed = epoch_rows(setup, run, epoch, result), epoch_speed(setup, run, epoch)
             metrics = compiled.empty_metrics()
             run = RunState(state, metrics, [*run.metrics, *rows], [*run.speed, speed])
@@ -229,10 +228,11 @@ def train_and_evaluate(
 
 
 def _set_up(
-    config: ml_collections.ConfigDict, *, is_new: bool
+    workdir: pathlib.Path, config: ml_collections.ConfigDict, *, is_new: bool
 ) -> tuple[Setup, CompiledFunctions, InitialParams | None]:
-    setup = create_setup(config)
-    compiled = CompiledFunctions(setup)
+    setup = open_setup(workdir, config)
+    check_keep_best(setup)
+    compiled = CompiledFunctions(setup, None if is_new else fit_devices(config))
     check_batch(config.batch, compiled.mesh, config.accum_steps)
     return setup, compiled, load_initial_params(setup) if is_new else None
 
@@ -240,14 +240,14 @@ def _set_up(
 def _open_and_compile(
     setup: Setup, compiled: CompiledFunctions, *, initialise: bool
 ) -> dict[str, InputPipeline]:
-    """Opens 'train' and 'test' while the training functions are compiled."""
+    """Opens the splits while the training functions are compiled."""
     config = setup.config
     threads = ThreadPoolExecutor(1)
     try:
         compiling = threads.submit(compiled.compile_training, initialise=initialise)
         inputs = {
             part: open_input(config, setup.dataset, config.dataset[f'{part}_split'], compiled.mesh)
-            for part in ('train', 'test')
+            for part in setup.num_examples
         }
         compiling.result()
     finally:
@@ -273,7 +273,7 @@ def _first_run_state(
     workdir: pathlib.Path,
     compiled: CompiledFunctions,
     initial: InitialParams | None,
-    test: InputPipeline,
+    inputs: dict[str, InputPipeline],
     progress: Progress,
 ) -> RunState:
     setup = compiled.setup
@@ -281,7 +281,7 @@ def _first_run_state(
     assert_equal_across_hosts(array_checksums(initial.params), WEIGHTS_DIFFER)
     state = replace_params(compiled.init_state(), initial)
     if setup.config.init_from:
-        result = compiled.evaluate(state, test)
+        result = compiled.evaluate(state, inputs[setup.epoch_split])
         progress.on_initial_params(on_primary(write_initial, workdir, initial, setup, result))
     return RunState(state, compiled.empty_metrics())
 

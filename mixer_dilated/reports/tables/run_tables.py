@@ -3,7 +3,7 @@
 from mixer_dilated.errors import printable
 from mixer_dilated.reports.formatting import count_text
 from mixer_dilated.reports.intervals import describe, wilson_interval
-from mixer_dilated.reports.tables.terminal import new_table, print_facts, print_table
+from mixer_dilated.reports.tables.terminal import MAX_ROWS, new_table, print_facts, print_table
 
 
 def accuracy_text(correct: int, count: int) -> str:
@@ -30,7 +30,9 @@ def print_run(summary: dict) -> None:
         'tokens': str(summary['num_tokens']),
         'parameters': str(summary['num_params']),
     }
-    for part in ('train', 'test'):
+    for part in ('train', 'val', 'test'):
+        if f'{part}_examples' not in summary:
+            continue
         correct = [result[f'{part}_correct'] for result in summary['results']]
         facts[f'{part} accuracy'] = seeds_accuracy_text(correct, summary[f'{part}_examples'])
     if skipped:
@@ -64,6 +66,19 @@ def print_evaluation(evaluation: dict) -> None:
         facts['  loss at it'] = listed('calibrated_loss')
         facts['  ECE at it'] = listed('calibrated_ece')
     print_facts(facts)
+    if evaluation['classes']:
+        _print_classes(evaluation['classes'])
+
+
+def _print_classes(classes: list[dict]) -> None:
+    """The accuracy of each class, the lowest first."""
+    rows = sorted((row for row in classes if row['examples']), key=lambda row: row['accuracy'])
+    table = new_table('class', 'images', 'accuracy')
+    for row in rows[:MAX_ROWS]:
+        table.add_row(printable(row['name']), str(row['examples']), f'{row["accuracy"]:.4f}')
+    print_table(table)
+    if len(rows) > MAX_ROWS:
+        print(f'… and {len(rows) - MAX_ROWS} more with a higher accuracy')
 
 
 def print_export(manifest: dict) -> None:

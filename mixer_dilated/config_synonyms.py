@@ -1,0 +1,48 @@
+"""What other programs call the keys of the config, for "did you mean"."""
+
+SYNONYMS: dict[str, str] = {
+    word: key
+    for key, words in {
+        'num_seeds': 'seeds n_seeds',
+        'num_epochs': 'epochs epoch n_epochs max_epochs train_epochs total_epochs',
+        'batch': 'batch_size bs batchsize train_batch_size global_batch_size batch_train',
+        'batch_eval': 'batch_size_eval eval_batch_size val_batch_size test_batch_size',
+        'accum_steps': 'accum grad_accum accumulation_steps gradient_accumulation_steps',
+        'dtype': 'precision half_precision mixed_precision amp fp16 bf16 bfloat16 float16',
+        'label_smoothing': 'smoothing',
+        'eval_every': 'eval_interval eval_freq val_every log_eval_steps',
+        'init_from': 'pretrained pretrained_dir weights checkpoint checkpoint_path ckpt finetune',
+        'dataset.name': 'dataset data data_set dataset_name task',
+        'dataset.data_dir': 'tfds_data_dir data_path data_root root',
+        'dataset.train_split': 'train split',
+        'dataset.val_split': 'val validation valid val_fraction validation_split',
+        'dataset.test_split': 'test',
+        'dataset.image_size': 'img_size imgsize input_size resolution res crop_size image_shape',
+        'dataset.channels': 'num_channels in_channels in_chans',
+        'input.workers': 'num_workers n_workers n_jobs j',
+        'model.patches.size': 'patch_size patch patches kernel_size p',
+        'model.patches.dilation': 'dilation_rate dilate rate',
+        'model.patches.stride': 'strides',
+        'model.num_blocks': 'depth num_layers n_layers layers blocks n_blocks',
+        'model.hidden_dim': 'dim d_model embed_dim embedding_dim hidden hidden_size width',
+        'model.tokens_mlp_dim': 'token_dim tokens_dim token_mlp_dim ds d_s',
+        'model.channels_mlp_dim': 'channel_dim channels_dim channel_mlp_dim mlp_dim dc d_c',
+        'model.dropout_rate': 'dropout drop drop_rate p_drop',
+        'model.stoch_depth': 'drop_path drop_path_rate droppath stochastic_depth',
+        'model.remat': 'checkpointing grad_checkpointing gradient_checkpointing',
+        'optimizer.name': 'optimizer opt optim',
+        'optimizer.base_lr': 'lr learning_rate peak_lr max_lr init_lr',
+        'optimizer.decay_type': 'schedule scheduler sched lr_schedule lr_scheduler decay',
+        'optimizer.warmup_steps': 'warmup warmup_epochs num_warmup_steps',
+        'optimizer.weight_decay': 'wd l2 weightdecay',
+        'optimizer.grad_norm_clip': 'clip grad_clip clip_grad clip_norm max_grad_norm',
+        'augment.flip': 'hflip horizontal_flip random_flip',
+        'augment.min_crop_area': 'crop random_crop random_resized_crop scale',
+        'augment.mixup': 'mixup_alpha',
+        'augment.cutmix': 'cutmix_alpha',
+        'augment.randaugment.num_layers': 'randaug rand_augment aa auto_augment randaugment_n',
+        'checkpoints.every_steps': 'checkpoint_every save_every save_steps save_interval',
+        'checkpoints.keep_best': 'save_best best',
+    }.items()
+    for word in words.split()
+}

@@ -1,0 +1,288 @@
+"""The classes and splits of a folder of images, by the names of the folders in it."""
+
+import hashlib
+import os
+import pathlib
+from typing import NamedTuple
+
+from mixer_dilated.data.image_decoding import SUFFIXES
+from mixer_dilated.data.image_files import Ignored, ignored_text, visible_entries, walk_images
+from mixer_dilated.data.split_names import SPLITS, split_of, splits_of
+from mixer_dilated.errors import UserError
+
+
+class ImageFile(NamedTuple):
+    """A file of one class; `path` is relative to the data set's folder, with '/'."""
+
+    path: str
+    label: int
+    num_bytes: int
+    mtime_ns: int
+
+
+class ClassFolders(NamedTuple):
+    """The image files of a folder.
+
+    Attributes:
+      class_names: the name of each label, sorted.
+      splits: the files of each split; of 'all', if the folder has no splits.
+      notes: what a person should know, a sentence each.
+    """
+
+    class_names: tuple[str, ...]
+    splits: dict[str, list[ImageFile]]
+    notes: tuple[str, ...] = ()
+
+
+class SplitFiles(NamedTuple):
+    """The files of a run's splits, by which they are found again.
+
+    Attributes:
+      class_names: the name of each label.
+      paths: of the files of each split, in their order, as `ImageFile` has them.
+    """
+
+    class_names: tuple[str, ...]
+    paths: dict[str, list[str]]
+
+
+def find_images(
+    root: pathlib.Path, ignored: Ignored, *, follow_links: bool = False
+) -> ClassFolders:
+    """Finds the classes, splits and images of a folder.
+
+    If all its folders have names of splits ('train', 'Testing', 'valid_images') and hold folders,
+    they are splits, each with the same class folders. Without a test split the validation split is
+    the test split. In any other folder each folder is a class.
+
+    Args:
+      root: the folder.
+      ignored: counts of what is left out, which are added to.
+      follow_links: whether links are what they lead to (see `walk_images`).
+
+    Raises:
+      UserError: no folder, fewer than two classes, a class without images, splits of different
+        classes, or folders whose meaning is not clear.
+    """
+    folders = _subfolders(root, ignored, follow_links)
+    splits = _split_folders(root, folders, follow_links)
+    if not splits:
+        names, files = _find_classes(root, root, folders, ignored, follow_links)
+        return ClassFolders(names, {'all': files})
+    found = {
+        split: _find_classes(
+            root, root / folder, _subfolders(root / folder, ignored, follow_links), ignored,
+            follow_links,
+        )
+        for split, folder in splits.items()
+    }  # fmt: skip
+    names = found['train'][0]
+    for split, (others, _) in found.items():
+        if others != names:
+            differing = sorted({*names} ^ {*others})
+            raise UserError(
+                f'{root}: {splits["train"]} and {splits[split]} have different classes: '
+                f'{_list(differing)} {"is" if len(differing) == 1 else "are"} in one of them only; '
+                'each needs the same class folders'
+            )
+    files = {split: files for split, (_, files) in found.items()}
+    if 'test' in files:
+        return ClassFolders(names, files)
+    note = f'no test folder: {splits["validation"]} is the test split'
+    return ClassFolders(names, {'train': files['train'], 'test': files['validation']}, (note,))
+
+
+def split_images(
+    root: pathlib.Path, folders: ClassFolders, test_fraction: float, split_seed: int
+) -> dict[str, list[ImageFile]]:
+    """The files of each split, in the order of a hash: a slice of it has all classes.
+
+    Of a folder without splits, the same fraction of every class is for testing, at least one image
+    and not all: those whose names come first when they are sorted by a hash of `split_seed` and
+    name.
+
+    Raises:
+      UserError: a class with a single image, or a split without images of a class.
+    """
+    splits, names = dict(folders.splits), folders.class_names
+    if 'all' in splits:
+        ordered, splits = _sort_by_hash(splits['all'], split_seed), {'train': [], 'test': []}
+        for label, name in enumerate(names):
+            of_class = [file for file in ordered if file.label == label]
+            if len(of_class) < 2:
+                number = 'a single image' if of_class else 'no image that can be used'
+                raise UserError(
+                    f'{root / name}: {number}, which cannot be split into train and test; put '
+                    'more there, or make folders train and test'
+                )
+            num_test = min(max(round(test_fraction * len(of_class)), 1), len(of_class) - 1)
+            splits['test'] += of_class[:num_test]
+            splits['train'] += of_class[num_test:]
+    for split, files in splits.items():
+        empty = {*range(len(names))} - {file.label for file in files}
+        if empty:
+            raise UserError(
+                f'{root}: no image of class {names[min(empty)]!r} in {split} can be used; put '
+                'others there, or remove the class'
+            )
+    return {split: _sort_by_hash(files, split_seed) for split, files in splits.items()}
+
+
+def find_again(
+    folders: ClassFolders, recorded: SplitFiles
+) -> tuple[dict[str, list[ImageFile]], str]:
+    """The splits of a run, by the names of their files, and what has changed since, as a text.
+
+    Images that the run did not have are left out. Where none of its images is there, which is
+    another data set, the splits are empty.
+    """
+    there = {
+        file.path: (file, folders.class_names[file.label])
+        for files in folders.splits.values()
+        for file in files
+    }
+    labels = {name: label for label, name in enumerate(recorded.class_names)}
+    splits = {
+        split: [
+            there[path][0]._replace(label=labels[there[path][1]]) for path in paths if path in there
+        ]
+        for split, paths in recorded.paths.items()
+    }
+    present = sum(map(len, splits.values()))
+    if not present:
+        return {}, ''
+    changes = {
+        'new since the run began, and left out': len(there) - present,
+        'gone that the run had': sum(map(len, recorded.paths.values())) - present,
+    }
+    texts = [
+        f'{count} {"image is" if count == 1 else "images are"} {what}'
+        for what, count in changes.items()
+        if count
+    ]
+    return splits, '; '.join(texts)
+
+
+def _sort_by_hash(files: list[ImageFile], split_seed: int) -> list[ImageFile]:
+    def rank(file: ImageFile) -> bytes:
+        return hashlib.sha256(f'{split_seed} {file.path}'.encode(errors='surrogateescape')).digest()
+
+    return sorted(files, key=rank)
+
+
+def _subfolders(root: pathlib.Path, ignored: Ignored, follow_links: bool) -> list[str]:
+    names = []
+    for entry in visible_entries(str(root)):
+        if entry.is_dir(follow_symlinks=follow_links):
+            names.append(entry.name)
+        elif entry.is_dir():
+            ignored['link to a folder', 'links to folders'] += 1
+        else:
+            ignored['file beside the folders', 'files beside the folders'] += 1
+    return names
+
+
+def _split_folders(root: pathlib.Path, folders: list[str], follow_links: bool) -> dict[str, str]:
+    """{split: folder} if the folders are splits, else {}; raises UserError if that is not clear."""
+    splits = dict(zip(folders, splits_of(folders), strict=True))
+    named = {split for split in splits.values() if split}
+    if 'train' not in named or len(named) < 2:
+        return {}
+    holding = [
+        folder
+        for folder in folders
+        if splits[folder] and not _subfolders(root / folder, Ignored(), follow_links)
+    ]
+    others = [folder for folder in folders if not splits[folder]]
+    if others and holding:  # they are classes, as bus and train are
+        return {}
+    if others:
+        raise UserError(
+            f'{root}: beside the splits {_list(sorted({*folders} - {*others}))} there is '
+            f'{_list(others)}; allowed are folders of splits (train, validation, test) or folders '
+            'of classes alone'
+        )
+    if holding:
+        raise UserError(
+            f'{root}: {_list(holding)}, by its name a split, holds no class folders; allowed are '
+            'SPLIT/CLASS/image.png, and CLASS/image.png with other names for the classes'
+        )
+    if len(named) < len(folders):
+        raise UserError(
+            f'{root}: two of its folders are one split: {_list(folders)}; name its folders train, '
+            'validation and test'
+        )
+    by_split = {split: folder for folder, split in splits.items()}
+    return {split: by_split[split] for split in SPLITS if split in by_split}
+
+
+def _find_classes(
+    root: pathlib.Path, folder: pathlib.Path, names: list[str], ignored: Ignored, follow_links: bool
+) -> tuple[tuple[str, ...], list[ImageFile]]:
+    if len(names) < 2:
+        holds = f'one class folder, {names[0]!r}' if names else 'no class folders'
+        inner = _subfolders(folder / names[0], Ignored(), follow_links) if names else ()
+        hint = (
+            f'; to take {_list(inner)} for the classes, name {folder / names[0]}' if inner else ''
+        )
+        raise UserError(
+            f'{folder}: holds {holds}; allowed are at least two, with their images in them: '
+            f'CLASS/image.png{hint}{links_hint(ignored)}'
+        )
+    files, inner = [], set()
+    for label, name in enumerate(names):
+        before, left_out = len(files), Ignored()
+        for entry in walk_images(folder / name, left_out, root, follow_links=follow_links):
+            status = entry.stat()
+            path = os.path.relpath(entry.path, root).replace(os.sep, '/')
+            files.append(ImageFile(path, label, status.st_size, status.st_mtime_ns))
+        ignored.update(left_out)
+        if len(files) == before:
+            held = f' but {ignored_text(left_out)}' if left_out else ''
+            raise UserError(
+                f'{folder / name}: a class folder without images ({", ".join(SUFFIXES)}){held}; '
+                f'put some there, or remove it{links_hint(left_out)}'
+            )
+        paths = (file.path.removeprefix(f'{name}/').split('/') for file in files[before:])
+        inner.add(frozenset(path[0] if len(path) > 1 else '' for path in paths))
+    _check_classes(root, folder, names, inner)
+    return tuple(names), files
+
+
+def _check_classes(
+    root: pathlib.Path, folder: pathlib.Path, names: list[str], inner: set[frozenset[str]]
+) -> None:
+    """Raises UserError if every class holds the same folders, several of them, and no images.
+
+    Args:
+      root: the data set's folder.
+      folder: of the classes: root, or a split.
+      names: of the classes.
+      inner: what each class holds: names of folders, '' for images.
+    """
+    if folder != root or len(inner) > 1:
+        return
+    (same,) = inner
+    if len(same) < 2 or '' in same:
+        return
+    shown = sorted(same)
+    if any(split_of(name) for name in shown):
+        meant = f'if those are splits, put them outside: {shown[0]}/{names[0]}/image.png'
+    else:
+        meant = (
+            f'if those are the classes, name one of the outer folders, like {root / names[0]}, or '
+            'call them train, validation and test'
+        )
+    raise UserError(f'{root}: each of {_list(names)} holds {_list(shown)} and no images; {meant}')
+
+
+def links_hint(ignored: Ignored) -> str:
+    """What to set if links were left out; '' if none was."""
+    if any('link' in singular for (singular, _), count in ignored.items() if count):
+        return '; to follow links, set --config.dataset.follow_links=True'
+    return ''
+
+
+def _list(names: list[str]) -> str:
+    shown = ', '.join(map(repr, names[:3]))
+    return shown if len(names) <= 3 else f'{shown} and {len(names) - 3} more'

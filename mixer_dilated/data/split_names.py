@@ -1,0 +1,38 @@
+"""Names by which folders are splits: train, Testing, valid_images."""
+
+import re
+from collections.abc import Sequence
+
+SPLITS = {
+    'train': {'train', 'training', 'trn'},
+    'validation': {'validation', 'validate', 'valid', 'val', 'dev'},
+    'test': {'test', 'testing', 'tst', 'eval', 'evaluation'},
+}
+# What stands before or after such a word: train_images, seg_test, ValidData.
+AFFIXES = ('images', 'image', 'imgs', 'img', 'pictures', 'photos', 'dataset', 'data', 'split')
+AFFIXES += ('folder', 'files', 'set', 'seg', 'raw')
+
+
+def splits_of(names: Sequence[str]) -> list[str | None]:
+    """Of each name the split that it is of, or None; words that all have in common do not count."""
+    words = [_words(name) for name in names]
+    common = set.intersection(*words) if len(words) > 1 else set()
+    return [_split(of_name - common) for of_name in words]
+
+
+def split_of(name: str) -> str | None:
+    """The split that a name is of, or None."""
+    return _split(_words(name))
+
+
+def _words(name: str) -> set[str]:
+    """The words of a folder's name, in lower case: {'train', 'images'} of 'TrainImages'."""
+    spaced = re.sub(r'(?<=[a-z])(?=[A-Z])', ' ', name).lower()
+    words = {*re.split(r'[\W_\d]+', spaced)} - {''}
+    return {re.sub(f'^(.+)({"|".join(AFFIXES)})$', r'\1', word) for word in words}
+
+
+def _split(words: set[str]) -> str | None:
+    words = words - {*AFFIXES}
+    splits = [split for split, allowed in SPLITS.items() if words and words <= allowed]
+    return splits[0] if splits else None

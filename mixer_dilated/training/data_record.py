@@ -1,0 +1,112 @@
+"""What a run records of its data: `data.json`, and of a folder of images `splits.npz`."""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Mapping
+
+import ml_collections
+import numpy as np
+
+from mixer_dilated.data.class_folders import SplitFiles
+from mixer_dilated.data.datasets import open_dataset
+from mixer_dilated.data.examples import Dataset
+from mixer_dilated.errors import UserError
+from mixer_dilated.files import exists, read_arrays, read_json, write_arrays, write_json
+from mixer_dilated.parallel.multihost import DATA_DIFFERS, assert_equal_across_hosts, on_primary
+from mixer_dilated.training.setup import Setup, create_setup
+
+SPLIT_FILES = 'splits.npz'
+
+
+def open_setup(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Setup:
+    """`create_setup` of a run, whose splits of a folder of images are those that it began with."""
+    return create_setup(config, open_dataset(config.dataset, read_split_files(workdir)))
+
+
+def record_data(
+    workdir: pathlib.Path, setup: Setup, checksums: Mapping[str, Mapping], *, saved: bool
+) -> None:
+    """Writes `data.json` and `splits.npz`, or checks that the run was begun on these examples.
+
+    Args:
+      workdir: the run's folder.
+      setup: with the data set.
+      checksums: of each split, if its examples are in memory; else empty.
+      saved: whether the run has a checkpoint; without one it may begin anew.
+
+    Raises:
+      UserError: the run was begun on other examples, or hosts have different ones.
+    """
+    facts = {part: data_record(setup, part, checksums[part]) for part in checksums}
+    assert_equal_across_hosts(facts, DATA_DIFFERS)
+    on_primary(check_same_data, workdir, facts, saved=saved)
+    on_primary(write_split_files, workdir, setup.dataset)
+
+
+def data_record(setup: Setup, part: str, checksums: Mapping[str, int]) -> dict:
+    """The identity and checksums of a split, as `data.json` records them.
+
+    Args:
+      setup: with the data set, whose identity follows from names and sizes of its files.
+      part: 'train', 'val' or 'test'.
+      checksums: of the examples, if they are in memory; else empty.
+    """
+    split = setup.config.dataset[f'{part}_split']
+    identity = hashlib.sha256(f'{setup.dataset.identity}\n{split}'.encode()).hexdigest()
+    return {'identity': identity, **checksums}
+
+
+def write_split_files(workdir: pathlib.Path, dataset: Dataset) -> None:
+    """Writes `splits.npz`, of a folder of images: the files of each split, by name.
+
+    The arrays are of bytes: `class_names` (classes,), and for each split its paths (examples,).
+    """
+    files = getattr(dataset, 'split_files', None)
+    if files and not exists(workdir / SPLIT_FILES):
+        names = {'class_names': files.class_names, **files.paths}
+        arrays = {key: np.array([os.fsencode(name) for name in names[key]]) for key in names}
+        write_arrays(workdir / SPLIT_FILES, **arrays)
+
+
+def read_split_files(workdir: pathlib.Path) -> SplitFiles | None:
+    """The content of `splits.npz`; None where there is none."""
+    if not exists(workdir / SPLIT_FILES):
+        return None
+    hint = 'restore it, or remove it to have the folder split anew'
+    arrays = read_arrays(workdir / SPLIT_FILES, hint)
+    if 'class_names' not in arrays or any(array.dtype.kind != 'S' for array in arrays.values()):
+        raise UserError(f'{workdir / SPLIT_FILES}: not the names of files; {hint}')
+    names = {key: [os.fsdecode(name) for name in arrays[key]] for key in arrays}
+    return SplitFiles(tuple(names.pop('class_names')), names)
+
+
+def check_same_data(workdir: pathlib.Path, facts: Mapping[str, dict], *, saved: bool) -> None:
+    """Writes `data.json`, or checks that the run was begun on these examples.
+
+    Args:
+      workdir: the run's folder.
+      facts: `data_record` of every split.
+      saved: whether the run has a checkpoint; without one it may begin anew.
+
+    Raises:
+      UserError: the run was begun on other examples.
+    """
+    path = workdir / 'data.json'
+    if not saved or not exists(path):
+        write_json(path, facts)
+        return
+    recorded = read_json(path, 'remove it, and the same command writes it again')
+    if not all(_is_same_split(recorded.get(part), facts[part]) for part in facts):
+        raise UserError(
+            f'--workdir={workdir}: this run was begun on other examples ({path} differs from the '
+            'data that is there now); give it its own data again, or name a new folder'
+        )
+
+
+def _is_same_split(recorded: dict | None, facts: dict) -> bool:
+    """By checksums if both have them: a run may change between memory and streaming."""
+    if not isinstance(recorded, dict):
+        return False
+    common = (recorded.keys() & facts.keys()) - {'identity'}
+    return all(recorded.get(name) == facts[name] for name in common or {'identity'})

@@ -1,0 +1,149 @@
+"""A run whose images were moved or added to, one that gets more epochs, and one with validation."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixer_dilated.inference.evaluation import evaluate_checkpoint
+from mixer_dilated.training.train import train_and_evaluate
+from tests.conftest import refuses, small_config
+from tests.training.runs import check_same_bytes, rows_of
+
+CONSTANT = {'optimizer.decay_type': 'constant', 'optimizer.base_lr': 0.003}
+
+
+def put_pets(root, count=10):
+    for label, name in enumerate(('cat', 'dog')):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for k in range(count):
+            pixels = np.full((6, 6), 100 * label + k, np.uint8)
+            Image.fromarray(pixels).save(root / name / f'{k}.png')
+    return root
+
+
+def pets_config(root, **changes):
+    dataset = {'name': f'folder:{root}', 'image_size': 8, 'channels': 1, 'train_split': 'train'}
+    dataset |= {'test_split': 'test', 'cache_dir': str(root.parent / 'cache')}
+    dataset = {f'dataset.{key}': value for key, value in dataset.items()}
+    return small_config(**{'batch': 4, 'num_epochs': 2, **dataset, **changes})
+
+
+@pytest.fixture(scope='module')
+def pets(tmp_path_factory):
+    """(folder of images, folder of a finished run on it)."""
+    base = tmp_path_factory.mktemp('pets')
+    root = put_pets(base / 'set')
+    train_and_evaluate(pets_config(root), base / 'run')
+    return root, base / 'run'
+
+
+@pytest.fixture
+def copied(pets, tmp_path):
+    root, workdir = (shutil.copytree(path, tmp_path / path.name) for path in pets)
+    config = json.loads((workdir / 'config.json').read_text())
+    config['dataset']['name'] = f'folder:{root}'
+    (workdir / 'config.json').write_text(json.dumps(config))
+    return root, workdir
+
+
+def test_a_run_goes_on_where_its_images_were_moved_to(copied, tmp_path):
+    root, workdir = copied
+    moved = root.rename(tmp_path / 'moved')
+    (workdir / 'summary.json').unlink()
+    with pytest.warns(UserWarning) as warned:
+        summary = train_and_evaluate(pets_config(moved), workdir)
+    assert str(moved) in str(warned[0].message) and 'dataset.name' in str(warned[0].message)
+    assert summary['dataset'] == f'folder:{moved}'
+    assert evaluate_checkpoint(workdir)['dataset'] == f'folder:{moved}'
+    # Other images are not taken for them.
+    Image.new('L', (9, 9), 50).save(moved / 'cat' / '0.png', compress_level=0)
+    (workdir / 'summary.json').unlink()
+    with refuses(workdir, 'other examples'):
+        train_and_evaluate(pets_config(moved), workdir)
+
+
+def test_evaluate_reads_the_folder_that_is_named(copied, tmp_path):
+    root, workdir = copied
+    other = put_pets(tmp_path / 'other', 20)
+    for path in [*other.rglob('*.png')]:
+        path.rename(path.with_name(f'other{path.name}'))
+    result = evaluate_checkpoint(workdir, data_dir=str(other))
+    assert result['dataset'] == f'folder:{other}' and result['examples'] == 8
+    root.rename(tmp_path / 'elsewhere')
+    with refuses(root, '--data_dir='):
+        evaluate_checkpoint(workdir)
+    assert evaluate_checkpoint(workdir, data_dir=str(tmp_path / 'elsewhere'))['examples'] == 4
+
+
+def test_evaluate_keeps_the_runs_own_split_when_images_were_added(copied):
+    root, workdir = copied
+    before = evaluate_checkpoint(workdir)
+    put_pets(root, 40)
+    with pytest.warns(UserWarning, match='60 images are new'):
+        after = evaluate_checkpoint(workdir)
+    assert after == before and after['epoch'] == 2
+
+
+@pytest.mark.slow
+def test_a_finished_run_of_a_constant_learning_rate_is_extended_to_the_bit(tmp_path):
+    config = small_config(**CONSTANT, num_epochs=2)
+    train_and_evaluate(config, tmp_path / 'run')
+    longer = small_config(**CONSTANT, num_epochs=4)
+    with pytest.warns(UserWarning, match='num_epochs was 2 and is 4'):
+        summary = train_and_evaluate(longer, tmp_path / 'run')
+    assert summary['num_epochs'] == 4
+    train_and_evaluate(longer, tmp_path / 'whole')
+    check_same_bytes(tmp_path / 'run', tmp_path / 'whole')
+    assert train_and_evaluate(longer, tmp_path / 'run') == summary
+    with refuses(tmp_path / 'run', 'num_epochs: 4, 2'):
+        train_and_evaluate(config, tmp_path / 'run')
+
+
+def test_a_run_whose_schedule_ends_names_the_way_to_train_on(pets):
+    root, workdir = pets
+    with refuses('num_epochs: 2, 9', f'--config.init_from={workdir}'):
+        train_and_evaluate(pets_config(root, num_epochs=9), workdir)
+
+
+VALIDATED = {'dataset.val_split': 'train[300:400]', 'checkpoints.keep_best': True}
+
+
+def test_epochs_are_evaluated_on_validation_examples_and_the_end_on_the_test_split(tmp_path):
+    rough = {'optimizer.base_lr': 0.2, 'optimizer.decay_type': 'constant', 'num_epochs': 6}
+    config = small_config(**VALIDATED, **rough, **{'checkpoints.keep': 1})
+    summary = train_and_evaluate(config, tmp_path)
+    rows = rows_of(tmp_path)
+    assert all('val_accuracy' in row and 'test_accuracy' not in row for row in rows)
+    assert (summary['val_examples'], summary['test_examples']) == (100, 100)
+    assert summary['results'][0]['val_accuracy'] == rows[-1]['val_accuracy']
+    last = evaluate_checkpoint(tmp_path)['results'][0]
+    assert last['accuracy'] == summary['results'][0]['test_accuracy']
+    best = max(rows, key=lambda row: row['val_accuracy'])  # the first of ties
+    assert best['epoch'] < 6  # else this shows nothing
+    kept = sorted(int(path.name) for path in (tmp_path / 'checkpoints').iterdir())
+    assert kept == [best['step'], 54]
+    result = evaluate_checkpoint(tmp_path, split='train[300:400]', best=True)
+    assert result['epoch'] == best['epoch']
+    assert result['results'][0]['accuracy'] == best['val_accuracy']
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'checkpoints.keep_best': True}, ['keep_best = True', 'val_split="train[300:375]"']),
+        (
+            {'checkpoints.keep_best': True, 'dataset.train_split': 'train'},
+            ['train_split="train[:90%]"', 'val_split="train[90%:]"'],
+        ),
+        ({'dataset.val_split': 'train[290:310]'}, ["val_split = 'train[290:310]'", '10 of']),
+        ({'dataset.val_split': 'test[:10]'}, ["test_split = 'test[:100]'", 'val_split']),
+        ({'dataset.val_split': 'validation'}, ["val_split = 'validation'", 'train (1433']),
+    ],
+)
+def test_validation_examples_that_are_missing_or_shared_are_refused(tmp_path, changes, words):
+    with refuses(*words):
+        train_and_evaluate(small_config(**changes), tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()

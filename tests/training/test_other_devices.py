@@ -1,0 +1,57 @@
+"""A run that goes on with another number of devices."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from mixer_dilated.errors import Preempted
+from mixer_dilated.parallel import mesh
+from mixer_dilated.training.train import train_and_evaluate
+from tests.conftest import QUICK_COMPILER, ROOT, small_config
+from tests.training.runs import RUN, Impatient, rows_of
+
+RESUME = f"""
+import json, pathlib, sys
+from mixer_dilated.training.train import train_and_evaluate
+from tests.conftest import small_config
+train_and_evaluate(small_config(**{RUN!r}), pathlib.Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(
+    ('devices', 'changes', 'used'),
+    [
+        (3, {}, 2),  # the batch is 32
+        (4, {}, 4),
+        (5, {'accum_steps': 16}, 2),
+        (7, {'num_seeds': 7}, 7),
+        (3, {'mesh.data': 3}, 3),  # asked for, and refused with the batch
+    ],
+)
+def test_as_many_devices_as_the_batch_divides_among_go_on(monkeypatch, devices, changes, used):
+    monkeypatch.setattr(mesh, 'all_devices', lambda: [*range(devices)])
+    config = small_config(**changes)
+    if used == devices:
+        assert mesh.fit_devices(config) == [*range(devices)]
+        return
+    with pytest.warns(UserWarning) as warned:
+        assert mesh.fit_devices(config) == [*range(used)]
+    text = str(warned[0].message)
+    assert f'config.batch = {config.batch}' in text and f'resumes with {used}' in text
+
+
+@pytest.mark.slow
+def test_a_run_of_one_device_ends_on_two_of_three(tmp_path):
+    assert jax.device_count() == 1
+    with pytest.raises(Preempted):
+        train_and_evaluate(small_config(**RUN), tmp_path, progress=Impatient(3))
+    flags = f'{QUICK_COMPILER} --xla_force_host_platform_device_count=3'
+    done = subprocess.run(
+        [sys.executable, '-c', RESUME, str(tmp_path)], cwd=ROOT, timeout=300, text=True,
+        env={**os.environ, 'XLA_FLAGS': flags}, capture_output=True, check=True,
+    )  # fmt: skip
+    assert 'resumes with 2' in done.stderr
+    assert [row['epoch'] for row in rows_of(tmp_path)] == [1, 2, 3]
