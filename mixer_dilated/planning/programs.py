@@ -138,25 +138,26 @@ def _exchanges(program: Program, functions: CompiledFunctions, devices: Devices)
 
 
 def _resident_bytes(functions: CompiledFunctions, program: str) -> int:
-    """Images on a device that are no arguments of a program: of the other split, or waiting."""
+    """Images on a device that are no arguments of a program: of other splits, or waiting."""
     setup, config, mesh = functions.setup, functions.setup.config, functions.mesh_shape
     examples = 0
     if program == 'train' and setup.streams('train'):
         batches = (config.input.prefetch + IN_FLIGHT) * config.num_seeds // mesh['seeds']
         examples = batches * config.batch // mesh['data']
-    if program == 'train' and not setup.streams('test'):
-        examples += setup.test_examples
-    if program == 'evaluate' and not setup.streams('train'):
-        examples += setup.train_examples
+    own = {'train': 'train', 'evaluate': setup.epoch_split}.get(program)
+    for part, count in setup.num_examples.items() if own else ():
+        if part != own and not setup.streams(part):
+            examples += count
     return examples * (math.prod(setup.dataset.stored_shape) + 4)
 
 
 def _evaluation_arguments(functions: CompiledFunctions) -> tuple:
-    """Shapes, dtypes and shardings of the arguments of `eval_chunk` on the test split."""
+    """Shapes, dtypes and shardings of the arguments of `eval_chunk` at the end of an epoch."""
     setup, sharding = functions.setup, eval_sharding(functions.mesh)
-    _, steps, batch = eval_shape(setup.config, setup.test_examples, functions.mesh)
-    shape, of_examples = (setup.test_examples,), replicated(functions.mesh)
-    if setup.streams('test'):
+    count = setup.num_examples[setup.epoch_split]
+    _, steps, batch = eval_shape(setup.config, count, functions.mesh)
+    shape, of_examples = (count,), replicated(functions.mesh)
+    if setup.streams(setup.epoch_split):
         steps, shape, of_examples = 1, (1, batch), sharding
     array = functools.partial(jax.ShapeDtypeStruct, sharding=of_examples)
     images = array((*shape, *setup.dataset.stored_shape), jnp.uint8)
