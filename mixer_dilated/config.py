@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, FieldReference
 
 from mixer_dilated.config_keys import ALIASES, KEYS, PRESETS, RUNTIME_ONLY_KEYS, preset_values
 from mixer_dilated.config_synonyms import SYNONYMS
+from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair, Patches, integer_pair
 
@@ -249,11 +250,13 @@ def differences(one: Mapping, other: Mapping) -> list[str]:
 def changes_on_resume(recorded: ConfigDict, config: ConfigDict) -> dict[str, object]:
     """{key: value} of `config` with which a run of another config may go on.
 
-    A folder of images may lie elsewhere, and a run of a constant learning rate have more epochs.
+    A file or folder of data may lie elsewhere, and a run of a constant learning rate have more
+    epochs.
     """
-    names = recorded.dataset.name, config.dataset.name
+    kind, path = split_path(config.dataset.name)
+    kind_before, path_before = split_path(recorded.dataset.name)
     changes = {}
-    if names[0] != names[1] and all(name.startswith('folder:') for name in names):
+    if kind and kind == kind_before and path != path_before:
         changes['dataset.name'] = config.dataset.name
     if config.num_epochs > recorded.num_epochs and config.optimizer.decay_type == 'constant':
         changes['num_epochs'] = config.num_epochs

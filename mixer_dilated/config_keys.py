@@ -121,24 +121,27 @@ KEYS: dict[str, Key] = {
         'other grid: token mixing interpolated, or repeated where tokens_mlp_dim grows as the grid',
     ),
     # Data set
-    'dataset.name': Key('mnist', NAME, "'digits', 'folder:PATH' (a folder per class) or TFDS name"),
+    'dataset.name': Key(
+        'mnist',
+        NAME,
+        "'digits', 'folder:PATH' (a folder per class), 'csv:FILE' (file names and labels), "
+        "'npz:FILE' (arrays), 'idx:FOLDER' (MNIST's files) or TFDS name",
+    ),
     'dataset.train_split': Key('train[:10000]', NAME, 'training examples, in TFDS split syntax'),
     'dataset.val_split': Key(
         '', TEXT, "validation examples; epochs are evaluated on them; '' evaluates on test_split"
     ),
     'dataset.test_split': Key('test[:2500]', NAME, 'test examples; evaluated at the end'),
-    'dataset.image_key': Key('', TEXT, "TFDS feature that is the image; '' is the set's own"),
-    'dataset.label_key': Key('', TEXT, "TFDS feature that is the label; '' is the set's own"),
-    'dataset.data_dir': Key('', TEXT, "prepared data, or parent of 'folder:PATH'; '' is TFDS's"),
+    'dataset.image_key': Key('', TEXT, "feature, column or array of images; '' is the usual"),
+    'dataset.label_key': Key('', TEXT, "feature, column or array of labels; '' is the usual"),
+    'dataset.data_dir': Key('', TEXT, "prepared data, or parent of a relative PATH; '' is TFDS's"),
     'dataset.cache_dir': Key('', TEXT, "cache of decoded images; '' is the user's cache"),
     'dataset.max_pixels': Key(200_000_000, integer(1), 'of an image; larger ones are not decoded'),
-    'dataset.white': Key(0, NON_NEGATIVE, 'white in grey images of 16 bits; 0 is 65535'),
+    'dataset.white': Key(0, NON_NEGATIVE, 'white in images of 16 bits (0: 65535) and in arrays'),
     'dataset.image_size': Key(
-        0,
-        either(0, IMAGE_SIZE),
-        "size images are resized to; 0 is their own, not for 'folder:PATH'",
+        0, either(0, IMAGE_SIZE), 'size images are resized to; 0 is their own, not for image files'
     ),
-    'dataset.channels': Key(3, one_of(1, 3), "grey or RGB images of 'folder:PATH'"),
+    'dataset.channels': Key(3, one_of(1, 3), 'grey or RGB images of image files'),
     'dataset.resize': Key(
         'crop', one_of('crop', 'pad', 'squash'), 'other aspect ratio: crop, pad with black, distort'
     ),
@@ -149,13 +152,11 @@ KEYS: dict[str, Key] = {
         "such a digit that fills the image; 'auto' chooses by data set",
     ),
     'dataset.on_corrupt': Key(
-        'stop', one_of('stop', 'skip'), "at unusable files of 'folder:PATH': refuse or leave out"
+        'stop', one_of('stop', 'skip'), 'at unusable image files: refuse or leave out'
     ),
-    'dataset.test_fraction': Key(
-        0.2, FRACTION, "of each class, if 'folder:PATH' has no test folder"
-    ),
+    'dataset.test_fraction': Key(0.2, FRACTION, 'of each class, of a PATH without a test split'),
     'dataset.follow_links': Key(False, BOOLEAN, "whether links in 'folder:PATH' are followed"),
-    'dataset.split_seed': Key(0, integer(0), "of the test split and the order of 'folder:PATH'"),
+    'dataset.split_seed': Key(0, integer(0), 'of the test split, and the order of image files'),
     # Input pipeline
     'input.mode': Key(
         'auto',

@@ -93,7 +93,7 @@ def find_images(
 
 
 def split_images(
-    root: pathlib.Path, folders: ClassFolders, test_fraction: float, split_seed: int
+    source: pathlib.Path, folders: ClassFolders, test_fraction: float, split_seed: int
 ) -> dict[str, list[ImageFile]]:
     """The files of each split, in the order of a hash: a slice of it has all classes.
 
@@ -101,19 +101,27 @@ def split_images(
     and not all: those whose names come first when they are sorted by a hash of `split_seed` and
     name.
 
+    Args:
+      source: the data set's folder or file, for messages.
+      folders: the files, of classes and perhaps of splits.
+      test_fraction: of each class.
+      split_seed: another makes another choice.
+
     Raises:
       UserError: a class with a single image, or a split without images of a class.
     """
     splits, names = dict(folders.splits), folders.class_names
     if 'all' in splits:
         ordered, splits = _sort_by_hash(splits['all'], split_seed), {'train': [], 'test': []}
-        for label, name in enumerate(names):
-            of_class = [file for file in ordered if file.label == label]
+        by_label = [[] for _ in names]
+        for file in ordered:
+            by_label[file.label].append(file)
+        for name, of_class in zip(names, by_label, strict=True):
             if len(of_class) < 2:
                 number = 'a single image' if of_class else 'no image that can be used'
                 raise UserError(
-                    f'{root / name}: {number}, which cannot be split into train and test; put '
-                    'more there, or make folders train and test'
+                    f'{source}, class {name}: {number}, which cannot be split into train and test; '
+                    'add more, or say yourself which images are train and test'
                 )
             num_test = min(max(round(test_fraction * len(of_class)), 1), len(of_class) - 1)
             splits['test'] += of_class[:num_test]
@@ -122,7 +130,7 @@ def split_images(
         empty = {*range(len(names))} - {file.label for file in files}
         if empty:
             raise UserError(
-                f'{root}: no image of class {names[min(empty)]!r} in {split} can be used; put '
+                f'{source}: no image of class {names[min(empty)]!r} in {split} can be used; put '
                 'others there, or remove the class'
             )
     return {split: _sort_by_hash(files, split_seed) for split, files in splits.items()}
@@ -144,7 +152,9 @@ def find_again(
     labels = {name: label for label, name in enumerate(recorded.class_names)}
     splits = {
         split: [
-            there[path][0]._replace(label=labels[there[path][1]]) for path in paths if path in there
+            there[path][0]._replace(label=labels[there[path][1]])
+            for path in paths
+            if path in there and there[path][1] in labels
         ]
         for split, paths in recorded.paths.items()
     }

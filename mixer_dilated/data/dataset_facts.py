@@ -4,8 +4,9 @@ import dataclasses
 
 import ml_collections
 
-from mixer_dilated.data.datasets import FOLDER_PREFIX, open_dataset
+from mixer_dilated.data.datasets import open_dataset
 from mixer_dilated.data.preprocessing import is_upsample
+from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import integer_pair
 
@@ -38,7 +39,7 @@ def abstract_dataset(dataset: ml_collections.ConfigDict) -> AbstractDataset:
       UserError: it is neither there nor known, or its images need a size.
     """
     if dataset.name not in FACTS:
-        if dataset.name != 'digits' and not dataset.name.startswith(FOLDER_PREFIX):
+        if dataset.name != 'digits' and not split_path(dataset.name)[0]:
             _check_prepared(dataset)
         names, there = AbstractDataset.__annotations__, open_dataset(dataset)
         return AbstractDataset(*(getattr(there, name) for name in names))

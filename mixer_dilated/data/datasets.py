@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 import tempfile
@@ -20,11 +21,11 @@ from mixer_dilated.data.examples import (
     split_slices,
 )
 from mixer_dilated.data.preprocessing import Preprocessing, is_upsample
+from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import user_cache
 from mixer_dilated.patches.geometry import integer_pair
 
-FOLDER_PREFIX = 'folder:'
 # What `dataset.preprocess` = 'auto' means for a data set; for any other, 'resize'.
 AUTO_PREPROCESS = {'mnist': 'mnist', 'fashion_mnist': 'fill', 'digits': 'fill'}
 
@@ -40,8 +41,10 @@ def open_dataset(dataset: ml_collections.ConfigDict, recorded: SplitFiles | None
       UserError: the data set does not exist, cannot be downloaded, or does not fit the config.
     """
     size = integer_pair('dataset.image_size', dataset.image_size, 1) if dataset.image_size else None
-    if dataset.name.startswith(FOLDER_PREFIX):
-        return _open_folder(dataset, size, recorded)
+    kind, path = split_path(dataset.name)
+    path = pathlib.Path(dataset.data_dir).expanduser() / pathlib.Path(path).expanduser()
+    if kind in ('folder', 'csv'):
+        return _open_image_files(dataset, kind, path, size, recorded)
     if dataset.name == 'digits':
         return Digits(size or (8, 8))
     from mixer_dilated.data.tfds_dataset import TfdsDataset
@@ -52,28 +55,37 @@ def open_dataset(dataset: ml_collections.ConfigDict, recorded: SplitFiles | None
     )
 
 
-def _open_folder(
+def _open_image_files(
     dataset: ml_collections.ConfigDict,
+    kind: str,
+    path: pathlib.Path,
     size: tuple[int, int] | None,
     recorded: SplitFiles | None,
 ) -> Dataset:
+    from mixer_dilated.data.csv_dataset import read_listing
     from mixer_dilated.data.image_folder import ImageFolder
 
-    name = dataset.name.removeprefix(FOLDER_PREFIX)
-    root = pathlib.Path(dataset.data_dir).expanduser() / pathlib.Path(name).expanduser()
-    if not name or not root.is_dir():
+    is_there, what, holds = {
+        'folder': (os.path.isdir, 'folder', 'the class folders'),
+        'csv': (os.path.isfile, 'file', 'names of files and labels'),
+    }[kind]
+    if dataset.name == f'{kind}:' or not is_there(path):
         raise UserError(
-            f'config.dataset.name = {dataset.name!r}: no such folder: {root}; name the folder that '
-            'holds the class folders (for evaluate: --data_dir=DIR)'
+            f'config.dataset.name = {dataset.name!r}: no such {what}: {path}; name the {what} that '
+            f'holds {holds} (for evaluate: --data_dir=DIR)'
         )
     if size is None:
         raise UserError(
-            'config.dataset.image_size = 0: the images of a folder are resized to one size; set '
+            'config.dataset.image_size = 0: image files are resized to one size; set '
             'it, for example --config.dataset.image_size=64'
         )
+    listing = None
+    if kind == 'csv':
+        listing = path, read_listing(path, dataset.image_key, dataset.label_key)
     return ImageFolder(
-        root,
+        path if listing is None else path.parent,
         preprocessing_of(dataset, (*size, dataset.channels)),
+        listing=listing,
         test_fraction=dataset.test_fraction,
         split_seed=dataset.split_seed,
         on_corrupt=dataset.on_corrupt,

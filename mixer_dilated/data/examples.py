@@ -1,5 +1,6 @@
 """Examples, the protocols of a data set, and TFDS split syntax."""
 
+import pathlib
 import zlib
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -20,6 +21,11 @@ class Examples(NamedTuple):
 
     images: UInt8[np.ndarray, 'examples height width channels']
     labels: Int32[np.ndarray, ' examples']
+
+
+def cache_name(kind: str, path: pathlib.Path) -> str:
+    """A data set's `name` by its path, of letters that any file system takes."""
+    return f'{kind}-' + ''.join(c for c in path.resolve().name if c.isalnum())[:40]
 
 
 def checksums(examples: Examples) -> dict[str, int]:

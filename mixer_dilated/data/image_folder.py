@@ -21,7 +21,7 @@ from mixer_dilated.data.class_folders import (
     links_hint,
     split_images,
 )
-from mixer_dilated.data.examples import Examples, split_slices
+from mixer_dilated.data.examples import Examples, cache_name, split_slices
 from mixer_dilated.data.image_decoding import white_of
 from mixer_dilated.data.image_files import Ignored, ignored_text
 from mixer_dilated.data.preprocessing import Preprocessing, decode_images
@@ -39,6 +39,8 @@ class ImageFolder:
     Args:
       root: the folder.
       preprocessing: of its files.
+      listing: the file and its files, of a data set that a file lists; None for those that
+        `find_images` finds in the folder.
       test_fraction, split_seed: see `split_images`.
       on_corrupt: 'stop' refuses a split with a corrupt file when it is read; 'skip' decodes all
         files once, and leaves corrupt ones out with a warning before the rest is split. Which they
@@ -60,6 +62,7 @@ class ImageFolder:
         root: pathlib.Path,
         preprocessing: Preprocessing,
         *,
+        listing: tuple[pathlib.Path, ClassFolders] | None = None,
         test_fraction: float = 0.2,
         split_seed: int = 0,
         on_corrupt: str = 'stop',
@@ -67,12 +70,13 @@ class ImageFolder:
         follow_links: bool = False,
         recorded: SplitFiles | None = None,
     ):
-        # Of a cache entry: letters that any file system takes.
-        self.name = 'folder-' + ''.join(c for c in root.resolve().name if c.isalnum())[:40]
+        ignored = Ignored()
+        if listing is None:
+            listing = root, find_images(root, ignored, follow_links=follow_links)
+        source, folders = listing
+        self.name = cache_name('folder' if source == root else 'csv', source)
         self.image_shape = self.stored_shape = preprocessing.image_shape
         self._root, self._preprocessing, self._decoded = root, preprocessing, {}
-        ignored = Ignored()
-        folders = find_images(root, ignored, follow_links=follow_links)
         notes = [*folders.notes]
         if ignored:
             notes.append(f'left out {ignored_text(ignored)}{links_hint(ignored)}')
@@ -85,10 +89,10 @@ class ImageFolder:
             self.class_names = recorded.class_names if self._files else folders.class_names
             notes.append(note)
         if not self._files:
-            self._files = split_images(root, folders, test_fraction, split_seed)
+            self._files = split_images(source, folders, test_fraction, split_seed)
         self._check_white()
         for note in filter(None, notes):
-            warnings.warn(f'{root}: {note}', stacklevel=2)
+            warnings.warn(f'{source}: {note}', stacklevel=2)
         self.num_classes = len(self.class_names)
         self.fingerprint = self._hash_files(self._files, times=True)
         self.identity = self._hash_files(self._files, times=False)

@@ -1,7 +1,11 @@
-"""Names by which folders are splits: train, Testing, valid_images."""
+"""Names by which folders, arrays and rows are splits: train, Testing, valid_images."""
 
+import pathlib
 import re
 from collections.abc import Sequence
+from typing import Any
+
+from mixer_dilated.errors import UserError
 
 SPLITS = {
     'train': {'train', 'training', 'trn'},
@@ -23,6 +27,30 @@ def splits_of(names: Sequence[str]) -> list[str | None]:
 def split_of(name: str) -> str | None:
     """The split that a name is of, or None."""
     return _split(_words(name))
+
+
+def complete_splits(source: pathlib.Path, splits: dict[str, Any]) -> tuple[dict[str, Any], list]:
+    """The splits of a file: 'all' alone, or train, test and perhaps validation; and notes.
+
+    Without a test split the validation split is the test split.
+
+    Args:
+      source: the file, for messages.
+      splits: what is in each.
+
+    Raises:
+      UserError: there are others, or none to train on or to test with.
+    """
+    notes = []
+    if 'validation' in splits and 'test' not in splits:
+        notes = ['no test split: validation is the test split']
+        splits = {'test' if name == 'validation' else name: splits[name] for name in splits}
+    if {*splits} != {'all'} and not {'train', 'test'} <= {*splits} <= {*SPLITS}:
+        raise UserError(
+            f'{source}: its splits are {", ".join(sorted(splits))}; allowed are train and test, '
+            'perhaps with validation, or no splits at all, which leaves it to dataset.test_fraction'
+        )
+    return splits, notes
 
 
 def _words(name: str) -> set[str]:

@@ -9,6 +9,7 @@ import warnings
 
 import numpy as np
 
+from mixer_dilated.dataset_names import PATH_KINDS
 from mixer_dilated.errors import UserError
 
 CONVERSION_NEEDS = ('tensorflow', 'apache_beam', 'mlcroissant')  # of `tfds convert_format`
@@ -20,9 +21,12 @@ def open_builder(name: str, data_dir: str):
     Raises:
       UserError: no such set, not prepared, or not as array_record.
     """
-    if pathlib.Path(name).expanduser().is_dir():
+    path = pathlib.Path(name).expanduser()
+    kind = 'folder' if path.is_dir() else path.suffix[1:].lower()
+    if kind in PATH_KINDS and path.exists():
+        what = 'folder' if kind == 'folder' else 'file'
         raise UserError(
-            f"config.dataset.name = {name!r}: is a folder; for its images set 'folder:{name}'"
+            f"config.dataset.name = {name!r}: is a {what}; for its images set '{kind}:{name}'"
         )
     import tensorflow_datasets as tfds  # slow, and not needed for a set that is cached
 
@@ -31,7 +35,8 @@ def open_builder(name: str, data_dir: str):
     except tfds.core.DatasetNotFoundError:
         raise UserError(
             f"config.dataset.name = {name!r}: no such data set; allowed are 'digits', "
-            "'folder:PATH' and the names of the TFDS catalogue, like mnist, fashion_mnist, cifar10"
+            "'folder:PATH', 'csv:FILE', 'npz:FILE', 'idx:FOLDER' and the names of the TFDS "
+            'catalogue, like mnist, fashion_mnist, cifar10'
         ) from None
     except (ValueError, RuntimeError, ImportError, AssertionError, TypeError) as error:
         cause = ' '.join(str(error).split())

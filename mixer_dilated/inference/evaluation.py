@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float, Int32
 
 from mixer_dilated.config import changed
-from mixer_dilated.data.datasets import FOLDER_PREFIX
 from mixer_dilated.data.examples import check_disjoint, num_examples
 from mixer_dilated.data.input_pipeline import open_input
+from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import write_json
 from mixer_dilated.inference.calibration import (
@@ -54,8 +54,8 @@ def evaluate_checkpoint(
     Args:
       workdir: the run's folder.
       split: examples to evaluate, in TFDS split syntax; the run's test split if None.
-      data_dir: where prepared data lies, or the parent of a folder of images; the folder itself if
-        the run names it by an absolute path. Where the run's config says if None.
+      data_dir: where prepared data lies, or what a relative path in `dataset.name` is below; the
+        folder or file itself if that path is absolute. Where the run's config says if None.
       best: the checkpoint of the highest validation accuracy instead.
       calibrate: validation examples to fit a temperature for each seed on, which is then written to
         the run's `calibration.json`.
@@ -120,10 +120,10 @@ def evaluate_checkpoint(
 def _open_setup(workdir: pathlib.Path, data_dir: str | None) -> Setup:
     config, changes = read_config(workdir), {}
     if data_dir is not None:
-        folder = config.dataset.name.removeprefix(FOLDER_PREFIX)
-        is_path = folder != config.dataset.name and pathlib.Path(folder).expanduser().is_absolute()
-        key = 'dataset.name' if is_path else 'dataset.data_dir'
-        changes[key] = f'{FOLDER_PREFIX}{data_dir}' if is_path else data_dir
+        kind, path = split_path(config.dataset.name)
+        is_named = kind and pathlib.Path(path).expanduser().is_absolute()
+        key = 'dataset.name' if is_named else 'dataset.data_dir'
+        changes[key] = f'{kind}:{data_dir}' if is_named else data_dir
     return open_setup(workdir, changed(config, changes))
 
 
