@@ -45,6 +45,8 @@ def open_dataset(dataset: ml_collections.ConfigDict, recorded: SplitFiles | None
     path = pathlib.Path(dataset.data_dir).expanduser() / pathlib.Path(path).expanduser()
     if kind in ('folder', 'csv'):
         return _open_image_files(dataset, kind, path, size, recorded)
+    if kind:
+        return _open_arrays(dataset, kind, path, size)
     if dataset.name == 'digits':
         return Digits(size or (8, 8))
     from mixer_dilated.data.tfds_dataset import TfdsDataset
@@ -95,6 +97,24 @@ def _open_image_files(
     )
 
 
+def _open_arrays(
+    dataset: ml_collections.ConfigDict, kind: str, path: pathlib.Path, size: tuple[int, int] | None
+) -> Dataset:
+    from mixer_dilated.data.array_dataset import ArrayDataset
+
+    return ArrayDataset(
+        kind,
+        path,
+        size,
+        resize=dataset.resize,
+        max_pixels=dataset.max_pixels,
+        white=dataset.white,
+        keys=(dataset.image_key, dataset.label_key),
+        test_fraction=dataset.test_fraction,
+        split_seed=dataset.split_seed,
+    )
+
+
 def preprocessing_of(dataset: ml_collections.ConfigDict, image_shape: tuple) -> Preprocessing:
     """How image files become images of the shape and style of `config.dataset`.
 
@@ -107,8 +127,13 @@ def preprocessing_of(dataset: ml_collections.ConfigDict, image_shape: tuple) -> 
     """
     how = dataset.preprocess
     if how == 'auto':
-        without_config_and_version = dataset.name.split(':')[0].split('/')[0]
-        how = AUTO_PREPROCESS.get(without_config_and_version, 'resize')
+        kind, path = split_path(dataset.name)
+        name = dataset.name.split(':')[0].split('/')[0]  # without config and version
+        if kind == 'npz':
+            name = pathlib.Path(path).stem.lower().replace('-', '_')
+        elif kind == 'idx':  # the format of both
+            name = 'fashion_mnist' if 'fashion' in path.lower() else 'mnist'
+        how = AUTO_PREPROCESS.get(name, 'resize') if image_shape[2] == 1 else 'resize'
     return Preprocessing(tuple(image_shape), how, dataset.resize, dataset.max_pixels, dataset.white)
 
 

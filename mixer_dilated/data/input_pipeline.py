@@ -159,6 +159,8 @@ class StreamingPipeline:
     ):
         self.data_source, self._config, self._mesh = data_source, config, mesh
         self._workers = num_workers(config.input.workers)
+        if config.input.workers == 'auto' and isinstance(data_source, InMemoryDataSource):
+            self._workers = 0  # each would have a copy, and nothing is decoded
         self._prefetcher = self._mode = self._next_step = None
 
     @functools.cached_property

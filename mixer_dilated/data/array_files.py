@@ -1,0 +1,188 @@
+"""Images and labels in arrays, as files hold them: an .npz as Keras', and MNIST's idx files."""
+
+import gzip
+import io
+import math
+import os
+import pathlib
+import re
+import zipfile
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+from mixer_dilated.data.image_files import visible_entries
+from mixer_dilated.data.split_names import split_of
+from mixer_dilated.errors import UserError
+from mixer_dilated.files import MAX_ARRAY_BYTES, read_bytes
+
+IMAGES = {'x', 'images', 'image', 'imgs', 'data'}  # words of an array's name
+LABELS = {'y', 'labels', 'label', 'targets', 'target'}
+NPZ_HINT = (
+    'allowed are x_train, y_train, x_test and y_test (and x_val, y_val), or images and labels'
+)
+IDX_NAME = re.compile(r'(?:(.+)-)?(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?')
+IDX_HINT = (
+    'allowed are train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and '
+    't10k-labels-idx1-ubyte, each .gz or not'
+)
+GZIP = b'\x1f\x8b'
+MAX_GZIP_RATIO = 1032  # deflate cannot pack more densely
+
+
+class LabelledImages(NamedTuple):
+    """The arrays of a split as they are stored, with the names that messages call them by."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    image_name: str
+    label_name: str
+
+
+def read_npz(
+    path: pathlib.Path, image_key: str = '', label_key: str = ''
+) -> tuple[dict[str, LabelledImages], list[str]]:
+    """The arrays of an .npz file for each split, or for 'all'; and notes.
+
+    Args:
+      path: of the file; its pickled objects are never loaded.
+      image_key, label_key: names of the arrays of 'all'; '' for 'images' and 'labels' or alike.
+
+    Raises:
+      UserError: not such a file, arrays missing or damaged, or names whose meaning is not clear.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f'{path}: no such file; name an .npz file (for evaluate: --data_dir=FILE)')
+    try:
+        with path.open('rb') as file:
+            if not zipfile.is_zipfile(file):
+                raise UserError(f'{path}: not an .npz file, or a truncated one; save it again')
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                names, others = _match_names(path, archive.files, (image_key, label_key))
+                splits = {
+                    split: LabelledImages(
+                        *(_read_array(path, archive, name) for name in pair), *pair
+                    )
+                    for split, pair in names.items()
+                }
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f'{path}: cannot be read: {error}; copy it again') from None
+    return splits, [f'left out the arrays {", ".join(others)}'] if others else []
+
+
+def read_idx(path: pathlib.Path) -> tuple[dict[str, LabelledImages], list[str]]:
+    """The arrays of the four idx files of a folder; and notes.
+
+    Args:
+      path: the folder; where it holds several sets, with what their names begin with:
+        'gzip/emnist-letters'. EMNIST's images, which lie on their side, are set upright.
+
+    Raises:
+      UserError: no such folder, or files that are missing, truncated or of another kind.
+    """
+    folder, prefix = (path, '') if os.path.isdir(path) else (path.parent, path.name)
+    if not os.path.isdir(folder):
+        raise UserError(f'{path}: no such folder; name that of the idx files')
+    sets = {}
+    for entry in visible_entries(str(folder)):
+        match = IDX_NAME.fullmatch(entry.name)
+        if match and entry.is_file() and entry.name.startswith(prefix):
+            split = 'train' if match[2] == 'train' else 'test'
+            file = folder / entry.name
+            sets.setdefault(match[1] or '', {}).setdefault((split, match[3]), file)
+    if len(sets) > 1:
+        shown = ', '.join(map(repr, sets))
+        raise UserError(f'{folder}: holds several sets: {shown}; name one, as idx:{folder}/NAME')
+    name, files = sets.popitem() if sets else ('', {})
+    splits = {}
+    for split in ('train', 'test'):
+        missing = [kind for kind in ('images', 'labels') if (split, kind) not in files]
+        if missing:
+            raise UserError(f'{path}: has no idx file of {split} {missing[0]}; {IDX_HINT}')
+        images, labels = files[split, 'images'], files[split, 'labels']
+        arrays = _read_idx_file(images, 3), _read_idx_file(labels, 1)
+        splits[split] = LabelledImages(*arrays, images.name, labels.name)
+    if not name.startswith('emnist'):
+        return splits, []
+    upright = {
+        split: arrays._replace(images=arrays.images.swapaxes(1, 2))
+        for split, arrays in splits.items()
+    }
+    return upright, ["EMNIST's images, which lie on their side, are set upright"]
+
+
+def _match_names(
+    path: pathlib.Path, names: list[str], keys: tuple[str, str]
+) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """{split: names of its images and labels}, and the other names, of the arrays of an .npz."""
+    found, others = {}, []
+    for name in names:
+        words = {*re.split(r'[\W_]+', name.lower())}
+        kind = 1 if words & LABELS else 0
+        rest = words - IMAGES - LABELS
+        split = split_of(' '.join(rest)) if rest else 'all'
+        if name in keys:
+            kind, split = keys.index(name), 'all'
+        elif not words & (IMAGES | LABELS) or split is None or (split == 'all' and keys[kind]):
+            others.append(name)
+            continue
+        pair = found.setdefault(split, [None, None])
+        if pair[kind]:
+            what = 'config.dataset.label_key' if kind else 'config.dataset.image_key'
+            raise UserError(
+                f'{path}: which of its arrays {pair[kind]} and {name} is meant? Leave one out, or '
+                f'set --{what}=NAME'
+            )
+        pair[kind] = name
+    shown = ', '.join(names) or 'none'
+    for key in filter(None, keys):
+        if key not in names:
+            raise UserError(f'{path}: has no array {key!r}; allowed are {shown}')
+    for pair in found.values():
+        if None in pair:
+            lacks = 'labels' if pair[0] else 'images'
+            raise UserError(
+                f'{path}: its array {pair[0] or pair[1]} has no {lacks} beside it; it has {shown}; '
+                f'{NPZ_HINT}'
+            )
+    if not found:
+        raise UserError(f'{path}: has no images and labels; its arrays are {shown}; {NPZ_HINT}')
+    return {split: tuple(pair) for split, pair in found.items()}, others
+
+
+def _read_array(path: pathlib.Path, archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
+    try:
+        return archive[name]
+    # NumPy and zipfile raise errors of many types at damaged arrays.
+    except Exception as error:
+        cause = ' '.join(str(error).split())[:200] or type(error).__name__
+        hint = 'copy the file again, or write it anew'
+        if 'pickle' in cause:
+            cause = 'an array of Python objects, which is never loaded'
+            hint = 'save numbers, or texts as labels.astype(str)'
+        raise UserError(f'{path}: array {name} cannot be read: {cause}; {hint}') from None
+
+
+def _read_idx_file(path: pathlib.Path, ndim: int) -> np.ndarray:
+    """uint8 of so many dimensions."""
+    packed = read_bytes(path, 'copy it again', MAX_ARRAY_BYTES)
+    file = gzip.GzipFile(fileobj=io.BytesIO(packed)) if packed[:2] == GZIP else io.BytesIO(packed)
+    try:
+        magic = file.read(4)
+        if magic != bytes((0, 0, 8, ndim)):
+            raise UserError(
+                f'{path}: begins with {magic.hex(" ")}; allowed is 00 00 08 {ndim:02x}, an idx '
+                f'file of unsigned bytes in {ndim} dimensions; fetch it again'
+            )
+        shape = tuple(int.from_bytes(file.read(4)) for _ in range(ndim))
+        size = math.prod(shape)
+        if 0 < size <= MAX_GZIP_RATIO * len(packed):
+            content = file.read(size + 1)
+            if len(content) == size:
+                return np.frombuffer(content, np.uint8).reshape(shape)
+        cause = f'its header says {"×".join(map(str, shape))} bytes, and it holds others'
+    except (OSError, EOFError, zlib.error) as error:
+        cause = ' '.join(str(error).split())
+    raise UserError(f'{path}: truncated or damaged: {cause}; fetch it again')

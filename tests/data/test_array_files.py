@@ -1,0 +1,474 @@
+"""Arrays that people bring, as data sets: .npz files, and MNIST's idx files."""
+
+import gzip
+import io
+import json
+import pickle
+import shutil
+import struct
+import warnings
+import zipfile
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis.extra import numpy as st_numpy
+from PIL import Image
+
+from mixer_dilated.cli.main import main
+from mixer_dilated.config import resolve
+from mixer_dilated.data.datasets import open_dataset, preprocessing_of
+from mixer_dilated.data.preprocessing import resize_image
+from tests.conftest import refuses
+
+
+def pictures(count=10, shape=(6, 5), seed=0):
+    """uint8 images; the first pixel is 255."""
+    images = np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
+    images.flat[:1] = 255
+    return images
+
+
+def arrays(train=12, test=6, shape=(6, 5), classes=3):
+    """Arrays of Keras' names."""
+    return {
+        'x_train': pictures(train, shape), 'y_train': np.arange(train) % classes,
+        'x_test': pictures(test, shape, 1), 'y_test': np.arange(test) % classes,
+    }  # fmt: skip
+
+
+def open_set(name, **keys):
+    return open_dataset(resolve({'dataset': {'name': name, **keys}}).dataset)
+
+
+def open_npz(path, content=None, quiet=True, **keys):
+    if content is not None:
+        np.savez(path, **content)
+    with warnings.catch_warnings():
+        if quiet:
+            warnings.simplefilter('ignore')
+        return open_set(f'npz:{path}', **keys)
+
+
+def check_examples(source, split, images, labels):
+    examples = source.read(split)
+    assert examples.images.dtype == np.uint8 and examples.labels.dtype == np.int32
+    np.testing.assert_array_equal(examples.images, images)
+    np.testing.assert_array_equal(examples.labels, labels)
+    data_source = source.data_source(split)
+    assert data_source.image_shape == source.stored_shape
+    for array, expected in zip(data_source.read([2, 0]), examples, strict=True):
+        np.testing.assert_array_equal(array, expected[[2, 0]])
+
+
+@pytest.mark.parametrize('save', [np.savez, np.savez_compressed])
+def test_an_npz_of_keras_form_is_a_data_set(tmp_path, save):
+    content = arrays()
+    content |= {'x_val': pictures(4, seed=2), 'y_val': np.array([2, 1, 0, 0])}
+    save(tmp_path / 'own.npz', **content)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        source = open_npz(tmp_path / 'own.npz', quiet=False)
+    assert source.image_shape == source.stored_shape == (6, 5, 1)
+    assert source.class_names == ('0', '1', '2') and source.num_classes == 3
+    assert source.split_sizes == {'train': 12, 'test': 6, 'validation': 4}
+    for split, name in (('train', 'train'), ('test', 'test'), ('validation', 'val')):
+        check_examples(source, split, content[f'x_{name}'][..., None], content[f'y_{name}'])
+    both = source.read('train[9:]+test[:2]')
+    np.testing.assert_array_equal(both.labels, [0, 1, 2, 0, 1])
+    np.testing.assert_array_equal(both.images[3:], content['x_test'][:2, ..., None])
+    relative = open_set('npz:own.npz', data_dir=str(tmp_path))
+    assert relative.identity == source.identity
+
+
+def test_names_of_other_forms_are_understood(tmp_path):
+    content = arrays()
+    spelled = ('train_images', 'train_labels', 'val_images', 'val_labels')
+    with pytest.warns(UserWarning, match='validation is the test split'):
+        source = open_npz(
+            tmp_path / 'a.npz', dict(zip(spelled, content.values(), strict=True)), quiet=False
+        )
+    check_examples(source, 'test', content['x_test'][..., None], content['y_test'])
+    pair = {'scans': content['x_train'], 'y': [5] * 6 + [7] * 6, 'groups': [1] * 12}
+    with pytest.warns(UserWarning, match='left out the arrays groups'):
+        source = open_npz(tmp_path / 'b.npz', pair, quiet=False, image_key='scans')
+    assert source.class_names == ('5', '7')
+    both = {'images': content['x_train'], 'labels': [0, 1] * 6, 'kind': [5, 6, 7] * 4}
+    source = open_npz(tmp_path / 'c.npz', both, label_key='kind')
+    assert source.class_names == ('5', '6', '7')
+
+
+@given(
+    st.lists(st.integers(2, 20), min_size=2, max_size=4), st.floats(0.05, 0.9), st.integers(0, 99)
+)
+def test_arrays_without_splits_have_a_share_of_each_class_for_testing(
+    tmp_path_factory, counts, share, seed
+):
+    path = tmp_path_factory.mktemp('share') / 'a.npz'
+    labels = np.repeat(np.arange(len(counts)), counts)
+    images = np.arange(256 * 256, dtype=np.uint32)[: len(labels)].view(np.uint8).reshape(-1, 2, 2)
+    images = images | np.uint8(128)  # not nearly black; bytes 0 to 127 tell images apart
+    keys = {'test_fraction': share, 'split_seed': seed}
+    source = open_npz(path, {'images': images, 'labels': labels}, **keys)
+    train, test = source.read('train'), source.read('test')
+    for label, count in enumerate(counts):
+        expected = min(max(round(share * count), 1), count - 1)
+        assert (test.labels == label).sum() == expected
+        assert (train.labels == label).sum() == count - expected
+    rows = [int(image[0, 0, 0]) - 128 for image in (*train.images, *test.images)]
+    assert sorted(rows) == list(range(len(labels)))
+    np.testing.assert_array_equal(labels[rows], [*train.labels, *test.labels])
+    assert open_npz(path, **keys).identity == source.identity
+    assert open_npz(path, **{**keys, 'split_seed': seed + 1}).identity != source.identity
+
+
+@given(
+    st_numpy.arrays(np.uint8, st.tuples(*[st.integers(4, 9)] * 3)),
+    st.sampled_from(['float16', 'float32', '>f8', 'int64', '>u2', 'int16', 'whole', 'fortran']),
+    st.sampled_from([1, 3]),
+    st.booleans(),
+)
+def test_images_of_any_type_and_layout_are_the_same(
+    tmp_path_factory, images, kind, channels, first
+):
+    images[0, 0, 0] = 255
+    expected = np.stack([np.roll(images, k, axis=2) for k in range(channels)], axis=-1)
+    stored = expected
+    if kind in ('float16', 'float32', '>f8'):
+        stored = (expected / 255).astype(kind)
+    elif kind == 'whole':
+        stored = expected.astype(np.float32)
+    else:
+        stored = np.asfortranarray(expected) if kind == 'fortran' else expected.astype(kind)
+    if first:
+        stored = np.moveaxis(stored, -1, 1)
+    labels = np.arange(len(images)) % 2
+    content = {'x_train': stored, 'y_train': labels, 'x_test': stored, 'y_test': labels}
+    source = open_npz(tmp_path_factory.mktemp('types') / 'a.npz', content)
+    np.testing.assert_array_equal(source.read('train').images, expected)
+    np.testing.assert_array_equal(source.read('test').labels, labels)
+
+
+@pytest.mark.parametrize(
+    ('images', 'words'),
+    [
+        (np.float32([0.5, 1]), 'values from 0.5 to 1; 0 is black, 1 is white'),
+        (np.int64([3, 200]), 'values from 3 to 200; 0 is black, 255 is white'),
+        (np.array([False, True]), 'values from 0 to 1; 0 is black, 1 is white'),
+    ],
+)
+def test_the_rule_by_which_values_become_grey_levels_is_said(tmp_path, images, words):
+    images = np.resize(images, (4, 6, 6))
+    content = {'images': images, 'labels': [0, 0, 1, 1]}
+    with pytest.warns(UserWarning, match=words):
+        open_npz(tmp_path / 'a.npz', content, quiet=False)
+    content['images'] = np.resize(images, (4, 3, 6, 6))
+    with pytest.warns(UserWarning, match=r'images is taken as \(N, C, H, W\)'):
+        assert open_npz(tmp_path / 'a.npz', content, quiet=False).image_shape == (6, 6, 3)
+
+
+def test_the_value_that_is_white_can_be_named(tmp_path):
+    images = np.resize(np.uint16([0, 1000, 4095]), (4, 3, 6))
+    content = {'images': images, 'labels': [0, 0, 1, 1]}
+    with refuses('a.npz: images: values from 0 to 4095', '--config.dataset.white=4095'):
+        open_npz(tmp_path / 'a.npz', content)
+    source = open_npz(tmp_path / 'a.npz', white=4095)
+    assert {*source.read('train').images.flat} == {0, 62, 255}
+    content['images'] = np.resize(np.uint8([0, 1]), (4, 6, 6))
+    with refuses('values from 0 to 1', '--config.dataset.white=1'):
+        open_npz(tmp_path / 'b.npz', content)
+    assert {*open_npz(tmp_path / 'b.npz', white=1).read('test').images.flat} == {0, 255}
+    assert {*open_npz(tmp_path / 'b.npz', white=255).read('test').images.flat} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ('labels', 'names'),
+    [
+        ([[3], [3], [12], [12]], ('3', '12')),
+        (np.eye(2, dtype=np.float32)[[0, 0, 1, 1]], ('0', '1')),
+        (['cat', 'cat', 'dog ', 'dog'], ('cat', 'dog')),
+        (np.array([b'\xc3\xa4', b'\xc3\xa4', b'b', b'b']), ('b', 'ä')),
+        ([False, False, True, True], ('0', '1')),
+    ],
+)
+def test_labels_are_integers_texts_or_one_hot(tmp_path, labels, names):
+    images = pictures(4)
+    source = open_npz(tmp_path / 'a.npz', {'images': images, 'labels': labels}, test_fraction=0.5)
+    assert source.class_names == names
+    examples = source.read('train+test')
+    rows = [np.flatnonzero((images == image[..., 0]).all((1, 2)))[0] for image in examples.images]
+    first = 1 if names[0] == 'b' else 0
+    np.testing.assert_array_equal(examples.labels, [row // 2 ^ first for row in rows])
+
+
+def without(name):
+    return {key: array for key, array in arrays().items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        (without('y_train'), ['array x_train', 'no labels']),
+        (without('x_test'), ['array y_test', 'no images']),
+        ({'x_train': pictures(4), 'y_train': [0, 1, 0, 1]}, ['splits are train', 'test']),
+        ({'a': [1], 'b': [2]}, ['arrays are a, b', 'x_train', 'images and labels']),
+        ({'images': pictures(4), 'labels': [0, 1], 'x': [1]}, ['images and x', 'image_key']),
+        ({**arrays(), 'images': pictures(4), 'labels': [0] * 4}, ['splits are all, test, train']),
+        ({**arrays(), 'y_train': [0, 1]}, ['12 images in x_train', '2 labels in y_train']),
+        ({**arrays(), 'x_test': pictures(0), 'y_test': []}, ['0 images in x_test']),
+        ({**arrays(), 'y_train': 3}, ['0 labels in y_train']),
+        ({**arrays(), 'x_train': pictures(12, (30,))}, ['x_train', '(12, 30)', '(N, H, W)']),
+        ({**arrays(), 'x_train': pictures(12, (3, 5, 3))}, ['x_train', '(12, 3, 5, 3)']),
+        ({**arrays(), 'x_train': pictures(12, (6, 5, 4))}, ['x_train', '(12, 6, 5, 4)']),
+        ({**arrays(), 'x_train': np.full((12, 6, 5), 'a')}, ['x_train', '<U1']),
+        ({**arrays(), 'x_test': pictures(6, (5, 6))}, ['(6, 5, 1)', '(5, 6, 1)']),
+        ({**arrays(), 'x_train': pictures(12) - 1.0}, ['values from -1 to']),
+        ({**arrays(), 'x_train': pictures(12) * 0.9}, ['fractional', 'white=']),
+        ({**arrays(), 'x_train': pictures(12) * np.nan}, ['values from nan']),
+        ({**arrays(), 'x_train': pictures(12) + np.inf}, ['to inf']),
+        ({**arrays(), 'y_train': np.linspace(0, 1, 12)}, ['y_train', 'float64 (12,)', 'one-hot']),
+        ({**arrays(), 'y_train': np.eye(12) + 1}, ['y_train', 'row 0']),
+        ({**arrays(), 'y_train': ['cat', ''] * 6}, ['y_train', 'row 1 is empty']),
+        ({**arrays(), 'y_test': [0, 1, 2, 7, 0, 0]}, ['y_test: label 7', 'y_train']),
+        ({**arrays(), 'y_test': ['0'] * 6}, ["y_test: label '0'"]),
+        ({'images': pictures(3), 'labels': ['a', 'a', 'b']}, ['class b: a single image']),
+        ({'images': pictures(2000, (1, 1)), 'labels': np.arange(2000)}, ['2000 values']),
+    ],
+)  # fmt: skip
+def test_arrays_of_another_form_are_refused_with_what_is_there(tmp_path, content, words):
+    with refuses(tmp_path / 'a.npz', *words):
+        open_npz(tmp_path / 'a.npz', content)
+
+
+class Evil:
+    def __reduce__(self):
+        return (pytest.fail, ('unpickled',))
+
+
+def test_objects_are_never_loaded(tmp_path):
+    path = tmp_path / 'a.npz'
+    labels = np.array([Evil(), 'cat'] * 6, object)
+    np.savez(path, **{**arrays(), 'y_train': labels})
+    with refuses(path, 'array y_train', 'Python objects', 'astype(str)'):
+        open_npz(path)
+    path.write_bytes(pickle.dumps(Evil()))
+    with refuses(path, 'not an .npz'):
+        open_npz(path)
+
+
+def test_files_that_are_no_arrays_are_refused(tmp_path):
+    path = tmp_path / 'a.npz'
+    for name in (path, 'npz:', tmp_path):
+        with refuses('no such file'):
+            open_npz(name)
+    np.savez(path, **arrays())
+    whole = path.read_bytes()
+    for size in (0, 30, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with refuses(path, 'not an .npz file'):
+            open_npz(path)
+    at = whole.index(arrays()['x_train'].tobytes())
+    flipped = bytearray(whole)
+    flipped[at] ^= 1
+    path.write_bytes(flipped)
+    with refuses(path, 'x_train', 'CRC'):
+        open_npz(path)
+    with refuses(path, f"'npz:{path}'"):  # without its kind
+        open_set(str(path))
+
+
+def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path):
+    path = tmp_path / 'a.npz'
+    with zipfile.ZipFile(path, 'w') as archive:
+        for name, array in arrays().items():
+            file = io.BytesIO()
+            np.save(file, array)
+            content = file.getvalue()
+            if name == 'x_train':
+                content = content.replace(b'(12, 6, 5), }      ', b'(99999999, 6, 5), }', 1)
+                assert b'99999999' in content
+            archive.writestr(f'{name}.npy', content)
+    with refuses(path, 'x_train cannot be read'):
+        open_npz(path)
+
+
+def test_the_identity_follows_content_and_not_place(tmp_path):
+    content = arrays()
+    (tmp_path / 'elsewhere').mkdir()
+    source = open_npz(tmp_path / 'a.npz', content)
+    np.savez_compressed(tmp_path / 'elsewhere' / 'b.npz', **content)
+    other = open_npz(tmp_path / 'elsewhere' / 'b.npz')
+    assert other.identity == source.identity
+    content['x_train'][3, 2, 1] ^= 1
+    assert open_npz(tmp_path / 'a.npz', content).identity != source.identity
+    content = arrays()
+    content['y_test'] = content['y_test'][::-1]
+    assert open_npz(tmp_path / 'a.npz', content).identity != source.identity
+    names = {**arrays(), 'y_train': arrays()['y_train'] + 1, 'y_test': arrays()['y_test'] + 1}
+    assert open_npz(tmp_path / 'a.npz', names).class_names == ('1', '2', '3')
+
+
+def test_images_are_upsampled_on_the_device_or_resized_when_read(tmp_path):
+    for shape in ((8, 6), (8, 6, 3)):
+        content = arrays(shape=shape)
+        source = open_npz(tmp_path / 'a.npz', content, image_size=(16, 12))
+        stored = (8, 6, shape[2] if len(shape) == 3 else 1)
+        assert source.image_shape == (16, 12, stored[2]) and source.stored_shape == stored
+        np.testing.assert_array_equal(
+            source.read('train').images, content['x_train'].reshape(-1, *stored)
+        )
+        small = open_npz(tmp_path / 'a.npz', image_size=4, resize='squash')
+        assert small.image_shape == small.stored_shape == (4, 4, stored[2])
+        expected = resize_image(Image.fromarray(content['x_test'][1]), (4, 4), 'squash')
+        np.testing.assert_array_equal(small.read('test').images[1].squeeze(), np.asarray(expected))
+        assert small.identity != source.identity
+    with refuses('48 pixels', 'max_pixels'):
+        open_npz(tmp_path / 'a.npz', max_pixels=47)
+
+
+# idx
+
+
+def idx(array):
+    header = struct.pack(f'>HBB{array.ndim}I', 0, 8, array.ndim, *array.shape)
+    return header + array.tobytes()
+
+
+def write_idx(folder, content=None, name='{}-{}-idx{}-ubyte', packed=False):
+    folder.mkdir(parents=True, exist_ok=True)
+    content = content or arrays(shape=(28, 28))
+    for part, split in (('train', 'train'), ('test', 't10k')):
+        for kind, key, ndim in (('images', 'x', 3), ('labels', 'y', 1)):
+            encoded = idx(content[f'{key}_{part}'].astype(np.uint8))
+            path = folder / (name.format(split, kind, ndim) + ('.gz' if packed else ''))
+            path.write_bytes(gzip.compress(encoded) if packed else encoded)
+    return content
+
+
+@pytest.mark.parametrize('packed', [False, True])
+@pytest.mark.parametrize('name', ['{}-{}-idx{}-ubyte', '{}-{}.idx{}-ubyte'])
+def test_idx_files_are_a_data_set(tmp_path, name, packed):
+    content = write_idx(tmp_path / 'raw', name=name, packed=packed)
+    source = open_set(f'idx:{tmp_path / "raw"}')
+    assert source.image_shape == (28, 28, 1) and source.class_names == ('0', '1', '2')
+    check_examples(source, 'train', content['x_train'][..., None], content['y_train'])
+    check_examples(source, 'test', content['x_test'][..., None], content['y_test'])
+    write_idx(tmp_path / 'other', packed=not packed)
+    assert open_set('idx:other', data_dir=str(tmp_path)).identity == source.identity
+
+
+def test_one_of_the_sets_of_emnist_is_chosen_and_set_upright(tmp_path):
+    content = {name: write_idx(tmp_path, arrays(shape=(28, 28), classes=classes),
+                               f'emnist-{name}-{{}}-{{}}-idx{{}}-ubyte', packed=True)
+               for name, classes in (('digits', 2), ('letters', 3))}  # fmt: skip
+    with refuses(tmp_path, "'emnist-digits', 'emnist-letters'"):
+        open_set(f'idx:{tmp_path}')
+    with pytest.warns(UserWarning, match='upright'):
+        source = open_set(f'idx:{tmp_path}/emnist-letters')
+    upright = content['letters']['x_train'].swapaxes(1, 2)[..., None]
+    check_examples(source, 'train', upright, content['letters']['y_train'])
+
+
+def test_real_mnist_is_the_same_from_idx_and_from_tfds(tmp_path, mnist):
+    expected = open_set('mnist', data_dir=mnist).read('train[:100]+test[:20]')
+    parts = {'train': slice(100), 'test': slice(100, None)}
+    content = {f'x_{part}': expected.images[rows, ..., 0] for part, rows in parts.items()}
+    content |= {f'y_{part}': expected.labels[rows] for part, rows in parts.items()}
+    write_idx(tmp_path, content, packed=True)
+    for array, of_tfds in zip(
+        open_set(f'idx:{tmp_path}').read('train+test'), expected, strict=True
+    ):
+        np.testing.assert_array_equal(array, of_tfds)
+
+
+def damage(tmp_path, name, change):
+    write_idx(tmp_path)
+    path = tmp_path / name
+    path.write_bytes(change(path.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (lambda content: content[:-1], ['truncated', '12×28×28']),
+        (lambda content: content + b'0', ['12×28×28']),
+        (lambda content: b'', ['begins with ;']),
+        (lambda content: content[:9], ['truncated']),
+        (lambda content: b'<html>', ['begins with 3c 68 74 6d', '00 00 08 03']),
+        (lambda content: b'\0\0\x0d\x03' + content[4:], ['begins with 00 00 0d 03']),
+        (lambda content: b'\0\0\x08\x01' + content[4:], ['begins with 00 00 08 01']),
+        (lambda content: content[:4] + b'\xff' * 12, ['4294967295×4294967295']),
+        (lambda content: gzip.compress(content[:4] + b'\x7f' * 12), ['2139062143']),
+        (lambda content: gzip.compress(content)[:-9], ['truncated']),
+        (lambda content: gzip.compress(content)[:20] + b'noise', ['damaged']),
+        (lambda content: gzip.compress(content)[:-8] + bytes(8), ['CRC']),
+    ],
+)
+def test_damaged_idx_files_are_refused(tmp_path, change, words):
+    damage(tmp_path, 'train-images-idx3-ubyte', change)
+    with refuses(tmp_path / 'train-images-idx3-ubyte', *words):
+        open_set(f'idx:{tmp_path}')
+
+
+def test_missing_idx_files_are_refused(tmp_path):
+    for folder in (tmp_path / 'no' / 'where', tmp_path):
+        with refuses(folder):
+            open_set(f'idx:{folder}')
+    write_idx(tmp_path)
+    (tmp_path / 't10k-labels-idx1-ubyte').unlink()
+    with refuses(tmp_path, 'test labels', 't10k-labels-idx1-ubyte'):
+        open_set(f'idx:{tmp_path}')
+
+
+@pytest.mark.parametrize(
+    ('name', 'channels', 'expected'),
+    [
+        ('idx:raw', 1, 'mnist'),
+        ('idx:data/FashionMNIST/raw', 1, 'fill'),
+        ('npz:data/mnist.npz', 1, 'mnist'),
+        ('npz:fashion-mnist.npz', 1, 'fill'),
+        ('npz:mnist.npz', 3, 'resize'),
+        ('npz:pneumoniamnist.npz', 1, 'resize'),
+        ('csv:mnist', 1, 'resize'),
+    ],
+)
+def test_files_to_predict_are_brought_to_the_style_of_the_set(name, channels, expected):
+    dataset = resolve({'dataset': {'name': name}}).dataset
+    assert preprocessing_of(dataset, (28, 28, channels)).how == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['npz', 'idx'])
+def test_a_network_is_trained_on_arrays_that_move_and_evaluated(tmp_path, kind, capsys):
+    content = arrays(64, 24, (8, 8))
+    place, moved = tmp_path / 'set.npz', tmp_path / 'moved.npz'
+    if kind == 'npz':
+        np.savez(place, **content)
+    else:
+        write_idx(place, content)
+    changes = {
+        'dataset.name': f'{kind}:{place}', 'dataset.train_split': 'train', 'batch': 8,
+        'dataset.test_split': 'test', 'num_epochs': 1, 'model.num_blocks': 1,
+        'optimizer.decay_type': 'constant',
+    }  # fmt: skip
+    flags = ['--config=configs/digits_dilated.py', f'--workdir={tmp_path / "run"}']
+
+    def train(**more):
+        return main(
+            [*flags, *(f'--config.{key}={value}' for key, value in {**changes, **more}.items())], 0
+        )
+
+    assert train() == 0
+    shutil.move(place, moved)
+    moved_and_streamed = {'dataset.name': f'{kind}:{moved}', 'input.mode': 'stream'}
+    assert train(**moved_and_streamed, num_epochs=2) == 0
+    summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
+    assert summary['test_examples'] == 24
+    shutil.move(moved, place)
+    flag = f'--data_dir={place}'
+    assert main(['evaluate', f'--workdir={tmp_path / "run"}', flag], 0) == 0
+    assert '24' in capsys.readouterr().out
+    Image.fromarray(content['x_test'][0]).save(tmp_path / 'one.png')
+    predict = ['predict', f'--workdir={tmp_path / "run"}', str(tmp_path / 'one.png')]
+    assert main(predict, 0) == 0
