@@ -76,7 +76,7 @@ def test_another_label_is_chosen_by_its_key(tmp_path):
     assert usual.class_names == ('0', '1', '2') and other.class_names == ('small', 'large')
     np.testing.assert_array_equal(other.read('train').labels, [0, 0, 1, 0, 0, 1])
     assert usual.identity != other.identity
-    with refuses("config.dataset.label_key = 'fine'", 'label, coarse'):
+    with refuses("config.dataset.label_key = 'fine'", 'coarse, label'):
         open_set(tmp_path, label_key='fine')
     with refuses("config.dataset.image_key = 'label'", 'image'):
         open_set(tmp_path, image_key='label')
