@@ -5,10 +5,14 @@ import pathlib
 import zlib
 
 import numpy as np
+import pandas as pd
 
 from mixer_dilated.config import patch_branches
+from mixer_dilated.data.corruption import CORRUPTIONS
 from mixer_dilated.patches.geometry import num_tokens
-from mixer_dilated.studies.stats import compare, describe, fit_exponent
+from mixer_dilated.reports.intervals import describe
+from mixer_dilated.reports.quantities import QUANTITIES
+from mixer_dilated.studies.stats import compare, fit_exponent
 from mixer_dilated.training.run_folder import write_summary
 from tests.conftest import small_config
 
@@ -24,42 +28,41 @@ def digits_images():
     return (data.images[:300, ..., None] * 15.9375).astype(np.uint8), data.target[:300]
 
 
-def _config(**changes):
-    return small_config(num_seeds=3, **changes)
-
-
 def make_kind(kind, folder, **changes):
     """The folder of a study (or run) of that kind, with labels that want escaping."""
-    digits, one, other = digits_images(), _config(), _config(**{'model.patches.dilation': 1})
+    digits, dilated = digits_images(), small_config(num_seeds=3)
+    methods = {NASTY: dilated, 'plain': small_config(num_seeds=3, **patches(dilation=1))}
     if kind == 'run':
-        make_run(folder, one, *digits, name=NASTY)
-    elif kind == 'sweep':
-        cells = {
-            f'{NASTY} {size} {dilation}': (
-                {'size': size, 'dilation': dilation, 'padding': 'SAME'},
-                _config(**{'model.patches.size': size, 'model.patches.dilation': dilation})
-                if size * dilation < 6
+        make_run(folder, dilated, *digits, name=NASTY)
+        return folder
+    if kind == 'sweep':
+        settings = [{'size': s, 'dilation': d} for s in (1, 2, 3) for d in (1, 2)]
+        trials = {
+            f'{NASTY} {axes["size"]} {axes["dilation"]}': (
+                {**axes, 'padding': 'SAME'},
+                small_config(num_seeds=3, **patches(**axes))
+                if axes != {'size': 3, 'dilation': 2}
                 else f'too large: {NASTY}',
-                0.7 + 0.05 * size,
+                0.7 + 0.05 * axes['size'],
             )
-            for size in (1, 2, 3)
-            for dilation in (1, 2)
+            for axes in settings
         }
-        make_study(folder, kind, cells, *digits, reference=f'{NASTY} 1 1', **changes)
+        changes = {'reference': f'{NASTY} 1 1', **changes}
     elif kind == 'little_data':
-        cells = {
-            f'{method} {images}': ({'method': method, 'train_images': images}, which, accuracy)
-            for method, which in ((NASTY, one), ('plain', other))
+        trials = {
+            f'{method} {images}': ({'method': method, 'train_images': images}, config, accuracy)
+            for method, config in methods.items()
             for images, accuracy in ((100, 0.7), (300, 0.8))
         }
-        make_study(folder, kind, cells, *digits, **changes)
     else:
-        cells = {
-            label: ({'method': label}, which, 0.8)
-            for label, which in ((NASTY, one), ('plain', other))
-        }
-        make_study(folder, kind, cells, *digits, reference='plain', **changes)
-    return folder
+        trials = {method: ({'method': method}, config, 0.8) for method, config in methods.items()}
+        changes = {'reference': 'plain', **changes}
+    return make_study(folder, kind, trials, *digits, **changes)
+
+
+def patches(**values):
+    """Changes of `small_config`: {'model.patches.size': 2, …}."""
+    return {f'model.patches.{name}': value for name, value in values.items()}
 
 
 def write_jsonl(path: pathlib.Path, rows: list[dict]) -> None:
@@ -67,7 +70,7 @@ def write_jsonl(path: pathlib.Path, rows: list[dict]) -> None:
     path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
 
 
-def make_run(folder, config, images, labels, *, accuracy=0.93, name='a run') -> dict:
+def make_run(folder, config, images, labels, *, accuracy=0.93, name='a run', **changes) -> dict:
     """A finished run's folder; returns its summary.
 
     Args:
@@ -76,6 +79,7 @@ def make_run(folder, config, images, labels, *, accuracy=0.93, name='a run') -> 
       images, labels: uint8 (examples, height, width, channels) and int (examples,).
       accuracy: about what the test accuracy is to be.
       name: config_name.
+      changes: of the summary.
     """
     folder.mkdir(parents=True)
     draw = np.random.default_rng(zlib.crc32(name.encode()))
@@ -85,17 +89,15 @@ def make_run(folder, config, images, labels, *, accuracy=0.93, name='a run') -> 
     probabilities = _probabilities(draw, labels, seeds, accuracy)
     wrong = np.flatnonzero(probabilities[0].argmax(-1) != labels)
     shown = wrong[np.argsort(-probabilities[0][wrong].max(-1))][:24]
-    first = [int(np.flatnonzero(labels == k)[0]) for k in range(10)]
     np.savez(
         folder / 'predictions.npz',
         labels=labels.astype(np.int32),
         probabilities=probabilities.astype(np.float16),
         shown_index=shown.astype(np.int32),
         shown_images=images[shown],
-        class_images=images[first],
+        class_images=images[[int(np.flatnonzero(labels == k)[0]) for k in range(10)]],
     )
     np.savez(folder / 'weights.npz', **_weights(draw, config, branches, tokens, images.shape[3]))
-    correct = (probabilities.argmax(-1) == labels).sum(axis=1)
     results = [
         {
             'seed': config.seed + k,
@@ -106,9 +108,9 @@ def make_run(folder, config, images, labels, *, accuracy=0.93, name='a run') -> 
             'test_correct': int(count),
             'test_loss': 0.2,
         }
-        for k, count in enumerate(map(int, correct))
+        for k, count in enumerate((probabilities.argmax(-1) == labels).sum(axis=1).tolist())
     ]
-    seen = np.any([each.coverage(size) > 0 for each in branches], axis=0)
+    seen = np.any([branch.coverage(size) > 0 for branch in branches], axis=0)
     summary = {
         'config_name': name,
         'dataset': config.dataset.name,
@@ -130,111 +132,112 @@ def make_run(folder, config, images, labels, *, accuracy=0.93, name='a run') -> 
         'seconds': {'startup': 1.5, 'compile': 3.2, 'train': 12.0, 'epoch_median': 1.2},
         'versions': {'python': '3.11.9', 'jax': '0.10.2'},
         'device': {'platform': 'cpu', 'kind': 'cpu', 'count': 1},
+        **changes,
     }
     for key in ('train_accuracy', 'test_accuracy'):
-        summary[key] = float(np.mean([each[key] for each in results]))
+        summary[key] = float(np.mean([result[key] for result in results]))
     write_jsonl(folder / 'metrics.jsonl', _metrics(draw, results, epochs))
     (folder / 'config.json').write_text(json.dumps(config.to_dict()))
+    (folder / 'preprocessing.json').write_text(json.dumps({'class_names': [*'0123456789']}))
     write_summary(folder, summary)
     return summary
 
 
-def make_study(folder, kind, cells, images, labels, *, reference=None, unfinished=0, **words):
+def make_study(folder, kind, trials, images, labels, *, reference=None, unfinished=0, **words):
     """A study's folder.
 
     Args:
       folder: to be made.
       kind: as in `study.json`.
-      cells: {label: (settings, config, accuracy)}; a text instead of a config is the reason why
-        the cell cannot be.
+      trials: {label: (settings, config, accuracy)}; a text instead of a config is the reason why
+        the trial is invalid.
       images, labels: the test set.
       reference: label of the reference.
-      unfinished: how many of the last cells are not trained yet.
+      unfinished: how many of the last trials are not trained yet.
       words: title, question and command where they matter.
     """
     folder.mkdir(parents=True)
-    names = {label: f'cell-{k}' for k, label in enumerate(cells)}
+    names = {label: f'cell-{k}' for k, label in enumerate(trials)}
     described, rows, accuracies = [], [], {}
-    trained = list(cells)[: len(cells) - unfinished]
-    for label, (settings, config, accuracy) in cells.items():
-        impossible = config if isinstance(config, str) else ''
-        cell = {'name': names[label], 'label': label, 'settings': settings}
-        described.append({**cell, 'impossible': impossible})
-        if impossible or label not in trained or kind == 'resolution':
+    trained = list(trials)[: len(trials) - unfinished]
+    for label, (settings, config, accuracy) in trials.items():
+        invalid = config if isinstance(config, str) else ''
+        trial = {'name': names[label], 'label': label, 'settings': settings}
+        described.append({**trial, 'impossible': invalid})
+        if invalid or label not in trained or kind == 'resolution':
             continue
+        changes = {'train_examples': settings.get('train_images', 300)}
         run = folder / 'cells' / names[label]
-        summary = make_run(run, config, images, labels, accuracy=accuracy, name=label)
-        if kind == 'little_data':
-            summary['train_examples'] = settings['train_images']
-            write_summary(run, summary)
-        accuracies[label] = [each['test_accuracy'] for each in summary['results']]
+        summary = make_run(run, config, images, labels, accuracy=accuracy, name=label, **changes)
+        accuracies[label] = [result['test_accuracy'] for result in summary['results']]
         seconds = 0.4 + summary['flops_per_image'] / 2e5
-        rows += [
-            {'cell': names[label], **each, 'epoch_seconds': seconds, 'impossible': ''}
-            for each in summary['results']
-        ]
+        row = {'cell': names[label], 'epoch_seconds': seconds, 'impossible': ''}
+        rows += [row | result for result in summary['results']]
     study = {
         'kind': kind,
         'title': 'A study',
         'question': 'Which is better?',
         'command': 'python run.py sweep',
-        'axes': list(next(iter(cells.values()))[0]),
-        'reference': names.get(reference),
+        'axes': list(next(iter(trials.values()))[0]),
+        'reference': trials[reference][0] if reference else None,
         'cells': described,
         **words,
     }
     (folder / 'study.json').write_text(json.dumps(study))
-    if not unfinished:
-        statistics = _statistics(names, accuracies, reference)
-        draw = np.random.default_rng(0)
-        if kind == 'resolution':
-            measured = [row for label in cells for row in _resolution(draw, names[label], label)]
-            write_jsonl(folder / 'resolution.jsonl', measured)
-            statistics['fits'] = _fits(measured)
-        if kind == 'robustness':
-            write_jsonl(folder / 'robustness.jsonl', _robustness(draw, names, accuracies))
-        (folder / 'statistics.json').write_text(json.dumps(statistics))
-        write_jsonl(folder / 'results.jsonl', rows)
+    if unfinished:
+        return folder
+    statistics = _statistics(names, accuracies, reference)
+    draw = np.random.default_rng(0)
+    if kind == 'resolution':
+        measured = [row for label in trials for row in _resolution(draw, names[label], label)]
+        write_jsonl(folder / 'resolution.jsonl', measured)
+        statistics['fits'] = {
+            name: {key: fit_exponent(rows.image_size, rows[key]) for key in QUANTITIES}
+            for name, rows in pd.DataFrame(measured).groupby('cell')
+        }
+    if kind == 'robustness':
+        write_jsonl(folder / 'robustness.jsonl', _robustness(draw, names, accuracies))
+    (folder / 'statistics.json').write_text(json.dumps(statistics))
+    write_jsonl(folder / 'results.jsonl', rows)
     return folder
 
 
 def _probabilities(draw, labels, seeds, accuracy):
     logits = draw.normal(0, 1, (seeds, len(labels), 10))
     flips = draw.random((seeds, len(labels))) < 1 - accuracy
-    taken = np.where(flips, (labels * 3 + draw.integers(1, 3, flips.shape)) % 10, labels)
-    logits += draw.uniform(2, 7, (*flips.shape, 1)) * np.eye(10)[taken]
+    predicted = np.where(flips, (labels * 3 + draw.integers(1, 3, flips.shape)) % 10, labels)
+    logits += draw.uniform(2, 7, (*flips.shape, 1)) * np.eye(10)[predicted]
     values = np.exp(logits)
     return values / values.sum(-1, keepdims=True)
 
 
 def _weights(draw, config, branches, tokens, channels):
     hidden, several = config.model.hidden_dim, len(branches) > 1
-    found = {}
-    for k, patches in enumerate(branches):
+    weights = {}
+    for k, branch in enumerate(branches):
+        name = f'stem/kernel_{k}' if several else 'stem/kernel'
         if several and config.model.branch_merge == 'tokens':
             name = f'stem_{k}/kernel'
-        else:
-            name = f'stem/kernel_{k}' if several else 'stem/kernel'
-        y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in patches.size), indexing='ij')
+        y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in branch.size), indexing='ij')
         a, b, c = draw.normal(0, 1, (3, channels, hidden))
         wave = np.sin(2 * (a * y[..., None, None] + b * x[..., None, None]) + c)
-        found[name] = wave + draw.normal(0, 0.2, wave.shape)
+        weights[name] = wave + draw.normal(0, 0.2, wave.shape)
     shape = (tokens, config.model.tokens_mlp_dim)
-    found['MixerBlock_0/token_mixing/Dense_0/kernel'] = draw.normal(0, 1, shape)
-    found['MixerBlock_0/token_mixing/Dense_1/kernel'] = draw.normal(0, 1, shape[::-1])
-    return found
+    weights['MixerBlock_0/token_mixing/Dense_0/kernel'] = draw.normal(0, 1, shape)
+    weights['MixerBlock_0/token_mixing/Dense_1/kernel'] = draw.normal(0, 1, shape[::-1])
+    return weights
 
 
 def _metrics(draw, results, epochs):
     rows = []
     for epoch in range(1, epochs + 1):
-        for each in results:
+        for result in results:
             late = 1 - 0.5 / epoch - draw.uniform(0, 0.02)
-            rows.append({'epoch': epoch, 'step': epoch * 9, 'seed': each['seed'],
+            rows.append({'epoch': epoch, 'step': epoch * 9, 'seed': result['seed'],
                          'train_loss': None if epoch == 2 else 0.9 / epoch,
-                         'train_accuracy': each['train_accuracy'] * late,
+                         'train_accuracy': result['train_accuracy'] * late,
                          'test_loss': 1 / epoch + draw.uniform(0, 0.05),
-                         'test_accuracy': each['test_accuracy'] * late,
+                         'test_accuracy': result['test_accuracy'] * late,
                          'learning_rate': 0.01, 'seconds': 1.2,
                          'images_per_second': 300.0})  # fmt: skip
     return rows
@@ -242,17 +245,16 @@ def _metrics(draw, results, epochs):
 
 def _statistics(names, accuracies, reference):
     comparisons = {
-        names[label]: compare(
-            values, accuracies[reference], reference=names[reference], time_ratio=0.41
-        )
+        names[label]: compare(values, accuracies[reference], reference=names[reference])
+        | {'time_ratio': 0.41}
         for label, values in accuracies.items()
         if reference in accuracies and label != reference
     }
-    found = {
-        names[label]: {'test_accuracy': describe(values), 'train_accuracy': describe(values)}
+    spreads = {
+        names[label]: dict.fromkeys(('test_accuracy', 'train_accuracy'), describe(values))
         for label, values in accuracies.items()
     }
-    return {'cells': found, 'comparisons': comparisons, 'verdicts': ['One & <all> cost $x$.']}
+    return {'cells': spreads, 'comparisons': comparisons, 'verdicts': ['One & <all> cost $x$.']}
 
 
 def _resolution(draw, name, label):
@@ -266,24 +268,13 @@ def _resolution(draw, name, label):
                'memory_bytes': 100_000 * tokens}  # fmt: skip
 
 
-def _fits(rows):
-    quantities = ('num_tokens', 'flops_per_image', 'step_seconds', 'memory_bytes')
-    fits = {}
-    for cell in {row['cell']: None for row in rows}:
-        of_cell = [row for row in rows if row['cell'] == cell]
-        sides = [row['image_size'] for row in of_cell]
-        fits[cell] = {q: fit_exponent(sides, [row[q] for row in of_cell]) for q in quantities}
-    return fits
-
-
 def _robustness(draw, names, accuracies):
-    strengths = {'shift': (0, 1, 2, 3, 4), 'noise': (0, 0.1, 0.2, 0.3, 0.4),
-                 'occlusion': (0, 4, 8, 12), 'contrast': (0, 0.25, 0.5, 0.75, 0.9)}  # fmt: skip
     return [
-        {'cell': names[label], 'corruption': corruption, 'strength': strength, 'seed': seed,
-         'accuracy': accuracy * (1 - 0.6 * (strength / values[-1]) ** 2 * draw.uniform(0.9, 1))}
-        for corruption, values in strengths.items()
-        for strength in values
-        for label, of_cell in accuracies.items()
-        for seed, accuracy in enumerate(of_cell)
+        {'cell': names[label], 'corruption': corruption.name, 'strength': strength, 'seed': seed,
+         'accuracy': accuracy
+         * (1 - 0.6 * (strength / corruption.severities[-1]) ** 2 * draw.uniform(0.9, 1))}
+        for corruption in CORRUPTIONS.values()
+        for strength in corruption.severities
+        for label, by_seed in accuracies.items()
+        for seed, accuracy in enumerate(by_seed)
     ]  # fmt: skip

@@ -1,34 +1,50 @@
-"""Means and proportions with their 95 % intervals."""
+"""Means and proportions with their 95 % intervals; None, never NaN, where there is none."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
+# Equal numbers differ by rounding; what is below this part of their size is 0.
+_ROUNDING = 8 * np.finfo(np.float64).eps
 
-def describe(values: Sequence[float]) -> dict[str, float]:
+
+def describe(values: Sequence[float], scale: float | None = None) -> dict:
     """Mean, sample standard deviation and 95 % t interval of the mean.
+
+    With n values, s² = Σ (x − mean)² / (n − 1); the interval is mean ± t(0.975, n − 1) · s / √n.
 
     Args:
       values: one number a seed, at least one.
+      scale: size of the numbers that the values are differences of, by default of the values; a
+        mean or standard deviation that is no more than the rounding of it is 0.
 
     Returns:
-      {count, mean, std, low, high}; of one value std, low and high are NaN.
+      {count, mean, std, low, high}; of one value std, low and high are None.
+
+    Raises:
+      ValueError: no values, or one that is not finite.
     """
-    count, mean = len(values), float(np.mean(values))
+    sample = np.asarray(values, np.float64)
+    if sample.ndim != 1 or not sample.size or not np.isfinite(sample).all():
+        raise ValueError(f'finite numbers are needed, at least one; got {values!r}')
+    count, least = len(sample), _ROUNDING * (np.abs(sample).max() if scale is None else scale)
+    mean = low = high = float(sample.mean()) if abs(sample.mean()) > least else 0.0
     if count == 1:
-        return {'count': 1, 'mean': mean, **dict.fromkeys(('std', 'low', 'high'), math.nan)}
-    from scipy.stats import t as student
+        return {'count': 1, 'mean': mean, **dict.fromkeys(('std', 'low', 'high'))}
+    std = float(sample.std(ddof=1))
+    if std > least:
+        from scipy.stats import t
 
-    std = float(np.std(values, ddof=1))
-    half = float(student.ppf(0.975, count - 1)) * std / math.sqrt(count)
-    return {'count': count, 'mean': mean, 'std': std, 'low': mean - half, 'high': mean + half}
+        low, high = map(float, t.interval(0.95, count - 1, mean, std / count**0.5))
+    else:
+        std = 0.0
+    return {'count': count, 'mean': mean, 'std': std, 'low': low, 'high': high}
 
 
-def t_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Ends of the 95 % t interval of a mean, as seaborn takes them for an error band."""
+def t_interval(values: Sequence[float]) -> np.ndarray:
+    """Ends of the 95 % t interval of a mean, as seaborn takes them: NaN where there is none."""
     described = describe(values)
-    return described['low'], described['high']
+    return np.array([described['low'], described['high']], np.float64)
 
 
 def wilson_interval(correct: int, count: int) -> tuple[float, float]:

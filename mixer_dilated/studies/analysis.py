@@ -8,13 +8,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from mixer_dilated.files import write_json_lines, write_text
+from mixer_dilated.reports.intervals import describe
 from mixer_dilated.studies.methods import DILATED
-from mixer_dilated.studies.stats import (
-    compare_times,
-    compare_trials,
-    correct_together,
-    describe,
-)
+from mixer_dilated.studies.stats import compare_trials, correct_together
 from mixer_dilated.studies.sweep import OF_SEED, OF_TRIAL, PreparedTrial
 from mixer_dilated.studies.verdicts import (
     comparison_sentence,
@@ -85,11 +81,16 @@ def analyze(
     table = pd.DataFrame([row for row in rows if not row['impossible']])
     labels = {trial.name: trial.label for trial in trials if not trial.invalid}
     comparisons = {
-        name: compare_trials(table, name, reference) | _time_ratio(seconds, name, reference)
+        name: compare_trials(table, name, reference, seconds=seconds)
         for name, reference in references.items()
     }
-    for family in _families(kind, trials, comparisons):
-        correct_together([comparisons[name] for name in family])
+    if kind != 'table1':  # its claims are judged one by one; of little data, a method's sizes
+        families = collections.defaultdict(list)
+        methods = {trial.name: trial.settings.get('method') for trial in trials}
+        for name, comparison in comparisons.items():
+            families[methods[name] if kind == 'little_data' else ''].append(comparison)
+        for family in families.values():
+            correct_together(family)
     return {
         'cells': {
             name: {
@@ -99,47 +100,16 @@ def analyze(
             for name in labels
         },
         'comparisons': comparisons,
-        'verdicts': _verdicts(kind, labels, table, comparisons, trials, seconds),
+        'verdicts': _verdicts(kind, trials, labels, table, comparisons, seconds),
     }
 
 
-def _families(kind: str, trials: Sequence[PreparedTrial], comparisons: Mapping) -> list[list[str]]:
-    """Trials whose comparisons one sentence or one list of them judges together.
-
-    The claims of Table 1 are judged one by one; of little data, a method at all its sizes.
-    """
-    if kind == 'table1':
-        return []
-    families = collections.defaultdict(list)
-    methods = {trial.name: trial.settings.get('method') for trial in trials}
-    for name in comparisons:
-        families[methods[name] if kind == 'little_data' else ''].append(name)
-    return [*families.values()]
-
-
-def _time_ratio(seconds: Mapping[str, Sequence[float]], name: str, reference: str) -> dict:
-    """The ratio of times of trials that took turns, paired by round; {} if they did not."""
-    times = seconds.get(name, ()), seconds.get(reference, ())
-    if not times[0] or len(times[0]) != len(times[1]):
-        return {}
-    return {'time_ratio': compare_times(*times, reference=reference)['ratio']}
-
-
-def _verdicts(kind, labels, table, comparisons, trials, seconds) -> list[str]:
+def _verdicts(kind, trials, labels, table, comparisons, seconds) -> list[str]:
     """The sentences of a study of this kind."""
-    roles = [trial.name for trial in trials[:3]]
-    if kind == 'table1' and len(roles) > 1 and all(name in labels for name in roles):
-        baseline, proposed, *others = roles
-        return table1_verdicts(
-            table,
-            labels,
-            baseline=baseline,
-            proposed=proposed,
-            control=others[0] if others else None,
-            round_seconds=seconds,
-        )
+    if kind == 'table1' and len(labels) > 1 and not any(trial.invalid for trial in trials[:3]):
+        return table1_verdicts(table, labels, seconds)
     if kind == 'little_data':
-        return _little_data_verdicts(comparisons, trials)
+        return _little_data_verdicts(trials, comparisons)
     pairs = [*comparisons.items()]
     if many := len(pairs) > MANY:  # significant ones come first, the largest gain at the top
         pairs.sort(key=lambda pair: (not is_significant(pair[1]['p_holm']), -pair[1]['difference']))
@@ -150,7 +120,7 @@ def _verdicts(kind, labels, table, comparisons, trials, seconds) -> list[str]:
     return [comparisons_summary(comparisons), *sentences] if many else sentences
 
 
-def _little_data_verdicts(comparisons, trials) -> list[str]:
+def _little_data_verdicts(trials, comparisons) -> list[str]:
     """A sentence for each method that has a reference, over all training sizes."""
     settings = {trial.name: trial.settings for trial in trials}
     by_methods = collections.defaultdict(list)

@@ -1,5 +1,6 @@
 """What a training step costs on larger images: tokens, FLOPs, seconds, memory."""
 
+import collections
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -82,24 +83,19 @@ def resolution_statistics(
 
 def _verdict(label: str, reference_label: str, row: dict, reference: dict) -> str:
     """Whether less compute, time and memory, which the paper claims, held at the largest side."""
-    ratios = {
-        quantity.noun: row[name] / reference[name]
-        for name, quantity in QUANTITIES.items()
-        if name != 'num_tokens'
-    }
-    times = compare_times(row['round_seconds'], reference['round_seconds'], reference='')
-    step_time = QUANTITIES['step_seconds'].noun
-    ratios[step_time] = times['ratio']
-    outcomes = {noun: HELD if ratio < 1 else REVERSED for noun, ratio in ratios.items()}
-    if not is_significant(times['p']):  # FLOPs and memory are counted, seconds are measured
-        outcomes[step_time] = OPEN
-    held = listing(
-        [
-            f'{outcome} for {listing([noun for noun in outcomes if outcomes[noun] == outcome])}'
-            for outcome in dict.fromkeys(outcomes.values())
-        ]
+    ratios = {name: row[name] / reference[name] for name in QUANTITIES if name != 'num_tokens'}
+    times = compare_times(row['round_seconds'], reference['round_seconds'])
+    ratios['step_seconds'] = times['ratio']
+    outcomes = collections.defaultdict(list)
+    for name, ratio in ratios.items():
+        # FLOPs and memory are counted, seconds are measured.
+        is_open = name == 'step_seconds' and not is_significant(times['p'])
+        outcome = OPEN if is_open else HELD if ratio < 1 else REVERSED
+        outcomes[outcome].append(QUANTITIES[name].noun)
+    held = listing([f'{outcome} for {listing(nouns)}' for outcome, nouns in outcomes.items()])
+    listed = listing(
+        [f'{ratio_text(ratio)[0]} of the {QUANTITIES[name].noun}' for name, ratio in ratios.items()]
     )
-    listed = listing([f'{ratio_text(ratio)[0]} of the {noun}' for noun, ratio in ratios.items()])
     side = row['image_size']
     return (
         f'That {label} needs less than {reference_label} {held}: at {side}×{side} pixels a '

@@ -1,7 +1,6 @@
 """Trained trials on corrupted test images."""
 
 import pathlib
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 import jax
@@ -75,56 +74,41 @@ def robustness_sentences(
       rows: as `robustness_rows` yields them.
       references: {trial: trial that it is compared with}.
     """
+    import pandas as pd
+
     labels = {trial.name: trial.label for trial in trials}
-    accuracy = {
-        (row['cell'], row['corruption'], row['strength'], row['seed']): row['accuracy']
-        for row in rows
-    }
-    seeds = sorted({row['seed'] for row in rows})
+    keys = ['cell', 'corruption', 'strength', 'seed']
+    accuracy = pd.DataFrame(rows).set_index(keys).accuracy.sort_index()
     compared = []
     for name, reference in references.items():
         for corruption in CORRUPTIONS.values():
             clean, *_, most = corruption.severities
-            lost = {
-                trial: [
-                    accuracy[trial, corruption.name, clean, seed]
-                    - accuracy[trial, corruption.name, most, seed]
-                    for seed in seeds
-                ]
+            lost = [
+                accuracy[trial, corruption.name, clean] - accuracy[trial, corruption.name, most]
                 for trial in (name, reference)
-            }
-            comparison = compare(lost[name], lost[reference], reference=reference)
-            compared.append((name, corruption, comparison, lost))
-    correct_together([comparison for _, _, comparison, _ in compared])
-    return [_sentence(labels, *of_trial) for of_trial in compared]
+            ]
+            comparison = compare(*lost, reference=reference)
+            compared.append((labels[name], labels[reference], corruption, comparison, *lost))
+    correct_together([comparison for _, _, _, comparison, _, _ in compared])
+    return [_sentence(*of_trial) for of_trial in compared]
 
 
-def _sentence(labels, name, corruption, comparison, lost) -> str:
-    reference = comparison['reference']
-    ours, theirs = (
-        points_text(statistics.fmean(lost[trial]), signed=False)[0] for trial in (name, reference)
-    )
-    most = f'{corruption.severities[-1]} ({corruption.unit})'
-    return (
-        f'{corruption.name.capitalize()} of {most}: {labels[name]} loses {ours} points of '
-        f'accuracy, {labels[reference]} {theirs}; {_finding(labels, name, comparison)} '
-        f'({count_text(comparison["count"], "seed")}).'
-    )
-
-
-def _finding(labels, name, comparison) -> str:
+def _sentence(label, reference_label, corruption, comparison, lost, reference_lost) -> str:
     """Which of two loses more, with the interval of the difference where there is one."""
-    p, more = (
-        comparison['p_holm'],
-        name if comparison['difference'] > 0 else comparison['reference'],
+    ours, theirs = (
+        points_text(losses.mean(), signed=False)[0] for losses in (lost, reference_lost)
     )
-    which = (
-        f'{labels[more]} loses more' if is_significant(p) else 'neither loses significantly more'
-    )
-    if comparison['low'] is None:
-        return which
-    mean, low, high = points_text(*(comparison[key] for key in ('difference', 'low', 'high')))
+    finding = 'neither loses significantly more'
+    if is_significant(comparison['p_holm']):
+        finding = f'{label if comparison["difference"] > 0 else reference_label} loses more'
+    if comparison['low'] is not None:
+        mean, low, high = points_text(*(comparison[key] for key in ('difference', 'low', 'high')))
+        finding += (
+            f': difference {mean}, 95 % interval {low} … {high}, '
+            f"{p_phrase(comparison['p_holm'])} after Holm's correction"
+        )
     return (
-        f"{which}: difference {mean}, 95 % interval {low} … {high}, {p_phrase(p)} after Holm's "
-        'correction'
+        f'{corruption.name.capitalize()} of {corruption.severities[-1]} ({corruption.unit}): '
+        f'{label} loses {ours} points of accuracy, {reference_label} {theirs}; {finding} '
+        f'({count_text(comparison["count"], "seed")}).'
     )

@@ -27,45 +27,43 @@ _COLUMNS = {'test_accuracy': 'test accuracy', 'train_accuracy': 'train accuracy'
 
 
 def table1_verdicts(
-    table: 'pd.DataFrame',
-    labels: Mapping[str, str],
-    *,
-    baseline: str,
-    proposed: str,
-    control: str | None = None,
-    round_seconds: Mapping[str, Sequence[float]] | None = None,
+    table: 'pd.DataFrame', labels: Mapping[str, str], seconds: Mapping[str, Sequence[float]]
 ) -> list[str]:
     """One sentence for each of the paper's three claims, then one for each further row.
 
-    The claims: dilated patches raise test accuracy, raise train accuracy, take less time.
+    The claims: dilated patches raise test accuracy, raise train accuracy, take less time. A trial
+    that the paper lacks, the control, is compared with both.
 
     Args:
       table: rows of `results.jsonl` of valid trials.
-      labels: {trial: what a sentence calls it}, of every row of Table 1 in its order.
-      baseline: name of the trial with the paper's baseline.
-      proposed: name of the trial with the paper's method.
-      control: name of a trial that the paper lacks, which is compared with both.
-      round_seconds: {trial: seconds of an epoch in each round}, the trials taking turns within a
-        round; without it a claim on time is inconclusive.
+      labels: {trial: what a sentence calls it}, of every row of Table 1 in its order: the paper's
+        baseline, the paper's method, the control and others.
+      seconds: {trial: seconds of an epoch in each round}, the trials taking turns within a round.
     """
+    baseline, proposed, *others = labels
     names = labels[proposed], labels[baseline]
-    sentences = [
-        _accuracy_claim(names, compare_trials(table, proposed, baseline, column), column)
-        for column in _COLUMNS
-    ]
-    sentences.append(_time_claim(names, table, proposed, baseline, round_seconds))
-    for trial, label in labels.items():
-        if trial not in (baseline, proposed):
-            comparison = compare_trials(table, trial, baseline)
-            sentences.append(comparison_sentence(label, labels[baseline], comparison))
-    if control is not None:
+    sentences = []
+    for column, accuracy in _COLUMNS.items():
+        comparison = compare_trials(table, proposed, baseline, column)
+        outcome = _outcome(comparison['difference'], comparison['p'])
+        sentence = _lower_first(comparison_sentence(*names, comparison, column))
+        claim = _claim(f'raise {accuracy}', column, '{:.3f} against {:.3f}')
+        sentences.append(f'{claim} {outcome}: {sentence}')
+    times = compare_times(seconds[proposed], seconds[baseline])
+    claim = _claim('take less time', 'seconds', '{} s against {} s')
+    outcome = _outcome(1 - times['ratio'], times['p'])
+    sentences.append(f'{claim} {outcome}: {time_sentence(*names, times)}')
+    for trial in others:
+        comparison = compare_trials(table, trial, baseline, seconds=seconds)
+        sentences.append(comparison_sentence(labels[trial], labels[baseline], comparison))
+    for control in others[:1]:
         tokens, of_proposed = (
             int(table.loc[table['cell'] == trial, 'num_tokens'].iloc[0])
             for trial in (control, proposed)
         )
         same = f'with as many tokens ({tokens}) as {labels[proposed]}'
         other = f'with {tokens} tokens where {labels[proposed]} has {of_proposed}'
-        comparison = compare_trials(table, control, proposed)
+        comparison = compare_trials(table, control, proposed, seconds=seconds)
         sentence = comparison_sentence(labels[control], labels[proposed], comparison)
         sentences.append(
             f'A control that the paper lacks is {labels[control]}, '
@@ -74,49 +72,14 @@ def table1_verdicts(
     return sentences
 
 
-def _paper(measure: str, form: str) -> str:
-    """'0.877 against 0.868': what the paper reports of its method and of its baseline."""
-    proposed, baseline = (TABLE1[method][measure] for method in (DILATED_4X4, PLAIN_4X4))
-    return form.format(proposed, baseline)
-
-
-def _accuracy_claim(names: tuple[str, str], comparison: dict, column: str) -> str:
-    paper = _paper(column, '{:.3f} against {:.3f}')
-    return (
-        f"The paper's claim that dilated patches raise {_COLUMNS[column]} ({paper} there) "
-        f'{_outcome(comparison["difference"], comparison["p"])}: '
-        f'{_lower_first(comparison_sentence(*names, comparison, column=column, time=False))}'
-    )
-
-
-def _time_claim(
-    names: tuple[str, str],
-    table: 'pd.DataFrame',
-    proposed: str,
-    baseline: str,
-    round_seconds: Mapping[str, Sequence[float]] | None,
-) -> str:
-    paper = _paper('seconds', '{} s against {} s')
-    claim = f"The paper's claim that dilated patches take less time ({paper} there) "
-    if round_seconds:
-        times = compare_times(round_seconds[proposed], round_seconds[baseline], reference=baseline)
-        return f'{claim}{_outcome(1 - times["ratio"], times["p"])}: {time_sentence(*names, times)}'
-    ratio = compare_trials(table, proposed, baseline)['time_ratio']
-    if ratio is None:
-        return f'{claim}{OPEN}: no times were measured.'
-    return (
-        f'{claim}{OPEN}: an epoch of {names[0]} takes {ratio_text(ratio)[0]} times as long as one '
-        f'of {names[1]}, without an interval.'
-    )
+def _claim(what: str, measure: str, form: str) -> str:
+    """What the paper claims of its method, with its figures of the method and of the baseline."""
+    paper = form.format(*(TABLE1[method][measure] for method in (DILATED_4X4, PLAIN_4X4)))
+    return f"The paper's claim that dilated patches {what} ({paper} there)"
 
 
 def comparison_sentence(
-    label: str,
-    reference_label: str,
-    comparison: dict,
-    *,
-    column: str = 'test_accuracy',
-    time: bool = True,
+    label: str, reference_label: str, comparison: dict, column: str = 'test_accuracy'
 ) -> str:
     """How a trial compares with the reference, of one `compare`.
 
@@ -126,12 +89,10 @@ def comparison_sentence(
       comparison: as `compare` returns it, of accuracies as parts of 1; where it has a p_holm, it
         is that which counts.
       column: 'test_accuracy' or 'train_accuracy'.
-      time: whether to give the ratio of times where the comparison has one.
     """
     difference, count = comparison['difference'], comparison['count']
-    amount = points_text(
-        *(comparison[key] or 0 for key in ('difference', 'low', 'high')), signed=False
-    )[0].lstrip('−')
+    interval = (comparison[key] or 0 for key in ('low', 'high'))
+    amount = points_text(abs(difference), *interval, signed=False)[0]
     way = 'higher' if difference > 0 else 'lower'
     accuracy = _COLUMNS[column]
     if not difference:
@@ -147,7 +108,7 @@ def comparison_sentence(
         )
     over = 'Of one seed' if count == 1 else f'Over {count} paired seeds'
     sentence = f'{over} {finding}{_evidence(comparison)}'
-    if time and comparison.get('time_ratio') is not None:
+    if comparison['time_ratio'] is not None:
         ratio = ratio_text(comparison['time_ratio'])[0]
         sentence += f'; an epoch of {label} takes {ratio} times as long'
     return f'{sentence}.'

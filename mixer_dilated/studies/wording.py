@@ -1,6 +1,6 @@
 """Numbers as a sentence has them: points with a sign, p values, lists of names."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from mixer_dilated.reports.formatting import number_text
 
@@ -31,19 +31,13 @@ def points_text(*accuracies: float, signed: bool = True) -> list[str]:
     All with as many decimals, two unless one of them would look like zero and is not.
     """
     points = [100 * accuracy for accuracy in accuracies]
-    decimals = _decimals(lambda places: all(round(value, places) or not value for value in points))
-    form = f'+.{decimals}f' if signed else f'.{decimals}f'
+    form = f'{"+" if signed else ""}.{_decimals(points, (0,))}f'
     return [number_text(value, form) if value else '0' for value in points]
 
 
 def ratio_text(*ratios: float) -> list[str]:
     """Ratios with as many decimals, two unless one would look like 0 or 1 and is not."""
-    decimals = _decimals(
-        lambda places: all(
-            ratio in (0, 1) or round(ratio, places) not in (0, 1) for ratio in ratios
-        )
-    )
-    return [f'{ratio:.{decimals}f}' for ratio in ratios]
+    return [f'{ratio:.{_decimals(ratios, (0, 1))}f}' for ratio in ratios]
 
 
 def listing(words: Sequence[str]) -> str:
@@ -51,5 +45,8 @@ def listing(words: Sequence[str]) -> str:
     return ' and '.join([', '.join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def _decimals(are_enough: Callable[[int], bool]) -> int:
-    return next(filter(are_enough, range(2, 6)), 6)
+def _decimals(values: Sequence[float], marks: Sequence[int]) -> int:
+    """How many, from 2 to 6, no value that is none of the marks is rounded to one."""
+    others = [value for value in values if value not in marks]
+    enough = (n for n in range(2, 6) if not any(round(value, n) in marks for value in others))
+    return next(enough, 6)

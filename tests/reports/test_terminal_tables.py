@@ -1,26 +1,11 @@
-"""Terminal tables: intervals against the formula, tables that fit 80 columns."""
+"""Terminal tables: they fit 80 columns."""
 
-import math
-
-import numpy as np
 import pytest
 
-from mixer_dilated.reports.intervals import wilson_interval
 from mixer_dilated.reports.tables.run_tables import print_evaluation, print_run
 from mixer_dilated.reports.tables.summary_table import print_summary
 from mixer_dilated.training.setup import create_setup
 from tests.conftest import small_config
-
-
-@pytest.mark.parametrize(('correct', 'count'), [(0, 10), (10, 10), (2382, 2500), (1, 3)])
-def test_wilson_interval_is_wilsons_formula(correct, count):
-    z, share = 1.959963984540054, correct / count
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    np.testing.assert_allclose(
-        wilson_interval(correct, count), [centre - half, centre + half], atol=1e-9
-    )
-
 
 SUMMARY = {
     'skipped_steps': 12345,

@@ -3,8 +3,6 @@
 import re
 import types
 
-import pytest
-
 from mixer_dilated.studies.analysis import analyze
 from mixer_dilated.studies.stats import holm
 
@@ -21,7 +19,7 @@ def table_of(accuracies):
         for method, images in accuracies
     ]
     rows = [
-        {'cell': trial.name, 'seed': seed, 'impossible': '', 'epoch_seconds': None,
+        {'cell': trial.name, 'seed': seed, 'impossible': '',
          'test_accuracy': accuracy, 'train_accuracy': accuracy}
         for trial, by_seed in zip(trials, accuracies.values(), strict=True)
         for seed, accuracy in enumerate(by_seed)
@@ -66,14 +64,3 @@ def test_of_many_comparisons_the_significant_ones_come_first():
     order = [re.search(r'way\d', sentence)[0] for sentence in sentences]
     assert order[:3] == ['way3', 'way2', 'way1']
     assert order[3:] == ['way6', 'way4', 'way0', 'way5']
-
-
-def test_the_ratio_of_times_is_paired_by_round():
-    trials, rows = table_of({('plain', 10): (0.5, 0.6), ('dilated', 10): (0.6, 0.6)})
-    seconds = {'plain10': [1.0, 4.0, 2.0], 'dilated10': [0.5, 1.0, 2.0]}
-    references = {'dilated10': 'plain10'}
-    comparisons = analyze('sweep', trials, rows, references, seconds)['comparisons']
-    assert comparisons['dilated10']['time_ratio'] == pytest.approx(0.5)  # (0.5 · 0.25 · 1)^(1/3)
-    seconds['plain10'] = [1.0]
-    comparisons = analyze('sweep', trials, rows, references, seconds)['comparisons']
-    assert comparisons['dilated10']['time_ratio'] is None

@@ -11,34 +11,24 @@ from mixer_dilated.studies.verdicts import (
 )
 from mixer_dilated.studies.wording import p_phrase
 
-
-def table1_rows(plain, dilated, control):
-    return pd.DataFrame(
-        {'cell': trial, 'seed': seed, 'num_tokens': tokens, 'test_accuracy': accuracy,
-         'train_accuracy': accuracy + 0.01, 'epoch_seconds': 1.0}
-        for trial, tokens, accuracies in (
-            ('p', 49, plain), ('d', 16, dilated), ('c', 16, control)
-        )
-        for seed, accuracy in enumerate(accuracies)
-    )  # fmt: skip
-
-
 LABELS = {'p': 'plain 4×4', 'd': 'dilated 4×4', 'c': 'plain 7×7'}
-
-
 ROWS = ([0.960, 0.962, 0.961], [0.950, 0.953, 0.951], [0.961, 0.963, 0.960])
+SECONDS = {'p': [4.0, 4.1, 4.2], 'd': [2.0, 2.1, 2.05], 'c': [2, 2, 2]}
 
 
-def sentences(rows, **changes):
-    return table1_verdicts(
-        table1_rows(*rows), LABELS, baseline='p', proposed='d', control='c', **changes
-    )
+def sentences(*accuracies, seconds=SECONDS):
+    """The verdicts on Table 1, of the accuracies of each trial by seed."""
+    table = pd.DataFrame(
+        {'cell': trial, 'seed': seed, 'num_tokens': tokens, 'test_accuracy': accuracy,
+         'train_accuracy': accuracy + 0.01}
+        for trial, tokens, by_seed in zip(LABELS, (49, 16, 16), accuracies, strict=True)
+        for seed, accuracy in enumerate(by_seed)
+    )  # fmt: skip
+    return table1_verdicts(table, LABELS, seconds)
 
 
 def test_a_claim_that_is_reversed_held_or_open_is_said_so():
-    reversed_, train, time, control, against = sentences(
-        ROWS, round_seconds={'p': [4.0, 4.1, 4.2], 'd': [2.0, 2.1, 2.05], 'c': [2, 2, 2]}
-    )
+    reversed_, train, time, control, against = sentences(*ROWS)
     assert 'raise test accuracy (0.877 against 0.868 there) did not hold here' in reversed_
     assert 'dilated 4×4 is 0.97 percentage points lower in test accuracy' in reversed_
     assert 'over 3 paired seeds' in reversed_ and '95 % interval' in reversed_
@@ -48,12 +38,14 @@ def test_a_claim_that_is_reversed_held_or_open_is_said_so():
     assert (
         'no difference in test accuracy between plain 7×7 and plain 4×4 is significant' in control
     )
+    assert 'takes 0.49 times as long' in control
     assert 'with as many tokens (16) as dilated 4×4' in against and 'higher' in against
-    held, *_ = sentences((ROWS[1], ROWS[0], ROWS[2]))
+    held, *_ = sentences(ROWS[1], ROWS[0], ROWS[2])
     assert 'held here: over 3 paired seeds dilated 4×4 is 0.97 percentage points higher' in held
-    same, _, no_time, *_ = sentences(([0.9], [0.9], [0.9]))
+    one_round = {trial: [2.0] for trial in LABELS}
+    same, _, no_time, *_ = sentences([0.9], [0.9], [0.9], seconds=one_round)
     assert 'is inconclusive here' in same and 'same mean test accuracy' in same
-    assert 'is inconclusive here' in no_time
+    assert 'is inconclusive here' in no_time and '1 round, which' in no_time
 
 
 def test_of_one_seed_nothing_is_significant():
