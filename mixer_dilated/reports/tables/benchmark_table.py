@@ -43,11 +43,7 @@ def _footer(results: dict) -> list[str]:
     ]
     if not all(start_up['programs_kept'] for start_up in start_ups if start_up):
         footer.append('full caches: of images; on Intel CPUs no compiled programs are kept.')
-    if (busy := results['busy_cores'] or 0) > BUSY:
-        footer.append(
-            f'Other programs kept {busy:.1f} cores busy before it began: times may be too long.'
-        )
-    return footer
+    return footer + busy_sentences(results)
 
 
 def _variants_table(result: dict) -> Table:
@@ -67,8 +63,8 @@ def _variants_table(result: dict) -> Table:
             f'{low}–{high}',
             f'{result["batch"] / middle:.0f}',
             f'{variant["flops"] / middle / 1e9:.0f}',
-            f'{_ratio(_limits(result, variant), variant["seconds"]):.0%}',
-            f'{_ratio(variant["matmul_seconds"], variant["seconds"]):.0%}',
+            f'{median_ratio(_limits(result, variant), variant["seconds"]):.0%}',
+            f'{median_ratio(variant["matmul_seconds"], variant["seconds"]):.0%}',
             f'{variant["compile_seconds"]:.1f}',
         )
     return table
@@ -84,33 +80,34 @@ def _sentences(result: dict) -> list[str]:
     step = variants['training']
     sentences = [
         f'A {step["dtype"]} training step takes '
-        f'{_ratio(step["seconds"], _limits(result, step)):.2f} times what its products would take '
-        'at the speed of the large one.'
+        f'{median_ratio(step["seconds"], _limits(result, step)):.2f} times what its products would '
+        'take at the speed of the large one.'
     ]
     for name, variant in variants.items():
         if variant['seeds'] > 1:
             sentences.append(
                 f'{variant["seeds"]} seeds in one program have '
-                f'{_ratio(step["seconds"], variant["seconds"]):.2f} times the throughput of '
+                f'{median_ratio(step["seconds"], variant["seconds"]):.2f} times the throughput of '
                 f'{variant["seeds"]} runs of one.'
             )
         if variant['described']:
             sentences.append(
                 f'A step of {variant["described"]} takes '
-                f'{_ratio(variant["seconds"], step["seconds"]):.2f} times as long as the training '
-                'step.'
+                f'{median_ratio(variant["seconds"], step["seconds"]):.2f} times as long as the '
+                'training step.'
             )
         if variant['image_size'] != step['image_size']:
             side = '×'.join(map(str, variant['image_size']))
             tokens = count_text(variant['num_tokens'], 'token')
             sentences.append(f'Images of {name} have {side} pixels, {tokens}.')
-    memory, start_up = result['memory'], result['start_up']
-    peak, predicted = (
-        NOTHING if memory is None else _mib(memory[key]) for key in ('measured', 'predicted')
-    )
-    cold, warm = (
-        NOTHING if start_up is None else f'{start_up[state]:.1f} s' for state in ('cold', 'warm')
-    )
+    peak = predicted = cold = warm = NOTHING
+    if memory := result['memory']:
+        predicted = f'{memory["predicted"] / 2**20:.1f} MiB'
+        peak = 'not reported by this system'
+        if memory['measured']:
+            peak = f'{memory["measured"] / 2**20:.1f} MiB'
+    if start_up := result['start_up']:
+        cold, warm = (f'{start_up[state]:.1f} s' for state in ('cold', 'warm'))
     return [
         *sentences,
         f'Peak memory of training: {peak}, predicted {predicted}. From python run.py to the first '
@@ -119,10 +116,13 @@ def _sentences(result: dict) -> list[str]:
     ]
 
 
-def _mib(size: int | None) -> str:
-    return 'not reported by this system' if size is None else f'{size / 2**20:.1f} MiB'
+def busy_sentences(results: dict) -> list[str]:
+    """What else kept the processor busy, where that is worth a sentence."""
+    busy = results['busy_cores'] or 0
+    text = f'Other programs kept {busy:.1f} cores busy before it began: times may be too long.'
+    return [text] if busy > BUSY else []
 
 
-def _ratio(seconds: list[float], others: list[float]) -> float:
-    """The median over the rounds of the ratio of two times of one round."""
-    return statistics.median(one / other for one, other in zip(seconds, others, strict=True))
+def median_ratio(ones: list[float], others: list[float]) -> float:
+    """The median over the rounds of the ratio of what was measured in one round."""
+    return statistics.median(one / other for one, other in zip(ones, others, strict=True))

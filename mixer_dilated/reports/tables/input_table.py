@@ -5,7 +5,7 @@ import statistics
 from rich.table import Table
 
 from mixer_dilated.reports.formatting import NOTHING
-from mixer_dilated.reports.tables.benchmark_table import BUSY
+from mixer_dilated.reports.tables.benchmark_table import busy_sentences, median_ratio
 from mixer_dilated.reports.tables.terminal import new_table, print_table, print_text
 
 
@@ -29,11 +29,7 @@ def print_input_benchmark(results: dict) -> None:
         'decoding: share of the CPU time of all processes that decoding alone takes for as many '
         'images; it is what bound would be if nothing else ran here.',
         'first batch: seconds from opening the stream, median and longest of the rounds.',
-        *(
-            [f'Other programs kept {results["busy_cores"]:.1f} cores busy before it began.']
-            if (results['busy_cores'] or 0) > BUSY
-            else []
-        ),
+        *busy_sentences(results),
     )
 
 
@@ -56,11 +52,7 @@ def _streams_table(results: dict, cores: int) -> Table:
 
 
 def _share(speeds: list[float | None], bounds: list[float]) -> str:
-    """The median of the ratios, round by round."""
-    if None in speeds:
-        return NOTHING
-    ratios = [speed / bound for speed, bound in zip(speeds, bounds, strict=True)]
-    return f'{statistics.median(ratios):.0%}'
+    return NOTHING if None in speeds else f'{median_ratio(speeds, bounds):.0%}'
 
 
 def _sentences(results: dict) -> list[str]:

@@ -22,23 +22,21 @@ def print_predictions(rows: list[tuple[str, list[tuple[str, float]]]]) -> None:
       rows: of each image its path and (name, probability) pairs, the most probable first.
     """
     files = [cut_front(printable(path), FILE) for path, _ in rows]
-    cells = [
-        [f'{_cut_back(printable(name), CLASS)} {probability:.3f}' for name, probability in classes]
-        for _, classes in rows
-    ]
+    ranks = zip(*(classes for _, classes in rows), strict=True)
     table = new_table('file')
-    room = WIDTH - max(map(cell_len, [*files, 'file']))
-    for rank, column in enumerate(zip(*cells, strict=True)):
+    columns, room = [files], WIDTH - max(map(cell_len, [*files, 'file']))
+    for rank, classes in enumerate(ranks):
+        column = [f'{_cut(printable(name), CLASS)} {share:.3f}' for name, share in classes]
         heading = _HEADINGS[rank] if rank < len(_HEADINGS) else f'{rank + 1}th'
         room -= BETWEEN + max(map(cell_len, [*column, heading]))
         if room < 0 and rank:
             break
         table.add_column(heading)
-    shown = len(table.columns) - 1
-    for file, classes in zip(files, cells, strict=True):
-        table.add_row(*(Text(text, no_wrap=True) for text in (file, *classes[:shown])))
+        columns.append(column)
+    for row in zip(*columns, strict=True):
+        table.add_row(*(Text(text, no_wrap=True) for text in row))
     print_table(table)
 
 
-def _cut_back(text: str, length: int) -> str:
+def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else f'{text[: length - 1]}…'
