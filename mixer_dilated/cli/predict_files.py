@@ -70,7 +70,8 @@ def predict_files(arguments: SimpleNamespace) -> None:
             if num_images < MAX_SHOWN:
                 shown.append((prediction.path, prediction.top(names, top)))
             if num_images < MAX_DRAWN and arguments.sheet:
-                drawn.append((prediction.image, prediction.path, prediction.top(names, top)))
+                file = os.path.basename(prediction.path)
+                drawn.append((prediction.image, file, prediction.top(names, top)))
             num_images += 1
     _print_results(shown, num_images, num_failed, time.perf_counter() - start)
     if ignored:
@@ -118,8 +119,7 @@ def _print_results(shown: list[tuple], num_images: int, num_failed: int, seconds
 
 def _draw_sheet(path, drawn: list[tuple], num_images: int) -> None:
     from mixer_dilated.reports.plots.figure import save_figure
-    from mixer_dilated.reports.plots.image_grids import Predicted, prediction_sheet
+    from mixer_dilated.reports.plots.image_grids import prediction_sheet
 
     note = f'the first {len(drawn)} of {num_images} images' if num_images > len(drawn) else ''
-    images = [Predicted(image, os.path.basename(file), top) for image, file, top in drawn]
-    save_figure(prediction_sheet(images, note), path, 'sheet')
+    save_figure(prediction_sheet(drawn, note), path, 'sheet')

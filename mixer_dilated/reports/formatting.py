@@ -1,41 +1,29 @@
 """Numbers, intervals and settings as text for tables, plots and sentences."""
 
-import math
 from collections.abc import Mapping
 
 NOTHING = '–'
 
 
-def number_text(value: float, form: str) -> str:
-    """`value` in a format, with a minus sign as long as a plus."""
-    return format(value, form).replace('-', '−')
+def number_text(value: float | None, form: str) -> str:
+    """`value` in a format, with a minus sign as long as a plus; a dash for None."""
+    return NOTHING if value is None else format(value, form).replace('-', '−')
 
 
 def spread_text(described: Mapping) -> str:
     """'0.9669 ± 0.0023': mean and standard deviation; of one seed the number alone."""
-    mean = f'{described["mean"]:.4f}'
-    return mean if described['count'] == 1 else f'{mean} ± {described["std"]:.4f}'
+    std = described['std']
+    return f'{described["mean"]:.4f}' + ('' if std is None else f' ± {std:.4f}')
 
 
 def interval_text(low: float | None, high: float | None, form: str = '.4f') -> str:
-    """'0.9650 … 0.9688'; a dash where there is none (None or NaN)."""
-    if _is_missing(low) or _is_missing(high):
-        return NOTHING
-    return f'{number_text(low, form)} … {number_text(high, form)}'
-
-
-def optional_text(value: float | None, form: str) -> str:
-    """The number in that format; a dash for None and NaN."""
-    return NOTHING if _is_missing(value) else number_text(value, form)
-
-
-def _is_missing(value: float | None) -> bool:
-    return value is None or math.isnan(value)
+    """'0.9650 … 0.9688'; a dash where there is none."""
+    return NOTHING if low is None else f'{number_text(low, form)} … {number_text(high, form)}'
 
 
 def p_text(value: float | None) -> str:
     """'0.0042', '< 0.001'."""
-    return '< 0.001' if value is not None and value < 0.001 else optional_text(value, '.4f')
+    return '< 0.001' if value is not None and value < 0.001 else number_text(value, '.4f')
 
 
 def grouped_text(number: float) -> str:
@@ -87,7 +75,9 @@ def seconds_text(seconds: float | None) -> str:
     """'293 µs', '1.50 s', '5.20 hours', '3.10 days'; a dash for None."""
     if seconds is None:
         return NOTHING
-    scales = ((172800, 86400, 'days'), (7200, 3600, 'hours'), (120, 60, 'minutes'))
-    scales += ((1, 1, 's'), (1e-3, 1e-3, 'ms'), (0, 1e-6, 'µs'))
+    scales = (
+        (172800, 86400, 'days'), (7200, 3600, 'hours'), (120, 60, 'minutes'),
+        (1, 1, 's'), (1e-3, 1e-3, 'ms'), (0, 1e-6, 'µs'),
+    )  # fmt: skip
     scale, unit = next(row[1:] for row in scales if seconds >= row[0])
     return f'{digits_text(seconds / scale)} {unit}'

@@ -1,17 +1,10 @@
 """What a step costs, quantity by quantity, and what tables, plots and sentences call it."""
 
-import dataclasses
+from typing import NamedTuple
 
 
-@dataclasses.dataclass(frozen=True)
-class Quantity:
-    """A quantity of the resolution study.
-
-    Attributes:
-      noun: what it is called.
-      axis: label of an axis, with the unit it is drawn in.
-      scale: factor from the unit of `resolution.jsonl` to that of the axis.
-    """
+class Quantity(NamedTuple):
+    """What a quantity is called, and the label of its axis, with the unit and its factor."""
 
     noun: str
     axis: str

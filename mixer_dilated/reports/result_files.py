@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import ml_collections
 import numpy as np
@@ -21,13 +21,7 @@ from mixer_dilated.training.run_folder import read_summary
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run.
-
-    Attributes:
-      folder: where it lies.
-      config: its resolved config.
-      summary: content of `summary.json`.
-    """
+    """A finished run: its folder, resolved config, and content of `summary.json`."""
 
     folder: pathlib.Path
     config: ml_collections.ConfigDict
@@ -39,10 +33,6 @@ class Run:
         return tuple(self.summary['image_shape'][:2])
 
     @property
-    def _image_sizes(self) -> dict[str, int]:
-        return dict(zip(('height', 'width', 'channels'), self.summary['image_shape'], strict=True))
-
-    @property
     def branches(self) -> tuple[Patches, ...]:
         """The patch geometries of its stem."""
         return patch_branches(self.config.model)
@@ -51,13 +41,6 @@ class Run:
     def evaluation_passes(self) -> int:
         """How many times evaluation shows an image: once in every phase of a `random_phase`."""
         return math.prod(num_phases(self.config))
-
-    @property
-    def augmented_by(self) -> list[str]:
-        """Names under `config.augment` of what changes training images."""
-        augment = self.config.augment
-        amounts = {**augment, 'randaugment': augment.randaugment.num_layers}
-        return [name for name, amount in amounts.items() if amount]
 
     def accuracy(self, part: str) -> dict[str, float]:
         """The accuracies of all seeds on 'train' or 'test', as `describe` has them."""
@@ -70,47 +53,50 @@ class Run:
         rows = schema.read_rows(path, schema.METRICS)
         if not rows:
             raise UserError(f'{path}: no epoch in it; {schema.HINT}')
-        return pd.DataFrame(rows, columns=list(schema.METRICS)).astype(
-            dict.fromkeys(schema.MEASURES, float)
-        )
+        types = dict.fromkeys(schema.MEASURES, float)
+        return pd.DataFrame(rows, columns=list(schema.METRICS)).astype(types)
 
     @functools.cached_property
     def predictions(self) -> dict[str, np.ndarray]:
         """Arrays of `predictions.npz`."""
-        path = self.folder / 'predictions.npz'
-        arrays = schema.read_arrays(path, schema.PREDICTIONS, **self._image_sizes)
+        arrays = self._read_arrays('predictions.npz', schema.PREDICTIONS)
         examples, classes = arrays['probabilities'].shape[1:]
         for name, size in (('labels', classes), ('shown_index', examples)):
             if not ((arrays[name] >= 0) & (arrays[name] < size)).all():
-                raise UserError(f'{path}: {name} are not from 0 to {size - 1}; make the run again')
+                raise UserError(
+                    f'{self.folder}/predictions.npz: {name} are not from 0 to {size - 1}; make the '
+                    'run again'
+                )
         return arrays
 
     @functools.cached_property
     def class_names(self) -> list[str]:
-        """Of every class; their numbers in runs of earlier versions, which kept no names."""
-        classes = self.predictions['probabilities'].shape[-1]
-        path = self.folder / 'preprocessing.json'
-        if not path.is_file():
-            return [str(label) for label in range(classes)]
-        names = schema.read_object(path, {'class_names': [str]})['class_names']
+        """Of every class."""
+        classes, path = self.predictions['probabilities'].shape[-1], 'preprocessing.json'
+        names = schema.read_object(self.folder / path, {'class_names': [str]})['class_names']
         if len(names) != classes:
-            raise UserError(f'{path}: class_names are not {classes} names; make the run again')
+            raise UserError(
+                f'{self.folder / path}: class_names are not {classes} names; make the run again'
+            )
         return names
 
     @functools.cached_property
     def augmented(self) -> dict[str, np.ndarray]:
         """{title: images} of `augmented.npz`, 'original' first; {} where that file is not there."""
-        path = self.folder / 'augmented.npz'
-        if not path.is_file():
+        if not (self.folder / 'augmented.npz').is_file():
             return {}
-        arrays = schema.read_arrays(path, schema.AUGMENTED, **self._image_sizes)
+        arrays = self._read_arrays('augmented.npz', schema.AUGMENTED)
         drawn = zip(map(str, arrays['titles']), arrays['drawn'], strict=True)
         return {'original': arrays['images'], **dict(drawn)}
 
     @functools.cached_property
     def weights(self) -> dict[str, np.ndarray]:
         """Arrays of `weights.npz`."""
-        return schema.read_arrays(self.folder / 'weights.npz', {})
+        return self._read_arrays('weights.npz', {})
+
+    def _read_arrays(self, name: str, axes: Mapping[str, str]) -> dict[str, np.ndarray]:
+        sizes = zip(('height', 'width', 'channels'), self.summary['image_shape'], strict=True)
+        return schema.read_arrays(self.folder / name, axes, **dict(sizes))
 
 
 def read_run(folder: pathlib.Path) -> Run:
@@ -204,18 +190,12 @@ class Study:
     @property
     def exponents(self) -> dict[str, dict[str, float]]:
         """{label: {'num_tokens', …: exponent of the image's side}}, as far as they are fitted."""
+        fits = self.statistics.get('fits', {})
         return {
-            self.labels[name]: {quantity: fit[quantity]['exponent'] for quantity in QUANTITIES}
-            for name, fit in self.statistics.get('fits', {}).items()
-            if name in self.labels
+            trial.label: {name: fits[trial.name][name]['exponent'] for name in QUANTITIES}
+            for trial in self.trials
+            if trial.name in fits
         }
-
-    @property
-    def reference(self) -> str | None:
-        """Name of the trial that others are compared with; `study.json` may give its settings."""
-        reference = self.content.get('reference')
-        names = (t.name for t in self.trials if reference in (t.name, t.settings))
-        return next(names, None)
 
 
 def read_study(folder: pathlib.Path) -> Study:
@@ -224,7 +204,7 @@ def read_study(folder: pathlib.Path) -> Study:
     Raises:
       UserError: a file is damaged.
     """
-    path = folder / 'study.json'
+    path, statistics_path = folder / 'study.json', folder / 'statistics.json'
     content = schema.read_object(path, schema.STUDY)
     if content['kind'] not in schema.KINDS:
         raise UserError(
@@ -234,20 +214,15 @@ def read_study(folder: pathlib.Path) -> Study:
     trials = [_read_trial(path, base, trial) for trial in content['cells']]
     if not trials:
         raise UserError(f'{path}: a study without trials; start the study anew')
-    labels = {trial.name: trial.label for trial in trials}
-    statistics_path = folder / 'statistics.json'
-    exists = statistics_path.exists()
+    statistics = {}
+    if statistics_path.exists():
+        statistics = schema.read_object(statistics_path, schema.STATISTICS)
     rows = schema.read_rows(folder / 'results.jsonl', schema.RESULTS)
-    return Study(
-        folder=folder,
-        content=content,
-        config=base,
-        trials=trials,
-        statistics=schema.read_object(statistics_path, schema.STATISTICS) if exists else {},
-        epoch_seconds={r['cell']: r['epoch_seconds'] for r in rows if r.get('epoch_seconds')},
-        robustness=_labelled_rows(folder / 'robustness.jsonl', schema.ROBUSTNESS, labels),
-        resolution=_labelled_rows(folder / 'resolution.jsonl', schema.RESOLUTION, labels),
-    )
+    measured = {}
+    for name, fields in (('robustness', schema.ROBUSTNESS), ('resolution', schema.RESOLUTION)):
+        measured[name] = _labelled_rows(folder / f'{name}.jsonl', fields, trials)
+    seconds = {row['cell']: row['epoch_seconds'] for row in rows if row.get('epoch_seconds')}
+    return Study(folder, content, base, trials, statistics, seconds, **measured)
 
 
 def _read_trial(path: pathlib.Path, base: ml_collections.ConfigDict | None, row: Mapping) -> Trial:
@@ -263,7 +238,7 @@ def _read_trial(path: pathlib.Path, base: ml_collections.ConfigDict | None, row:
     return Trial(row['name'], row['label'], row['settings'], row['impossible'], config, run)
 
 
-def _apply(path: pathlib.Path, key: str, function, content):
+def _apply(path: pathlib.Path, key: str, function: Callable, content):
     """What a function makes of the content of a file; the UserError of a bad one names the file."""
     try:
         return function(content)
@@ -274,8 +249,8 @@ def _apply(path: pathlib.Path, key: str, function, content):
 _resolve = functools.partial(resolve, warn=False)
 
 
-def _labelled_rows(path: pathlib.Path, fields: Mapping, labels: Mapping) -> pd.DataFrame:
-    rows = schema.read_rows(path, fields)
+def _labelled_rows(path: pathlib.Path, fields: Mapping, trials: list[Trial]) -> pd.DataFrame:
+    labels, rows = {trial.name: trial.label for trial in trials}, schema.read_rows(path, fields)
     for row in rows:
         if row['cell'] not in labels:
             raise UserError(f'{path}: no trial {row["cell"]!r} in the study; remove the file')

@@ -25,7 +25,7 @@ from mixer_dilated.inference.calibration import CALIBRATION
 from mixer_dilated.inference.prediction import image_paths, open_classifier, predict
 from mixer_dilated.inference.trained import load_trained
 from mixer_dilated.reports.plots.figure import save_figure
-from mixer_dilated.reports.plots.image_grids import Predicted, prediction_sheet
+from mixer_dilated.reports.plots.image_grids import prediction_sheet
 from mixer_dilated.reports.tables.prediction_table import print_predictions
 from mixer_dilated.training.run_folder import read_config
 from mixer_dilated.training.run_state import RunState
@@ -353,8 +353,7 @@ def test_a_sheet_draws_any_picture_and_name(tmp_path, ending):
     names = ['<b>&', '$x^2$', 'さくら' * 9, 'n' * 300, 'a\x1b[31m\nb']
     images = [np.full((9, 7, channels), 99, np.uint8) for channels in (1, 3, 4)]
     drawn = [
-        Predicted(images[k % 3], name, [(name, 0.75), ('other', 0.25)])
-        for k, name in enumerate(names * 3)
+        (images[k % 3], name, [(name, 0.75), ('other', 0.25)]) for k, name in enumerate(names * 3)
     ]
     with warnings.catch_warnings():
         warnings.simplefilter('error')

@@ -12,8 +12,8 @@ from matplotlib.text import Text
 
 from mixer_dilated.patches.geometry import Patches
 from mixer_dilated.reports.plots import study_plots
-from mixer_dilated.reports.plots.curves import PANELS, training_curves
-from mixer_dilated.reports.plots.figure import Plot, line_styles, render, svg_text
+from mixer_dilated.reports.plots.curves import CURVES, training_curves
+from mixer_dilated.reports.plots.figure import Plot, render, svg_text
 from mixer_dilated.reports.plots.heat_maps import (
     accuracy_maps,
     confusion_matrices,
@@ -22,9 +22,7 @@ from mixer_dilated.reports.plots.heat_maps import (
 )
 from mixer_dilated.reports.plots.image_grids import mistakes_plot, weights_plot
 from mixer_dilated.reports.plots.pareto import pareto_front, pareto_plot, spread_out
-from mixer_dilated.reports.plots.patch_plots import (
-    coverage_plot,
-)
+from mixer_dilated.reports.plots.patch_plots import coverage_plot
 from mixer_dilated.reports.result_files import read_study
 from tests.report_folders import make_kind
 
@@ -36,7 +34,7 @@ DILATED = Patches(size=2, dilation=2, stride=4)
 def curves(values):
     """Training curves of some seeds (seeds, epochs), the same in all panels."""
     rows = [
-        {'seed': seed, 'epoch': epoch, **dict.fromkeys(PANELS, value)}
+        {'seed': seed, 'epoch': epoch, **dict.fromkeys(CURVES, value)}
         for (seed, epoch), value in np.ndenumerate(np.asarray(values, float))
     ]
     return pd.DataFrame(rows).assign(epoch=lambda data: data.epoch + 1)
@@ -48,7 +46,7 @@ def figures(label):
     return {
         'seen': coverage_plot([(label, [label], (DILATED,), 'channels', IMAGES)]),
         'curves': training_curves({label: curves([[0.5, 0.9], [0.6, 0.8]])}),
-        'confusion': confusion_matrices({label: np.arange(9).reshape(3, 3)}),
+        'confusion': confusion_matrices({label: np.arange(9).reshape(3, 3)}, [label] * 3),
         'weights': weights_plot({label: draw.normal(size=(2, 2, 5))}),
         'mistakes': mistakes_plot([(IMAGES[0], '4', '9', 0.5)]),
     }
@@ -106,8 +104,9 @@ def test_weights_that_are_not_finite_leave_the_others_their_scale():
 
 
 def test_no_two_methods_share_a_style():
-    styles = line_styles([*range(35)])
-    assert len({tuple(styles[name][k] for name in styles) for k in range(35)}) == 35
+    figure = training_curves({f'method {k}': curves([[0.5, 0.6]]) for k in range(20)})
+    styles = {(line.get_color(), line.get_marker()) for line in figure.axes[0].lines[:20]}
+    assert len(styles) == 20
 
 
 def test_the_numbers_in_a_confusion_matrix_are_numpys_counts():
@@ -116,7 +115,7 @@ def test_the_numbers_in_a_confusion_matrix_are_numpys_counts():
     expected = np.zeros((4, 4), int)
     np.add.at(expected, (np.tile(labels, 3), probabilities.argmax(-1).ravel()), 1)
     counts = confusion_matrix(labels, probabilities)
-    axes = confusion_matrices({'a': counts}).axes[0]
+    axes = confusion_matrices({'a': counts}, [*'0123']).axes[0]
     written = np.zeros((4, 4), int)
     for text in axes.texts:
         column, row = map(int, text.get_position())
@@ -127,7 +126,7 @@ def test_the_numbers_in_a_confusion_matrix_are_numpys_counts():
 
 
 def test_many_classes_are_colours_without_numbers():
-    figure = confusion_matrices({'a': np.ones((30, 30), int)})
+    figure = confusion_matrices({'a': np.ones((30, 30), int)}, [*map(str, range(30))])
     axes = figure.axes[0]
     assert not axes.texts and axes.collections[0].get_array().shape == (30, 30)
 
@@ -155,7 +154,7 @@ def test_colour_images_are_drawn_in_colour():
 
 def test_identifiers_of_two_plots_never_meet_and_every_reference_is_met():
     one, other = (
-        svg_text(Plot(name, '', '', '', figures('a method')['confusion']))
+        svg_text(Plot('', name, figure=figures('a method')['confusion']))
         for name in ('one', 'other')
     )
     ids = [re.findall(r'\bid="([^"]+)"', svg) for svg in (one, other)]
@@ -216,8 +215,8 @@ def points_table(*rows, hollow=False):
 def test_trials_that_others_are_compared_with_are_outlines():
     points = points_table(('plain', 1.0, 0.9), ('dilated', 2.0, 0.95), hollow=[True, False])
     axes = pareto_plot(points, 'seconds').axes[0]
-    faces = {line.get_xdata()[0]: line.get_markerfacecolor() for line in axes.lines[:2]}
-    assert faces[1.0] == 'white' != faces[2.0]
+    faces = axes.collections[-1].get_facecolors()  # of the front, the cheapest first
+    assert faces[0].tolist() == [1, 1, 1, 1] != faces[1].tolist()
 
 
 def test_trials_far_below_a_front_of_several_are_counted():
@@ -226,19 +225,20 @@ def test_trials_far_below_a_front_of_several_are_counted():
     axes = pareto_plot(points_table(*front, *others), 'seconds').axes[0]
     low, high = axes.get_ylim()
     assert 0.7 < low < 0.895 and high > 0.96
-    assert [text.get_text() for text in axes.texts] == ['2 trials below 0.891 not drawn']
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == ['2 trials below 0.891 not drawn', 'a', 'b', 'c']
     few = points_table(*front[:2], *others)  # two say little of a range
     axes = pareto_plot(few, 'seconds').axes[0]
-    assert axes.get_ylim()[0] < 0.2 and not axes.texts
+    assert axes.get_ylim()[0] < 0.2 and len(axes.texts) == 2
 
 
 def test_a_map_hatches_what_cannot_be_and_leaves_white_what_is_not_trained():
     rows = [('SAME', size, dilation, 1) for size in (2, 4) for dilation in (1, 2)]
     settings = pd.DataFrame(rows, columns=['padding', 'size', 'dilation', 'x'], dtype=object)
-    assert map_axes(settings[['padding', 'x', 'size', 'dilation']]) == ('size', 'dilation')
+    assert map_axes(settings[['padding', 'x', 'size', 'dilation']]) == ['size', 'dilation']
     with_stride = pd.concat([settings.assign(stride=stride) for stride in (4, 7)])
-    assert map_axes(with_stride[['stride', 'size', 'dilation']]) == ('size', 'dilation')
-    assert map_axes(settings[['padding', 'size']]) is None
+    assert map_axes(with_stride[['stride', 'size', 'dilation']]) == ['size', 'dilation']
+    assert map_axes(settings[['padding', 'size']]) == ['size']
     data = settings.assign(
         panel='', accuracy=[0.9, np.nan, 0.8, np.nan], invalid=[False, True, False, False]
     )

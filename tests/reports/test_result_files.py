@@ -8,22 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixer_dilated.errors import UserError
 from mixer_dilated.reports.result_files import read_run, read_study
+from tests.conftest import refuses
 from tests.report_folders import digits_images, make_kind
 
 
 @pytest.fixture(scope='module')
 def folders(tmp_path_factory):
     """The folders of a run, which has augmented images, and of a study."""
-    made = {
+    folders = {
         kind: make_kind(kind, tmp_path_factory.mktemp(kind) / 'folder')
         for kind in ('run', 'resolution')
     }
     images = digits_images()[0][:6]
     titles = np.array(['flip', 'together, step 1'])
-    np.savez(made['run'] / 'augmented.npz', images=images, drawn=[images] * 2, titles=titles)
-    return made
+    np.savez(folders['run'] / 'augmented.npz', images=images, drawn=[images] * 2, titles=titles)
+    return folders
 
 
 def read(folder):
@@ -41,7 +41,6 @@ def test_everything_in_whole_files_is_read(folders):
     assert [*augmented] == ['original', 'flip', 'together, step 1']
     study = read(folders['resolution'])
     assert len(study.resolution) == 8 and set(study.exponents) == set(study.labels.values())
-    assert study.reference == 'cell-1'
 
 
 @pytest.mark.parametrize(
@@ -77,10 +76,8 @@ def test_a_damaged_file_is_named_with_its_key(folders, tmp_path, kind, name, con
     path.unlink(missing_ok=True)
     if content is not None:
         path.write_text(content)
-    with pytest.raises(UserError) as caught:
+    with refuses(path, key):
         read(tmp_path / 'copy')
-    assert str(path) in str(caught.value) and key in str(caught.value)
-    assert '\n' not in str(caught.value)
 
 
 @pytest.mark.parametrize('name', ['cell-9', '../cell-0'])
@@ -88,7 +85,7 @@ def test_a_trial_that_there_cannot_be_is_refused(folders, tmp_path, name):
     shutil.copytree(folders['resolution'], tmp_path / 'copy')
     path = tmp_path / 'copy' / ('resolution.jsonl' if name == 'cell-9' else 'study.json')
     path.write_text(path.read_text().replace('cell-0', name))
-    with pytest.raises(UserError, match=name):
+    with refuses(path, name):
         read(tmp_path / 'copy')
 
 
@@ -99,7 +96,7 @@ def test_arrays_that_are_cut_off_are_refused(folders, tmp_path_factory, cut, put
     shutil.copytree(folders['run'], folder, dirs_exist_ok=True)
     whole = (folders['run'] / 'augmented.npz').read_bytes()
     (folder / 'augmented.npz').write_bytes(whole[: int(cut * len(whole))] if put is None else put)
-    with pytest.raises(UserError, match=r'augmented\.npz'):
+    with refuses(folder / 'augmented.npz'):
         _ = read_run(folder).augmented
 
 
@@ -124,5 +121,5 @@ def test_arrays_that_do_not_fit_are_refused(folders, tmp_path, name, changes):
     path = tmp_path / 'copy' / f'{name}.npz'
     with np.load(io.BytesIO(path.read_bytes())) as arrays:
         np.savez(path, **{**arrays, **changes})
-    with pytest.raises(UserError, match=name):
+    with refuses(path, name):
         read(tmp_path / 'copy')

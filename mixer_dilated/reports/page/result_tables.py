@@ -1,30 +1,29 @@
 """The results of a run or a study as tables, each number beside its spread."""
 
 import dataclasses
-from collections.abc import Mapping
 
 import pandas as pd
 
 from mixer_dilated.reports.formatting import (
     NOTHING,
     interval_text,
-    optional_text,
+    number_text,
     p_text,
     share_text,
     spread_text,
 )
 from mixer_dilated.reports.intervals import describe, wilson_interval
 from mixer_dilated.reports.paper import TABLE1
-from mixer_dilated.reports.plots.study_plots import mean_accuracy
+from mixer_dilated.reports.plots.study_plots import front_marks, mean_accuracy
 from mixer_dilated.reports.quantities import QUANTITIES
-from mixer_dilated.reports.result_files import Run, Study
+from mixer_dilated.reports.result_files import Run, Study, Trial
 
 MAX_ROWS = 12
 
 
 @dataclasses.dataclass(frozen=True)
 class PageTable:
-    """A table of a page: text only, whatever it holds.
+    """A table of a page, which does not show an empty one: text only, whatever it holds.
 
     Attributes:
       title: what it shows, in a line.
@@ -40,86 +39,63 @@ class PageTable:
     folded: bool = False
     headed: bool = True
 
+    def __bool__(self) -> bool:
+        return not self.texts.empty
+
 
 def run_tables(run: Run) -> list[PageTable]:
     """Accuracies of a run by seed, and what its network costs."""
-    summary, examples = run.summary, run.summary['test_examples']
-    rows = [
-        {
-            'seed': result['seed'],
-            'test accuracy': f'{result["test_accuracy"]:.4f}',
-            '95 % interval': interval_text(*wilson_interval(result['test_correct'], examples)),
-            'train accuracy': f'{result["train_accuracy"]:.4f}',
-            'test loss': optional_text(result['test_loss'], '.4f'),
-        }
-        for result in summary['results']
-    ]
-    if len(rows) > 1:
-        test = run.accuracy('test')
-        rows.append(
-            {
-                'seed': f'{len(rows)} seeds, mean ± std',
-                'test accuracy': spread_text(test),
-                '95 % interval': f'{interval_text(test["low"], test["high"])} (t, of the mean)',
-                'train accuracy': spread_text(run.accuracy('train')),
-                'test loss': NOTHING,
-            }
-        )
+    summary, texts, test = run.summary, _run_texts(run), run.accuracy('test')
+    examples, results = summary['test_examples'], pd.DataFrame(summary['results'])
+    intervals = [interval_text(*wilson_interval(c, examples)) for c in results.test_correct]
+    table = pd.DataFrame({
+        'seed': results.seed.astype(object),
+        'test accuracy': results.test_accuracy.map('{:.4f}'.format),
+        '95 % interval': intervals,
+        'train accuracy': results.train_accuracy.map('{:.4f}'.format),
+        'test loss': [number_text(result['test_loss'], '.4f') for result in summary['results']],
+    })  # fmt: skip
+    if len(table) > 1:
+        interval = f'{interval_text(test["low"], test["high"])} (t, of the mean)'
+        accuracies = texts['test accuracy'], interval, texts['train accuracy']
+        table.loc[len(table)] = f'{len(table)} seeds, mean ± std', *accuracies, NOTHING
     costs = {
         'tokens': summary['num_tokens'],
-        'pixels that at least one token sees': _pixels_text(run),
+        'pixels that at least one token sees': texts['pixels seen'],
         'parameters': summary['num_params'],
-        'MFLOPs an image, forward': _flops_text(run),
+        'MFLOPs an image, forward': texts['MFLOPs an image'],
         'an epoch, all seeds together': f'{summary["seconds"]["epoch_median"]:.2f} s (median)',
         'training': f'{summary["seconds"]["train"]:.1f} s',
     }
     title = f'Accuracy on {examples} test images; a seed has a Wilson interval over the images'
     return [
-        PageTable(title, pd.DataFrame(rows)),
+        PageTable(title, table),
         PageTable('What the network costs', pd.DataFrame(costs.items()), headed=False),
     ]
 
 
-def _pixels_text(run: Run) -> str:
-    return share_text(run.summary['pixels_seen'], run.summary['pixels'])
-
-
-def _flops_text(run: Run) -> str:
-    """'3.349'; '3.349 × 4' where evaluation shows an image four times."""
+def _run_texts(run: Run) -> dict[str, str]:
+    """What several tables say of a run."""
+    # '3.349 × 4' where evaluation shows an image four times
     times = f' × {run.evaluation_passes}' if run.evaluation_passes > 1 else ''
-    return f'{run.summary["flops_per_image"] / 1e6:.3f}{times}'
+    return {
+        'test accuracy': spread_text(run.accuracy('test')),
+        'train accuracy': spread_text(run.accuracy('train')),
+        'pixels seen': share_text(run.summary['pixels_seen'], run.summary['pixels']),
+        'MFLOPs an image': f'{run.summary["flops_per_image"] / 1e6:.3f}{times}',
+    }
 
 
-def trials_tables(study: Study, marks: Mapping[str, str] | None = None) -> list[PageTable]:
+def trials_tables(study: Study) -> list[PageTable]:
     """One row a trained trial; of very many trials the best first, all of them folded away.
 
-    Args:
-      study: a study whose trials have runs.
-      marks: {trial: the Pareto fronts it is on}, of a sweep; its trials are ordered by accuracy.
+    Those of a sweep are ordered by accuracy, with the Pareto fronts that they are on.
     """
-    title, trials = 'Mean over seeds ± standard deviation', study.finished
-    if marks is not None:
-        title += ', the most accurate first'
+    title, trials, marks = 'Mean over seeds ± standard deviation', study.finished, {}
+    if study.kind == 'sweep':
+        title, marks = f'{title}, the most accurate first', front_marks(study)
         trials = sorted(trials, key=mean_accuracy, reverse=True)
-    rows = []
-    for trial in trials:
-        test, train = (trial.run.accuracy(part) for part in ('test', 'train'))
-        rows.append(
-            {
-                'trial': trial.label,
-                **({} if marks is None else {'front of accuracy and': marks.get(trial.name, '')}),
-                'seeds': test['count'],
-                'test accuracy': spread_text(test),
-                '95 % interval of the mean': interval_text(test['low'], test['high']),
-                'train accuracy': spread_text(train),
-                'epoch, one seed on one device (s)': _epoch_text(study, trial.name),
-                'tokens': trial.run.summary['num_tokens'],
-                'pixels seen': _pixels_text(trial.run),
-                'MFLOPs an image': _flops_text(trial.run),
-                'parameters': trial.run.summary['num_params'],
-            }
-        )
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame([_trial_row(study, trial, marks) for trial in trials])
     if len(table) <= 2 * MAX_ROWS:
         return [PageTable(title, table)]
     first = f'The first {MAX_ROWS}: {title[0].lower()}{title[1:]}'
@@ -129,56 +105,72 @@ def trials_tables(study: Study, marks: Mapping[str, str] | None = None) -> list[
     ]
 
 
-def _epoch_text(study: Study, name: str) -> str:
-    return optional_text(study.epoch_seconds.get(name), '.2f')
+def _trial_row(study: Study, trial: Trial, marks: dict[str, str]) -> dict:
+    test, texts = trial.run.accuracy('test'), _run_texts(trial.run)
+    return {
+        'trial': trial.label,
+        **({'front of accuracy and': marks[trial.name]} if marks else {}),
+        'seeds': test['count'],
+        'test accuracy': texts['test accuracy'],
+        '95 % interval of the mean': interval_text(test['low'], test['high']),
+        'train accuracy': texts['train accuracy'],
+        'epoch, one seed on one device (s)': _epoch_text(study, trial),
+        'tokens': trial.run.summary['num_tokens'],
+        'pixels seen': texts['pixels seen'],
+        'MFLOPs an image': texts['MFLOPs an image'],
+        'parameters': trial.run.summary['num_params'],
+    }
+
+
+def _epoch_text(study: Study, trial: Trial) -> str:
+    return number_text(study.epoch_seconds.get(trial.name), '.2f')
 
 
 def paper_table(study: Study) -> PageTable:
-    """The study's figures beside the paper's Table 1."""
+    """The figures of a study of Table 1 beside the paper's."""
     rows = []
-    for trial in study.finished:
-        branches, results = trial.run.branches, trial.run.summary['results']
+    for trial in study.finished if study.kind == 'table1' else ():
+        branches, summary, texts = trial.run.branches, trial.run.summary, _run_texts(trial.run)
         paper = TABLE1.get(branches[0], {}) if len(branches) == 1 else {}
-        seconds = trial.run.summary['seconds']['train'] / len(results)
-        rows.append(
-            {
-                'trial': trial.label,
-                'test accuracy here': spread_text(trial.run.accuracy('test')),
-                'test accuracy in the paper': optional_text(paper.get('test_accuracy'), '.3f'),
-                'train accuracy here': spread_text(trial.run.accuracy('train')),
-                'train accuracy in the paper': optional_text(paper.get('train_accuracy'), '.3f'),
-                'an epoch here (s)': _epoch_text(study, trial.name),
-                'training here, all seeds divided by their number (s)': f'{seconds:.1f}',
-                'training in the paper (s)': optional_text(paper.get('seconds'), '.0f'),
-            }
-        )
+        seconds = summary['seconds']['train'] / len(summary['results'])
+        rows.append({
+            'trial': trial.label,
+            'test accuracy here': texts['test accuracy'],
+            'test accuracy in the paper': number_text(paper.get('test_accuracy'), '.3f'),
+            'train accuracy here': texts['train accuracy'],
+            'train accuracy in the paper': number_text(paper.get('train_accuracy'), '.3f'),
+            'an epoch here (s)': _epoch_text(study, trial),
+            'training here, all seeds divided by their number (s)': f'{seconds:.1f}',
+            'training in the paper (s)': number_text(paper.get('seconds'), '.0f'),
+        })  # fmt: skip
     title = 'Beside the paper’s Table 1, which gives one run of each method and has no control'
     return PageTable(title, pd.DataFrame(rows))
 
 
-def comparisons_table(study: Study) -> PageTable | None:
+def comparisons_table(study: Study) -> PageTable:
     """Test accuracy of each trial less that of its reference, paired by seed."""
-    labels, comparisons = study.labels, study.comparisons
-    corrected = any(row.get('p_holm') is not None for row in comparisons.values())
+    labels = study.labels
     rows = [
         {
             'trial': labels.get(name, name),
             'against': labels.get(row['reference'], row['reference']),
             'paired seeds': row['count'],
-            'difference (points)': optional_text(100 * row['difference'], '+.2f'),
+            'difference (points)': number_text(100 * row['difference'], '+.2f'),
             '95 % t interval': _points_text(row['low'], row['high']),
             '95 % bootstrap interval': _points_text(row['bootstrap_low'], row['bootstrap_high']),
-            't (paired)': optional_text(row['t'], '+.2f'),
+            't (paired)': number_text(row['t'], '+.2f'),
             'p, uncorrected': p_text(row['p']),
-            **({'p, Holm': p_text(row.get('p_holm'))} if corrected else {}),
-            'Cohen’s d': optional_text(row['effect_size'], '+.2f'),
-            'time, times the other’s': optional_text(row['time_ratio'], '.2f'),
+            'p, Holm': p_text(row.get('p_holm')),
+            'Cohen’s d': number_text(row['effect_size'], '+.2f'),
+            'time, times the other’s': number_text(row['time_ratio'], '.2f'),
         }
-        for name, row in comparisons.items()
+        for name, row in study.comparisons.items()
     ]
+    table = pd.DataFrame(rows)
+    if rows and (table['p, Holm'] == NOTHING).all():  # none is judged with others
+        del table['p, Holm']
     title = 'Difference in test accuracy, in percentage points; above 0 the trial is better'
-    folded = len(rows) > 2 * MAX_ROWS
-    return PageTable(title, pd.DataFrame(rows), folded=folded) if rows else None
+    return PageTable(title, table, folded=len(rows) > 2 * MAX_ROWS)
 
 
 def _points_text(low: float | None, high: float | None) -> str:
@@ -206,22 +198,21 @@ def resolution_tables(study: Study) -> list[PageTable]:
         {'trial': label} | {QUANTITIES[name].noun: f'{power:.2f}' for name, power in powers.items()}
         for label, powers in study.exponents.items()
     ]
-    titles = {
-        'A training step at every image side': rows,
-        'Exponents: cost grows as the image’s side to this power': exponents,
-    }
-    return [PageTable(title, pd.DataFrame(table)) for title, table in titles.items() if table]
+    title = 'Exponents: cost grows as the image’s side to this power'
+    return [
+        PageTable('A training step at every image side', pd.DataFrame(rows)),
+        PageTable(title, pd.DataFrame(exponents)),
+    ]
 
 
-def robustness_table(study: Study) -> PageTable | None:
+def robustness_table(study: Study) -> PageTable:
     """Accuracy on corrupted test images: a row a corruption and strength, a column a trial."""
-    if study.robustness.empty:
-        return None
-    places = ['corruption', 'strength']
-    texts = study.robustness.pivot_table(
-        'accuracy', places, 'label', lambda values: spread_text(describe(values)), sort=False
-    )
-    texts = texts.fillna(NOTHING).reset_index()
-    texts['corruption'] += texts.pop('strength').map(' {:g}'.format)
+    texts, places = study.robustness, ['corruption', 'strength']
+    if not texts.empty:
+        texts = texts.pivot_table(
+            'accuracy', places, 'label', lambda values: spread_text(describe(values)), sort=False
+        )
+        texts = texts.fillna(NOTHING).reset_index()
+        texts['corruption'] += texts.pop('strength').map(' {:g}'.format)
     title = 'Accuracy on corrupted test images, mean over seeds ± standard deviation'
     return PageTable(title, texts, folded=True)

@@ -1,19 +1,17 @@
 """The one way to draw: how figures look, and how they become a file or a part of a page."""
 
-import contextlib
 import dataclasses
+import functools
 import io
-import itertools
 import pathlib
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from mixer_dilated.errors import UserError
@@ -22,9 +20,6 @@ from mixer_dilated.reports.formatting import grouped_text
 
 # Okabe and Ito's colours, without the yellow that white paper swallows.
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000')
-_DASHES = ('', (3.7, 1.6), (6.4, 1.6, 1, 1.6), (1, 1.2), (5, 1, 1, 1, 1, 1))
-_MARKERS = 'osD^vPX*'
-LINE = {'linewidth': 1.7, 'markersize': 6, 'markeredgewidth': 0}
 LABEL_LENGTH = 48
 DOTS_PER_INCH = 144
 # Dates and versions are left out, so that the same data give the same bytes.
@@ -56,40 +51,29 @@ _STYLE = {
 }  # fmt: skip
 
 
+# Matplotlib's settings for a figure, as a decorator or a context: figure_style().
+figure_style = functools.partial(matplotlib.style.context, _STYLE, after_reset=True)
+
+
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """One plot of a report.
+    """One plot of a report, or why there is none.
 
     Attributes:
-      name: its file's name, without ending.
       title: a few words.
+      name: its file's name, without ending.
       caption: one sentence on how to read it.
       alt: what it shows, for those who cannot see it.
-      figure: what is drawn.
+      figure: what is drawn; None where there is nothing to draw.
+      omitted: why nothing is drawn.
     """
 
-    name: str
     title: str
-    caption: str
-    alt: str
-    figure: Figure
-
-
-@dataclasses.dataclass(frozen=True)
-class Omitted:
-    """A plot that there cannot be, and why."""
-
-    title: str
-    reason: str
-
-
-@contextlib.contextmanager
-def figure_style() -> Iterator[None]:
-    """Matplotlib's settings for a figure; usable as a decorator: @figure_style()."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        yield
+    name: str = ''
+    caption: str = ''
+    alt: str = ''
+    figure: Figure | None = None
+    omitted: str = ''
 
 
 @figure_style()
@@ -130,14 +114,6 @@ def svg_text(plot: Plot) -> str:
     svg = re.sub(r'<!--.*?-->', '', svg[svg.index('<svg') :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf'\g<1>{plot.name}-', svg)
     return re.sub(r'\n\s*', '\n', svg).strip()
-
-
-def line_styles(labels: Sequence[str]) -> dict:
-    """seaborn's colour, dashes and marker of every label; no two of the first 35 are alike."""
-    return {
-        name: dict(zip(labels, itertools.cycle(values), strict=False))
-        for name, values in (('palette', COLOURS), ('dashes', _DASHES), ('markers', _MARKERS))
-    }
 
 
 def label_text(text: str, length: int = LABEL_LENGTH) -> str:
@@ -193,16 +169,10 @@ def quantity_text(value: float) -> str:
     return grouped_text(value) if abs(value) >= 1000 else f'{value:.4g}'
 
 
-def legend_below(figure: Figure, labels: Sequence[str]) -> None:
-    """One legend of `line_styles` under all panels, in as many columns as there is room for."""
-    styles = line_styles(labels)
-    handles = [
-        Line2D([], [], color=styles['palette'][k], marker=styles['markers'][k], **LINE)
-        for k in labels
-    ]
-    for handle, label in zip(handles, labels, strict=True):
-        if styles['dashes'][label]:
-            handle.set_dashes(styles['dashes'][label])
+def legend_below(figure: Figure) -> None:
+    """Moves the legend of the first panel under all, in as many columns as there is room for."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.axes[0].get_legend().remove()
     texts = [label_text(label) for label in labels]
     room = int(figure.get_figwidth() * 13)  # characters of 9 points in a line
     columns = max(1, min(len(labels), room // (max(map(len, texts)) + 7)))

@@ -1,6 +1,5 @@
 """Grids of images: mistakes, augmentation, predictions, learned weights."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,41 +18,19 @@ MAX_CLASSES, MAX_LETTERS, LINE_INCHES = 5, 17, 0.19  # letters beside one anothe
 MAX_UNITS, UNITS_A_ROW, MAX_PANELS, PANELS_A_ROW = 64, 8, 16, 4
 
 
-@dataclasses.dataclass(frozen=True)
-class Predicted:
-    """An image and its classes.
-
-    Attributes:
-      image: uint8 (height, width, channels), as the network sees it.
-      file: its file's name.
-      classes: (name, probability) pairs, the most probable first.
-    """
-
-    image: np.ndarray
-    file: str
-    classes: list[tuple[str, float]]
-
-
 def image_grid(
     count: int,
     columns: int,
     image_size: tuple[float, float],
-    *,
-    gap: float,
     row_gap: float,
     top: float,
+    gap: float = 0.15,
     bottom: float = 0.02,
 ) -> tuple[Figure, np.ndarray]:
     """A figure of as many images in reading order, and the grid of their axes, which are off.
 
-    The layout is given, for finding it anew would take long with so many panels.
-
-    Args:
-      count: of images.
-      columns: in a row.
-      image_size: (height, width) of an image, in inches, as all that follows.
-      gap, row_gap: between columns and rows.
-      top, bottom: above and below all.
+    All sizes are in inches: (height, width) of an image, the gaps between rows and columns, what is
+    above and below all. So the layout is known, which takes long to find for so many panels.
     """
     (height, width), rows = image_size, -(-count // columns)
     size = columns * (width + gap), rows * (height + row_gap) - row_gap + top + bottom
@@ -74,7 +51,7 @@ def mistakes_plot(mistakes: Sequence[tuple[np.ndarray, str, str, float]]) -> Fig
       mistakes: (image, true class, predicted class, its probability).
     """
     columns = min(8, len(mistakes))
-    figure, grid = image_grid(len(mistakes), columns, (1.0, 1.0), gap=0.15, row_gap=0.5, top=0.48)
+    figure, grid = image_grid(len(mistakes), columns, (1.0, 1.0), row_gap=0.5, top=0.48)
     for axes, (image, true, predicted, probability) in zip(grid.flat, mistakes, strict=False):
         show_image(axes, image, as_ink=True)
         title, confidence = f'{true} → {predicted}', f'{min(probability, 0.999):.3f}'
@@ -97,7 +74,7 @@ def augmentation_plot(columns: Mapping[str, np.ndarray]) -> Figure:
     images = np.stack([*columns.values()], axis=1)
     rows, count, height, width, _ = images.shape
     size = 0.85 * height / width, 0.85
-    figure, grid = image_grid(rows * count, count, size, gap=0.085, row_gap=0.085, top=0.48)
+    figure, grid = image_grid(rows * count, count, size, row_gap=0.085, top=0.48, gap=0.085)
     for axes, image in zip(grid.flat, images.reshape(-1, *images.shape[2:]), strict=True):
         axes.set_axis_on()
         show_image(axes, image, as_ink=True)
@@ -109,38 +86,39 @@ def augmentation_plot(columns: Mapping[str, np.ndarray]) -> Figure:
 
 
 @figure_style()
-def prediction_sheet(images: Sequence[Predicted], note: str = '') -> Figure:
+def prediction_sheet(
+    images: Sequence[tuple[np.ndarray, str, list[tuple[str, float]]]], note: str = ''
+) -> Figure:
     """Images in reading order; below each its file, and its classes with bars as long as their
     probabilities.
 
     Args:
-      images: those to draw.
+      images: (uint8 image (height, width, channels), its file's name, its (class, probability)
+        pairs, the most probable first) of those to draw.
       note: a line below all.
     """
-    lines = 1 + min(MAX_CLASSES, max(len(predicted.classes) for predicted in images))
+    lines = 1 + min(MAX_CLASSES, max(len(classes) for _, _, classes in images))
     columns = max(3, min(10, len(images)))
-    height, width, _ = images[0].image.shape
+    height, width, _ = images[0][0].shape
     size = 1.25 * height / width, 1.25
     text_height, below = lines * LINE_INCHES, 0.3 if note else 0.05
     bottom, row_gap = text_height + below, text_height + 0.6 * LINE_INCHES
-    figure, grid = image_grid(
-        len(images), columns, size, gap=0.15, row_gap=row_gap, top=0.08, bottom=bottom
-    )
-    for axes, predicted in zip(grid.flat, images, strict=False):
-        show_image(axes, predicted.image)
+    figure, grid = image_grid(len(images), columns, size, row_gap, top=0.08, bottom=bottom)
+    for axes, (image, file, classes) in zip(grid.flat, images, strict=False):
+        show_image(axes, image)
         box = 0, -(text_height + 0.04) / size[0], 1, text_height / size[0]
-        _write_classes(axes.inset_axes(box), predicted, lines)
+        _write_classes(axes.inset_axes(box), file, classes, lines)
     if note:
         figure.text(0.1, 0.09, note, fontsize=9, color='#555555', transform=figure.dpi_scale_trans)
     return figure
 
 
-def _write_classes(axes: Axes, predicted: Predicted, lines: int) -> None:
+def _write_classes(axes: Axes, file: str, classes: list[tuple[str, float]], lines: int) -> None:
     axes.set(xlim=(0, 1), ylim=(lines, 0))
     axes.set_axis_off()
     style = {'fontsize': 9, 'va': 'center'}
-    axes.text(0, 0.5, label_text(predicted.file, MAX_LETTERS), color='#555555', **style)
-    for line, (name, probability) in enumerate(predicted.classes[: lines - 1], 1):
+    axes.text(0, 0.5, label_text(file, MAX_LETTERS), color='#555555', **style)
+    for line, (name, probability) in enumerate(classes[: lines - 1], 1):
         axes.barh(line + 0.5, probability, 0.86, color=COLOURS[5] if line == 1 else '#cfe6f5')
         axes.text(0.02, line + 0.5, label_text(name, MAX_LETTERS - 6), **style)
         axes.text(0.98, line + 0.5, f'{probability:.3f}', ha='right', **style)
@@ -153,17 +131,16 @@ def weights_plot(panels: Mapping[str, np.ndarray]) -> Figure:
     Args:
       panels: {title: weights (height, width, units)}, all with as many units; unit k is at the same
         place in each. Of more than 64 units the largest are drawn, of more than 16 panels the
-        first.
+        first. What is not finite, as after a divergence, is drawn as 0.
     """
-    # What is not finite, as after a divergence, has no weight here.
     panels = {
-        title: np.where(np.isfinite(weights), weights, 0)
+        title: np.nan_to_num(weights, posinf=0, neginf=0)
         for title, weights in list(panels.items())[:MAX_PANELS]
     }
     size = sum((weights**2).sum(axis=(0, 1)) for weights in panels.values())
     order = np.argsort(-size, kind='stable')[:MAX_UNITS]
     mosaics = [_mosaic(weights[..., order]) for weights in panels.values()]
-    limit = max(float(np.nanmax(np.abs(mosaic))) for mosaic in mosaics) or 1.0
+    limit = np.nanmax(np.abs(mosaics)) or 1.0
     width, letters = (4.1, 64) if len(panels) < 3 else (2.4, 32)
     height = min(max(width * mosaics[0].shape[0] / mosaics[0].shape[1], 1.2), 8.0)
     bar = 1.0 / min(PANELS_A_ROW, len(panels))

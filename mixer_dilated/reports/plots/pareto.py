@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import ConnectionPatch
 
 from mixer_dilated.reports.formatting import count_text
 from mixer_dilated.reports.plots.figure import figure_style, label_text, number_ticks
@@ -43,36 +42,20 @@ def pareto_plot(points: pd.DataFrame, cost_label: str) -> Figure:
     names_width = 0.5 + 0.078 * front.label.map(label_text).str.len().max()
     size = PLOT_INCHES + names_width, max(4.8, 1.4 + LABEL_GAP * len(front))
     figure = Figure(figsize=size, layout='constrained')
-    axes, names = figure.subplots(1, 2, width_ratios=[PLOT_INCHES, names_width])
-    axes.set_xscale('log')
-    _draw_points(
-        axes, points.drop(front.index), OTHERS, 'o', 4.5, {'linewidth': 0.8, 'alpha': 0.45}
-    )
-    _draw_points(axes, front, FRONT, 'D', 6, {'linewidth': 1.4, 'alpha': 0.9})
+    axes = figure.subplots()
+    others = points.drop(front.index)
+    for some, colour, marker, width in ((others, OTHERS, 'o', 0.8), (front, FRONT, 'D', 1.4)):
+        axes.vlines(some.cost, some.low, some.high, colour, linewidth=width, alpha=0.5)
+        style = {'marker': marker, 'edgecolors': colour, 'zorder': 3}
+        faces = some.hollow.map({True: 'white', False: colour})
+        axes.scatter(some.cost, some.accuracy, 24 * width, faces, **style)
     axes.step(front.cost, front.accuracy, where='post', color=FRONT, linewidth=1.2)
-    axes.set(xlabel=cost_label, ylabel='test accuracy, mean over seeds')
+    axes.set(xscale='log', xlabel=cost_label, ylabel='test accuracy, mean over seeds')
     number_ticks(axes.xaxis)
     if len(front) > 2:
         _leave_out_far_below(axes, points, front)
-    _write_names(figure, axes, names, front)
+    _write_names(axes, front)
     return figure
-
-
-def _draw_points(
-    axes: Axes, points: pd.DataFrame, colour: str, marker: str, size: float, bars: dict
-) -> None:
-    axes.vlines(points.cost, points.low, points.high, color=colour, **bars)
-    for hollow, some in points.groupby('hollow'):
-        face = 'white' if hollow else colour
-        axes.plot(
-            some.cost,
-            some.accuracy,
-            marker,
-            markersize=size,
-            color=colour,
-            markerfacecolor=face,
-            zorder=3,
-        )
 
 
 def _leave_out_far_below(axes: Axes, points: pd.DataFrame, front: pd.DataFrame) -> None:
@@ -85,30 +68,23 @@ def _leave_out_far_below(axes: Axes, points: pd.DataFrame, front: pd.DataFrame) 
         axes.text(0.99, 0.015, text, transform=axes.transAxes, ha='right', fontsize=9)
 
 
-def _write_names(figure: Figure, axes: Axes, names: Axes, front: pd.DataFrame) -> None:
-    """Writes the labels of the front from bottom to top, each with a line to its point."""
-    names.set_axis_off()
-    names.set(xlim=(0, 1), ylim=(0, 1))
+def _write_names(axes: Axes, front: pd.DataFrame) -> None:
+    """Writes the labels of the front beside the axes, each with a line to its point."""
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
-    gap = LABEL_GAP / (figure.get_figheight() * 0.8)
+    gap = LABEL_GAP / (axes.figure.get_figheight() * 0.8)
     heights = spread_out(((front.accuracy - low) / (high - low)).tolist(), gap)
     for point, height in zip(front.itertuples(), heights, strict=True):
-        names.text(0.1, height, label_text(point.label), va='center', fontsize=9)
-        line = ConnectionPatch(
-            (0.08, height),
+        line = {'arrowstyle': '-', 'color': '#666666', 'linestyle': ':', 'linewidth': 0.7}
+        axes.annotate(
+            label_text(point.label),
             (point.cost, point.accuracy),
-            'data',
-            'data',
-            axesA=names,
-            axesB=axes,
-            color='#666666',
-            linewidth=0.7,
-            linestyle=':',
-            shrinkB=5,
+            (1.03, height),
+            textcoords='axes fraction',
+            va='center',
+            fontsize=9,
+            arrowprops={**line, 'shrinkB': 5},
         )
-        line.set_in_layout(False)
-        figure.add_artist(line)
 
 
 def spread_out(heights: Sequence[float], gap: float) -> list[float]:

@@ -34,11 +34,10 @@ def coverage_plot(
       rows: (label, facts, branches, join, uint8 images (count, height, width, channels)), of as
         many images each; branches and join as `show_patches` takes them.
     """
-    count = len(rows[0][-1])
-    size = 2.3 + count * IMAGE_INCHES, len(rows) * (IMAGE_INCHES + 0.1)
+    columns = 1 + len(rows[0][-1])
+    size = (IMAGE_INCHES + 0.1) * columns, (IMAGE_INCHES + 0.1) * len(rows)
     figure = Figure(figsize=size, layout='constrained')
-    ratios = [2.2, *[IMAGE_INCHES] * count]
-    grid = figure.subplots(len(rows), count + 1, squeeze=False, width_ratios=ratios)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
     for (first, *others), (label, facts, branches, join, images) in zip(grid, rows, strict=True):
         first.set_axis_off()
         text = '\n'.join([textwrap.fill(label_text(label, 60), 22), '', *map(label_text, facts)])
@@ -102,29 +101,21 @@ def show_patches(
     top, left = origin - 0.5
     bottom, right = origin + canvas.shape[:2] - 0.5
     show_image(axes, canvas, extent=(left, right, bottom, top))
-    frame = Rectangle((-0.5, -0.5), width, height, fill=False, edgecolor='#999999', linewidth=0.6)
-    axes.add_patch(frame)
+    _outline(axes, (-0.5, -0.5), (height, width), '#999999', 0.6)
+    corners, ends = of_tokens.min(axis=1) - 0.5, of_tokens.max(axis=1) + 0.5
+    sizes = ends - corners
     one_grid = join == 'channels' or len(branches) == 1
-    others = _outlined(of_tokens, branches[0].stride, chosen) if one_grid else []
-    for token in [*others, chosen]:
-        first, last = of_tokens[token].min(axis=0), of_tokens[token].max(axis=0)
-        axes.add_patch(
-            Rectangle(
-                (first[1] - 0.5, first[0] - 0.5),
-                *(last - first + 1)[::-1],
-                fill=False,
-                edgecolor=TOKEN if token == chosen else WINDOW,
-                linewidth=2.5 if token == chosen else 0.8,
-            )
-        )
+    apart = (sizes[0] <= branches[0].stride).all() and len(sizes) <= MAX_OUTLINES
+    others = [token for token in range(len(sizes)) if token != chosen]
+    for token in [*(others if one_grid and apart else ()), chosen]:
+        colour, width = (TOKEN, 2.5) if token == chosen else (WINDOW, 0.8)
+        _outline(axes, corners[token], sizes[token], colour, width)
 
 
-def _outlined(of_tokens: np.ndarray, stride: tuple[int, int], chosen: int) -> list[int]:
-    """Tokens beside the chosen one whose windows can be outlined without a muddle."""
-    window = of_tokens[0].max(axis=0) - of_tokens[0].min(axis=0) + 1
-    if (window > stride).any() or len(of_tokens) > MAX_OUTLINES:
-        return []
-    return [token for token in range(len(of_tokens)) if token != chosen]
+def _outline(axes: Axes, corner, size, colour: str, width: float) -> None:
+    """Draws a rectangle; corner and size are (row, column)."""
+    style = {'fill': False, 'edgecolor': colour, 'linewidth': width}
+    axes.add_patch(Rectangle(corner[::-1], *size[::-1], **style))
 
 
 def _canvas(image: np.ndarray, origin: np.ndarray, end: np.ndarray) -> np.ndarray:

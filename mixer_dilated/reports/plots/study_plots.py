@@ -6,11 +6,11 @@ import pandas as pd
 
 from mixer_dilated.reports.formatting import setting_text
 from mixer_dilated.reports.plots.curves import little_data_plot, resolution_plot, robustness_plot
-from mixer_dilated.reports.plots.figure import Omitted, Plot
+from mixer_dilated.reports.plots.figure import Plot
 from mixer_dilated.reports.plots.heat_maps import accuracy_maps, map_axes
 from mixer_dilated.reports.plots.pareto import pareto_front, pareto_plot
 from mixer_dilated.reports.plots.run_plots import detail_plots, overview_plots
-from mixer_dilated.reports.result_files import Run, Study, Trial
+from mixer_dilated.reports.result_files import Study, Trial
 
 MAX_METHODS = 8
 # Of the two costs: the plot's name and the label of its axis.
@@ -18,34 +18,48 @@ COSTS = {
     'time': ('pareto_time', 'seconds an epoch of one seed, logarithmic'),
     'FLOPs': ('pareto_flops', 'MFLOPs an image, forward, logarithmic'),
 }
+PLOTS = {
+    'little_data': little_data_plot,
+    'resolution': resolution_plot,
+    'robustness': robustness_plot,
+}
 
 
-def study_plots(study: Study) -> Iterator[Plot | Omitted]:
+def study_plots(study: Study) -> Iterator[Plot]:
     """All plots that the files of a study allow, in the order of the page."""
     if study.kind == 'sweep':
-        yield from _sweep_plots(study)
-    elif study.kind == 'little_data':
-        yield little_data_plot(study)
-    elif study.kind == 'resolution':
-        yield resolution_plot(study)
-    elif study.kind == 'robustness':
-        yield robustness_plot(study)
-    shown = shown_trials(study)
-    if shown:
-        yield from overview_plots(_by_label(shown))
-        yield from detail_plots(_by_label(_trials_in_detail(study, shown)))
+        yield from (_pareto_plot(study, cost) for cost in COSTS)
+        yield _map_plot(study)
+    elif study.kind in PLOTS:
+        yield PLOTS[study.kind](study)
+    shown = detailed = _shown_trials(study)
+    if not shown:
+        return
+    if study.kind == 'sweep':  # only the most accurate trial and its reference
+        best = max(study.finished, key=mean_accuracy)
+        compared = study.comparisons.get(best.name, study.content)
+        reference = compared.get('reference')  # its name; in the study itself its settings
+        others = [trial for trial in study.finished if trial is not best]
+        detailed = [best, *(t for t in others if reference in (t.name, t.settings))]
+    yield from overview_plots({trial.label: trial.run for trial in shown})
+    yield from detail_plots({trial.label: trial.run for trial in detailed})
 
 
 def front_marks(study: Study) -> dict[str, str]:
     """{trial: 'time', 'FLOPs' or both}: the Pareto fronts of accuracy and cost it is on."""
-    marks: dict[str, list[str]] = {}
-    for cost in COSTS:
-        for name in pareto_front(_points(study, cost)).index:
-            marks.setdefault(name, []).append(cost)
-    return {name: ', '.join(costs) for name, costs in marks.items()}
+    fronts = {cost: pareto_front(_points(study, cost)).index for cost in COSTS}
+    return {
+        trial.name: ', '.join(cost for cost, names in fronts.items() if trial.name in names)
+        for trial in study.finished
+    }
 
 
-def shown_trials(study: Study) -> list[Trial]:
+def mean_accuracy(trial: Trial) -> float:
+    """Mean test accuracy over the seeds of a finished trial."""
+    return trial.run.summary['test_accuracy']
+
+
+def _shown_trials(study: Study) -> list[Trial]:
     """The trials whose runs are drawn, at most 8.
 
     Of a sweep those on a Pareto front, the most accurate of them; of little data those with the
@@ -55,93 +69,85 @@ def shown_trials(study: Study) -> list[Trial]:
     if study.kind == 'sweep':
         marks = front_marks(study)
         best = sorted(trials, key=mean_accuracy, reverse=True)
-        chosen = [trial for trial in best if trial.name in marks][:MAX_METHODS]
+        chosen = [trial for trial in best if marks[trial.name]][:MAX_METHODS]
         trials = [trial for trial in trials if trial in chosen]
-    if study.kind == 'little_data':
-        images = [trial.run.summary['train_examples'] for trial in trials]
-        trials = [t for t, count in zip(trials, images, strict=True) if count == max(images)]
+    if study.kind == 'little_data' and trials:
+        most = max(trial.run.summary['train_examples'] for trial in trials)
+        trials = [trial for trial in trials if trial.run.summary['train_examples'] == most]
     return trials[:MAX_METHODS]
-
-
-def _trials_in_detail(study: Study, shown: list[Trial]) -> list[Trial]:
-    """All that are shown; of a sweep only the most accurate trial and its reference."""
-    if study.kind != 'sweep':
-        return shown
-    best = max(study.finished, key=mean_accuracy)
-    reference = study.comparisons.get(best.name, {}).get('reference', study.reference)
-    return [best, *(t for t in study.finished if t.name == reference and t is not best)]
-
-
-def _by_label(trials: list[Trial]) -> dict[str, Run]:
-    return {trial.label: trial.run for trial in trials}
-
-
-def mean_accuracy(trial: Trial) -> float:
-    """Mean test accuracy over the seeds of a finished trial."""
-    return trial.run.summary['test_accuracy']
 
 
 def _points(study: Study, cost: str) -> pd.DataFrame:
     """The trials that have this cost, as `pareto_plot` takes them."""
     references = {comparison['reference'] for comparison in study.comparisons.values()}
-    spreads = {t.name: t.run.accuracy('test') for t in study.finished}
-    flops = {
-        t.name: t.run.summary['flops_per_image'] * t.run.evaluation_passes / 1e6
-        for t in study.finished
+    rows = {
+        trial.name: {
+            'label': trial.label,
+            'accuracy': spread['mean'],
+            'low': spread['low'],
+            'high': spread['high'],
+            'time': study.epoch_seconds.get(trial.name),
+            'FLOPs': trial.run.summary['flops_per_image'] * trial.run.evaluation_passes / 1e6,
+            'hollow': trial.name in references,
+        }
+        for trial in study.finished
+        for spread in [trial.run.accuracy('test')]
     }
-    points = pd.DataFrame(spreads, index=['mean', 'low', 'high'], dtype=float).T
-    points = points.rename(columns={'mean': 'accuracy'})
-    points['label'] = pd.Series(study.labels)
-    points['cost'] = pd.Series(study.epoch_seconds if cost == 'time' else flops, dtype=float)
-    points['hollow'] = points.index.isin(references)
-    return points.dropna(subset='cost')
+    columns = ['label', 'accuracy', 'low', 'high', 'hollow', cost]
+    points = pd.DataFrame.from_dict(rows, 'index').reindex(columns=columns).dropna(subset=cost)
+    return points.rename(columns={cost: 'cost'}).astype(
+        {'cost': float, 'low': float, 'high': float}
+    )
 
 
-def _sweep_plots(study: Study) -> Iterator[Plot | Omitted]:
+def _pareto_plot(study: Study, cost: str) -> Plot:
+    title, (name, cost_label), points = (
+        f'Accuracy against {cost}',
+        COSTS[cost],
+        _points(study, cost),
+    )
+    if points.empty:
+        return Plot(title, omitted='no trial has been trained and measured yet')
     hollow = '; hollow are the trials that others are compared with.'
-    for cost, (name, cost_label) in COSTS.items():
-        title, points = f'Accuracy against {cost}', _points(study, cost)
-        if points.empty:
-            yield Omitted(title, 'no trial has been trained and measured yet')
-            continue
-        yield Plot(
-            name,
-            title,
-            'Up is more accurate, left is cheaper; no trial is both cheaper and more accurate than '
-            'an orange one, which are named from the cheapest at the bottom; bars are 95 % '
-            'intervals of the mean over seeds'
-            f'{hollow if points.hollow.any() else "."}',
-            'On the front: '
-            + '; '.join(
-                f'{point.label}: {point.accuracy:.4f} at {point.cost:.3g}'
-                for point in pareto_front(points).itertuples()
-            ),
-            pareto_plot(points, cost_label),
-        )
-    yield _map_plot(study)
+    return Plot(
+        title,
+        name,
+        'Up is more accurate, left is cheaper; no trial is both cheaper and more accurate than '
+        'an orange one, which are named from the cheapest at the bottom; bars are 95 % '
+        f'intervals of the mean over seeds{hollow if points.hollow.any() else "."}',
+        'On the front: '
+        + '; '.join(
+            f'{point.label}: {point.accuracy:.4f} at {point.cost:.3g}'
+            for point in pareto_front(points).itertuples()
+        ),
+        pareto_plot(points, cost_label),
+    )
 
 
-def _map_plot(study: Study) -> Plot | Omitted:
+def _map_plot(study: Study) -> Plot:
     title = 'Accuracy by settings'
-    rows = [[trial.settings.get(axis) for axis in study.content['axes']] for trial in study.trials]
-    settings = pd.DataFrame(rows, columns=study.content['axes'], dtype=object)
+    settings = pd.DataFrame(
+        [trial.settings for trial in study.trials], columns=study.content['axes'], dtype=object
+    )
     axes = map_axes(settings)
-    if axes is None:
-        return Omitted(title, 'a map needs two settings that are numbers and differ between trials')
+    if len(axes) < 2:
+        return Plot(
+            title, omitted='a map needs two settings that are numbers and differ between trials'
+        )
     if not study.finished:
-        return Omitted(title, 'no trial has been trained yet')
+        return Plot(title, omitted='no trial has been trained yet')
     down, across = axes
-    others = settings.drop(columns=[down, across]).map(setting_text)
+    others = settings.drop(columns=axes).map(setting_text)
     others = others.loc[:, others.nunique() > 1]
-    data = settings[[down, across]].assign(
+    data = settings[axes].assign(
         panel=[', '.join(map(' '.join, row.items())) for _, row in others.iterrows()],
         accuracy=[mean_accuracy(t) if t.run else float('nan') for t in study.trials],
         invalid=[bool(trial.invalid) for trial in study.trials],
     )
     best = max(study.finished, key=mean_accuracy)
     return Plot(
-        'accuracy_map',
         title,
+        'accuracy_map',
         f'{down} downwards, {across} across, a panel for each combination of the other settings; '
         'numbers are mean test accuracies, hatched trials are invalid, white ones are not trained.',
         f'Highest: {best.label} with {mean_accuracy(best):.4f}',

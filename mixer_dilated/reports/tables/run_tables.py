@@ -1,25 +1,19 @@
 """What training, evaluation, export and probe print."""
 
 from mixer_dilated.errors import printable
-from mixer_dilated.reports.formatting import count_text
+from mixer_dilated.reports.formatting import count_text, interval_text, spread_text
 from mixer_dilated.reports.intervals import describe, wilson_interval
 from mixer_dilated.reports.tables.terminal import MAX_ROWS, new_table, print_facts, print_table
 
 
-def accuracy_text(correct: int, count: int) -> str:
-    """Accuracy, count and 95 % Wilson interval over the images."""
-    low, high = wilson_interval(correct, count)
-    return f'{correct / count:.4f}   {correct} of {count}   95 % interval {low:.4f} … {high:.4f}'
-
-
-def seeds_accuracy_text(correct: list[int], count: int) -> str:
-    """One seed: as `accuracy_text`. Several: mean, standard deviation, 95 % t interval."""
-    if len(correct) == 1:
-        return accuracy_text(correct[0], count)
+def accuracy_text(correct: list[int], count: int) -> str:
+    """One seed: accuracy and 95 % Wilson interval over the images; several: those of their mean."""
     described = describe([of_seed / count for of_seed in correct])
-    return (
-        '{mean:.4f} ± {std:.4f} over {count} seeds   95 % interval {low:.4f} … {high:.4f}'
-    ).format(**described)
+    if len(correct) == 1:
+        interval, over = wilson_interval(correct[0], count), f'   {correct[0]} of {count}'
+    else:
+        interval, over = (described['low'], described['high']), f' over {len(correct)} seeds'
+    return f'{spread_text(described)}{over}   95 % interval {interval_text(*interval)}'
 
 
 def print_run(summary: dict) -> None:
@@ -34,7 +28,7 @@ def print_run(summary: dict) -> None:
         if f'{part}_examples' not in summary:
             continue
         correct = [result[f'{part}_correct'] for result in summary['results']]
-        facts[f'{part} accuracy'] = seeds_accuracy_text(correct, summary[f'{part}_examples'])
+        facts[f'{part} accuracy'] = accuracy_text(correct, summary[f'{part}_examples'])
     if skipped:
         facts['left out'] = f'{count_text(skipped, "step")} whose loss was not finite'
     facts['seconds'] = (
@@ -47,24 +41,20 @@ def print_run(summary: dict) -> None:
 def print_evaluation(evaluation: dict) -> None:
     """The result of `evaluate_checkpoint`."""
     results, calibration = evaluation['results'], evaluation['calibration']
-
-    def listed(name):
-        return '   '.join(f'{result[name]:.4f}' for result in results)
-
     correct = [result['correct'] for result in results]
     facts = {
         'data set': printable(evaluation['dataset']),
         'split': printable(evaluation['split']),
         'checkpoint': f'step {evaluation["step"]}, {evaluation["epoch"]:.4g} epochs',
-        'loss': listed('loss'),
-        'accuracy': seeds_accuracy_text(correct, evaluation['examples']),
-        'ECE': listed('ece'),
+        'loss': _list(result['loss'] for result in results),
+        'accuracy': accuracy_text(correct, evaluation['examples']),
+        'ECE': _list(result['ece'] for result in results),
     }
     if calibration:
-        facts['temperature'] = listed('temperature')
+        facts['temperature'] = _list(result['temperature'] for result in results)
         facts['  fitted on'] = f'{calibration["split"]}, {calibration["examples"]} examples'
-        facts['  loss at it'] = listed('calibrated_loss')
-        facts['  ECE at it'] = listed('calibrated_ece')
+        facts['  loss at it'] = _list(result['calibrated_loss'] for result in results)
+        facts['  ECE at it'] = _list(result['calibrated_ece'] for result in results)
     print_facts(facts)
     if evaluation['classes']:
         _print_classes(evaluation['classes'])
@@ -81,20 +71,21 @@ def _print_classes(classes: list[dict]) -> None:
         print(f'… and {len(rows) - MAX_ROWS} more with a higher accuracy')
 
 
+def _list(numbers) -> str:
+    return '   '.join(f'{number:.4f}' for number in numbers)
+
+
 def print_export(manifest: dict) -> None:
     """What an export holds, from the content of its `manifest.json`."""
-    calibration = manifest['calibration']
+    calibration, sizes = manifest['calibration'], manifest['bytes'].items()
     temperatures = 'none fitted (evaluate --calibrate=SPLIT)'
-    if calibration:
-        temperatures = '   '.join(f'{value:.4f}' for value in calibration['temperatures'])
-    sizes = manifest['bytes'].items()
     print_facts({
         'images': f'{"×".join(map(str, manifest["input"]["shape"]))} uint8',
         'probabilities': f'{"×".join(map(str, manifest["output"]["shape"]))} float32',
         'platforms': ', '.join(manifest['platforms']),
         'epoch': f'{manifest["epoch"]:.6g}',
         'seeds': str(len(manifest['seeds'])),
-        'temperature': temperatures,
+        'temperature': _list(calibration['temperatures']) if calibration else temperatures,
         'MB': '   '.join(f'{name} {size / 1e6:.3f}' for name, size in sizes),
     })  # fmt: skip
 
@@ -104,10 +95,10 @@ def print_probe(result: dict) -> None:
     for sentence in result['adapted']:
         print(sentence)
     table = new_table('strength', 'accuracy on validation', '')
-    for column in table.columns[:2]:
-        column.justify = 'right'
+    table.columns[0].justify = 'right'
     for strength, accuracy in result['validation'].items():
         chosen = 'chosen' if strength == result['strength'] else ''
         table.add_row(f'{strength:g}', f'{accuracy:.4f}', chosen)
     print_table(table)
-    print_facts({'test accuracy': accuracy_text(result['test_correct'], result['test_examples'])})
+    accuracy = accuracy_text([result['test_correct']], result['test_examples'])
+    print_facts({'test accuracy': accuracy})

@@ -4,7 +4,7 @@ import pathlib
 import textwrap
 
 from mixer_dilated.errors import printable
-from mixer_dilated.reports.formatting import NOTHING, interval_text, optional_text, spread_text
+from mixer_dilated.reports.formatting import NOTHING, interval_text, number_text, spread_text
 from mixer_dilated.reports.result_files import read_study
 from mixer_dilated.reports.tables.terminal import MAX_ROWS, new_table, print_table
 
@@ -15,23 +15,22 @@ def print_study(folder: pathlib.Path) -> None:
     """A study's table and sentences, from its files; of many trials the most accurate ones."""
     study = read_study(folder)
     trials = [*study.statistics.get('cells', {}).items()]
-    shown = trials
-    if len(trials) > MAX_ROWS:
-        shown = sorted(trials, key=lambda trial: -trial[1]['test_accuracy']['mean'])[:MAX_ROWS]
+    rest = len(trials) - MAX_ROWS
+    if rest > 0:
+        trials = sorted(trials, key=lambda trial: -trial[1]['test_accuracy']['mean'])[:MAX_ROWS]
+    table = new_table('', 'test accuracy', '95 % interval', 'train', 's an epoch')
+    for name, measures in trials:
+        test, train = measures['test_accuracy'], measures['train_accuracy']
+        table.add_row(
+            printable(study.labels[name]),
+            spread_text(test),
+            interval_text(test['low'], test['high']).replace(NOTHING, ''),
+            f'{train["mean"]:.4f}',
+            number_text(study.epoch_seconds.get(name), '.2f'),
+        )
     if trials:
-        table = new_table('', 'test accuracy', '95 % interval', 'train', 's an epoch')
-        for name, measures in shown:
-            test, train = measures['test_accuracy'], measures['train_accuracy']
-            table.add_row(
-                printable(study.labels[name]),
-                spread_text(test),
-                interval_text(test['low'], test['high']).replace(NOTHING, ''),
-                f'{train["mean"]:.4f}',
-                optional_text(study.epoch_seconds.get(name), '.2f'),
-            )
         print_table(table)
-    if len(trials) > MAX_ROWS:
-        rest = len(trials) - MAX_ROWS
+    if rest > 0:
         print(f'\nthe {MAX_ROWS} most accurate trials; {rest} more in results.csv and the report')
     verdicts = study.statistics['verdicts']
     for sentence in verdicts[:MAX_SENTENCES]:
