@@ -71,8 +71,10 @@ class Run:
 
     @functools.cached_property
     def class_names(self) -> list[str]:
-        """Of every class."""
+        """Of every class; their numbers in runs of earlier versions, which kept no names."""
         classes, path = self.predictions['probabilities'].shape[-1], 'preprocessing.json'
+        if not (self.folder / path).is_file():
+            return [str(label) for label in range(classes)]
         names = schema.read_object(self.folder / path, {'class_names': [str]})['class_names']
         if len(names) != classes:
             raise UserError(

@@ -1,8 +1,6 @@
 """The table of a study, one row a trial and seed, and the statistics made from it."""
 
 import collections
-import csv
-import io
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
@@ -23,18 +21,24 @@ from mixer_dilated.studies.wording import is_significant
 MANY = 6  # of more comparisons a sentence counts the outcomes
 
 
-def make_rows(
+def write_table(
+    folder: pathlib.Path,
     trials: Sequence[PreparedTrial],
     summaries: Mapping[str, dict],
     seconds: Mapping[str, Sequence[float]],
 ) -> list[dict]:
-    """One row a trial and seed; one for an invalid trial, with the reason.
+    """Writes `results.jsonl` and `results.csv`, each whole or not at all, and returns their rows.
+
+    One row a trial and seed; one for an invalid trial, with the reason.
 
     Args:
+      folder: of the study.
       trials: all trials.
       summaries: {trial: content of `summary.json`} of those that are trained.
       seconds: {trial: seconds of an epoch in each round} of those that are timed.
     """
+    import pandas as pd
+
     rows = []
     for trial in trials:
         empty = dict.fromkeys((*OF_SEED, *OF_TRIAL, 'epoch_seconds'))
@@ -47,17 +51,9 @@ def make_rows(
             if trial.name in seconds:
                 row['epoch_seconds'] = statistics.median(seconds[trial.name])
             rows += [row | {key: result[key] for key in OF_SEED} for result in summary['results']]
-    return rows
-
-
-def write_table(folder: pathlib.Path, rows: Sequence[dict]) -> None:
-    """Writes `results.jsonl` and `results.csv`, each whole or not at all."""
     write_json_lines(folder / 'results.jsonl', rows)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(folder / 'results.csv', text.getvalue())
+    write_text(folder / 'results.csv', pd.DataFrame(rows, dtype=object).to_csv(index=False))
+    return rows
 
 
 def analyze(
@@ -72,9 +68,9 @@ def analyze(
     Args:
       kind: of the study.
       trials: all trials.
-      rows: of `make_rows`.
+      rows: of `write_table`.
       references: {trial: trial that it is compared with}.
-      seconds: as in `make_rows`.
+      seconds: as in `write_table`.
     """
     import pandas as pd
 

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from mixer_dilated.config import differences
 from mixer_dilated.errors import BusyError, UserError
 from mixer_dilated.files import read_json, write_json, write_json_lines
-from mixer_dilated.studies.analysis import analyze, make_rows, write_table
+from mixer_dilated.studies.analysis import analyze, write_table
 from mixer_dilated.studies.epoch_times import epoch_seconds
 from mixer_dilated.studies.observer import StudyObserver
 from mixer_dilated.studies.resolution import resolution_rows, resolution_statistics
 from mixer_dilated.studies.robustness import robustness_rows, robustness_sentences
-from mixer_dilated.studies.sweep import PreparedTrial, Sweep, prepare, reference_of
+from mixer_dilated.studies.sweep import PreparedTrial, Sweep, pair_with_reference, prepare
 from mixer_dilated.studies.trials import help_train, is_finished, train_all
 from mixer_dilated.training.run_folder import check_workdir, environment, lock_folder
 
@@ -83,7 +83,9 @@ def _lead(
     if sweep.kind == 'resolution':
         rows = list(resolution_rows(trials, sweep.image_sizes, observer))
         write_json_lines(folder / 'resolution.jsonl', rows)
-        statistics = resolution_statistics(trials, rows, _references(sweep, trials))
+        statistics = resolution_statistics(
+            trials, rows, pair_with_reference(trials, sweep.reference)
+        )
     else:
         statistics = _train_and_compare(sweep, trials, folder, observer)
     write_json(folder / 'statistics.json', statistics)
@@ -103,15 +105,14 @@ def _train_and_compare(
     for trial, summary, finished in train_all(valid, folder, observer):
         summaries[trial.name] = summary
         observer.on_trial_end(trial, summary, finished)
-        write_table(folder, make_rows(trials, summaries, seconds))
-    references = _references(sweep, trials)
+        write_table(folder, trials, summaries, seconds)
+    references = pair_with_reference(trials, sweep.reference)
     rounds = TIMED_ROUNDS if len(valid) <= FEW_TRIALS else TIMED_ROUNDS_OF_MANY
     for group in group_for_timing(valid, references):
         if not seconds.keys() >= {trial.name for trial in group}:
             seconds |= epoch_seconds({trial.name: trial.setup for trial in group}, rounds, observer)
             write_json(timing, seconds)
-    rows = make_rows(trials, summaries, seconds)
-    write_table(folder, rows)
+    rows = write_table(folder, trials, summaries, seconds)
     statistics = analyze(sweep.kind, trials, rows, references, seconds)
     if sweep.kind == 'robustness':
         robustness = list(robustness_rows(valid, folder, observer))
@@ -142,14 +143,6 @@ def group_for_timing(
                 groups.append([])
             groups[-1] += part
     return groups
-
-
-def _references(sweep: Sweep, trials: Sequence[PreparedTrial]) -> dict[str, str]:
-    """{trial: trial that it is compared with}."""
-    pairs = [(trial, reference_of(trial, trials, sweep.reference)) for trial in trials]
-    return {
-        trial.name: reference.name for trial, reference in pairs if reference and not trial.invalid
-    }
 
 
 def _description(sweep: Sweep, trials: list[PreparedTrial], command: str) -> dict:

@@ -120,9 +120,7 @@ def prepare(sweep: Sweep) -> list[PreparedTrial]:
     trials = [_prepare(sweep.base, trial) for trial in sweep.trials]
     if all(trial.invalid for trial in trials):
         raise UserError(f'no trial of the sweep can be trained: {trials[0].invalid}')
-    if sweep.reference and not any(
-        reference_of(trial, trials, sweep.reference) for trial in trials
-    ):
+    if sweep.reference and not pair_with_reference(trials, sweep.reference):
         raise UserError(
             f'reference = {dict(sweep.reference)}: no trial has these settings, or none is left to '
             'be compared with it; name settings of a trial'
@@ -201,15 +199,17 @@ def _check_image_sizes(sides) -> None:
         )
 
 
-def reference_of(
-    trial: PreparedTrial, trials: Iterable[PreparedTrial], reference: Mapping[str, object] | None
-) -> PreparedTrial | None:
-    """The trial that `trial` is compared with (see `Sweep.reference`); None if there is none."""
-    if not reference:
-        return None
-    wanted = {**trial.settings, **reference}
-    others = (other for other in trials if other is not trial and not other.invalid)
-    return next((other for other in others if other.settings == wanted), None)
+def pair_with_reference(
+    trials: Iterable[PreparedTrial], reference: Mapping[str, object] | None
+) -> dict[str, str]:
+    """{trial: trial that it is compared with}, of valid ones (see `Sweep.reference`)."""
+    valid = [trial for trial in trials if not trial.invalid]
+    return {
+        trial.name: other.name
+        for trial in (valid if reference else ())
+        for other in valid
+        if other is not trial and other.settings == {**trial.settings, **reference}
+    }
 
 
 def _name(trial: Trial) -> str:

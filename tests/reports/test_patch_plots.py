@@ -19,10 +19,10 @@ IMAGES = np.zeros((2, 12, 12, 1), np.uint8)
 DILATED = Patches(size=2, dilation=2, stride=4)
 
 
-def coloured(branches, join='channels', image=IMAGES[0]):
+def coloured(branches, branch_merge='channels', image=IMAGES[0]):
     """Canvas of `show_patches` cut to the image: (tinted, orange), two arrays of booleans."""
     axes = Figure().subplots()
-    show_patches(axes, image, branches, join)
+    show_patches(axes, image, branches, branch_merge)
     left, _, _, top = axes.images[0].get_extent()
     canvas = np.asarray(axes.images[0].get_array())[round(-0.5 - top) :, round(-0.5 - left) :]
     canvas = canvas[: image.shape[0], : image.shape[1]]
@@ -30,17 +30,17 @@ def coloured(branches, join='channels', image=IMAGES[0]):
     return tinted, tinted & (canvas[..., 0] > canvas[..., 2])
 
 
-@pytest.mark.parametrize('join', ['channels', 'tokens'])
+@pytest.mark.parametrize('branch_merge', ['channels', 'tokens'])
 @pytest.mark.parametrize('padding', ['VALID', 'SAME'])
 @pytest.mark.parametrize('phases', [1, 2, (1, 2)])
-def test_all_branches_together_colour_what_any_of_them_sees(join, padding, phases):
+def test_all_branches_together_colour_what_any_of_them_sees(branch_merge, padding, phases):
     branches = Patches(size=2, dilation=2, stride=5, padding=padding).phases(phases)
     seen = np.any([branch.coverage((12, 12)) > 0 for branch in branches], axis=0)
-    tinted, orange = coloured(branches, join)
+    tinted, orange = coloured(branches, branch_merge)
     np.testing.assert_array_equal(tinted, seen)
     rows, columns = branches[0].grid((12, 12))
     chosen = rows // 2 * columns + columns // 2
-    of_token = branches if join == 'channels' else branches[:1]
+    of_token = branches if branch_merge == 'channels' else branches[:1]
     pixels = np.concatenate([branch.pixel_indices((12, 12))[chosen] for branch in of_token])
     inside = ((pixels >= 0) & (pixels < 12)).all(axis=1)
     assert set(map(tuple, np.argwhere(orange))) == set(map(tuple, pixels[inside]))

@@ -1,7 +1,5 @@
 """Small studies that several tests share."""
 
-import json
-
 import pytest
 
 from mixer_dilated.studies.observer import StudyObserver
@@ -29,8 +27,8 @@ def small_sweep(trials=METHODS, kind='sweep', reference=None, **changes):
     )
 
 
-def read_lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def table1_sweep(**changes):
+    return small_sweep(kind='table1', reference={'method': 'plain'}, num_seeds=3, **changes)
 
 
 class Recorder(StudyObserver):
@@ -48,5 +46,5 @@ def study(tmp_path_factory):
     """A finished study of kind table1: its folder, statistics, and the trials it trained."""
     folder = tmp_path_factory.mktemp('studies') / 'table1'
     recorder = Recorder()
-    sweep = small_sweep(kind='table1', reference={'method': 'plain'}, num_seeds=3)
-    return folder, run_study(sweep, folder, command='run', observer=recorder), recorder
+    statistics = run_study(table1_sweep(), folder, command='run', observer=recorder)
+    return folder, statistics, recorder

@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mixer_dilated.errors import UserError
+from mixer_dilated.errors import BusyError
 from mixer_dilated.studies.study import run_study
 from mixer_dilated.training.run_folder import lock_folder
-from tests.studies.conftest import METHODS, read_lines, small_sweep
+from tests.conftest import read_lines, refuses
+from tests.studies.conftest import METHODS, small_sweep
 
 pytestmark = pytest.mark.slow
 
 
 def test_resolution_is_studied_by_one_process(tmp_path):
-    with lock_folder(tmp_path / 'study'), pytest.raises(UserError, match='--workdir='):
+    with lock_folder(tmp_path / 'study'), refuses(f'--workdir={tmp_path}', error=BusyError):
         run_study(small_sweep(kind='resolution'), tmp_path / 'study', command='')
 
 

@@ -5,9 +5,9 @@ import shutil
 import pytest
 
 from mixer_dilated.data.corruption import CORRUPTIONS
-from mixer_dilated.errors import UserError
 from mixer_dilated.studies.study import run_study
-from tests.studies.conftest import METHODS, read_lines, small_sweep
+from tests.conftest import read_lines, refuses
+from tests.studies.conftest import METHODS, small_sweep
 
 pytestmark = pytest.mark.slow
 
@@ -27,5 +27,5 @@ def test_robustness_at_severity_zero_is_the_test_accuracy(tmp_path):
             assert row['accuracy'] == clean[row['cell'], row['seed']]
     assert any('Occlusion of 12' in sentence for sentence in statistics['verdicts'])
     shutil.rmtree(tmp_path / 'study' / 'cells' / 'method=plain' / 'checkpoints')
-    with pytest.raises(UserError, match='method=plain'):
+    with refuses('cells/method=plain'):
         run_study(sweep, tmp_path / 'study', command='run')

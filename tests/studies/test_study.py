@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mixer_dilated.errors import UserError
 from mixer_dilated.studies.study import group_for_timing, run_study
-from tests.conftest import ROOT
-from tests.studies.conftest import Recorder, read_lines, small_sweep
+from tests.conftest import ROOT, read_lines, refuses
+from tests.studies.conftest import Recorder, small_sweep, table1_sweep
 
 pytestmark = pytest.mark.slow
 
@@ -56,21 +55,20 @@ def test_a_finished_study_trains_nothing_again(study):
     folder, statistics, _ = study
     recorder = Recorder()
     before = (folder / 'timing.json').read_bytes()
-    sweep = small_sweep(kind='table1', reference={'method': 'plain'}, num_seeds=3)
-    assert run_study(sweep, folder, command='run', observer=recorder) == statistics
+    assert run_study(table1_sweep(), folder, command='run', observer=recorder) == statistics
     assert recorder.trained == [] and len(recorder.read) == 3
     assert (folder / 'timing.json').read_bytes() == before
 
 
 def test_a_folder_of_another_study_is_refused(study, tmp_path):
     folder, _, _ = study
-    with pytest.raises(UserError, match=r"kind 'table1'.*'sweep'"):
+    with refuses(folder, "'table1'", "'sweep'"):
         run_study(small_sweep(num_seeds=3), folder, command='run')
-    with pytest.raises(UserError, match='seed: 0, 9'):
-        run_study(small_sweep(kind='table1', num_seeds=3, seed=9), folder, command='run')
+    with refuses(folder, 'seed: 0, 9'):
+        run_study(table1_sweep(seed=9), folder, command='run')
     assert json.loads((folder / 'study.json').read_text())['config']['seed'] == 0
     (tmp_path / 'thesis.tex').write_text('precious')
-    with pytest.raises(UserError, match=f'--workdir={tmp_path}'):
+    with refuses(f'--workdir={tmp_path}'):
         run_study(small_sweep(), tmp_path, command='run')
 
 
@@ -79,8 +77,7 @@ def test_times_of_a_trial_that_is_trained_anew_are_not_kept(study, tmp_path):
     before = json.loads((folder / 'timing.json').read_text())
     shutil.rmtree(folder / 'cells' / 'method=wide')
     recorder = Recorder()
-    sweep = small_sweep(kind='table1', reference={'method': 'plain'}, num_seeds=3)
-    statistics = run_study(sweep, folder, command='run', observer=recorder)
+    statistics = run_study(table1_sweep(), folder, command='run', observer=recorder)
     assert recorder.trained == ['method=wide'] and len(recorder.read) == 2
     after = json.loads((folder / 'timing.json').read_text())
     assert after.keys() == before.keys()

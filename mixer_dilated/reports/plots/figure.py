@@ -31,14 +31,11 @@ _METADATA = {
 _STYLE = {
     'text.parse_math': False,  # a label that holds `$` is drawn as it is
     'svg.hashsalt': 'mixer_dilated',
-    'font.size': 10,
     'axes.titlesize': 10.5,
-    'axes.labelsize': 10,
     'xtick.labelsize': 9,
     'ytick.labelsize': 9,
     'legend.fontsize': 9,
     'legend.frameon': False,
-    'figure.titlesize': 11,
     'figure.constrained_layout.w_pad': 0.08,
     'figure.constrained_layout.h_pad': 0.08,
     'axes.spines.top': False,
@@ -46,7 +43,6 @@ _STYLE = {
     'axes.grid': True,
     'axes.axisbelow': True,
     'grid.color': '#e4e4e4',
-    'image.interpolation': 'none',
     'hatch.linewidth': 0.6,
 }  # fmt: skip
 

@@ -31,19 +31,21 @@ def coverage_plot(
     """One row a method: its name and facts, then each image with the pixels that it sees.
 
     Args:
-      rows: (label, facts, branches, join, uint8 images (count, height, width, channels)), of as
-        many images each; branches and join as `show_patches` takes them.
+      rows: (label, facts, branches, branch_merge, uint8 images (count, height, width, channels)),
+        of as many images each; branches and branch_merge as `show_patches` takes them.
     """
     columns = 1 + len(rows[0][-1])
     size = (IMAGE_INCHES + 0.1) * columns, (IMAGE_INCHES + 0.1) * len(rows)
     figure = Figure(figsize=size, layout='constrained')
     grid = figure.subplots(len(rows), columns, squeeze=False)
-    for (first, *others), (label, facts, branches, join, images) in zip(grid, rows, strict=True):
+    for (first, *others), (label, facts, branches, branch_merge, images) in zip(
+        grid, rows, strict=True
+    ):
         first.set_axis_off()
         text = '\n'.join([textwrap.fill(label_text(label, 60), 22), '', *map(label_text, facts)])
         first.text(0, 0.5, text, va='center', transform=first.transAxes)
         for axes, image in zip(others, images, strict=True):
-            show_patches(axes, image, branches, join)
+            show_patches(axes, image, branches, branch_merge)
     return figure
 
 
@@ -73,7 +75,7 @@ def draw_patches(branches: tuple[Patches, ...], image: np.ndarray, path: pathlib
 
 
 def show_patches(
-    axes: Axes, image: np.ndarray, branches: tuple[Patches, ...], join: str = 'channels'
+    axes: Axes, image: np.ndarray, branches: tuple[Patches, ...], branch_merge: str = 'channels'
 ) -> None:
     """Draws an image with every sampled pixel in blue, and the pixels of one token in orange.
 
@@ -84,12 +86,12 @@ def show_patches(
       axes: where to draw.
       image: uint8 (height, width, channels).
       branches: patch geometries, all of them of one network.
-      join: 'channels' (a token has the pixels of all branches at its place) or 'tokens' (the
-        token in orange is one of the first branch).
+      branch_merge: 'channels' (a token has the pixels of all branches at its place) or 'tokens'
+        (the token in orange is one of the first branch).
     """
     height, width = image.shape[:2]
     sampled = [patches.pixel_indices((height, width)) for patches in branches]
-    of_tokens = np.concatenate(sampled, axis=1) if join == 'channels' else sampled[0]
+    of_tokens = np.concatenate(sampled, axis=1) if branch_merge == 'channels' else sampled[0]
     rows, columns = branches[0].grid((height, width))
     chosen = rows // 2 * columns + columns // 2
     everything = np.concatenate([indices.reshape(-1, 2) for indices in sampled])
@@ -104,7 +106,7 @@ def show_patches(
     _outline(axes, (-0.5, -0.5), (height, width), '#999999', 0.6)
     corners, ends = of_tokens.min(axis=1) - 0.5, of_tokens.max(axis=1) + 0.5
     sizes = ends - corners
-    one_grid = join == 'channels' or len(branches) == 1
+    one_grid = branch_merge == 'channels' or len(branches) == 1
     apart = (sizes[0] <= branches[0].stride).all() and len(sizes) <= MAX_OUTLINES
     others = [token for token in range(len(sizes)) if token != chosen]
     for token in [*(others if one_grid and apart else ()), chosen]:
