@@ -103,12 +103,6 @@ def test_weights_that_are_not_finite_leave_the_others_their_scale():
     weights_plot({'a': np.full((2, 2, 3), np.nan)})
 
 
-def test_no_two_methods_share_a_style():
-    figure = training_curves({f'method {k}': curves([[0.5, 0.6]]) for k in range(20)})
-    styles = {(line.get_color(), line.get_marker()) for line in figure.axes[0].lines[:20]}
-    assert len(styles) == 20
-
-
 def test_the_numbers_in_a_confusion_matrix_are_numpys_counts():
     draw = np.random.default_rng(0)
     labels, probabilities = draw.integers(0, 4, 50), draw.random((3, 50, 4))

@@ -102,14 +102,6 @@ def test_times_are_compared_by_the_geometric_mean_of_their_ratios():
         compare_times([2.0, 0.0], [1.0, 1.0])
 
 
-@given(st.lists(st.none() | st.floats(0, 1), max_size=8))
-def test_holms_correction_is_its_definition(p_values):
-    tested = sorted(p for p in p_values if p is not None)
-    steps = [min(1, (len(tested) - k) * p) for k, p in enumerate(tested)]
-    expected = [None if p is None else max(steps[: tested.index(p) + 1]) for p in p_values]
-    assert holm(p_values) == pytest.approx(expected, nan_ok=True)
-
-
 def test_holms_correction_by_hand():
     assert holm([0.01, 0.04, 0.03, None]) == pytest.approx([0.03, 0.06, 0.06, None])
     assert holm([0.6, 0.9]) == [1.0, 1.0] and holm([None]) == [None]
@@ -120,20 +112,11 @@ def test_holms_correction_by_hand():
     assert [comparison['p_holm'] for comparison in pair] == [0.01, None]
 
 
-@given(st.floats(-3, 3), st.floats(0.1, 10))
-def test_an_exact_power_law_gives_its_exponent(exponent, factor):
-    sides = np.array([28.0, 56, 112, 224])
-    fit = fit_exponent(sides, factor * sides**exponent)
-    np.testing.assert_allclose(fit['exponent'], exponent, atol=1e-9)
-    np.testing.assert_allclose(fit['factor'], factor, rtol=1e-6)
-    assert fit['standard_error'] < 1e-6
-
-
 def test_what_does_not_grow_has_exponent_zero_and_two_points_no_error():
     fit = fit_exponent([28, 56, 112], [5.0, 5.0, 5.0])
     assert abs(fit['exponent']) < 1e-12 and fit['standard_error'] < 1e-12
     assert fit_exponent([28, 56], [5.0, 20.0])['standard_error'] is None
-    with pytest.raises(ValueError):
+    with refuses('two different x', error=ValueError):
         fit_exponent([28, 28], [5.0, 20.0])
 
 

@@ -82,22 +82,19 @@ def _points(study: Study, cost: str) -> pd.DataFrame:
     references = {comparison['reference'] for comparison in study.comparisons.values()}
     rows = {
         trial.name: {
+            **trial.run.accuracy('test'),
             'label': trial.label,
-            'accuracy': spread['mean'],
-            'low': spread['low'],
-            'high': spread['high'],
             'time': study.epoch_seconds.get(trial.name),
             'FLOPs': trial.run.summary['flops_per_image'] * trial.run.evaluation_passes / 1e6,
             'hollow': trial.name in references,
         }
         for trial in study.finished
-        for spread in [trial.run.accuracy('test')]
     }
-    columns = ['label', 'accuracy', 'low', 'high', 'hollow', cost]
-    points = pd.DataFrame.from_dict(rows, 'index').reindex(columns=columns).dropna(subset=cost)
-    return points.rename(columns={cost: 'cost'}).astype(
-        {'cost': float, 'low': float, 'high': float}
-    )
+    columns = {'label': 'label', 'mean': 'accuracy', 'low': 'low', 'high': 'high'}
+    columns |= {'hollow': 'hollow', cost: 'cost'}
+    points = pd.DataFrame.from_dict(rows, 'index').reindex(columns=[*columns])
+    points = points.rename(columns=columns).dropna(subset='cost')
+    return points.astype(dict.fromkeys(('cost', 'low', 'high'), float))
 
 
 def _pareto_plot(study: Study, cost: str) -> Plot:
