@@ -5,7 +5,7 @@ from collections.abc import Mapping
 NOTHING = '–'
 
 
-def number_text(value: float | None, form: str) -> str:
+def optional_text(value: float | None, form: str) -> str:
     """`value` in a format, with a minus sign as long as a plus; a dash for None."""
     return NOTHING if value is None else format(value, form).replace('-', '−')
 
@@ -18,12 +18,12 @@ def spread_text(described: Mapping) -> str:
 
 def interval_text(low: float | None, high: float | None, form: str = '.4f') -> str:
     """'0.9650 … 0.9688'; a dash where there is none."""
-    return NOTHING if low is None else f'{number_text(low, form)} … {number_text(high, form)}'
+    return NOTHING if low is None else f'{optional_text(low, form)} … {optional_text(high, form)}'
 
 
 def p_text(value: float | None) -> str:
     """'0.0042', '< 0.001'."""
-    return '< 0.001' if value is not None and value < 0.001 else number_text(value, '.4f')
+    return '< 0.001' if value is not None and value < 0.001 else optional_text(value, '.4f')
 
 
 def grouped_text(number: float) -> str:

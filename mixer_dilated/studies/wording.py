@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mixer_dilated.reports.formatting import number_text
+from mixer_dilated.reports.formatting import optional_text
 
 LEVEL = 0.05
 
@@ -32,7 +32,7 @@ def points_text(*accuracies: float, signed: bool = True) -> list[str]:
     """
     points = [100 * accuracy for accuracy in accuracies]
     form = f'{"+" if signed else ""}.{_decimals(points, (0,))}f'
-    return [number_text(value, form) if value else '0' for value in points]
+    return [optional_text(value, form) if value else '0' for value in points]
 
 
 def ratio_text(*ratios: float) -> list[str]:

@@ -29,6 +29,7 @@ def test_the_result_of_a_large_run_fits_80_columns(capsys, seeds):
         'step': 375000, 'epoch': 300,
         'results': [of_seed] * min(seeds, 5),
         'calibration': {'split': 'train[1200000:1250000]', 'examples': 50000},
+        'classes': [{'name': 'a long name', 'examples': 50, 'accuracy': 0.5}] * 10,
     })  # fmt: skip
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line.rstrip()) for line in lines) <= 80

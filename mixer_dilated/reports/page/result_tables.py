@@ -7,7 +7,7 @@ import pandas as pd
 from mixer_dilated.reports.formatting import (
     NOTHING,
     interval_text,
-    number_text,
+    optional_text,
     p_text,
     share_text,
     spread_text,
@@ -53,7 +53,7 @@ def run_tables(run: Run) -> list[PageTable]:
         'test accuracy': results.test_accuracy.map('{:.4f}'.format),
         '95 % interval': intervals,
         'train accuracy': results.train_accuracy.map('{:.4f}'.format),
-        'test loss': [number_text(result['test_loss'], '.4f') for result in summary['results']],
+        'test loss': [optional_text(result['test_loss'], '.4f') for result in summary['results']],
     })  # fmt: skip
     if len(table) > 1:
         interval = f'{interval_text(test["low"], test["high"])} (t, of the mean)'
@@ -123,7 +123,7 @@ def _trial_row(study: Study, trial: Trial, marks: dict[str, str]) -> dict:
 
 
 def _epoch_text(study: Study, trial: Trial) -> str:
-    return number_text(study.epoch_seconds.get(trial.name), '.2f')
+    return optional_text(study.epoch_seconds.get(trial.name), '.2f')
 
 
 def paper_table(study: Study) -> PageTable:
@@ -136,12 +136,12 @@ def paper_table(study: Study) -> PageTable:
         rows.append({
             'trial': trial.label,
             'test accuracy here': texts['test accuracy'],
-            'test accuracy in the paper': number_text(paper.get('test_accuracy'), '.3f'),
+            'test accuracy in the paper': optional_text(paper.get('test_accuracy'), '.3f'),
             'train accuracy here': texts['train accuracy'],
-            'train accuracy in the paper': number_text(paper.get('train_accuracy'), '.3f'),
+            'train accuracy in the paper': optional_text(paper.get('train_accuracy'), '.3f'),
             'an epoch here (s)': _epoch_text(study, trial),
             'training here, all seeds divided by their number (s)': f'{seconds:.1f}',
-            'training in the paper (s)': number_text(paper.get('seconds'), '.0f'),
+            'training in the paper (s)': optional_text(paper.get('seconds'), '.0f'),
         })  # fmt: skip
     title = 'Beside the paper’s Table 1, which gives one run of each method and has no control'
     return PageTable(title, pd.DataFrame(rows))
@@ -155,14 +155,14 @@ def comparisons_table(study: Study) -> PageTable:
             'trial': labels.get(name, name),
             'against': labels.get(row['reference'], row['reference']),
             'paired seeds': row['count'],
-            'difference (points)': number_text(100 * row['difference'], '+.2f'),
+            'difference (points)': optional_text(100 * row['difference'], '+.2f'),
             '95 % t interval': _points_text(row['low'], row['high']),
             '95 % bootstrap interval': _points_text(row['bootstrap_low'], row['bootstrap_high']),
-            't (paired)': number_text(row['t'], '+.2f'),
+            't (paired)': optional_text(row['t'], '+.2f'),
             'p, uncorrected': p_text(row['p']),
             'p, Holm': p_text(row.get('p_holm')),
-            'Cohen’s d': number_text(row['effect_size'], '+.2f'),
-            'time, times the other’s': number_text(row['time_ratio'], '.2f'),
+            'Cohen’s d': optional_text(row['effect_size'], '+.2f'),
+            'time, times the other’s': optional_text(row['time_ratio'], '.2f'),
         }
         for name, row in study.comparisons.items()
     ]

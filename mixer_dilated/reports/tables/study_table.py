@@ -4,7 +4,7 @@ import pathlib
 import textwrap
 
 from mixer_dilated.errors import printable
-from mixer_dilated.reports.formatting import NOTHING, interval_text, number_text, spread_text
+from mixer_dilated.reports.formatting import NOTHING, interval_text, optional_text, spread_text
 from mixer_dilated.reports.result_files import read_study
 from mixer_dilated.reports.tables.terminal import MAX_ROWS, new_table, print_table
 
@@ -26,7 +26,7 @@ def print_study(folder: pathlib.Path) -> None:
             spread_text(test),
             interval_text(test['low'], test['high']).replace(NOTHING, ''),
             f'{train["mean"]:.4f}',
-            number_text(study.epoch_seconds.get(name), '.2f'),
+            optional_text(study.epoch_seconds.get(name), '.2f'),
         )
     if trials:
         print_table(table)
