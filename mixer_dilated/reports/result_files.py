@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import ml_collections
 import numpy as np
@@ -43,18 +43,26 @@ class Run:
         return math.prod(num_phases(self.config))
 
     def accuracy(self, part: str) -> dict[str, float]:
-        """The accuracies of all seeds on 'train' or 'test', as `describe` has them."""
+        """The accuracies of all seeds on 'train', 'val' or 'test', as `describe` has them."""
         return describe([result[f'{part}_accuracy'] for result in self.summary['results']])
+
+    @property
+    def epoch_split(self) -> str:
+        """'val', on which epochs are evaluated and runs compared to choose one, or else 'test'."""
+        return 'val' if 'val_accuracy' in self.summary else 'test'
 
     @functools.cached_property
     def curves(self) -> pd.DataFrame:
-        """`metrics.jsonl`: epoch, seed and MEASURES, NaN where a loss was not finite."""
+        """`metrics.jsonl`: epoch, seed, train_accuracy, train_loss, and of `epoch_split` accuracy
+        and loss; NaN where a loss was not finite."""
         path = self.folder / 'metrics.jsonl'
         rows = schema.read_rows(path, schema.METRICS)
         if not rows:
             raise UserError(f'{path}: no epoch in it; {schema.HINT}')
-        types = dict.fromkeys(schema.MEASURES, float)
-        return pd.DataFrame(rows, columns=list(schema.METRICS)).astype(types)
+        names = {f'{self.epoch_split}_{name}': name for name in schema.EVALUATION}
+        columns = ['epoch', 'seed', *schema.TRAINING, *names]
+        curves = pd.DataFrame(rows, columns=columns).rename(columns=names)
+        return curves.astype(dict.fromkeys(curves.columns[2:], float))
 
     @functools.cached_property
     def predictions(self) -> dict[str, np.ndarray]:
@@ -99,6 +107,11 @@ class Run:
     def _read_arrays(self, name: str, axes: Mapping[str, str]) -> dict[str, np.ndarray]:
         sizes = zip(('height', 'width', 'channels'), self.summary['image_shape'], strict=True)
         return schema.read_arrays(self.folder / name, axes, **dict(sizes))
+
+
+def split_text(runs: Iterable[Run]) -> str:
+    """What the epochs of runs are evaluated on: 'validation' or 'test' images."""
+    return 'validation' if any(run.epoch_split == 'val' for run in runs) else 'test'
 
 
 def read_run(folder: pathlib.Path) -> Run:

@@ -16,7 +16,8 @@ from mixer_dilated.errors import UserError
 from mixer_dilated.reports.quantities import QUANTITIES
 
 KINDS = ('table1', 'sweep', 'little_data', 'resolution', 'robustness')
-MEASURES = ('train_accuracy', 'test_accuracy', 'train_loss', 'test_loss')
+TRAINING = ('train_accuracy', 'train_loss')
+EVALUATION = ('accuracy', 'loss')  # of 'val_' where there is a validation split, else of 'test_'
 HINT = 'restore it, or give the command that made it again: it resumes from the newest checkpoint'
 NUMBER, OPTIONAL = (int, float), (int, float, type(None))
 
@@ -24,18 +25,21 @@ SEED = {
     **dict.fromkeys(('seed', 'train_correct', 'test_correct'), int),
     **dict.fromkeys(('train_accuracy', 'test_accuracy'), NUMBER),
     **dict.fromkeys(('train_loss', 'test_loss'), OPTIONAL),
+    **{'val_correct?': int, 'val_accuracy?': NUMBER, 'val_loss?': OPTIONAL},
 }
 SUMMARY = {
     **dict.fromkeys(('config_name', 'dataset', 'train_split', 'test_split'), str),
     **dict.fromkeys(('train_examples', 'test_examples', 'num_tokens', 'num_params'), int),
     **dict.fromkeys(('skipped_steps', 'pixels_seen', 'pixels'), int),
     **dict.fromkeys(('flops_per_image', 'train_accuracy', 'test_accuracy'), NUMBER),
+    **{'val_split?': str, 'val_examples?': int, 'val_accuracy?': NUMBER},
     'image_shape': [int],
     'results': [SEED],
     'seconds': {'train': NUMBER, 'epoch_median': NUMBER},
     **dict.fromkeys(('versions', 'device'), dict),
 }
-METRICS = {'epoch': int, 'seed': int, **dict.fromkeys(MEASURES, OPTIONAL)}
+METRICS = {'epoch': int, 'seed': int, **dict.fromkeys(TRAINING, OPTIONAL)}
+METRICS |= {f'{part}_{name}?': OPTIONAL for part in ('val', 'test') for name in EVALUATION}
 TRIAL = {**dict.fromkeys(('name', 'label', 'impossible'), str), 'settings': dict}
 STUDY = {
     **dict.fromkeys(('kind', 'title', 'question', 'command'), str),
@@ -51,7 +55,7 @@ COMPARISON = {
     **dict.fromkeys(('p_holm?', 'effect_size', 'time_ratio'), OPTIONAL),
 }
 STATISTICS = {
-    'cells?': {str: {'test_accuracy': SPREAD, 'train_accuracy': SPREAD}},
+    'cells?': {str: {'test_accuracy': SPREAD, 'train_accuracy': SPREAD, 'val_accuracy?': SPREAD}},
     'comparisons?': {str: COMPARISON},
     'verdicts?': [str],
     'fits?': {str: {name: {'exponent': NUMBER} for name in QUANTITIES}},

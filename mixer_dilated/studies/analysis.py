@@ -9,7 +9,7 @@ from mixer_dilated.files import write_json_lines, write_text
 from mixer_dilated.reports.intervals import describe
 from mixer_dilated.studies.methods import DILATED
 from mixer_dilated.studies.stats import compare_trials, correct_together
-from mixer_dilated.studies.sweep import OF_SEED, OF_TRIAL, PreparedTrial
+from mixer_dilated.studies.sweep import OF_SEED, OF_TRIAL, OF_VALIDATION, PreparedTrial
 from mixer_dilated.studies.verdicts import (
     comparison_sentence,
     comparisons_summary,
@@ -50,7 +50,8 @@ def write_table(
             row |= {key: summary[key] for key in OF_TRIAL}
             if trial.name in seconds:
                 row['epoch_seconds'] = statistics.median(seconds[trial.name])
-            rows += [row | {key: result[key] for key in OF_SEED} for result in summary['results']]
+            keys = (*OF_SEED, *(OF_VALIDATION if 'val_accuracy' in summary else ()))
+            rows += [row | {key: result[key] for key in keys} for result in summary['results']]
     write_json_lines(folder / 'results.jsonl', rows)
     write_text(folder / 'results.csv', pd.DataFrame(rows, dtype=object).to_csv(index=False))
     return rows
@@ -91,7 +92,8 @@ def analyze(
         'cells': {
             name: {
                 column: describe(table.loc[table['cell'] == name, column])
-                for column in ('test_accuracy', 'train_accuracy')
+                for column in ('test_accuracy', 'train_accuracy', 'val_accuracy')
+                if column in table
             }
             for name in labels
         },

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # a wrong override is refused before JAX is imported
 MAX_NAME_CHARS = 200  # characters of a folder's name; file systems allow 255
 # Columns that the table of results has beside those of the settings.
 OF_SEED = ('seed', 'train_accuracy', 'test_accuracy', 'train_loss', 'test_loss')
+OF_VALIDATION = ('val_accuracy', 'val_loss')  # where there is a validation split
 OF_TRIAL = ('num_tokens', 'num_params', 'flops_per_image', 'pixels_seen', 'pixels')
 
 
@@ -155,7 +156,7 @@ def check_sweep(sweep: Sweep) -> None:
     if len({tuple(trial.settings) for trial in trials}) > 1:
         raise UserError('the trials of a sweep need the same settings, in the same order')
     for name in trials[0].settings:
-        if name in ('cell', 'impossible', 'epoch_seconds', *OF_SEED, *OF_TRIAL):
+        if name in ('cell', 'impossible', 'epoch_seconds', *OF_SEED, *OF_VALIDATION, *OF_TRIAL):
             raise UserError(f'a setting cannot be called {name!r}: a column of the results is')
     unknown = [name for name in sweep.reference or {} if name not in trials[0].settings]
     if unknown:

@@ -78,7 +78,9 @@ def _run_texts(run: Run) -> dict[str, str]:
     """What several tables say of a run."""
     # '3.349 × 4' where evaluation shows an image four times
     times = f' × {run.evaluation_passes}' if run.evaluation_passes > 1 else ''
+    val = run.epoch_split == 'val'
     return {
+        **({'validation accuracy': spread_text(run.accuracy('val'))} if val else {}),
         'test accuracy': spread_text(run.accuracy('test')),
         'train accuracy': spread_text(run.accuracy('train')),
         'pixels seen': share_text(run.summary['pixels_seen'], run.summary['pixels']),
@@ -107,10 +109,12 @@ def trials_tables(study: Study) -> list[PageTable]:
 
 def _trial_row(study: Study, trial: Trial, marks: dict[str, str]) -> dict:
     test, texts = trial.run.accuracy('test'), _run_texts(trial.run)
+    val = 'validation accuracy' in texts
     return {
         'trial': trial.label,
         **({'front of accuracy and': marks[trial.name]} if marks else {}),
         'seeds': test['count'],
+        **({'validation accuracy': texts['validation accuracy']} if val else {}),
         'test accuracy': texts['test accuracy'],
         '95 % interval of the mean': interval_text(test['low'], test['high']),
         'train accuracy': texts['train accuracy'],

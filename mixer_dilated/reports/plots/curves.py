@@ -24,9 +24,9 @@ from mixer_dilated.reports.result_files import Study
 
 # Of each panel its title and the labels of its axes.
 CURVES = {
-    'test_accuracy': ('test accuracy', 'epoch', 'part of test images'),
+    'accuracy': ('{} accuracy', 'epoch', 'part of {} images'),
     'train_accuracy': ('train accuracy, while training', 'epoch', 'part of training images'),
-    'test_loss': ('test loss', 'epoch', 'cross-entropy (nats)'),
+    'loss': ('{} loss', 'epoch', 'cross-entropy (nats)'),
     'train_loss': ('train loss, while training', 'epoch', 'cross-entropy (nats)'),
 }
 UNITS = {
@@ -80,16 +80,20 @@ def draw_lines(
 
 
 @figure_style()
-def training_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
+def training_curves(curves: Mapping[str, pd.DataFrame], evaluated_on: str = 'test') -> Figure:
     """Four panels; a line a method, the mean over seeds, with a band of one standard deviation.
 
     Args:
-      curves: {label: epoch, seed, test_accuracy, train_accuracy, test_loss, train_loss}; NaN is
-        left out, and epochs in which there is nothing else (those without an evaluation).
+      curves: {label: epoch, seed, accuracy, train_accuracy, loss, train_loss}; NaN is left out, and
+        epochs in which there is nothing else (those without an evaluation).
+      evaluated_on: 'test' or 'validation'.
     """
+    texts = {
+        name: tuple(text.format(evaluated_on) for text in panel) for name, panel in CURVES.items()
+    }
     data = pd.concat(curves, names=['label']).reset_index('label').rename(columns={'epoch': 'x'})
     data = data.melt(['label', 'x'], [*CURVES], 'panel', 'y')
-    panels = draw_lines(data, CURVES, 3.6, errorbar='sd')
+    panels = draw_lines(data, texts, 3.6, errorbar='sd')
     for name, axes in panels.items():
         if name.endswith('loss'):
             axes.set_yscale('log')

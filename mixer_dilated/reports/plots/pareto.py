@@ -27,7 +27,7 @@ def pareto_front(points: pd.DataFrame) -> pd.DataFrame:
 
 
 @figure_style()
-def pareto_plot(points: pd.DataFrame, cost_label: str) -> Figure:
+def pareto_plot(points: pd.DataFrame, cost_label: str, evaluated_on: str = 'test') -> Figure:
     """Accuracy against cost; the front's trials are named in a column beside the plot.
 
     Trials far below a front of several are counted, not drawn: they would press it flat.
@@ -37,6 +37,7 @@ def pareto_plot(points: pd.DataFrame, cost_label: str) -> Figure:
         over seeds), low and high (ends of its error bar, NaN for none), hollow (whether it is drawn
         as an outline).
       cost_label: of the axis.
+      evaluated_on: 'test' or 'validation'.
     """
     front = pareto_front(points)
     names_width = 0.5 + 0.078 * front.label.map(label_text).str.len().max()
@@ -50,7 +51,7 @@ def pareto_plot(points: pd.DataFrame, cost_label: str) -> Figure:
         faces = some.hollow.map({True: 'white', False: colour})
         axes.scatter(some.cost, some.accuracy, 24 * width, faces, **style)
     axes.step(front.cost, front.accuracy, where='post', color=FRONT, linewidth=1.2)
-    axes.set(xscale='log', xlabel=cost_label, ylabel='test accuracy, mean over seeds')
+    axes.set(xscale='log', xlabel=cost_label, ylabel=f'{evaluated_on} accuracy, mean over seeds')
     number_ticks(axes.xaxis)
     if len(front) > 2:
         _leave_out_far_below(axes, points, front)

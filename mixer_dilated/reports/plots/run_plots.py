@@ -13,7 +13,7 @@ from mixer_dilated.reports.plots.figure import Plot
 from mixer_dilated.reports.plots.heat_maps import confusion_matrices, confusion_matrix
 from mixer_dilated.reports.plots.image_grids import augmentation_plot, mistakes_plot, weights_plot
 from mixer_dilated.reports.plots.patch_plots import coverage_plot
-from mixer_dilated.reports.result_files import Run
+from mixer_dilated.reports.result_files import Run, split_text
 
 IMAGES_SHOWN = 3
 PREFERRED_CLASSES = (4, 2, 8)
@@ -54,7 +54,10 @@ def overview_plots(runs: Mapping[str, Run]) -> Iterator[Plot]:
             f'accuracy {spread_text(run.accuracy("train"))} at the end'
             for label, run in runs.items()
         ),
-        training_curves({label: run.curves for label, run in runs.items()}),
+        training_curves(
+            {label: run.curves for label, run in runs.items()},
+            split_text(runs.values()),
+        ),
     )
 
 

@@ -10,7 +10,7 @@ from mixer_dilated.reports.plots.figure import Plot
 from mixer_dilated.reports.plots.heat_maps import accuracy_maps, map_axes
 from mixer_dilated.reports.plots.pareto import pareto_front, pareto_plot
 from mixer_dilated.reports.plots.run_plots import detail_plots, overview_plots
-from mixer_dilated.reports.result_files import Study, Trial
+from mixer_dilated.reports.result_files import Study, Trial, split_text
 
 MAX_METHODS = 8
 # Of the two costs: the plot's name and the label of its axis.
@@ -55,8 +55,11 @@ def front_marks(study: Study) -> dict[str, str]:
 
 
 def mean_accuracy(trial: Trial) -> float:
-    """Mean test accuracy over the seeds of a finished trial."""
-    return trial.run.summary['test_accuracy']
+    """Mean over the seeds of a finished trial, by which trials are ordered and chosen.
+
+    It is of validation examples, or of test examples where the run has no others.
+    """
+    return trial.run.summary[f'{trial.run.epoch_split}_accuracy']
 
 
 def _shown_trials(study: Study) -> list[Trial]:
@@ -82,7 +85,7 @@ def _points(study: Study, cost: str) -> pd.DataFrame:
     references = {comparison['reference'] for comparison in study.comparisons.values()}
     rows = {
         trial.name: {
-            **trial.run.accuracy('test'),
+            **trial.run.accuracy(trial.run.epoch_split),
             'label': trial.label,
             'time': study.epoch_seconds.get(trial.name),
             'FLOPs': trial.run.summary['flops_per_image'] * trial.run.evaluation_passes / 1e6,
@@ -117,7 +120,7 @@ def _pareto_plot(study: Study, cost: str) -> Plot:
             f'{point.label}: {point.accuracy:.4f} at {point.cost:.3g}'
             for point in pareto_front(points).itertuples()
         ),
-        pareto_plot(points, cost_label),
+        pareto_plot(points, cost_label, split_text(trial.run for trial in study.finished)),
     )
 
 
@@ -142,11 +145,13 @@ def _map_plot(study: Study) -> Plot:
         invalid=[bool(trial.invalid) for trial in study.trials],
     )
     best = max(study.finished, key=mean_accuracy)
+    runs = [trial.run for trial in study.finished]
     return Plot(
         title,
         'accuracy_map',
         f'{down} downwards, {across} across, a panel for each combination of the other settings; '
-        'numbers are mean test accuracies, hatched trials are invalid, white ones are not trained.',
+        f'numbers are mean {split_text(runs)} accuracies, hatched trials are invalid, white ones '
+        'are not trained.',
         f'Highest: {best.label} with {mean_accuracy(best):.4f}',
         accuracy_maps(data, down, across),
     )

@@ -17,12 +17,15 @@ def print_study(folder: pathlib.Path) -> None:
     trials = [*study.statistics.get('cells', {}).items()]
     rest = len(trials) - MAX_ROWS
     if rest > 0:
-        trials = sorted(trials, key=lambda trial: -trial[1]['test_accuracy']['mean'])[:MAX_ROWS]
-    table = new_table('', 'test accuracy', '95 % interval', 'train', 's an epoch')
+        trials = sorted(trials, key=_accuracy_to_choose_by, reverse=True)[:MAX_ROWS]
+    has_val = any('val_accuracy' in measures for _, measures in trials)
+    headings = '', *(['val'] if has_val else []), 'test accuracy', '95 % interval', 'train'
+    table = new_table(*headings, 's an epoch')
     for name, measures in trials:
         test, train = measures['test_accuracy'], measures['train_accuracy']
         table.add_row(
             printable(study.labels[name]),
+            *([f'{measures["val_accuracy"]["mean"]:.4f}'] if has_val else []),
             spread_text(test),
             interval_text(test['low'], test['high']).replace(NOTHING, ''),
             f'{train["mean"]:.4f}',
@@ -37,3 +40,8 @@ def print_study(folder: pathlib.Path) -> None:
         print(f'\n{textwrap.fill(sentence, 80)}')
     if len(verdicts) > MAX_SENTENCES:
         print(f'\n… {len(verdicts) - MAX_SENTENCES} more sentences in the report')
+
+
+def _accuracy_to_choose_by(trial: tuple[str, dict]) -> float:
+    measures = trial[1]
+    return measures.get('val_accuracy', measures['test_accuracy'])['mean']
