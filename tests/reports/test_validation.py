@@ -1,0 +1,56 @@
+"""Runs with a validation split: their epochs are of it, and trials are chosen by it."""
+
+import json
+
+import pytest
+
+from mixer_dilated.reports.plots.curves import training_curves
+from mixer_dilated.reports.plots.study_plots import mean_accuracy
+from mixer_dilated.reports.result_files import read_run, read_study, split_text
+from mixer_dilated.reports.tables.study_table import print_study
+from mixer_dilated.training.run_folder import write_summary
+from tests.report_folders import make_kind
+
+
+def validate(folder, accuracy):
+    """Turns a folder of a run into that of one with a validation split."""
+    summary = json.loads((folder / 'summary.json').read_text())
+    summary |= {'val_split': 'train[300:]', 'val_examples': 100, 'val_accuracy': accuracy}
+    for result in summary['results']:
+        result |= {'val_accuracy': accuracy, 'val_correct': round(100 * accuracy), 'val_loss': 0.5}
+    write_summary(folder, summary)
+    path = folder / 'metrics.jsonl'
+    text = path.read_text().replace('"test_', '"val_')
+    path.write_text(text)
+
+
+def test_the_curves_of_a_run_are_of_its_validation_split(tmp_path):
+    folder = make_kind('run', tmp_path / 'run')
+    tested = read_run(folder)
+    curves = tested.curves
+    validate(folder, 0.5)
+    validated = read_run(folder)
+    assert (tested.epoch_split, validated.epoch_split) == ('test', 'val')
+    assert (split_text([tested]), split_text([tested, validated])) == ('test', 'validation')
+    assert validated.curves.equals(curves)  # by the names that both have
+    figure = training_curves({'a run': validated.curves}, split_text([validated]))
+    titles = {axes.get_title() for axes in figure.axes}
+    assert {'validation accuracy', 'validation loss'} <= titles
+    assert validated.accuracy('val')['mean'] == 0.5
+
+
+def test_trials_are_chosen_by_validation_accuracy(tmp_path, capsys):
+    folder = make_kind('table1', tmp_path / 'study')
+    trials = read_study(folder).finished
+    by_test = max(trials, key=mean_accuracy)
+    statistics = json.loads((folder / 'statistics.json').read_text())
+    for trial in trials:
+        accuracy = 0.1 if trial.name == by_test.name else 0.9
+        validate(trial.run.folder, accuracy)
+        spread = {'count': 3, 'mean': accuracy, 'std': 0.0, 'low': accuracy, 'high': accuracy}
+        statistics['cells'][trial.name]['val_accuracy'] = spread
+    (folder / 'statistics.json').write_text(json.dumps(statistics))
+    best = max(read_study(folder).finished, key=mean_accuracy)
+    assert best.name != by_test.name and mean_accuracy(best) == pytest.approx(0.9)
+    print_study(folder)
+    assert ' val ' in capsys.readouterr().out
