@@ -27,6 +27,7 @@ def get_config():
     config.model.remat = True
     config.num_epochs = 105
     config.batch = 512
+    config.batch_eval = 512
     config.augment.min_crop_area = 0.05
     config.augment.flip = True
     config.optimizer.name = 'sgd'

@@ -25,6 +25,7 @@ def get_config():
     config.model.stoch_depth = 0.1
     config.num_epochs = 300
     config.batch = 4096
+    config.batch_eval = 512
     config.augment.min_crop_area = 0.05
     config.augment.flip = True
     config.augment.mixup = 0.5

@@ -103,7 +103,7 @@ KEYS: dict[str, Key] = {
     ),
     'devices': Key('', TEXT, "that the config is for and plan compiles for: 'v5e:4x4, h100:8'"),
     # Evaluation
-    'batch_eval': Key(512, integer(1), 'examples per evaluation step, rounded up to the devices'),
+    'batch_eval': Key(128, integer(1), 'examples per evaluation step, rounded up to the devices'),
     'eval_every': Key(1, integer(1), 'epochs between evaluations; the last epoch always has one'),
     # Transfer
     'init_from': Key(
