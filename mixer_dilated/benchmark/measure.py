@@ -64,9 +64,9 @@ def benchmark(
     against, busy = set(against), busy_cores()
     setups, notes = {}, {}
     for name, config in configs.items():
-        setups[name], notes[name] = _one_seed_float32(config)
         if 'torch' in against:
             check_torch(config)
+        setups[name], notes[name] = _one_seed_float32(config)
     # A TPU serves one process at a time: the others come before this one computes.
     results = {
         name: _measure_in_processes(name, setup, notes[name], log) for name, setup in setups.items()

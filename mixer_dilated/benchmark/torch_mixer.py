@@ -39,8 +39,9 @@ class TimedTorch:
     """
 
     def __init__(self, setup: Setup, compiled: bool = False):
-        config, examples = setup.config, setup.dataset.read('train')
+        config = setup.config
         torch = check_torch(config)
+        examples = setup.dataset.read('train')
         torch.manual_seed(0)
         network = mixer(torch, setup)
         optimizer = torch.optim.AdamW(
