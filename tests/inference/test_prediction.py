@@ -348,7 +348,7 @@ def test_a_table_of_long_names_stays_within_80_columns(capsys, length):
 
 
 @pytest.mark.parametrize('ending', ['png', 'pdf', 'svg'])
-def test_a_sheet_draws_any_picture_and_name(tmp_path, ending):
+def test_a_sheet_draws_any_image_and_name(tmp_path, ending):
     """Markup, formulas, letters without a shape and a name without end."""
     names = ['<b>&', '$x^2$', 'さくら' * 9, 'n' * 300, 'a\x1b[31m\nb']
     images = [np.full((9, 7, channels), 99, np.uint8) for channels in (1, 3, 4)]

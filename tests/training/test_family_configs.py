@@ -11,7 +11,7 @@ from mixer_dilated.pretrained.adapt import param_shapes
 from mixer_dilated.training.state import create_model
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import ROOT, config_of
-from tests.imagenet_pictures import write_imagenet
+from tests.imagenet_images import write_imagenet
 from tests.tfds_files import encoded, write_set
 from tests.training.runs import rows_of
 

@@ -1,4 +1,4 @@
-"""A set of the form of ImageNet, of drawn pictures: `python -m tests.imagenet_pictures DIR 3000`.
+"""A set of the form of ImageNet, of drawn images: `python -m tests.imagenet_images DIR 3000`.
 
 Its figures stand for ImageNet's where the input is timed: JPEGs of about 500×375 pixels and 57 kB
 in array_record, with the features that TFDS has for `imagenet2012`.
