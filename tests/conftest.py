@@ -68,6 +68,16 @@ def small_config(**changes):
     return resolve(nested(values))
 
 
+# Of `small_config`: undilated patches that do not overlap, and a block more.
+PLAIN = {
+    'model.patches.size': 2,
+    'model.patches.dilation': 1,
+    'model.patches.stride': 2,
+    'model.patches.padding': 'VALID',
+    'model.num_blocks': 2,
+}
+
+
 def config_file(folder: pathlib.Path, **changes) -> str:
     """The flag --config of a file with `small_config(**changes)`."""
     path = folder / 'config.py'
@@ -87,6 +97,25 @@ def refuses(*words, error=None):
         yield refusal
     message = str(refusal.value)
     assert '\n' not in message and all(str(word) in message for word in words), message
+
+
+@contextlib.contextmanager
+def warns(*words):
+    """Asserts a `UserWarning` with these words: key, file, value."""
+    with pytest.warns(UserWarning) as caught:
+        yield
+    messages = [str(warning.message) for warning in caught]
+    assert any(all(str(word) in message for word in words) for message in messages), messages
+
+
+def refused(capsys, *words: str) -> str:
+    """The one line that a refused command line prints."""
+    from mixer_dilated.cli.main import main
+
+    assert main([*words], started=0.0) == 2
+    out, err = capsys.readouterr()
+    assert out == '' and err.startswith('error: ') and err.count('\n') == 1, (out, err)
+    return err
 
 
 def read_lines(path: pathlib.Path) -> list[dict]:
@@ -118,6 +147,16 @@ def own_cache(tmp_path_factory):
         patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
         keep_compiled_programs()
         yield
+
+
+@pytest.fixture(scope='session')
+def plain_run(tmp_path_factory):
+    """The folder of a run of `PLAIN`, two seeds."""
+    from mixer_dilated.training.train import train_and_evaluate
+
+    folder = tmp_path_factory.mktemp('plain') / 'run'
+    train_and_evaluate(small_config(**PLAIN, num_seeds=2), folder)
+    return folder
 
 
 @pytest.fixture(scope='session')

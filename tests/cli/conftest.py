@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from mixer_dilated.cli.main import main
 from tests.conftest import GIVEN_FLAGS, ROOT, run_cli
 
 CONFIG = '--config=configs/digits_dilated.py'
@@ -39,11 +38,3 @@ def start_python(*words: str) -> subprocess.Popen:
         [sys.executable, *words],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-
-
-def refused(capsys, *words: str) -> str:
-    """The one line that a refused command line gives."""
-    assert main(list(words), started=0.0) == 2
-    out, err = capsys.readouterr()
-    assert out == '' and err.startswith('error: ') and err.count('\n') == 1, (out, err)
-    return err

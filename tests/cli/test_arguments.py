@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from mixer_dilated.cli.main import main
-from tests.cli.conftest import CONFIG, SWEEP, refused
-from tests.conftest import ROOT
+from tests.cli.conftest import CONFIG, SWEEP
+from tests.conftest import ROOT, refused
 
 
 @pytest.mark.parametrize(

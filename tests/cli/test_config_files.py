@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.cli.conftest import CONFIG, refused
+from tests.cli.conftest import CONFIG
+from tests.conftest import refused
 
 
 def test_shipped_configs_are_found_from_anywhere_after_files_that_are_there(

@@ -8,8 +8,8 @@ from mixer_dilated.cli import main as main_module
 from mixer_dilated.cli import preemption
 from mixer_dilated.cli.main import main
 from mixer_dilated.errors import UserError
-from tests.cli.conftest import CONFIG, refused
-from tests.conftest import ROOT, run_cli
+from tests.cli.conftest import CONFIG
+from tests.conftest import ROOT, refused, run_cli
 
 
 def test_a_folder_that_cannot_be_made_is_refused(capsys, tmp_path):
