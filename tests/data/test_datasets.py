@@ -1,13 +1,12 @@
-"""Embedded digits, splits, and the cache of decoded examples."""
+"""Embedded digits, and the cache of decoded examples."""
 
 import numpy as np
 import pytest
 
-from mixer_dilated.config import resolve
-from mixer_dilated.data.datasets import Digits, load_examples, open_dataset
-from mixer_dilated.data.examples import Examples, num_examples, split_slices
+from mixer_dilated.data.datasets import Digits, load_examples
+from mixer_dilated.data.examples import Examples
 from mixer_dilated.training.setup import create_setup
-from tests.conftest import refuses, small_config
+from tests.conftest import refuses, small_config, warns
 
 
 def test_digits_are_split_for_good_and_by_class():
@@ -20,31 +19,6 @@ def test_digits_are_split_for_good_and_by_class():
     assert np.all(np.abs(shares - 0.2) < 0.005)
     part = source.read('train[10:20]+test[-3:]').images
     np.testing.assert_array_equal(part, np.concatenate([train.images[10:20], test.images[-3:]]))
-
-
-SIZES = {'train': 1000, 'test': 200}
-
-
-@pytest.mark.parametrize(
-    ('split', 'slices'),
-    [
-        ('train', [('train', 0, 1000)]),
-        ('train[:100]', [('train', 0, 100)]),
-        ('train[-10:]', [('train', 990, 1000)]),
-        ('train[50%:]+test[:5]', [('train', 500, 1000), ('test', 0, 5)]),
-    ],
-)
-def test_splits_are_read_as_tfds_reads_them(split, slices):
-    assert split_slices('config.x', split, SIZES) == slices
-    assert num_examples('config.x', split, SIZES) == sum(b - a for _, a, b in slices)
-
-
-@pytest.mark.parametrize(
-    'split', ['trian', 'train[:2000]', 'train[', 'train[5:5]', 'train[9:5]+test', 'train[a:b]']
-)
-def test_a_wrong_split_is_refused_with_what_is_there(split):
-    with refuses(f'config.x = {split!r}', 'train (1000 examples)', 'test'):
-        split_slices('config.x', split, SIZES)
 
 
 class Counting:
@@ -121,15 +95,8 @@ def test_flipped_bits_of_a_header_are_survived(tmp_path):
 
 def test_a_cache_that_cannot_be_written_costs_a_warning_only(tmp_path):
     (tmp_path / 'file').write_text('in the way')
-    with pytest.warns(UserWarning, match=str(tmp_path / 'file')):
+    with warns(tmp_path / 'file'):
         load(Counting(), tmp_path / 'file')
-
-
-def test_load_examples_uses_the_configs_cache(tmp_path):
-    dataset = resolve({'dataset': {'name': 'digits', 'cache_dir': str(tmp_path)}}).dataset
-    examples = load_examples(open_dataset(dataset), 'train[:7]', dataset.cache_dir)
-    assert examples.images.shape == (7, 8, 8, 1)
-    assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize(
