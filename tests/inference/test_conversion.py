@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mixer_dilated.cli.main import main
 from mixer_dilated.inference import conversion
+from tests.conftest import refused
 
 
 @pytest.fixture
@@ -18,8 +18,8 @@ def weights(tmp_path):
 
 @pytest.mark.parametrize('name', ['out.exe', 'no/where.npz', 'in'])
 def test_a_target_that_cannot_be_is_refused(weights, tmp_path, capsys, name):
-    assert main(['convert', str(weights), str(tmp_path / name)], 0.0) == 2
-    assert capsys.readouterr().err.startswith(f'error: {tmp_path / name}: ')
+    line = refused(capsys, 'convert', str(weights), str(tmp_path / name))
+    assert line.startswith(f'error: {tmp_path / name}: ')
     assert [path.name for path in tmp_path.iterdir()] == ['in']
 
 
@@ -31,7 +31,6 @@ def test_a_folder_that_cannot_be_written_is_refused_and_leaves_nothing(
         raise ValueError("RESOURCE: os_error_code='28'")
 
     monkeypatch.setattr(conversion, 'write_orbax', full)
-    assert main(['convert', str(weights), str(tmp_path / 'out')], 0.0) == 2
-    err = capsys.readouterr().err
-    assert err.startswith(f'error: {tmp_path / "out"}: ') and 'No space left on device' in err
+    line = refused(capsys, 'convert', str(weights), str(tmp_path / 'out'))
+    assert line.startswith(f'error: {tmp_path / "out"}: ') and 'No space left on device' in line
     assert [path.name for path in tmp_path.iterdir()] == ['in']

@@ -15,7 +15,7 @@ from jax import export
 
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
-from mixer_dilated.errors import UserError
+from mixer_dilated.data.datasets import Digits
 from mixer_dilated.files import read_json, write_json
 from mixer_dilated.inference.calibration import CALIBRATION, apply_temperature
 from mixer_dilated.inference.export import (
@@ -28,26 +28,15 @@ from mixer_dilated.inference.trained import load_trained
 from mixer_dilated.training.run_folder import read_config
 from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.state import create_model
-from mixer_dilated.training.train import train_and_evaluate
-from tests.conftest import small_config
+from tests.conftest import refused, refuses, small_config
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
-PHASES = {'augment.random_phase': True, 'model.patches.dilation': (1, 2)}
 
 
 @pytest.fixture(scope='module')
-def run(tmp_path_factory):
-    """The folder of a small run of two seeds whose evaluation averages over phases."""
-    workdir = tmp_path_factory.mktemp('export') / 'run'
-    changes = {'num_seeds': 2, 'checkpoints.every_steps': 9, 'optimizer.base_lr': 0.1, **PHASES}
-    train_and_evaluate(small_config(**changes), workdir)
-    return workdir
-
-
-@pytest.fixture(scope='module')
-def exported(run):
+def exported(run, tmp_path_factory):
     """Its export: folder and manifest."""
-    output = run.parent / 'exports' / 'first'  # the folder above is made too
+    output = tmp_path_factory.mktemp('exports') / 'made' / 'first'  # the folder above is made too
     return output, export_run(run, output)
 
 
@@ -57,15 +46,9 @@ def called(output, images):
         return np.asarray(program.call(dict(weights), images))
 
 
-def digits(split='test[:100]'):
-    from mixer_dilated.data.datasets import Digits
-
-    return Digits().read(split)
-
-
 def test_the_export_of_a_run_says_what_its_evaluation_said(run, exported):
     expected = np.load(run / 'predictions.npz')['probabilities'].mean(0)
-    probabilities = called(exported[0], digits().images)
+    probabilities = called(exported[0], Digits().read('test[:100]').images)
     assert (probabilities.shape, probabilities.dtype) == ((100, 10), np.float32)
     np.testing.assert_allclose(probabilities, expected, atol=1e-6)
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
@@ -92,7 +75,7 @@ def test_the_manifest_says_what_is_there(run, exported):
         assert hashlib.sha256(content).hexdigest() == digest
     assert manifest['classes'] == [str(label) for label in range(10)]
     assert manifest['input'] == {
-        'shape': ['batch', 8, 8, 1], 'dtype': 'uint8', 'preprocess': 'fill', 'resize': 'crop',
+        'shape': ['batch', 8, 8, 1], 'dtype': 'uint8', 'preprocess': 'resize', 'resize': 'crop',
     }  # fmt: skip
     assert manifest['output']['shape'] == ['batch', 10]
     assert (manifest['step'], manifest['epoch'], manifest['seeds']) == (27, 3, [0, 1])
@@ -139,9 +122,7 @@ def test_every_kind_of_network_exports_to_its_own_numbers(name):
     assert np.ptp(expected, axis=0).max() > 1e-3  # the images do differ
 
 
-def test_a_temperature_is_baked_in_if_it_is_of_the_checkpoint(run, exported, tmp_path):
-    copy = tmp_path / 'run'
-    shutil.copytree(run, copy)
+def test_a_temperature_is_baked_in_if_it_is_of_the_checkpoint(run, copy, exported, tmp_path):
     noted = {'step': 27, 'dataset': 'digits', 'split': 'train[300:]', 'examples': 1133}
     noted['temperatures'] = [0.5, 2.0]
     write_json(copy / CALIBRATION, noted)
@@ -150,7 +131,7 @@ def test_a_temperature_is_baked_in_if_it_is_of_the_checkpoint(run, exported, tmp
     log_probs = np.log(np.load(run / 'predictions.npz')['probabilities'])
     pairs = zip(log_probs, noted['temperatures'], strict=True)
     expected = np.mean([np.exp(apply_temperature(*pair)) for pair in pairs], axis=0)
-    probabilities = called(tmp_path / 'out', digits().images)
+    probabilities = called(tmp_path / 'out', Digits().read('test[:100]').images)
     np.testing.assert_allclose(probabilities, expected, atol=2e-6)
     write_json(copy / CALIBRATION, {**noted, 'step': 18})  # of another checkpoint
     assert export_run(copy, tmp_path / 'other')['calibration'] is None
@@ -158,20 +139,19 @@ def test_a_temperature_is_baked_in_if_it_is_of_the_checkpoint(run, exported, tmp
     np.testing.assert_array_equal(called(tmp_path / 'other', IMAGES), plain)
 
 
-def test_the_best_checkpoint_is_exported_on_request(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize(('kind', 'step'), [('newest', 27), ('best', 18)])
+def test_the_weights_are_those_of_the_checkpoint_by_the_names_of_the_original(
+    run, tmp_path, monkeypatch, kind, step
+):
     """As if the one before the newest were the best."""
     monkeypatch.setattr(RunState, 'best_step', property(lambda self: 18))
-    words = ['export', f'--workdir={run}', f'--output={tmp_path / "out"}', '--checkpoint=best']
-    assert main(words, 0.0) == 0
-    assert json.loads((tmp_path / 'out' / 'manifest.json').read_text())['step'] == 18
-    with np.load(tmp_path / 'out' / 'weights.npz', allow_pickle=False) as weights:
-        expected = load_trained(run, best=True).params['head']['kernel']
-        np.testing.assert_array_equal(weights['head/kernel'], expected)
-
-
-def test_the_weights_are_those_of_the_checkpoint_by_the_names_of_the_original(run, exported):
-    trained = load_trained(run)
-    with np.load(exported[0] / 'weights.npz', allow_pickle=False) as weights:
+    output = tmp_path / 'out'
+    assert (
+        main(['export', f'--workdir={run}', f'--output={output}', f'--checkpoint={kind}'], 0) == 0
+    )
+    assert read_json(output / 'manifest.json')['step'] == step
+    trained = load_trained(run, best=kind == 'best')
+    with np.load(output / 'weights.npz', allow_pickle=False) as weights:
         assert {'stem/kernel', 'MixerBlock_0/token_mixing/Dense_0/kernel'} <= {*weights}
         np.testing.assert_array_equal(weights['head/kernel'], trained.params['head']['kernel'])
 
@@ -209,8 +189,7 @@ def test_the_example_predicts_with_jax_and_numpy_alone(exported, example):
 
 @pytest.mark.parametrize('name', ['weights.npz', 'program.jax_export'])
 def test_the_example_refuses_a_damaged_file_before_it_reads_it(exported, example, tmp_path, name):
-    copy = tmp_path / 'copy'
-    shutil.copytree(exported[0], copy)
+    copy = shutil.copytree(exported[0], tmp_path / 'copy')
     content = bytearray((copy / name).read_bytes())
     content[len(content) // 2] ^= 1
     (copy / name).write_bytes(content)
@@ -221,12 +200,11 @@ def test_the_example_refuses_a_damaged_file_before_it_reads_it(exported, example
     ]
 
 
-def test_class_names_of_the_run_are_the_labels(run, tmp_path):
-    shutil.copytree(run, tmp_path / 'run')
+def test_class_names_of_the_run_are_the_labels(copy, tmp_path):
     names = [f'digit {label}\x1b[2J' for label in range(10)]
-    noted = read_json(run / 'preprocessing.json')
-    write_json(tmp_path / 'run' / 'preprocessing.json', {**noted, 'class_names': names})
-    manifest = export_run(tmp_path / 'run', tmp_path / 'out')
+    noted = read_json(copy / 'preprocessing.json')
+    write_json(copy / 'preprocessing.json', {**noted, 'class_names': names})
+    manifest = export_run(copy, tmp_path / 'out')
     assert manifest['classes'] == names
     assert '\x1b' not in (tmp_path / 'out' / 'manifest.json').read_text()
 
@@ -254,8 +232,7 @@ def test_an_output_that_is_in_use_is_left_as_it_is(run, tmp_path, capsys, there,
     file = output / there if there else output
     file.parent.mkdir(exist_ok=True)
     file.write_text('mine')
-    assert main(['export', f'--workdir={run}', f'--output={output}'], 0.0) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    line = refused(capsys, 'export', f'--workdir={run}', f'--output={output}')
     assert f'--output={output}: {state}' in line
     assert file.read_text() == 'mine' and len([*tmp_path.iterdir()]) == 1
 
@@ -272,9 +249,7 @@ def test_an_output_that_is_in_use_is_left_as_it_is(run, tmp_path, capsys, there,
 )
 def test_a_wrong_export_is_refused_in_one_line(run, tmp_path, monkeypatch, capsys, words, value):
     monkeypatch.chdir(tmp_path)
-    assert main(['export', *(word.replace('RUN', str(run)) for word in words)], 0.0) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert value in line
+    assert value in refused(capsys, 'export', *(word.replace('RUN', str(run)) for word in words))
     assert not any(tmp_path.iterdir())
 
 
@@ -293,6 +268,6 @@ def test_a_full_disk_leaves_nothing_and_says_so(run, tmp_path, monkeypatch, fail
         monkeypatch.setattr(
             'os.replace', lambda a, b: full() if str(b).endswith(fails) else replace(a, b)
         )
-    with pytest.raises(UserError, match=r'^--output=.*out: .*No space left on device'):
+    with refuses(f'--output={tmp_path}/out: ', 'No space left on device'):
         export_run(run, tmp_path / 'out')
     assert not any(tmp_path.iterdir())

@@ -14,18 +14,7 @@ from mixer_dilated.pretrained.resampling import interpolate_token_mixing
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import load_initial_params, load_seed_weights
 from mixer_dilated.training.train import train_and_evaluate
-from tests.conftest import refuses, small_config
-
-PATCHES = {'size': 2, 'dilation': 1, 'stride': 2, 'padding': 'VALID'}
-PLAIN = {f'model.patches.{key}': value for key, value in PATCHES.items()} | {'model.num_blocks': 2}
-
-
-@pytest.fixture(scope='module')
-def plain(tmp_path_factory):
-    """A run of plain patches, two seeds."""
-    folder = tmp_path_factory.mktemp('plain') / 'run'
-    train_and_evaluate(small_config(**PLAIN, num_seeds=2), folder)
-    return folder
+from tests.conftest import PLAIN, refuses, small_config, warns
 
 
 def tune(folder, **changes):
@@ -42,26 +31,26 @@ def newest(folder):
 
 
 @pytest.mark.slow
-def test_a_run_begins_with_the_parameters_of_each_seed(plain, tmp_path):
+def test_a_run_begins_with_the_parameters_of_each_seed(plain_run, tmp_path):
     """Kept head and nothing to adapt: the accuracy before training is that of the run."""
-    config = tune(plain, **{'transfer.head': 'keep', 'num_seeds': 2, 'seed': 7})
+    config = tune(plain_run, **{'transfer.head': 'keep', 'num_seeds': 2, 'seed': 7})
     params = initial_params(config)
-    for k, arrays in enumerate(newest(plain)):
+    for k, arrays in enumerate(newest(plain_run)):
         chex.assert_trees_all_equal(jax.tree.map(lambda leaf, k=k: leaf[k], params), arrays)
     train_and_evaluate(config, tmp_path / 'run')
     initial = json.loads((tmp_path / 'run' / 'initial.json').read_text())
-    summary = json.loads((plain / 'summary.json').read_text())
+    summary = json.loads((plain_run / 'summary.json').read_text())
     assert initial['adapted'] == []
     expected = [result['test_accuracy'] for result in summary['results']]
     assert initial['test_accuracy'] == expected
 
 
 @pytest.mark.slow
-def test_a_plain_run_becomes_a_dilated_one(plain, tmp_path):
+def test_a_plain_run_becomes_a_dilated_one(plain_run, tmp_path):
     """4×4 tokens of 2×2 pixels to 3×3 of 2×2 pixels 2 apart."""
     dilated = {'dilation': 2, 'stride': 3, 'padding': 'SAME'}
     dilated = {f'model.patches.{key}': value for key, value in dilated.items()}
-    config = tune(plain, **dilated, **{'transfer.head': 'keep'})
+    config = tune(plain_run, **dilated, **{'transfer.head': 'keep'})
     train_and_evaluate(config, tmp_path / 'run')
     initial = json.loads((tmp_path / 'run' / 'initial.json').read_text())
     assert initial['adapted'] == [
@@ -69,7 +58,7 @@ def test_a_plain_run_becomes_a_dilated_one(plain, tmp_path):
         '(size 2×2, dilation 2×2, stride 3×3, padding SAME)',
         "token mixing of 4×4 tokens made for 3×3 by config.transfer.tokens = 'interpolate'",
     ]
-    before, params = newest(plain)[0], initial_params(config)
+    before, params = newest(plain_run)[0], initial_params(config)
     np.testing.assert_array_equal(params['stem/kernel'][0], before['stem/kernel'])
     prefix = 'MixerBlock_1/token_mixing/'
     mixing = {k.removeprefix(prefix): a for k, a in before.items() if k.startswith(prefix)}
@@ -78,28 +67,28 @@ def test_a_plain_run_becomes_a_dilated_one(plain, tmp_path):
 
 
 @pytest.mark.slow
-def test_frozen_layers_stay_and_others_train(plain, tmp_path):
-    config = tune(plain, **{'optimizer.freeze_stem': True, 'optimizer.freeze_blocks': 1})
+def test_frozen_layers_stay_and_others_train(plain_run, tmp_path):
+    config = tune(plain_run, **{'optimizer.freeze_stem': True, 'optimizer.freeze_blocks': 1})
     train_and_evaluate(config, tmp_path / 'run')
-    (trained,), before = newest(tmp_path / 'run'), newest(plain)[0]
+    (trained,), before = newest(tmp_path / 'run'), newest(plain_run)[0]
     for name, array in trained.items():
         same = np.array_equal(array, before[name])
         assert same == name.startswith(('stem', 'MixerBlock_0')), name
 
 
-def test_a_file_that_does_not_fit_leaves_no_folder_and_shows_a_table(plain, tmp_path, capsys):
-    words = ['--config=configs/digits_dilated.py', f'--config.init_from={plain}']
+def test_a_file_that_does_not_fit_leaves_no_folder_and_shows_a_table(plain_run, tmp_path, capsys):
+    words = ['--config=configs/digits_dilated.py', f'--config.init_from={plain_run}']
     assert main([*words, f'--workdir={tmp_path / "run"}'], 0.0) == 2
     *table, line = capsys.readouterr().err.splitlines()
     assert 'hidden_dim=8' in ''.join(table) and max(map(len, table)) <= 80
-    assert line.startswith(f'error: {plain}: ')
+    assert line.startswith(f'error: {plain_run}: ')
     assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_needs_its_weights_no_more(plain, tmp_path):
+def test_a_run_that_goes_on_needs_its_weights_no_more(plain_run, tmp_path):
     gone = tmp_path / 'weights.npz'
-    assert main(['convert', str(plain), str(gone)], 0.0) == 0
+    assert main(['convert', str(plain_run), str(gone)], 0.0) == 0
     config = tune(gone)
     train_and_evaluate(config, tmp_path / 'run')
     (tmp_path / 'run' / 'summary.json').unlink()
@@ -109,19 +98,19 @@ def test_a_run_that_goes_on_needs_its_weights_no_more(plain, tmp_path):
         train_and_evaluate(config, tmp_path / 'other')
 
 
-def test_weights_of_the_original_get_the_gelu_they_were_trained_with(plain, tmp_path):
+def test_weights_of_the_original_get_the_gelu_they_were_trained_with(plain_run, tmp_path):
     """A config of another GELU, or weights that may be of another, are a warning."""
     original, unsaid = str(tmp_path / 'w.npz'), str(tmp_path / 'unsaid.safetensors')
-    assert main(['convert', str(plain), original], 0.0) == 0
+    assert main(['convert', str(plain_run), original], 0.0) == 0
     assert main(['convert', original, unsaid], 0.0) == 0
-    gelus = {'': 'exact', str(plain): 'exact', unsaid: 'exact', original: 'tanh'}
+    gelus = {'': 'exact', str(plain_run): 'exact', unsaid: 'exact', original: 'tanh'}
     for path, gelu in gelus.items():
         assert tune(path).model.gelu == gelu
     for config in (tune(original, **{'model.gelu': 'exact'}), tune(unsaid)):
-        with pytest.warns(UserWarning, match='gelu'):
+        with warns('gelu'):
             load_initial_params(create_setup(config))
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         load_initial_params(create_setup(tune(original)))
-        adapted = load_initial_params(create_setup(tune(plain))).adapted
+        adapted = load_initial_params(create_setup(tune(plain_run))).adapted
     assert adapted == ['head new: zeros, for 10 classes']
