@@ -6,6 +6,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,9 +14,10 @@ from jax.sharding import PartitionSpec
 
 from mixer_dilated.config import differences
 from mixer_dilated.errors import UserError
-from mixer_dilated.parallel.mesh import check_batch, fit_mesh, mesh_sizes
+from mixer_dilated.parallel.mesh import check_batch, fit_mesh, mesh_sizes, process_local_indices
 from mixer_dilated.parallel.partition import Partition, compiler_options, named_leaves
 from mixer_dilated.planning.hlo import groups_of
+from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.optimizer import make_optimizer
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import create_model, create_train_state
@@ -94,11 +96,38 @@ class EightDevices:
     shape = {'data': 8}
 
 
-def test_parts_that_do_not_divide_the_batch_are_refused():
+def test_a_batch_that_devices_or_parts_do_not_divide_is_refused_with_the_numbers():
+    check_batch(32, EightDevices)
+    with refuses('config.batch = 30', '8 devices', '24 or 32'):
+        check_batch(30, EightDevices)
     with refuses('config.accum_steps = 3', 'config.batch = 32', '1, 2, 4, 8'):
         create_setup(small_config(accum_steps=3))
     with refuses('config.batch = 32', '8 devices', '128'):
         check_batch(32, EightDevices, accum_steps=16)
+
+
+def test_state_is_laid_over_the_mesh():
+    programs = CompiledFunctions.for_devices(create_setup(small_config()), jax.devices()[:1])
+    for leaf in jax.tree.leaves((programs.init_state(), programs.abstract_state())):
+        assert leaf.sharding.mesh.axis_names == ('seeds', 'data', 'model')
+        assert leaf.sharding.device_set == {*jax.devices()[:1]}
+    assert all(size > 0 for size in programs.training_bytes().values())
+
+
+class HostOfATorus:
+    """Stands for the sharding of an array over chips of which a host has neighbours in a column.
+
+    A process of this machine cannot have such devices.
+    """
+
+    def addressable_devices_indices_map(self, shape):
+        return {'left': (slice(0, 2), slice(2, 4)), 'right': (slice(0, 2), slice(6, 8))}
+
+
+def test_a_host_reads_what_its_devices_hold_and_no_more():
+    own = process_local_indices(HostOfATorus(), (2, 8))
+    np.testing.assert_array_equal(own[0], [0, 1])
+    np.testing.assert_array_equal(own[1], [2, 3, 6, 7])
 
 
 def test_only_fsdp_on_a_tpu_is_compiled_with_options():
@@ -167,5 +196,5 @@ def test_a_parameter_that_does_not_divide_stays_whole_and_is_named():
 )
 def test_groups_of_devices_are_read_in_every_spelling(written, groups):
     assert groups_of(written, devices=4) == groups
-    with pytest.raises(ValueError, match='somehow'):  # a spelling that is not known
+    with refuses('somehow', error=ValueError):  # a spelling that is not known
         groups_of('somehow', devices=4)

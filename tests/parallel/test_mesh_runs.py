@@ -59,6 +59,15 @@ def test_every_mesh_has_the_numbers_of_one_device(results, meshes):
     assert results['parts']['difference'] < 1e-5
 
 
+def test_a_batch_with_dropout_and_augmentation_is_split_over_eight_devices(results):
+    assert results['random']['difference'] < 1e-5
+    # Gradients of a batch that is split have to be added up; no device computes the whole batch.
+    kinds = {collective['kind'] for collective in results['random']['training']}
+    assert 'all-reduce' in kinds and 'all-gather' not in kinds and results['alone'] == []
+    whole, share = results['temporary']
+    assert share < 0.6 * whole
+
+
 def connected_axes(collective: dict, sizes: dict) -> set[str]:
     """The axes of the mesh along which a collective connects devices."""
     places = np.stack(np.unravel_index(np.arange(8), [sizes[axis] for axis in AXES]), axis=-1)

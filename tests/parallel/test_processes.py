@@ -26,7 +26,7 @@ TRAINED = {
     'num_seeds': 2,
     'num_epochs': 2,
     'dataset.test_split': 'test[:101]',  # the processes' batches of it are filled up
-    'optimizer.name': 'sgd',  # as in tests/test_devices.py
+    'optimizer.name': 'sgd',  # as in mesh_runs.py
     'optimizer.base_lr': 0.1,
 }
 WAIT = 120  # seconds, in a test that fails

@@ -16,7 +16,7 @@ from mixer_dilated.training.setup import create_setup
 from tests.conftest import small_config
 from tests.training.runs import rows_of
 
-# Plain AdamW makes steps of the rounding of gradients that are zero (see test_devices.py).
+# Plain AdamW makes steps of the rounding of gradients that are zero (see parallel/mesh_runs.py).
 RANDOM = {
     'optimizer.name': 'sgd',
     'optimizer.base_lr': 0.1,
