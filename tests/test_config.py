@@ -22,7 +22,7 @@ from mixer_dilated.config import (
 )
 from mixer_dilated.config_keys import ALIASES
 from mixer_dilated.patches.geometry import Patches
-from tests.conftest import CONFIG_FILES, config_of, refuses
+from tests.conftest import CONFIG_FILES, config_of, refuses, warns
 
 
 @pytest.mark.parametrize('path', CONFIG_FILES, ids=lambda path: path.stem)
@@ -210,7 +210,7 @@ def test_the_old_name_of_a_key_sets_it_with_a_warning(old):
         lambda: resolve(nested({old: value})),
         lambda: changed(resolve({}), {old: value}),
     ):
-        with pytest.warns(UserWarning, match=f'config.{old}.*config.{new}'):
+        with warns(f'config.{old}', f'config.{new}'):
             assert flat(resolve_old())[new] == value
     with warnings.catch_warnings():
         warnings.simplefilter('error')  # files of earlier versions have all old names
@@ -224,6 +224,6 @@ def test_a_key_under_both_names_is_refused():
 
 
 def test_a_key_that_is_gone_is_a_warning():
-    with pytest.warns(UserWarning, match='config.checkpoints.other_versions'):
+    with warns('config.checkpoints.other_versions'):
         config = resolve({'checkpoints': {'other_versions': True}})
     assert 'other_versions' not in config.checkpoints

@@ -12,7 +12,7 @@ from mixer_dilated.benchmark.processes import (
     end_of,
     start_up_seconds,
 )
-from tests.conftest import small_config
+from tests.conftest import refuses, small_config
 
 
 def add(one, other):
@@ -59,15 +59,15 @@ def test_a_process_that_fails_is_named_with_the_end_of_its_cause(function, cause
 
 def test_a_process_that_cannot_start_is_an_error_of_its_own(monkeypatch):
     monkeypatch.setattr(sys, 'executable', '/no/such/python')
-    with pytest.raises(ProcessError, match='/no/such/python'):
+    with refuses('/no/such/python', error=ProcessError):
         call_in_process(add, one=2, other=3)
-    with pytest.raises(ProcessError, match=r'^run\.py '):
+    with refuses('run.py ', error=ProcessError):
         start_up_seconds(small_config())
 
 
 def test_a_run_without_a_result_is_an_error_of_its_own(monkeypatch):
     monkeypatch.setattr(processes, 'run_python', lambda *_, **__: '')
-    with pytest.raises(ProcessError, match=r'summary\.json'):
+    with refuses('summary.json', error=ProcessError):
         start_up_seconds(small_config())
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from mixer_dilated.cli import compilation_cache
 from mixer_dilated.cli.compilation_cache import keep_compiled_programs
+from tests.conftest import warns
 
 NAMES = (
     'jax_compilation_cache_dir',
@@ -58,6 +59,6 @@ def test_it_stays_off_where_xla_refuses_what_it_kept(settings, monkeypatch):
 
 def test_a_cache_that_cannot_be_written_is_a_warning(settings):
     (settings / 'mixer_dilated').write_text('a file in the way')
-    with pytest.warns(UserWarning, match='/mixer_dilated'):
+    with warns('/mixer_dilated'):
         keep_compiled_programs()
     assert jax.config.jax_compilation_cache_dir is None

@@ -10,7 +10,7 @@ from mixer_dilated.cli.config_files import load_config
 from mixer_dilated.config import base_config, changed, preset, resolve
 from mixer_dilated.models.costs import layers, num_params
 from mixer_dilated.training.state import create_model
-from tests.conftest import refuses
+from tests.conftest import refuses, warns
 
 # At 224×224 pixels with 1 000 classes. The paper's millions (Table 1) are without the head.
 PARAMETERS = {
@@ -79,7 +79,7 @@ def test_a_preset_is_named_in_a_file_or_on_the_command_line(tmp_path):
 
 def test_a_preset_on_the_command_line_warns_of_what_it_replaces_in_the_file():
     words = ['--config=configs/mnist_dilated.py', '--config.model=S/16']
-    with pytest.warns(UserWarning, match='config.model.patches.dilation = 2'):
+    with warns('config.model.patches.dilation = 2'):
         config_of_words(*words)
     with warnings.catch_warnings():
         warnings.simplefilter('error')

@@ -22,7 +22,7 @@ from mixer_dilated.training.run_folder import lock_folder
 from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.train import Progress, train_and_evaluate
-from tests.conftest import refuses, small_config
+from tests.conftest import refuses, small_config, warns
 from tests.training.runs import check_same_bytes, content, modification_times, restore_newest
 from tests.training.test_train import events
 
@@ -118,10 +118,7 @@ def test_a_run_of_other_versions_goes_on_from_the_one_before_a_damaged_checkpoin
     damage_newest(copy)
     earlier = {*(copy / 'tensorboard').iterdir()}
     progress = Resumed()
-    with (
-        pytest.warns(UserWarning, match='jax: 0.0.1, '),
-        pytest.warns(UserWarning, match=r'checkpoints/27: damaged.*/27-\d+$'),
-    ):
+    with warns('jax: 0.0.1, '), warns('checkpoints/27: damaged', f'{DAMAGED}/27-'):
         train_and_evaluate(run[0], copy, progress=progress)
     assert progress.step == 18
     check_same_bytes(copy, run[1])
@@ -134,7 +131,7 @@ def test_a_run_of_other_versions_goes_on_from_the_one_before_a_damaged_checkpoin
 def test_evaluation_passes_over_a_damaged_checkpoint_and_changes_nothing(copy):
     damage_newest(copy)
     before = modification_times(copy)
-    with pytest.warns(UserWarning, match='checkpoints/27: damaged'):
+    with warns('checkpoints/27: damaged'):
         assert evaluate_checkpoint(copy)['epoch'] == 2
     assert modification_times(copy) == before
 

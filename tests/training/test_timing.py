@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixer_dilated.errors import UserError
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.timing import (
     TimedEpoch,
@@ -16,7 +15,7 @@ from mixer_dilated.training.timing import (
     take_turns,
     time_matmul,
 )
-from tests.conftest import small_config
+from tests.conftest import refuses, small_config
 
 
 def test_turns_are_taken_round_by_round():
@@ -54,7 +53,7 @@ def test_random_images_of_another_size_keep_the_network_and_give_whole_batches()
     chex.assert_shape(images, (64, 8, 12, 1))
     assert images.dtype == np.uint8 and set(labels) <= set(range(10))
     unpadded = create_setup(small_config(**{'model.patches.padding': 'VALID'}))
-    with pytest.raises(UserError, match='2×2'):
+    with refuses('2×2'):
         on_random_images(unpadded, (2, 2), steps=1)
 
 
