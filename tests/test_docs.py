@@ -8,8 +8,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -24,7 +22,7 @@ from mixer_dilated.config import resolve
 from mixer_dilated.models.costs import layers
 from mixer_dilated.training.state import create_model
 from mixer_dilated.training.train import train_and_evaluate
-from tests.conftest import ROOT, small_config
+from tests.conftest import ROOT, run_python, small_config
 
 README, CONFIGS = ROOT / 'README.md', ROOT / 'configs'
 EXTENDING = ROOT / 'docs' / 'extending.md'
@@ -98,9 +96,7 @@ def write_pets(folder) -> None:
 def run_in(folder, words: list[str]) -> str:
     """The output of `python run.py …` in a folder; it must succeed."""
     assert words[:2] == ['python', 'run.py']
-    done = subprocess.run(
-        [sys.executable, *words[1:]], cwd=folder, capture_output=True, text=True, timeout=300
-    )
+    done = run_python(*words[1:], cwd=folder, env={'PYTHONPATH': str(folder)})
     assert done.returncode == 0, (words, done.stderr)
     return done.stdout
 

@@ -4,8 +4,6 @@ import contextlib
 import errno
 import os
 import signal
-import subprocess
-import sys
 
 import hypothesis.strategies as st
 import numpy as np
@@ -14,7 +12,7 @@ from hypothesis import given
 
 from mixer_dilated import files
 from mixer_dilated.files import AtomicFile, check_output
-from tests.conftest import ROOT, refuses
+from tests.conftest import raising, refuses, start_python
 
 
 @given(parts=st.lists(st.binary(max_size=9), max_size=5))
@@ -43,10 +41,7 @@ def test_an_error_of_something_else_passes_unchanged_and_leaves_what_was_there(t
 def test_an_error_of_the_file_itself_names_its_flag(tmp_path, monkeypatch, at):
     path = tmp_path / 'a'
     path.write_text('before')
-
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
+    full = raising(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     with monkeypatch.context() as patch, contextlib.ExitStack() as stack:
         if at != 'write':
             patch.setattr(type(path) if at == 'open' else os, at, full)
@@ -183,8 +178,7 @@ with AtomicFile(pathlib.Path(sys.argv[1]), 'csv') as file:
 
 
 def test_a_signal_leaves_no_unfinished_output(tmp_path):
-    command = [sys.executable, '-c', PROGRAM, str(tmp_path / 'o.csv')]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with start_python('-c', PROGRAM, tmp_path / 'o.csv') as process:
         assert process.stdout.readline() == 'ready\n' and len(os.listdir(tmp_path)) == 1
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 128 + signal.SIGTERM

@@ -12,10 +12,12 @@ from mixer_dilated.cli.arguments import parse
 from mixer_dilated.cli.command_table import COMMANDS
 from mixer_dilated.cli.config_files import load_config
 from mixer_dilated.cli.main import main
-from mixer_dilated.config import nested, resolve
+from mixer_dilated.config import resolve
 from mixer_dilated.config_keys import KEYS
 from mixer_dilated.errors import UserError
 from mixer_dilated.training.setup import create_setup
+from mixer_dilated.training.train import train_and_evaluate
+from tests.conftest import small_config
 
 WORDS = st.one_of(
     st.text(max_size=12),
@@ -34,13 +36,6 @@ VALUES = st.recursive(
     ),
     max_leaves=5,
 )  # fmt: skip
-SMALL = {
-    'dataset.name': 'digits',
-    'model.num_blocks': 1,
-    'model.hidden_dim': 8,
-    'model.tokens_mlp_dim': 8,
-    'model.channels_mlp_dim': 8,
-}
 # MIXER_LONG=1 tries 1 200 configs, 400 command lines and 200 broken files.
 FACTOR = 8 if os.environ.get('MIXER_LONG') else 1
 MANY = settings(max_examples=75 * FACTOR)
@@ -58,7 +53,7 @@ def test_mutated_configs_fit_or_are_refused_with_the_key(changes):
     if isinstance(changes.get('dataset.name'), str):
         changes['dataset.name'] = 'digits'  # no data set is looked for on a network
     try:
-        config = resolve(nested({**SMALL, **changes}))
+        config = small_config(**changes)
         create_setup(config)
     except UserError as error:
         check_line(error)
@@ -96,9 +91,7 @@ def test_any_words_on_the_command_line_end_with_2(words):
 def files(tmp_path_factory):
     """The folder of a finished run."""
     folder = tmp_path_factory.mktemp('hostile') / 'run'
-    changes = [f'--config.{key}={value}' for key, value in SMALL.items()]
-    words = ['--config=configs/digits_dilated.py', *changes, '--config.num_epochs=1']
-    assert main([*words, f'--workdir={folder}'], 0.0) == 0
+    train_and_evaluate(small_config(num_epochs=1), folder)
     return folder
 
 

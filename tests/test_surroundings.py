@@ -4,13 +4,12 @@ import errno
 import os
 import re
 import subprocess
-import sys
 
 import pytest
 
 from mixer_dilated.training.metrics import MetricsWriter
 from mixer_dilated.training.run_state import RunState
-from tests.conftest import GIVEN_FLAGS, ROOT, refuses, run_cli
+from tests.conftest import raising, refuses, run_cli, run_python
 
 TRAIN = (
     '--config=configs/digits_dilated.py',
@@ -88,20 +87,15 @@ runpy.run_path('run.py', run_name='__main__')
 @pytest.mark.slow
 def test_files_of_a_limited_size_are_reported(tmp_path):
     """As on a disk with quotas; needs no right to mount anything."""
-    done = subprocess.run(
-        [sys.executable, '-c', LIMITED, *TRAIN, f'--workdir={tmp_path / "run"}'],
-        cwd=ROOT, capture_output=True, text=True,
-        env={**os.environ, 'XLA_FLAGS': GIVEN_FLAGS, 'JAX_ENABLE_COMPILATION_CACHE': 'false'},
-    )  # fmt: skip
+    words = ('-c', LIMITED, *TRAIN, f'--workdir={tmp_path / "run"}')
+    done = run_python(*words, env={'JAX_ENABLE_COMPILATION_CACHE': 'false'})
     assert re.search('cannot be written: .*[Tt]oo large', error_line(done))
 
 
 def test_a_disk_that_is_full_for_the_events_ends_the_run_there(tmp_path, monkeypatch):
-    def fail(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     writer = MetricsWriter(tmp_path, RunState(None, None))
-    monkeypatch.setattr(type(writer._events), 'write_event', fail)
+    monkeypatch.setattr(type(writer._events), 'write_event', raising(full))
     row = {'epoch': 1, 'step': 3, 'seed': 0, 'train_loss': 0.5}
     with refuses('tensorboard: cannot be written: No space left'):
         writer.write([row], {'seconds': 1.0})

@@ -4,11 +4,12 @@ import io
 import itertools
 import json
 
-import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
+
+from tests.conftest import random_bytes
 
 
 def write_set(
@@ -65,4 +66,4 @@ def encoded(pixels, file_format='PNG'):
 
 
 def grey(seed, size=(8, 8)):
-    return np.random.default_rng(seed).integers(0, 256, size, np.uint8)
+    return random_bytes(size, seed)

@@ -8,7 +8,7 @@ import pytest
 from mixer_dilated.benchmark import memory
 from mixer_dilated.benchmark.memory import process_bytes, streaming_memory, training_memory
 from mixer_dilated.benchmark.processes import call_in_process
-from tests.conftest import small_config
+from tests.conftest import raising, small_config
 
 
 def test_predicted_memory_is_within_20_percent_of_the_measured():
@@ -26,9 +26,7 @@ def test_predicted_memory_is_within_20_percent_of_the_measured():
 
 @pytest.mark.parametrize('lacking', ['malloc_trim', 'clear_refs', 'libc', 'status'])
 def test_a_system_that_does_not_report_memory_is_no_error(monkeypatch, lacking):
-    def refuse(*_):
-        raise OSError('not here')
-
+    refuse = raising(OSError('not here'))
     if lacking == 'clear_refs':
         monkeypatch.setattr(pathlib.Path, 'write_text', refuse)
     elif lacking == 'status':

@@ -2,7 +2,6 @@
 
 import sys
 
-import jax
 import numpy as np
 import pytest
 
@@ -11,6 +10,7 @@ from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import create_model
 from mixer_dilated.training.timing import on_random_images
 from tests.conftest import refuses, small_config
+from tests.models.test_mixer import random_variables
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,7 @@ def test_the_network_of_torch_is_the_same():
     network = mixer(torch, setup)
     model = create_model(setup.config, 10)
     images = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
-    params = model.init(jax.random.key(0), images, train=False)['params']
-    params['head']['kernel'] = jax.random.normal(jax.random.key(1), params['head']['kernel'].shape)
+    params = random_variables(model, images, train=False)['params']
     with torch.no_grad():
         copy_parameters(torch, network, params)
         logits = network(torch.from_numpy(images.transpose(0, 3, 1, 2)))

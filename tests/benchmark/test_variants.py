@@ -22,7 +22,8 @@ from mixer_dilated.models.mixer import MlpMixer
 from mixer_dilated.patches.geometry import Patches
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.timing import TimedEpoch, on_random_images
-from tests.conftest import small_config
+from tests.conftest import raising, small_config
+from tests.models.test_mixer import random_variables
 
 
 @pytest.mark.parametrize(
@@ -51,8 +52,7 @@ def test_the_plain_network_computes_what_ours_does():
     sizes |= {'channels_mlp_dim': 6, 'branches': (Patches(size=2, dilation=2, stride=3),)}
     images = jax.random.normal(jax.random.key(1), (2, 9, 9, 2))
     ours, plain = MlpMixer(**sizes), ConvStemMixer(**sizes)
-    params = ours.init(jax.random.key(0), images, train=False)['params']
-    params['head']['kernel'] = jax.random.normal(jax.random.key(2), (4, 3))
+    params = random_variables(ours, images, train=False)['params']
     in_conv = {**params, 'stem': {'Conv_0': params['stem']}}
     np.testing.assert_allclose(
         plain.apply({'params': in_conv}, images, train=False),
@@ -86,9 +86,7 @@ def test_what_is_compared_is_what_was_asked_for(monkeypatch):
 
 
 def test_a_compiler_that_fails_is_noted_with_the_end_of_its_cause(monkeypatch):
-    def fail(setup):
-        raise RuntimeError('no compiler: ' + 'word ' * 99 + 'g++ is missing')
-
+    fail = raising(RuntimeError('no compiler: ' + 'word ' * 99 + 'g++ is missing'))
     notes = []
     failing = COMPILED._replace(timed=fail)
     monkeypatch.setattr(variants_module, 'COMPILED', failing)

@@ -1,8 +1,5 @@
 """What the tests of the command line share."""
 
-import subprocess
-import sys
-
 import pytest
 
 from tests.conftest import GIVEN_FLAGS, ROOT, run_cli
@@ -30,11 +27,3 @@ def trained(tmp_path_factory):
 def in_repository(monkeypatch):
     """Names of configs are relative to the repository."""
     monkeypatch.chdir(ROOT)
-
-
-def start_python(*words: str) -> subprocess.Popen:
-    """`python WORDS` in the repository, output piped."""
-    return subprocess.Popen(
-        [sys.executable, *words],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip

@@ -9,7 +9,7 @@ from mixer_dilated.cli import preemption
 from mixer_dilated.cli.main import main
 from mixer_dilated.errors import UserError
 from tests.cli.conftest import CONFIG
-from tests.conftest import ROOT, refused, run_cli
+from tests.conftest import ROOT, raising, refused, run_cli
 
 
 def test_a_folder_that_cannot_be_made_is_refused(capsys, tmp_path):
@@ -32,25 +32,17 @@ def test_a_terminal_without_such_letters_gets_others():
 
 def test_a_save_that_fails_at_a_signal_is_reported(monkeypatch, capsys):
     monkeypatch.setattr(preemption, '_received', signal.SIGTERM)
-
-    def leave():
-        raise SystemExit(143)
-
-    def full(argv, started):
-        raise UserError('checkpoints: cannot be written: No space left on device')
-
-    monkeypatch.setattr(preemption, 'exit_now', leave)
-    monkeypatch.setattr(main_module, '_run', full)
+    full = UserError('checkpoints: cannot be written: No space left on device')
+    monkeypatch.setattr(preemption, 'exit_now', raising(SystemExit(143)))
+    monkeypatch.setattr(main_module, '_run', raising(full))
     with pytest.raises(SystemExit):
         main(['keys'], 0.0)
     assert 'error: checkpoints: cannot be written: No space' in capsys.readouterr().err
 
 
 def test_a_defect_is_reported_in_one_line_and_shown_if_asked(monkeypatch, capsys):
-    def broken(argv, started):
-        raise RuntimeError('one\nbroken \x1b[31mthing')
-
-    monkeypatch.setattr(main_module, '_run', broken)
+    broken = RuntimeError('one\nbroken \x1b[31mthing')
+    monkeypatch.setattr(main_module, '_run', raising(broken))
     assert main(['keys'], 0.0) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith('error: RuntimeError: one broken \\x1b[31mthing; a defect')

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from mixer_dilated.training.run_folder import lock_folder
-from tests.cli.conftest import CONFIG, start_python
-from tests.conftest import ROOT, run_cli
+from tests.cli.conftest import CONFIG
+from tests.conftest import ROOT, run_cli, start_python
 
 LONG = (CONFIG, '--config.num_epochs=100000')
 

@@ -5,18 +5,17 @@ import numpy as np
 import pytest
 
 from mixer_dilated.data.corruption import CORRUPTIONS, contrast, noise, occlusion, shift
+from tests.conftest import random_bytes
 
 KEY = jax.random.key(3)
-IMAGES = np.random.default_rng(0).integers(1, 256, (40, 9, 11, 2), np.uint8)
+IMAGES = random_bytes((40, 9, 11, 2), low=1)
 
 
 @pytest.mark.parametrize('name', CORRUPTIONS)
 def test_severity_zero_changes_nothing_and_a_key_gives_the_same_images(name):
     corruption = CORRUPTIONS[name]
-    assert corruption.severities[0] == 0 and [*corruption.severities] == sorted(
-        corruption.severities
-    )
-    assert corruption.unit
+    severities = [*corruption.severities]
+    assert severities[0] == 0 and severities == sorted(severities) and corruption.unit
     apply = jax.jit(corruption.apply)
     assert np.array_equal(apply(KEY, IMAGES, 0), IMAGES)
     most = apply(KEY, IMAGES, corruption.severities[-1])

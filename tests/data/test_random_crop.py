@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
 from mixer_dilated.data.augmentation import crop_and_resize, draw_boxes, random_resized_crop
+from tests.conftest import random_bytes
 
 draw = jax.jit(draw_boxes, static_argnums=1)
 
@@ -57,7 +58,7 @@ compiled = jax.jit(crop_and_resize)
 @settings(max_examples=40)
 @given(boxes=st.lists(st.tuples(sides, sides), min_size=4, max_size=4), seed=st.integers(0, 2**32))
 def test_a_crop_shows_its_box_bilinearly(boxes, seed):
-    images = np.random.default_rng(seed).integers(0, 256, (4, 9, 7, 2), dtype=np.uint8)
+    images = random_bytes((4, 9, 7, 2), seed)
     crops = compiled(images, jnp.array(boxes, jnp.float32))
     assert crops.dtype == np.uint8
     for image, box, pixels in zip(images, boxes, crops, strict=True):
@@ -65,6 +66,6 @@ def test_a_crop_shows_its_box_bilinearly(boxes, seed):
 
 
 def test_each_image_of_a_batch_has_a_box_of_its_own():
-    image = np.random.default_rng(0).integers(0, 256, (1, 9, 7, 1), dtype=np.uint8)
+    image = random_bytes((1, 9, 7, 1))
     crops = jax.jit(random_resized_crop)(jax.random.key(0), np.repeat(image, 16, axis=0), 0.2)
     assert len(np.unique(np.asarray(crops).reshape(16, -1), axis=0)) == 16

@@ -1,12 +1,11 @@
 """Exports: the numbers of the model, for any batch, from files that need this library no more."""
 
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -28,9 +27,18 @@ from mixer_dilated.inference.trained import load_trained
 from mixer_dilated.training.run_folder import read_config
 from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.state import create_model
-from tests.conftest import refused, refuses, small_config
+from tests.conftest import (
+    flip_bit,
+    raising,
+    random_bytes,
+    refused,
+    refuses,
+    run_python,
+    small_config,
+)
+from tests.models.test_mixer import random_variables
 
-IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
+IMAGES = random_bytes((5, 8, 8, 1))
 
 
 @pytest.fixture(scope='module')
@@ -104,17 +112,10 @@ NETWORKS = {
 def test_every_kind_of_network_exports_to_its_own_numbers(name):
     config = small_config(**NETWORKS[name])
     model = create_model(config, 10)
-    shapes = jax.eval_shape(
-        lambda: model.init(jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32), train=False)
-    )
-    draw = np.random.default_rng(2)
-    params = jax.tree.map(
-        lambda leaf: draw.normal(0, 0.3, (1, *leaf.shape)).astype(np.float32), shapes['params']
-    )
-    weights = flatten_params(params)
+    variables = random_variables(model, np.zeros((1, 8, 8, 1), np.float32), train=False)
+    weights = flatten_params(jax.tree.map(lambda leaf: leaf[None], variables['params']))
     classify = make_classifier(config, 10, np.ones(1))
     program = export.deserialize(bytearray(export_program(classify, weights, (8, 8, 1))))
-    variables = {'params': jax.tree.map(lambda leaf: leaf[0], params)}
     images = IMAGES.astype(np.float32) / 127.5 - 1
     logits = jax.jit(lambda v: model.apply(v, images, train=False))(variables)
     expected = np.asarray(jax.nn.softmax(logits))
@@ -166,14 +167,8 @@ def example(exported, tmp_path_factory):
         (elsewhere / f'{package}.py').write_text(f'raise SystemExit("{package} was imported")')
 
     def run_example(folder):
-        return subprocess.run(
-            [sys.executable, str(folder / 'predict.py'), 'images.npy'],
-            cwd=elsewhere,
-            env={**os.environ, 'PYTHONPATH': str(elsewhere)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        environment = {'PYTHONPATH': str(elsewhere)}
+        return run_python(folder / 'predict.py', 'images.npy', cwd=elsewhere, env=environment)
 
     return run_example
 
@@ -190,9 +185,7 @@ def test_the_example_predicts_with_jax_and_numpy_alone(exported, example):
 @pytest.mark.parametrize('name', ['weights.npz', 'program.jax_export'])
 def test_the_example_refuses_a_damaged_file_before_it_reads_it(exported, example, tmp_path, name):
     copy = shutil.copytree(exported[0], tmp_path / 'copy')
-    content = bytearray((copy / name).read_bytes())
-    content[len(content) // 2] ^= 1
-    (copy / name).write_bytes(content)
+    flip_bit(copy / name, 4 * (copy / name).stat().st_size)
     done = example(copy)
     assert done.returncode == 1 and done.stdout == ''
     assert done.stderr.splitlines() == [
@@ -257,9 +250,7 @@ def test_a_wrong_export_is_refused_in_one_line(run, tmp_path, monkeypatch, capsy
 def test_a_full_disk_leaves_nothing_and_says_so(run, tmp_path, monkeypatch, fails):
     """The system refuses at each of the places where something is written."""
 
-    def full(*_, **__):
-        raise OSError(28, 'No space left on device')
-
+    full = raising(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     if fails in ('mkdir', 'rename'):
         owner = {'mkdir': 'pathlib.Path.mkdir', 'rename': 'os.rename'}[fails]
         monkeypatch.setattr(owner, full)

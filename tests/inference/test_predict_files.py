@@ -6,8 +6,6 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -19,7 +17,7 @@ from mixer_dilated.inference import prediction
 from mixer_dilated.reports.plots.figure import save_figure
 from mixer_dilated.reports.plots.image_grids import prediction_sheet
 from mixer_dilated.reports.tables.prediction_table import print_predictions
-from tests.conftest import ROOT, refused, refuses
+from tests.conftest import ROOT, raising, refused, refuses, run_python
 
 
 def test_predict_writes_a_table_files_and_a_sheet(run, image_files, expected, tmp_path, capsys):
@@ -97,10 +95,7 @@ def test_a_list_of_files_is_read_from_standard_input_and_no_data_set_library(
 ):
     names = sorted(map(str, image_files.rglob('*.png')))[:5]
     words = ['predict', f'--workdir={run}', '-', f'--json={tmp_path / "out.json"}']
-    done = subprocess.run(
-        [sys.executable, '-c', PROGRAM, *words],
-        cwd=ROOT, input='\n'.join([names[0], '', *names[1:]]), capture_output=True, text=True,
-    )  # fmt: skip
+    done = run_python('-c', PROGRAM, *words, stdin='\n'.join([names[0], '', *names[1:]]))
     assert done.returncode == 0 and done.stderr == '', done.stderr
     assert [row['file'] for row in json.loads((tmp_path / 'out.json').read_text())] == names
 
@@ -132,10 +127,7 @@ def test_what_was_in_a_file_stays_if_predicting_ends_early(run, image_files, tmp
     output = tmp_path / 'out.csv'
     output.write_text('before')
 
-    def broken(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(prediction, '_make_predictions', broken)
+    monkeypatch.setattr(prediction, '_make_predictions', raising(KeyboardInterrupt()))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         main(['predict', f'--workdir={run}', str(image_files), f'--csv={output}'], 0.0)

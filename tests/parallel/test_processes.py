@@ -6,8 +6,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -16,7 +14,7 @@ import pytest
 from mixer_dilated.cli import distributed
 from mixer_dilated.cli.main import main
 from mixer_dilated.training.train import train_and_evaluate
-from tests.conftest import GIVEN_FLAGS, ROOT, config_file, small_config
+from tests.conftest import GIVEN_FLAGS, config_file, small_config, start_python
 from tests.tfds_files import encoded, grey
 from tests.training.runs import rows_of
 
@@ -47,7 +45,7 @@ class Processes:
 
     def __init__(self, *words: str, count: int = 2, own=(), homes=(), devices: int = 1):
         flags = [f'--coordinator=127.0.0.1:{free_port()}', f'--num_processes={count}']
-        environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}
+        environment = {'JAX_PLATFORMS': 'cpu'}
         several = f'--xla_force_host_platform_device_count={devices}' if devices > 1 else ''
         # XLA exits at once where its flags are blanks alone.
         environment['XLA_FLAGS'] = f'{GIVEN_FLAGS} {several}'.strip()
@@ -55,10 +53,7 @@ class Processes:
         for k in range(count):
             more = [f'--process_id={k}', *dict(own).get(k, [])]
             home = {'HOME': str(homes[k])} if homes else {}
-            process = subprocess.Popen(
-                [sys.executable, 'run.py', *words, *flags, *more], cwd=ROOT, text=True,
-                env={**environment, **home}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            )  # fmt: skip
+            process = start_python('run.py', *words, *flags, *more, env=environment | home)
             self.all.append(process)
 
     def wait(self) -> list[tuple[int, str, str]]:

@@ -6,12 +6,11 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 
-from tests.conftest import GIVEN_FLAGS, ROOT, config_file
+from tests.conftest import config_file, start_python
 
 pytestmark = pytest.mark.slow
 
@@ -21,11 +20,8 @@ EPOCHS_A_KILL = 2
 
 
 def start(config, workdir, *more):
-    return subprocess.Popen(
-        [sys.executable, 'run.py', config, f'--workdir={workdir}', *more],
-        cwd=ROOT, env={**os.environ, 'XLA_FLAGS': GIVEN_FLAGS}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    words = ('run.py', config, f'--workdir={workdir}', *more)
+    return start_python(*words, stderr=subprocess.STDOUT)
 
 
 def results(workdir):
