@@ -1,4 +1,4 @@
-"""Augmentation: what it does to images and labels, what it follows, what evaluation makes of it."""
+"""Augmentation: what it does to images and labels, and what it follows."""
 
 import dataclasses
 import functools
@@ -20,18 +20,13 @@ from mixer_dilated.data.augmentation import (
     random_phase,
     random_translate,
 )
-from mixer_dilated.data.randaugment import MICROBATCH, map_microbatches
 from mixer_dilated.random_keys import purpose_key
 from mixer_dilated.training.state import create_model
-from mixer_dilated.training.step import class_log_probs, eval_step, normalise, train_step
-from tests.conftest import small_config
+from mixer_dilated.training.step import train_step
+from tests.conftest import random_bytes, small_config
 from tests.models.test_mixer import random_variables
 
 KEY = jax.random.key(0)
-
-
-def random_bytes(shape, seed=0):
-    return np.random.default_rng(seed).integers(1, 256, shape, dtype=np.uint8)
 
 
 def move_up_left(images, up, left):
@@ -61,7 +56,7 @@ def translate(image, down, right):
     ids=lambda value: getattr(value, '__name__', ''),
 )
 def test_every_outcome_is_drawn_equally_often(augment, outcomes):
-    image, count = random_bytes((1, 5, 4, 1)), 1800
+    image, count = random_bytes((1, 5, 4, 1), low=1), 1800
     argument = {random_phase: ((3, 2),), random_translate: (1,)}.get(augment, ())
     static = (2,) if argument else ()
     augment = jax.jit(augment, static_argnums=static)
@@ -81,7 +76,7 @@ def small_state(**changes):
     return TrainState.create(apply_fn=model.apply, params=params, tx=optax.sgd(0.1))
 
 
-IMAGES = random_bytes((16, 8, 8, 1))
+IMAGES = random_bytes((16, 8, 8, 1), low=1)
 LABELS = np.arange(16, dtype=np.int32) % 10
 
 
@@ -121,27 +116,6 @@ def test_mixup_trains_on_mixed_images_and_labels_and_counts_by_the_unmixed():
     expected = -(targets * log_probs).sum(axis=1).mean()
     np.testing.assert_allclose(metrics['loss'], expected, rtol=1e-5)
     assert metrics['correct'] == (logits.argmax(axis=1) == LABELS).sum()
-
-
-@pytest.mark.parametrize('num_phases', [(1, 1), (2, 3)])
-def test_evaluation_is_by_means_over_all_phases_of_the_counted_examples_alone(num_phases):
-    """Of one phase the probabilities are the softmax of the logits."""
-    state = small_state()
-    apply = jax.jit(lambda images: state.apply_fn({'params': state.params}, images, train=False))
-    phases = [(up, left) for up in range(num_phases[0]) for left in range(num_phases[1])]
-    logits = [apply(normalise(jnp.asarray(move_up_left(IMAGES, *phase)))) for phase in phases]
-    expected = np.mean([jax.nn.softmax(logit) for logit in logits], axis=0)
-    classify = jax.jit(functools.partial(class_log_probs, num_phases=num_phases))
-    log_probs = np.asarray(classify(state, IMAGES))
-    assert log_probs.shape == (16, 10) and log_probs.dtype == np.float32
-    np.testing.assert_allclose(np.exp(log_probs), expected, atol=1e-6)
-    counted = np.arange(16) < 11
-    evaluate = jax.jit(functools.partial(eval_step, num_phases=num_phases))
-    sums, evaluated = evaluate(state, IMAGES, LABELS, counted)
-    np.testing.assert_allclose(evaluated, log_probs, atol=1e-5)
-    loss = -log_probs[np.arange(11), LABELS[:11]].sum()
-    np.testing.assert_allclose(sums['loss'], loss, rtol=1e-5)
-    assert sums['correct'] == (log_probs.argmax(axis=1) == LABELS)[:11].sum()
 
 
 WHOLE = Augmentation(
@@ -230,26 +204,3 @@ def test_every_change_has_a_key_of_its_own_from_seed_and_step(monkeypatch):
     jax.eval_shape(lambda: (WHOLE.apply(KEY, 5, IMAGES), WHOLE.draw_mixing(KEY, 5, (8, 8)))[0])
     purposes = ['crop', 'flip', 'shift', 'randaugment', 'phase', 'mixup', 'cutmix', 'mixing']
     assert keys == [(KEY, purpose, 5) for purpose in purposes]
-
-
-@pytest.mark.parametrize(
-    ('count', 'size'),
-    [
-        (MICROBATCH, MICROBATCH),
-        (3 * MICROBATCH, MICROBATCH),
-        (2 * MICROBATCH + 4, 12),
-        (37, 1),
-        (0, 0),
-    ],
-)
-def test_a_batch_in_microbatches_is_what_it_is_at_once(count, size):
-    sizes = []
-
-    def function(images, numbers):
-        sizes.append(len(images))
-        return images + numbers[:, None, None]
-
-    images, numbers = random_bytes((count, 2, 3)), jnp.arange(count, dtype=jnp.uint8)
-    mapped = jax.jit(functools.partial(map_microbatches, function))(images, numbers)
-    np.testing.assert_array_equal(mapped, images + numbers[:, None, None])
-    assert {*sizes} == {size}

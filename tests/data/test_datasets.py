@@ -5,8 +5,7 @@ import pytest
 
 from mixer_dilated.data.datasets import Digits, load_examples
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.training.setup import create_setup
-from tests.conftest import refuses, small_config, warns
+from tests.conftest import flip_bit, warns
 
 
 def test_digits_are_split_for_good_and_by_class():
@@ -57,14 +56,8 @@ def test_the_cache_decodes_again_only_another_split_or_other_files(tmp_path):
     assert source.reads == 3
 
 
-def flip(images, bit):
-    content = bytearray(images.read_bytes())
-    content[bit // 8] ^= 1 << bit % 8
-    images.write_bytes(content)
-
-
 DAMAGES = {
-    'flip a bit': lambda images: flip(images, -24),
+    'flip a bit': lambda images: flip_bit(images, -24),
     'truncate': lambda images: images.write_bytes(images.read_bytes()[:-8]),
     'empty': lambda images: images.write_bytes(b''),
     'remove': lambda images: images.unlink(),
@@ -89,7 +82,7 @@ def test_flipped_bits_of_a_header_are_survived(tmp_path):
     load(source, tmp_path)
     (images,) = tmp_path.glob('*/images.npy')
     for bit in range(0, 128 * 8, 5):
-        flip(images, bit)
+        flip_bit(images, bit)
         load(source, tmp_path)
 
 
@@ -97,18 +90,3 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_only(tmp_path):
     (tmp_path / 'file').write_text('in the way')
     with warns(tmp_path / 'file'):
         load(Counting(), tmp_path / 'file')
-
-
-@pytest.mark.parametrize(
-    ('changes', 'words'),
-    [
-        ({'dataset.test_split': 'test+train[299:310]'}, ['config.dataset.test_split', '1']),
-        ({'dataset.name': 'mnits'}, ["config.dataset.name = 'mnits'"]),
-        ({'dataset.image_size': 7}, ["'digits'", '8×8']),  # which can only be larger
-        ({'dataset.image_size': (8, 9)}, ["'digits'", '8×8']),
-    ],
-)
-def test_a_config_of_other_data_than_there_is_is_refused(changes, words):
-    """An example is trained or tested on, but not both."""
-    with refuses(*words):
-        create_setup(small_config(**changes))

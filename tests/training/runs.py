@@ -2,6 +2,7 @@
 
 import jax
 
+from mixer_dilated.data.datasets import Digits
 from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.setup import create_setup
@@ -13,15 +14,34 @@ RUN = {**RANDOM, 'checkpoints.every_steps': 9}
 OF_SEEDS = {**RANDOM, 'seed': 3, 'num_seeds': 2}
 
 
-class Impatient(Progress):
-    """Asks the run to stop when it looks for the `looks`-th time."""
+def after_an_epoch(config):
+    """Parameters, metrics and evaluation of the training digits: every leaf (seeds, …)."""
+    programs = CompiledFunctions(create_setup(config))
+    train = programs.in_memory(Digits().read('train[:300]'))
+    state, metrics = programs.train_epoch(programs.init_state(), train)
+    return jax.device_get((state.params, metrics, programs.evaluate(state, train)))
 
-    def __init__(self, looks):
-        self.looks = looks
+
+class Recorder(Progress):
+    """Keeps the step that a run resumes after, and its rows; asks it to stop, as a signal does.
+
+    Args:
+      looks: it is asked when it looks for the `looks`-th time,
+      stop_after: or when that epoch is done; or never.
+    """
+
+    def __init__(self, looks=0, stop_after=None):
+        self.looks, self.stop_after, self.resumed_after, self.rows = looks, stop_after, None, []
+
+    def on_ready(self, setup, step):
+        self.resumed_after = step
+
+    def on_epoch_end(self, rows, speed):
+        self.rows += rows
 
     def stop_requested(self):
         self.looks -= 1
-        return self.looks == 0
+        return self.looks == 0 or (self.rows and self.rows[-1]['epoch'] == self.stop_after)
 
 
 def content(state):

@@ -14,24 +14,21 @@ from orbax.checkpoint import CheckpointManager
 
 from mixer_dilated.config import changed
 from mixer_dilated.data.datasets import Digits
-from mixer_dilated.errors import BusyError
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.training.checkpoint import DAMAGED, Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
-from mixer_dilated.training.run_folder import lock_folder
 from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import create_setup
-from mixer_dilated.training.train import Progress, train_and_evaluate
-from tests.conftest import refuses, small_config, warns
-from tests.training.runs import check_same_bytes, content, modification_times, restore_newest
+from mixer_dilated.training.train import train_and_evaluate
+from tests.conftest import flip_bit, raising, refuses, small_config, warns
+from tests.training.runs import (
+    Recorder,
+    check_same_bytes,
+    content,
+    modification_times,
+    restore_newest,
+)
 from tests.training.test_train import events
-
-
-class Resumed(Progress):
-    """Notes after which step a run goes on."""
-
-    def on_ready(self, setup, step):
-        self.step = step
 
 
 @pytest.fixture(scope='module')
@@ -48,10 +45,8 @@ def empty(path):
 
 
 def flip(path):
-    content = bytearray(path.read_bytes())
-    if content:
-        content[len(content) // 2] ^= 0x10
-    path.write_bytes(content)
+    if size := path.stat().st_size:
+        flip_bit(path, 4 * size)
 
 
 def remove(path):
@@ -117,10 +112,10 @@ def test_a_run_of_other_versions_goes_on_from_the_one_before_a_damaged_checkpoin
     (copy / 'versions.json').write_text(json.dumps({**versions, 'jax': '0.0.1'}))
     damage_newest(copy)
     earlier = {*(copy / 'tensorboard').iterdir()}
-    progress = Resumed()
+    progress = Recorder()
     with warns('jax: 0.0.1, '), warns('checkpoints/27: damaged', f'{DAMAGED}/27-'):
         train_and_evaluate(run[0], copy, progress=progress)
-    assert progress.step == 18
+    assert progress.resumed_after == 18
     check_same_bytes(copy, run[1])
     assert [path.name.split('-')[0] for path in (copy / DAMAGED).iterdir()] == ['27']
     (added,) = {*(copy / 'tensorboard').iterdir()} - earlier
@@ -151,32 +146,9 @@ def test_without_an_undamaged_checkpoint_a_run_does_not_start_over(run, copy):
         train_and_evaluate(config, copy)
 
 
-@pytest.mark.parametrize('name', ['config.json', 'data.json', 'versions.json'])
-def test_a_damaged_file_of_a_run_is_named_and_nothing_is_trained(run, copy, name):
-    truncate(copy / name)
-    with refuses(f'{name}: cannot be read'):
-        train_and_evaluate(run[0], copy)
-
-
-def test_a_process_killed_when_it_has_just_begun_leaves_a_folder_to_begin_in(tmp_path):
-    (tmp_path / '.lock').touch()
-    (tmp_path / '.config.json.unfinished').write_text('{')
-    (tmp_path / 'versions.json').write_text('{')
-    assert train_and_evaluate(small_config(num_epochs=1), tmp_path)['results']
-
-
-def test_a_lock_is_free_when_its_process_ends(tmp_path):
-    with lock_folder(tmp_path), refuses(tmp_path, error=BusyError):
-        lock_folder(tmp_path).__enter__()
-    with lock_folder(tmp_path):
-        pass
-
-
 def test_an_error_of_the_system_sets_nothing_aside(run, programs, copy, monkeypatch):
-    def fail(self, *_, **__):
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    monkeypatch.setattr(CheckpointManager, 'restore', fail)
+    error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    monkeypatch.setattr(CheckpointManager, 'restore', raising(error))
     with refuses('27: cannot be read: Too many open files'):
         restore(copy, programs, run[0])
     assert not (copy / DAMAGED).exists()
@@ -190,12 +162,6 @@ def test_a_checkpoint_of_another_config_than_the_folder_says_is_refused(run, cop
         evaluate_checkpoint(copy)
     with refuses('27: ', "model.gelu: 'exact', 'tanh'"):
         train_and_evaluate(other, copy)
-
-
-def test_an_unfinished_file_that_is_a_link_is_refused(run, copy, tmp_path):
-    (copy / '.metrics.jsonl.unfinished').symlink_to(tmp_path / 'precious')
-    with refuses('.metrics.jsonl.unfinished', 'link'):
-        train_and_evaluate(run[0], copy)
 
 
 @pytest.mark.slow

@@ -11,10 +11,8 @@ from mixer_dilated.data.datasets import Digits
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.parallel import mesh
 from mixer_dilated.random_keys import seed_keys
-from mixer_dilated.training.compiled import CompiledFunctions
-from mixer_dilated.training.setup import create_setup
 from tests.conftest import small_config
-from tests.training.runs import rows_of
+from tests.training.runs import after_an_epoch, rows_of
 
 # Plain AdamW makes steps of the rounding of gradients that are zero (see parallel/mesh_runs.py).
 RANDOM = {
@@ -28,18 +26,14 @@ RANDOM = {
 
 
 @functools.cache
-def after_an_epoch(platform='cpu', **changes):
-    """Parameters and metrics: every leaf (seeds, …)."""
+def train_on(platform='cpu', **changes):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mesh, 'on_cpu', lambda mesh: platform == 'cpu')
-        programs = CompiledFunctions(create_setup(small_config(**RANDOM, **changes)))
-        train = programs.in_memory(Digits().read('train[:300]'))
-        state, metrics = programs.train_epoch(programs.init_state(), train)
-        return jax.device_get((state.params, metrics, programs.evaluate(state, train)))
+        return after_an_epoch(small_config(**RANDOM, **changes))
 
 
 def test_seed_k_of_many_equals_seed_k_alone():
-    many, alone = after_an_epoch(seed=5, num_seeds=2), after_an_epoch(seed=6)
+    many, alone = train_on(seed=5, num_seeds=2), train_on(seed=6)
     second = jax.tree.map(lambda leaf: leaf[1:], many)
     chex.assert_trees_all_close(second, alone, rtol=1e-5, atol=1e-6)
     kernels = many[0]['stem']['kernel']
@@ -49,8 +43,8 @@ def test_seed_k_of_many_equals_seed_k_alone():
 @pytest.mark.parametrize('num_seeds', [2, 1])
 def test_seeds_at_once_on_an_accelerator_have_the_numbers_of_seeds_in_turn(num_seeds):
     """One seed is computed without `vmap`."""
-    at_once = after_an_epoch('gpu', seed=5, num_seeds=num_seeds)
-    in_turn = after_an_epoch(seed=5, num_seeds=2)
+    at_once = train_on('gpu', seed=5, num_seeds=num_seeds)
+    in_turn = train_on(seed=5, num_seeds=2)
     expected = jax.tree.map(lambda leaf: leaf[:num_seeds], in_turn)
     chex.assert_trees_all_close(at_once, expected, rtol=1e-4, atol=1e-5)
 

@@ -7,7 +7,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from mixer_dilated.data.augmentation import Augmentation, MixupCutmix
@@ -27,6 +26,8 @@ from mixer_dilated.training.step import (
     train_step,
 )
 from tests.conftest import small_config
+from tests.data.test_augmentation import move_up_left, small_state
+from tests.training.runs import after_an_epoch
 
 
 def test_purposes_and_indices_have_their_own_keys():
@@ -98,39 +99,35 @@ def test_a_chunk_shows_the_rows_of_its_index_from_the_step_of_the_state_on():
     np.testing.assert_array_equal(state.order[50:], index[2:].ravel())
 
 
-@pytest.mark.parametrize('batch', [1, 7, 100, 101])
-def test_evaluation_counts_every_example_once_whatever_the_batch(batch):
-    state, _ = fresh(small_config())
-    params = jax.tree.map(
-        lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(5), leaf.shape), state.params
-    )
-    state = state.replace(params=params)
-    images, labels = digits('train[:100]')
-    examples = Examples(images, labels)
+@pytest.mark.parametrize(
+    ('batch', 'num_phases'), [(1, (1, 1)), (7, (2, 3)), (100, (1, 1)), (101, (2, 1))]
+)
+def test_evaluation_counts_every_example_once_by_the_mean_over_all_phases(batch, num_phases):
+    """Of one phase the probabilities are the softmax of the logits."""
+    state = small_state()
+    images, labels = examples = digits('train[:100]')
+    apply = jax.jit(lambda images: state.apply_fn({'params': state.params}, images, train=False))
+    phases = [(up, left) for up in range(num_phases[0]) for left in range(num_phases[1])]
+    logits = [apply(normalise(jnp.asarray(move_up_left(images, *phase)))) for phase in phases]
+    expected = np.log(np.mean([jax.nn.softmax(logit) for logit in logits], axis=0))
     index = np.arange(-(-100 // batch) * batch).reshape(-1, batch)
     index[index >= 100] = -1
     sums = {'loss': jnp.float32(0), 'correct': jnp.int32(0)}
-    evaluate = jax.jit(functools.partial(eval_chunk, step=eval_step))
-    result, predicted = evaluate(state, sums, (examples, index))
-    predicted = predicted.reshape(-1, 10)[:100]
-    logits = state.apply_fn({'params': state.params}, normalise(jnp.asarray(images)), train=False)
-    expected = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-    assert int(result['correct']) == int((logits.argmax(-1) == labels).sum())
-    np.testing.assert_allclose(result['loss'] / 100, expected, rtol=1e-5)
-    np.testing.assert_allclose(predicted, jax.nn.log_softmax(logits), rtol=1e-4, atol=1e-5)
-
-
-def parameters_after_an_epoch(**changes):
-    # Two blocks: stochastic depth never drops the first.
-    programs = CompiledFunctions(create_setup(small_config(**{'model.num_blocks': 2, **changes})))
-    examples = programs.in_memory(digits())
-    state = programs.init_state()
-    return jax.device_get(programs.train_epoch(state, examples)[0].params)
+    step = functools.partial(eval_step, num_phases=num_phases)
+    result, log_probs = jax.jit(functools.partial(eval_chunk, step=step))(
+        state, sums, (examples, index)
+    )
+    log_probs = log_probs.reshape(-1, 10)[:100]
+    assert log_probs.dtype == np.float32
+    np.testing.assert_allclose(log_probs, expected, rtol=1e-4, atol=1e-5)
+    loss = -expected[np.arange(100), labels].sum()
+    np.testing.assert_allclose(result['loss'], loss, rtol=1e-5)
+    assert int(result['correct']) == (expected.argmax(-1) == labels).sum()
 
 
 @pytest.fixture(scope='module')
 def plain_parameters():
-    return parameters_after_an_epoch()
+    return after_an_epoch(small_config(**{'model.num_blocks': 2}))[0]
 
 
 @pytest.mark.slow
@@ -154,7 +151,8 @@ def plain_parameters():
     ids=str,
 )
 def test_every_setting_reaches_the_compiled_program(changes, plain_parameters):
-    changed = parameters_after_an_epoch(**changes)
+    # Two blocks: stochastic depth never drops the first.
+    changed = after_an_epoch(small_config(**{'model.num_blocks': 2, **changes}))[0]
     chex.assert_trees_all_equal_shapes(changed, plain_parameters)
     assert not np.array_equal(
         changed['MixerBlock_0']['channel_mixing']['Dense_0']['kernel'],

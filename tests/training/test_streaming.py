@@ -9,10 +9,9 @@ import pytest
 from mixer_dilated.data.batch_stream import BatchStream
 from mixer_dilated.errors import Preempted, UserError
 from mixer_dilated.training import train
-from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import refuses, small_config
-from tests.training.runs import OF_SEEDS, Impatient, check_same_bytes, newest, rows_of
+from tests.training.runs import OF_SEEDS, Recorder, check_same_bytes, newest, rows_of
 
 STREAM = {**OF_SEEDS, 'input.mode': 'stream'}
 
@@ -23,20 +22,6 @@ def streamed(tmp_path_factory):
     workdir = tmp_path_factory.mktemp('stream') / 'run'
     config = small_config(**STREAM)
     return config, workdir, train_and_evaluate(config, workdir)
-
-
-@pytest.mark.parametrize(
-    ('changes', 'train', 'test'),
-    [
-        ({}, False, False),
-        ({'input.mode': 'stream'}, True, True),
-        ({'input.memory_gib': 6400 / 2**30}, True, False),  # 300 and 100 images of 64 bytes
-        ({'input.memory_gib': 0, 'input.mode': 'memory'}, False, False),
-    ],
-)
-def test_each_split_streams_by_its_own_size(changes, train, test):
-    setup = create_setup(small_config(**changes))
-    assert (setup.streams('train'), setup.streams('test')) == (train, test)
 
 
 def arrays_of(workdir):
@@ -64,7 +49,7 @@ def test_a_stream_that_is_resumed_in_an_epoch_has_the_bits_of_one_that_was_not(s
     config, workdir, _ = streamed
     pieces = small_config(**STREAM | {'checkpoints.every_steps': 4})
     with refuses('step 12', error=Preempted):  # an epoch has 9
-        train_and_evaluate(pieces, tmp_path, progress=Impatient(5))
+        train_and_evaluate(pieces, tmp_path, progress=Recorder(5))
     train_and_evaluate(pieces, tmp_path)
     chex.assert_trees_all_equal(newest(pieces, tmp_path), newest(config, workdir))
     check_same_bytes(tmp_path, workdir, 'metrics.jsonl', 'predictions.npz')
@@ -74,7 +59,7 @@ def test_a_stream_that_is_resumed_in_an_epoch_has_the_bits_of_one_that_was_not(s
 def test_a_run_may_go_on_in_the_other_mode(run_of_seeds, streamed, tmp_path):
     config, _, summary = run_of_seeds
     with pytest.raises(Preempted):
-        train_and_evaluate(config, tmp_path, progress=Impatient(3))
+        train_and_evaluate(config, tmp_path, progress=Recorder(3))
     results = train_and_evaluate(streamed[0], tmp_path)['results']
     chex.assert_trees_all_close(results, summary['results'], rtol=1e-5)
 
@@ -111,4 +96,4 @@ def test_a_run_stops_while_it_waits_for_its_data(streamed, tmp_path, monkeypatch
     monkeypatch.setattr(train, 'CHUNK_SECONDS', 0.05)
     monkeypatch.setattr(BatchStream, '_next_slice', decode_long)
     with refuses('step 0', error=Preempted):
-        train_and_evaluate(streamed[0], tmp_path, progress=Impatient(3))
+        train_and_evaluate(streamed[0], tmp_path, progress=Recorder(3))

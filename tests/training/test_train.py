@@ -1,13 +1,11 @@
 """Runs: their folders, resuming, what is refused, what a run leaves behind."""
 
-import errno
 import json
 import re
 import shutil
 import struct
 
 import chex
-import filelock
 import numpy as np
 import pytest
 
@@ -17,42 +15,16 @@ from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.parallel import mesh
 from mixer_dilated.reports.page.report import write_report
 from mixer_dilated.training import compiled
-from mixer_dilated.training.run_folder import check_same_data, lock_folder
-from mixer_dilated.training.train import Progress, train_and_evaluate
+from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import refuses, small_config, warns
 from tests.training.runs import (
     RUN,
-    Impatient,
+    Recorder,
     check_same_bytes,
     modification_times,
     newest,
     rows_of,
 )
-
-
-class Recorder(Progress):
-    """Keeps every row, and asks the run to stop after `stop_after` epochs, as a signal does."""
-
-    def __init__(self, stop_after=None):
-        self.rows, self.resumed_after, self.stop_after = [], None, stop_after
-
-    def on_ready(self, setup, step):
-        self.resumed_after = step
-
-    def on_epoch_end(self, rows, speed):
-        self.rows += rows
-
-    def stop_requested(self):
-        return bool(self.rows) and self.rows[-1]['epoch'] == self.stop_after
-
-
-def test_a_damaged_summary_is_refused(run, copy):
-    config, workdir, _ = run
-    edited = (workdir / 'summary.json').read_text().replace('"test_correct": ', '"test_correct": 1')
-    for text in ('{', '[]', '{"results": []}', edited):
-        (copy / 'summary.json').write_text(text)
-        with refuses(copy / 'summary.json', 'remove it'):
-            train_and_evaluate(config, copy)
 
 
 def test_files_of_a_finished_run_that_are_damaged_are_made_again(run, copy):
@@ -169,23 +141,6 @@ def test_tensorboard_events_hold_the_metrics(run):
             np.testing.assert_allclose(scalars[name, row['step']], row[name])
 
 
-def test_a_run_goes_on_with_the_examples_it_was_begun_on(run, copy):
-    config, workdir, _ = run
-    data = json.loads((copy / 'data.json').read_text())
-    data['train']['labels'] += 1
-    (copy / 'data.json').write_text(json.dumps(data))
-    with refuses(copy, 'other examples'):
-        train_and_evaluate(config, copy)
-    expected = json.loads((workdir / 'data.json').read_text())
-    with refuses(copy, 'other examples'):
-        check_same_data(copy, expected, saved=True)
-    check_same_data(copy, expected, saved=False)  # nothing was trained yet
-    check_same_data(copy, expected, saved=True)
-    check_same_data(copy, {'test': {'identity': 'one'}}, saved=False)  # of a stream
-    with refuses(copy, 'other examples'):
-        check_same_data(copy, {'test': {'identity': 'another'}}, saved=True)
-
-
 def test_a_finished_run_is_not_trained_or_changed_again(run):
     config, workdir, summary = run
     before = modification_times(workdir)
@@ -201,44 +156,6 @@ def test_a_finished_run_is_not_trained_or_changed_again(run):
         assert result['examples'] == {'': 100}.get(split, 300) and result['epoch'] == 3
     assert result['split'] == 'train[:300]'
     assert modification_times(workdir) == before
-
-
-@pytest.mark.parametrize(
-    ('changes', 'words'),
-    [
-        ({'batch': 301}, ['config.batch = 301', '300']),
-        ({'augment.translate': 8}, ['config.augment.translate = 8']),
-        ({'optimizer.warmup_steps': 27}, ['config.optimizer.warmup_steps = 27', '27 steps']),
-        ({'model.patches.dilation': 9, 'model.patches.padding': 'VALID'}, ['10 pixels']),
-        ({'dataset.train_split': 'train[:9999]'}, ["dataset.train_split = 'train[:9999]'"]),
-        ({'dataset.test_split': 'validation'}, ["test_split = 'validation'", 'train (1433']),
-    ],
-)
-def test_a_config_that_does_not_fit_its_data_is_refused(changes, words, tmp_path):
-    with refuses(*words):
-        train_and_evaluate(small_config(**changes), tmp_path / 'run')
-    assert not (tmp_path / 'run').exists()
-
-
-def test_a_folder_of_something_else_is_refused(run, tmp_path):
-    other = small_config(**RUN, **{'model.hidden_dim': 9, 'seed': 4})
-    with refuses(run[1], 'model.hidden_dim: 8, 9', 'seed: 0, 4'):
-        train_and_evaluate(other, run[1])
-    (tmp_path / 'thesis.tex').write_text('precious')
-    with refuses(tmp_path, 'not empty'):
-        train_and_evaluate(small_config(), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
-
-
-def test_evaluating_without_a_run_or_checkpoint_is_refused(tmp_path):
-    with refuses(tmp_path / 'nothing', 'no run'):
-        evaluate_checkpoint(tmp_path / 'nothing')
-    (tmp_path / 'config.json').write_text(json.dumps(small_config().to_dict()))
-    with refuses(tmp_path, 'no checkpoint'):
-        evaluate_checkpoint(tmp_path)
-    (tmp_path / 'config.json').write_text('{"seed":')
-    with refuses(tmp_path / 'config.json', 'cannot be read'):
-        evaluate_checkpoint(tmp_path)
 
 
 def test_parameters_that_are_not_finite_are_never_kept(tmp_path):
@@ -310,16 +227,6 @@ def test_real_mnist_trains_through_the_whole_path(mnist, tmp_path):
     assert result['results'][0]['correct'] == summary['results'][0]['test_correct']
 
 
-@pytest.mark.parametrize('error', [NotImplementedError('no flock'), OSError(errno.ENOLCK, 'none')])
-def test_a_file_system_without_locks_is_a_warning(error, tmp_path, monkeypatch):
-    def acquire(*_, **__):
-        raise error
-
-    monkeypatch.setattr(filelock.FileLock, 'acquire', acquire)
-    with warns(tmp_path), lock_folder(tmp_path):
-        pass
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('looks', 'stops'),
@@ -330,9 +237,9 @@ def test_a_run_that_is_stopped_again_and_again_has_the_same_bits(run, looks, sto
     pieces = small_config(**RUN | {'checkpoints.every_steps': 4})  # ends at 4, 8, 9, 12, 16, 18 …
     for step in stops:
         with pytest.raises(Preempted) as stopped:
-            train_and_evaluate(pieces, tmp_path / 'run', progress=Impatient(looks))
+            train_and_evaluate(pieces, tmp_path / 'run', progress=Recorder(looks))
         assert stopped.value.step == step
-    resumed = train_and_evaluate(pieces, tmp_path / 'run', progress=Impatient(looks + 9))
+    resumed = train_and_evaluate(pieces, tmp_path / 'run', progress=Recorder(looks + 9))
     chex.assert_trees_all_equal(newest(pieces, tmp_path / 'run'), newest(config, workdir))
     check_same_bytes(tmp_path / 'run', workdir, 'metrics.jsonl')
     assert [row['epoch'] for row in rows_of(tmp_path / 'run', 'speed')] == [1, 2, 3]

@@ -1,0 +1,84 @@
+"""A run's folder: whose it is, what is damaged in it, and who works in it."""
+
+import errno
+import json
+import os
+
+import filelock
+import pytest
+
+from mixer_dilated.errors import BusyError
+from mixer_dilated.training.run_folder import check_same_data, lock_folder
+from mixer_dilated.training.train import train_and_evaluate
+from tests.conftest import raising, refuses, small_config, warns
+from tests.training.runs import RUN
+
+
+def test_a_damaged_summary_is_refused(run, copy):
+    config, workdir, _ = run
+    edited = (workdir / 'summary.json').read_text().replace('"test_correct": ', '"test_correct": 1')
+    for text in ('{', '[]', '{"results": []}', edited):
+        (copy / 'summary.json').write_text(text)
+        with refuses(copy / 'summary.json', 'remove it'):
+            train_and_evaluate(config, copy)
+
+
+@pytest.mark.parametrize('name', ['config.json', 'data.json', 'versions.json'])
+def test_a_damaged_file_of_a_run_is_named_and_nothing_is_trained(run, copy, name):
+    os.truncate(copy / name, 20)
+    with refuses(f'{name}: cannot be read'):
+        train_and_evaluate(run[0], copy)
+
+
+def test_a_folder_of_something_else_is_refused(run, tmp_path):
+    other = small_config(**RUN, **{'model.hidden_dim': 9, 'seed': 4})
+    with refuses(run[1], 'model.hidden_dim: 8, 9', 'seed: 0, 4'):
+        train_and_evaluate(other, run[1])
+    (tmp_path / 'thesis.tex').write_text('precious')
+    with refuses(tmp_path, 'not empty'):
+        train_and_evaluate(small_config(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
+
+
+def test_a_run_goes_on_with_the_examples_it_was_begun_on(run, copy):
+    config, workdir, _ = run
+    data = json.loads((copy / 'data.json').read_text())
+    data['train']['labels'] += 1
+    (copy / 'data.json').write_text(json.dumps(data))
+    with refuses(copy, 'other examples'):
+        train_and_evaluate(config, copy)
+    expected = json.loads((workdir / 'data.json').read_text())
+    with refuses(copy, 'other examples'):
+        check_same_data(copy, expected, saved=True)
+    check_same_data(copy, expected, saved=False)  # nothing was trained yet
+    check_same_data(copy, expected, saved=True)
+    check_same_data(copy, {'test': {'identity': 'one'}}, saved=False)  # of a stream
+    with refuses(copy, 'other examples'):
+        check_same_data(copy, {'test': {'identity': 'another'}}, saved=True)
+
+
+def test_an_unfinished_file_that_is_a_link_is_refused(run, copy, tmp_path):
+    (copy / '.metrics.jsonl.unfinished').symlink_to(tmp_path / 'precious')
+    with refuses('.metrics.jsonl.unfinished', 'link'):
+        train_and_evaluate(run[0], copy)
+
+
+def test_a_process_killed_when_it_has_just_begun_leaves_a_folder_to_begin_in(tmp_path):
+    (tmp_path / '.lock').touch()
+    (tmp_path / '.config.json.unfinished').write_text('{')
+    (tmp_path / 'versions.json').write_text('{')
+    assert train_and_evaluate(small_config(num_epochs=1), tmp_path)['results']
+
+
+def test_a_lock_is_free_when_its_process_ends(tmp_path):
+    with lock_folder(tmp_path), refuses(tmp_path, error=BusyError):
+        lock_folder(tmp_path).__enter__()
+    with lock_folder(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize('error', [NotImplementedError('no flock'), OSError(errno.ENOLCK, 'none')])
+def test_a_file_system_without_locks_is_a_warning(error, tmp_path, monkeypatch):
+    monkeypatch.setattr(filelock.FileLock, 'acquire', raising(error))
+    with warns(tmp_path), lock_folder(tmp_path):
+        pass
