@@ -10,16 +10,23 @@ import pytest
 from mixer_dilated.data.augmentation import Augmentation, draw_cutmix, draw_mixup
 
 
-@pytest.mark.parametrize('alpha', [0.001, 0.2, 1000.0])
-def test_mixup_mixes_each_example_with_its_neighbour_by_one_share(alpha):
-    mixing = draw_mixup(jax.random.key(3), alpha)
-    share = float(mixing.target_weight)
-    assert 0.5 <= share <= 1
-    images = np.random.default_rng(0).normal(size=(5, 3, 2, 1)).astype(np.float32)
+@pytest.mark.parametrize(
+    ('draw', 'alpha'),
+    [(draw_mixup, 0.001), (draw_mixup, 0.2), (draw_mixup, 1000.0), (draw_cutmix, 1.0)],
+)
+def test_each_example_is_mixed_with_its_neighbour_and_so_are_the_targets(draw, alpha):
+    images = np.random.default_rng(0).normal(size=(5, 7, 6, 2)).astype(np.float32)
     targets = np.eye(5, 7, dtype=np.float32)
-    for mix, array in ((mixing.mix_images, images), (mixing.mix_targets, targets)):
-        expected = share * array + (1 - share) * np.roll(array, 1, axis=0)
-        np.testing.assert_allclose(mix(array), expected, atol=1e-6)
+    for number in range(8):
+        size = ((7, 6),) if draw is draw_cutmix else ()
+        mixing = draw(jax.random.key(number), alpha, *size)
+        weight, share = np.asarray(mixing.pixel_weight), float(mixing.target_weight)
+        np.testing.assert_allclose(weight.mean(), share, atol=1e-6)
+        assert draw is draw_cutmix or 0.5 <= share <= 1
+        expected = weight * images + (1 - weight) * np.roll(images, 1, axis=0)
+        np.testing.assert_allclose(mixing.mix_images(images), expected, atol=1e-6)
+        expected = share * targets + (1 - share) * np.roll(targets, 1, axis=0)
+        np.testing.assert_allclose(mixing.mix_targets(targets), expected, atol=1e-6)
 
 
 def test_shares_of_mixup_are_the_larger_of_a_beta_draw_and_its_rest():
@@ -46,18 +53,6 @@ def draw_boxes(alpha):
     own, shares = map(np.asarray, draw_many(jax.random.split(jax.random.key(1), COUNT), alpha))
     assert own.shape == (COUNT, HEIGHT, WIDTH, 1) and set(np.unique(own)) <= {0, 1}
     return own[..., 0] == 0, shares
-
-
-def test_in_the_box_of_cutmix_is_the_neighbour_and_targets_go_by_its_area():
-    images = np.random.default_rng(0).normal(size=(5, 7, 6, 2)).astype(np.float32)
-    targets = np.eye(5, dtype=np.float32)
-    for number in range(8):
-        mixing = draw_cutmix(jax.random.key(number), 1.0, (7, 6))
-        own = np.asarray(mixing.pixel_weight)
-        expected = np.where(own, images, np.roll(images, 1, axis=0))
-        np.testing.assert_array_equal(mixing.mix_images(images), expected)
-        expected = own.mean() * targets + (1 - own.mean()) * np.roll(targets, 1, axis=0)
-        np.testing.assert_allclose(mixing.mix_targets(targets), expected, atol=1e-6)
 
 
 def test_a_box_of_cutmix_is_a_rectangle_and_its_area_what_the_targets_lose():

@@ -9,17 +9,10 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from mixer_dilated.data.mnist_style import _bounding_box, to_mnist_style
-from mixer_dilated.data.preprocessing import Preprocessing
 from mixer_dilated.data.tfds_dataset import TfdsDataset
-from tests.conftest import refuses
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 STROKES = arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)))
-
-
-def test_it_is_for_grey_images():
-    with refuses("config.dataset.preprocess = 'mnist'", '3 channels'):
-        Preprocessing((28, 28, 3), 'mnist')
 
 
 @given(arrays(np.uint8, SIZES), SIZES)

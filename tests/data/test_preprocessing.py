@@ -22,11 +22,7 @@ from mixer_dilated.data.preprocessing import (
     resize_image,
 )
 from mixer_dilated.errors import UserError
-from tests.conftest import refuses
-
-
-def colours(seed=0, size=(6, 4, 3)):
-    return np.random.default_rng(seed).integers(0, 256, size, np.uint8)
+from tests.conftest import random_bytes, refuses
 
 
 def save(path, image, **options):
@@ -42,7 +38,7 @@ def read(path, channels=3, **options):
 
 @pytest.mark.parametrize(('ending', 'options'), [('png', {}), ('webp', {'lossless': True})])
 def test_a_lossless_file_is_read_as_it_was_written(tmp_path, ending, options):
-    pixels = colours()
+    pixels = random_bytes((6, 4, 3))
     path = save(tmp_path / f'a.{ending}', pixels, **options)
     np.testing.assert_array_equal(read(path), pixels)
     grey = pixels @ [0.299, 0.587, 0.114]  # ITU-R 601
@@ -71,8 +67,8 @@ def test_images_are_turned_as_their_exif_says(tmp_path, orientation):
     exif[0x0112] = orientation if orientation in range(10) else 1
     if orientation == 'corrupt':
         exif = b'Exif\0\0MM\0*\xff\xff\xff\xff nonsense'
-    path = save(tmp_path / 'a.png', colours(), exif=exif)
-    np.testing.assert_array_equal(read(path), UPRIGHT[orientation](colours()))
+    path = save(tmp_path / 'a.png', random_bytes((6, 4, 3)), exif=exif)
+    np.testing.assert_array_equal(read(path), UPRIGHT[orientation](random_bytes((6, 4, 3))))
 
 
 @pytest.mark.parametrize('mode', ['RGBA', 'LA', 'P', 'PA'])
@@ -93,7 +89,7 @@ def test_transparent_places_are_white(tmp_path, mode):
 
 def test_modes_of_1_16_and_32_bits_are_read(tmp_path):
     """16 bits become 8 and are not cut off."""
-    black_white = Image.fromarray(colours(size=(5, 7)) > 127)
+    black_white = Image.fromarray(random_bytes((5, 7)) > 127)
     for image, expected in (
         (np.array([[0, 256, 32768, 65535]], np.uint16), [[0, 1, 128, 255]]),
         (black_white, np.asarray(black_white) * 255),
@@ -113,65 +109,53 @@ def bomb(width, height):
     return b'\x89PNG\r\n\x1a\n' + header + chunk(b'IDAT', zlib.compress(b'\0' * 99))
 
 
-def unusable(kind, path):
-    """Makes a file that cannot be used, and returns its path."""
-    png = io.BytesIO()
-    save(png, colours(size=(40, 40, 3)), format='PNG')
-    content = {
-        'empty': b'',
-        'text': b'no image at all',
-        'cut off': png.getvalue()[:-200],
-        'header cut off': png.getvalue()[:20],
-        'large': bomb(5000, 5000),
-        'huge': bomb(60000, 60000),
-        'gif': b'GIF89a' + bytes(50),
-    }
-    if kind in content:
-        path.write_bytes(content[kind])
-    elif kind == 'folder':
-        path.mkdir()
-    elif kind == 'pipe':
-        os.mkfifo(path)
-    elif kind == 'device':
-        path = '/dev/zero'
-    elif kind == 'file too long':
-        with path.open('wb') as file:
-            file.truncate(10**9)  # which takes no place
-    elif kind == 'loop':
-        path.symlink_to(path)
-    elif kind == 'impossible name':
-        path = 'a\0b.png'
-    return path
+def png(size=(40, 40, 3)):
+    content = io.BytesIO()
+    save(content, random_bytes(size), format='PNG')
+    return content.getvalue()
 
 
-CAUSES = {
-    'empty': ['empty'],
-    'text': ['PNG, JPEG or WebP'],
-    'gif': ['PNG, JPEG or WebP'],
-    'cut off': ['truncated'],
-    'header cut off': ['Truncated File Read'],
-    'large': ['5000×5000 = 25000000', '1000000', 'dataset.max_pixels'],
-    'huge': ['1000000', 'dataset.max_pixels'],
-    'folder': ['a folder'],
-    'pipe': ['pipe'],
-    'device': ['device'],
-    'missing': ['No such file'],
-    'file too long': ['1000000000 bytes'],
-    'loop': ['symbolic links'],
-    'impossible name': ['null byte'],
+# Of files that cannot be used: how to make one at a path, and what is said of it.
+UNUSABLE = {
+    'empty': (lambda path: path.touch(), ['empty']),
+    'text': (lambda path: path.write_text('no image at all'), ['PNG, JPEG or WebP']),
+    'gif': (lambda path: path.write_bytes(b'GIF89a' + bytes(50)), ['PNG, JPEG or WebP']),
+    'cut off': (lambda path: path.write_bytes(png()[:-200]), ['truncated']),
+    'header cut off': (lambda path: path.write_bytes(png()[:20]), ['Truncated File Read']),
+    'large': (
+        lambda path: path.write_bytes(bomb(5000, 5000)),
+        ['5000×5000 = 25000000', '1000000', 'dataset.max_pixels'],
+    ),
+    'huge': (lambda path: path.write_bytes(bomb(60000, 60000)), ['1000000', 'dataset.max_pixels']),
+    'folder': (lambda path: path.mkdir(), ['a folder']),
+    'pipe': (os.mkfifo, ['pipe']),
+    'device': (lambda path: path.symlink_to('/dev/zero'), ['device']),
+    'missing': (lambda path: None, ['No such file']),
+    'file too long': (
+        lambda path: (path.touch(), os.truncate(path, 10**9)),  # which takes no place
+        ['1000000000 bytes'],
+    ),
+    'loop': (lambda path: path.symlink_to(path), ['symbolic links']),
 }
 
 
-@pytest.mark.parametrize('kind', CAUSES)
+@pytest.mark.parametrize('kind', UNUSABLE)
 def test_what_cannot_be_used_is_refused_and_never_waited_for(tmp_path, kind):
-    with refuses(*CAUSES[kind]) as refusal:
-        read(unusable(kind, tmp_path / 'x.png'))
+    make, words = UNUSABLE[kind]
+    make(tmp_path / 'x.png')
+    with refuses(*words) as refusal:
+        read(tmp_path / 'x.png')
     assert str(tmp_path) not in str(refusal.value)  # which the caller names
+
+
+def test_an_impossible_name_is_refused():
+    with refuses('null byte'):
+        read('a\0b.png')
 
 
 @pytest.mark.parametrize('ending', ['png', 'jpg', 'webp'])
 def test_damaged_files_are_read_or_refused_whatever_the_damage(tmp_path, ending):
-    path = save(tmp_path / f'a.{ending}', colours(size=(16, 16, 3)))
+    path = save(tmp_path / f'a.{ending}', random_bytes((16, 16, 3)))
     whole = path.read_bytes()
     draw = np.random.default_rng(0)
     refused = 0

@@ -158,12 +158,14 @@ def fake_builder(url='', error=None):
     return builder
 
 
-@pytest.fixture
-def with_tensorflow(monkeypatch):
-    monkeypatch.setattr(tfds_dataset.importlib.util, 'find_spec', lambda name: name)
+def has_tensorflow(monkeypatch, is_there):
+    monkeypatch.setattr(
+        tfds_dataset.importlib.util, 'find_spec', lambda name: name if is_there else None
+    )
 
 
-def test_tfds_prepares_what_is_not_there_as_array_record(with_tensorflow, capsys):
+def test_tfds_prepares_what_is_not_there_as_array_record(monkeypatch, capsys):
+    has_tensorflow(monkeypatch, True)
     builder = fake_builder()
     tfds_dataset._prepare(tfds, 'made_up', builder)
     file_format = tfds.core.FileFormat.ARRAY_RECORD
@@ -171,22 +173,24 @@ def test_tfds_prepares_what_is_not_there_as_array_record(with_tensorflow, capsys
     assert '/data/made_up' in capsys.readouterr().out
 
 
+TO_DO = ['/data/made_up', 'dataset.data_dir=', 'digits_dilated', 'TFDS_DATA_DIR']
+
+
 @pytest.mark.parametrize(
-    ('builder', 'cause'),
+    ('builder', 'tensorflow', 'words'),
     [
-        (fake_builder('https://host.invalid/data.gz'), 'host.invalid'),
-        (fake_builder(error=ConnectionError('line\nlost')), 'ConnectionError: line lost'),
+        (fake_builder('https://host.invalid/data.gz'), True, ['host.invalid', *TO_DO]),
+        (
+            fake_builder(error=ConnectionError('line\nlost')), True,
+            ['ConnectionError: line lost', *TO_DO],
+        ),
+        (fake_builder(), False, ['made_up', 'pip install tensorflow']),
     ],
-)
+)  # fmt: skip
 def test_data_that_cannot_be_had_names_cause_place_and_what_to_do(
-    with_tensorflow, monkeypatch, builder, cause
+    monkeypatch, builder, tensorflow, words
 ):
+    has_tensorflow(monkeypatch, tensorflow)
     monkeypatch.setattr(tfds_dataset.urllib.request, 'getproxies', dict)
-    with refuses(cause, '/data/made_up', 'dataset.data_dir=', 'digits_dilated', 'TFDS_DATA_DIR'):
+    with refuses(*words):
         tfds_dataset._prepare(tfds, 'made_up', builder)
-
-
-def test_without_tensorflow_nothing_is_prepared(monkeypatch):
-    monkeypatch.setattr(tfds_dataset.importlib.util, 'find_spec', lambda name: None)
-    with refuses('made_up', 'pip install tensorflow'):
-        tfds_dataset._prepare(tfds, 'made_up', fake_builder())

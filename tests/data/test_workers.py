@@ -7,8 +7,6 @@ import os
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -20,11 +18,9 @@ from mixer_dilated.data.batch_stream import BatchStream, IndexSampler
 from mixer_dilated.data.input_pipeline import StreamingPipeline
 from mixer_dilated.data.tfds_dataset import TfdsDataset
 from mixer_dilated.parallel.mesh import make_mesh
-from tests.conftest import GIVEN_FLAGS, ROOT, config_file, refuses, small_config
+from tests.conftest import config_file, refuses, run_python, small_config, start_python
 from tests.data.test_input_pipeline import numbered, sequential, shuffled, take
 from tests.tfds_files import encoded, grey, write_set
-
-ENVIRONMENT = {**os.environ, 'PYTHONPATH': str(ROOT)}
 
 
 @pytest.mark.parametrize(
@@ -68,19 +64,25 @@ def test_too_many_open_files_name_the_key_to_change():
         raise workers.worker_error(error)
 
 
+SCRIPT = """
+import numpy as np
+from mixer_dilated.data.examples import Examples, InMemoryDataSource
+from mixer_dilated.data.batch_stream import BatchStream, IndexSampler
+
+if __name__ == '__main__':
+    records = InMemoryDataSource(Examples(np.zeros((64, 2, 2, 1), 'u1'), np.arange(64)))
+    order = IndexSampler(lambda epoch: np.arange(64)[None], 8, 8)
+    stream = BatchStream(records, order, workers=1)
+    next(stream)
+    print(order.folder, flush=True)
+    while True:
+        next(stream)
+"""
+
+
 def test_a_script_without_a_main_guard_is_reported(tmp_path):
-    script = tmp_path / 'script.py'
-    script.write_text(
-        'import numpy as np\n'
-        'from mixer_dilated.data.examples import Examples, InMemoryDataSource\n'
-        'from mixer_dilated.data.batch_stream import BatchStream, IndexSampler\n'
-        'examples = Examples(np.zeros((8, 4, 4, 1), np.uint8), np.arange(8, dtype=np.int32))\n'
-        'sampler = IndexSampler(lambda _: np.arange(8)[None], 4, 2)\n'
-        'next(BatchStream(InMemoryDataSource(examples), sampler, workers=1))\n'
-    )
-    done = subprocess.run(
-        [sys.executable, script], env=ENVIRONMENT, capture_output=True, text=True, timeout=120
-    )
+    (tmp_path / 'script.py').write_text(SCRIPT.replace("__name__ == '__main__'", 'True'))
+    done = run_python(tmp_path / 'script.py')
     assert "exit status 1); perhaps a script without `if __name__ == '__main__':`" in done.stderr
 
 
@@ -141,11 +143,7 @@ def test_a_signal_to_all_processes_saves_and_leaves_none_behind(tmp_path):
     changes = {'num_epochs': 100_000, 'eval_every': 100_000}
     changes |= {'input.mode': 'stream', 'input.workers': 2}
     words = [config_file(tmp_path, **changes), f'--workdir={tmp_path / "run"}']
-    run = subprocess.Popen(
-        [sys.executable, 'run.py', *words], cwd=ROOT, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, 'XLA_FLAGS': GIVEN_FLAGS},
-    )  # fmt: skip
+    run = start_python('run.py', *words, start_new_session=True)
     with killed_at_the_end(run):
         for line in run.stdout:
             if line.startswith('epoch'):
@@ -171,28 +169,9 @@ def test_a_worker_that_is_killed_is_reported_and_the_others_end():
     assert len(pids) == 2 and not alive(pids)
 
 
-ALONE = """
-import numpy as np
-from mixer_dilated.data.examples import Examples, InMemoryDataSource
-from mixer_dilated.data.batch_stream import BatchStream, IndexSampler
-
-if __name__ == '__main__':
-    records = InMemoryDataSource(Examples(np.zeros((64, 2, 2, 1), 'u1'), np.arange(64)))
-    order = IndexSampler(lambda epoch: np.arange(64)[None], 8, 8)
-    stream = BatchStream(records, order, workers=1)
-    next(stream)
-    print(order.folder, flush=True)
-    while True:
-        next(stream)
-"""
-
-
 def test_a_process_that_is_killed_leaves_no_worker_and_no_file_behind(tmp_path):
-    (tmp_path / 'alone.py').write_text(ALONE)
-    run = subprocess.Popen(
-        [sys.executable, tmp_path / 'alone.py'], stdout=subprocess.PIPE, text=True,
-        env=ENVIRONMENT,
-    )  # fmt: skip
+    (tmp_path / 'script.py').write_text(SCRIPT)
+    run = start_python(tmp_path / 'script.py')
     with killed_at_the_end(run):
         folder = pathlib.Path(run.stdout.readline().strip())
         (worker,) = workers_of(run.pid)
