@@ -4,6 +4,7 @@ import json
 
 from mixer_dilated.benchmark import input_speed, memory
 from mixer_dilated.cli.main import main
+from tests.conftest import config_file
 
 
 def test_workers_are_timed_up_to_one_a_core():
@@ -20,14 +21,10 @@ def test_the_input_is_timed_against_decoding_alone(tmp_path, capsys, monkeypatch
     monkeypatch.setattr(
         input_speed, 'call_in_process', lambda function, **arguments: function(**arguments)
     )
-    (tmp_path / 'small.py').write_text(
-        'from tests.conftest import small_config\n\n\ndef get_config():\n'
-        '    return small_config(num_seeds=2)\n'
-    )
     file = tmp_path / 'input.json'
-    words = ['benchmark', '--input', f'--config={tmp_path / "small.py"}', f'--json={file}']
+    words = ['benchmark', '--input', config_file(tmp_path, num_seeds=2), f'--json={file}']
     assert main(words, 0.0) == 0
-    printed, measured = capsys.readouterr().out, json.loads(file.read_text())['inputs']['small']
+    printed, measured = capsys.readouterr().out, json.loads(file.read_text())['inputs']['config']
     assert measured['examples'] == 300 and measured['batch'] == 32
     assert measured['image_shape'] == [8, 8, 1] and measured['notes'] == []
     (stream,) = measured['streams'].values()
@@ -36,7 +33,7 @@ def test_the_input_is_timed_against_decoding_alone(tmp_path, capsys, monkeypatch
     assert min(stream['speed'] + stream['cpu_speed'] + decoding['cpu_speed']) > 0
     assert 0 <= waiting['waited'] <= waiting['seconds']
     assert waiting['steps'] > 0 and waiting['at_hand'] > 0
-    for words in ('small: 300 images to 8×8×1, batch 32', 'threads ', 'Training waited for data'):
+    for words in ('config: 300 images to 8×8×1, batch 32', 'threads ', 'Training waited for data'):
         assert words in printed
     lines = printed.splitlines()
     assert lines.pop() == f'json: {file}'  # as long as the name is

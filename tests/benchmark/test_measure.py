@@ -1,8 +1,6 @@
-"""A benchmark: what is set aside, what is noted, and a whole one of a small network."""
+"""A benchmark: what is noted, and a whole one of a small network."""
 
 import json
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -11,24 +9,13 @@ import pytest
 from mixer_dilated.benchmark import measure
 from mixer_dilated.benchmark.processes import ProcessError
 from mixer_dilated.cli.main import main
-from tests.conftest import ROOT, small_config
+from tests.conftest import ROOT, raising, run_python, small_config
 
 DIGITS = f'--config={ROOT / "configs" / "digits_dilated.py"}'
 
 
-def test_what_has_rows_of_its_own_is_set_aside():
-    setup, notes = measure._one_seed_float32(small_config(dtype='bfloat16', num_seeds=3))
-    assert setup.config.dtype == 'float32' and setup.config.num_seeds == 1
-    of_dtype, of_seeds = notes
-    assert of_dtype.startswith("config.dtype = 'bfloat16' ")
-    assert of_seeds.startswith('config.num_seeds = 3 ')
-    assert measure._one_seed_float32(small_config())[1] == []
-
-
 def test_a_process_that_fails_is_a_note(monkeypatch):
-    def fail(*_, **__):
-        raise ProcessError('x failed: cause')
-
+    fail = raising(ProcessError('x failed: cause'))
     for name in ('call_in_process', 'start_up_seconds'):
         monkeypatch.setattr(measure, name, fail)
     setup, notes = measure._one_seed_float32(small_config())
@@ -69,7 +56,7 @@ def test_other_processes_come_before_this_one_takes_the_device():
         'digits = {"dataset": {"name": "digits", "train_split": "train", "test_split": "test"}}\n'
         'measure.benchmark({"x": resolve(digits)}, ["reference"], lambda text: None)\n'
     )
-    done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True)
+    done = run_python('-c', program)
     assert done.stdout == 'False', done.stderr
 
 
@@ -79,7 +66,7 @@ def test_a_whole_benchmark_in_a_folder_that_is_not_the_repository(monkeypatch, c
     monkeypatch.setattr(measure, 'TURN_SECONDS', 0.005)
     monkeypatch.setattr(measure, 'large_side', lambda: 64)
     monkeypatch.chdir(tmp_path)
-    changes = ['model.num_blocks=1', 'model.hidden_dim=8', 'num_seeds=2']
+    changes = ['model.num_blocks=1', 'model.hidden_dim=8', 'num_seeds=2', 'dtype=bfloat16']
     words = [DIGITS, *(f'--config.{change}' for change in changes)]
     assert main(['benchmark', *words, '--against=reference', '--json=speed.json'], 0.0) == 0
     results = json.loads((tmp_path / 'speed.json').read_text())
@@ -106,8 +93,9 @@ def check_every_variant_is_measured_in_every_round(result):
     assert variants['twice the side']['image_size'] == [16, 16]
     assert variants['twice the side']['num_tokens'] == 100
     assert result['memory']['predicted'] > 0
-    (note,) = result['notes']
-    assert note.startswith('config.num_seeds = 2 ')
+    of_dtype, of_seeds = result['notes']
+    assert of_dtype.startswith("config.dtype = 'bfloat16' ")
+    assert of_seeds.startswith('config.num_seeds = 2 ')
 
 
 def check_variants_have_the_flops_of_their_kind(result):

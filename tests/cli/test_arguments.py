@@ -1,13 +1,10 @@
 """Flags and overrides, and the refusal of what is none."""
 
-import subprocess
-import sys
-
 import pytest
 
 from mixer_dilated.cli.main import main
 from tests.cli.conftest import CONFIG, SWEEP
-from tests.conftest import ROOT, refused
+from tests.conftest import refused, run_python
 
 
 @pytest.mark.parametrize(
@@ -18,17 +15,16 @@ from tests.conftest import ROOT, refused
         (['evaluate'], ['--workdir', 'runs/NAME']),
         (['--config=configs/mnist.py'], ['configs/mnist.py', 'configs/cifar10_finetune_b16.py,']),
         (['--config.seed=1'], ['--config']),
+        (['--config='], ['--config']),
+        (['--config'], ['--config']),
+        (['benchmark', '--config=', '--json=x'], ['--config']),
         ([CONFIG, '--workdri=x'], ['workdri', 'workdir']),
         ([CONFIG, 'extra'], ["'extra'"]),
         ([CONFIG, '--config.model.patches.dilaton=2'], ['config.model.patches.dilation?']),
         ([CONFIG, '--config.sed=2'], ['config.sed:', 'config.seed?']),
         ([CONFIG, '--config.model.patches=2'], ['config.model.patches ', 'model.patches.size']),
         ([CONFIG, '--config.seed=two'], ["config.seed = 'two'", 'integer']),
-        ([CONFIG, '--config.model.patches.dilation=0'], ['patches.dilation = 0']),
-        ([CONFIG, '--config.model.patches.size=(2,2,2)'], ['patches.size = (2, 2, 2)']),
         ([CONFIG, '--config.model.patches.size=9'], ['size', '9', '8']),
-        ([CONFIG, '--config.batch=5000'], ['config.batch = 5000', '1433']),
-        ([CONFIG, '--config.dataset.name=digitz'], ["config.dataset.name = 'digitz'"]),
         (['summary', CONFIG, '--config.dataset.test_split=tset'], ["test_split = 'tset'"]),
         (['evaluate', '--workdir=no/where'], ['no/where']),
         (['evaluate', '--workdir='], ['--workdir=:']),
@@ -87,9 +83,6 @@ print(*{'jax', 'flax', 'tensorflow_datasets', 'orbax', 'matplotlib', 'scipy'} & 
 
 @pytest.mark.parametrize('words', [(CONFIG,), ('sweep', SWEEP)], ids=['train', 'sweep'])
 def test_a_wrong_value_is_refused_before_anything_large_is_imported(words):
-    done = subprocess.run(
-        [sys.executable, '-c', REFUSES, *words, '--config.batch=0'],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+    done = run_python('-c', REFUSES, *words, '--config.batch=0')
     assert done.returncode == 0 and done.stdout.strip() == '', done
     assert done.stderr.startswith('error: config.batch = 0')

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import shutil
 
 import pytest
 
@@ -62,24 +61,6 @@ def test_the_same_command_again_shows_the_finished_run(trained):
     assert again.returncode == 0 and 'finished' in again.stdout
     result = [line for line in first.stdout.splitlines() if line.startswith(RESULT)]
     assert result == [line for line in again.stdout.splitlines() if line.startswith(RESULT)]
-
-
-@pytest.mark.slow
-def test_a_run_that_was_cut_off_continues(trained, tmp_path):
-    """As after a kill between the last checkpoint and the end."""
-    workdir, _ = trained
-    copy = tmp_path / 'cut'
-    shutil.copytree(workdir, copy)
-    (copy / 'summary.json').unlink()
-    newest = max((copy / 'checkpoints').iterdir(), key=lambda path: int(path.name))
-    shutil.rmtree(newest)
-    done = run_cli(*SMALL, f'--workdir={copy}')
-    assert done.returncode == 0, done.stderr
-    assert 'continues after step 8, 0.8889 of 2 epochs' in done.stdout
-    assert done.stdout.count('\nepoch ') == 2
-    assert (copy / 'metrics.jsonl').read_bytes() == (workdir / 'metrics.jsonl').read_bytes()
-    one, other = (json.loads((d / 'summary.json').read_text()) for d in (workdir, copy))
-    assert one['results'] == other['results']
 
 
 def test_evaluate_prints_the_accuracy_on_a_split(trained):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mixer_dilated.cli.config_files import load_configs
 from tests.cli.conftest import CONFIG
 from tests.conftest import refused
 
@@ -63,3 +64,23 @@ def test_a_sweep_file_of_wrong_types_is_refused(capsys, tmp_path, fields, value)
     )
     assert value in refused(capsys, 'sweep', f'--sweep={path}', f'--workdir={tmp_path}/study')
     assert not (tmp_path / 'study').exists()
+
+
+def test_configs_that_are_compared_have_names_of_their_own(tmp_path, capsys):
+    text = (
+        'from mixer_dilated.config import base_config\n\n\ndef get_config(word="3"):\n'
+        '    config = base_config()\n    config.batch = int(word)\n    return config\n'
+    )
+    for folder in ('one', 'two'):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'word.py').write_text(text)
+    one, two = (str(tmp_path / folder / 'word.py') for folder in ('one', 'two'))
+
+    def names(*paths):
+        return {name: config.batch for name, config in load_configs([*paths], {}).items()}
+
+    assert names(one) == {'word': 3}
+    assert names(f'{one}:1', f'{one}:2') == {'word:1': 1, 'word:2': 2}
+    assert names(f'{one}:1', f'{two}:1', two) == {f'{one}:1': 1, f'{two}:1': 1, 'word': 3}
+    line = refused(capsys, 'benchmark', f'--config={one}', f'--config={one}')
+    assert f'--config: {one}, {one}' in line
