@@ -36,14 +36,13 @@ BRANCHES = DILATED, Patches(size=(4, 3), dilation=(2, 3), stride=7)
     'changes',
     [
         {'gelu': 'tanh'},
-        {'remat': True},
         {'branches': (Patches((3, 5), (3, 2), (6, 9), 'SAME'),)},
         {'branches': (Patches(4, 2, 7, ((-1, 2), (3, 0))),)},
         {'branches': (Patches(8, 3, 14),)},
         {'branches': BRANCHES, 'blur': True},
         {'branches': BRANCHES, 'branch_merge': 'tokens'},
     ],
-    ids=['tanh', 'remat', 'SAME', 'padding', 'one token', 'channels', 'tokens'],
+    ids=['tanh', 'SAME', 'padding', 'one token', 'channels', 'tokens'],
 )
 def test_both_forms_have_the_same_values_and_gradients(changes):
     models = [mixer(form, **changes) for form in FORMS]

@@ -65,23 +65,11 @@ def test_what_does_not_fit_is_in_the_table():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize('shape', [(7,), (7, 5), (16, 5, 1)])
-def test_a_block_of_another_shape_than_the_rest_is_in_the_table(shape):
-    arrays = random_arrays() | {MIXING: np.ones(shape, np.float32)}
-    rows = mismatches(arrays, make_network(), LARGER)
-    assert ('×'.join(map(str, shape)), '36×5') in [row[1:3] for row in rows]
-
-
-@pytest.mark.parametrize('width', [(), (2, 3)])
-def test_a_bias_that_is_no_vector_is_in_the_table(width):
-    mlp = 'MixerBlock_1/token_mixing/'
-    arrays = random_arrays() | {
-        f'{mlp}Dense_0/kernel': np.ones((16, *width), np.float32),
-        f'{mlp}Dense_0/bias': np.ones(width, np.float32),
-        f'{mlp}Dense_1/kernel': np.ones((*width, 16), np.float32),
-    }
-    rows = mismatches(arrays, make_network(), LARGER)
-    assert 'token_mixing/Dense_0/bias' in rows[0][0]
+@pytest.mark.parametrize(('name', 'shape'), [('kernel', (7, 5)), ('bias', ()), ('bias', (2, 3))])
+def test_a_block_of_another_shape_than_the_rest_is_in_the_table(name, shape):
+    name = f'token_mixing/Dense_0/{name}'
+    arrays = random_arrays() | {f'MixerBlock_1/{name}': np.ones(shape, np.float32)}
+    assert any(name in row[0] for row in mismatches(arrays, make_network(), LARGER))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 from mixer_dilated.patches.geometry import Patches
 from mixer_dilated.pretrained.resampling import (
     interpolate_token_mixing,
-    interpolation_matrix,
     resample_stem_kernel,
     tile_token_mixing,
 )
@@ -41,23 +39,14 @@ def mix(mixing, x):
     return mixing['Dense_1/kernel'].T @ hidden + mixing['Dense_1/bias'][:, None]
 
 
-@given(st.integers(1, 20), st.integers(1, 20))
-@settings(max_examples=20)
-def test_interpolation_matrix_equals_jax_resize_and_keeps_constants(old, new):
-    matrix = interpolation_matrix(old, new)
-    expected = jax.image.resize(jnp.eye(old), (new, old), 'linear', antialias=True)
-    np.testing.assert_allclose(matrix, expected, atol=1e-5)
-    np.testing.assert_allclose(matrix.sum(axis=1), 1)
-
-
 @pytest.mark.parametrize('resample', [interpolate_token_mixing, tile_token_mixing])
 def test_the_same_grid_is_the_same_mixing(resample):
     mixing = random_mixing(np.random.default_rng(0), 12)
     chex.assert_trees_all_equal(resample(mixing, ((3, 4),), ((3, 4),)), mixing)
 
 
-@given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 99))
-@settings(max_examples=5)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
+@settings(max_examples=10)
 def test_mixing_on_another_grid_is_resize_mix_resize(rows, columns, seed):
     """By JAX's own resizing of the features, with the mixing in between."""
     rng = np.random.default_rng(seed)
