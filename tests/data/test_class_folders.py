@@ -11,7 +11,7 @@ from mixer_dilated.data.class_folders import find_again, find_images, split_imag
 from mixer_dilated.data.datasets import open_dataset
 from mixer_dilated.data.image_files import Ignored, ignored_text
 from mixer_dilated.data.split_names import splits_of
-from tests.conftest import refuses
+from tests.conftest import refuses, warns
 
 
 def make(root, *paths):
@@ -168,7 +168,7 @@ def test_the_splits_of_a_run_are_found_again_after_images_were_added(tmp_path):
         for one, other in zip(before.read(split), after.read(split), strict=True):
             np.testing.assert_array_equal(one, other)
     (root / 'dog' / '3.png').unlink()
-    with pytest.warns(UserWarning, match='1 image is gone'):
+    with warns('1 image is gone'):
         assert sum(open_folder(root, before.split_files).split_sizes.values()) == 19
     # Another data set has splits of its own.
     other = put_pets(tmp_path / 'other')
@@ -198,7 +198,7 @@ def test_corrupt_files_are_left_out_before_the_split(tmp_path):
     tested = open_folder(root).split_files.paths['test']
     for path in tested:
         (root / path).write_bytes(b'')
-    with pytest.warns(UserWarning, match=f'left out {len(tested)} of 10 images'):
+    with warns(f'left out {len(tested)} of 10 images'):
         source = open_folder(root, on_corrupt='skip')
     assert source.split_sizes == {'train': 6, 'test': 2}
     assert list(np.bincount(source.read('test').labels)) == [1, 1]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.training.train import train_and_evaluate
-from tests.conftest import refuses, small_config
+from tests.conftest import refuses, small_config, warns
 from tests.training.runs import check_same_bytes, rows_of
 
 CONSTANT = {'optimizer.decay_type': 'constant', 'optimizer.base_lr': 0.003}
@@ -82,7 +82,7 @@ def test_evaluate_keeps_the_runs_own_split_when_images_were_added(copied):
     root, workdir = copied
     before = evaluate_checkpoint(workdir)
     put_pets(root, 40)
-    with pytest.warns(UserWarning, match='60 images are new'):
+    with warns('60 images are new'):
         after = evaluate_checkpoint(workdir)
     assert after == before and after['epoch'] == 2
 
@@ -92,7 +92,7 @@ def test_a_finished_run_of_a_constant_learning_rate_is_extended_to_the_bit(tmp_p
     config = small_config(**CONSTANT, num_epochs=2)
     train_and_evaluate(config, tmp_path / 'run')
     longer = small_config(**CONSTANT, num_epochs=4)
-    with pytest.warns(UserWarning, match='num_epochs was 2 and is 4'):
+    with warns('num_epochs was 2 and is 4'):
         summary = train_and_evaluate(longer, tmp_path / 'run')
     assert summary['num_epochs'] == 4
     train_and_evaluate(longer, tmp_path / 'whole')

@@ -11,7 +11,7 @@ from mixer_dilated.errors import Preempted
 from mixer_dilated.parallel import mesh
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import QUICK_COMPILER, ROOT, small_config
-from tests.training.runs import RUN, Impatient, rows_of
+from tests.training.runs import RUN, Recorder, rows_of
 
 RESUME = f"""
 import json, pathlib, sys
@@ -47,7 +47,7 @@ def test_as_many_devices_as_the_batch_divides_among_go_on(monkeypatch, devices, 
 def test_a_run_of_one_device_ends_on_two_of_three(tmp_path):
     assert jax.device_count() == 1
     with pytest.raises(Preempted):
-        train_and_evaluate(small_config(**RUN), tmp_path, progress=Impatient(3))
+        train_and_evaluate(small_config(**RUN), tmp_path, progress=Recorder(3))
     flags = f'{QUICK_COMPILER} --xla_force_host_platform_device_count=3'
     done = subprocess.run(
         [sys.executable, '-c', RESUME, str(tmp_path)], cwd=ROOT, timeout=300, text=True,
