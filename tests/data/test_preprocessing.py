@@ -15,10 +15,10 @@ from PIL import Image
 
 from mixer_dilated.config import resolve
 from mixer_dilated.data.datasets import preprocessing_of
+from mixer_dilated.data.image_decoding import read_image
 from mixer_dilated.data.preprocessing import (
     FILES_PER_JOB,
     decode_images,
-    read_image,
     resize_image,
 )
 from mixer_dilated.errors import UserError
@@ -118,8 +118,8 @@ def png(size=(40, 40, 3)):
 # Of files that cannot be used: how to make one at a path, and what is said of it.
 UNUSABLE = {
     'empty': (lambda path: path.touch(), ['empty']),
-    'text': (lambda path: path.write_text('no image at all'), ['PNG, JPEG or WebP']),
-    'gif': (lambda path: path.write_bytes(b'GIF89a' + bytes(50)), ['PNG, JPEG or WebP']),
+    'text': (lambda path: path.write_text('no image at all'), ['not a PNG, JPEG']),
+    'gif': (lambda path: path.write_bytes(b'GIF89a' + bytes(50)), ['not a PNG, JPEG']),
     'cut off': (lambda path: path.write_bytes(png()[:-200]), ['truncated']),
     'header cut off': (lambda path: path.write_bytes(png()[:20]), ['Truncated File Read']),
     'large': (

@@ -9,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mixer_dilated.config import resolve
-from mixer_dilated.data import tfds_dataset
+from mixer_dilated.data import tfds_builder, tfds_dataset
 from mixer_dilated.data.datasets import open_dataset
 from mixer_dilated.data.tfds_dataset import TfdsDataset, TfdsDataSource
 from mixer_dilated.errors import UserError
@@ -50,9 +50,7 @@ PNG = GOOD[0][0]
 BROKEN_RECORDS = {
     'label below': ((PNG, -1), ['label -1', '0 to 9']),
     'label above': ((PNG, 10), ['label 10', '0 to 9']),
-    'another size': ((encoded(grey(0, (9, 8))), 1), ['9×8, mode L', '8×8, mode L']),
-    'another mode': ((encoded(grey(0, (8, 8, 3))), 1), ['mode RGB', '8×8, mode L']),
-    'sixteen bits': ((encoded(grey(0).astype(np.uint16) * 257), 1), ['mode I;16']),
+    'another size': ((encoded(grey(0, (9, 8))), 1), ['9×8', '8×8']),
     'cut off': ((PNG[:60], 1), ['cannot be decoded']),
     'flipped': ((PNG.replace(b'IDAT', b'IDAU'), 1), ['not a PNG']),
     'no image': ((b'<html>', 1), ['not a PNG']),
@@ -145,7 +143,7 @@ def test_the_cache_of_mnist_follows_its_files(mnist, tmp_path):
 
 def test_a_set_without_classes_is_refused(tmp_path, monkeypatch):
     builder = tfds.builder('dsprites', data_dir=tmp_path)
-    monkeypatch.setattr(tfds_dataset, '_open_builder', lambda name, data_dir: builder)
+    monkeypatch.setattr(tfds_dataset, 'open_builder', lambda name, data_dir: builder)
     with refuses('dsprites'):
         TfdsDataset('dsprites', str(tmp_path))
 
@@ -160,14 +158,14 @@ def fake_builder(url='', error=None):
 
 def has_tensorflow(monkeypatch, is_there):
     monkeypatch.setattr(
-        tfds_dataset.importlib.util, 'find_spec', lambda name: name if is_there else None
+        tfds_builder.importlib.util, 'find_spec', lambda name: name if is_there else None
     )
 
 
 def test_tfds_prepares_what_is_not_there_as_array_record(monkeypatch, capsys):
     has_tensorflow(monkeypatch, True)
     builder = fake_builder()
-    tfds_dataset._prepare(tfds, 'made_up', builder)
+    tfds_builder._prepare(tfds, 'made_up', builder)
     file_format = tfds.core.FileFormat.ARRAY_RECORD
     builder.download_and_prepare.assert_called_once_with(file_format=file_format)
     assert '/data/made_up' in capsys.readouterr().out
@@ -191,6 +189,6 @@ def test_data_that_cannot_be_had_names_cause_place_and_what_to_do(
     monkeypatch, builder, tensorflow, words
 ):
     has_tensorflow(monkeypatch, tensorflow)
-    monkeypatch.setattr(tfds_dataset.urllib.request, 'getproxies', dict)
+    monkeypatch.setattr(tfds_builder.urllib.request, 'getproxies', dict)
     with refuses(*words):
-        tfds_dataset._prepare(tfds, 'made_up', builder)
+        tfds_builder._prepare(tfds, 'made_up', builder)

@@ -8,7 +8,8 @@ import filelock
 import pytest
 
 from mixer_dilated.errors import BusyError
-from mixer_dilated.training.run_folder import check_same_data, lock_folder
+from mixer_dilated.training.data_record import check_same_data
+from mixer_dilated.training.run_folder import lock_folder
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import raising, refuses, small_config, warns
 from tests.training.runs import RUN
