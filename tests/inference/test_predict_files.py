@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from mixer_dilated.cli.main import main
+from mixer_dilated.data.image_decoding import SUFFIXES
 from mixer_dilated.inference import prediction
 from mixer_dilated.reports.plots.figure import save_figure
 from mixer_dilated.reports.plots.image_grids import prediction_sheet
@@ -65,14 +66,14 @@ def test_files_that_cannot_be_used_are_named_counted_and_make_the_status_2(
     assert main(['predict', *given, f'--workdir={run}', f'--csv={output}'], 0.0) == 2
     out, err = capsys.readouterr()
     assert '3 images in' in out and '5 could not be used' in out and '\x1b' not in out + err
-    assert 'left out in folders: 1 file that is no image, 1 pipe, device or dead link' in out
+    assert 'left out in folders: 1 .txt file, 1 pipe, device or dead link' in out
     *named, last = err.splitlines()
     assert [re.sub(r'.*/', '', line) for line in named] == [
         'cut.png: an image that cannot be decoded: image file is truncated',
         'empty.png: an empty file',
         'named.png: not a file but a pipe or device',
         'where.png: No such file or directory',
-        'x.png: a folder without images (.png, .jpg, .jpeg, .webp)',
+        f'x.png: a folder without images ({", ".join(SUFFIXES)})',
     ]
     assert last == 'error: 5 of 8 files could not be used; they are named above'
     with output.open(newline='', errors='surrogateescape') as file:

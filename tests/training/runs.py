@@ -33,7 +33,7 @@ class Recorder(Progress):
     def __init__(self, looks=0, stop_after=None):
         self.looks, self.stop_after, self.resumed_after, self.rows = looks, stop_after, None, []
 
-    def on_ready(self, setup, step):
+    def on_ready(self, setup, step, counts):
         self.resumed_after = step
 
     def on_epoch_end(self, rows, speed):
