@@ -164,7 +164,7 @@ def test_a_damaged_note_of_corrupt_images_is_made_again(root, content):
 
 def test_a_class_of_which_nothing_can_be_used_is_refused(root):
     corrupt(root, *[f'cat/{k}.png' for k in range(10)])
-    with refuses(root / 'cat', 'no image'):
+    with refuses(root, 'cat', 'no image'):
         open_folder(root, on_corrupt='skip')
 
 
