@@ -254,7 +254,7 @@ def test_weights_are_drawn_on_a_scale_around_zero_the_largest_first():
 
 def test_a_sweep_draws_the_trials_that_others_are_compared_with_as_outlines(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(study_plots, 'pareto_plot', lambda points, _: drawn.append(points))
+    monkeypatch.setattr(study_plots, 'pareto_plot', lambda points, *_: drawn.append(points))
     study = read_study(make_kind('sweep', tmp_path / 'sweep'))
     list(itertools.islice(study_plots.study_plots(study), 2))
     references = {comparison['reference'] for comparison in study.comparisons.values()}
