@@ -151,8 +151,12 @@ def report(arguments: SimpleNamespace, started: float) -> None:
 def convert(arguments: SimpleNamespace, started: float) -> None:
     """Writes weights in another format."""
     from mixer_dilated.inference.conversion import convert
+    from mixer_dilated.pretrained.weights_path import weights_path
 
-    print(convert(*map(pathlib.Path, arguments.words)))
+    source, target = arguments.words
+    if is_bucket(target):
+        raise UserError(f'{target}: weights are written locally; name a local path, and copy them')
+    print(convert(weights_path(source), pathlib.Path(target)))
 
 
 def probe(arguments: SimpleNamespace, started: float) -> None:
