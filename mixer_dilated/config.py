@@ -77,7 +77,9 @@ def resolve(config: Mapping, *, warn: bool = True) -> ConfigDict:
     except UserError as error:
         raise UserError(f'config.model.{error}') from None
     if model['gelu'] == 'auto':
-        model['gelu'] = 'tanh' if tree['init_from'].endswith('.npz') else 'exact'
+        source = tree['init_from']
+        file = source.partition('?')[0] if '://' in source else source  # without a query
+        model['gelu'] = 'tanh' if file.endswith('.npz') else 'exact'
     _validate_freeze_blocks(tree)
     _validate_random_phase(tree)
     return ConfigDict(tree).lock()

@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from mixer_dilated.bucket_clients import prepare_client
 from mixer_dilated.errors import UserError
 
 MAX_BYTES = 2**30  # of a file that is read whole
@@ -28,9 +29,17 @@ _UNFINISHED: set[pathlib.Path] = set()
 
 
 def as_path(path: PathLike) -> pathlib.Path:
-    """`etils.epath.Path` of a bucket ('gs://…', 's3://…'), `pathlib.Path` of anything else."""
+    """`etils.epath.Path` of a bucket ('gs://…', 's3://…'), `pathlib.Path` of anything else.
+
+    Raises:
+      UserError: a bucket whose client is not installed, or of a kind that is not known.
+    """
     if not is_bucket(path):
         return pathlib.Path(path)
+    try:
+        prepare_client(os.fspath(path).partition('://')[0])
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from None
     from etils import epath  # 0.1 s, which a local path need not pay
 
     return epath.Path(path)
@@ -44,6 +53,11 @@ def is_bucket(path: PathLike) -> bool:
 def exists(path: PathLike) -> bool:
     """Whether there is a file or folder; False for a name that no file can have."""
     return as_path(path).exists() if is_bucket(path) else os.path.exists(path)
+
+
+def absolute(path: pathlib.Path) -> pathlib.Path:
+    """A path from the root on, as orbax wants it; that of a bucket is."""
+    return path if is_bucket(path) else path.absolute()
 
 
 def user_cache() -> pathlib.Path:
@@ -185,11 +199,19 @@ def remove_unfinished() -> None:
 
 @contextlib.contextmanager
 def error_context(path: PathLike, flag: str = '') -> Iterator[None]:
-    """Raises UserError, which names the file or its flag, for an OSError of writing it."""
+    """Raises UserError, which names the file or its flag, for an OSError of writing it.
+
+    For a bucket it does for any error: each client has its own.
+    """
     try:
         yield
-    except OSError as error:
-        cause = error.strerror or error
+    except UserError:
+        raise
+    except Exception as error:
+        if not (isinstance(error, OSError) or is_bucket(path)):
+            raise
+        cause = getattr(error, 'strerror', None) or ' '.join(str(error).split())[:200]
+        cause = cause or type(error).__name__
         if flag:
             message = f'--{flag}={path}: cannot be written: {cause}; name a file that can'
         else:

@@ -149,6 +149,7 @@ def test_a_bucket_is_written_and_read_as_a_folder(monkeypatch):
     fsspec = pytest.importorskip('fsspec')
     memory = fsspec.filesystem('memory')
     monkeypatch.setattr(fsspec, 'filesystem', lambda *_, **__: memory)
+    monkeypatch.setattr(files, 'prepare_client', lambda _: None)
     folder = files.as_path('gs://bucket/run')
     assert not files.exists(folder / 'a.json')
     files.write_json(folder / 'a.json', {'a': 1})

@@ -12,6 +12,7 @@ from mixer_dilated.config import check_key, flat_keys, nested
 from mixer_dilated.config_keys import ALIASES, KEYS, integer
 from mixer_dilated.config_synonyms import SYNONYMS
 from mixer_dilated.errors import UserError
+from mixer_dilated.files import as_path, is_bucket
 
 EXAMPLES = {  # of what may be missing
     'config': '--config=configs/digits_dilated.py',
@@ -31,10 +32,24 @@ class _TextParser(flags.ArgumentParser):
 
 class _PathParser(_TextParser):
     def parse(self, text: str) -> pathlib.Path:
+        if is_bucket(text):
+            raise UserError('is written locally; name a local path, and copy it there afterwards')
         try:
             return pathlib.Path(super().parse(text)).expanduser()
         except RuntimeError:
             raise UserError(f'no user {text.split("/")[0]}; write the path without ~') from None
+
+
+class _FolderParser(_PathParser):
+    """Of a run's folder, which may be in a bucket."""
+
+    def parse(self, text: str) -> pathlib.Path:
+        if not is_bucket(text):
+            return super().parse(text)
+        try:
+            return as_path(text)
+        except UserError as error:  # the flag is named with its value
+            raise UserError(str(error).removeprefix(f'{text}: ')) from None
 
 
 class _IntegerParser(flags.ArgumentParser):
@@ -49,7 +64,8 @@ class _IntegerParser(flags.ArgumentParser):
 
 
 PARSERS = {
-    **dict.fromkeys(('workdir', 'output', 'picture', 'json', 'csv', 'sheet'), _PathParser()),
+    'workdir': _FolderParser(),
+    **dict.fromkeys(('output', 'picture', 'json', 'csv', 'sheet'), _PathParser()),
     **dict.fromkeys(('seeds', 'top', 'max_pixels'), _IntegerParser(1)),
     **dict.fromkeys(('batch_per_device', 'num_processes'), _IntegerParser(1)),
     'process_id': _IntegerParser(0),

@@ -141,9 +141,10 @@ is not finite; 130 (Ctrl-C) or 143 (SIGTERM) stopped and saved within 10
 seconds: the same command with the same --workdir resumes; a second signal ends
 it at once. --debug shows the traceback of any error.
 
-Decoded images, compiled programs and plans are kept in ~/.cache/mixer_dilated
-(under XDG_CACHE_HOME if set), which may be deleted at any time. Configs whose
-names begin with configs/ come with the package.
+Decoded images, downloaded weights, compiled programs and plans are kept in
+~/.cache/mixer_dilated (under XDG_CACHE_HOME if set), which may be deleted at
+any time. --workdir=gs://BUCKET/NAME or s3://… is a folder in a bucket. Configs
+whose names begin with configs/ come with the package.
 
 Examples
   {program} --config=configs/digits_dilated.py

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from mixer_dilated.cli import distributed, preemption
 from mixer_dilated.cli.config_files import SHIPPED, file_name, load_config, load_configs, load_sweep
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import AtomicFile, check_output
+from mixer_dilated.files import AtomicFile, as_path, check_output, is_bucket
 
 TABLE1 = str(SHIPPED / 'sweeps' / 'table1.py')
 BENCHMARKED = [str(SHIPPED / f'mnist_{name}.py') for name in ('baseline', 'dilated')]
@@ -38,7 +38,7 @@ def train(arguments: SimpleNamespace, started: float) -> None:
     stamp = datetime.datetime.now().strftime('%Y%m%d-%H%M%S-%f')[:-3]
     with translate_host_loss():
         workdir = arguments.workdir or pathlib.Path('runs', f'{name}-{stamp}')
-        workdir = pathlib.Path(broadcast(str(workdir)))
+        workdir = as_path(broadcast(str(workdir)))
         is_primary = distributed.is_primary()
         with TerminalProgress(name, workdir) if is_primary else SilentProgress() as progress:
             summary = train_and_evaluate(
@@ -122,6 +122,11 @@ def sweep(arguments: SimpleNamespace, started: float) -> None:
     keep_compiled_programs()
     # No time in its name: the same command resumes the study.
     folder = arguments.workdir or pathlib.Path('runs', name)
+    if is_bucket(folder):
+        raise UserError(
+            f'--workdir={folder}: processes of a study share its trials by locks, which a bucket '
+            'does not have; name a local folder, and copy it there afterwards'
+        )
     command = shlex.join([*program(), *sys.argv[1:]])
     with TerminalStudyProgress(name, folder) as observer:
         if run_study(study, folder, command=command, observer=observer) is None:
@@ -140,14 +145,18 @@ def report(arguments: SimpleNamespace, started: float) -> None:
     from mixer_dilated.reports.page.report import write_report
 
     (folder,) = arguments.words
-    print(f'report: {write_report(pathlib.Path(folder).expanduser())}')
+    print(f'report: {write_report(as_path(folder).expanduser())}')
 
 
 def convert(arguments: SimpleNamespace, started: float) -> None:
     """Writes weights in another format."""
     from mixer_dilated.inference.conversion import convert
+    from mixer_dilated.pretrained.weights_path import weights_path
 
-    print(convert(*map(pathlib.Path, arguments.words)))
+    source, target = arguments.words
+    if is_bucket(target):
+        raise UserError(f'{target}: weights are written locally; name a local path, and copy them')
+    print(convert(weights_path(source), pathlib.Path(target)))
 
 
 def probe(arguments: SimpleNamespace, started: float) -> None:

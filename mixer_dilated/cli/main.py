@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import absl.logging
 
+from mixer_dilated.bucket_clients import is_client_error
 from mixer_dilated.cli import distributed, platforms, preemption
 from mixer_dilated.errors import (
     AllHostsError,
@@ -59,7 +60,8 @@ def main(argv: list[str], started: float) -> int:
             # What goes wrong in a library's thread reaches the main one as an error of its own.
             threading.excepthook = sys.unraisablehook = lambda _: None
             absl.logging.set_verbosity(absl.logging.FATAL)
-            logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+            for library in ('asyncio', 'gcsfs'):
+                logging.getLogger(library).setLevel(logging.CRITICAL)
         try:
             return _run([word for word in argv if word != '--debug'], started)
         except BaseException as error:
@@ -135,6 +137,12 @@ def _describe_error(error: BaseException) -> tuple[int, str]:
     if is_out_of_memory(error):
         less = 'config.batch, config.batch_eval, config.num_seeds or the sizes under config.model'
         return 2, f'not enough memory ({text[:150]}); choose a smaller {less}'
+    if is_client_error(error):
+        cause = ' '.join(text.split())[:300] or type(error).__name__
+        return (
+            2,
+            f'the bucket cannot be used: {cause}; when that is mended, the same command resumes',
+        )
     if 'RESOURCE_EXHAUSTED' in text:
         return (
             2,

@@ -1,7 +1,6 @@
 """Linear probe: the accuracy of a linear classifier on frozen features."""
 
 import functools
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,8 @@ from mixer_dilated.data.examples import (
 from mixer_dilated.data.input_pipeline import streams
 from mixer_dilated.data.preprocessing import upsample
 from mixer_dilated.errors import UserError
+from mixer_dilated.files import exists
+from mixer_dilated.pretrained.weights_path import weights_path
 from mixer_dilated.training.run_folder import read_config
 from mixer_dilated.training.setup import Setup, create_setup
 from mixer_dilated.training.state import create_model, load_initial_params
@@ -89,8 +90,8 @@ def _open_data_source(setup: Setup, split: str) -> RandomAccessDataSource:
 def _used_splits(config: ml_collections.ConfigDict) -> dict[str, str]:
     """{key: split} of examples that the validation examples must not share, in training or test."""
     splits = {f'config.dataset.{key}': config.dataset[key] for key in ('train_split', 'test_split')}
-    run = pathlib.Path(config.init_from).expanduser()
-    if (run / 'config.json').is_file():
+    run = weights_path(config.init_from)
+    if exists(run / 'config.json'):
         dataset = read_config(run).dataset
         if dataset.name == config.dataset.name:
             splits[f'dataset.train_split of {run}'] = dataset.train_split

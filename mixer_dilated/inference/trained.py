@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict
 
 from mixer_dilated.data.preprocessing import Preprocessing
 from mixer_dilated.errors import AllHostsError, UserError
+from mixer_dilated.files import as_path
 from mixer_dilated.models.mixer import MlpMixer
 from mixer_dilated.parallel.multihost import broadcast, on_all_hosts
 from mixer_dilated.training.checkpoint import Checkpoints
@@ -77,7 +78,7 @@ def load_trained(workdir: pathlib.Path, *, best: bool = False) -> Trained:
     Raises:
       UserError: no run or no checkpoint there.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = as_path(workdir)
     setup, preprocessing = read_trained_setup(workdir)
     run = restore_checkpoint(workdir, CompiledFunctions.for_devices(setup), best=best)
     model = create_model(setup.config, setup.dataset.num_classes)

@@ -3,13 +3,16 @@
 Reading executes nothing: pickled objects are refused.
 """
 
+import contextlib
 import dataclasses
 import io
 import itertools
 import json
 import pathlib
 import re
+import tempfile
 import zlib
+from collections.abc import Iterator
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +21,7 @@ from ml_collections import ConfigDict
 
 from mixer_dilated.config import patch_branches, resolve
 from mixer_dilated.errors import UserError, printable
+from mixer_dilated.files import MAX_ARRAY_BYTES, absolute, error_context, is_bucket, read_bytes
 from mixer_dilated.patches.geometry import Pair, integer_pair
 
 SUFFIXES = ('.npz', '.safetensors')
@@ -75,18 +79,32 @@ def read_weights(path: pathlib.Path) -> Weights:
             '.safetensors file, a folder that convert wrote, or the folder of a run'
         )
     readers = {'.npz': _read_npz, '.safetensors': _read_safetensors}
-    try:
-        arrays, metadata = readers.get(path.suffix, _read_orbax)(path)
-        arrays = {name: _check_dtype(name, array) for name, array in arrays.items()}
-        model, image_size = _parse_metadata(metadata)
-    # The readers raise errors of many types at files that are damaged or no such archive.
-    except Exception as error:
-        cause = printable(' '.join(str(error).split()))[:200]
-        raise UserError(
-            f'{path}: cannot be read: {type(error).__name__}: {cause}; it is damaged or of '
-            'another kind: get it again'
-        ) from error
+    with _local_file(path) as file:
+        try:
+            arrays, metadata = readers.get(path.suffix, _read_orbax)(file)
+            arrays = {name: _check_dtype(name, array) for name, array in arrays.items()}
+            model, image_size = _parse_metadata(metadata)
+        # The readers raise errors of many types at files that are damaged or no such archive.
+        except Exception as error:
+            cause = printable(' '.join(str(error).split()))[:200]
+            raise UserError(
+                f'{path}: cannot be read: {type(error).__name__}: {cause}; it is damaged or of '
+                'another kind: get it again'
+            ) from error
     return Weights(to_linen_names(arrays, str(path)), model, image_size)
+
+
+@contextlib.contextmanager
+def _local_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A copy of a file in a bucket, which NumPy and safetensors do not open; else `path` itself."""
+    if not is_bucket(path) or path.is_dir():
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder, path.name)
+        with error_context(copy):
+            copy.write_bytes(read_bytes(path, 'name another', MAX_ARRAY_BYTES))
+        yield copy
 
 
 def encode(weights: Weights, suffix: str) -> bytes:
@@ -192,7 +210,7 @@ def _read_orbax(folder: pathlib.Path) -> tuple[dict, dict]:
     about, params = folder / _METADATA, folder / _PARAMS
     metadata = json.loads(about.read_text()) if about.exists() else {}
     with ocp.StandardCheckpointer() as checkpointer:
-        tree = checkpointer.restore((params if params.is_dir() else folder).absolute())
+        tree = checkpointer.restore(absolute(params if params.is_dir() else folder))
     arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(tree, sep='/').items()}
     for name, checksum in metadata.get('checksums', {}).items():
         if name not in arrays or zlib.crc32(np.ascontiguousarray(arrays[name])) != checksum:

@@ -1,7 +1,6 @@
 """Checkpoints, with orbax: what is restored is what was saved, or it is set aside."""
 
 import contextlib
-import os
 import pathlib
 import time
 import warnings
@@ -15,6 +14,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from mixer_dilated.config import differences, differences_on_resume, resolve
 from mixer_dilated.errors import AllHostsError, HostLostError, UserError
+from mixer_dilated.files import absolute, is_bucket, write_text
 from mixer_dilated.parallel.multihost import (
     any_host,
     broadcast,
@@ -51,7 +51,7 @@ class Checkpoints:
     def __init__(
         self, workdir: pathlib.Path, config: ml_collections.ConfigDict, *, read_only: bool = False
     ):
-        self.folder = (workdir / 'checkpoints').absolute()
+        self.folder = absolute(workdir / 'checkpoints')
         self.config, self.newest = config, None
         self._damaged = workdir / DAMAGED
         self._best = _KeepStep()
@@ -291,5 +291,8 @@ class _KeepStep:
 
 
 def _rename(folder: pathlib.Path, target: pathlib.Path) -> None:
-    target.parent.mkdir(exist_ok=True)
-    os.rename(folder, target)
+    if is_bucket(folder):  # where a folder is there if something is in it
+        write_text(target.parent / '.here', '')
+    else:
+        target.parent.mkdir(exist_ok=True)
+    folder.rename(target)

@@ -3,11 +3,20 @@
 import math
 import pathlib
 import statistics
+import tempfile
 import time
 import warnings
 
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import append_json_lines, error_context, write_json_lines
+from mixer_dilated.files import (
+    append_json_lines,
+    error_context,
+    exists,
+    is_bucket,
+    read_bytes,
+    write_bytes,
+    write_json_lines,
+)
 from mixer_dilated.parallel.multihost import to_numpy
 from mixer_dilated.training.optimizer import learning_rate_schedule
 from mixer_dilated.training.run_state import RunState
@@ -25,7 +34,8 @@ class MetricsWriter:
     resumed leaves the bytes of one that was not. How long it took is in `speed.jsonl`.
 
     The events are written by the thread that trains, so that a full disk ends the run there: the
-    thread of tensorboardX's own `SummaryWriter` dies of it, and the next write blocks for ever.
+    thread of tensorboardX's own `SummaryWriter` dies of it, and the next write blocks for ever. For
+    a bucket they are written to a local file, of which a copy is put there.
 
     Args:
       workdir: the run's folder.
@@ -43,10 +53,12 @@ class MetricsWriter:
         write_json_lines(workdir / METRICS, run.metrics)
         write_json_lines(workdir / SPEED, run.speed)
         next_step = run.metrics[-1]['step'] + 1 if run.metrics else 0
+        self._to_copy = tempfile.TemporaryDirectory() if is_bucket(workdir) else None
+        folder = pathlib.Path(self._to_copy.name) if self._to_copy else self._folder
         with error_context(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             # The time in the name: a run may be stopped and resumed within a second.
-            self._events = EventsWriter(str(self._folder / 'events'), f'.{time.time_ns()}')
+            self._events = EventsWriter(str(folder / 'events'), f'.{time.time_ns()}')
             # TensorBoard drops what earlier files hold from this step on.
             self._write_event(next_step, session_log=SessionLog(status=SessionLog.START))
             self._flushed = time.monotonic()
@@ -57,10 +69,14 @@ class MetricsWriter:
     def __exit__(self, kind, *_):
         try:
             with error_context(self._folder):
+                self._flush()
                 self._events.close()
         except UserError:
             if kind is None:
                 raise
+        finally:
+            if self._to_copy:
+                self._to_copy.cleanup()
 
     def write(self, rows: list[dict], speed: dict) -> None:
         """Writes the metrics of one epoch, a row a seed; TensorBoard gets the means over seeds."""
@@ -81,8 +97,13 @@ class MetricsWriter:
         with error_context(self._folder):
             self._write_event(rows[0]['step'], summary=Summary(value=scalars))
             if time.monotonic() - self._flushed > FLUSH_SECONDS:
-                self._events.flush()
-                self._flushed = time.monotonic()
+                self._flush()
+
+    def _flush(self) -> None:
+        self._events.flush()
+        self._flushed = time.monotonic()
+        for file in pathlib.Path(self._to_copy.name).iterdir() if self._to_copy else ():
+            write_bytes(self._folder / file.name, file.read_bytes())
 
     def _write_event(self, step: int, **content) -> None:
         from tensorboardX.proto.event_pb2 import Event
@@ -92,7 +113,7 @@ class MetricsWriter:
 
 def has_rows(path: pathlib.Path) -> bool:
     """Whether a file of rows holds any."""
-    return path.is_file() and path.stat().st_size > 0
+    return exists(path) and bool(read_bytes(path))
 
 
 def epoch_rows(setup: Setup, run: RunState, epoch: int, result: dict | None) -> list[dict]:

@@ -7,17 +7,21 @@ import pathlib
 import re
 from collections.abc import Callable
 
+from mixer_dilated.bucket_clients import is_client_error
 from mixer_dilated.errors import UserError, is_out_of_memory
+from mixer_dilated.files import is_bucket
 
 # Errors of the system that mean damage; others, as too many open files, pass.
 DAMAGE_ERRNOS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
+# What orbax's storage says of a bucket that refuses or cannot be reached.
+REFUSED = re.compile('UNAVAILABLE|PERMISSION_DENIED|UNAUTHENTICATED|DEADLINE_EXCEEDED')
 
 
 def catch_damage(folder: pathlib.Path, function: Callable, *args) -> tuple:
     """(result, None) of a function, or (None, error) if the checkpoint in `folder` is damaged.
 
     Raises:
-      UserError: of the function, or because the system does not let the files be read.
+      UserError: of the function, or because the system or a bucket does not let the files be read.
     """
     try:
         return function(*args), None
@@ -27,7 +31,8 @@ def catch_damage(folder: pathlib.Path, function: Callable, *args) -> tuple:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        if _system_errno(error) not in (None, *DAMAGE_ERRNOS):
+        refused = is_bucket(folder) and (is_client_error(error) or REFUSED.search(str(error)))
+        if refused or _system_errno(error) not in (None, *DAMAGE_ERRNOS):
             raise UserError(
                 f'{folder}: cannot be read: {error_cause(error)}; when that is mended, the same '
                 'command resumes'

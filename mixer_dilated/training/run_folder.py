@@ -61,17 +61,16 @@ def lock_folder(folder: pathlib.Path):
     """Keeps every other process from working in a folder, which is made if it is not there.
 
     The lock is the operating system's: it ends with the process that holds it, however that ends.
-    A file system without locks is a warning; a bucket has none.
+    A bucket, or a file system without locks, is a warning.
 
     Raises:
       BusyError: another process works there.
       UserError: the folder cannot be written.
     """
+    lock = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if is_bucket(folder):
-            lock = contextlib.nullcontext()
-        else:
+        if not is_bucket(folder):  # which has no folders either, only names with slashes
+            folder.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(folder / '.lock').acquire(timeout=0)
     except filelock.Timeout:
         raise BusyError(
@@ -82,11 +81,10 @@ def lock_folder(folder: pathlib.Path):
     except (OSError, NotImplementedError) as error:
         if getattr(error, 'errno', errno.ENOSYS) not in NO_LOCKS:
             raise UserError(f'--workdir={folder}: cannot be written: {error.strerror}') from None
-        warnings.warn(
-            f'{folder}: its file system has no locks; let one process work in it', stacklevel=3
-        )
-        lock = contextlib.nullcontext()
-    with lock:
+    if not lock:
+        kind = 'a bucket' if is_bucket(folder) else 'its file system'
+        warnings.warn(f'{folder}: {kind} has no locks; let one process work in it', stacklevel=3)
+    with lock or contextlib.nullcontext():
         yield
 
 

@@ -21,6 +21,7 @@ from mixer_dilated.models.mixer import MlpMixer
 from mixer_dilated.parallel.mesh import put_on_mesh
 from mixer_dilated.pretrained.adapt import adapt_params
 from mixer_dilated.pretrained.weight_files import Weights, read_weights
+from mixer_dilated.pretrained.weights_path import weights_path
 from mixer_dilated.random_keys import purpose_key
 from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.run_folder import read_config
@@ -129,7 +130,7 @@ def load_initial_params(setup: Setup) -> InitialParams:
     config = setup.config
     if not config.init_from:
         return InitialParams({}, [])
-    path = pathlib.Path(config.init_from).expanduser()
+    path = weights_path(config.init_from)
     weights = load_seed_weights(path)
     if weights[0].model is None and config.model.gelu != 'tanh':
         warnings.warn(

@@ -1,0 +1,73 @@
+"""Where weights that a user names lie: `weights_path`."""
+
+import hashlib
+import http.client
+import pathlib
+import posixpath
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+
+from mixer_dilated.errors import UserError
+from mixer_dilated.files import AtomicFile, as_path, error_context, user_cache
+from mixer_dilated.pretrained.weight_files import SUFFIXES
+
+MAX_BYTES = 2**34  # of a download
+TIMEOUT = 60  # seconds without an answer
+CHUNK = 2**20  # bytes
+
+
+def weights_path(source: str) -> pathlib.Path:
+    """The path of weights, which are downloaded if `source` is an address of the web.
+
+    Args:
+      source: a local path, one of a bucket, or https://…/NAME.npz or .safetensors, which is
+        downloaded once, into the user's cache.
+
+    Raises:
+      UserError: the download fails or is no such file, or a bucket's client is not installed.
+    """
+    if not source.startswith(('https://', 'http://')):
+        return as_path(source).expanduser()
+    name = posixpath.basename(urllib.parse.urlsplit(source).path)
+    if not name.endswith(SUFFIXES):
+        raise UserError(f'{source}: allowed is the address of a {" or ".join(SUFFIXES)} file')
+    key = hashlib.sha256(source.encode()).hexdigest()[:16]
+    target = user_cache() / 'weights' / key / name
+    if not target.exists():
+        with error_context(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        _download(source, target)
+    return target
+
+
+def _download(address: str, target: pathlib.Path) -> None:
+    with AtomicFile(target) as file:
+        try:
+            with urllib.request.urlopen(address, timeout=TIMEOUT) as response:
+                for chunk in _read_weights(response):
+                    file.write(chunk)
+        except UserError:  # of the cache
+            raise
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            cause = getattr(error, 'reason', None) or error  # the system's, in a URLError
+            raise UserError(
+                f'{address}: cannot be downloaded: {getattr(cause, "strerror", None) or cause}; '
+                'get the file, and name its path'
+            ) from None
+
+
+def _read_weights(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The content, in chunks; raises ValueError if it is too long, cut short or of another kind."""
+    size = 0
+    while chunk := response.read(CHUNK):
+        # An archive of zip begins with PK, a .safetensors with the length of an object of JSON.
+        if not size and chunk[:2] != b'PK' and chunk[8:9] != b'{':
+            raise ValueError(f'what is there is no {" or ".join(SUFFIXES)} file')
+        size += len(chunk)
+        if size > MAX_BYTES:
+            raise ValueError(f'more than {MAX_BYTES} bytes')
+        yield chunk
+    length = response.headers['Content-Length']
+    if not size or (length and int(length) != size):
+        raise ValueError(f'it ended after {size} bytes')

@@ -1,0 +1,161 @@
+"""A bucket as the folder of a run, and what is said where its client is not installed.
+
+The bucket is an emulator's of Google Cloud Storage; orbax, gcsfs and TensorStore are the real ones.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import GIVEN_FLAGS, ROOT, config_file, run_cli
+
+CONFIG = '--config=configs/digits_dilated.py'
+WITHOUT_CLIENT = """
+import importlib.util, sys, time
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name in {'gcsfs', 's3fs'} else found(name)
+from mixer_dilated.cli.main import main
+sys.exit(main(sys.argv[1:], time.perf_counter()))
+"""
+
+
+def refuse(tmp_path, *words: str) -> str:
+    """The one line with which a command ends that has made nothing, no client being installed."""
+    command = [sys.executable, '-c', WITHOUT_CLIENT, *words]
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    lines = ended.stderr.splitlines()
+    assert (ended.returncode, len(lines), ended.stdout) == (2, 1, ''), ended
+    assert not os.listdir(tmp_path)
+    return lines[0]
+
+
+@pytest.mark.parametrize(('store', 'client'), [('gs', 'gcsfs'), ('s3', 's3fs')])
+@pytest.mark.parametrize('words', [[CONFIG], ['evaluate'], ['predict', 'a.png']])
+def test_without_a_client_a_bucket_is_refused_before_anything_is_made(
+    words, store, client, tmp_path
+):
+    line = refuse(tmp_path, *words, f'--workdir={store}://bucket/run')
+    assert f'--workdir={store}://bucket/run' in line and f'pip install {client}' in line
+
+
+@pytest.mark.parametrize(
+    ('words', 'values'),
+    [
+        (['--workdir=hdfs://host/run'], ['--workdir=hdfs://host/run', 'gs://…, s3://…']),
+        (['--workdir=https://host/run'], ['--workdir=https://host/run', 'gs://…, s3://…']),
+        (['--config.init_from=gs://bucket/a.npz'], ['gs://bucket/a.npz', 'pip install gcsfs']),
+        (['--config.init_from=https://host/a.txt'], ['https://host/a.txt', '.npz']),
+    ],
+)
+def test_another_address_is_refused_before_anything_is_made(words, values, tmp_path):
+    line = refuse(tmp_path, CONFIG, *words)
+    assert all(value in line for value in values), line
+
+
+def test_what_is_written_locally_is_refused_a_bucket(tmp_path):
+    line = refuse(tmp_path, 'predict', '--workdir=runs/a', 'a.png', '--csv=gs://bucket/a.csv')
+    assert '--csv=gs://bucket/a.csv' in line
+
+
+@pytest.fixture(scope='module')
+def bucket():
+    """(environment, gcsfs file system) of a bucket named 'bucket'."""
+    pytest.importorskip('gcp_storage_emulator', reason='no emulator of a bucket is installed')
+    gcsfs = pytest.importorskip('gcsfs', reason='no client of a bucket is installed')
+    from tests.bucket_server import serve
+
+    with serve('bucket') as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield environment, gcsfs.GCSFileSystem(use_listings_cache=False)
+
+
+def succeed(environment, *words: str) -> subprocess.CompletedProcess:
+    ended = run_cli(*words, **environment)
+    assert ended.returncode == 0, ended.stderr
+    return ended
+
+
+def stop_after_first_epoch(environment, *words: str) -> str:
+    """Sends SIGTERM to a run after its first epoch; what it printed to stderr."""
+    with subprocess.Popen(
+        [sys.executable, 'run.py', *words],
+        cwd=ROOT,
+        env={**os.environ, 'XLA_FLAGS': GIVEN_FLAGS, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        for line in process.stdout:
+            if line.startswith('epoch '):
+                process.send_signal(signal.SIGTERM)
+                break
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    return errors
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_stops_resumes_and_is_read(bucket, tmp_path):
+    environment, files = bucket
+    run, local = 'gs://bucket/a/run', tmp_path / 'local'
+    train = config_file(tmp_path, num_epochs=20)
+    errors = stop_after_first_epoch(environment, train, f'--workdir={run}')
+    assert f'{run}: a bucket has no locks' in errors
+    steps = sorted(map(int, map(os.path.basename, files.ls(f'{run}/checkpoints'))))
+    assert len(steps) == 2 and not files.exists(f'{run}/summary.json')
+
+    # The newest checkpoint is damaged: the one before it is restored.
+    damaged = f'{run}/checkpoints/{steps[-1]}'
+    for name in files.find(f'{damaged}/arrays'):
+        files.pipe(name, files.cat(name)[:10])
+    resumed = succeed(environment, train, f'--workdir={run}')
+    assert 'continues after step' in resumed.stdout
+    assert f'{damaged}: damaged' in resumed.stderr and files.find(f'{run}/damaged_checkpoints')
+
+    # What is there is what a run that was not stopped leaves in a local folder.
+    succeed({}, train, f'--workdir={local}')
+    for name in ('metrics.jsonl', 'predictions.npz', 'weights.npz', 'config.json'):
+        assert files.cat(f'{run}/{name}') == (local / name).read_bytes(), name
+    assert len(files.cat(f'{run}/speed.jsonl').splitlines()) == 20
+    events = files.ls(f'{run}/tensorboard')
+    assert len(events) == 2 and all(files.size(name) > 100 for name in events)
+    assert not (ROOT / 'gs:').exists()
+
+    again = succeed(environment, train, f'--workdir={run}')
+    assert 'holds this run, finished' in again.stdout
+    evaluated = succeed(environment, 'evaluate', f'--workdir={run}', '--calibrate=train[300:400]')
+    correct = json.loads((local / 'summary.json').read_text())['results'][0]['test_correct']
+    assert f'{correct} of 100' in evaluated.stdout and files.exists(f'{run}/calibration.json')
+    assert f'report: {run}/report.html' in succeed(environment, 'report', run).stdout
+    assert files.cat(f'{run}/report.html').startswith(b'<!') and files.glob(f'{run}/*.png')
+    succeed(environment, 'export', f'--workdir={run}', f'--output={tmp_path / "exported"}')
+
+    # Its weights begin another run, as the folder and as a file.
+    for name in ('a.npz', 'a.safetensors'):
+        succeed(environment, 'convert', run, str(tmp_path / name))
+        files.put(str(tmp_path / name), f'bucket/{name}')
+        succeed(environment, 'convert', f'gs://bucket/{name}', str(tmp_path / f'again-{name}'))
+    next_run = ['--config.transfer.head=keep', '--config.num_epochs=1', '--workdir=gs://bucket/b']
+    begun = succeed(environment, train, f'--config.init_from={run}', *next_run)
+    assert f'begins with {run}; test {correct / 100:.4f}' in begun.stdout
+
+
+@pytest.mark.slow
+def test_a_bucket_that_is_not_there_is_one_line(bucket, tmp_path):
+    ended = run_cli(config_file(tmp_path), '--workdir=gs://nowhere/run', **bucket[0])
+    assert ended.returncode == 2 and 'gs://nowhere/run' in ended.stderr.splitlines()[-1]
+    assert 'cannot be written' in ended.stderr and 'defect' not in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_study_in_a_bucket_is_refused(bucket, tmp_path):
+    ended = run_cli('table1', '--workdir=gs://bucket/study', **bucket[0])
+    assert ended.returncode == 2 and '--workdir=gs://bucket/study' in ended.stderr
