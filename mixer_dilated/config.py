@@ -7,6 +7,7 @@ A config file starts from `base_config()` and changes the keys in which its expe
 import dataclasses
 import difflib
 import itertools
+import re
 import warnings
 from collections.abc import Mapping
 
@@ -77,9 +78,8 @@ def resolve(config: Mapping, *, warn: bool = True) -> ConfigDict:
     except UserError as error:
         raise UserError(f'config.model.{error}') from None
     if model['gelu'] == 'auto':
-        source = tree['init_from']
-        file = source.partition('?')[0] if '://' in source else source  # without a query
-        model['gelu'] = 'tanh' if file.endswith('.npz') else 'exact'
+        without_query = re.sub(r'(?<=://)([^?]*)\?.*', r'\1', tree['init_from'])
+        model['gelu'] = 'tanh' if without_query.endswith('.npz') else 'exact'
     _validate_freeze_blocks(tree)
     _validate_random_phase(tree)
     return ConfigDict(tree).lock()

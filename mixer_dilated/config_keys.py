@@ -109,8 +109,7 @@ KEYS: dict[str, Key] = {
     'init_from': Key(
         '',
         TEXT,
-        'initial weights: an .npz of the original, .safetensors, a converted folder, a run; also '
-        'gs://…, s3://…, and https://… of a file',
+        "weights: an .npz of the original, .safetensors, a run, convert's folder; gs://, https://",
     ),
     'transfer.head': Key('new', one_of('new', 'keep'), "zeros for this data set, or init_from's"),
     'transfer.stem': Key(

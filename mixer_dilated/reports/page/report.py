@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import write_text
+from mixer_dilated.files import is_bucket, write_text
 from mixer_dilated.reports.formatting import count_text, setting_text
 from mixer_dilated.reports.page import result_tables
 from mixer_dilated.reports.page.result_tables import PageTable
@@ -157,7 +157,9 @@ def _origin(summaries: list[dict], folder: pathlib.Path) -> list[tuple[str, str]
         for summary in summaries
     )
     # The folder as seen from here, if it is below; else its name, for a page tells no secrets.
-    resolved, here = folder.resolve(), pathlib.Path.cwd()
-    shown = resolved.relative_to(here) if resolved.is_relative_to(here) else resolved.name
+    shown = folder
+    if not is_bucket(folder):
+        resolved, here = folder.resolve(), pathlib.Path.cwd()
+        shown = resolved.relative_to(here) if resolved.is_relative_to(here) else resolved.name
     command = shlex.join(['python', '-m', 'mixer_dilated', 'report', str(shown)])
     return [*filter(all, texts), ('this page again', command)]
