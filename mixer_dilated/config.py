@@ -14,9 +14,8 @@ from collections.abc import Mapping
 import numpy as np
 from ml_collections import ConfigDict, FieldReference
 
-from mixer_dilated.config_keys import ALIASES, KEYS, PRESETS, RUNTIME_ONLY_KEYS, preset_values
+from mixer_dilated.config_keys import ALIASES, KEYS, PRESETS, preset_values
 from mixer_dilated.config_synonyms import SYNONYMS
-from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair, Patches, integer_pair
 
@@ -234,40 +233,6 @@ def pixels_seen(config: ConfigDict, image_size: Pair) -> np.ndarray:
     for down, right in itertools.product(*map(range, num_phases(config))):
         seen[down:, right:] |= at_rest[: height - down, : width - right]
     return seen
-
-
-def differences(one: Mapping, other: Mapping) -> list[str]:
-    """Keys in which two configs differ, as 'key: this value, that value'.
-
-    Keys of `RUNTIME_ONLY_KEYS` are left out.
-    """
-    one, other = flat(one), flat(other)
-    return [
-        f'{path}: {one.get(path)!r}, {other.get(path)!r}'
-        for path in sorted({*one, *other} - {*RUNTIME_ONLY_KEYS})
-        if one.get(path) != other.get(path)
-    ]
-
-
-def changes_on_resume(recorded: ConfigDict, config: ConfigDict) -> dict[str, object]:
-    """{key: value} of `config` with which a run of another config may go on.
-
-    A file or folder of data may lie elsewhere, and a run of a constant learning rate have more
-    epochs.
-    """
-    kind, path = split_path(config.dataset.name)
-    kind_before, path_before = split_path(recorded.dataset.name)
-    changes = {}
-    if kind and kind == kind_before and path != path_before:
-        changes['dataset.name'] = config.dataset.name
-    if config.num_epochs > recorded.num_epochs and config.optimizer.decay_type == 'constant':
-        changes['num_epochs'] = config.num_epochs
-    return changes
-
-
-def differences_on_resume(recorded: ConfigDict, config: ConfigDict) -> list[str]:
-    """`differences` without `changes_on_resume`."""
-    return differences(changed(recorded, changes_on_resume(recorded, config)), config)
 
 
 def nested(values: Mapping) -> dict:

@@ -13,13 +13,13 @@ from mixer_dilated.config import (
     base_config,
     changed,
     check_key,
-    differences,
     flat,
     nested,
     patch_branches,
     pixels_seen,
     resolve,
 )
+from mixer_dilated.config_differences import differences
 from mixer_dilated.config_keys import ALIASES
 from mixer_dilated.patches.geometry import Patches
 from tests.conftest import CONFIG_FILES, config_of, refuses, warns

@@ -6,7 +6,7 @@ import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from mixer_dilated.config import differences
+from mixer_dilated.config_differences import differences
 from mixer_dilated.errors import BusyError, UserError
 from mixer_dilated.files import read_json, write_json, write_json_lines
 from mixer_dilated.studies.analysis import analyze, write_table

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 
-from mixer_dilated.config import differences
+from mixer_dilated.config_differences import differences
 from mixer_dilated.errors import BusyError, NonFiniteError, UserError
 from mixer_dilated.files import read_json
 from mixer_dilated.studies.observer import StudyObserver

@@ -12,7 +12,8 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 from orbax.checkpoint import checkpoint_managers as policies
 
-from mixer_dilated.config import differences, differences_on_resume, resolve
+from mixer_dilated.config import resolve
+from mixer_dilated.config_differences import differences, differences_on_resume
 from mixer_dilated.errors import AllHostsError, HostLostError, UserError
 from mixer_dilated.files import absolute, is_bucket, write_text
 from mixer_dilated.parallel.multihost import (

@@ -15,7 +15,8 @@ import filelock
 import ml_collections
 
 import mixer_dilated
-from mixer_dilated.config import changed, changes_on_resume, differences_on_resume, resolve
+from mixer_dilated.config import changed, resolve
+from mixer_dilated.config_differences import changes_on_resume, differences_on_resume
 from mixer_dilated.errors import BusyError, UserError
 from mixer_dilated.files import (
     MAX_ARRAY_BYTES,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 
-from mixer_dilated.config import differences
+from mixer_dilated.config_differences import differences
 from mixer_dilated.errors import UserError
 from mixer_dilated.parallel.mesh import check_batch, fit_mesh, mesh_sizes, process_local_indices
 from mixer_dilated.parallel.partition import Partition, compiler_options, named_leaves
