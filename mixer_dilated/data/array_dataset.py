@@ -177,8 +177,9 @@ def _convert_images(
         shown = '; '.join(f'{name}: {shape}' for shape, name in shapes.items())
         raise UserError(f'{path}: images of several shapes: {shown}; allowed is one')
     names = ', '.join(arrays.image_name for arrays in stored.values())
-    least = float(min(array.min() for array in images.values()))
-    most = float(max(array.max() for array in images.values()))
+    # NumPy's, not Python's: they pass NaN on.
+    least = float(np.min([array.min() for array in images.values()]))
+    most = float(np.max([array.max() for array in images.values()]))
     kinds = {array.dtype.kind for array in images.values()}
     floats_to_1 = most <= 1 and kinds <= {'b', 'f'}
     limit = white or (1 if floats_to_1 else 255)

@@ -226,6 +226,7 @@ def without(name):
         ({**arrays(), 'x_train': pictures(12) - 1.0}, ['values from -1 to']),
         ({**arrays(), 'x_train': pictures(12) * 0.9}, ['fractional', 'white=']),
         ({**arrays(), 'x_train': pictures(12) * np.nan}, ['values from nan']),
+        ({**arrays(), 'x_test': np.full((6, 6, 5), np.nan)}, ['values from nan']),
         ({**arrays(), 'x_train': pictures(12) + np.inf}, ['to inf']),
         ({**arrays(), 'y_train': np.linspace(0, 1, 12)}, ['y_train', 'float64 (12,)', 'one-hot']),
         ({**arrays(), 'y_train': np.eye(12) + 1}, ['y_train', 'row 0']),
