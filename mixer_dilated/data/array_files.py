@@ -154,7 +154,10 @@ def _match_names(
 
 def _read_array(path: pathlib.Path, archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
     try:
-        return archive[name]
+        array = archive[name]
+        if not isinstance(array, np.ndarray):  # NumPy returns the bytes of any other file
+            raise ValueError('not an array but another file')
+        return array
     # NumPy and zipfile raise errors of many types at damaged arrays.
     except Exception as error:
         cause = ' '.join(str(error).split())[:200] or type(error).__name__

@@ -242,6 +242,14 @@ def test_arrays_of_another_form_are_refused_with_what_is_there(tmp_path, content
         open_npz(tmp_path / 'a.npz', content)
 
 
+def test_a_file_that_is_no_array_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'a.npz', 'w') as archive:
+        archive.writestr('images', b'text')
+        archive.writestr('labels', b'text')
+    with refuses(tmp_path / 'a.npz', 'images', 'not an array'):
+        open_npz(tmp_path / 'a.npz')
+
+
 class Evil:
     def __reduce__(self):
         return (pytest.fail, ('unpickled',))
