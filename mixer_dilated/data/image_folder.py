@@ -192,7 +192,9 @@ class ImageFolder:
         self, splits: dict[str, list[ImageFile]], cache: pathlib.Path
     ) -> dict[str, str]:
         """{path: cause} of corrupt files, from the cache or by decoding all of them."""
-        path = cache / f'{self.name}-{self._hash_files(splits, times=True)[:16]}-corrupt.json'
+        # The images do not depend on max_pixels, but which of them are too large does.
+        key = f'{self._hash_files(splits, times=True)} {self._preprocessing.max_pixels}'
+        path = cache / f'{self.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}-corrupt.json'
         try:
             corrupt = json.loads(path.read_text())
             if isinstance(corrupt, dict) and all(isinstance(v, str) for v in corrupt.values()):

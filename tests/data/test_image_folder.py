@@ -143,6 +143,13 @@ def test_corrupt_images_are_left_out_and_counted_if_asked(root, monkeypatch):
     check_same(again, source)
 
 
+def test_another_bound_of_pixels_leaves_out_other_images(root):
+    with refuses('no image that can be used'):
+        open_folder(root, on_corrupt='skip', max_pixels=1)
+    source = open_folder(root, on_corrupt='skip')
+    assert sum(source.split_sizes.values()) == 20
+
+
 def test_nothing_is_printed_and_nothing_changes_if_none_is_corrupt(root):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
