@@ -160,15 +160,17 @@ def _is_16_bits(image: Image.Image) -> bool:
     return ';16' in str(getattr(image, 'tile', ''))
 
 
-def white_of(paths: Iterable[str]) -> int:
+def white_of(paths: Iterable[str], max_pixels: int) -> int:
     """The value that seems to be white in files of more than 8 bits of grey; 0 for their range.
 
     Where most of the range is not used, it is the least of 255, 1023, 4095 and 16383 that no value
-    exceeds. Files that cannot be read are passed over.
+    exceeds. Files that cannot be read, or have more pixels, are passed over.
     """
     most = 0
     for path in paths:
         with contextlib.suppress(Exception), Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                continue
             if image.mode.startswith('I'):
                 most = max(most, int(np.asarray(image).max()))
             elif _is_16_bits(image):  # of which Pillow has the high ones

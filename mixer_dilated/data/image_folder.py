@@ -135,8 +135,9 @@ class ImageFolder:
         if self._preprocessing.white:
             return
         files = self._files['train']
-        sample = files[:: -(-len(files) // SAMPLE)]
-        white = white_of(os.path.join(self._root, file.path) for file in sample)
+        sample = files[:: len(files) // SAMPLE + 1]
+        paths = (os.path.join(self._root, file.path) for file in sample)
+        white = white_of(paths, self._preprocessing.max_pixels)
         if white:
             raise UserError(
                 f'{self._root}: grey images of 16 bits, whose values are at most {white} and would '

@@ -12,6 +12,7 @@ from mixer_dilated.data.datasets import open_dataset
 from mixer_dilated.data.image_files import Ignored, ignored_text
 from mixer_dilated.data.split_names import splits_of
 from tests.conftest import refuses, warns
+from tests.data.test_image_files import put_classes
 
 
 def make(root, *paths):
@@ -223,3 +224,13 @@ def test_dark_images_of_16_bits_are_refused_with_the_key_that_makes_them_light(
     expected = np.round(values * (255 / white)).astype(np.uint8)
     np.testing.assert_array_equal(images[0][..., 0], expected)
     assert open_folder(root, white=65535).read('train').images.max() == round(top / 257)
+    assert open_folder(root, max_pixels=15).num_classes == 2  # larger ones are never decoded
+
+
+def test_a_run_whose_training_images_are_gone_has_an_empty_split(tmp_path):
+    root = put_classes(tmp_path / 'set', 4)
+    recorded = open_folder(root).split_files
+    for path in recorded.paths['train']:
+        (root / path).unlink()
+    with warns('6 images are gone'):
+        assert open_folder(root, recorded).split_sizes == {'train': 0, 'test': 2}
