@@ -21,24 +21,19 @@ def open_builder(name: str, data_dir: str):
     Raises:
       UserError: no such set, not prepared, or not as array_record.
     """
-    path = pathlib.Path(name).expanduser()
-    kind = 'folder' if path.is_dir() else path.suffix[1:].lower()
-    if kind in PATH_KINDS and path.exists():
-        what = 'folder' if kind == 'folder' else 'file'
-        raise UserError(
-            f"config.dataset.name = {name!r}: is a {what}; for its images set '{kind}:{name}'"
-        )
     import tensorflow_datasets as tfds  # slow, and not needed for a set that is cached
 
     try:
         builder = tfds.builder(name, data_dir=data_dir or None)
     except tfds.core.DatasetNotFoundError:
+        _check_no_path(name)
         raise UserError(
             f"config.dataset.name = {name!r}: no such data set; allowed are 'digits', "
             "'folder:PATH', 'csv:FILE', 'npz:FILE', 'idx:FOLDER' and the names of the TFDS "
             'catalogue, like mnist, fashion_mnist, cifar10'
         ) from None
     except (ValueError, RuntimeError, ImportError, AssertionError, TypeError) as error:
+        _check_no_path(name)
         cause = ' '.join(str(error).split())
         raise UserError(f'config.dataset.name = {name!r}: TFDS cannot build it: {cause}') from None
     if not builder.is_prepared():
@@ -56,6 +51,17 @@ def open_builder(name: str, data_dir: str):
     if builder.info.file_format != array_record:  # converted in place
         builder.info.set_file_format(array_record, override=True, override_if_initialized=True)
     return builder
+
+
+def _check_no_path(name: str) -> None:
+    """Raises UserError if what is no TFDS name is a folder or file of data."""
+    path = pathlib.Path(name).expanduser()
+    kind = 'folder' if path.is_dir() else path.suffix[1:].lower()
+    if kind in PATH_KINDS and path.exists():
+        what = 'folder' if kind == 'folder' else 'file'
+        raise UserError(
+            f"config.dataset.name = {name!r}: is a {what}; for its images set '{kind}:{name}'"
+        ) from None
 
 
 def _prepare(tfds, name: str, builder) -> None:

@@ -45,6 +45,17 @@ def test_any_classification_set_is_read_through_tfds(tmp_path):
     np.testing.assert_array_equal(examples.labels, [1, 2, 3, 4])
 
 
+def test_a_folder_of_the_same_name_does_not_hide_a_set(tmp_path, monkeypatch):
+    write_set(tmp_path / 'sets', GOOD, (8, 8, 1))
+    monkeypatch.chdir(tmp_path)
+    for name in ('tiny', 'pets', 'own.npz'):
+        (tmp_path / name).mkdir() if '.' not in name else (tmp_path / name).write_bytes(b'')
+    assert TfdsDataset('tiny', str(tmp_path / 'sets')).num_classes == 10
+    for name, kind in (('pets', 'folder'), ('own.npz', 'npz'), (str(tmp_path), 'folder')):
+        with refuses(f'config.dataset.name = {name!r}', f"'{kind}:{name}'"):
+            TfdsDataset(name, str(tmp_path / 'sets'))
+
+
 GOOD = [(encoded(grey(seed)), seed % 10) for seed in range(12)]
 PNG = GOOD[0][0]
 BROKEN_RECORDS = {
