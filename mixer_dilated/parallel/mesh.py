@@ -4,7 +4,6 @@ The axis 'seeds' shares out the seeds of a run, 'data' the batch of each seed, a
 of a seed's network (`partition.RULES`). One device is the mesh of size 1×1×1.
 """
 
-import contextlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -146,19 +145,21 @@ def fit_devices(config: ml_collections.ConfigDict) -> list[jax.Device]:
         return devices
 
     def fits(count: int) -> bool:
-        _, data, _ = mesh_sizes(config, count)
+        try:
+            _, data, _ = mesh_sizes(config, count)
+        except UserError:  # `config.mesh` is for another number
+            return False
         return config.batch % (data * config.accum_steps) == 0
 
-    with contextlib.suppress(UserError):  # a mesh that does not fit, which is refused later
-        fitting = next(count for count in range(len(devices), 0, -1) if fits(count))
-        if fitting < len(devices):
-            warnings.warn(
-                f'config.batch = {config.batch}: {len(devices)} devices do not divide it; '
-                f'resumes with {fitting} of them',
-                stacklevel=2,
-            )
-        return devices[:fitting]
-    return devices
+    # Where none fits, all are refused later.
+    fitting = next(filter(fits, range(len(devices), 0, -1)), len(devices))
+    if fitting < len(devices):
+        warnings.warn(
+            f'config.batch = {config.batch}: {len(devices)} devices do not divide it, or do not '
+            f'fit config.mesh; resumes with {fitting} of them',
+            stacklevel=2,
+        )
+    return devices[:fitting]
 
 
 def on_cpu(mesh: Mesh) -> bool:

@@ -28,6 +28,7 @@ train_and_evaluate(small_config(**{RUN!r}), pathlib.Path(sys.argv[1]))
         (4, {}, 4),
         (5, {'accum_steps': 16}, 2),
         (7, {'num_seeds': 7}, 7),
+        (4, {'mesh.model': 2, 'batch': 25}, 2),
         (3, {'mesh.data': 3}, 3),  # asked for, and refused with the batch
     ],
 )
