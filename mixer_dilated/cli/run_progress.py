@@ -121,7 +121,9 @@ class TerminalProgress(SilentProgress):
 
 def _classes_text(names: Sequence[str], counts: np.ndarray | None) -> str:
     """'3 classes: cat, dog, fox; 5 (fox) to 9 (cat) training images'."""
-    shown = ', '.join(textwrap.shorten(printable(name), 20, placeholder='…') for name in names[:5])
+    shown = ', '.join(
+        name if len(name) <= 20 else f'{name[:19]}…' for name in map(printable, names[:5])
+    )
     text = f'{len(names)} classes: {shown}' + (', …' if len(names) > 5 else '')
     if counts is not None:
         few, many = (int(counts.argmin()), int(counts.argmax()))
