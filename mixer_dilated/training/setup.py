@@ -166,7 +166,9 @@ def _example_val_split(setup: Setup) -> str:
             used = {'train': dataset.train_split, 'test': dataset.test_split}
             check_disjoint('split', split, used, sizes)
             return f'--config.dataset.val_split="{split}"'
-    return f'--config.dataset.train_split="{name}[:90%]" --config.dataset.val_split="{name}[90%:]"'
+    middle = stop - max((stop - start) // 10, 1)
+    splits = {'train': f'{name}[{start}:{middle}]', 'val': f'{name}[{middle}:{stop}]'}
+    return ' '.join(f'--config.dataset.{part}_split="{splits[part]}"' for part in splits)
 
 
 def grid_tokens(config: ml_collections.ConfigDict, image_shape: Sequence[int]) -> int:

@@ -136,7 +136,15 @@ def test_epochs_are_evaluated_on_validation_examples_and_the_end_on_the_test_spl
         ({'checkpoints.keep_best': True}, ['keep_best = True', 'val_split="train[300:375]"']),
         (
             {'checkpoints.keep_best': True, 'dataset.train_split': 'train'},
-            ['train_split="train[:90%]"', 'val_split="train[90%:]"'],
+            ['train_split="train[0:1290]"', 'val_split="train[1290:1433]"'],
+        ),
+        (
+            {
+                'checkpoints.keep_best': True,
+                'dataset.train_split': 'train[10%:]',
+                'dataset.test_split': 'train[:10%]',
+            },
+            ['train_split="train[143:1304]"', 'val_split="train[1304:1433]"'],
         ),
         ({'dataset.val_split': 'train[290:310]'}, ["val_split = 'train[290:310]'", '10 of']),
         ({'dataset.val_split': 'test[:10]'}, ["test_split = 'test[:100]'", 'val_split']),
