@@ -45,18 +45,14 @@ from mixer_dilated.training.run_folder import (
     claim,
     file_checksums,
     lock_folder,
+    read_config,
     read_finished,
     update_config,
     versions,
     write_summary,
 )
 from mixer_dilated.training.run_state import RunState, array_checksums
-from mixer_dilated.training.setup import (
-    Setup,
-    check_keep_best,
-    create_setup,
-    write_preprocessing,
-)
+from mixer_dilated.training.setup import Setup, check_keep_best, write_preprocessing
 from mixer_dilated.training.state import (
     InitialParams,
     load_initial_params,
@@ -133,7 +129,7 @@ def train_and_evaluate(
         return summary
     on_primary(check_workdir, workdir, 'run', 'config.json')
     if jax.process_count() > 1:
-        on_primary(create_setup, config)  # prepares the data set once, where that is needed
+        on_primary(open_setup, workdir, config)  # prepares the data set once, where needed
 
     # Set up. What does not fit is refused before there is a folder.
     is_new = broadcast(not (workdir / 'checkpoints').exists())
@@ -231,7 +227,9 @@ def _set_up(
     workdir: pathlib.Path, config: ml_collections.ConfigDict, *, is_new: bool
 ) -> tuple[Setup, CompiledFunctions, InitialParams | None]:
     setup = open_setup(workdir, config)
-    check_keep_best(setup)
+    # Runs of earlier versions went by their test accuracy, and go on so.
+    if is_new or not read_config(workdir).checkpoints.keep_best:
+        check_keep_best(setup)
     compiled = CompiledFunctions(setup, None if is_new else fit_devices(config))
     check_batch(config.batch, compiled.mesh, config.accum_steps)
     return setup, compiled, load_initial_params(setup) if is_new else None

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mixer_dilated.config import changed
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import refuses, small_config, warns
@@ -128,6 +129,17 @@ def test_epochs_are_evaluated_on_validation_examples_and_the_end_on_the_test_spl
     result = evaluate_checkpoint(tmp_path, split='train[300:400]', best=True)
     assert result['epoch'] == best['epoch']
     assert result['results'][0]['accuracy'] == best['val_accuracy']
+
+
+def test_a_run_of_an_earlier_version_goes_on_by_its_test_accuracy(tmp_path):
+    config = small_config(**{'dataset.train_split': 'train[:64]', 'num_epochs': 1})
+    train_and_evaluate(config, tmp_path)
+    (tmp_path / 'summary.json').unlink()
+    best = changed(config, {'checkpoints.keep_best': True})
+    with refuses('config.checkpoints.keep_best = True'):
+        train_and_evaluate(best, tmp_path)
+    (tmp_path / 'config.json').write_text(best.to_json())
+    assert train_and_evaluate(best, tmp_path)['num_epochs'] == 1
 
 
 @pytest.mark.parametrize(
