@@ -73,6 +73,9 @@ def test_evaluate_reads_the_folder_that_is_named(copied, tmp_path):
         path.rename(path.with_name(f'other{path.name}'))
     result = evaluate_checkpoint(workdir, data_dir=str(other))
     assert result['dataset'] == f'folder:{other}' and result['examples'] == 8
+    (other / 'cat').rename(other / 'zebra')  # labels would be those of other classes
+    with refuses(other, "'cat' is in one of them only"):
+        evaluate_checkpoint(workdir, data_dir=str(other))
     root.rename(tmp_path / 'elsewhere')
     with refuses(root, '--data_dir='):
         evaluate_checkpoint(workdir)
