@@ -77,6 +77,8 @@ def analyze(
 
     table = pd.DataFrame([row for row in rows if not row['impossible']])
     labels = {trial.name: trial.label for trial in trials if not trial.invalid}
+    # Trials may have a validation split or none.
+    measured = {name: table[table['cell'] == name].dropna(axis='columns') for name in labels}
     comparisons = {
         name: compare_trials(table, name, reference, seconds=seconds)
         for name, reference in references.items()
@@ -91,11 +93,11 @@ def analyze(
     return {
         'cells': {
             name: {
-                column: describe(table.loc[table['cell'] == name, column])
+                column: describe(values[column])
                 for column in ('test_accuracy', 'train_accuracy', 'val_accuracy')
-                if column in table
+                if column in values
             }
-            for name in labels
+            for name, values in measured.items()
         },
         'comparisons': comparisons,
         'verdicts': _verdicts(kind, trials, labels, table, comparisons, seconds),

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from mixer_dilated.reports.formatting import NOTHING
+from mixer_dilated.reports.page.result_tables import trials_tables
 from mixer_dilated.reports.plots.curves import training_curves
 from mixer_dilated.reports.plots.study_plots import mean_accuracy
 from mixer_dilated.reports.result_files import read_run, read_study, split_text
@@ -54,3 +56,18 @@ def test_trials_are_chosen_by_validation_accuracy(tmp_path, capsys):
     assert best.name != by_test.name and mean_accuracy(best) == pytest.approx(0.9)
     print_study(folder)
     assert ' val ' in capsys.readouterr().out
+
+
+def test_a_trial_without_a_validation_split_leaves_its_place_empty(tmp_path, capsys):
+    folder = make_kind('table1', tmp_path / 'study')
+    first, *_ = read_study(folder).finished
+    validate(first.run.folder, 0.75)
+    statistics = json.loads((folder / 'statistics.json').read_text())
+    spread = {'count': 3, 'mean': 0.75, 'std': 0.0, 'low': 0.75, 'high': 0.75}
+    statistics['cells'][first.name]['val_accuracy'] = spread
+    (folder / 'statistics.json').write_text(json.dumps(statistics))
+    print_study(folder)
+    assert '0.7500' in capsys.readouterr().out
+    table, *_ = trials_tables(read_study(folder))
+    column = [*table.texts['validation accuracy']]
+    assert column[0].startswith('0.7500') and {*column[1:]} == {NOTHING}

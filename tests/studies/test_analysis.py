@@ -27,6 +27,15 @@ def table_of(accuracies):
     return trials, rows
 
 
+def test_a_trial_without_a_validation_split_has_no_validation_accuracy():
+    trials, rows = table_of({('plain', 10): (0.5, 0.6), ('plain', 20): (0.6, 0.7)})
+    for row in rows[2:]:
+        row['val_accuracy'] = 0.75
+    cells = analyze('sweep', trials, rows, {}, {})['cells']
+    assert 'val_accuracy' not in cells['plain10']
+    assert cells['plain20']['val_accuracy']['mean'] == 0.75
+
+
 def test_p_values_are_corrected_within_what_is_judged_together():
     trials, rows = table_of(
         {

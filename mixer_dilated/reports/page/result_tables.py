@@ -97,7 +97,7 @@ def trials_tables(study: Study) -> list[PageTable]:
     if study.kind == 'sweep':
         title, marks = f'{title}, the most accurate first', front_marks(study)
         trials = sorted(trials, key=mean_accuracy, reverse=True)
-    table = pd.DataFrame([_trial_row(study, trial, marks) for trial in trials])
+    table = pd.DataFrame([_trial_row(study, trial, marks) for trial in trials]).fillna(NOTHING)
     if len(table) <= 2 * MAX_ROWS:
         return [PageTable(title, table)]
     first = f'The first {MAX_ROWS}: {title[0].lower()}{title[1:]}'

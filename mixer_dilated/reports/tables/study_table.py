@@ -25,7 +25,7 @@ def print_study(folder: pathlib.Path) -> None:
         test, train = measures['test_accuracy'], measures['train_accuracy']
         table.add_row(
             printable(study.labels[name]),
-            *([f'{measures["val_accuracy"]["mean"]:.4f}'] if has_val else []),
+            *([optional_text(measures.get('val_accuracy', {}).get('mean'), '.4f')] * has_val),
             spread_text(test),
             interval_text(test['low'], test['high']).replace(NOTHING, ''),
             f'{train["mean"]:.4f}',
