@@ -145,7 +145,7 @@ def _convert(image: Image.Image, channels: int, white: float) -> Image.Image:
         values = np.asarray(image)
         least, most = values.min(), values.max()
         limit = white or (65535 if image.mode[0] == 'I' else 0)
-        if not 0 <= least <= most <= limit:
+        if not (limit and 0 <= least <= most <= limit):
             allowed = f'allowed are 0 to {limit:g}' if limit else 'name the one that is white'
             raise UserError(f'grey values from {least:g} to {most:g}; {allowed} (dataset.white)')
         values = np.round(values * (255 / white)) if white else values >> 8

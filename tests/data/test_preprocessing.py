@@ -98,6 +98,14 @@ def test_modes_of_1_16_and_32_bits_are_read(tmp_path):
     assert read(save(tmp_path / 'a.jpg', Image.new('CMYK', (9, 9)))).shape == (9, 9, 3)
 
 
+@pytest.mark.parametrize('grey', [0.0, 0.5, 300.0])
+def test_images_of_floats_need_the_value_that_is_white(tmp_path, grey):
+    path = save(tmp_path / 'a.tif', np.full((2, 3), grey, np.float32))
+    with refuses(f'grey values from {grey:g} to {grey:g}', 'dataset.white'):
+        read(path, 1)
+    assert {*read(path, 1, white=500).flat} == {round(grey * 255 / 500)}
+
+
 def bomb(width, height):
     """A PNG of a few bytes whose header promises that size."""
 
