@@ -45,6 +45,15 @@ def as_path(path: PathLike) -> pathlib.Path:
     return epath.Path(path)
 
 
+def expand_user(path: PathLike) -> pathlib.Path:
+    """`as_path` with the home for '~' or '~name'; raises UserError if there is no such user."""
+    try:
+        return as_path(path).expanduser()
+    except RuntimeError:
+        user = os.fspath(path).split('/')[0]
+        raise UserError(f'{path}: no user {user}; write the path without ~') from None
+
+
 def is_bucket(path: PathLike) -> bool:
     """Whether a path is of an object store, which has neither locks nor links."""
     return '://' in os.fspath(path)

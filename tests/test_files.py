@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 
 from mixer_dilated import files
-from mixer_dilated.files import AtomicFile, check_output
-from tests.conftest import raising, refuses, start_python
+from mixer_dilated.data.datasets import open_dataset
+from mixer_dilated.files import AtomicFile, check_output, expand_user
+from tests.conftest import raising, refuses, small_config, start_python
 
 
 @given(parts=st.lists(st.binary(max_size=9), max_size=5))
@@ -184,3 +185,13 @@ def test_a_signal_leaves_no_unfinished_output(tmp_path):
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 128 + signal.SIGTERM
     assert not os.listdir(tmp_path)
+
+
+def test_a_path_of_a_user_who_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setenv('HOME', '/home/ann')
+    assert str(expand_user('~/pets')) == '/home/ann/pets'
+    with refuses('~nobody_at_all/pets', 'no user ~nobody_at_all'):
+        expand_user('~nobody_at_all/pets')
+    config = small_config(**{'dataset.name': 'folder:~nobody_at_all/pets'})
+    with refuses('no user ~nobody_at_all'):
+        open_dataset(config.dataset)

@@ -12,7 +12,7 @@ from mixer_dilated.config import check_key, flat_keys, nested
 from mixer_dilated.config_keys import ALIASES, KEYS, integer
 from mixer_dilated.config_synonyms import SYNONYMS
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import as_path, is_bucket
+from mixer_dilated.files import as_path, expand_user, is_bucket
 
 EXAMPLES = {  # of what may be missing
     'config': '--config=configs/digits_dilated.py',
@@ -34,10 +34,7 @@ class _PathParser(_TextParser):
     def parse(self, text: str) -> pathlib.Path:
         if is_bucket(text):
             raise UserError('is written locally; name a local path, and copy it there afterwards')
-        try:
-            return pathlib.Path(super().parse(text)).expanduser()
-        except RuntimeError:
-            raise UserError(f'no user {text.split("/")[0]}; write the path without ~') from None
+        return expand_user(super().parse(text))
 
 
 class _FolderParser(_PathParser):

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from mixer_dilated.cli import distributed, preemption
 from mixer_dilated.cli.config_files import SHIPPED, file_name, load_config, load_configs, load_sweep
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import AtomicFile, as_path, check_output, is_bucket
+from mixer_dilated.files import AtomicFile, as_path, check_output, expand_user, is_bucket
 
 TABLE1 = str(SHIPPED / 'sweeps' / 'table1.py')
 BENCHMARKED = [str(SHIPPED / f'mnist_{name}.py') for name in ('baseline', 'dilated')]
@@ -145,7 +145,7 @@ def report(arguments: SimpleNamespace, started: float) -> None:
     from mixer_dilated.reports.page.report import write_report
 
     (folder,) = arguments.words
-    print(f'report: {write_report(as_path(folder).expanduser())}')
+    print(f'report: {write_report(expand_user(folder))}')
 
 
 def convert(arguments: SimpleNamespace, started: float) -> None:

@@ -23,7 +23,7 @@ from mixer_dilated.data.examples import (
 from mixer_dilated.data.preprocessing import Preprocessing, is_upsample
 from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import user_cache
+from mixer_dilated.files import expand_user, user_cache
 from mixer_dilated.patches.geometry import integer_pair
 
 # What `dataset.preprocess` = 'auto' means for a data set; for any other, 'resize'.
@@ -42,7 +42,8 @@ def open_dataset(dataset: ml_collections.ConfigDict, recorded: SplitFiles | None
     """
     size = integer_pair('dataset.image_size', dataset.image_size, 1) if dataset.image_size else None
     kind, path = split_path(dataset.name)
-    path = pathlib.Path(dataset.data_dir).expanduser() / pathlib.Path(path).expanduser()
+    if kind:
+        path = expand_user(dataset.data_dir) / expand_user(path)
     if kind in ('folder', 'csv'):
         return _open_image_files(dataset, kind, path, size, recorded)
     if kind:
@@ -150,7 +151,7 @@ def load_examples(dataset: Dataset, split: str, cache_dir: str) -> Examples:
       cache_dir: folder of the cache; '' is the user's cache folder.
     """
     key = hashlib.sha256(f'{dataset.fingerprint}\n{split}'.encode()).hexdigest()[:16]
-    root = pathlib.Path(cache_dir or user_cache()).expanduser()
+    root = expand_user(cache_dir or user_cache())
     entry = root / f'{dataset.name.replace("/", "-")}-{key}'
     examples = _load_entry(entry, dataset.fingerprint)
     if examples is None:

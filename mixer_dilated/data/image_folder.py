@@ -26,7 +26,7 @@ from mixer_dilated.data.image_decoding import white_of
 from mixer_dilated.data.image_files import Ignored, ignored_text
 from mixer_dilated.data.preprocessing import Preprocessing, decode_images
 from mixer_dilated.errors import UnreadableError, UserError
-from mixer_dilated.files import user_cache, write_json
+from mixer_dilated.files import expand_user, user_cache, write_json
 
 MAX_NAMED = 3
 SAMPLE = 100  # files that are looked at for their range of values
@@ -81,7 +81,7 @@ class ImageFolder:
         if ignored:
             notes.append(f'left out {ignored_text(ignored)}{links_hint(ignored)}')
         if on_corrupt == 'skip':
-            folders, note = self._skip_corrupt(folders, pathlib.Path(cache_dir or user_cache()))
+            folders, note = self._skip_corrupt(folders, expand_user(cache_dir or user_cache()))
             notes.append(note)
         self.class_names, self._files = folders.class_names, {}
         if recorded:
@@ -184,7 +184,7 @@ class ImageFolder:
 
     def _skip_corrupt(self, folders: ClassFolders, cache: pathlib.Path) -> tuple[ClassFolders, str]:
         """Leaves out corrupt files; returns the others, and a note of them."""
-        corrupt = self._find_corrupt(folders.splits, cache.expanduser())
+        corrupt = self._find_corrupt(folders.splits, cache)
         if not corrupt:
             return folders, ''
         usable = {

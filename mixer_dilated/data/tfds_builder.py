@@ -1,7 +1,6 @@
 """A prepared TFDS set, found or prepared, and which of its features are image and label."""
 
 import importlib.util
-import pathlib
 import socket
 import urllib.parse
 import urllib.request
@@ -11,6 +10,7 @@ import numpy as np
 
 from mixer_dilated.dataset_names import PATH_KINDS
 from mixer_dilated.errors import UserError
+from mixer_dilated.files import expand_user
 
 CONVERSION_NEEDS = ('tensorflow', 'apache_beam', 'mlcroissant')  # of `tfds convert_format`
 
@@ -55,7 +55,7 @@ def open_builder(name: str, data_dir: str):
 
 def _check_no_path(name: str) -> None:
     """Raises UserError if what is no TFDS name is a folder or file of data."""
-    path = pathlib.Path(name).expanduser()
+    path = expand_user(name)
     kind = 'folder' if path.is_dir() else path.suffix[1:].lower()
     if kind in PATH_KINDS and path.exists():
         what = 'folder' if kind == 'folder' else 'file'

@@ -13,7 +13,7 @@ from mixer_dilated.data.examples import check_disjoint, num_examples
 from mixer_dilated.data.input_pipeline import open_input
 from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import write_json
+from mixer_dilated.files import expand_user, write_json
 from mixer_dilated.inference.calibration import (
     CALIBRATION,
     apply_temperature,
@@ -121,7 +121,7 @@ def _open_setup(workdir: pathlib.Path, data_dir: str | None) -> Setup:
     config, changes = read_config(workdir), {}
     if data_dir is not None:
         kind, path = split_path(config.dataset.name)
-        is_named = kind and pathlib.Path(path).expanduser().is_absolute()
+        is_named = kind and expand_user(path).is_absolute()
         key = 'dataset.name' if is_named else 'dataset.data_dir'
         changes[key] = f'{kind}:{data_dir}' if is_named else data_dir
     return open_setup(workdir, changed(config, changes))

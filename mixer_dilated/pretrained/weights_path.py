@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import AtomicFile, as_path, error_context, user_cache
+from mixer_dilated.files import AtomicFile, error_context, expand_user, user_cache
 from mixer_dilated.pretrained.weight_files import SUFFIXES
 
 MAX_BYTES = 2**34  # of a download
@@ -28,7 +28,7 @@ def weights_path(source: str) -> pathlib.Path:
       UserError: the download fails or is no such file, or a bucket's client is not installed.
     """
     if not source.startswith(('https://', 'http://')):
-        return as_path(source).expanduser()
+        return expand_user(source)
     name = posixpath.basename(urllib.parse.urlsplit(source).path)
     if not name.endswith(SUFFIXES):
         raise UserError(f'{source}: allowed is the address of a {" or ".join(SUFFIXES)} file')
