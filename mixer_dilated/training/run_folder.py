@@ -253,12 +253,15 @@ def update_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
 
 
 def read_finished(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict | None:
-    """The summary of the finished run in a folder; None without one that is whole and undamaged."""
+    """The summary of a finished run; None if the run is damaged, or goes on with changes."""
     summary = read_summary(workdir)
     if not summary:
         return None
     check_same_config(workdir, config)
-    if summary['num_epochs'] != config.num_epochs:
+    # Whether data that moved is that of the run is known when it is opened.
+    if summary['num_epochs'] != config.num_epochs or changes_on_resume(
+        read_config(workdir), config
+    ):
         return None
     check_none_skipped(workdir, config, summary['skipped_steps'])
     checksums = file_checksums(workdir, RESULTS)

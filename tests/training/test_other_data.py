@@ -66,6 +66,16 @@ def test_a_run_goes_on_where_its_images_were_moved_to(copied, tmp_path):
         train_and_evaluate(pets_config(moved), workdir)
 
 
+def test_a_finished_run_is_no_result_of_other_data(copied, tmp_path):
+    root, workdir = copied
+    moved = shutil.copytree(root, tmp_path / 'moved')
+    other = put_pets(tmp_path / 'other', 9)
+    with refuses(workdir, 'other examples'):
+        train_and_evaluate(pets_config(other), workdir)
+    with pytest.warns(UserWarning, match=str(moved)):
+        assert train_and_evaluate(pets_config(moved), workdir)['dataset'] == f'folder:{moved}'
+
+
 def test_evaluate_reads_the_folder_that_is_named(copied, tmp_path):
     root, workdir = copied
     other = put_pets(tmp_path / 'other', 20)
