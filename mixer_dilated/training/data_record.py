@@ -41,7 +41,7 @@ def record_data(
     facts = {part: data_record(setup, part, checksums[part]) for part in checksums}
     assert_equal_across_hosts(facts, DATA_DIFFERS)
     on_primary(check_same_data, workdir, facts, saved=saved)
-    on_primary(write_split_files, workdir, setup.dataset)
+    on_primary(write_split_files, workdir, setup.dataset, saved=saved)
 
 
 def data_record(setup: Setup, part: str, checksums: Mapping[str, int]) -> dict:
@@ -57,13 +57,14 @@ def data_record(setup: Setup, part: str, checksums: Mapping[str, int]) -> dict:
     return {'identity': identity, **checksums}
 
 
-def write_split_files(workdir: pathlib.Path, dataset: Dataset) -> None:
+def write_split_files(workdir: pathlib.Path, dataset: Dataset, *, saved: bool) -> None:
     """Writes `splits.npz`, of a folder of images: the files of each split, by name.
 
-    The arrays are of bytes: `class_names` (classes,), and for each split its paths (examples,).
+    The arrays are of bytes: `class_names` (classes,), and for each split its paths (examples,). A
+    run that has saved keeps those that are there.
     """
     files = getattr(dataset, 'split_files', None)
-    if files and not exists(workdir / SPLIT_FILES):
+    if files and not (saved and exists(workdir / SPLIT_FILES)):
         names = {'class_names': files.class_names, **files.paths}
         arrays = {key: np.array([os.fsencode(name) for name in names[key]]) for key in names}
         write_arrays(workdir / SPLIT_FILES, **arrays)

@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mixer_dilated.config import changed
+from mixer_dilated.data.class_folders import SplitFiles
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
+from mixer_dilated.training.data_record import read_split_files, write_split_files
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import refuses, small_config, warns
 from tests.training.runs import check_same_bytes, rows_of
@@ -74,6 +77,13 @@ def test_a_finished_run_is_no_result_of_other_data(copied, tmp_path):
         train_and_evaluate(pets_config(other), workdir)
     with pytest.warns(UserWarning, match=str(moved)):
         assert train_and_evaluate(pets_config(moved), workdir)['dataset'] == f'folder:{moved}'
+
+
+def test_a_run_that_begins_anew_records_the_splits_of_its_new_data(tmp_path):
+    splits = [SplitFiles(('cat', 'dog'), {'test': [f'cat/{k}.png']}) for k in range(3)]
+    for files, saved in zip(splits, (False, False, True), strict=True):
+        write_split_files(tmp_path, SimpleNamespace(split_files=files), saved=saved)
+    assert read_split_files(tmp_path) == splits[1]
 
 
 def test_evaluate_reads_the_folder_that_is_named(copied, tmp_path):
