@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 TRAINED = {
     'num_seeds': 2,
     'num_epochs': 2,
+    'dataset.val_split': 'train[300:400]',
     'dataset.test_split': 'test[:101]',  # the processes' batches of it are filled up
     'optimizer.name': 'sgd',  # as in mesh_runs.py
     'optimizer.base_lr': 0.1,
@@ -108,11 +109,11 @@ def test_two_processes_have_the_numbers_of_one(tmp_path, alone):
     out, err = run_two(*words, devices=2)
     assert err == '' and 'epoch 2/2' in out and 'test accuracy' in out and 'Gloo' not in out
     assert_same_results(folder, alone)
-    best = ('--checkpoint=best', '--calibrate=train[300:400]')
+    best = ('--checkpoint=best', '--split=train[300:400]', '--calibrate=train[400:500]')
     out, _ = run_two('evaluate', f'--workdir={folder}', *best, devices=2)
-    accuracies = np.reshape([row['test_accuracy'] for row in rows_of(folder)], (2, 2))
+    accuracies = np.reshape([row['val_accuracy'] for row in rows_of(folder)], (2, 2))
     assert re.search(rf'\naccuracy +{accuracies.mean(1).max():.4f} ±', out)
-    assert 'train[300:400], 100 examples' in out
+    assert 'train[400:500], 100 examples' in out
     weights = tmp_path / 'weights.npz'
     assert main(['convert', str(folder), str(weights)], 0.0) == 0 and weights.exists()
     assert 'finished' in run_two(*words, devices=2)[0]
