@@ -150,8 +150,11 @@ def check_key(path: str) -> None:
     last = path.rsplit('.', 1)[-1]
     same_name = [known for known in KEYS if known.rsplit('.', 1)[-1] == last]
     if last in ('num_classes', 'classes', 'n_classes', 'nb_classes'):
-        raise UserError(f'config.{path}: no such key; the data set has the number of classes')
-    known = same_name or ([SYNONYMS[last]] if last in SYNONYMS else KEYS)
+        raise UserError(
+            f'config.{path}: no such key; the number of classes is that of the data set'
+        )
+    synonym = [SYNONYMS[last]] if last in SYNONYMS else []
+    known = (path in SYNONYMS and synonym) or same_name or synonym or KEYS
     nearest = difflib.get_close_matches(path, known, n=1, cutoff=0.0)[0]
     # repr: a name may hold anything, a message is one line.
     raise UserError(f'config.{repr(path)[1:-1]}: no such key; did you mean config.{nearest}?')

@@ -33,7 +33,7 @@ SYNONYMS: dict[str, str] = {
         'optimizer.name': 'optimizer opt optim',
         'optimizer.base_lr': 'lr learning_rate peak_lr max_lr init_lr',
         'optimizer.decay_type': 'schedule scheduler sched lr_schedule lr_scheduler decay',
-        'optimizer.warmup_steps': 'warmup warmup_epochs num_warmup_steps',
+        'optimizer.warmup_steps': 'warmup num_warmup_steps',
         'optimizer.weight_decay': 'wd l2 weightdecay',
         'optimizer.grad_norm_clip': 'clip grad_clip clip_grad clip_norm max_grad_norm',
         'augment.flip': 'hflip horizontal_flip random_flip',

@@ -1,6 +1,8 @@
 """From the words on the command line to a command."""
 
 import contextlib
+import difflib
+import errno
 import io
 import logging
 import os
@@ -143,7 +145,7 @@ def _describe_error(error: BaseException) -> tuple[int, str]:
             2,
             f'the bucket cannot be used: {cause}; when that is mended, the same command resumes',
         )
-    if 'RESOURCE_EXHAUSTED' in text:
+    if os.strerror(errno.ENOSPC) in text:
         return (
             2,
             f'the storage is full ({text[:150]}); when there is room, the same command resumes',
@@ -157,7 +159,9 @@ def _run(argv: list[str], started: float) -> int:
 
     name, *words = argv if argv and not argv[0].startswith('-') else ['train', *argv]
     if name not in COMMANDS:
-        raise UserError(f'{name}: no such command; allowed are {", ".join(COMMANDS)} (see --help)')
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        meant = f'; did you mean {near[0]}?' if near else f'; allowed are {", ".join(COMMANDS)}'
+        raise UserError(f'{name}: no such command{meant} (see --help)')
     command = COMMANDS[name]
     command.function(parse(command, words), started)
     return 0

@@ -114,7 +114,8 @@ def _print_results(shown: list[tuple], num_images: int, num_failed: int, seconds
     if num_images > len(shown):
         print(f'… {num_images - len(shown)} more; --csv=FILE or --json=FILE has all of them')
     count = f'{num_images} {"image" if num_images == 1 else "images"}'
-    print(f'\n{count} in {seconds:.1f} s, {num_images / seconds:.0f} a second{failed}')
+    rate = num_images / seconds
+    print(f'\n{count} in {seconds:.1f} s, {rate:.{0 if rate > 10 else 1}f} a second{failed}')
 
 
 def _draw_sheet(path, drawn: list[tuple], num_images: int) -> None:

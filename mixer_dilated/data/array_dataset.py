@@ -186,6 +186,11 @@ def _convert_images(
     dark = limit == 255 != white and most <= 1
     exact = limit != 255 or not any(map(_has_fractions, images.values()))
     if dark or not exact or not (least >= 0 and most <= limit):  # NaN is neither
+        if least < 0:
+            raise UserError(
+                f'{path}: {names}: values from {least:g} to {most:g}; allowed are integers from 0 '
+                'to 255, or floats from 0 to 1; save the images before their mean was subtracted'
+            )
         example = max(math.ceil(most), 1) if math.isfinite(most) else 1
         raise UserError(
             f'{path}: {names}: {"" if exact else "fractional "}values from {least:g} to {most:g}; '

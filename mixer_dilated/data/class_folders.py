@@ -5,8 +5,9 @@ import os
 import pathlib
 from typing import NamedTuple
 
+from mixer_dilated.data import image_files
 from mixer_dilated.data.image_decoding import SUFFIXES
-from mixer_dilated.data.image_files import Ignored, ignored_text, visible_entries, walk_images
+from mixer_dilated.data.image_files import Ignored, ignored_text, is_folder, walk_images
 from mixer_dilated.data.split_names import SPLITS, split_of, splits_of
 from mixer_dilated.errors import UserError
 
@@ -182,10 +183,10 @@ def _sort_by_hash(files: list[ImageFile], split_seed: int) -> list[ImageFile]:
 
 def _subfolders(root: pathlib.Path, ignored: Ignored, follow_links: bool) -> list[str]:
     names = []
-    for entry in visible_entries(str(root)):
-        if entry.is_dir(follow_symlinks=follow_links):
+    for entry in image_files.visible_entries(str(root)):
+        if is_folder(entry, follow_links):
             names.append(entry.name)
-        elif entry.is_dir():
+        elif is_folder(entry, True):
             ignored['link to a folder', 'links to folders'] += 1
         else:
             ignored['file beside the folders', 'files beside the folders'] += 1
@@ -288,7 +289,7 @@ def _check_classes(
 
 def links_hint(ignored: Ignored) -> str:
     """What to set if links were left out; '' if none was."""
-    if any('link' in singular for (singular, _), count in ignored.items() if count):
+    if any('link' in singular and 'dead' not in singular for singular, _ in +ignored):
         return '; to follow links, set --config.dataset.follow_links=True'
     return ''
 

@@ -128,7 +128,8 @@ def _find_columns(
                 )
         elif key:
             raise UserError(
-                f'{path}: no column {keys[what] or what!r} in its header {", ".join(header)!r}; '
+                f'{path}: no column {keys[what] or what!r} in its first line, which names the '
+                f'columns: {", ".join(header)!r}; '
                 f'allowed are {", ".join(usual)}; or name it, --config.dataset.{key}=COLUMN'
             )
     return columns, notes

@@ -75,7 +75,7 @@ def _open_image_files(
     if dataset.name == f'{kind}:' or not is_there(path):
         raise UserError(
             f'config.dataset.name = {dataset.name!r}: no such {what}: {path}; name the {what} that '
-            f'holds {holds} (for evaluate: --data_dir=DIR)'
+            f'holds {holds} (for evaluate: --data_dir={what.upper()})'
         )
     if size is None:
         raise UserError(

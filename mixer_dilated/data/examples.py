@@ -1,6 +1,7 @@
 """Examples, the protocols of a data set, and TFDS split syntax."""
 
 import pathlib
+import re
 import zlib
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -8,6 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Int32, UInt8
 
+from mixer_dilated.data.split_names import split_of
 from mixer_dilated.errors import UserError
 
 
@@ -130,9 +132,12 @@ def split_slices(key: str, split: str, split_sizes: dict[str, int]) -> list[tupl
     try:
         instructions = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
     except (ValueError, AssertionError, KeyError) as error:
-        cause = ' '.join(str(error).split())
+        cause = ' '.join(str(error).split()).split(' Should be one of')[0].rstrip('.')
+        other = split_of(re.split(r'\W', split)[0])
+        if other in split_sizes and other not in split:
+            cause += f', which is called {other!r} here'
         raise UserError(
-            f'{key} = {split!r}: {cause} Available: {_list_sizes(split_sizes)}; for example '
+            f'{key} = {split!r}: {cause}. Available: {_list_sizes(split_sizes)}; for example '
             f"'{next(iter(split_sizes))}[:80%]'"
         ) from None
     slices = [

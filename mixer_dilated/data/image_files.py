@@ -46,13 +46,29 @@ def walk_images(
                 continue
             walked.add(real)
         for entry in visible_entries(current):
-            if entry.is_dir(follow_symlinks=follow_links):
-                subfolders.append(entry.path)
+            if is_folder(entry, follow_links):
+                if not (entry.is_symlink() and _leads_up(entry.path, root)):
+                    subfolders.append(entry.path)
             elif reason := _reason_to_ignore(entry, None if follow_links else root, depth):
                 ignored[reason] += 1
             else:
                 yield entry
         folders += reversed(subfolders)
+
+
+def is_folder(entry: os.DirEntry, follow_links: bool) -> bool:
+    """Whether an entry is a folder; False for a link that leads to itself."""
+    try:
+        return entry.is_dir(follow_symlinks=follow_links)
+    except OSError:
+        return False
+
+
+def _leads_up(link: str, root: str) -> bool:
+    """Whether a link leads to a folder that holds it, or to the folder of the data set."""
+    target = os.path.join(os.path.realpath(link), '')
+    here = os.path.join(os.path.realpath(os.path.dirname(link)), '')
+    return here.startswith(target) or os.path.join(root, '').startswith(target)
 
 
 def visible_entries(folder: str) -> list[os.DirEntry]:
@@ -91,7 +107,8 @@ def _reason_to_ignore(entry: os.DirEntry, root: str | None, depth: int) -> tuple
         suffix = os.path.splitext(entry.name)[1].lower()
         if not suffix or not suffix.isprintable() or len(suffix) > 8:
             return 'file without an ending of images', 'files without an ending of images'
-        return f'{suffix} file', f'{suffix} files'
+        way = ' (save as JPEG)' if suffix in ('.heic', '.heif') else ''
+        return f'{suffix} file{way}', f'{suffix} files{way}'
     try:
         regular = entry.is_file()
     except OSError:

@@ -147,7 +147,7 @@ class ImageFolder:
         if white:
             raise UserError(
                 f'{self._root}: grey images of 16 bits, whose values are at most {white} and would '
-                f'be nearly black; set --config.dataset.white={white}, or to 65535 if they are dark'
+                f'be nearly black; set --config.dataset.white={white}, or 65535 if they are dark'
             )
 
     def _hash_files(self, splits: dict[str, list[ImageFile]], *, times: bool) -> str:

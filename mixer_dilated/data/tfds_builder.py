@@ -12,7 +12,12 @@ from mixer_dilated.dataset_names import PATH_KINDS
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import expand_user
 
-CONVERSION_NEEDS = ('tensorflow', 'apache_beam', 'mlcroissant')  # of `tfds convert_format`
+CONVERSION_NEEDS = (
+    'tensorflow',
+    'apache_beam',
+    'mlcroissant',
+    'array_record',
+)  # of `tfds convert_format`
 
 
 def open_builder(name: str, data_dir: str):
@@ -41,11 +46,13 @@ def open_builder(name: str, data_dir: str):
         builder = tfds.builder(name, data_dir=data_dir or None)
     array_record = tfds.core.FileFormat.ARRAY_RECORD
     if array_record not in builder.info.available_file_formats():
-        missing = [name for name in CONVERSION_NEEDS if not importlib.util.find_spec(name)]
-        install = f'pip install {" ".join(missing)} && '.replace('_', '-') if missing else ''
+        tfds_command = 'tfds'
+        if not all(map(importlib.util.find_spec, CONVERSION_NEEDS)):
+            packages = ' '.join((*CONVERSION_NEEDS, 'tensorflow_datasets', 'importlib_resources'))
+            tfds_command = f'python -m venv tf && tf/bin/pip install {packages} && tf/bin/tfds'
         raise UserError(
             f'{builder.data_path}: prepared as {builder.info.file_format.value}; array_record is '
-            f'needed beside it: {install}tfds convert_format '
+            f'needed beside it: {tfds_command} convert_format '
             f'--dataset_version_dir={builder.data_path} --out_file_format=array_record'
         )
     if builder.info.file_format != array_record:  # converted in place

@@ -31,6 +31,8 @@ from mixer_dilated.training.step import class_log_probs
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 PROGRAM, WEIGHTS, MANIFEST = 'program.jax_export', 'weights.npz', 'manifest.json'
 EXAMPLE = pathlib.Path(__file__).with_name('export_example.py')
+FILE_SUFFIXES = ('.onnx', '.pt', '.pth', '.pb', '.tflite', '.h5', '.keras', '.npz', '.bin', '.zip')
+FILE_SUFFIXES += ('.safetensors', '.jax_export', '.mlir', '.msgpack', '.pkl', '.json', '.py')
 
 
 def export_run(workdir: pathlib.Path, output: pathlib.Path, *, best: bool = False) -> dict:
@@ -50,7 +52,7 @@ def export_run(workdir: pathlib.Path, output: pathlib.Path, *, best: bool = Fals
     Raises:
       UserError: no run or no checkpoint there, or `output` is not empty or cannot be written.
     """
-    if any(map(str.isalpha, output.suffix)):
+    if output.suffix.lower() in FILE_SUFFIXES:
         raise UserError(
             f'--output={output}: a folder is written, and the name is that of a '
             f'{output.suffix} file; name a folder, like {output.with_suffix("")}'

@@ -14,21 +14,29 @@ from jax import export
 FOLDER = pathlib.Path(__file__).parent
 MANIFEST = json.loads((FOLDER / 'manifest.json').read_text())
 for name, digest in MANIFEST['sha256'].items():
-    with open(FOLDER / name, 'rb') as file:
-        if hashlib.file_digest(file, 'sha256').hexdigest() != digest:
-            sys.exit(f'{name}: damaged, not the file that was exported; export again')
+    try:
+        content = (FOLDER / name).read_bytes()
+    except OSError as error:
+        sys.exit(f'{FOLDER / name}: cannot be read: {error.strerror}; export again')
+    if hashlib.sha256(content).hexdigest() != digest:
+        sys.exit(f'{name}: damaged, not the file that was exported; export again')
 
 _, *shape = MANIFEST['input']['shape']
-if len(sys.argv) != 2 or not sys.argv[1].endswith('.npy'):
+NEEDED = ', '.join(map(str, shape))
+if len(sys.argv) != 2:
     sys.exit(f'{__doc__}\nHere height, width and channels are {shape}.')
+if not sys.argv[1].endswith('.npy'):
+    sys.exit(
+        f'{sys.argv[1]}: not a .npy file; save images with numpy.save, uint8 (batch, {NEEDED})'
+    )
 program = export.deserialize(bytearray((FOLDER / 'program.jax_export').read_bytes()))
 weights = dict(np.load(FOLDER / 'weights.npz', allow_pickle=False))
 try:
     images = np.load(sys.argv[1], allow_pickle=False)
 except (OSError, ValueError, EOFError) as error:
-    sys.exit(f'{sys.argv[1]}: cannot be read: {error}')
+    sys.exit(f'{sys.argv[1]}: cannot be read: {getattr(error, "strerror", None) or error}')
 if images.dtype != np.uint8 or [*images.shape[1:]] != shape or not len(images):
-    sys.exit(f'{sys.argv[1]}: {images.dtype} {images.shape}; needed is uint8 (batch, *{shape})')
+    sys.exit(f'{sys.argv[1]}: {images.dtype} {images.shape}; needed is uint8 (batch, {NEEDED})')
 for probabilities in np.asarray(program.call(weights, images)):
     label = MANIFEST['classes'][probabilities.argmax()]
     print(f'{probabilities.max():.4f} {label!a}')

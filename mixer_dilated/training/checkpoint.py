@@ -149,7 +149,8 @@ class Checkpoints:
 
     def restore_best(self, abstract: RunState) -> RunState:
         """The checkpoint of the highest validation accuracy; arguments and errors as `restore`."""
-        step = self.restore(abstract, expected=True).best_step
+        kept = self.config.checkpoints.keep_best
+        step = self.restore(abstract, expected=True).best_step if kept else None
         run = self._restore_step(step, abstract) if step in self._steps() else None
         if not run:
             raise AllHostsError(

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import ml_collections
 import numpy as np
@@ -16,12 +16,28 @@ from mixer_dilated.files import exists, read_arrays, read_json, write_arrays, wr
 from mixer_dilated.parallel.multihost import DATA_DIFFERS, assert_equal_across_hosts, on_primary
 from mixer_dilated.training.setup import Setup, create_setup
 
-SPLIT_FILES = 'splits.npz'
+RECORD, SPLIT_FILES = 'data.json', 'splits.npz'
+HINT = 'remove it, and the same command writes it again'
 
 
 def open_setup(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Setup:
-    """`create_setup` of a run, whose splits of a folder of images are those that it began with."""
-    return create_setup(config, open_dataset(config.dataset, read_split_files(workdir)))
+    """`create_setup` of a run, whose splits of a folder of images are those that it began with.
+
+    Raises:
+      UserError: as `create_setup`; or the data set has other classes than that of the run, whose
+        labels would mean something else.
+    """
+    setup = create_setup(config, open_dataset(config.dataset, read_split_files(workdir)))
+    recorded = read_json(workdir / RECORD, HINT) if exists(workdir / RECORD) else {}
+    names, own = recorded.get('class_names'), [*setup.dataset.class_names]
+    if names and names != own:
+        differing = [name for name in own if name not in names] or own
+        raise UserError(
+            f'config.dataset.name = {config.dataset.name!r}: has {len(own)} classes, '
+            f'{differing[0]!r} among them, and the run in {workdir} has {len(names)} others; name '
+            'data of the same classes'
+        )
+    return setup
 
 
 def record_data(
@@ -40,7 +56,8 @@ def record_data(
     """
     facts = {part: data_record(setup, part, checksums[part]) for part in checksums}
     assert_equal_across_hosts(facts, DATA_DIFFERS)
-    on_primary(check_same_data, workdir, facts, saved=saved)
+    names = [*setup.dataset.class_names]
+    on_primary(check_same_data, workdir, facts, saved=saved, class_names=names)
     on_primary(write_split_files, workdir, setup.dataset, saved=saved)
 
 
@@ -82,22 +99,29 @@ def read_split_files(workdir: pathlib.Path) -> SplitFiles | None:
     return SplitFiles(tuple(names.pop('class_names')), names)
 
 
-def check_same_data(workdir: pathlib.Path, facts: Mapping[str, dict], *, saved: bool) -> None:
+def check_same_data(
+    workdir: pathlib.Path,
+    facts: Mapping[str, dict],
+    *,
+    saved: bool,
+    class_names: Sequence[str] = (),
+) -> None:
     """Writes `data.json`, or checks that the run was begun on these examples.
 
     Args:
       workdir: the run's folder.
       facts: `data_record` of every split.
       saved: whether the run has a checkpoint; without one it may begin anew.
+      class_names: of the labels.
 
     Raises:
       UserError: the run was begun on other examples.
     """
-    path = workdir / 'data.json'
+    path = workdir / RECORD
     if not saved or not exists(path):
-        write_json(path, facts)
+        write_json(path, {**facts, 'class_names': [*class_names]})
         return
-    recorded = read_json(path, 'remove it, and the same command writes it again')
+    recorded = read_json(path, HINT)
     if not all(_is_same_split(recorded.get(part), facts[part]) for part in facts):
         raise UserError(
             f'--workdir={workdir}: this run was begun on other examples ({path} differs from the '

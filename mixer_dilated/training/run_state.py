@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import zlib
 from typing import NamedTuple
 
@@ -94,17 +95,21 @@ class RunState:
 
     @property
     def best_step(self) -> int | None:
-        """Step of the epoch of the highest validation accuracy, mean over seeds; the first of ties.
+        """Step of the epoch of the highest validation accuracy, mean over seeds; of ties that of
+        the lowest loss.
 
         Runs of earlier versions have no validation split, and went by their test accuracy. None if
         no epoch was evaluated.
         """
         accuracies = {}
         for row in self.metrics:
-            accuracy = row.get('val_accuracy', row.get('test_accuracy'))
+            split = 'val' if 'val_accuracy' in row else 'test'
+            accuracy, loss = row[f'{split}_accuracy'], row[f'{split}_loss']
             if accuracy is not None:
-                accuracies.setdefault(row['step'], []).append(accuracy)
-        return max(accuracies, key=lambda step: sum(accuracies[step]), default=None)
+                rank = accuracy, -math.inf if loss is None else -loss
+                accuracies.setdefault(row['step'], []).append(rank)
+        means = {step: np.mean(ranks, axis=0).tolist() for step, ranks in accuracies.items()}
+        return max(means, key=means.get, default=None)
 
     @property
     def arrays(self) -> dict:

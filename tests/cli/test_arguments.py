@@ -10,7 +10,8 @@ from tests.conftest import refused, run_python
 @pytest.mark.parametrize(
     ('words', 'values'),
     [
-        (['trian', CONFIG], ['trian', 'train, evaluate, predict, summary, table1, sweep']),
+        (['trian', CONFIG], ['trian', 'did you mean train?']),
+        (['xyz', CONFIG], ['xyz', 'train, evaluate, predict, summary, table1, sweep']),
         ([], ['--config', 'configs/digits_dilated.py']),
         (['evaluate'], ['--workdir', 'runs/NAME']),
         (['--config=configs/mnist.py'], ['configs/mnist.py', 'configs/cifar10_finetune_b16.py,']),

@@ -115,7 +115,7 @@ def test_what_is_left_out_is_counted_by_its_ending(tmp_path):
     folders = find_images(make(tmp_path, *made), ignored)
     assert paths(folders.splits['all']) == ['cat/1.png', 'dog/1.BMP', 'dog/2.jfif']
     assert ignored_text(ignored) == (
-        '2 .heic files, 1 file without an ending of images, 1 .txt file'
+        '2 .heic files (save as JPEG), 1 file without an ending of images, 1 .txt file'
     )
 
 

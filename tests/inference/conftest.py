@@ -23,6 +23,7 @@ def run(tmp_path_factory):
     config = small_config(**{
         'num_seeds': 2, 'batch_eval': BATCH, 'dataset.preprocess': 'resize',
         'optimizer.base_lr': 0.03, 'checkpoints.every_steps': 9,
+        'dataset.val_split': 'train[300:400]', 'checkpoints.keep_best': True,
         'augment.random_phase': True, 'model.patches.dilation': (1, 2),
     })  # fmt: skip
     train_and_evaluate(config, workdir)

@@ -78,7 +78,9 @@ def test_cifar10_begins_with_weights_of_the_original_and_sees_224_pixels(tmp_pat
 
 def test_imagenet2012_has_images_of_several_sizes(tmp_path):
     write_imagenet(tmp_path, 8)
-    streamed = {'input.mode': 'stream', 'dataset.test_split': 'validation'}
+    streamed = {
+        'input.mode': 'stream', 'dataset.test_split': 'validation', 'dataset.val_split': '',
+    }  # fmt: skip
     config = few_steps('imagenet2012_s16', tmp_path, **NETWORK, **streamed)
     summary = check_learned(config, tmp_path / 'run')
     assert summary['num_tokens'] == 196 and summary['image_shape'] == [224, 224, 3]

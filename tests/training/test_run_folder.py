@@ -49,6 +49,7 @@ def test_a_run_goes_on_with_the_examples_it_was_begun_on(run, copy):
     with refuses(copy, 'other examples'):
         train_and_evaluate(config, copy)
     expected = json.loads((workdir / 'data.json').read_text())
+    assert expected.pop('class_names') == [*'0123456789']
     with refuses(copy, 'other examples'):
         check_same_data(copy, expected, saved=True)
     check_same_data(copy, expected, saved=False)  # nothing was trained yet

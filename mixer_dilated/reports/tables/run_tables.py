@@ -45,7 +45,7 @@ def print_evaluation(evaluation: dict) -> None:
     facts = {
         'data set': printable(evaluation['dataset']),
         'split': printable(evaluation['split']),
-        'checkpoint': f'step {evaluation["step"]}, {evaluation["epoch"]:.4g} epochs',
+        'checkpoint': f'step {evaluation["step"]}, epoch {evaluation["epoch"]:.4g}',
         'loss': _list(result['loss'] for result in results),
         'accuracy': accuracy_text(correct, evaluation['examples']),
         'ECE': _list(result['ece'] for result in results),
