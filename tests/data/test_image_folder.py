@@ -190,6 +190,7 @@ def test_a_network_is_trained_on_a_folder_and_keeps_its_class_names(tmp_path, ca
         'image_shape': [8, 8, 1],
         'preprocess': 'resize',
         'resize': 'crop',
+        'white': 0,
         'train_examples': 32,
         'test_examples': 8,
     }

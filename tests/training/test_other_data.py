@@ -190,3 +190,26 @@ def test_validation_examples_that_are_missing_or_shared_are_refused(tmp_path, ch
     with refuses(*words):
         train_and_evaluate(small_config(**changes), tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_run_that_kept_no_best_checkpoint_has_none(pets):
+    with refuses(pets[1], '--config.checkpoints.keep_best=True', '--config.dataset.val_split='):
+        evaluate_checkpoint(pets[1], best=True)
+
+
+def test_labels_that_mean_other_classes_are_refused(tmp_path):
+    def save(name, labels):
+        images = np.arange(40, dtype=np.uint8)[:, None, None] + np.zeros((8, 8), np.uint8)
+        arrays = {'x_train': images, 'y_train': labels, 'x_test': images, 'y_test': labels}
+        np.savez(tmp_path / name, **arrays)
+        return tmp_path / name
+
+    file = save('pets.npz', np.array(['cat', 'dog'] * 20))
+    splits = {'dataset.train_split': 'train', 'dataset.test_split': 'test'}
+    config = small_config(**{'dataset.name': f'npz:{file}', 'num_epochs': 1, **splits})
+    train_and_evaluate(config, tmp_path / 'run')
+    same = save('same.npz', np.array(['cat', 'dog'] * 20))
+    assert evaluate_checkpoint(tmp_path / 'run', data_dir=str(same))['examples'] == 40
+    other = save('other.npz', np.array(['fox', 'owl'] * 20))
+    with refuses(other, "'fox'", tmp_path / 'run'):
+        evaluate_checkpoint(tmp_path / 'run', data_dir=str(other))
