@@ -11,6 +11,7 @@ from mixer_dilated.benchmark.processes import call_in_process
 from tests.conftest import raising, small_config
 
 
+@pytest.mark.slow
 def test_predicted_memory_is_within_20_percent_of_the_measured():
     config = small_config(
         batch=512, **{'model.hidden_dim': 128, 'model.channels_mlp_dim': 256,

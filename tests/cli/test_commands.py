@@ -37,6 +37,7 @@ def test_training_prints_every_epoch_and_one_table(trained):
     assert done.stderr == ''
 
 
+@pytest.mark.slow
 def test_a_second_run_compiles_nothing_new_and_has_the_bits_of_the_first(trained, tmp_path):
     if 'GenuineIntel' in _processor():
         pytest.skip('XLA refuses on Intel CPUs what it kept')

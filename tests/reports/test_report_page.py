@@ -25,11 +25,15 @@ from tests.report_folders import (
 
 @pytest.fixture(scope='session')
 def folders(tmp_path_factory):
-    """{kind: folder with its report}."""
-    folders = {kind: make_kind(kind, tmp_path_factory.mktemp(kind) / 'folder') for kind in KINDS}
-    for folder in folders.values():
-        assert write_report(folder) == folder / 'report.html'
-    return folders
+    """{kind: folder with its report}, made when it is asked for: each worker has its own."""
+
+    class Folders(dict):
+        def __missing__(self, kind):
+            folder = self[kind] = make_kind(kind, tmp_path_factory.mktemp(kind) / 'folder')
+            assert write_report(folder) == folder / 'report.html'
+            return folder
+
+    return Folders()
 
 
 class Page(html.parser.HTMLParser):
