@@ -120,7 +120,7 @@ def _match_names(
     path: pathlib.Path, names: list[str], keys: tuple[str, str]
 ) -> tuple[dict[str, tuple[str, str]], list[str]]:
     """{split: names of its images and labels}, and the other names, of the arrays of an .npz."""
-    found, others = {}, []
+    pairs, others = {}, []
     for name in names:
         words = {*re.split(r'[\W_]+', name.lower())}
         kind = 1 if words & LABELS else 0
@@ -131,7 +131,7 @@ def _match_names(
         elif not words & (IMAGES | LABELS) or split is None or (split == 'all' and keys[kind]):
             others.append(name)
             continue
-        pair = found.setdefault(split, [None, None])
+        pair = pairs.setdefault(split, [None, None])
         if pair[kind]:
             what = 'config.dataset.label_key' if kind else 'config.dataset.image_key'
             raise UserError(
@@ -143,16 +143,16 @@ def _match_names(
     for key in filter(None, keys):
         if key not in names:
             raise UserError(f'{path}: has no array {key!r}; allowed are {shown}')
-    for pair in found.values():
+    for pair in pairs.values():
         if None in pair:
             lacks = 'labels' if pair[0] else 'images'
             raise UserError(
                 f'{path}: its array {pair[0] or pair[1]} has no {lacks} beside it; it has {shown}; '
                 f'{NPZ_HINT}'
             )
-    if not found:
+    if not pairs:
         raise UserError(f'{path}: has no images and labels; its arrays are {shown}; {NPZ_HINT}')
-    return {split: tuple(pair) for split, pair in found.items()}, others
+    return {split: tuple(pair) for split, pair in pairs.items()}, others
 
 
 def _read_array(path: pathlib.Path, archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:

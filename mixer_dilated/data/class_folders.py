@@ -8,7 +8,7 @@ from typing import NamedTuple
 from mixer_dilated.data import image_files
 from mixer_dilated.data.image_decoding import SUFFIXES
 from mixer_dilated.data.image_files import Ignored, ignored_text, is_folder, walk_images
-from mixer_dilated.data.split_names import SPLITS, split_of, splits_of
+from mixer_dilated.data.split_names import SPLITS, complete_splits, split_of, splits_of
 from mixer_dilated.errors import UserError
 
 
@@ -70,27 +70,22 @@ def find_images(
     if not splits:
         names, files = _find_classes(root, root, folders, ignored, follow_links)
         return ClassFolders(names, {'all': files})
-    found = {
-        split: _find_classes(
-            root, root / folder, _subfolders(root / folder, ignored, follow_links), ignored,
-            follow_links,
-        )
-        for split, folder in splits.items()
-    }  # fmt: skip
-    names = found['train'][0]
-    for split, (others, _) in found.items():
-        if others != names:
-            differing = sorted({*names} ^ {*others})
+    by_split = {}
+    for split, folder in splits.items():
+        names = _subfolders(root / folder, ignored, follow_links)
+        by_split[split] = _find_classes(root, root / folder, names, ignored, follow_links)
+    class_names, _ = by_split['train']
+    for split, (names, _) in by_split.items():
+        if names != class_names:
+            differing = sorted({*names} ^ {*class_names})
             raise UserError(
                 f'{root}: {splits["train"]} and {splits[split]} have different classes: '
                 f'{_list(differing)} {"is" if len(differing) == 1 else "are"} in one of them only; '
                 'each needs the same class folders'
             )
-    files = {split: files for split, (_, files) in found.items()}
-    if 'test' in files:
-        return ClassFolders(names, files)
-    note = f'no test folder: {splits["validation"]} is the test split'
-    return ClassFolders(names, {'train': files['train'], 'test': files['validation']}, (note,))
+    files = {split: files for split, (_, files) in by_split.items()}
+    files, notes = complete_splits(root, files, splits.get('validation', ''))
+    return ClassFolders(class_names, files, tuple(notes))
 
 
 def split_images(
@@ -161,7 +156,7 @@ def find_again(
     }
     present = sum(map(len, splits.values()))
     if not present:
-        return {}, ''
+        return {}, 'none of the images of the run is there; its splits are those of this data set'
     changes = {
         'new since the run began, and left out': len(there) - present,
         'gone that the run had': sum(map(len, recorded.paths.values())) - present,

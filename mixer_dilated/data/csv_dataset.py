@@ -63,11 +63,11 @@ def read_listing(path: pathlib.Path, image_key: str = '', label_key: str = '') -
                 f'{where}: {header[columns[what]]} = {values[what]!r}: allowed is {allowed}; fill '
                 'it in, or remove the row'
             )
-        found = find(values['file'], where)
-        if found is None:
+        file = find(values['file'], where)
+        if file is None:
             missing.append(f'{where}: {values["file"]!r}')
             continue
-        name, status = found
+        name, status = file
         if name in lines:
             raise UserError(
                 f'{where}: {values["file"]!r} is the file of line {lines[name]} too; allowed is a '

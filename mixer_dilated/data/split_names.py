@@ -29,21 +29,24 @@ def split_of(name: str) -> str | None:
     return _split(_words(name))
 
 
-def complete_splits(source: pathlib.Path, splits: dict[str, Any]) -> tuple[dict[str, Any], list]:
-    """The splits of a file: 'all' alone, or train, test and perhaps validation; and notes.
+def complete_splits(
+    source: pathlib.Path, splits: dict[str, Any], called: str = 'validation'
+) -> tuple[dict[str, Any], list[str]]:
+    """The splits of a data set: 'all' alone, or train, test and perhaps validation; and notes.
 
     Without a test split the validation split is the test split.
 
     Args:
-      source: the file, for messages.
+      source: the file or folder, for messages.
       splits: what is in each.
+      called: what the validation split is called there.
 
     Raises:
       UserError: there are others, or none to train on or to test with.
     """
     notes = []
     if 'validation' in splits and 'test' not in splits:
-        notes = ['no test split: validation is the test split']
+        notes = [f'no test split: {called} is the test split']
         splits = {'test' if name == 'validation' else name: splits[name] for name in splits}
     if {*splits} != {'all'} and not {'train', 'test'} <= {*splits} <= {*SPLITS}:
         raise UserError(
