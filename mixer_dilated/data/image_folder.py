@@ -53,8 +53,8 @@ class ImageFolder:
       split_files: of all splits, for `recorded` of a later time.
 
     Raises:
-      UserError: the folder does not hold class folders, or others than those of `recorded`; a class
-        of a split is left without images, or the system does not let a file be read.
+      UserError: the folder does not hold class folders, a class of a split is left without images,
+        or the system does not let a file be read.
     """
 
     def __init__(
@@ -89,12 +89,6 @@ class ImageFolder:
             self.class_names = recorded.class_names if self._files else folders.class_names
             notes.append(note)
         if not self._files:
-            if recorded and recorded.class_names != folders.class_names:
-                differing = min({*recorded.class_names} ^ {*folders.class_names})
-                raise UserError(
-                    f'{source}: has other classes than the run ({differing!r} is in one of them '
-                    'only), and none of its images; name data of the same classes'
-                )
             self._files = split_images(source, folders, test_fraction, split_seed)
         self._check_white()
         for note in filter(None, notes):

@@ -23,19 +23,23 @@ HINT = 'remove it, and the same command writes it again'
 def open_setup(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Setup:
     """`create_setup` of a run, whose splits of a folder of images are those that it began with.
 
+    A run without checkpoints begins anew.
+
     Raises:
       UserError: as `create_setup`; or the data set has other classes than that of the run, whose
         labels would mean something else.
     """
+    if not exists(workdir / 'checkpoints'):
+        return create_setup(config)
     setup = create_setup(config, open_dataset(config.dataset, read_split_files(workdir)))
     recorded = read_json(workdir / RECORD, HINT) if exists(workdir / RECORD) else {}
     names, own = recorded.get('class_names'), [*setup.dataset.class_names]
     if names and names != own:
-        differing = [name for name in own if name not in names] or own
+        differing = sorted({*names} ^ {*own})
+        how = f'{differing[0]!r} is in one of them only' if differing else 'their order is another'
         raise UserError(
-            f'config.dataset.name = {config.dataset.name!r}: has {len(own)} classes, '
-            f'{differing[0]!r} among them, and the run in {workdir} has {len(names)} others; name '
-            'data of the same classes'
+            f'config.dataset.name = {config.dataset.name!r}: has other classes than the run in '
+            f'{workdir} ({how}); name data of the same classes'
         )
     return setup
 

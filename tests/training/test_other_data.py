@@ -11,7 +11,8 @@ from PIL import Image
 from mixer_dilated.config import changed
 from mixer_dilated.data.class_folders import SplitFiles
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
-from mixer_dilated.training.data_record import read_split_files, write_split_files
+from mixer_dilated.training.data_record import open_setup, read_split_files, write_split_files
+from mixer_dilated.training.run_folder import read_config
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import refuses, small_config, warns
 from tests.training.runs import check_same_bytes, rows_of
@@ -211,5 +212,16 @@ def test_labels_that_mean_other_classes_are_refused(tmp_path):
     same = save('same.npz', np.array(['cat', 'dog'] * 20))
     assert evaluate_checkpoint(tmp_path / 'run', data_dir=str(same))['examples'] == 40
     other = save('other.npz', np.array(['fox', 'owl'] * 20))
-    with refuses(other, "'fox'", tmp_path / 'run'):
+    with refuses(other, "'cat' is in one of them only", tmp_path / 'run'):
         evaluate_checkpoint(tmp_path / 'run', data_dir=str(other))
+
+
+def test_what_a_run_without_checkpoints_has_recorded_does_not_bind_it(copied):
+    root, workdir = copied
+    config = read_config(workdir)
+    for old, new in (('cat', 'ant'), ('dog', 'fox')):
+        (root / old).rename(root / new)
+    with refuses(root, "'ant'", workdir):
+        open_setup(workdir, config)
+    shutil.rmtree(workdir / 'checkpoints')
+    assert open_setup(workdir, config).dataset.class_names == ('ant', 'fox')
