@@ -1,11 +1,7 @@
-"""Arrays that people bring, as data sets: .npz files, and MNIST's idx files."""
+"""Arrays that people bring in .npz files, as data sets."""
 
-import gzip
 import io
-import json
 import pickle
-import shutil
-import struct
 import warnings
 import zipfile
 
@@ -16,56 +12,15 @@ from hypothesis import given
 from hypothesis.extra import numpy as st_numpy
 from PIL import Image
 
-from mixer_dilated.cli.main import main
-from mixer_dilated.config import resolve
-from mixer_dilated.data.datasets import open_dataset, preprocessing_of
 from mixer_dilated.data.preprocessing import resize_image
 from tests.conftest import refuses
-
-
-def pictures(count=10, shape=(6, 5), seed=0):
-    """uint8 images; the first pixel is 255."""
-    images = np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
-    images.flat[:1] = 255
-    return images
-
-
-def arrays(train=12, test=6, shape=(6, 5), classes=3):
-    """Arrays of Keras' names."""
-    return {
-        'x_train': pictures(train, shape), 'y_train': np.arange(train) % classes,
-        'x_test': pictures(test, shape, 1), 'y_test': np.arange(test) % classes,
-    }  # fmt: skip
-
-
-def open_set(name, **keys):
-    return open_dataset(resolve({'dataset': {'name': name, **keys}}).dataset)
-
-
-def open_npz(path, content=None, quiet=True, **keys):
-    if content is not None:
-        np.savez(path, **content)
-    with warnings.catch_warnings():
-        if quiet:
-            warnings.simplefilter('ignore')
-        return open_set(f'npz:{path}', **keys)
-
-
-def check_examples(source, split, images, labels):
-    examples = source.read(split)
-    assert examples.images.dtype == np.uint8 and examples.labels.dtype == np.int32
-    np.testing.assert_array_equal(examples.images, images)
-    np.testing.assert_array_equal(examples.labels, labels)
-    data_source = source.data_source(split)
-    assert data_source.image_shape == source.stored_shape
-    for array, expected in zip(data_source.read([2, 0]), examples, strict=True):
-        np.testing.assert_array_equal(array, expected[[2, 0]])
+from tests.data.array_sets import arrays, check_examples, open_npz, open_set, random_images
 
 
 @pytest.mark.parametrize('save', [np.savez, np.savez_compressed])
 def test_an_npz_of_keras_form_is_a_data_set(tmp_path, save):
     content = arrays()
-    content |= {'x_val': pictures(4, seed=2), 'y_val': np.array([2, 1, 0, 0])}
+    content |= {'x_val': random_images(4, seed=2), 'y_val': np.array([2, 1, 0, 0])}
     save(tmp_path / 'own.npz', **content)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
@@ -193,7 +148,7 @@ def test_the_value_that_is_white_can_be_named(tmp_path):
     ],
 )
 def test_labels_are_integers_texts_or_one_hot(tmp_path, labels, names):
-    images = pictures(4)
+    images = random_images(4)
     source = open_npz(tmp_path / 'a.npz', {'images': images, 'labels': labels}, test_fraction=0.5)
     assert source.class_names == names
     examples = source.read('train+test')
@@ -211,30 +166,33 @@ def without(name):
     [
         (without('y_train'), ['array x_train', 'no labels']),
         (without('x_test'), ['array y_test', 'no images']),
-        ({'x_train': pictures(4), 'y_train': [0, 1, 0, 1]}, ['splits are train', 'test']),
+        ({'x_train': random_images(4), 'y_train': [0, 1, 0, 1]}, ['splits are train', 'test']),
         ({'a': [1], 'b': [2]}, ['arrays are a, b', 'x_train', 'images and labels']),
-        ({'images': pictures(4), 'labels': [0, 1], 'x': [1]}, ['images and x', 'image_key']),
-        ({**arrays(), 'images': pictures(4), 'labels': [0] * 4}, ['splits are all, test, train']),
+        ({'images': random_images(4), 'labels': [0, 1], 'x': [1]}, ['images and x', 'image_key']),
+        (
+            {**arrays(), 'images': random_images(4), 'labels': [0] * 4},
+            ['splits are all, test, train'],
+        ),
         ({**arrays(), 'y_train': [0, 1]}, ['12 images in x_train', '2 labels in y_train']),
-        ({**arrays(), 'x_test': pictures(0), 'y_test': []}, ['0 images in x_test']),
+        ({**arrays(), 'x_test': random_images(0), 'y_test': []}, ['0 images in x_test']),
         ({**arrays(), 'y_train': 3}, ['0 labels in y_train']),
-        ({**arrays(), 'x_train': pictures(12, (30,))}, ['x_train', '(12, 30)', '(N, H, W)']),
-        ({**arrays(), 'x_train': pictures(12, (3, 5, 3))}, ['x_train', '(12, 3, 5, 3)']),
-        ({**arrays(), 'x_train': pictures(12, (6, 5, 4))}, ['x_train', '(12, 6, 5, 4)']),
+        ({**arrays(), 'x_train': random_images(12, (30,))}, ['x_train', '(12, 30)', '(N, H, W)']),
+        ({**arrays(), 'x_train': random_images(12, (3, 5, 3))}, ['x_train', '(12, 3, 5, 3)']),
+        ({**arrays(), 'x_train': random_images(12, (6, 5, 4))}, ['x_train', '(12, 6, 5, 4)']),
         ({**arrays(), 'x_train': np.full((12, 6, 5), 'a')}, ['x_train', '<U1']),
-        ({**arrays(), 'x_test': pictures(6, (5, 6))}, ['(6, 5, 1)', '(5, 6, 1)']),
-        ({**arrays(), 'x_train': pictures(12) - 1.0}, ['values from -1 to']),
-        ({**arrays(), 'x_train': pictures(12) * 0.9}, ['fractional', 'white=']),
-        ({**arrays(), 'x_train': pictures(12) * np.nan}, ['values from nan']),
+        ({**arrays(), 'x_test': random_images(6, (5, 6))}, ['(6, 5, 1)', '(5, 6, 1)']),
+        ({**arrays(), 'x_train': random_images(12) - 1.0}, ['values from -1 to']),
+        ({**arrays(), 'x_train': random_images(12) * 0.9}, ['fractional', 'white=']),
+        ({**arrays(), 'x_train': random_images(12) * np.nan}, ['values from nan']),
         ({**arrays(), 'x_test': np.full((6, 6, 5), np.nan)}, ['values from nan']),
-        ({**arrays(), 'x_train': pictures(12) + np.inf}, ['to inf']),
+        ({**arrays(), 'x_train': random_images(12) + np.inf}, ['to inf']),
         ({**arrays(), 'y_train': np.linspace(0, 1, 12)}, ['y_train', 'float64 (12,)', 'one-hot']),
         ({**arrays(), 'y_train': np.eye(12) + 1}, ['y_train', 'row 0']),
         ({**arrays(), 'y_train': ['cat', ''] * 6}, ['y_train', 'row 1 is empty']),
         ({**arrays(), 'y_test': [0, 1, 2, 7, 0, 0]}, ['y_test: label 7', 'y_train']),
         ({**arrays(), 'y_test': ['0'] * 6}, ["y_test: label '0'"]),
-        ({'images': pictures(3), 'labels': ['a', 'a', 'b']}, ['class b: a single image']),
-        ({'images': pictures(2000, (1, 1)), 'labels': np.arange(2000)}, ['2000 values']),
+        ({'images': random_images(3), 'labels': ['a', 'a', 'b']}, ['class b: a single image']),
+        ({'images': random_images(2000, (1, 1)), 'labels': np.arange(2000)}, ['2000 values']),
     ],
 )  # fmt: skip
 def test_arrays_of_another_form_are_refused_with_what_is_there(tmp_path, content, words):
@@ -337,147 +295,3 @@ def test_images_are_upsampled_on_the_device_or_resized_when_read(tmp_path):
 
 
 # idx
-
-
-def idx(array):
-    header = struct.pack(f'>HBB{array.ndim}I', 0, 8, array.ndim, *array.shape)
-    return header + array.tobytes()
-
-
-def write_idx(folder, content=None, name='{}-{}-idx{}-ubyte', packed=False):
-    folder.mkdir(parents=True, exist_ok=True)
-    content = content or arrays(shape=(28, 28))
-    for part, split in (('train', 'train'), ('test', 't10k')):
-        for kind, key, ndim in (('images', 'x', 3), ('labels', 'y', 1)):
-            encoded = idx(content[f'{key}_{part}'].astype(np.uint8))
-            path = folder / (name.format(split, kind, ndim) + ('.gz' if packed else ''))
-            path.write_bytes(gzip.compress(encoded) if packed else encoded)
-    return content
-
-
-@pytest.mark.parametrize('packed', [False, True])
-@pytest.mark.parametrize('name', ['{}-{}-idx{}-ubyte', '{}-{}.idx{}-ubyte'])
-def test_idx_files_are_a_data_set(tmp_path, name, packed):
-    content = write_idx(tmp_path / 'raw', name=name, packed=packed)
-    source = open_set(f'idx:{tmp_path / "raw"}')
-    assert source.image_shape == (28, 28, 1) and source.class_names == ('0', '1', '2')
-    check_examples(source, 'train', content['x_train'][..., None], content['y_train'])
-    check_examples(source, 'test', content['x_test'][..., None], content['y_test'])
-    write_idx(tmp_path / 'other', packed=not packed)
-    assert open_set('idx:other', data_dir=str(tmp_path)).identity == source.identity
-
-
-def test_one_of_the_sets_of_emnist_is_chosen_and_set_upright(tmp_path):
-    content = {name: write_idx(tmp_path, arrays(shape=(28, 28), classes=classes),
-                               f'emnist-{name}-{{}}-{{}}-idx{{}}-ubyte', packed=True)
-               for name, classes in (('digits', 2), ('letters', 3))}  # fmt: skip
-    with refuses(tmp_path, "'emnist-digits', 'emnist-letters'"):
-        open_set(f'idx:{tmp_path}')
-    with pytest.warns(UserWarning, match='upright'):
-        source = open_set(f'idx:{tmp_path}/emnist-letters')
-    upright = content['letters']['x_train'].swapaxes(1, 2)[..., None]
-    check_examples(source, 'train', upright, content['letters']['y_train'])
-
-
-def test_real_mnist_is_the_same_from_idx_and_from_tfds(tmp_path, mnist):
-    expected = open_set('mnist', data_dir=mnist).read('train[:100]+test[:20]')
-    parts = {'train': slice(100), 'test': slice(100, None)}
-    content = {f'x_{part}': expected.images[rows, ..., 0] for part, rows in parts.items()}
-    content |= {f'y_{part}': expected.labels[rows] for part, rows in parts.items()}
-    write_idx(tmp_path, content, packed=True)
-    for array, of_tfds in zip(
-        open_set(f'idx:{tmp_path}').read('train+test'), expected, strict=True
-    ):
-        np.testing.assert_array_equal(array, of_tfds)
-
-
-def damage(tmp_path, name, change):
-    write_idx(tmp_path)
-    path = tmp_path / name
-    path.write_bytes(change(path.read_bytes()))
-
-
-@pytest.mark.parametrize(
-    ('change', 'words'),
-    [
-        (lambda content: content[:-1], ['truncated', '12×28×28']),
-        (lambda content: content + b'0', ['12×28×28']),
-        (lambda content: b'', ['begins with ;']),
-        (lambda content: content[:9], ['truncated']),
-        (lambda content: b'<html>', ['begins with 3c 68 74 6d', '00 00 08 03']),
-        (lambda content: b'\0\0\x0d\x03' + content[4:], ['begins with 00 00 0d 03']),
-        (lambda content: b'\0\0\x08\x01' + content[4:], ['begins with 00 00 08 01']),
-        (lambda content: content[:4] + b'\xff' * 12, ['4294967295×4294967295']),
-        (lambda content: gzip.compress(content[:4] + b'\x7f' * 12), ['2139062143']),
-        (lambda content: gzip.compress(content)[:-9], ['truncated']),
-        (lambda content: gzip.compress(content)[:20] + b'noise', ['damaged']),
-        (lambda content: gzip.compress(content)[:-8] + bytes(8), ['CRC']),
-    ],
-)
-def test_damaged_idx_files_are_refused(tmp_path, change, words):
-    damage(tmp_path, 'train-images-idx3-ubyte', change)
-    with refuses(tmp_path / 'train-images-idx3-ubyte', *words):
-        open_set(f'idx:{tmp_path}')
-
-
-def test_missing_idx_files_are_refused(tmp_path):
-    for folder in (tmp_path / 'no' / 'where', tmp_path):
-        with refuses(folder):
-            open_set(f'idx:{folder}')
-    write_idx(tmp_path)
-    (tmp_path / 't10k-labels-idx1-ubyte').unlink()
-    with refuses(tmp_path, 'test labels', 't10k-labels-idx1-ubyte'):
-        open_set(f'idx:{tmp_path}')
-
-
-@pytest.mark.parametrize(
-    ('name', 'channels', 'expected'),
-    [
-        ('idx:raw', 1, 'mnist'),
-        ('idx:data/FashionMNIST/raw', 1, 'fill'),
-        ('npz:data/mnist.npz', 1, 'mnist'),
-        ('npz:fashion-mnist.npz', 1, 'fill'),
-        ('npz:mnist.npz', 3, 'resize'),
-        ('npz:pneumoniamnist.npz', 1, 'resize'),
-        ('csv:mnist', 1, 'resize'),
-    ],
-)
-def test_files_to_predict_are_brought_to_the_style_of_the_set(name, channels, expected):
-    dataset = resolve({'dataset': {'name': name}}).dataset
-    assert preprocessing_of(dataset, (28, 28, channels)).how == expected
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('kind', ['npz', 'idx'])
-def test_a_network_is_trained_on_arrays_that_move_and_evaluated(tmp_path, kind, capsys):
-    content = arrays(64, 24, (8, 8))
-    place, moved = tmp_path / 'set.npz', tmp_path / 'moved.npz'
-    if kind == 'npz':
-        np.savez(place, **content)
-    else:
-        write_idx(place, content)
-    changes = {
-        'dataset.name': f'{kind}:{place}', 'dataset.train_split': 'train', 'batch': 8,
-        'dataset.test_split': 'test', 'num_epochs': 1, 'model.num_blocks': 1,
-        'optimizer.decay_type': 'constant',
-    }  # fmt: skip
-    flags = ['--config=configs/digits_dilated.py', f'--workdir={tmp_path / "run"}']
-
-    def train(**more):
-        return main(
-            [*flags, *(f'--config.{key}={value}' for key, value in {**changes, **more}.items())], 0
-        )
-
-    assert train() == 0
-    shutil.move(place, moved)
-    moved_and_streamed = {'dataset.name': f'{kind}:{moved}', 'input.mode': 'stream'}
-    assert train(**moved_and_streamed, num_epochs=2) == 0
-    summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
-    assert summary['test_examples'] == 24
-    shutil.move(moved, place)
-    flag = f'--data_dir={place}'
-    assert main(['evaluate', f'--workdir={tmp_path / "run"}', flag], 0) == 0
-    assert '24' in capsys.readouterr().out
-    Image.fromarray(content['x_test'][0]).save(tmp_path / 'one.png')
-    predict = ['predict', f'--workdir={tmp_path / "run"}', str(tmp_path / 'one.png')]
-    assert main(predict, 0) == 0
