@@ -131,7 +131,7 @@ KEYS: dict[str, Key] = {
     'dataset.val_split': Key(
         '', TEXT, "validation examples; epochs are evaluated on them; '' evaluates on test_split"
     ),
-    'dataset.test_split': Key('test[:2500]', NAME, 'test examples; evaluated at the end'),
+    'dataset.test_split': Key('test[:2500]', NAME, 'test examples; with val_split evaluated once'),
     'dataset.image_key': Key('', TEXT, "feature, column or array of images; '' is the usual"),
     'dataset.label_key': Key('', TEXT, "feature, column or array of labels; '' is the usual"),
     'dataset.data_dir': Key('', TEXT, "prepared data, or parent of a relative PATH; '' is TFDS's"),
