@@ -6,18 +6,54 @@ Modules and parameters have its names, so that its checkpoints load: `stem`,
 `head`. TPUs and GPUs run these modules; `models.cpu` has the forms that a CPU computes faster.
 """
 
+import dataclasses
 import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mixer_dilated.config_keys import KEYS, RATE, Allowed, integer, one_of
+from mixer_dilated.errors import UserError
 from mixer_dilated.parallel.partition import split_hidden_layer
 from mixer_dilated.patches.extraction import antialias, extract_patches
-from mixer_dilated.patches.geometry import Patches
+from mixer_dilated.patches.geometry import Patches, num_tokens
+
+# Of fields that are no key of `config.model`, or allow less.
+ALLOWED = {
+    'branches': Allowed(
+        'a tuple of Patches, like (Patches(size=4, dilation=2, stride=7),)',
+        lambda v: type(v) is tuple and v and all(isinstance(patches, Patches) for patches in v),
+    ),
+    'num_classes': Allowed(
+        'an integer, or 0 or None for no head', lambda v: v is None or integer(0).test(v)
+    ),
+    'mlp_dim': integer(1),
+    'gelu': one_of('exact', 'tanh'),
+    'drop_path_rate': RATE,
+}
 
 
-class Stem(nn.Module):
+class CheckedModule(nn.Module):
+    """A module that refuses fields which a config would refuse.
+
+    Raises:
+      UserError: a value is not allowed.
+    """
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in (field.name for field in dataclasses.fields(self)):
+            key = KEYS.get(f'model.{name}')
+            allowed = ALLOWED.get(name) or (key and key.allowed)
+            value = getattr(self, name)
+            if allowed and not allowed.test(value):
+                raise UserError(
+                    f'{type(self).__name__}: {name} = {value!r}: allowed is {allowed.text}'
+                )
+
+
+class Stem(CheckedModule):
     """Per-patch linear embedding: one token from the pixels of one patch of every branch.
 
     Kernels are stored in convolution layout (P_h, P_w, C_in, hidden): `kernel` for a single
@@ -59,7 +95,7 @@ class Stem(nn.Module):
         return x
 
 
-class MlpBlock(nn.Module):
+class MlpBlock(CheckedModule):
     """Two linear maps over the last axis with a GELU between: W2 · gelu(W1 · x).
 
     Attributes:
@@ -87,7 +123,7 @@ class MlpBlock(nn.Module):
         return nn.Dropout(self.dropout_rate, deterministic=not train)(y)
 
 
-class MixerBlock(nn.Module):
+class MixerBlock(CheckedModule):
     """One Mixer layer: token mixing (paper eq. 1), then channel mixing (eq. 2).
 
         U[:, i] = X[:, i] + W2 · gelu(W1 · LayerNorm(X)[:, i])    i = 1..C
@@ -129,12 +165,13 @@ class MixerBlock(nn.Module):
         return x + drop_path()(y)
 
 
-class MlpMixer(nn.Module):
+class MlpMixer(CheckedModule):
     """The whole network: stem, Mixer blocks, layer norm, mean over tokens, linear head.
 
     Attributes:
       branches: one patch geometry, or several.
-      num_classes: outputs of the head.
+      num_classes: outputs of the head; with 0 or None there is no head, and the result is its
+        input.
       num_blocks: Mixer layers.
       hidden_dim: channels C of a token.
       tokens_mlp_dim, channels_mlp_dim, dropout_rate, gelu: as in `MixerBlock`.
@@ -149,7 +186,7 @@ class MlpMixer(nn.Module):
     """
 
     branches: tuple[Patches, ...]
-    num_classes: int
+    num_classes: int | None
     num_blocks: int
     hidden_dim: int
     tokens_mlp_dim: int
@@ -185,8 +222,13 @@ class MlpMixer(nn.Module):
             'pre_logits' float32 (B, C), the mean over tokens that the head maps.
 
         Returns:
-          Logits, float32 (B, classes), or that pair.
+          Logits, float32 (B, classes), or 'pre_logits' without a head; or that pair.
+
+        Raises:
+          UserError: patches do not fit the images, or branches that are merged by channels have
+            different grids.
         """
+        num_tokens(self.branches, self.branch_merge, images.shape[1:3])
         stem = functools.partial(
             self.stem_class, hidden_dim=self.hidden_dim, blur=self.blur, dtype=self.dtype
         )
@@ -217,5 +259,6 @@ class MlpMixer(nn.Module):
         x = self.norm_class(dtype=self.dtype, name='pre_head_layer_norm')(x)
         x = jnp.mean(x, axis=self.tokens_axis, dtype=jnp.float32)
         intermediates['pre_logits'] = x
-        logits = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name='head')(x)
-        return (logits, intermediates) if return_intermediates else logits
+        if self.num_classes:
+            x = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name='head')(x)
+        return (x, intermediates) if return_intermediates else x

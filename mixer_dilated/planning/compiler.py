@@ -25,6 +25,8 @@ ENVIRONMENT = {
     'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
 }
 NO_AUTOTUNING = '--xla_gpu_autotune_level=0'  # there is no GPU to time kernels on
+# Without timing XLA may tile a product of few columns as none of its kernels can.
+NO_TRITON_PRODUCTS = '--xla_gpu_enable_triton_gemm=false'
 
 
 def check_compiler(devices: Devices) -> None:
@@ -67,33 +69,36 @@ def compile_for(
     with contextlib.suppress(UserError):  # not there, or damaged
         return read_json(file)
     report(f'{devices.word}, batch {setup.config.batch}: {", ".join(programs)}')
-    compiled = _compile_in_process(setup, devices, programs)
+    work = pickle.dumps((setup, devices, programs))
+    compiled = _compile_in_process(work, NO_AUTOTUNING)
+    if 'failure' in compiled and not devices.is_tpu:
+        compiled = _compile_in_process(work, f'{NO_AUTOTUNING} {NO_TRITON_PRODUCTS}')
+    if 'failure' in compiled:
+        raise UserError(
+            f'--devices={devices.word}: the compiler failed: {compiled["failure"]}; try other '
+            'devices, or another version of jax'
+        )
+    if 'error' in compiled:
+        raise UserError(compiled['error'])
     with contextlib.suppress(OSError, UserError):  # without a cache it is compiled every time
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, compiled)
     return compiled
 
 
-def _compile_in_process(setup: Setup, devices: Devices, programs: tuple[str, ...]) -> dict:
+def _compile_in_process(work: bytes, xla_flags: str) -> dict:
+    """What `programs` prints of pickled (setup, devices, programs), or its 'failure'."""
     flags = {
-        'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {NO_AUTOTUNING}',
+        'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {xla_flags}',
         'PYTHONPATH': os.pathsep.join(sys.path),
     }
     process = subprocess.run(
         [sys.executable, '-m', compile_programs.__module__],
         env=os.environ | ENVIRONMENT | flags,
-        input=pickle.dumps((setup, devices, programs)),
+        input=work,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # libtpu logs that there is no TPU
     )
-    answer = {'failure': f'its process ended with {process.returncode}'}
-    if not process.returncode:
-        answer = json.loads(process.stdout.splitlines()[-1])
-    if 'failure' in answer:
-        raise UserError(
-            f'--devices={devices.word}: the compiler failed: {answer["failure"]}; try other '
-            'devices, or another version of jax'
-        )
-    if 'error' in answer:
-        raise UserError(answer['error'])
-    return answer
+    if process.returncode:
+        return {'failure': f'its process ended with {process.returncode}'}
+    return json.loads(process.stdout.splitlines()[-1])
