@@ -80,6 +80,7 @@ def resolve(config: Mapping, *, warn: bool = True) -> ConfigDict:
         without_query = re.sub(r'(?<=://)([^?]*)\?.*', r'\1', tree['init_from'])
         model['gelu'] = 'tanh' if without_query.endswith('.npz') else 'exact'
     _validate_freeze_blocks(tree)
+    _validate_momentum_dtype(tree)
     _validate_random_phase(tree)
     return ConfigDict(tree).lock()
 
@@ -178,6 +179,15 @@ def _validate_freeze_blocks(config: Mapping) -> None:
         raise UserError(
             f'config.optimizer.freeze_blocks = {freeze_blocks}: the network has {num_blocks}; '
             'allowed is at most that'
+        )
+
+
+def _validate_momentum_dtype(config: Mapping) -> None:
+    optimizer = config['optimizer']
+    if optimizer['name'] == 'lamb' and optimizer['momentum_dtype'] != 'float32':
+        raise UserError(
+            f'config.optimizer.momentum_dtype = {optimizer["momentum_dtype"]!r}: lamb keeps its '
+            "momentum in float32; allowed is 'float32', or another config.optimizer.name"
         )
 
 

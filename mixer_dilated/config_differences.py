@@ -25,15 +25,16 @@ def differences(one: Mapping, other: Mapping) -> list[str]:
 def changes_on_resume(recorded: ConfigDict, config: ConfigDict) -> dict[str, object]:
     """{key: value} of `config` with which a run of another config may go on.
 
-    A file or folder of data may lie elsewhere, and a run of a constant learning rate have more
-    epochs.
+    A file or folder of data may lie elsewhere, and a run have more epochs whose learning
+    rate does not depend on their number.
     """
     kind, path = split_path(config.dataset.name)
     kind_before, path_before = split_path(recorded.dataset.name)
     changes = {}
     if kind and kind == kind_before and path != path_before:
         changes['dataset.name'] = config.dataset.name
-    if config.num_epochs > recorded.num_epochs and config.optimizer.decay_type == 'constant':
+    endless = config.optimizer.decay_type in ('constant', 'rsqrt')
+    if config.num_epochs > recorded.num_epochs and endless:
         changes['num_epochs'] = config.num_epochs
     return changes
 

@@ -189,7 +189,12 @@ KEYS: dict[str, Key] = {
     'model.tokens_mlp_dim': Key(64, integer(1), 'D_S: hidden width of the token-mixing MLP'),
     'model.channels_mlp_dim': Key(128, integer(1), 'D_C: hidden width of the channel-mixing MLP'),
     'model.dropout_rate': Key(0.0, RATE, 'in every MLP'),
-    'model.stoch_depth': Key(0.0, RATE, 'drop rate of the last block; linear from 0 at the first'),
+    'model.stoch_depth': Key(
+        0.0,
+        RATE,
+        'drop rate of the last block; linear from 0 at the first; what is kept is divided by '
+        '1 - rate, in big_vision it is not',
+    ),
     'model.gelu': Key(
         'auto',
         one_of('auto', 'exact', 'tanh'),
@@ -200,11 +205,29 @@ KEYS: dict[str, Key] = {
     'optimizer.name': Key('adamw', one_of('adamw', 'sgd', 'lamb'), 'sgd has momentum'),
     'optimizer.base_lr': Key(0.01, POSITIVE, 'learning rate after warm-up'),
     'optimizer.decay_type': Key(
-        'cosine', one_of('constant', 'cosine', 'linear'), 'learning rate schedule after warm-up'
+        'cosine',
+        one_of('constant', 'cosine', 'linear', 'rsqrt'),
+        'learning rate schedule after warm-up',
+    ),
+    'optimizer.end_lr': Key(0.0, NON_NEGATIVE, 'learning rate that cosine and linear end at'),
+    'optimizer.timescale': Key(
+        10_000, integer(1), 'of rsqrt: base_lr / √(1 + steps after warm-up / timescale)'
     ),
     'optimizer.warmup_steps': Key(0, integer(0), 'steps of linear warm-up from 0'),
-    'optimizer.weight_decay': Key(0.1, NON_NEGATIVE, 'of kernels; not of biases and LayerNorm'),
+    'optimizer.weight_decay': Key(
+        0.1,
+        NON_NEGATIVE,
+        "of kernels; a step takes learning rate × this of them off, as PyTorch's AdamW does; "
+        "big_vision's wd is base_lr × this",
+    ),
     'optimizer.momentum': Key(0.9, RATE, 'of sgd'),
+    'optimizer.momentum_dtype': Key(
+        'float32', one_of('float32', 'bfloat16'), "of the momentum of sgd and adamw; not of lamb's"
+    ),
+    'optimizer.beta2': Key(0.999, RATE, 'of adamw and lamb'),
+    'optimizer.eps': Key(
+        'auto', either('auto', POSITIVE), "of adamw and lamb; 'auto' is optax's, 1e-8 and 1e-6"
+    ),
     'optimizer.layer_decay': Key(1.0, FACTOR, 'learning rate of a block relative to the next one'),
     'optimizer.freeze_stem': Key(False, BOOLEAN, 'keep the initial stem'),
     'optimizer.freeze_blocks': Key(0, integer(0, 1000), 'number of first blocks kept as they are'),
@@ -219,8 +242,11 @@ KEYS: dict[str, Key] = {
         number('in [0, 30]', lambda v: 0 <= v <= 30),
         "of operations; 10 is AutoAugment's most",
     ),
-    'augment.randaugment.fill': Key(
-        0, integer(0, 255), 'of uncovered pixels; the original has 128'
+    'augment.randaugment.fill': Key(0, integer(0, 255), 'of uncovered pixels; big_vision has 128'),
+    'augment.randaugment.operations': Key(
+        'paper',
+        one_of('paper', 'big_vision'),
+        "the paper's 14 operations, each in both directions, or big_vision's 16",
     ),
     'augment.mixup': Key(0.0, MIXUP_ALPHA, 'alpha of mixup; 0 is off'),
     'augment.cutmix': Key(0.0, MIXUP_ALPHA, 'alpha of CutMix; with mixup too, one per batch'),

@@ -198,7 +198,7 @@ class Augmentation:
       min_crop_area: of random resized crops, as a share of the area; 0 for none.
       flip: whether half of the images are mirrored left to right.
       translate: pixels of random translation either way.
-      num_layers, magnitude, fill: of `randaugment`.
+      num_layers, magnitude, fill, operations: of `randaugment`.
       num_phases: along (height, width), one of which each image is shown at.
       mixup, cutmix: α of the Beta distribution, 0 for none; of both one is drawn a batch.
       label_smoothing: share of each target spread evenly over the classes.
@@ -210,6 +210,7 @@ class Augmentation:
     num_layers: int = 0
     magnitude: float = 10.0
     fill: int = 0
+    operations: str = 'paper'
     num_phases: Pair = (1, 1)
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -221,7 +222,7 @@ class Augmentation:
             'min_crop_area': ('min_crop_area',),
             'flip': ('flip',),
             'translate': ('translate',),
-            'randaugment': ('num_layers', 'magnitude', 'fill'),
+            'randaugment': ('num_layers', 'magnitude', 'fill', 'operations'),
             'random_phase': ('num_phases',),
             'mixup': ('mixup',),
             'cutmix': ('cutmix',),
@@ -248,7 +249,7 @@ class Augmentation:
         if self.translate:
             images = random_translate(key('shift'), images, self.translate)
         if self.num_layers:
-            settings = self.num_layers, self.magnitude, self.fill
+            settings = self.num_layers, self.magnitude, self.fill, self.operations
             images = randaugment(key('randaugment'), images, *settings)
         if self.num_phases != (1, 1):  # last: it moves an image against the grid of patches
             images = random_phase(key('phase'), images, self.num_phases)

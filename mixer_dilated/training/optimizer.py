@@ -11,21 +11,27 @@ import optax
 def learning_rate_schedule(
     optimizer: ml_collections.ConfigDict, total_steps: int
 ) -> optax.Schedule:
-    """Learning rate by step: linear warm-up from 0, then constant, cosine or linear decay to 0.
+    """Learning rate by step: linear warm-up from 0, then what `decay_type` says.
+
+    With s steps after warm-up of S, and base and end the rates of the config: 'constant' base,
+    'linear' end + (base - end) · (1 - s / S), 'cosine' end + (base - end) · (1 + cos(π s / S)) / 2,
+    'rsqrt' base / √(1 + s / timescale).
 
     Args:
       optimizer: `config.optimizer`.
       total_steps: steps of the whole run, warm-up included.
     """
+    base_lr, end_lr = optimizer.base_lr, optimizer.end_lr
     decay_steps = total_steps - optimizer.warmup_steps
     decay = {
-        'constant': optax.constant_schedule(optimizer.base_lr),
-        'cosine': optax.cosine_decay_schedule(optimizer.base_lr, decay_steps),
-        'linear': optax.linear_schedule(optimizer.base_lr, 0.0, decay_steps),
+        'constant': optax.constant_schedule(base_lr),
+        'cosine': optax.cosine_decay_schedule(base_lr, decay_steps, alpha=end_lr / base_lr),
+        'linear': optax.linear_schedule(base_lr, end_lr, decay_steps),
+        'rsqrt': lambda step: base_lr * jax.lax.rsqrt(1.0 + step / optimizer.timescale),
     }[optimizer.decay_type]
     if not optimizer.warmup_steps:
         return decay
-    warmup = optax.linear_schedule(0.0, optimizer.base_lr, optimizer.warmup_steps)
+    warmup = optax.linear_schedule(0.0, base_lr, optimizer.warmup_steps)
     return optax.join_schedules([warmup, decay], [optimizer.warmup_steps])
 
 
@@ -36,19 +42,24 @@ def make_optimizer(
     then a factor for each layer (see `layer_lr_multipliers`).
 
     Weight decay acts on kernels alone: biases and LayerNorm are spared. With 'sgd' it is added to
-    the gradient before momentum (L2); 'adamw' and 'lamb' decouple it.
+    the gradient before momentum (L2). 'adamw' and 'lamb' decouple it: a step takes the learning
+    rate times `weight_decay` of a kernel off, as in PyTorch.
     """
     schedule = learning_rate_schedule(optimizer, total_steps)
-    decay = optimizer.weight_decay
+    decay, dtype = optimizer.weight_decay, optimizer.momentum_dtype
     if optimizer.name == 'sgd':
         rule = optax.chain(
             optax.add_decayed_weights(decay, mask=weight_decay_mask),
-            optax.sgd(schedule, momentum=optimizer.momentum),
+            optax.sgd(schedule, momentum=optimizer.momentum, accumulator_dtype=dtype),
         )
     else:
-        rule = {'adamw': optax.adamw, 'lamb': optax.lamb}[optimizer.name](
-            schedule, weight_decay=decay, mask=weight_decay_mask
-        )
+        settings = {'b2': optimizer.beta2, 'weight_decay': decay, 'mask': weight_decay_mask}
+        if optimizer.eps != 'auto':
+            settings['eps'] = optimizer.eps
+        if optimizer.name == 'adamw':
+            rule = optax.adamw(schedule, mu_dtype=dtype, **settings)
+        else:
+            rule = optax.lamb(schedule, **settings)
     if optimizer.freeze_stem or optimizer.freeze_blocks or optimizer.layer_decay != 1:
         rule = optax.chain(rule, _scale_by_layer(optimizer))
     if not optimizer.grad_norm_clip:

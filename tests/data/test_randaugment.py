@@ -13,16 +13,17 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from mixer_dilated.data.randaugment import (
     MICROBATCH,
+    OPERATION_SETS,
+    Draws,
     apply_operations,
     draw_operations,
     map_microbatches,
-    operations,
     randaugment,
 )
 from tests.conftest import random_bytes
 
 FILL = 37
-NAMES = list(operations())
+NAMES = OPERATION_SETS['paper'].names
 IMAGES = random_bytes((42, 20, 18, 3), low=20, high=200)
 SHAPES = ((32, 30, 3), (32, 30, 1))
 MOVES = ('rotate', 'shear_x', 'shear_y', 'translate_x', 'translate_y')
@@ -30,12 +31,14 @@ WITHOUT_LEVEL = ('auto_contrast', 'equalize')
 
 
 @functools.cache
-def compiled(name):
-    return jax.jit(operations(FILL)[name])
+def compiled(operations):
+    return jax.jit(functools.partial(apply_operations, fill=FILL, operations=operations))
 
 
-def operate(name, image, level):
-    changed = np.asarray(compiled(name)(image, jnp.float32(level)))
+def operate(name, image, level, point=(0.5, 0.5), operations='paper'):
+    index = OPERATION_SETS[operations].names.index(name)
+    draws = Draws(np.array([index]), np.float32([level]), np.float32([point]))
+    changed = np.asarray(compiled(operations)(image, draws))
     assert changed.shape == image.shape and changed.dtype == np.uint8
     return changed
 
@@ -70,7 +73,7 @@ def images(draw):
     return (low + (high - low) * even ** draw(st.sampled_from((0.2, 1, 5)))).astype(np.uint8)
 
 
-@pytest.mark.parametrize('name', [name for name in operations() if name not in MOVES])
+@pytest.mark.parametrize('name', [name for name in NAMES if name not in MOVES])
 @settings(max_examples=30)
 @given(image=images(), eighths=st.integers(-12, 12))
 def test_colour_operations_are_those_of_pillow(name, image, eighths):
@@ -122,21 +125,23 @@ def test_equalizing_leaves_a_small_image_alone():
 @pytest.mark.parametrize('shape', [(1, 1, 1), (2, 5, 3), (5, 2, 4), (3, 3, 2)])
 def test_images_of_every_shape_are_taken(shape):
     image = random_bytes(shape)
-    for name, operation in operations().items():
-        changed = jax.eval_shape(operation, image, jnp.float32(1.0))
-        assert (changed.shape, changed.dtype) == (shape, np.uint8), name
+    for operations in OPERATION_SETS:
+        draws = Draws(jnp.zeros(1, jnp.int32), jnp.ones(1), jnp.ones((1, 2)))
+        changed = jax.eval_shape(compiled(operations), image, draws)
+        assert (changed.shape, changed.dtype) == (shape, np.uint8)
 
 
 def test_the_operations_are_those_of_the_paper():
-    assert NAMES == [
+    assert NAMES == (
         'identity', 'auto_contrast', 'equalize', 'rotate', 'solarize', 'color', 'posterize',
         'contrast', 'brightness', 'sharpness', 'shear_x', 'shear_y', 'translate_x', 'translate_y',
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 def test_every_operation_and_sign_is_drawn_equally_often_in_every_layer():
-    chosen, signs = map(np.asarray, draw_operations(jax.random.key(0), 7000, 2))
+    chosen, signs, points = map(np.asarray, draw_operations(jax.random.key(0), 7000, 2, 10.0))
     assert chosen.shape == signs.shape == (7000, 2) and set(np.unique(signs)) == {-1, 1}
+    assert points.shape == (7000, 2, 2) and np.abs(points.mean((0, 1)) - 0.5).max() < 0.02
     for layer in range(2):
         counts = np.bincount(chosen[:, layer], minlength=14)
         assert len(counts) == 14 and np.abs(counts - 500).max() < 5 * np.sqrt(500)
@@ -150,16 +155,16 @@ def apply_in_turn(images, indices, levels):
     augmented = []
     for image, image_indices, image_levels in zip(images, indices, levels, strict=True):
         for index, level in zip(image_indices, image_levels, strict=True):
-            image = compiled(NAMES[index])(image, jnp.float32(level))
+            image = operate(NAMES[index], image, level)
         augmented.append(np.asarray(image))
     return np.stack(augmented)
 
 
 def sequential(*batch):
-    return jax.lax.map(lambda args: apply_operations(*args, FILL), batch)
+    return jax.lax.map(lambda args: compiled('paper')(*args), batch)
 
 
-vectorized = jax.vmap(functools.partial(apply_operations, fill=FILL))
+vectorized = jax.vmap(lambda image, draws: apply_operations(image, draws, FILL))
 
 
 @pytest.mark.parametrize('form', [sequential, vectorized])
@@ -167,7 +172,7 @@ def test_operations_are_applied_in_order_one_image_at_a_time_or_together(form):
     # Every operation follows three others; a value may be rounded differently in each.
     indices = np.stack([np.arange(42) % 14, (np.arange(42) * 5 + 3) % 14], axis=1)
     levels = np.where(indices % 2, 0.5, -0.5).astype(np.float32)
-    augmented = jax.jit(form)(IMAGES, indices, levels)
+    augmented = jax.jit(form)(IMAGES, Draws(indices, levels, np.zeros((42, 2, 2))))
     differences = np.abs(np.asarray(augmented).astype(int) - apply_in_turn(IMAGES, indices, levels))
     assert differences.max() <= 6 and (differences > 0).mean() < 0.01
 
@@ -179,8 +184,8 @@ def test_images_of_each_seed_get_what_its_key_draws_at_the_magnitude():
     )
     for magnitude in (0.0, 7.0):
         for key, images in zip(keys, seeds_at_once(keys, magnitude), strict=True):
-            chosen, signs = map(np.asarray, draw_operations(key, len(IMAGES), 1))
-            expected = apply_in_turn(IMAGES, chosen, magnitude / 10 * signs)
+            chosen, levels, _ = map(np.asarray, draw_operations(key, len(IMAGES), 1, magnitude))
+            expected = apply_in_turn(IMAGES, chosen, levels)
             assert np.abs(np.asarray(images).astype(int) - expected).max() <= 1
             changed = {
                 NAMES[number]

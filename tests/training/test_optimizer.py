@@ -4,8 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mixer_dilated.config import resolve
+from mixer_dilated.errors import UserError
 from mixer_dilated.training.optimizer import (
     learning_rate_schedule,
     make_optimizer,
@@ -37,6 +40,36 @@ def test_learning_rate_schedules(decay_type, warmup, step, expected):
     np.testing.assert_allclose(learning_rate_schedule(config, 100)(step), expected, atol=1e-7)
 
 
+@settings(max_examples=60)
+@given(
+    decay_type=st.sampled_from(('linear', 'cosine', 'rsqrt')),
+    total=st.integers(2, 5000),
+    data=st.data(),
+)
+def test_schedules_are_those_of_big_vision(decay_type, total, data):
+    """Its `create_learning_rate_schedule`: a decay from `base` to `linear_end`, times the
+    warm-up; its cosine ends at 0."""
+    warmup, step = data.draw(st.integers(0, total - 1)), data.draw(st.integers(0, total))
+    base, end, timescale = 0.3, 0.01 if decay_type == 'linear' else 0.0, 700
+    config = optimizer_config(
+        decay_type=decay_type, base_lr=base, end_lr=end, timescale=timescale, warmup_steps=warmup
+    )
+    progress = min(max((step - warmup) / (total - warmup), 0), 1)
+    expected = {
+        'linear': end + (base - end) * (1 - progress),
+        'cosine': base * 0.5 * (1 + np.cos(np.pi * progress)),
+        'rsqrt': base / np.sqrt(1 + max(step - warmup, 0) / timescale),
+    }[decay_type] * (min(1, step / warmup) if warmup else 1)
+    rate = learning_rate_schedule(config, total)(step)
+    np.testing.assert_allclose(rate, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_cosine_ends_at_the_end_rate():
+    config = optimizer_config(decay_type='cosine', base_lr=0.1, end_lr=0.02)
+    rates = [learning_rate_schedule(config, 100)(step) for step in (0, 50, 100)]
+    np.testing.assert_allclose(rates, [0.1, 0.06, 0.02], rtol=1e-5)
+
+
 PARAMS = {
     'Dense_0': {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)},
     'LayerNorm_0': {'scale': jnp.ones(2), 'bias': jnp.ones(2)},
@@ -65,6 +98,35 @@ def test_sgd_with_momentum_and_clipping_in_numpy():
     for expected in ([-0.06, -0.08], [-0.09, -0.12]):
         updates, state = optimizer.update(grads, state, params)
         np.testing.assert_allclose(updates['kernel'], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize('eps', ['auto', 0.1])
+@pytest.mark.parametrize('beta2', [0.999, 0.5])
+def test_adamw_in_numpy(beta2, eps):
+    """Decoupled weight decay, in PyTorch's meaning: learning rate × decay × kernel."""
+    config = optimizer_config(beta2=beta2, eps=eps, weight_decay=0.2, **CONSTANT)
+    optimizer, params = make_optimizer(config, 10), {'kernel': jnp.array([1.0, -2.0])}
+    state, kernel, mean, square = optimizer.init(params), np.array([1.0, -2.0]), 0.0, 0.0
+    for step, gradient in enumerate(np.array([[0.3, -0.1], [0.2, 0.4], [-0.5, 0.1]]), 1):
+        updates, state = optimizer.update({'kernel': jnp.array(gradient)}, state, params)
+        params = {'kernel': params['kernel'] + updates['kernel']}
+        mean, square = 0.9 * mean + 0.1 * gradient, beta2 * square + (1 - beta2) * gradient**2
+        step_size = np.sqrt(square / (1 - beta2**step)) + (1e-8 if eps == 'auto' else eps)
+        kernel = kernel - 0.1 * (mean / (1 - 0.9**step) / step_size + 0.2 * kernel)
+    np.testing.assert_allclose(params['kernel'], kernel, rtol=1e-5)
+
+
+@pytest.mark.parametrize(('name', 'moments'), [('adamw', 1), ('sgd', 1)])
+def test_the_momentum_can_be_bfloat16(name, moments):
+    config = optimizer_config(name=name, momentum_dtype='bfloat16')
+    state = jax.tree.leaves(make_optimizer(config, 10).init({'kernel': jnp.ones(3)}))
+    assert sum(leaf.dtype == jnp.bfloat16 for leaf in state) == moments
+
+
+def test_lamb_has_no_bfloat16_momentum():
+    with pytest.raises(UserError) as error:
+        optimizer_config(name='lamb', momentum_dtype='bfloat16')
+    assert 'config.optimizer.momentum_dtype' in str(error.value)
 
 
 def test_the_update_of_each_layer_is_its_share_and_none_where_it_is_frozen():
