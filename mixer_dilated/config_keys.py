@@ -97,6 +97,11 @@ KEYS: dict[str, Key] = {
         1, integer(1), 'microbatches per step, to save memory; dropout masks depend on it'
     ),
     'dtype': Key('float32', one_of('float32', 'bfloat16'), 'of matrix products and activations'),
+    'loss': Key(
+        'softmax',
+        one_of('softmax', 'sigmoid'),
+        "of training: cross-entropy of all classes, or summed over each one's; evaluation: softmax",
+    ),
     'label_smoothing': Key(0.0, RATE, 'probability spread over all classes'),
     'on_nonfinite': Key(
         'stop', one_of('stop', 'skip'), 'at a loss or gradient that is not finite: end or skip step'
@@ -199,6 +204,9 @@ KEYS: dict[str, Key] = {
         'auto',
         one_of('auto', 'exact', 'tanh'),
         "'auto' is the original's tanh approximation if init_from is an .npz, else exact (erf)",
+    ),
+    'model.head_bias_init': Key(
+        0.0, number('of any sign', lambda v: True), 'of every class; big_vision: -6.9 for sigmoid'
     ),
     'model.remat': Key(False, BOOLEAN, 'rematerialize blocks: less memory, more time'),
     # Optimizer

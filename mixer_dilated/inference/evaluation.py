@@ -65,7 +65,8 @@ def evaluate_checkpoint(
       it is of this checkpoint and was fitted on other examples, else None), 'classes' (where their
       numbers of examples differ, of each its 'name', 'examples' and 'accuracy', the mean over the
       seeds, None without examples; else empty) and 'results': of each
-      seed its 'seed', 'loss' (the negative log-likelihood), 'accuracy', 'correct' and 'ece'
+      seed its 'seed', 'loss' (the negative log-likelihood), 'accuracy', with more than ten
+      classes 'top5_accuracy', 'correct' and 'ece'
       (expected calibration error); with a calibration also its 'temperature', and
       'calibrated_loss' and 'calibrated_ece' at that.
 
@@ -172,6 +173,14 @@ def _evaluate_classes(
     ]
 
 
+def top5_accuracy(
+    log_probs: Float[np.ndarray, 'examples classes'], labels: Int32[np.ndarray, ' examples']
+) -> float:
+    """Share of the examples whose label is one of the five most probable classes."""
+    of_label = np.take_along_axis(log_probs, labels[:, None], axis=1)
+    return float(np.mean((log_probs >= of_label).sum(axis=1) <= 5))
+
+
 def _evaluate_seed(
     log_probs: Float[np.ndarray, 'examples classes'],
     labels: Int32[np.ndarray, ' examples'],
@@ -181,6 +190,7 @@ def _evaluate_seed(
     results = {
         'loss': negative_log_likelihood(log_probs, labels),
         'accuracy': correct / len(labels),
+        **({'top5_accuracy': top5_accuracy(log_probs, labels)} if log_probs.shape[-1] > 10 else {}),
         'correct': correct,
         'ece': expected_calibration_error(log_probs, labels),
     }

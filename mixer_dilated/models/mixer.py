@@ -181,6 +181,7 @@ class MlpMixer(CheckedModule):
       blur: as in `Stem`.
       stoch_depth: `drop_path_rate` of the last of several blocks; it grows evenly from 0 at the
         first.
+      head_bias_init: of the head's bias; its kernel starts at zero.
       remat: whether the gradient recomputes each block instead of keeping its activations.
       dtype: of stem and blocks (see `MixerBlock`); the mean over tokens and the head are float32.
     """
@@ -196,6 +197,7 @@ class MlpMixer(CheckedModule):
     branch_merge: str = 'channels'
     blur: bool = False
     stoch_depth: float = 0.0
+    head_bias_init: float = 0.0
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
@@ -260,5 +262,10 @@ class MlpMixer(CheckedModule):
         x = jnp.mean(x, axis=self.tokens_axis, dtype=jnp.float32)
         intermediates['pre_logits'] = x
         if self.num_classes:
-            x = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name='head')(x)
+            x = nn.Dense(
+                self.num_classes,
+                kernel_init=nn.initializers.zeros,
+                bias_init=nn.initializers.constant(self.head_bias_init),
+                name='head',
+            )(x)
         return (x, intermediates) if return_intermediates else x

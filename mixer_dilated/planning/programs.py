@@ -26,6 +26,7 @@ from mixer_dilated.planning.hlo import Program, mesh_axis, part_of
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.state import network_layers
+from mixer_dilated.training.step import EVALUATION
 
 VERSIONS = ('jax', 'jaxlib', 'libtpu', 'jax_cuda13_plugin', 'flax', 'optax')
 PROGRAMS = ('initialise', 'train', 'evaluate')
@@ -165,7 +166,7 @@ def _evaluation_arguments(functions: CompiledFunctions) -> tuple:
     index = jax.ShapeDtypeStruct((steps, batch), jnp.int32, sharding=sharding)
     sums = {
         name: jax.ShapeDtypeStruct((setup.config.num_seeds,), dtype)
-        for name, dtype in (('loss', jnp.float32), ('correct', jnp.int32))
+        for name, dtype in EVALUATION.items()
     }
     return functions.abstract_state(), functions.abstract_of_seeds(sums), (examples, index)
 

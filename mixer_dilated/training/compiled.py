@@ -38,7 +38,13 @@ from mixer_dilated.training.optimizer import make_optimizer, stop_frozen_gradien
 from mixer_dilated.training.run_state import RunState, TrainMetrics
 from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.state import create_model, create_train_state
-from mixer_dilated.training.step import eval_chunk, eval_step, train_chunk, train_step
+from mixer_dilated.training.step import (
+    EVALUATION,
+    eval_chunk,
+    eval_step,
+    train_chunk,
+    train_step,
+)
 
 SMALL_NETWORKS = 1_000_000  # parameters, of all seeds
 
@@ -153,9 +159,9 @@ class CompiledFunctions:
         return self.train_function()(state, metrics, self._seed_keys, own, shared)
 
     def empty_sums(self) -> dict[str, jax.Array]:
-        """'loss' and 'correct' at the start of an evaluation."""
+        """'loss', 'correct' and 'top5' at the start of an evaluation."""
         seeds = self.setup.config.num_seeds
-        zeros = {'loss': np.zeros(seeds, np.float32), 'correct': np.zeros(seeds, np.int32)}
+        zeros = {name: np.zeros(seeds, dtype) for name, dtype in EVALUATION.items()}
         return put_on_mesh(zeros, seeds_sharding(self.mesh))
 
     def eval_chunk(
@@ -176,7 +182,7 @@ class CompiledFunctions:
         return state, to_numpy(metrics).compute(steps, self.setup.config.batch)
 
     def evaluate(self, state: TrainState, inputs: InputPipeline) -> dict[str, np.ndarray]:
-        """'loss' (mean cross-entropy) and 'correct' (count) over all examples, on the host."""
+        """'loss' (mean), 'correct' and 'top5' (counts) over all examples, on the host."""
         return self.evaluate_and_predict(state, inputs, keep_log_probs=False)[0]
 
     def predict(
@@ -209,6 +215,7 @@ class CompiledFunctions:
         config, run = self.setup.config, self.abstract_run_state()
         step = functools.partial(
             train_step,
+            loss=config.loss,
             augmentation=augmentation_from_config(config),
             param_transform=functools.partial(stop_frozen_gradients, config.optimizer),
             accum_steps=config.accum_steps,

@@ -119,7 +119,6 @@ def has_rows(path: pathlib.Path) -> bool:
 def epoch_rows(setup: Setup, run: RunState, epoch: int, result: dict | None) -> list[dict]:
     """The rows of `metrics.jsonl`, one a seed; without an evaluation its values are None."""
     config, steps, split = setup.config, setup.steps_per_epoch, setup.epoch_split
-    examples = setup.num_examples[split]
     training = to_numpy(run.epoch_metrics).compute(steps, config.batch)
     schedule = learning_rate_schedule(config.optimizer, setup.total_steps)
     rows = [
@@ -131,7 +130,7 @@ def epoch_rows(setup: Setup, run: RunState, epoch: int, result: dict | None) -> 
             'train_accuracy': float(training['accuracy'][k]),
             'skipped_steps': int(training['skipped'][k]),
             f'{split}_loss': float(result['loss'][k]) if result else None,
-            f'{split}_accuracy': int(result['correct'][k]) / examples if result else None,
+            **accuracies(setup, split, result, k),
             'learning_rate': float(schedule(run.step - 1)),
         }
         for k in range(config.num_seeds)
@@ -144,6 +143,24 @@ def epoch_rows(setup: Setup, run: RunState, epoch: int, result: dict | None) -> 
                 stacklevel=2,
             )
     return rows
+
+
+def accuracies(setup: Setup, part: str, result: dict | None, k: int) -> dict[str, float | None]:
+    """Accuracy of the k-th seed, of more than ten classes top-5 accuracy too.
+
+    Args:
+      setup: of the run.
+      part: 'train', 'val' or 'test', with which the names begin: 'test_top5_accuracy'.
+      result: of `CompiledFunctions.evaluate`; if None, values are None.
+      k: the seed.
+    """
+    counts = {'accuracy': 'correct', 'top5_accuracy': 'top5'}
+    if setup.dataset.num_classes <= 10:
+        del counts['top5_accuracy']
+    return {
+        f'{part}_{name}': result and int(result[count][k]) / setup.num_examples[part]
+        for name, count in counts.items()
+    }
 
 
 def epoch_speed(setup: Setup, run: RunState, epoch: int) -> dict:

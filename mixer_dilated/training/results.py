@@ -22,6 +22,7 @@ from mixer_dilated.models.costs import flops_per_image, num_params
 from mixer_dilated.parallel.multihost import on_primary, to_numpy
 from mixer_dilated.patches.geometry import Pair
 from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.metrics import accuracies
 from mixer_dilated.training.run_folder import environment
 from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import Setup
@@ -83,8 +84,9 @@ def run_summary(setup: Setup, name: str, run: RunState, results: dict, seconds: 
         'pixels_seen': int(covered.sum()),
         'pixels': covered.size,
         **{
-            f'{part}_accuracy': statistics.fmean(row[f'{part}_accuracy'] for row in seed_results)
-            for part in setup.num_examples
+            name: statistics.fmean(row[name] for row in seed_results)
+            for name in seed_results[0]
+            if name.endswith('accuracy')
         },
         'results': seed_results,
         'seconds': {
@@ -99,10 +101,9 @@ def run_summary(setup: Setup, name: str, run: RunState, results: dict, seconds: 
 def _seed_results(setup: Setup, results: dict, k: int) -> dict:
     """Results of the k-th seed."""
     row = {'seed': setup.config.seed + k}
-    for part, examples in setup.num_examples.items():
-        correct = int(results[part]['correct'][k])
-        row[f'{part}_accuracy'] = correct / examples
-        row[f'{part}_correct'] = correct
+    for part in setup.num_examples:
+        row |= accuracies(setup, part, results[part], k)
+        row[f'{part}_correct'] = int(results[part]['correct'][k])
         row[f'{part}_loss'] = float(results[part]['loss'][k])
     return row
 

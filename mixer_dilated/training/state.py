@@ -53,6 +53,7 @@ def create_model(
         branch_merge=model.branch_merge,
         blur=model.blur,
         stoch_depth=model.stoch_depth,
+        head_bias_init=model.head_bias_init,
         remat=model.remat,
         dtype=jnp.dtype(config.dtype),
     )

@@ -25,6 +25,18 @@ def normalise(
     return images.astype(jnp.float32) / 127.5 - 1.0
 
 
+def sigmoid_cross_entropy(
+    logits: Float[Array, 'batch classes'], targets: Float[Array, 'batch classes']
+) -> Float[Array, ' batch']:
+    """Sum over classes of the cross-entropy of each class against all others."""
+    return optax.sigmoid_binary_cross_entropy(logits, targets).sum(axis=-1)
+
+
+# What an evaluation sums over examples.
+EVALUATION = {'loss': jnp.float32, 'correct': jnp.int32, 'top5': jnp.int32}
+LOSSES = {'softmax': optax.softmax_cross_entropy, 'sigmoid': sigmoid_cross_entropy}
+
+
 class Batch(NamedTuple):
     """An augmented batch, or a microbatch of one.
 
@@ -46,6 +58,7 @@ def train_step(
     labels: Int32[Array, ' batch'],
     seed_key: jax.Array,
     *,
+    loss: str = 'softmax',
     augmentation: Augmentation = NO_AUGMENTATION,
     param_transform: Callable = lambda params: params,
     accum_steps: int = 1,
@@ -57,6 +70,7 @@ def train_step(
       state: parameters, optimizer state, step.
       images, labels: uint8 (B, H, W, C), int32 (B,).
       seed_key: `jax.random.key(config.seed)`.
+      loss: of `LOSSES`.
       augmentation: of images and labels.
       param_transform: applied to parameters in the loss, to stop gradients of frozen ones.
       accum_steps: microbatches that are computed one after the other. Images are augmented and
@@ -65,8 +79,8 @@ def train_step(
         costs a select of every parameter where seeds are vmapped.
 
     Returns:
-      The next state, and of the batch before the step 'loss' (mean cross-entropy of the mixed and
-      smoothed labels), 'correct' (count against the labels as they are, without what is mixed in)
+      The next state, and of the batch before the step 'loss' (mean over the mixed and smoothed
+      labels), 'correct' (count against the labels as they are, without what is mixed in)
       and 'finite': whether the loss and the norm of its gradient are.
     """
     with jax.named_scope('augment'):
@@ -89,21 +103,21 @@ def train_step(
         targets = optax.smooth_labels(
             mixing.mix_targets(targets, partners), augmentation.label_smoothing
         )
-        return optax.softmax_cross_entropy(logits, targets).mean(), logits
+        return LOSSES[loss](logits, targets).mean(), logits
 
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
     if accum_steps == 1:
-        (loss, logits), grads = grad_fn(state.params, batch, dropout_key)
+        (mean_loss, logits), grads = grad_fn(state.params, batch, dropout_key)
     else:
         if mixing.mixes:
             partners = (jnp.roll(array, 1, axis=0) for array in (batch.images, batch.labels))
             batch = Batch(batch.images, batch.labels, *partners)
         batch = split_microbatches(batch, accum_steps)
         keys = jax.random.split(dropout_key, accum_steps)
-        (loss, logits), grads = accumulate_gradient(grad_fn, state.params, (batch, keys))
+        (mean_loss, logits), grads = accumulate_gradient(grad_fn, state.params, (batch, keys))
     correct = jnp.sum(logits.argmax(-1) == batch.labels)
     with jax.named_scope('optimizer'):
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+        finite = jnp.isfinite(mean_loss) & jnp.isfinite(optax.tree.norm(grads))
         if skip_nonfinite:
             next_state = jax.lax.cond(
                 finite,
@@ -112,7 +126,7 @@ def train_step(
             )
         else:
             next_state = state.apply_gradients(grads=grads)
-    return next_state, {'loss': loss, 'correct': correct, 'finite': finite}
+    return next_state, {'loss': mean_loss, 'correct': correct, 'finite': finite}
 
 
 def accumulate_gradient(value_and_grad_fn: Callable, params, microbatches: tuple):
@@ -189,14 +203,17 @@ def eval_step(
       counted: False for examples that only fill the batch.
 
     Returns:
-      'loss' (summed cross-entropy) and 'correct' (count) over the counted examples, and the
+      Over the counted examples 'loss' (summed cross-entropy), 'correct' and 'top5' (counts: the
+      label has the highest log-probability, or one of the five highest), and the
       log-probabilities of the batch.
     """
     log_probs = class_log_probs(state, images, num_phases=num_phases)
-    losses = -jnp.take_along_axis(log_probs, labels[:, None], axis=1)[:, 0]
+    of_label = jnp.take_along_axis(log_probs, labels[:, None], axis=1)
+    rank = jnp.sum(log_probs >= of_label, axis=-1)  # 0 where they are not numbers
     sums = {
-        'loss': jnp.sum(losses, where=counted),
+        'loss': jnp.sum(-of_label[:, 0], where=counted),
         'correct': jnp.sum(log_probs.argmax(-1) == labels, where=counted),
+        'top5': jnp.sum((rank > 0) & (rank <= 5), where=counted),
     }
     return sums, log_probs
 
@@ -248,7 +265,7 @@ def eval_chunk(
 
     Args:
       state: the parameters.
-      sums: 'loss' and 'correct' of the chunks before.
+      sums: those of `eval_step` of the chunks before.
       shared: examples, and their rows, -1 for those that only fill a batch.
       step: `eval_step` with its settings bound.
       image_size: as in `train_chunk`.

@@ -19,6 +19,7 @@ from mixer_dilated.training.run_state import TrainMetrics
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import create_model, create_train_state
 from mixer_dilated.training.step import (
+    EVALUATION,
     eval_chunk,
     eval_step,
     normalise,
@@ -112,7 +113,7 @@ def test_evaluation_counts_every_example_once_by_the_mean_over_all_phases(batch,
     expected = np.log(np.mean([jax.nn.softmax(logit) for logit in logits], axis=0))
     index = np.arange(-(-100 // batch) * batch).reshape(-1, batch)
     index[index >= 100] = -1
-    sums = {'loss': jnp.float32(0), 'correct': jnp.int32(0)}
+    sums = {name: dtype(0) for name, dtype in EVALUATION.items()}
     step = functools.partial(eval_step, num_phases=num_phases)
     result, log_probs = jax.jit(functools.partial(eval_chunk, step=step))(
         state, sums, (examples, index)
@@ -123,6 +124,8 @@ def test_evaluation_counts_every_example_once_by_the_mean_over_all_phases(batch,
     loss = -expected[np.arange(100), labels].sum()
     np.testing.assert_allclose(result['loss'], loss, rtol=1e-5)
     assert int(result['correct']) == (expected.argmax(-1) == labels).sum()
+    best_five = np.argsort(-expected, axis=-1)[:, :5]
+    assert int(result['top5']) == (best_five == labels[:, None]).any(axis=1).sum()
 
 
 @pytest.fixture(scope='module')
@@ -135,6 +138,8 @@ def plain_parameters():
     'changes',
     [
         {'label_smoothing': 0.3},
+        {'loss': 'sigmoid'},
+        {'model.head_bias_init': -1.0, 'loss': 'sigmoid'},
         {'augment.translate': 1},
         {'model.dropout_rate': 0.5},
         {'model.gelu': 'tanh'},
