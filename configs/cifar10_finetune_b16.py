@@ -31,6 +31,7 @@ def get_config():
     config.augment.min_crop_area = 0.05
     config.augment.flip = True
     config.optimizer.name = 'sgd'
+    config.optimizer.momentum_dtype = 'bfloat16'
     config.optimizer.base_lr = 0.03
     config.optimizer.warmup_steps = 500
     config.optimizer.weight_decay = 0.0

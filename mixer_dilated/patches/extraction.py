@@ -82,8 +82,12 @@ def antialias(images: Images, dilation: Pair) -> Images:
     if dilation == (1, 1):
         return images
     pads = [(d - 1, d - 1) for d in dilation]
-    smooth = jnp.pad(images, ((0, 0), *pads, (0, 0)), mode='edge')
+    return smooth(jnp.pad(images, ((0, 0), *pads, (0, 0)), mode='edge'), dilation)
+
+
+def smooth(images: Images, dilation: Pair) -> Images:
+    """The convolution of `antialias`, whose result is 2 (d - 1) pixels smaller along an axis."""
     # The triangle is the mean over d neighbours, twice.
     for window in ((dilation[0], 1), (1, dilation[1])) * 2:
-        smooth = nn.avg_pool(smooth, window)
-    return smooth
+        images = nn.avg_pool(images, window_shape=window)
+    return images

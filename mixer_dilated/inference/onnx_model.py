@@ -1,0 +1,161 @@
+"""A trained network as an ONNX model, converted by jax2onnx and checked by ONNX Runtime."""
+
+import dataclasses
+import functools
+import itertools
+import logging
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import traverse_util
+from jaxtyping import Array, Float, UInt8
+
+from mixer_dilated.config import changed, num_phases
+from mixer_dilated.errors import UserError
+from mixer_dilated.models.mixer import MlpMixer, Stem
+from mixer_dilated.patches.extraction import smooth
+from mixer_dilated.training.state import create_model
+from mixer_dilated.training.step import normalise
+
+OPSET = 21
+MAX_BYTES = 2**31  # of a model in one file
+MAX_DIFFERENCE = 1e-4  # of probabilities
+CHECKED_BATCHES = (1, 3)
+
+
+class ConvStem(Stem):
+    """`Stem` as a dilated convolution for each branch."""
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, 'batch height width channels_in']
+    ) -> Float[Array, 'batch tokens channels']:
+        x = self.param('bias', nn.initializers.zeros, (self.hidden_dim,))
+        for i, patches in enumerate(self.branches):
+            name = 'kernel' if len(self.branches) == 1 else f'kernel_{i}'
+            shape = (*patches.size, images.shape[-1], self.hidden_dim)
+            kernel = self.param(name, nn.initializers.zeros, shape)
+            sampled = _antialias(images, patches.dilation) if self.blur else images
+            pads = patches.pads(images.shape[1:3])
+            # ONNX has no convolution that crops.
+            (top, bottom), (left, right) = ((min(low, 0), min(high, 0)) for low, high in pads)
+            height, width = sampled.shape[1:3]
+            tokens = jax.lax.conv_general_dilated(
+                sampled[:, -top : height + bottom, -left : width + right],
+                kernel,
+                window_strides=patches.stride,
+                padding=[(max(low, 0), max(high, 0)) for low, high in pads],
+                rhs_dilation=patches.dilation,
+                dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+            )
+            x = x + tokens.reshape(-1, tokens.shape[1] * tokens.shape[2], self.hidden_dim)
+        return x
+
+
+def _antialias(images, dilation):
+    """`extraction.antialias`; jax2onnx fixes the batch where `jnp.pad` repeats edges."""
+    rows, columns = (
+        np.clip(np.arange(1 - d, side + d - 1), 0, side - 1)
+        for d, side in zip(dilation, images.shape[1:3], strict=True)
+    )
+    return smooth(images[:, rows][:, :, columns], dilation)
+
+
+class OnnxMlpMixer(MlpMixer):
+    """`MlpMixer` of what ONNX has operations for."""
+
+    stem_class = ConvStem
+
+
+def onnx_model(
+    config: ml_collections.ConfigDict,
+    weights: dict[str, Float[np.ndarray, 'seeds ...']],
+    temperatures: Float[np.ndarray, ' seeds'],
+    image_shape: tuple[int, int, int],
+) -> bytes:
+    """Converts what `export.make_classifier` computes, in float32, for batches of every size.
+
+    Args:
+      config: a resolved config.
+      weights: of the network by the original's names, each with an axis of seeds first.
+      temperatures: T of every seed.
+      image_shape: (height, width, channels).
+
+    Returns:
+      A serialised ModelProto: from 'images', uint8 (batch, height, width, channels), to
+      'probabilities', float32 (batch, classes), means over the seeds.
+
+    Raises:
+      UserError: jax2onnx is not installed, the weights are too large for one file, or ONNX Runtime
+        computes other probabilities.
+    """
+    total = sum(array.nbytes for array in weights.values())
+    if total >= MAX_BYTES:
+        raise UserError(
+            f'--format=onnx: the weights of {len(temperatures)} seeds take {total / 2**30:.1f} '
+            f'GiB; an ONNX file holds less than 2; leave --format out'
+        )
+    try:
+        import jax2onnx
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(f'--format=onnx: {error}; run pip install jax2onnx') from None
+    classify = functools.partial(_classify, config, weights, temperatures)
+    logging.getLogger('onnx_ir').setLevel(logging.ERROR)
+    proto = jax2onnx.to_onnx(
+        classify,
+        inputs=[jax.ShapeDtypeStruct(('batch', *image_shape), jnp.uint8)],
+        model_name='mlp_mixer',
+        opset=OPSET,
+        input_names=['images'],
+        output_names=['probabilities'],
+    )
+    content = proto.SerializeToString()
+    session, draw = onnxruntime.InferenceSession(content), np.random.default_rng(0)
+    for batch in CHECKED_BATCHES:
+        images = draw.integers(0, 256, (batch, *image_shape), dtype=np.uint8)
+        (probabilities,) = session.run(None, {'images': images})
+        difference = np.abs(probabilities - np.asarray(jax.jit(classify)(images))).max()
+        if not difference <= MAX_DIFFERENCE:
+            raise UserError(
+                f'--format=onnx: ONNX Runtime {onnxruntime.__version__} gives probabilities that '
+                f'differ by {difference:.1e}; try another version of it or of jax2onnx'
+            )
+    return content
+
+
+def _classify(
+    config: ml_collections.ConfigDict,
+    weights: dict[str, Float[np.ndarray, 'seeds ...']],
+    temperatures: Float[np.ndarray, ' seeds'],
+    images: UInt8[Array, 'batch height width channels'],
+) -> Float[Array, 'batch classes']:
+    """The mean over the seeds of softmax(log p / T), p the mean over the phases; no loops."""
+    num_classes = weights['head/bias'].shape[-1]
+    plain = create_model(changed(config, {'dtype': 'float32'}), num_classes)
+    fields = (field.name for field in dataclasses.fields(plain))
+    model = OnnxMlpMixer(
+        **{name: getattr(plain, name) for name in fields if name not in ('parent', 'name')}
+    )
+    images, probabilities = images.astype(jnp.float32), 0.0
+    for k, temperature in enumerate(temperatures):
+        params = {name: jnp.asarray(array[k]) for name, array in weights.items()}
+        variables = {'params': traverse_util.unflatten_dict(params, sep='/')}
+        log_probs = jnp.stack(
+            [
+                jax.nn.log_softmax(model.apply(variables, normalise(moved), train=False))
+                for moved in _at_every_phase(images, num_phases(config))
+            ]
+        )
+        mean = jax.nn.logsumexp(log_probs, axis=0) - np.log(len(log_probs))
+        probabilities += jax.nn.softmax(mean / float(temperature)) / len(temperatures)
+    return probabilities
+
+
+def _at_every_phase(images, phases):
+    """Images moved up and left, as `augmentation.shift_phase` does."""
+    for up, left in itertools.product(*map(range, phases)):
+        yield jnp.pad(images[:, up:, left:], ((0, 0), (0, up), (0, left), (0, 0)))
