@@ -1,6 +1,7 @@
 """Classifies images with the network in this folder: python predict.py IMAGES.npy
 
-IMAGES.npy holds uint8 (batch, height, width, channels). Needs: pip install jax flatbuffers
+IMAGES.npy holds uint8 (batch, height, width, channels). Beside model.onnx it needs
+`pip install onnxruntime`, beside program.jax_export `pip install jax flatbuffers`.
 """
 
 import hashlib
@@ -9,7 +10,6 @@ import pathlib
 import sys
 
 import numpy as np
-from jax import export
 
 FOLDER = pathlib.Path(__file__).parent
 MANIFEST = json.loads((FOLDER / 'manifest.json').read_text())
@@ -29,14 +29,23 @@ if not sys.argv[1].endswith('.npy'):
     sys.exit(
         f'{sys.argv[1]}: not a .npy file; save images with numpy.save, uint8 (batch, {NEEDED})'
     )
-program = export.deserialize(bytearray((FOLDER / 'program.jax_export').read_bytes()))
-weights = dict(np.load(FOLDER / 'weights.npz', allow_pickle=False))
 try:
     images = np.load(sys.argv[1], allow_pickle=False)
 except (OSError, ValueError, EOFError) as error:
     sys.exit(f'{sys.argv[1]}: cannot be read: {getattr(error, "strerror", None) or error}')
 if images.dtype != np.uint8 or [*images.shape[1:]] != shape or not len(images):
     sys.exit(f'{sys.argv[1]}: {images.dtype} {images.shape}; needed is uint8 (batch, {NEEDED})')
-for probabilities in np.asarray(program.call(weights, images)):
+if 'model.onnx' in MANIFEST['sha256']:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(FOLDER / 'model.onnx')
+    (predictions,) = session.run(['probabilities'], {'images': images})
+else:
+    from jax import export
+
+    program = export.deserialize(bytearray((FOLDER / 'program.jax_export').read_bytes()))
+    weights = dict(np.load(FOLDER / 'weights.npz', allow_pickle=False))
+    predictions = np.asarray(program.call(weights, images))
+for probabilities in predictions:
     label = MANIFEST['classes'][probabilities.argmax()]
     print(f'{probabilities.max():.4f} {label!a}')
