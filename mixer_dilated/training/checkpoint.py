@@ -15,7 +15,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from mixer_dilated.config import resolve
 from mixer_dilated.config_differences import differences, differences_on_resume
 from mixer_dilated.errors import AllHostsError, HostLostError, UserError
-from mixer_dilated.files import absolute, is_bucket, write_text
+from mixer_dilated.files import is_bucket, orbax_path
 from mixer_dilated.parallel.multihost import (
     any_host,
     broadcast,
@@ -52,7 +52,7 @@ class Checkpoints:
     def __init__(
         self, workdir: pathlib.Path, config: ml_collections.ConfigDict, *, read_only: bool = False
     ):
-        self.folder = absolute(workdir / 'checkpoints')
+        self.folder = orbax_path(workdir / 'checkpoints')
         self.config, self.newest = config, None
         self._damaged = workdir / DAMAGED
         self._best = _KeepStep()
@@ -293,8 +293,15 @@ class _KeepStep:
 
 
 def _rename(folder: pathlib.Path, target: pathlib.Path) -> None:
-    if is_bucket(folder):  # where a folder is there if something is in it
-        write_text(target.parent / '.here', '')
+    if is_bucket(folder):  # s3fs renames no folders
+        _copy_files(folder, target)
+        folder.rmtree()
     else:
         target.parent.mkdir(exist_ok=True)
-    folder.rename(target)
+        folder.rename(target)
+
+
+def _copy_files(folder: pathlib.Path, target: pathlib.Path) -> None:
+    for path in folder.iterdir():
+        copy = _copy_files if path.is_dir() else type(path).copy
+        copy(path, target / path.name)
