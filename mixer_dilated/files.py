@@ -12,6 +12,7 @@ import os
 import pathlib
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
@@ -199,6 +200,21 @@ class AtomicFile:
         os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self._unfinished, self._target)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields the path of a folder to make, which takes the place of `path` (not there, or empty)
+    once the context ends without an error; nothing else is left.
+    """
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f'.{path.name}.unfinished-', dir=path.parent, ignore_cleanup_errors=True
+    ) as unfinished:
+        folder = pathlib.Path(unfinished, path.name)
+        yield folder
+        os.rename(folder, path)
 
 
 def remove_unfinished() -> None:

@@ -66,12 +66,9 @@ class Checkpoints:
             self._writer = ocp.CheckpointManager(self.folder, options=options)
         # Each host reads by itself: a checkpoint that one finds damaged keeps no other waiting.
         host = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(host, {host}, f'reader-{host}')
         options = ocp.CheckpointManagerOptions(
-            read_only=True,
-            create=False,
-            multiprocessing_options=ocp.options.MultiprocessingOptions(
-                primary_host=host, active_processes={host}, barrier_sync_key_prefix=f'reader-{host}'
-            ),
+            read_only=True, create=False, multiprocessing_options=alone
         )
         self._reader = ocp.CheckpointManager(self.folder, options=options)
 
@@ -108,13 +105,9 @@ class Checkpoints:
             self._best.step = run.best_step
         record = {**run.metadata, 'config': self.config.to_dict(), 'versions': versions()}
         record['checksums'] = {**array_checksums(run.arrays), 'record': metadata_checksum(record)}
+        items = {'arrays': ocp.args.StandardSave(run.arrays), 'record': ocp.args.JsonSave(record)}
         with write_errors(self.folder):
-            self._writer.save(
-                run.step,
-                args=ocp.args.Composite(
-                    arrays=ocp.args.StandardSave(run.arrays), record=ocp.args.JsonSave(record)
-                ),
-            )
+            self._writer.save(run.step, args=ocp.args.Composite(**items))
         self.newest = run.step
 
     def wait(self) -> None:
@@ -136,8 +129,7 @@ class Checkpoints:
         """
         steps = self._steps()
         for step in steps:
-            run = self._restore_step(step, abstract)
-            if run:
+            if run := self._restore_step(step, abstract):
                 self.newest = step
                 return run
         if steps or broadcast(expected or self._damaged.exists()):
@@ -177,14 +169,9 @@ class Checkpoints:
         """{'head/kernel': shape} of all parameters, of every seed, in the newest checkpoint that
         tells them, though its arrays may be damaged; {} if none does.
         """
-        return on_all_hosts(self._parameter_shapes, self._steps())
-
-    def _parameter_shapes(self, steps: list[int]) -> dict[str, tuple[int, ...]]:
-        for step in steps:
+        for step in self._local_steps():
             try:
-                record = self._reader.restore(
-                    step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
-                ).record
+                record = self._read(step).record
                 check_checksums({'record': metadata_checksum(record)}, record['checksums'])
                 params = flatten_dict(self._array_metadata(step)['state']['params'], sep='/')
             except Exception:  # raised again when it is restored
@@ -195,7 +182,8 @@ class Checkpoints:
 
     def _restore_step(self, step: int, abstract: RunState) -> RunState | None:
         """A checkpoint that all hosts find undamaged, else None."""
-        restored, error = on_all_hosts(self._catch_damage, self._read_arrays, step, abstract)
+        arrays = abstract.arrays
+        restored, error = on_all_hosts(self._catch_damage, self._read, step, arrays)
         if not any_host(error is not None):
             run, error = on_all_hosts(self._catch_damage, self._check_restored, step, restored)
         if any_host(error is not None):
@@ -203,13 +191,12 @@ class Checkpoints:
             return None
         return run
 
-    def _read_arrays(self, step: int, abstract: RunState):
-        return self._reader.restore(
-            step,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardRestore(abstract.arrays), record=ocp.args.JsonRestore()
-            ),
-        )
+    def _read(self, step: int, abstract=None):
+        """The record of a checkpoint, and its arrays if their shapes are given."""
+        items = {'record': ocp.args.JsonRestore()}
+        if abstract is not None:
+            items['arrays'] = ocp.args.StandardRestore(abstract)
+        return self._reader.restore(step, args=ocp.args.Composite(**items))
 
     def _check_restored(self, step: int, restored) -> RunState:
         record, arrays = restored.record, restored.arrays
@@ -225,12 +212,7 @@ class Checkpoints:
         abstract = jax.tree.map(
             lambda leaf: np.empty(leaf.shape, leaf.dtype), self._array_metadata(step)
         )
-        restored = self._reader.restore(
-            step,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardRestore(abstract), record=ocp.args.JsonRestore()
-            ),
-        )
+        restored = self._read(step, abstract)
         params = restored.arrays['state']['params']
         self._check_config(step, restored.record['config'])
         checksums = array_checksums(params, prefix="['state'].params")

@@ -20,8 +20,7 @@ REFUSED = re.compile('UNAVAILABLE|PERMISSION_DENIED|UNAUTHENTICATED|DEADLINE_EXC
 def catch_damage(folder: pathlib.Path, function: Callable, *args) -> tuple:
     """(result, None) of a function, or (None, error) if the checkpoint in `folder` is damaged.
 
-    Raises:
-      UserError: of the function, or because the system or a bucket does not let the files be read.
+    Raises UserError if the system or a bucket does not let the files be read.
     """
     try:
         return function(*args), None

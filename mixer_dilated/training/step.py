@@ -118,12 +118,8 @@ def train_step(
 def accumulate_gradient(value_and_grad_fn: Callable, params, microbatches: tuple):
     """((loss, aux), gradient) of a batch from those of its microbatches, one after the other.
 
-    Loss and gradient are means; aux has an axis of microbatches first.
-
-    Args:
-      value_and_grad_fn: (params, *microbatch) to ((loss, aux), gradient).
-      params: its first argument.
-      microbatches: its other arguments, trees of arrays (microbatches, …).
+    Loss and gradient are means; aux has an axis of microbatches first, as the arrays of
+    `microbatches`, the arguments of `value_and_grad_fn` after `params`, have.
     """
 
     def add(sums, microbatch):
@@ -181,12 +177,7 @@ def eval_step(
     *,
     num_phases: Pair = (1, 1),
 ) -> tuple[dict[str, jax.Array], Float[Array, 'batch classes']]:
-    """Evaluates one batch, without dropout.
-
-    Args:
-      state, images, num_phases: as in `class_log_probs`.
-      labels: int32 (B,).
-      counted: False for examples that only fill the batch.
+    """Evaluates one batch as `class_log_probs` does; `counted` is False for examples that fill it.
 
     Returns:
       'loss' (summed cross-entropy) and 'correct' (count) over the counted examples, and the
@@ -250,8 +241,7 @@ def eval_chunk(
       state: the parameters.
       sums: 'loss' and 'correct' of the chunks before.
       shared: examples, and their rows, -1 for those that only fill a batch.
-      step: `eval_step` with its settings bound.
-      image_size: as in `train_chunk`.
+      step, image_size: `eval_step` with its settings bound; as in `train_chunk`.
 
     Returns:
       The sums with these, and the log-probabilities of all rows.

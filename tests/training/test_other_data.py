@@ -112,6 +112,16 @@ def test_evaluate_keeps_the_runs_own_split_when_images_were_added(copied):
     assert after == before and after['epoch'] == 2
 
 
+def test_a_run_without_a_record_of_its_split_says_so_when_images_were_added(copied, recwarn):
+    root, workdir = copied
+    (workdir / 'splits.npz').unlink()
+    assert evaluate_checkpoint(workdir)['examples'] == 4
+    assert not [w for w in recwarn if 'splits.npz' in str(w.message)]
+    put_pets(root, 40)
+    with warns(workdir, 'splits.npz', root):
+        assert evaluate_checkpoint(workdir)['examples'] == 16
+
+
 @pytest.mark.slow
 def test_a_finished_run_of_a_constant_learning_rate_is_extended_to_the_bit(tmp_path):
     config = small_config(**CONSTANT, num_epochs=2)
