@@ -38,8 +38,8 @@ def prepare_client(scheme: str) -> None:
 def let_orbax_reach_s3() -> None:
     """Lets orbax keep checkpoints in 's3://…'; raises UserError if this version cannot.
 
-    etils and TensorStore can. Of orbax (0.12.8, google/orbax#2739) these functions stand between,
-    which know 'gs://' and local paths alone: what they do for the former is right for S3 too.
+    etils and TensorStore can. Of orbax (0.12.8, google/orbax#2739) only these functions know
+    'gs://' and local paths alone: what they do for the former is right for S3 too.
     """
     from orbax.checkpoint._src.path import gcs_utils
     from orbax.checkpoint._src.serialization import tensorstore_utils

@@ -97,12 +97,8 @@ def fit_temperature(
 def read_calibration(workdir: pathlib.Path, step: int) -> dict | None:
     """Reads `calibration.json`; None if there is none, or it is of another checkpoint.
 
-    Returns:
-      'step' of the checkpoint, 'temperatures' (one per seed), and the 'dataset', 'split' and number
-      of 'examples' that they were fitted on.
-
-    Raises:
-      UserError: the file is damaged.
+    It has 'step' of the checkpoint, 'temperatures' (one per seed), and the 'dataset', 'split' and
+    number of 'examples' that they were fitted on. Raises UserError if the file is damaged.
     """
     path = workdir / CALIBRATION
     if not exists(path):

@@ -10,17 +10,11 @@ from mixer_dilated.training.state import load_seed_weights
 
 
 def convert(source: pathlib.Path, target: pathlib.Path) -> str:
-    """Writes the weights of a file or folder in another format.
+    """Writes the weights of a file or folder in another format; says what that does not record.
 
-    Args:
-      source: a weight file, or the folder of a run, of whose seeds the first is taken.
-      target: a new .npz or .safetensors file by its suffix, without one a new folder of orbax.
-
-    Returns:
-      What was written, and what the new format does not record.
-
-    Raises:
-      UserError: the source cannot be read, or the target exists or cannot be written.
+    The target is a new .npz or .safetensors file by its suffix, without one a new folder of orbax;
+    of a run the first seed is taken. Raises UserError if the source cannot be read, or the target
+    exists or cannot be written.
     """
     if target.exists():
         raise UserError(f'{target}: exists; remove it, or give another name')

@@ -57,8 +57,7 @@ def evaluate_checkpoint(
       data_dir: where prepared data lies, or what a relative path in `dataset.name` is below; the
         folder or file itself if that path is absolute. Where the run's config says if None.
       best: the checkpoint of the highest validation accuracy instead.
-      calibrate: validation examples to fit a temperature for each seed on, which is then written to
-        the run's `calibration.json`.
+      calibrate: examples to fit a temperature for each seed on, for the run's `calibration.json`.
 
     Returns:
       'dataset', 'split', 'examples', 'epoch', 'step', 'calibration' (the content of that file if

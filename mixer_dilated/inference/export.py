@@ -40,15 +40,9 @@ def export_run(workdir: pathlib.Path, output: pathlib.Path, *, best: bool = Fals
     The folder appears whole or not at all. It holds `program.jax_export` (see `make_classifier`),
     `weights.npz`, `manifest.json` and `predict.py`, which loads and calls them.
 
-    Args:
-      workdir: the run's folder.
-      output: a folder that does not exist, or is empty.
-      best: the checkpoint of the highest validation accuracy instead of the newest.
-
-    Returns the content of `manifest.json`.
-
-    Raises:
-      UserError: no run or no checkpoint there, or `output` is not empty or cannot be written.
+    Returns the content of `manifest.json`. With `best` it is of the checkpoint of the highest
+    validation accuracy instead of the newest. Raises UserError: no run or no checkpoint there, or
+    `output` is not empty or cannot be written.
     """
     if output.suffix.lower() in FILE_SUFFIXES:
         raise UserError(

@@ -38,12 +38,8 @@ DAMAGED = 'damaged_checkpoints'
 class Checkpoints:
     """`workdir/checkpoints`: a folder a checkpoint, named by its step, written in the background.
 
-    Every folder appears whole or not at all, and holds checksums of its content.
-
-    Args:
-      workdir: the run's folder.
-      config: the run's config.
-      read_only: whether nothing is changed, and nothing can be saved.
+    Every folder appears whole or not at all, and holds checksums of its content. With `read_only`
+    nothing is changed, and nothing can be saved.
 
     Attributes:
       newest: step of the newest checkpoint that was restored or saved; None if there is none.
@@ -119,13 +115,7 @@ class Checkpoints:
         """The newest checkpoint that restores and whose checksums hold; None if none was saved.
 
         A damaged one is a warning, and is moved to `damaged_checkpoints` unless this only reads.
-
-        Args:
-          abstract: shapes, dtypes and shardings of the arrays.
-          expected: whether there must have been one.
-
-        Raises:
-          UserError: none is left that is undamaged.
+        Raises UserError if none is left, or none is there though one is `expected`.
         """
         steps = self._steps()
         for step in steps:

@@ -46,19 +46,12 @@ SMALL_NETWORKS = 1_000_000  # parameters, of all seeds
 class CompiledFunctions:
     """The functions of all seeds of a run, compiled for the devices when they are first needed.
 
-    Every array of a state and of a result has an axis of `config.num_seeds` seeds first.
-
-    Args:
-      setup: what to train.
-      devices: of the mesh; all if None.
+    Every array of a state and of a result has an axis of `config.num_seeds` seeds first. Raises
+    UserError if `config.mesh` does not fit the devices (all if None), the seeds or the network.
 
     Attributes:
-      mesh: the devices.
-      mesh_shape: how many along 'seeds', 'data' and 'model'.
+      mesh, mesh_shape: the devices, and how many are along 'seeds', 'data' and 'model'.
       partition: of the parameters over them.
-
-    Raises:
-      UserError: `config.mesh` does not fit the devices, the seeds or the network.
     """
 
     def __init__(self, setup: Setup, devices: Sequence[jax.Device] | None = None):

@@ -57,16 +57,8 @@ def open_setup(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Setu
 def record_data(
     workdir: pathlib.Path, setup: Setup, checksums: Mapping[str, Mapping], *, saved: bool
 ) -> None:
-    """Writes `data.json` and `splits.npz`, or checks that the run was begun on these examples.
-
-    Args:
-      workdir: the run's folder.
-      setup: with the data set.
-      checksums: of each split, if its examples are in memory; else empty.
-      saved: whether the run has a checkpoint; without one it may begin anew.
-
-    Raises:
-      UserError: the run was begun on other examples, or hosts have different ones.
+    """Writes `data.json` and `splits.npz`, or, if the run has `saved`, raises UserError where it
+    was begun on other examples. `checksums` are of each split, empty where it streams.
     """
     facts = {part: data_record(setup, part, checksums[part]) for part in checksums}
     assert_equal_across_hosts(facts, DATA_DIFFERS)

@@ -37,12 +37,8 @@ class MetricsWriter:
     of tensorboardX's own `SummaryWriter` dies of it, and the next write blocks for ever. For a
     bucket they are written to a local file, of which a copy is put there.
 
-    Args:
-      workdir: the run's folder.
-      run: with the rows of the epochs that are done; other rows of the files are dropped.
-
-    Raises:
-      UserError: a file cannot be written; as its methods.
+    Rows of the files that `run` does not have are dropped. Raises UserError if a file cannot be
+    written, as its methods do.
     """
 
     def __init__(self, workdir: pathlib.Path, run: RunState):

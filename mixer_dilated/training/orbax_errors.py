@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from mixer_dilated.bucket_clients import is_client_error
 from mixer_dilated.errors import UserError, is_out_of_memory
-from mixer_dilated.files import is_bucket
+from mixer_dilated.files import error_text, is_bucket
 
 # Errors of the system that mean damage; others, as too many open files, pass.
 DAMAGE_ERRNOS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
@@ -54,9 +54,7 @@ def write_errors(folder: pathlib.Path):
 def error_cause(error: Exception) -> str:
     """Why orbax could not read or write, in the system's own words if that refused."""
     number = _system_errno(error)
-    if number:
-        return os.strerror(number)
-    return ' '.join(str(error).split())[:200] or type(error).__name__
+    return os.strerror(number) if number else error_text(error)
 
 
 def _system_errno(error: Exception) -> int | None:

@@ -46,14 +46,9 @@ def write_results(
 
 
 def run_summary(setup: Setup, name: str, run: RunState, results: dict, seconds: dict) -> dict:
-    """Facts of a finished run.
+    """Facts of a finished run, with the results of `write_results`.
 
-    Args:
-      setup: what was trained.
-      name: what the run is called.
-      run: its end.
-      results: of `write_results`.
-      seconds: of the process that finished the run: 'startup' (to its first step) and 'compile'.
+    `seconds` are those of its last process: 'startup' (to the first step) and 'compile'.
     """
     config = setup.config
     epoch_seconds = [row['seconds'] for row in run.speed]
@@ -123,9 +118,8 @@ def write_predictions(
     mistaken = np.flatnonzero(first.argmax(-1) != labels)
     shown = mistaken[np.argsort(-first[mistaken].max(-1), kind='stable')][:MAX_SHOWN]
     class_images = np.zeros((first.shape[-1], *test.data_source.image_shape), np.uint8)
-    for label in range(len(class_images)):
-        row = np.flatnonzero(labels == label)[:1]
-        class_images[label : label + 1][: len(row)] = test.data_source.read(row).images
+    present, rows = np.unique(labels, return_index=True)
+    class_images[present] = test.data_source.read(rows).images
     write_arrays(
         workdir / 'predictions.npz',
         labels=labels,
@@ -192,9 +186,10 @@ def _first_of_each_class(data_source: RandomAccessDataSource) -> list[int]:
     for start in range(0, len(data_source), BLOCK):
         block = np.arange(start, min(start + BLOCK, len(data_source)))
         for number, label in zip(block.tolist(), data_source.labels(block).tolist(), strict=True):
-            first.setdefault(label, number)
-            if len(first) == MAX_IMAGES:
-                return [*first.values()]
+            if len(first) < MAX_IMAGES:
+                first.setdefault(label, number)
+        if len(first) == MAX_IMAGES:
+            break
     return [*first.values()]
 
 

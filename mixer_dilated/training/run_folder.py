@@ -61,11 +61,8 @@ def environment() -> dict:
 def lock_folder(folder: pathlib.Path):
     """Keeps every other process from working in a folder, which is made if it is not there.
 
-    The lock ends with the process. A bucket, or a file system without locks, is a warning.
-
-    Raises:
-      BusyError: another process works there.
-      UserError: the folder cannot be written.
+    The lock ends with the process. A bucket, or a file system without locks, is a warning. Raises
+    BusyError if another process works there, UserError if the folder cannot be written.
     """
     lock = None
     try:
@@ -123,10 +120,7 @@ def claim(
     workdir: pathlib.Path, config: ml_collections.ConfigDict, versions: Mapping[str, str]
 ) -> None:
     """Makes a locked folder this run's own: writes `config.json` and `versions.json`, or checks
-    those that are there.
-
-    Another version of a package is a warning. Raises UserError if the folder holds a run with
-    another config.
+    those that are there. Another version is a warning; raises UserError for another config.
     """
     path = workdir / 'versions.json'
     if not exists(workdir / 'config.json'):
@@ -164,11 +158,7 @@ def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
 
 
 def read_summary(workdir: pathlib.Path) -> dict | None:
-    """The result of a finished run; None where there is none yet.
-
-    Raises:
-      UserError: the file is damaged, or of an earlier version.
-    """
+    """The result of a run; None if it is not finished. Raises UserError if it is damaged."""
     path = workdir / 'summary.json'
     if not exists(path):
         return None

@@ -49,9 +49,7 @@ class TrainMetrics(NamedTuple):
     def compute(self, num_steps: int, batch: int) -> dict[str, np.ndarray]:
         """'loss' (mean over the steps), 'accuracy' and 'skipped', on the host.
 
-        Args:
-          num_steps: skipped ones included; if all are skipped, loss and accuracy are NaN.
-          batch: examples a step.
+        If all of `num_steps` were skipped, loss and accuracy are NaN.
         """
         sums = TrainMetrics(*map(np.asarray, self))
         counted = np.where(sums.skipped < num_steps, num_steps - sums.skipped, np.nan)

@@ -69,14 +69,9 @@ class Setup:
 
 
 def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = None) -> Setup:
-    """Opens the data set and checks that patches, batch, shift and data fit each other.
+    """Opens the data set, if none is given, and checks that patches, batch, shift and data fit.
 
-    Args:
-      config: a resolved config.
-      dataset: to take for the data set that `config.dataset` names; that one if None.
-
-    Raises:
-      UserError: they do not, or the data set is not to be had.
+    Raises UserError: they do not, or the data set is not to be had.
     """
     dataset = dataset or open_dataset(config.dataset)
     if dataset.num_classes < 2:

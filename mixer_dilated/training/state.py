@@ -33,11 +33,7 @@ def create_model(
 ) -> MlpMixer:
     """The network that `config.model` describes, in the form that its devices compute fastest.
 
-    Args:
-      config: a resolved config.
-      num_classes: outputs of the head.
-      platform: of the devices: 'cpu', 'gpu' or 'tpu'. All forms have the same parameters; without
-        a platform it is the plain one, `MlpMixer`.
+    All forms have the same parameters; without a platform, 'cpu', 'gpu' or 'tpu', it is `MlpMixer`.
     """
     model, network = config.model, CpuMlpMixer if platform == 'cpu' else MlpMixer
     keys = {*model} - {'patches', 'branches', 'phases'}
@@ -90,12 +86,10 @@ def load_seed_weights(path: pathlib.Path) -> list[Weights]:
 
 @dataclasses.dataclass(frozen=True)
 class InitialParams:
-    """Pretrained parameters to start with.
+    """Pretrained parameters to start with, and sentences on what was adapted.
 
-    Attributes:
-      params: nested as in the network, each array with a leading axis of seeds; without those that
-        are initialised as in a run from scratch.
-      adapted: sentences on what was adapted, and on how the network differs from the old one.
+    They are nested as in the network, each array with a leading axis of seeds; without those that
+    are initialised as in a run from scratch.
     """
 
     params: dict

@@ -26,16 +26,12 @@ def normalise(
 
 
 class Batch(NamedTuple):
-    """An augmented batch, or a microbatch of one.
-
-    Attributes:
-      images: uint8 (B, H, W, C).
-      labels: int32 (B,).
-      partner_images, partner_labels: what each is mixed with, if it may be in another microbatch.
+    """An augmented batch, or a microbatch of one, with what each example is mixed with if that may
+    be in another microbatch.
     """
 
-    images: jax.Array
-    labels: jax.Array
+    images: jax.Array  # uint8 (B, H, W, C)
+    labels: jax.Array  # int32 (B,)
     partner_images: jax.Array | None = None
     partner_labels: jax.Array | None = None
 
@@ -237,14 +233,8 @@ def eval_chunk(
 ) -> tuple[dict[str, jax.Array], Float[Array, 'steps batch classes']]:
     """Evaluates the rows of an `input_pipeline.Chunk`, each example once.
 
-    Args:
-      state: the parameters.
-      sums: 'loss' and 'correct' of the chunks before.
-      shared: examples, and their rows, -1 for those that only fill a batch.
-      step, image_size: `eval_step` with its settings bound; as in `train_chunk`.
-
-    Returns:
-      The sums with these, and the log-probabilities of all rows.
+    `shared` are examples, and their rows, -1 for those that only fill a batch. Returns the sums of
+    'loss' and 'correct' with these, and the log-probabilities of all rows.
     """
     examples, index = shared
 

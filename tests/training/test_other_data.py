@@ -148,7 +148,8 @@ VALIDATED = {'dataset.val_split': 'train[300:400]', 'checkpoints.keep_best': Tru
 
 def test_epochs_are_evaluated_on_validation_examples_and_the_end_on_the_test_split(tmp_path):
     rough = {'optimizer.base_lr': 0.2, 'optimizer.decay_type': 'constant', 'num_epochs': 6}
-    config = small_config(**VALIDATED, **rough, **{'checkpoints.keep': 1})
+    keep = {'checkpoints.keep': 1, 'checkpoints.every_steps': 3}
+    config = small_config(**VALIDATED, **rough, **keep)
     summary = train_and_evaluate(config, tmp_path)
     rows = rows_of(tmp_path)
     assert all('val_accuracy' in row and 'test_accuracy' not in row for row in rows)
