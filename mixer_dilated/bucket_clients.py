@@ -1,6 +1,7 @@
 """The packages that reach buckets ('gs://…', 's3://…') for etils and orbax, and their errors."""
 
 import functools
+import importlib.metadata
 import importlib.util
 import os
 
@@ -9,6 +10,9 @@ from mixer_dilated.errors import UserError
 CLIENTS = {'gs': 'gcsfs', 's3': 's3fs'}
 # Packages that raise errors of their own: the clients, and what they call.
 _PACKAGES = (*CLIENTS.values(), 'google', 'aiohttp', 'aiobotocore', 'botocore')
+# A storage that does not answer is an error within a minute: s3fs tries five times itself.
+_S3_RETRIES = {'connect_timeout': 5, 'read_timeout': 8, 'retries': {'max_attempts': 0}}
+_TENSORSTORE_RETRIES = {'max_retries': 5, 'initial_delay': '500ms', 'max_delay': '4s'}
 
 
 @functools.cache
@@ -23,8 +27,60 @@ def prepare_client(scheme: str) -> None:
 
     # etils would take TensorFlow, where it is installed, instead.
     os.environ.setdefault('EPATH_USE_TF', 'false')
+    settings = fsspec.config.conf.setdefault(scheme, {})
     # Another process, and orbax past the client, write what a remembered listing does not have.
-    fsspec.config.conf.setdefault(scheme, {}).setdefault('use_listings_cache', False)
+    settings.setdefault('use_listings_cache', False)
+    if scheme == 's3':
+        settings.setdefault('config_kwargs', _S3_RETRIES)
+
+
+@functools.cache
+def let_orbax_reach_s3() -> None:
+    """Lets orbax keep checkpoints in 's3://…'; raises UserError if this version cannot.
+
+    etils and TensorStore can. Of orbax (0.12.8, google/orbax#2739) only these functions know
+    'gs://' and local paths alone: what they do for the former is right for S3 too.
+    """
+    from orbax.checkpoint._src.path import gcs_utils
+    from orbax.checkpoint._src.serialization import tensorstore_utils
+
+    spec_of_gcs = gcs_utils.get_kvstore_for_gcs
+    try:
+        is_of_gcs, normalise = gcs_utils.is_gcs_path, tensorstore_utils._normalize_path
+        gcs_utils.is_gcs_path = lambda path: is_of_gcs(path) or _is_s3(path)
+        tensorstore_utils._use_gcs_driver = lambda path: path.startswith(('gs://', 's3://'))
+        tensorstore_utils._normalize_path = lambda path: normalise(path).replace('s3:/', 's3://')
+        gcs_utils.get_kvstore_for_gcs = lambda path: (
+            _s3_spec(path) if _is_s3(path) else spec_of_gcs(path)
+        )
+        spec = tensorstore_utils.build_kvstore_tspec('s3://bucket/folder')
+        reached = spec['base']['driver'] == 's3'
+    except (AttributeError, KeyError, TypeError, ValueError):
+        reached = False
+    if not reached:
+        version = importlib.metadata.version('orbax-checkpoint')
+        raise UserError(
+            f's3://: orbax-checkpoint {version} keeps no checkpoints there; name a local folder, '
+            'and copy it there afterwards'
+        )
+
+
+def _is_s3(path) -> bool:
+    return os.fspath(path).startswith('s3://')
+
+
+def _s3_spec(path: str) -> dict:
+    """TensorStore's spec of a path in S3, by the variables that s3fs goes by."""
+    bucket, _, name = path.removeprefix('s3://').partition('/')
+    spec = {'driver': 's3', 'bucket': bucket, 'path': name}
+    spec['s3_request_retries'] = _TENSORSTORE_RETRIES
+    if 'AWS_ACCESS_KEY_ID' in os.environ:  # else its log complains of files that are not there
+        spec['aws_credentials'] = {'type': 'environment'}
+    endpoint = os.environ.get('AWS_ENDPOINT_URL_S3') or os.environ.get('AWS_ENDPOINT_URL')
+    if endpoint:
+        spec['endpoint'] = endpoint
+        spec['aws_region'] = os.environ.get('AWS_DEFAULT_REGION', 'us-east-1')
+    return spec
 
 
 def is_client_error(error: BaseException) -> bool:

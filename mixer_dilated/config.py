@@ -37,13 +37,8 @@ def preset(name: str) -> ConfigDict:
         config.model = preset('B/16')
         config.model.patches.dilation = 2
 
-    `config.model = 'B/16'` does for a config that changes nothing in it.
-
-    Args:
-      name: one of `config_keys.PRESETS`.
-
-    Raises:
-      UserError: no such preset.
+    `config.model = 'B/16'` does for a config that changes nothing in it. Raises UserError if it is
+    none of `config_keys.PRESETS`.
     """
     model = base_config().model
     model.update(preset_values(name))
@@ -79,22 +74,26 @@ def resolve(config: Mapping, *, warn: bool = True) -> ConfigDict:
     if model['gelu'] == 'auto':
         without_query = re.sub(r'(?<=://)([^?]*)\?.*', r'\1', tree['init_from'])
         model['gelu'] = 'tanh' if without_query.endswith('.npz') else 'exact'
-    _validate_freeze_blocks(tree)
-    _validate_momentum_dtype(tree)
-    _validate_random_phase(tree)
+    freeze_blocks, num_blocks = tree['optimizer']['freeze_blocks'], model['num_blocks']
+    if freeze_blocks > num_blocks:
+        raise UserError(
+            f'config.optimizer.freeze_blocks = {freeze_blocks}: the network has {num_blocks}; '
+            'allowed is at most that'
+        )
+    if tree['optimizer']['name'] == 'lamb' and tree['optimizer']['momentum_dtype'] != 'float32':
+        raise UserError(
+            f'config.optimizer.momentum_dtype = {tree["optimizer"]["momentum_dtype"]!r}: lamb keeps '
+            "its momentum in float32; allowed is 'float32', or another config.optimizer.name"
+        )
+    if tree['augment']['random_phase']:
+        _validate_random_phase(model)
     return ConfigDict(tree).lock()
 
 
 def changed(config: Mapping, changes: Mapping) -> ConfigDict:
-    """`config` with other values of some keys, resolved.
+    """`config` with other values of some keys, {'model.patches.size': 4, …}, as `resolve` has it.
 
-    Args:
-      config: as `resolve` takes it.
-      changes: {'model.patches.size': 4, …}; 'model' may be the name of a preset, which the other
-        keys change.
-
-    Raises:
-      UserError: as `resolve`.
+    'model' may be the name of a preset, which the other keys change.
     """
     values = flat_keys(config)
     if isinstance(changes.get('model'), str):
@@ -173,28 +172,7 @@ def validate(values: Mapping) -> None:
             raise UserError(f'config.{path} = {value!r}: allowed is {allowed.text}')
 
 
-def _validate_freeze_blocks(config: Mapping) -> None:
-    freeze_blocks, num_blocks = config['optimizer']['freeze_blocks'], config['model']['num_blocks']
-    if freeze_blocks > num_blocks:
-        raise UserError(
-            f'config.optimizer.freeze_blocks = {freeze_blocks}: the network has {num_blocks}; '
-            'allowed is at most that'
-        )
-
-
-def _validate_momentum_dtype(config: Mapping) -> None:
-    optimizer = config['optimizer']
-    if optimizer['name'] == 'lamb' and optimizer['momentum_dtype'] != 'float32':
-        raise UserError(
-            f'config.optimizer.momentum_dtype = {optimizer["momentum_dtype"]!r}: lamb keeps its '
-            "momentum in float32; allowed is 'float32', or another config.optimizer.name"
-        )
-
-
-def _validate_random_phase(config: Mapping) -> None:
-    model = config['model']
-    if not config['augment']['random_phase']:
-        return
+def _validate_random_phase(model: Mapping) -> None:
     if model['branches']:
         needed = 'it needs the one grid of config.model.patches; leave config.model.branches out'
     elif model['phases'] != (1, 1):
@@ -232,12 +210,7 @@ def num_phases(config: ConfigDict) -> Pair:
 
 
 def pixels_seen(config: ConfigDict, image_size: Pair) -> np.ndarray:
-    """Which pixels at least one token sees, at any of `num_phases`: bool (height, width).
-
-    Args:
-      config: a resolved config.
-      image_size: (height, width) in pixels.
-    """
+    """Which pixels at least one token sees, at any of `num_phases`: bool (height, width)."""
     height, width = image_size
     branches = patch_branches(config.model)
     at_rest = np.any([patches.coverage(image_size) > 0 for patches in branches], axis=0)

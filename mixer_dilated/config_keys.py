@@ -15,8 +15,6 @@ class Allowed(NamedTuple):
 
 
 class Key(NamedTuple):
-    """A key of the config."""
-
     default: Any
     allowed: Allowed
     meaning: str
@@ -55,17 +53,11 @@ def geometry(attribute: str, text: str) -> Allowed:
 
     def test(value) -> bool:
         try:
-            Patches(**{'size': 1, attribute: value})
+            return bool(Patches(**{'size': 1, attribute: value}))
         except UserError:
             return False
-        return True
 
     return Allowed(text, test)
-
-
-def _is_image_size(value) -> bool:
-    side = integer(1, 8192).test
-    return side(value) or (type(value) is tuple and len(value) == 2 and all(map(side, value)))
 
 
 BOOLEAN = Allowed('True or False', lambda v: type(v) is bool)
@@ -78,7 +70,11 @@ NON_NEGATIVE = number('of at least 0', lambda v: v >= 0)
 POSITIVE = number('above 0', lambda v: v > 0)
 # Beyond these bounds a float32 draw from the Beta distribution is not a number.
 MIXUP_ALPHA = either(0, number('in [0.001, 1000]', lambda v: 1e-3 <= v <= 1e3))
-IMAGE_SIZE = Allowed('an integer from 1 to 8192, or a pair (height, width) of such', _is_image_size)
+SIDE = integer(1, 8192).test
+IMAGE_SIZE = Allowed(
+    'an integer from 1 to 8192, or a pair (height, width) of such',
+    lambda v: SIDE(v) or (type(v) is tuple and len(v) == 2 and all(map(SIDE, v))),
+)
 LENGTH = geometry('size', 'an integer of at least 1, or a pair (height, width) of such')
 OFFSET = geometry('offset', 'an integer, or a pair (height, width) of such')
 PADDING = geometry('padding', "'VALID', 'SAME' or integers ((top, bottom), (left, right))")
@@ -301,7 +297,8 @@ RUNTIME_ONLY_KEYS = (
     *(path for path in KEYS if path.startswith(('input.', 'checkpoints.', 'mesh.'))),
 )
 
-# Mixer paper (arXiv:2105.01601), Table 1: num_blocks, hidden_dim, tokens_mlp_dim, channels_mlp_dim.
+# Mixer paper (arXiv:2105.01601), Table 1.
+_NETWORK_KEYS = ('num_blocks', 'hidden_dim', 'tokens_mlp_dim', 'channels_mlp_dim')
 _SIZES = {
     'S': (8, 512, 256, 2048),
     'B': (12, 768, 384, 3072),
@@ -323,12 +320,5 @@ def preset_values(name: str) -> dict:
             'keys of config.model one by one'
         )
     size, patch = name.split('/')
-    num_blocks, hidden_dim, tokens_mlp_dim, channels_mlp_dim = _SIZES[size]
-    return {
-        'patches': {'size': int(patch), 'stride': int(patch)},
-        'num_blocks': num_blocks,
-        'hidden_dim': hidden_dim,
-        'tokens_mlp_dim': tokens_mlp_dim,
-        'channels_mlp_dim': channels_mlp_dim,
-        'gelu': 'tanh',
-    }
+    widths = dict(zip(_NETWORK_KEYS, _SIZES[size], strict=True))
+    return {'patches': {'size': int(patch), 'stride': int(patch)}, **widths, 'gelu': 'tanh'}

@@ -12,12 +12,13 @@ import os
 import pathlib
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 import numpy as np
 
-from mixer_dilated.bucket_clients import prepare_client
+from mixer_dilated.bucket_clients import let_orbax_reach_s3, prepare_client
 from mixer_dilated.errors import UserError
 
 MAX_BYTES = 2**30  # of a file that is read whole
@@ -29,10 +30,8 @@ _UNFINISHED: set[pathlib.Path] = set()
 
 
 def as_path(path: PathLike) -> pathlib.Path:
-    """`etils.epath.Path` of a bucket ('gs://…', 's3://…'), `pathlib.Path` of anything else.
-
-    Raises:
-      UserError: a bucket whose client is not installed, or of a kind that is not known.
+    """`etils.epath.Path` of a bucket ('gs://…', 's3://…'), `pathlib.Path` of anything else; raises
+    UserError for a bucket whose client is not installed, or of a kind that is not known.
     """
     if not is_bucket(path):
         return pathlib.Path(path)
@@ -64,13 +63,14 @@ def exists(path: PathLike) -> bool:
     return as_path(path).exists() if is_bucket(path) else os.path.exists(path)
 
 
-def absolute(path: pathlib.Path) -> pathlib.Path:
+def orbax_path(path: pathlib.Path) -> pathlib.Path:
     """A path from the root on, as orbax wants it; that of a bucket is."""
+    if os.fspath(path).startswith('s3://'):
+        let_orbax_reach_s3()
     return path if is_bucket(path) else path.absolute()
 
 
 def user_cache() -> pathlib.Path:
-    """`mixer_dilated` in XDG_CACHE_HOME, which is ~/.cache if it is not set."""
     root = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
     return pathlib.Path(root, 'mixer_dilated')
 
@@ -82,19 +82,16 @@ def read_bytes(path: PathLike, hint: str = REMOVE_HINT, max_bytes: int = MAX_BYT
 
 
 def read_json(path: PathLike, hint: str = REMOVE_HINT) -> dict:
-    """The object in a JSON file."""
     with _open_regular(path, hint) as file:
         return _json_object(file.read())
 
 
 def read_json_lines(path: PathLike, hint: str = REMOVE_HINT) -> list[dict]:
-    """The objects of a file of one JSON object a line."""
     with _open_regular(path, hint) as file:
         return [_json_object(line) for line in file if line.strip()]
 
 
 def read_arrays(path: PathLike, hint: str = REMOVE_HINT) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file."""
     with (
         _open_regular(path, hint, MAX_ARRAY_BYTES) as file,
         np.load(file, allow_pickle=False) as archive,
@@ -108,19 +105,26 @@ def _open_regular(path: PathLike, hint: str, max_bytes: int = MAX_BYTES) -> Iter
     """Opens a file, and raises UserError for whatever opening and reading it raises."""
     path = as_path(path)
     try:
-        bucket = is_bucket(path)
-        with path.open('rb') if bucket else open(path, 'rb', opener=open_nonblocking) as file:
-            status = path.stat() if bucket else os.fstat(file.fileno())
-            if not bucket and not stat.S_ISREG(status.st_mode):
+        if is_bucket(path):
+            with path.open('rb') as file:
+                _check_size(path.stat().length, max_bytes)
+                yield file
+            return
+        with open(path, 'rb', opener=open_nonblocking) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise ValueError('not a regular file')
-            _check_size(status.length if bucket else status.st_size, max_bytes)
+            _check_size(status.st_size, max_bytes)
             yield file
     # Storage, json and NumPy raise errors of many types at damaged files; all mean the same.
     except Exception as error:
-        cause = getattr(error, 'strerror', None) or ' '.join(str(error).split())
-        raise UserError(
-            f'{path}: cannot be read: {cause or type(error).__name__}; {hint}'
-        ) from None
+        raise UserError(f'{path}: cannot be read: {error_text(error)}; {hint}') from None
+
+
+def error_text(error: Exception) -> str:
+    """What an error says in one line: the system's words, a library's, or its type."""
+    text = getattr(error, 'strerror', None) or ' '.join(str(error).split())[:200]
+    return text or type(error).__name__
 
 
 def open_nonblocking(path: PathLike, flags: int) -> int:
@@ -143,16 +147,10 @@ def _json_object(text: bytes) -> dict:
 class AtomicFile:
     """A file that takes the place of the previous one only once it is complete.
 
-    A context manager. If it ends with an error, or the machine stops, the previous file is
-    undamaged. Locally it is written under a new name in the same folder; for a bucket, where
-    writing an object is atomic, it is held in memory.
-
-    Args:
-      path: the file. A link is replaced.
-      flag: 'csv' of --csv=FILE, for messages; a link is then followed.
-
-    Raises:
-      UserError: it cannot be written; errors of other code in its context pass.
+    A context manager. Locally it is written under a new name in the same folder; for a bucket,
+    where writing an object is atomic, it is held in memory. A link is replaced; with the flag
+    'csv' of --csv=FILE, for messages, it is followed. Raises UserError if it cannot be written;
+    errors of other code in its context pass.
     """
 
     def __init__(self, path: PathLike, flag: str = ''):
@@ -184,10 +182,7 @@ class AtomicFile:
         finally:
             with contextlib.suppress(OSError):
                 self._file.close()
-            if self._unfinished:
-                with contextlib.suppress(OSError):
-                    self._unfinished.unlink()
-                _UNFINISHED.discard(self._unfinished)
+            remove_unfinished({self._unfinished} - {None})
 
     def _commit(self) -> None:
         if not self._unfinished:
@@ -199,18 +194,31 @@ class AtomicFile:
         os.replace(self._unfinished, self._target)
 
 
-def remove_unfinished() -> None:
-    """Removes the files that are being written, before the process is ended."""
-    for path in tuple(_UNFINISHED):
+@contextlib.contextmanager
+def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields the path of a folder to make, which takes the place of `path` (not there, or empty)
+    once the context ends without an error; nothing else is left.
+    """
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    settings = {'dir': path.parent, 'ignore_cleanup_errors': True}
+    with tempfile.TemporaryDirectory(prefix=f'.{path.name}.unfinished-', **settings) as folder:
+        yield pathlib.Path(folder, path.name)
+        os.rename(pathlib.Path(folder, path.name), path)
+
+
+def remove_unfinished(paths: Iterable[pathlib.Path] = _UNFINISHED) -> None:
+    """Removes files that are being written: all of them, before the process is ended."""
+    for path in tuple(paths):
         with contextlib.suppress(OSError):
             path.unlink()
+        _UNFINISHED.discard(path)
 
 
 @contextlib.contextmanager
 def error_context(path: PathLike, flag: str = '') -> Iterator[None]:
-    """Raises UserError, which names the file or its flag, for an OSError of writing it.
-
-    For a bucket it does for any error: each client has its own.
+    """Raises UserError, which names the file or its flag, for an OSError of writing it; for a
+    bucket for any error: each client has its own.
     """
     try:
         yield
@@ -219,16 +227,13 @@ def error_context(path: PathLike, flag: str = '') -> Iterator[None]:
     except Exception as error:
         if not (isinstance(error, OSError) or is_bucket(path)):
             raise
-        cause = getattr(error, 'strerror', None) or ' '.join(str(error).split())[:200]
-        cause = cause or type(error).__name__
+        message = f'{path}: cannot be written: {error_text(error)}; '
         if flag:
-            message = f'--{flag}={path}: cannot be written: {cause}; name a file that can'
-        else:
-            message = (
-                f'{path}: cannot be written: {cause}; what was saved before is undamaged, and '
-                'when that is mended the same command resumes'
-            )
-        raise UserError(message) from error
+            raise UserError(f'--{flag}={message}name a file that can') from error
+        raise UserError(
+            f'{message}what was saved before is undamaged, and when that is mended the same '
+            'command resumes'
+        ) from error
 
 
 def check_output(flag: str, path: pathlib.Path) -> None:
@@ -237,10 +242,10 @@ def check_output(flag: str, path: pathlib.Path) -> None:
     with error_context(path, flag):
         if not folder.is_dir():
             raise UserError(f'--{flag}={path}: no such folder: {folder}; make it first')
-        if path.exists():
-            if not path.is_file():
-                raise UserError(f'--{flag}={path}: not a file; name one that is, or a new one')
+        if path.is_file():
             path.open('ab').close()  # a person may have made it read-only
+        elif path.exists():
+            raise UserError(f'--{flag}={path}: not a file; name one that is, or a new one')
         trial = pathlib.Path(os.path.realpath(path)).with_name(f'.trial-{secrets.token_hex(4)}')
         trial.open('xb').close()
         trial.unlink()
@@ -253,17 +258,14 @@ def write_bytes(path: PathLike, content: bytes) -> None:
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """Writes a text file atomically."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: PathLike, content: dict) -> None:
-    """Writes a JSON file atomically; numbers as `json_line`."""
     write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + '\n')
 
 
 def write_json_lines(path: PathLike, rows: Iterable[dict]) -> None:
-    """Writes a file of one JSON object a line atomically."""
     write_text(path, ''.join(map(json_line, rows)))
 
 
@@ -272,13 +274,12 @@ def append_json_lines(path: PathLike, rows: Iterable[dict]) -> None:
     lines = ''.join(map(json_line, rows)).encode()
     if is_bucket(path):
         write_bytes(path, (read_bytes(path) if exists(path) else b'') + lines)
-        return
-    with error_context(path), open(path, 'ab') as file:
-        file.write(lines)
+    else:
+        with error_context(path), open(path, 'ab') as file:
+            file.write(lines)
 
 
 def write_arrays(path: PathLike, **arrays: np.ndarray) -> None:
-    """Writes a compressed .npz file atomically."""
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
     write_bytes(path, content.getvalue())

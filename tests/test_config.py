@@ -12,7 +12,6 @@ from mixer_dilated.config import (
     KEYS,
     base_config,
     changed,
-    check_key,
     flat,
     nested,
     patch_branches,
@@ -77,23 +76,12 @@ def test_a_value_that_is_not_allowed_is_refused_by_key_and_value(path, value, al
 
 
 @pytest.mark.parametrize(
-    ('wrong', 'right'),
+    ('values', 'key'),
     [
-        ('sed', 'seed'),
-        ('model.patches.dilaton', 'model.patches.dilation'),
-        ('patches.size', 'model.patches.size'),
-        ('optimizer.lr', 'optimizer.base_lr'),
+        ({1: 2}, 'config.1'),
+        ({'model': {'patches': 4}}, 'config.model.patches'),
+        ({'sed': 1}, 'config.seed'),
     ],
-)
-def test_an_unknown_key_names_its_nearest_neighbour(wrong, right):
-    with refuses(f'config.{wrong}', f'config.{right}'):
-        check_key(wrong)
-    with refuses(right):
-        resolve(nested({wrong: 1}))
-
-
-@pytest.mark.parametrize(
-    ('values', 'key'), [({1: 2}, 'config.1'), ({'model': {'patches': 4}}, 'config.model.patches')]
 )
 def test_what_is_no_key_of_a_value_is_refused(values, key):
     with refuses(key):

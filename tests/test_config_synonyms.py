@@ -29,6 +29,8 @@ def test_synonyms_are_of_keys_that_exist_and_are_no_keys_themselves():
         ('patch_size', 'model.patches.size'),
         ('image_size', 'dataset.image_size'),  # the same name in another section
         ('model.hiden_dim', 'model.hidden_dim'),  # by string distance
+        ('sed', 'seed'),
+        ('patches.size', 'model.patches.size'),
     ],
 )
 def test_an_unknown_key_names_the_one_that_is_meant(path, key):

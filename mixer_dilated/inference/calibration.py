@@ -52,9 +52,7 @@ def apply_temperature(
 ) -> Float[np.ndarray, 'examples classes']:
     """log softmax(log p / T) = log softmax(logits / T), in float64; the order of classes stays.
 
-    Args:
-      log_probs: log p, natural logarithms (n, classes).
-      temperature: T; above 1 lowers the confidence.
+    `temperature` is T; above 1 it lowers the confidence.
     """
     log_probs = np.asarray(log_probs, np.float64)
     if temperature == 1:
@@ -73,14 +71,9 @@ def fit_temperature(
 
     The likelihood has a single optimum in 1 / T, and so in log T, which is searched.
 
-    Args:
-      key: where the examples come from, for the message.
-      log_probs: natural logarithms of the probabilities (n, classes).
-      labels: (n,).
-
     Raises:
-      UserError: the best is not between 0.01 and 100, as when all predictions are right, or no
-        better than chance.
+      UserError, with `key`: the best is not between 0.01 and 100, as when all predictions are
+        right, or no better than chance.
     """
     from scipy.optimize import minimize_scalar
 
@@ -104,16 +97,8 @@ def fit_temperature(
 def read_calibration(workdir: pathlib.Path, step: int) -> dict | None:
     """Reads `calibration.json`; None if there is none, or it is of another checkpoint.
 
-    Args:
-      workdir: the run's folder.
-      step: of the checkpoint.
-
-    Returns:
-      'step' of the checkpoint, 'temperatures' (one per seed), and the 'dataset', 'split' and number
-      of 'examples' that they were fitted on.
-
-    Raises:
-      UserError: the file is damaged.
+    It has 'step' of the checkpoint, 'temperatures' (one per seed), and the 'dataset', 'split' and
+    number of 'examples' that they were fitted on. Raises UserError if the file is damaged.
     """
     path = workdir / CALIBRATION
     if not exists(path):
@@ -135,15 +120,7 @@ def read_calibration(workdir: pathlib.Path, step: int) -> dict | None:
 
 
 def read_temperatures(workdir: pathlib.Path, step: int) -> Float[np.ndarray, ' seeds']:
-    """Reads the temperature of every seed for `apply_temperature`; 1 where none was fitted.
-
-    Args:
-      workdir: the run's folder.
-      step: of the checkpoint that the probabilities come from.
-
-    Raises:
-      UserError: no run there, or its `calibration.json` is damaged.
-    """
+    """Reads the temperature of every seed for `apply_temperature`; 1 where none was fitted."""
     calibration = read_calibration(workdir, step)
     if calibration:
         return np.array(calibration['temperatures'])

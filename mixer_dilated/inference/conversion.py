@@ -1,28 +1,20 @@
 """`python run.py convert`: weights from one file format to another."""
 
-import os
 import pathlib
-import tempfile
 
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import write_bytes
-from mixer_dilated.pretrained.weight_files import SUFFIXES, Weights, encode, write_orbax
+from mixer_dilated.files import atomic_folder, write_bytes
+from mixer_dilated.pretrained.weight_files import SUFFIXES, encode, write_orbax
 from mixer_dilated.training.orbax_errors import error_cause
 from mixer_dilated.training.state import load_seed_weights
 
 
 def convert(source: pathlib.Path, target: pathlib.Path) -> str:
-    """Writes the weights of a file or folder in another format.
+    """Writes the weights of a file or folder in another format; says what that does not record.
 
-    Args:
-      source: a weight file, or the folder of a run, of whose seeds the first is taken.
-      target: a new .npz or .safetensors file by its suffix, without one a new folder of orbax.
-
-    Returns:
-      What was written, and what the new format does not record.
-
-    Raises:
-      UserError: the source cannot be read, or the target exists or cannot be written.
+    The target is a new .npz or .safetensors file by its suffix, without one a new folder of orbax;
+    of a run the first seed is taken. Raises UserError if the source cannot be read, or the target
+    exists or cannot be written.
     """
     if target.exists():
         raise UserError(f'{target}: exists; remove it, or give another name')
@@ -38,7 +30,15 @@ def convert(source: pathlib.Path, target: pathlib.Path) -> str:
     if target.suffix in SUFFIXES:
         write_bytes(target, encode(weights, target.suffix))
     else:
-        _write_folder(weights, target)
+        try:
+            with atomic_folder(target) as folder:
+                write_orbax(weights, folder)
+        # Orbax and its storage raise errors of many types.
+        except Exception as error:
+            raise UserError(
+                f'{target}: cannot be written: {error_cause(error)}; when that is mended give the '
+                'same command again'
+            ) from error
     notes = [f'{target}: {len(weights.arrays)} arrays']
     if len(seed_weights) > 1:
         notes.append(f'of the first of {len(seed_weights)} seeds')
@@ -47,20 +47,3 @@ def convert(source: pathlib.Path, target: pathlib.Path) -> str:
         if weights.model.get('gelu') == 'exact':
             notes.append('trained with exact GELU, where the original code takes tanh')
     return ', '.join(notes)
-
-
-def _write_folder(weights: Weights, target: pathlib.Path) -> None:
-    """Writes a folder that is there whole or not at all."""
-    try:
-        with tempfile.TemporaryDirectory(
-            prefix=f'.{target.name}.unfinished-', dir=target.parent, ignore_cleanup_errors=True
-        ) as unfinished:
-            folder = pathlib.Path(unfinished, 'weights')
-            write_orbax(weights, folder)
-            os.rename(folder, target)
-    # Orbax and its storage raise errors of many types.
-    except Exception as error:
-        raise UserError(
-            f'{target}: cannot be written: {error_cause(error)}; when that is mended give the same '
-            'command again'
-        ) from error

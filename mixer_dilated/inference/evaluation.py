@@ -57,8 +57,7 @@ def evaluate_checkpoint(
       data_dir: where prepared data lies, or what a relative path in `dataset.name` is below; the
         folder or file itself if that path is absolute. Where the run's config says if None.
       best: the checkpoint of the highest validation accuracy instead.
-      calibrate: validation examples to fit a temperature for each seed on, which is then written to
-        the run's `calibration.json`.
+      calibrate: examples to fit a temperature for each seed on, for the run's `calibration.json`.
 
     Returns:
       'dataset', 'split', 'examples', 'epoch', 'step', 'calibration' (the content of that file if
@@ -88,8 +87,9 @@ def evaluate_checkpoint(
     compiled = on_all_hosts(CompiledFunctions.for_devices, setup)
     run = restore_checkpoint(workdir, compiled, best=best)
     if calibrate is not None:
-        content = _fit_calibration(setup, compiled, run, calibrate)
-        on_primary(write_json, workdir / CALIBRATION, content)
+        on_primary(
+            write_json, workdir / CALIBRATION, _fit_calibration(setup, compiled, run, calibrate)
+        )
     calibration = on_primary(read_calibration, workdir, run.step)
     try:
         if calibration:
@@ -143,14 +143,9 @@ def _predict(
 def _fit_calibration(setup: Setup, compiled: CompiledFunctions, run: RunState, split: str) -> dict:
     """Fits a temperature for each seed; returns the content of `calibration.json`."""
     log_probs, labels = _predict(setup, compiled, run, split)
-    key = f'--calibrate = {split!r}'
-    return {
-        'step': run.step,
-        'dataset': setup.config.dataset.name,
-        'split': split,
-        'examples': len(labels),
-        'temperatures': [fit_temperature(key, of_seed, labels) for of_seed in log_probs],
-    }
+    key, of = f'--calibrate = {split!r}', {'dataset': setup.config.dataset.name, 'split': split}
+    temperatures = [fit_temperature(key, of_seed, labels) for of_seed in log_probs]
+    return {'step': run.step, **of, 'examples': len(labels), 'temperatures': temperatures}
 
 
 def _evaluate_classes(
@@ -164,12 +159,8 @@ def _evaluate_classes(
     correct = (log_probs.argmax(-1) == labels).mean(0)
     sums = np.bincount(labels, correct, minlength=len(names))
     return [
-        {
-            'name': name,
-            'examples': int(count),
-            'accuracy': float(of_class / count) if count else None,
-        }
-        for name, count, of_class in zip(names, counts, sums, strict=True)
+        {'name': name, 'examples': count, 'accuracy': right / count if count else None}
+        for name, count, right in zip(names, counts.tolist(), sums.tolist(), strict=True)
     ]
 
 

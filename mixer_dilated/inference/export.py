@@ -4,7 +4,6 @@ import functools
 import hashlib
 import os
 import pathlib
-import shutil
 from collections.abc import Callable
 
 import jax
@@ -19,7 +18,7 @@ from jaxtyping import Array, Float, UInt8
 
 from mixer_dilated.config import num_phases
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import error_context, write_bytes, write_json
+from mixer_dilated.files import atomic_folder, write_bytes, write_json
 from mixer_dilated.inference.calibration import read_calibration, read_temperatures
 from mixer_dilated.inference.trained import Trained, load_trained
 from mixer_dilated.models.mixer import MlpMixer
@@ -41,16 +40,9 @@ def export_run(workdir: pathlib.Path, output: pathlib.Path, *, best: bool = Fals
     The folder appears whole or not at all. It holds `program.jax_export` (see `make_classifier`),
     `weights.npz`, `manifest.json` and `predict.py`, which loads and calls them.
 
-    Args:
-      workdir: the run's folder.
-      output: a folder that does not exist, or is empty.
-      best: the checkpoint of the highest validation accuracy instead of the newest.
-
-    Returns:
-      The content of `manifest.json`.
-
-    Raises:
-      UserError: no run or no checkpoint there, or `output` is not empty or cannot be written.
+    Returns the content of `manifest.json`. With `best` it is of the checkpoint of the highest
+    validation accuracy instead of the newest. Raises UserError: no run or no checkpoint there, or
+    `output` is not empty or cannot be written.
     """
     if output.suffix.lower() in FILE_SUFFIXES:
         raise UserError(
@@ -84,13 +76,7 @@ def make_classifier(
     """Makes the function of weights and images that is exported.
 
     It holds a CPU's form of the network beside the plain one, which takes 1.4 to 2.1 times as long
-    there.
-
-    Args:
-      config: a resolved config. If it asks for several phases, the probabilities of a seed are
-        means over all of them.
-      num_classes: outputs of the network.
-      temperatures: T of every seed.
+    there. If the config asks for several phases, the probabilities are means over all of them.
 
     Returns:
       A pure function of the weights (as `flatten_params` returns them) and uint8 images
@@ -137,26 +123,15 @@ def flatten_params(params: dict) -> dict[str, np.ndarray]:
 def export_program(
     classify: Callable, weights: dict[str, np.ndarray], image_shape: tuple[int, int, int]
 ) -> bytes:
-    """Lowers `classify` for `PLATFORMS` with a symbolic batch, and serialises it.
+    """Lowers `make_classifier`'s function for `PLATFORMS` with a symbolic batch, and serialises it.
 
     The weights are arguments of the program: as constants in it, those of a large network would be
     folded anew wherever it is compiled, which takes seconds.
-
-    Args:
-      classify: of weights and images, see `make_classifier`.
-      weights: their shapes and dtypes are the program's.
-      image_shape: (height, width, channels).
-
-    Raises:
-      UserError: flatbuffers, which `jax.export` writes with, is not installed.
     """
     (batch,) = export.symbolic_shape('batch')
     images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.uint8)
     program = export.export(jax.jit(classify), platforms=PLATFORMS)(weights, images)
-    try:
-        return bytes(program.serialize())
-    except ImportError as error:
-        raise UserError(f'export: {error} (pip install flatbuffers)') from None
+    return bytes(program.serialize())
 
 
 def _check_new(output: pathlib.Path) -> None:
@@ -199,21 +174,15 @@ def _describe(trained: Trained) -> dict:
 
 
 def _write_folder(output: pathlib.Path, files: dict[str, bytes], manifest: dict) -> None:
-    """Writes beside `output`, and renames the folder when it is complete."""
-    unfinished = output.absolute().with_name(f'.{output.absolute().name}.unfinished-{os.getpid()}')
     try:
-        with error_context(unfinished):
-            unfinished.mkdir(parents=True)
-        for name, content in files.items():
-            write_bytes(unfinished / name, content)
-        write_json(unfinished / MANIFEST, manifest)
-        with error_context(output):
-            os.rename(unfinished, output)
-    except UserError as error:
-        cause = getattr(error.__cause__, 'strerror', None) or error
+        with atomic_folder(output) as folder:
+            folder.mkdir()
+            for name, content in files.items():
+                write_bytes(folder / name, content)
+            write_json(folder / MANIFEST, manifest)
+    except (OSError, UserError) as error:
+        cause = getattr(error.__cause__ or error, 'strerror', None) or error
         raise UserError(
             f'--output={output}: cannot be written: {cause}; nothing was left there; when that is '
             'mended give the same command, or name another folder'
         ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)

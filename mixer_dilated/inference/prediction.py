@@ -27,18 +27,11 @@ ImagePath = str | tuple[str, UserError]  # with the error, of a path that cannot
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The prediction of one file.
-
-    Attributes:
-      path: the file.
-      probabilities: float64 (classes,), the mean over the seeds; None for a file that failed.
-      image: uint8 (height, width, channels), as the network sees it; None likewise.
-      error: why the file cannot be used; '' if it can.
-    """
+    """The prediction of one file, or why it cannot be used."""
 
     path: str
-    probabilities: Float[np.ndarray, ' classes'] | None = None
-    image: UInt8[np.ndarray, 'height width channels'] | None = None
+    probabilities: Float[np.ndarray, ' classes'] | None = None  # float64, the mean over the seeds
+    image: UInt8[np.ndarray, 'height width channels'] | None = None  # as the network sees it
     error: str = ''
 
     def top(self, class_names: tuple[str, ...], count: int) -> list[tuple[str, float]]:
@@ -48,20 +41,10 @@ class Prediction:
 
 
 class Classifier:
-    """The network of a run, of all its seeds, for batches of one size.
+    """The network of a run, of all its seeds, for batches of one size, `batch`.
 
-    Args:
-      workdir: the run's folder.
-      batch: images a call.
-      best: the checkpoint of the highest validation accuracy instead of the newest.
-
-    Attributes:
-      batch: images a call.
-      class_names: of every class.
-      preprocessing: how image files become the network's images.
-
-    Raises:
-      UserError: no run or no checkpoint there.
+    `preprocessing` says how image files become its images. `best` is the checkpoint of the highest
+    validation accuracy instead of the newest. Raises UserError: no run or no checkpoint there.
     """
 
     def __init__(self, workdir: pathlib.Path, batch: int, *, best: bool = False):
@@ -77,9 +60,7 @@ class Classifier:
     def log_probs(self, images: list[np.ndarray]) -> Float[Array, 'seeds batch classes']:
         """Log-probabilities, which the devices start to compute; compiled at the first call.
 
-        Args:
-          images: uint8 (height, width, channels); where they are fewer than `batch`, so are the
-            rows that mean anything.
+        Where the uint8 images are fewer than `batch`, so are the rows that mean anything.
         """
         batch = np.zeros((self.batch, *self.preprocessing.image_shape), np.uint8)
         batch[: len(images)] = images
@@ -98,12 +79,8 @@ class Classifier:
 def image_paths(words: Iterable[str], ignored: Ignored) -> Iterator[ImagePath]:
     """Lists the image files that the words of a command line name, in the order of the words.
 
-    A folder is the image files in it and in all folders below (see `walk_images`), '-' the paths
-    that standard input lists, one a line, anything else the file of that name.
-
-    Args:
-      words: folders, files and '-'.
-      ignored: counts of what is left out in folders, which are added to.
+    A folder is the image files in it and in all folders below (see `walk_images`, which adds to
+    `ignored`), '-' the paths that standard input lists, one a line, anything else that file.
 
     Yields:
       A path; or, of a folder that cannot be read or holds no images, its path and the error.
@@ -153,12 +130,7 @@ def open_classifier(
     """Opens a classifier whose batch suits the paths; returns it and all of the paths.
 
     The batch is `config.batch_eval`; if there are fewer paths, the power of two that holds them.
-
-    Args:
-      workdir: the run's folder.
-      paths: of the images.
-      best: the checkpoint of the highest validation accuracy instead of the newest.
-      max_pixels: that an image may have; as the run says if None.
+    An image may have `max_pixels`, as the run says if None.
 
     Raises:
       UserError: no run there, or not a single path.

@@ -17,13 +17,8 @@ Write = Callable[[Prediction], None]
 def open_csv(path: pathlib.Path, class_names: tuple[str, ...], top: int) -> Iterator[Write]:
     """Opens a CSV file; yields the function that writes a row of it.
 
-    Columns: `file`, `class_1`, `probability_1`, `class_2`, …, `error`, which is empty for a file
-    that could be used. The file appears when the context ends without an error.
-
-    Args:
-      path: the file.
-      class_names: of every class.
-      top: classes a row.
+    Columns: `file`, `class_1`, `probability_1`, … of the `top` classes, `error`, which is empty for
+    a file that could be used. The file appears when the context ends without an error.
     """
     with AtomicFile(path, 'csv') as file:
         # Names of files that are not UTF-8 keep their bytes.

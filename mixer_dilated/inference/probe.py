@@ -65,8 +65,7 @@ def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
     )
     classifiers = fit_ridge(train, train_labels)
     accuracies = {
-        strength: float(classifier.score(valid, valid_labels))
-        for strength, classifier in classifiers.items()
+        strength: float(ridge.score(valid, valid_labels)) for strength, ridge in classifiers.items()
     }
     best = max(accuracies, key=accuracies.get)
     correct = int(np.sum(classifiers[best].predict(test) == test_labels))
@@ -101,27 +100,18 @@ def _used_splits(config: ml_collections.ConfigDict) -> dict[str, str]:
 def compute_features(
     setup: Setup, params: dict, data_source: RandomAccessDataSource
 ) -> tuple[Float[np.ndarray, 'examples channels'], Int[np.ndarray, ' examples']]:
-    """Computes the inputs of the head for every example.
+    """The inputs of the head for every example, and the labels.
 
-    Args:
-      setup: of the network and its data.
-      params: of one seed; a head is not needed.
-      data_source: the examples.
-
-    Returns:
-      The features and the labels.
+    `params` are of one seed; a head is not needed.
     """
     config, num_classes = setup.config, setup.dataset.num_classes
     network = create_model(config, num_classes, jax.default_backend())
-    head = {
-        'kernel': jnp.zeros((config.model.hidden_dim, num_classes)),
-        'bias': jnp.zeros(num_classes),
-    }
+    kernel = jnp.zeros((config.model.hidden_dim, num_classes))
+    params = {'head': {'kernel': kernel, 'bias': kernel[0]}, **params}
 
     def pre_logits(params, images):
-        variables = {'params': {'head': head, **params}}
         _, intermediates = network.apply(
-            variables, normalise(images), train=False, return_intermediates=True
+            {'params': params}, normalise(images), train=False, return_intermediates=True
         )
         return intermediates['pre_logits']
 

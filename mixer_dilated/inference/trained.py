@@ -47,19 +47,11 @@ class RecordedDatasetInfo:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """The network of a checkpoint.
-
-    Attributes:
-      setup: the config and the properties of the data set.
-      model: the network.
-      params: of all seeds, on the host; every leaf has a leading axis of seeds.
-      step: of the checkpoint.
-      preprocessing: how image files become the network's images.
-    """
+    """The network of a checkpoint."""
 
     setup: Setup
     model: MlpMixer
-    params: dict
+    params: dict  # on the host; every leaf has a leading axis of seeds
     step: int
     preprocessing: Preprocessing
 
@@ -69,14 +61,9 @@ class Trained:
 
 
 def load_trained(workdir: pathlib.Path, *, best: bool = False) -> Trained:
-    """Loads the newest undamaged checkpoint of a run, or its best, without its data set.
+    """Loads the newest undamaged checkpoint of a run, or that of the best validation accuracy.
 
-    Args:
-      workdir: the run's folder.
-      best: the checkpoint of the highest validation accuracy instead.
-
-    Raises:
-      UserError: no run or no checkpoint there.
+    Raises UserError: no run or no checkpoint there.
     """
     workdir = as_path(workdir)
     setup, preprocessing = read_trained_setup(workdir)
@@ -97,18 +84,15 @@ def read_trained_setup(workdir: pathlib.Path) -> tuple[Setup, Preprocessing]:
     config = read_config(workdir)
     content = read_preprocessing(workdir, config)
     shape = tuple(content['image_shape'])
+    how = content['preprocess'], content['resize']
     try:
         preprocessing = Preprocessing(
-            shape,
-            content['preprocess'],
-            content['resize'],
-            config.dataset.max_pixels,
-            content.get('white', 0),
+            shape, *how, config.dataset.max_pixels, content.get('white', 0)
         )
     except UserError as error:
         raise UserError(f'{workdir / PREPROCESSING}: {error}; {REMOVE_HINT}') from None
-    keys = {part: f'{part}_examples' for part in ('train', 'val', 'test')}
-    counts = {part: content[key] for part, key in keys.items() if key in content}
+    parts = [part for part in ('train', 'val', 'test') if f'{part}_examples' in content]
+    counts = {part: content[f'{part}_examples'] for part in parts}
     dataset = RecordedDatasetInfo(config.dataset.name, shape, tuple(content['class_names']), counts)
     tokens = grid_tokens(config, shape)
     setup = Setup(config, dataset, counts['train'], counts['test'], tokens, counts.get('val', 0))
@@ -118,12 +102,7 @@ def read_trained_setup(workdir: pathlib.Path) -> tuple[Setup, Preprocessing]:
 def restore_checkpoint(
     workdir: pathlib.Path, compiled: CompiledFunctions, *, best: bool = False
 ) -> RunState:
-    """Restores the newest undamaged checkpoint of a run, or its best.
-
-    Args:
-      workdir: the run's folder.
-      compiled: of the run's setup, which determines how the state is sharded.
-      best: the checkpoint of the highest validation accuracy instead.
+    """Restores the newest undamaged checkpoint of a run, or its best, sharded as `compiled` has it.
 
     Raises:
       UserError: no checkpoint there, none that can be read, or of a network for other data.
@@ -132,7 +111,7 @@ def restore_checkpoint(
         with Checkpoints(workdir, read_config(workdir), read_only=True) as checkpoints:
             restore = checkpoints.restore_best if best else checkpoints.restore
             abstract = compiled.abstract_run_state()
-            shapes = checkpoints.parameter_shapes()
+            shapes = on_all_hosts(checkpoints.parameter_shapes)
             on_all_hosts(_check_network, workdir, compiled.setup, abstract, shapes)
             run = restore(abstract)
         if run:
@@ -146,32 +125,24 @@ def restore_checkpoint(
 def _check_network(
     workdir: pathlib.Path, setup: Setup, abstract: RunState, shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Raises UserError where shapes differ: else every checkpoint would seem to be damaged.
+    """Raises UserError where shapes of parameters differ from those in a checkpoint.
 
-    Args:
-      workdir: the run's folder.
-      setup: by `preprocessing.json` or by a data set.
-      abstract: shapes of the arrays of its network.
-      shapes: of the parameters of a checkpoint of the same config; {} if not known.
+    Else every checkpoint would seem to be damaged. The setup is by `preprocessing.json` or by a
+    data set.
     """
     params = flatten_dict(abstract.state.params, sep='/')
     expected = {name: tuple(leaf.shape) for name, leaf in params.items()}
     differing = [name for name in shapes if expected.get(name, shapes[name]) != shapes[name]]
     if not differing:
         return
+    source, hint = f'data set {setup.dataset.name!r}', 'name the data that it was trained on'
     if isinstance(setup.dataset, RecordedDatasetInfo):
         source, hint = workdir / PREPROCESSING, REMOVE_HINT
-    else:
-        source, hint = f'data set {setup.dataset.name!r}', 'name the data that it was trained on'
-    if 'head/bias' in differing:
-        raise UserError(
-            f'{source}: class_names are {setup.dataset.num_classes}, and the network of the '
-            f'checkpoints has {shapes["head/bias"][-1]} classes; put back those that were there, '
-            f'or {hint}'
-        )
-    name = differing[0]
+    cause = f'class_names are {setup.dataset.num_classes}'
+    if 'head/bias' not in differing:
+        cause = f'image_shape = {list(setup.dataset.image_shape)}'
+    name = 'head/bias' if 'head/bias' in differing else differing[0]
     raise UserError(
-        f'{source}: image_shape = {list(setup.dataset.image_shape)}: the checkpoints are of a '
-        f'network for another, with {name} of {list(shapes[name])}, not {list(expected[name])}; '
-        f'put back the one that was there, or {hint}'
+        f'{source}: {cause}, and the checkpoints are of a network with {name} of '
+        f'{list(shapes[name])}, not {list(expected[name])}; put back what was there, or {hint}'
     )

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from mixer_dilated.config import patch_branches, resolve
 from mixer_dilated.errors import UserError, printable
-from mixer_dilated.files import MAX_ARRAY_BYTES, absolute, error_context, is_bucket, read_bytes
+from mixer_dilated.files import MAX_ARRAY_BYTES, error_context, is_bucket, orbax_path, read_bytes
 from mixer_dilated.patches.geometry import Pair, integer_pair
 
 SUFFIXES = ('.npz', '.safetensors')
@@ -210,7 +210,7 @@ def _read_orbax(folder: pathlib.Path) -> tuple[dict, dict]:
     about, params = folder / _METADATA, folder / _PARAMS
     metadata = json.loads(about.read_text()) if about.exists() else {}
     with ocp.StandardCheckpointer() as checkpointer:
-        tree = checkpointer.restore(absolute(params if params.is_dir() else folder))
+        tree = checkpointer.restore(orbax_path(params if params.is_dir() else folder))
     arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(tree, sep='/').items()}
     for name, checksum in metadata.get('checksums', {}).items():
         if name not in arrays or zlib.crc32(np.ascontiguousarray(arrays[name])) != checksum:

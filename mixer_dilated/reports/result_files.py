@@ -193,6 +193,22 @@ class Study:
         return [trial for trial in self.trials if trial.run]
 
     @property
+    def split(self) -> str:
+        """What trials are ranked on: 'val' if all that are finished have it, else 'test'."""
+        return 'val' if all(t.run.epoch_split == 'val' for t in self.finished) else 'test'
+
+    @property
+    def mixed_splits(self) -> str:
+        """Why a study whose trials partly have a validation split is not ranked on it; else ''."""
+        if self.split == 'val' or all(t.run.epoch_split == 'test' for t in self.finished):
+            return ''
+        return 'ranked by test accuracy: not all trials have a validation split'
+
+    def mean_accuracy(self, trial: Trial) -> float:
+        """Mean over the seeds of a finished trial, by which trials are ordered and chosen."""
+        return trial.run.summary[f'{self.split}_accuracy']
+
+    @property
     def labels(self) -> dict[str, str]:
         """{name: label} of all trials."""
         return {trial.name: trial.label for trial in self.trials}

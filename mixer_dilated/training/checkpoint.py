@@ -15,7 +15,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from mixer_dilated.config import resolve
 from mixer_dilated.config_differences import differences, differences_on_resume
 from mixer_dilated.errors import AllHostsError, HostLostError, UserError
-from mixer_dilated.files import absolute, is_bucket, write_text
+from mixer_dilated.files import is_bucket, orbax_path
 from mixer_dilated.parallel.multihost import (
     any_host,
     broadcast,
@@ -38,12 +38,8 @@ DAMAGED = 'damaged_checkpoints'
 class Checkpoints:
     """`workdir/checkpoints`: a folder a checkpoint, named by its step, written in the background.
 
-    Every folder appears whole or not at all, and holds checksums of its content.
-
-    Args:
-      workdir: the run's folder.
-      config: the run's config.
-      read_only: whether nothing is changed, and nothing can be saved.
+    Every folder appears whole or not at all, and holds checksums of its content. With `read_only`
+    nothing is changed, and nothing can be saved.
 
     Attributes:
       newest: step of the newest checkpoint that was restored or saved; None if there is none.
@@ -52,7 +48,7 @@ class Checkpoints:
     def __init__(
         self, workdir: pathlib.Path, config: ml_collections.ConfigDict, *, read_only: bool = False
     ):
-        self.folder = absolute(workdir / 'checkpoints')
+        self.folder = orbax_path(workdir / 'checkpoints')
         self.config, self.newest = config, None
         self._damaged = workdir / DAMAGED
         self._best = _KeepStep()
@@ -66,12 +62,9 @@ class Checkpoints:
             self._writer = ocp.CheckpointManager(self.folder, options=options)
         # Each host reads by itself: a checkpoint that one finds damaged keeps no other waiting.
         host = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(host, {host}, f'reader-{host}')
         options = ocp.CheckpointManagerOptions(
-            read_only=True,
-            create=False,
-            multiprocessing_options=ocp.options.MultiprocessingOptions(
-                primary_host=host, active_processes={host}, barrier_sync_key_prefix=f'reader-{host}'
-            ),
+            read_only=True, create=False, multiprocessing_options=alone
         )
         self._reader = ocp.CheckpointManager(self.folder, options=options)
 
@@ -108,13 +101,9 @@ class Checkpoints:
             self._best.step = run.best_step
         record = {**run.metadata, 'config': self.config.to_dict(), 'versions': versions()}
         record['checksums'] = {**array_checksums(run.arrays), 'record': metadata_checksum(record)}
+        items = {'arrays': ocp.args.StandardSave(run.arrays), 'record': ocp.args.JsonSave(record)}
         with write_errors(self.folder):
-            self._writer.save(
-                run.step,
-                args=ocp.args.Composite(
-                    arrays=ocp.args.StandardSave(run.arrays), record=ocp.args.JsonSave(record)
-                ),
-            )
+            self._writer.save(run.step, args=ocp.args.Composite(**items))
         self.newest = run.step
 
     def wait(self) -> None:
@@ -126,18 +115,11 @@ class Checkpoints:
         """The newest checkpoint that restores and whose checksums hold; None if none was saved.
 
         A damaged one is a warning, and is moved to `damaged_checkpoints` unless this only reads.
-
-        Args:
-          abstract: shapes, dtypes and shardings of the arrays.
-          expected: whether there must have been one.
-
-        Raises:
-          UserError: none is left that is undamaged.
+        Raises UserError if none is left, or none is there though one is `expected`.
         """
         steps = self._steps()
         for step in steps:
-            run = self._restore_step(step, abstract)
-            if run:
+            if run := self._restore_step(step, abstract):
                 self.newest = step
                 return run
         if steps or broadcast(expected or self._damaged.exists()):
@@ -177,14 +159,9 @@ class Checkpoints:
         """{'head/kernel': shape} of all parameters, of every seed, in the newest checkpoint that
         tells them, though its arrays may be damaged; {} if none does.
         """
-        return on_all_hosts(self._parameter_shapes, self._steps())
-
-    def _parameter_shapes(self, steps: list[int]) -> dict[str, tuple[int, ...]]:
-        for step in steps:
+        for step in self._local_steps():
             try:
-                record = self._reader.restore(
-                    step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
-                ).record
+                record = self._read(step).record
                 check_checksums({'record': metadata_checksum(record)}, record['checksums'])
                 params = flatten_dict(self._array_metadata(step)['state']['params'], sep='/')
             except Exception:  # raised again when it is restored
@@ -195,7 +172,8 @@ class Checkpoints:
 
     def _restore_step(self, step: int, abstract: RunState) -> RunState | None:
         """A checkpoint that all hosts find undamaged, else None."""
-        restored, error = on_all_hosts(self._catch_damage, self._read_arrays, step, abstract)
+        arrays = abstract.arrays
+        restored, error = on_all_hosts(self._catch_damage, self._read, step, arrays)
         if not any_host(error is not None):
             run, error = on_all_hosts(self._catch_damage, self._check_restored, step, restored)
         if any_host(error is not None):
@@ -203,13 +181,12 @@ class Checkpoints:
             return None
         return run
 
-    def _read_arrays(self, step: int, abstract: RunState):
-        return self._reader.restore(
-            step,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardRestore(abstract.arrays), record=ocp.args.JsonRestore()
-            ),
-        )
+    def _read(self, step: int, abstract=None):
+        """The record of a checkpoint, and its arrays if their shapes are given."""
+        items = {'record': ocp.args.JsonRestore()}
+        if abstract is not None:
+            items['arrays'] = ocp.args.StandardRestore(abstract)
+        return self._reader.restore(step, args=ocp.args.Composite(**items))
 
     def _check_restored(self, step: int, restored) -> RunState:
         record, arrays = restored.record, restored.arrays
@@ -225,12 +202,7 @@ class Checkpoints:
         abstract = jax.tree.map(
             lambda leaf: np.empty(leaf.shape, leaf.dtype), self._array_metadata(step)
         )
-        restored = self._reader.restore(
-            step,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardRestore(abstract), record=ocp.args.JsonRestore()
-            ),
-        )
+        restored = self._read(step, abstract)
         params = restored.arrays['state']['params']
         self._check_config(step, restored.record['config'])
         checksums = array_checksums(params, prefix="['state'].params")
@@ -293,8 +265,15 @@ class _KeepStep:
 
 
 def _rename(folder: pathlib.Path, target: pathlib.Path) -> None:
-    if is_bucket(folder):  # where a folder is there if something is in it
-        write_text(target.parent / '.here', '')
+    if is_bucket(folder):  # s3fs renames no folders
+        _copy_files(folder, target)
+        folder.rmtree()
     else:
         target.parent.mkdir(exist_ok=True)
-    folder.rename(target)
+        folder.rename(target)
+
+
+def _copy_files(folder: pathlib.Path, target: pathlib.Path) -> None:
+    for path in folder.iterdir():
+        copy = _copy_files if path.is_dir() else type(path).copy
+        copy(path, target / path.name)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -52,19 +52,12 @@ SMALL_NETWORKS = 1_000_000  # parameters, of all seeds
 class CompiledFunctions:
     """The functions of all seeds of a run, compiled for the devices when they are first needed.
 
-    Every array of a state and of a result has an axis of `config.num_seeds` seeds first.
-
-    Args:
-      setup: what to train.
-      devices: of the mesh; all if None.
+    Every array of a state and of a result has an axis of `config.num_seeds` seeds first. Raises
+    UserError if `config.mesh` does not fit the devices (all if None), the seeds or the network.
 
     Attributes:
-      mesh: the devices.
-      mesh_shape: how many along 'seeds', 'data' and 'model'.
+      mesh, mesh_shape: the devices, and how many are along 'seeds', 'data' and 'model'.
       partition: of the parameters over them.
-
-    Raises:
-      UserError: `config.mesh` does not fit the devices, the seeds or the network.
     """
 
     def __init__(self, setup: Setup, devices: Sequence[jax.Device] | None = None):
@@ -80,9 +73,7 @@ class CompiledFunctions:
         self._compiled, self._seconds = {}, []
 
     @classmethod
-    def for_devices(
-        cls, setup: Setup, devices: Sequence[jax.Device] | None = None
-    ) -> 'CompiledFunctions':
+    def for_devices(cls, setup: Setup, devices: Sequence[jax.Device] | None = None):
         """Those for devices that `config.mesh` may not fit (see `fit_mesh`); for all if None."""
         config = fit_mesh(setup.config, len(devices or all_devices()))
         return cls(dataclasses.replace(setup, config=config), devices)
@@ -104,10 +95,9 @@ class CompiledFunctions:
 
     def compile_training(self, *, initialise: bool) -> None:
         """Compiles side by side what a run needs, with `initialise` one at step 0."""
+        functions = [self.train_function] + [self.init_function] * initialise
         with ThreadPoolExecutor() as threads:
-            jobs = [threads.submit(self.train_function)]
-            if initialise:
-                jobs.append(threads.submit(self.init_function))
+            jobs = [threads.submit(function) for function in functions]
         for job in jobs:
             job.result()
 
@@ -123,11 +113,8 @@ class CompiledFunctions:
         """Shapes, dtypes and shardings of the state; nothing is computed."""
         create = vmap_seeds(self._create_train_state, self.mesh)
         abstract = jax.eval_shape(create, self._abstract_keys(), ())
-        return jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            abstract,
-            state_shardings(abstract, self.mesh, self.partition),
-        )
+        shardings = state_shardings(abstract, self.mesh, self.partition)
+        return jax.tree.map(_abstract, abstract, shardings)
 
     def abstract_run_state(self) -> RunState:
         """Shapes, dtypes and shardings of the arrays of a checkpoint."""
@@ -136,26 +123,22 @@ class CompiledFunctions:
 
     def _abstract_keys(self) -> jax.ShapeDtypeStruct:
         config = self.setup.config
-        return self.abstract_of_seeds(
-            jax.eval_shape(lambda: seed_keys(config.seed, config.num_seeds))
-        )
+        keys = jax.eval_shape(lambda: seed_keys(config.seed, config.num_seeds))
+        return self.abstract_of_seeds(keys)
 
     def abstract_of_seeds(self, tree):
         """Shapes, dtypes and shardings of a tree of arrays (seeds, …)."""
-        sharding = seeds_sharding(self.mesh)
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
-        )
+        return jax.tree.map(lambda leaf: _abstract(leaf, seeds_sharding(self.mesh)), tree)
 
     def train_chunk(
         self, state: TrainState, metrics: TrainMetrics, chunk: Chunk
     ) -> tuple[TrainState, TrainMetrics]:
         """`step.train_chunk` of every seed; the state that is passed is donated."""
         counts = np.int32(chunk.first_step), np.int32(chunk.num_steps)
+        # In a stream each seed has its own batch, in memory its own order of one split.
+        own, shared = (None, chunk.index), (chunk.examples, *counts)
         if chunk.index is None:
             own, shared = (chunk.examples, None), (None, *counts)
-        else:
-            own, shared = (None, chunk.index), (chunk.examples, *counts)
         return self.train_function()(state, metrics, self._seed_keys, own, shared)
 
     def empty_sums(self) -> dict[str, jax.Array]:
@@ -224,15 +207,10 @@ class CompiledFunctions:
         )
         function = functools.partial(train_chunk, step=step, image_size=self.setup.image_size)
         keys, chunk = self._abstract_keys(), self._abstract_chunk()
+        arguments = run.state, run.epoch_metrics, keys, *chunk
+        shardings = _shardings(run.state), seeds_sharding(self.mesh)
         return self._compile_once(
-            'train',
-            function,
-            run.state,
-            run.epoch_metrics,
-            keys,
-            *chunk,
-            donate_argnums=0,
-            out_shardings=(_shardings(run.state), seeds_sharding(self.mesh)),
+            'train', function, *arguments, donate_argnums=0, out_shardings=shardings
         )
 
     def eval_function(self, state, sums, shared) -> jax.stages.Compiled:
@@ -247,18 +225,14 @@ class CompiledFunctions:
         """The compiled `create_train_state` of all seeds."""
         if 'initialise' in self._compiled:
             return self._compiled['initialise']
-        state = self.abstract_state()
+        state, arguments = self.abstract_state(), (self._abstract_keys(), ())
         num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         # To optimise it takes a second and saves milliseconds.
         small = num_params < SMALL_NETWORKS and on_cpu(self.mesh)
-        return self._compile_once(
-            'initialise',
-            self._create_train_state,
-            self._abstract_keys(),
-            (),
-            options={'xla_backend_optimization_level': 0} if small else None,
-            out_shardings=_shardings(state),
-        )
+        options = {'xla_backend_optimization_level': 0} if small else {}
+        settings = {'options': options, 'out_shardings': _shardings(state)}
+        create = self._create_train_state
+        return self._compile_once('initialise', create, *arguments, **settings)
 
     def _create_train_state(self, seed_key: jax.Array, _) -> TrainState:
         shape = self.setup.dataset.image_shape
@@ -279,13 +253,12 @@ class CompiledFunctions:
         return (None, index), (examples, *counts)
 
     def _compile_once(
-        self, key, function: Callable, *arguments, options: dict | None = None, **jit_options
+        self, key, function: Callable, *arguments, options: Iterable = (), **jit_options
     ) -> jax.stages.Compiled:
         if key not in self._compiled:
             start = time.perf_counter()
-            jit_options.setdefault('out_shardings', seeds_sharding(self.mesh))
             jitted = jax.jit(vmap_seeds(function, self.mesh), **jit_options)
-            self._compiled[key] = jitted.lower(*arguments).compile(self._options | (options or {}))
+            self._compiled[key] = jitted.lower(*arguments).compile(self._options | dict(options))
             self._seconds.append(time.perf_counter() - start)
         return self._compiled[key]
 
@@ -300,6 +273,10 @@ class CompiledFunctions:
             'arguments': memory.argument_size_in_bytes,
             'temporary': memory.temp_size_in_bytes + results,
         }
+
+
+def _abstract(leaf, sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def _shardings(tree):

@@ -3,7 +3,8 @@
 import hashlib
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Mapping
 
 import ml_collections
 import numpy as np
@@ -23,7 +24,8 @@ HINT = 'remove it, and the same command writes it again'
 def open_setup(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Setup:
     """`create_setup` of a run, whose splits of a folder of images are those that it began with.
 
-    A run without checkpoints begins anew.
+    A run without checkpoints begins anew. That a run of an earlier version has no record of its
+    splits is a warning, if its data have changed.
 
     Raises:
       UserError: as `create_setup`; or the data set has other classes than that of the run, whose
@@ -33,6 +35,14 @@ def open_setup(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Setu
         return create_setup(config)
     setup = create_setup(config, open_dataset(config.dataset, read_split_files(workdir)))
     recorded = read_json(workdir / RECORD, HINT) if exists(workdir / RECORD) else {}
+    split_anew = hasattr(setup.dataset, 'split_files') and not exists(workdir / SPLIT_FILES)
+    if split_anew and not _is_same_split(recorded.get('train'), data_record(setup, 'train', {})):
+        warnings.warn(
+            f'{workdir}: of an earlier version, without a record of its split ({SPLIT_FILES}); '
+            f'{config.dataset.name} has changed since and is split anew, so that images that '
+            'were trained on may be tested: take out what was added, or train a new run',
+            stacklevel=2,
+        )
     names, own = recorded.get('class_names'), [*setup.dataset.class_names]
     if names and names != own:
         differing = sorted({*names} ^ {*own})
@@ -47,31 +57,20 @@ def open_setup(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Setu
 def record_data(
     workdir: pathlib.Path, setup: Setup, checksums: Mapping[str, Mapping], *, saved: bool
 ) -> None:
-    """Writes `data.json` and `splits.npz`, or checks that the run was begun on these examples.
-
-    Args:
-      workdir: the run's folder.
-      setup: with the data set.
-      checksums: of each split, if its examples are in memory; else empty.
-      saved: whether the run has a checkpoint; without one it may begin anew.
-
-    Raises:
-      UserError: the run was begun on other examples, or hosts have different ones.
+    """Writes `data.json` and `splits.npz`, or, if the run has `saved`, raises UserError where it
+    was begun on other examples. `checksums` are of each split, empty where it streams.
     """
     facts = {part: data_record(setup, part, checksums[part]) for part in checksums}
     assert_equal_across_hosts(facts, DATA_DIFFERS)
-    names = [*setup.dataset.class_names]
-    on_primary(check_same_data, workdir, facts, saved=saved, class_names=names)
+    facts['class_names'] = [*setup.dataset.class_names]
+    on_primary(check_same_data, workdir, facts, saved=saved)
     on_primary(write_split_files, workdir, setup.dataset, saved=saved)
 
 
 def data_record(setup: Setup, part: str, checksums: Mapping[str, int]) -> dict:
-    """The identity and checksums of a split, as `data.json` records them.
+    """What `data.json` says of 'train', 'val' or 'test': identity, and checksums if in memory.
 
-    Args:
-      setup: with the data set, whose identity follows from names and sizes of its files.
-      part: 'train', 'val' or 'test'.
-      checksums: of the examples, if they are in memory; else empty.
+    The identity follows from names and sizes of the data set's files.
     """
     split = setup.config.dataset[f'{part}_split']
     identity = hashlib.sha256(f'{setup.dataset.identity}\n{split}'.encode()).hexdigest()
@@ -103,30 +102,15 @@ def read_split_files(workdir: pathlib.Path) -> SplitFiles | None:
     return SplitFiles(tuple(names.pop('class_names')), names)
 
 
-def check_same_data(
-    workdir: pathlib.Path,
-    facts: Mapping[str, dict],
-    *,
-    saved: bool,
-    class_names: Sequence[str] = (),
-) -> None:
-    """Writes `data.json`, or checks that the run was begun on these examples.
-
-    Args:
-      workdir: the run's folder.
-      facts: `data_record` of every split.
-      saved: whether the run has a checkpoint; without one it may begin anew.
-      class_names: of the labels.
-
-    Raises:
-      UserError: the run was begun on other examples.
-    """
+def check_same_data(workdir: pathlib.Path, facts: Mapping, *, saved: bool) -> None:
+    """Writes `data.json`, or raises UserError if a run that has saved has other splits there."""
     path = workdir / RECORD
     if not saved or not exists(path):
-        write_json(path, {**facts, 'class_names': [*class_names]})
+        write_json(path, facts)
         return
     recorded = read_json(path, HINT)
-    if not all(_is_same_split(recorded.get(part), facts[part]) for part in facts):
+    parts = facts.keys() - {'class_names'}
+    if not all(_is_same_split(recorded.get(part), facts[part]) for part in parts):
         raise UserError(
             f'--workdir={workdir}: this run was begun on other examples ({path} differs from the '
             'data that is there now); give it its own data again, or name a new folder'

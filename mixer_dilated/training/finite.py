@@ -14,8 +14,7 @@ def check_finite(run: RunState, epoch: int, checkpoints: Checkpoints) -> None:
 
     With `config.on_nonfinite` = 'skip' only if a parameter is not finite.
     """
-    config = checkpoints.config
-    metrics = to_numpy(run.epoch_metrics)
+    config, metrics = checkpoints.config, to_numpy(run.epoch_metrics)
     if not metrics.skipped.any():
         return
     if config.on_nonfinite == 'skip':

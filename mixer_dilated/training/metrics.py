@@ -31,18 +31,14 @@ class MetricsWriter:
     to the TensorBoard events one set of scalars an epoch.
 
     Everything in `metrics.jsonl` follows from the config and the data: a run that was stopped and
-    resumed leaves the bytes of one that was not. How long it took is in `speed.jsonl`.
+    resumed leaves the bytes of one that was not.
 
-    The events are written by the thread that trains, so that a full disk ends the run there: the
-    thread of tensorboardX's own `SummaryWriter` dies of it, and the next write blocks for ever. For
-    a bucket they are written to a local file, of which a copy is put there.
+    The events are written by the thread that trains, so that a full disk ends the run there: that
+    of tensorboardX's own `SummaryWriter` dies of it, and the next write blocks for ever. For a
+    bucket they are written to a local file, of which a copy is put there.
 
-    Args:
-      workdir: the run's folder.
-      run: with the rows of the epochs that are done; other rows of the files are dropped.
-
-    Raises:
-      UserError: a file cannot be written; as its methods.
+    Rows of the files that `run` does not have are dropped. Raises UserError if a file cannot be
+    written, as its methods do.
     """
 
     def __init__(self, workdir: pathlib.Path, run: RunState):
@@ -84,15 +80,12 @@ class MetricsWriter:
 
         append_json_lines(self._workdir / METRICS, rows)
         append_json_lines(self._workdir / SPEED, [speed])
-        means = {
-            name: statistics.fmean(row[name] for row in rows)
-            for name, value in rows[0].items()
-            if name not in ('step', 'seed') and value is not None
-        }
+        names = [name for name, value in rows[0].items() if value is not None]
+        means = {name: statistics.fmean(row[name] for row in rows) for name in names}
         scalars = [
             Summary.Value(tag=name, simple_value=value)
             for name, value in (means | speed).items()
-            if math.isfinite(value)
+            if name not in ('step', 'seed') and math.isfinite(value)
         ]
         with error_context(self._folder):
             self._write_event(rows[0]['step'], summary=Summary(value=scalars))
@@ -166,8 +159,4 @@ def accuracies(setup: Setup, part: str, result: dict | None, k: int) -> dict[str
 def epoch_speed(setup: Setup, run: RunState, epoch: int) -> dict:
     """The row of `speed.jsonl`."""
     images = setup.config.num_seeds * setup.steps_per_epoch * setup.config.batch
-    return {
-        'epoch': epoch,
-        'seconds': run.seconds,
-        'images_per_second': images / run.seconds,
-    }
+    return {'epoch': epoch, 'seconds': run.seconds, 'images_per_second': images / run.seconds}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from mixer_dilated.bucket_clients import is_client_error
 from mixer_dilated.errors import UserError, is_out_of_memory
-from mixer_dilated.files import is_bucket
+from mixer_dilated.files import error_text, is_bucket
 
 # Errors of the system that mean damage; others, as too many open files, pass.
 DAMAGE_ERRNOS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
@@ -20,8 +20,7 @@ REFUSED = re.compile('UNAVAILABLE|PERMISSION_DENIED|UNAUTHENTICATED|DEADLINE_EXC
 def catch_damage(folder: pathlib.Path, function: Callable, *args) -> tuple:
     """(result, None) of a function, or (None, error) if the checkpoint in `folder` is damaged.
 
-    Raises:
-      UserError: of the function, or because the system or a bucket does not let the files be read.
+    Raises UserError if the system or a bucket does not let the files be read.
     """
     try:
         return function(*args), None
@@ -55,9 +54,7 @@ def write_errors(folder: pathlib.Path):
 def error_cause(error: Exception) -> str:
     """Why orbax could not read or write, in the system's own words if that refused."""
     number = _system_errno(error)
-    if number:
-        return os.strerror(number)
-    return ' '.join(str(error).split())[:200] or type(error).__name__
+    return os.strerror(number) if number else error_text(error)
 
 
 def _system_errno(error: Exception) -> int | None:

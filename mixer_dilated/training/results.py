@@ -35,31 +35,21 @@ def write_results(
     state: TrainState,
     inputs: dict[str, InputPipeline],
 ) -> dict:
-    """Evaluates the final parameters on every split, and writes what a report draws.
-
-    Returns:
-      Of each part what `CompiledFunctions.evaluate` returns.
-    """
+    """Evaluates the final parameters; writes what a report draws. Returns `evaluate`'s by split."""
     setup, train = compiled.setup, inputs['train'].data_source
     test, log_probs = compiled.evaluate_and_predict(state, inputs['test'])
     others = {part: compiled.evaluate(state, inputs[part]) for part in inputs if part != 'test'}
     results = {**others, 'test': test}
     on_primary(write_predictions, workdir, inputs['test'], log_probs, setup.image_size)
-    on_primary(write_weights, workdir, kernels_to_plot(state.params))
+    on_primary(write_arrays, workdir / 'weights.npz', **kernels_to_plot(state.params))
     on_primary(write_augmented_images, workdir, setup.config, train, setup.image_size)
     return results
 
 
 def run_summary(setup: Setup, name: str, run: RunState, results: dict, seconds: dict) -> dict:
-    """Facts of a finished run.
+    """Facts of a finished run, with the results of `write_results`.
 
-    Args:
-      setup: what was trained.
-      name: what the run is called.
-      run: its end.
-      results: of `write_results`.
-      seconds: of the process that finished the run, 'startup' (from its start to its first step)
-        and 'compile' (of which much goes on side by side; summed over the programs).
+    `seconds` are those of its last process: 'startup' (to the first step) and 'compile'.
     """
     config = setup.config
     epoch_seconds = [row['seconds'] for row in run.speed]
@@ -119,12 +109,6 @@ def write_predictions(
 ) -> None:
     """Writes `predictions.npz`: probabilities, and the images that a report shows.
 
-    Args:
-      workdir: the run's folder.
-      test: the test examples, on the host or streaming.
-      log_probabilities: of the final parameters of every seed.
-      image_size: (height, width) that the network sees.
-
     The file holds `labels` int32 (examples,), `probabilities` float32 (seeds, examples, classes),
     `class_images` uint8 (classes, height, width, channels): the first image of each class, zeros
     where it has none; and of the first seed's most confident mistakes, the most confident first,
@@ -135,9 +119,8 @@ def write_predictions(
     mistaken = np.flatnonzero(first.argmax(-1) != labels)
     shown = mistaken[np.argsort(-first[mistaken].max(-1), kind='stable')][:MAX_SHOWN]
     class_images = np.zeros((first.shape[-1], *test.data_source.image_shape), np.uint8)
-    for label in range(len(class_images)):
-        row = np.flatnonzero(labels == label)[:1]
-        class_images[label : label + 1][: len(row)] = test.data_source.read(row).images
+    present, rows = np.unique(labels, return_index=True)
+    class_images[present] = test.data_source.read(rows).images
     write_arrays(
         workdir / 'predictions.npz',
         labels=labels,
@@ -152,9 +135,6 @@ def kernels_to_plot(params: dict) -> dict[str, np.ndarray]:
     """The first seed's stem kernels and first token mixing, to be drawn, on the host.
 
     Names are the original's: `stem/kernel`, `MixerBlock_0/token_mixing/Dense_0/kernel`.
-
-    Args:
-      params: of all seeds; every leaf has a leading axis of seeds.
     """
     flat = traverse_util.flatten_dict(params, sep='/')
     return {
@@ -163,11 +143,6 @@ def kernels_to_plot(params: dict) -> dict[str, np.ndarray]:
         if name.rsplit('/', 1)[-1].startswith('kernel')
         and name.startswith(('stem', 'MixerBlock_0/token_mixing/'))
     }
-
-
-def write_weights(workdir: pathlib.Path, drawn: dict[str, np.ndarray]) -> None:
-    """Writes `weights.npz` to a run's folder."""
-    write_arrays(workdir / 'weights.npz', **drawn)
 
 
 MAX_IMAGES, STEPS = 6, 4
@@ -180,13 +155,7 @@ def write_augmented_images(
     data_source: RandomAccessDataSource,
     image_size: Pair,
 ) -> None:
-    """Writes `augmented.npz`, if the config has augmentation: images before and after it.
-
-    Args:
-      workdir: the run's folder.
-      config: of the run.
-      data_source: the training examples.
-      image_size: (height, width) that the network sees.
+    """Writes `augmented.npz`, if the config has augmentation: training images before and after it.
 
     The file holds `images` uint8 (shown, height, width, channels), the first of as many classes;
     `drawn` uint8 (columns, shown, height, width, channels), what becomes of these as one batch with
@@ -200,17 +169,14 @@ def write_augmented_images(
     first = data_source.read(_first_of_each_class(data_source)).images
     images = np.asarray(upsample(first, image_size))
     seed_key = jax.random.key(config.seed)
-    drawn = {
-        name: _augment(augmentation, seed_key, 0, images)
-        for name, augmentation in individual.items()
-    }
+    drawn = {name: _augment(change, seed_key, 0, images) for name, change in individual.items()}
     prefix = 'together, ' if len(individual) > 1 else f'{drawn.popitem()[0]}, '
     for step in range(STEPS):
         drawn[f'{prefix}step {step + 1}'] = _augment(whole, seed_key, step, images)
     write_arrays(
         workdir / 'augmented.npz',
         images=images,
-        drawn=np.stack([np.asarray(augmentation) for augmentation in drawn.values()]),
+        drawn=np.stack([*map(np.asarray, drawn.values())]),
         titles=np.array(list(drawn)),
     )
 
@@ -221,9 +187,10 @@ def _first_of_each_class(data_source: RandomAccessDataSource) -> list[int]:
     for start in range(0, len(data_source), BLOCK):
         block = np.arange(start, min(start + BLOCK, len(data_source)))
         for number, label in zip(block.tolist(), data_source.labels(block).tolist(), strict=True):
-            first.setdefault(label, number)
-            if len(first) == MAX_IMAGES:
-                return [*first.values()]
+            if len(first) < MAX_IMAGES:
+                first.setdefault(label, number)
+        if len(first) == MAX_IMAGES:
+            break
     return [*first.values()]
 
 

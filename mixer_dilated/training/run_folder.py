@@ -61,12 +61,8 @@ def environment() -> dict:
 def lock_folder(folder: pathlib.Path):
     """Keeps every other process from working in a folder, which is made if it is not there.
 
-    The lock is the operating system's: it ends with the process that holds it, however that ends.
-    A bucket, or a file system without locks, is a warning.
-
-    Raises:
-      BusyError: another process works there.
-      UserError: the folder cannot be written.
+    The lock ends with the process. A bucket, or a file system without locks, is a warning. Raises
+    BusyError if another process works there, UserError if the folder cannot be written.
     """
     lock = None
     try:
@@ -101,12 +97,8 @@ def is_locked(folder: pathlib.Path) -> bool:
 
 
 def check_workdir(folder: pathlib.Path, kind: str, mark: str) -> None:
-    """Raises UserError if a folder holds files, but not what was asked for.
-
-    Args:
-      folder: a run's or a study's; it need not be there.
-      kind: 'run' or 'study'.
-      mark: the file that every such folder has.
+    """Raises UserError if a folder holds files, but not `mark`, as that of every 'run' or 'study'
+    does.
     """
     entries = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     for name in entries:
@@ -128,41 +120,30 @@ def claim(
     workdir: pathlib.Path, config: ml_collections.ConfigDict, versions: Mapping[str, str]
 ) -> None:
     """Makes a locked folder this run's own: writes `config.json` and `versions.json`, or checks
-    those that are there.
-
-    Another version of a package is a warning. Raises UserError if the folder holds a run with
-    another config.
+    those that are there. Another version is a warning; raises UserError for another config.
     """
+    path = workdir / 'versions.json'
     if not exists(workdir / 'config.json'):
-        write_json(workdir / 'versions.json', versions)
+        write_json(path, versions)
         write_json(workdir / 'config.json', config.to_dict())
         return
     check_same_config(workdir, config)
-    _warn_of_other_versions(workdir, versions)
-
-
-def _warn_of_other_versions(workdir: pathlib.Path, here: Mapping[str, str]) -> None:
-    path = workdir / 'versions.json'
     recorded = read_json(path, 'remove it; it only records versions') if exists(path) else {}
     differing = [
-        f'{name}: {recorded.get(name)}, {here.get(name)}'
-        for name in sorted({*recorded, *here})
-        if recorded.get(name) != here.get(name)
+        f'{name}: {recorded.get(name)}, {versions.get(name)}'
+        for name in sorted({*recorded, *versions})
+        if recorded.get(name) != versions.get(name)
     ]
     if differing:
         warnings.warn(
             f'{workdir}: begun with other versions (there, here): {"; ".join(differing)}; the '
             'result may differ from that of either',
-            stacklevel=3,
+            stacklevel=2,
         )
 
 
 def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
-    """The resolved config of the run in `workdir`.
-
-    Raises:
-      UserError: there is no run, or its config cannot be read.
-    """
+    """The resolved config of a run. Raises UserError: no run there, or it cannot be read."""
     path = workdir / 'config.json'
     if not exists(path):
         study = exists(workdir / 'study.json')
@@ -177,11 +158,7 @@ def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
 
 
 def read_summary(workdir: pathlib.Path) -> dict | None:
-    """The result of the finished run in `workdir`; None where there is none yet.
-
-    Raises:
-      UserError: the file is damaged, or of an earlier version.
-    """
+    """The result of a run; None if it is not finished. Raises UserError if it is damaged."""
     path = workdir / 'summary.json'
     if not exists(path):
         return None
@@ -259,9 +236,8 @@ def read_finished(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> d
         return None
     check_same_config(workdir, config)
     # Whether data that moved is that of the run is known when it is opened.
-    if summary['num_epochs'] != config.num_epochs or changes_on_resume(
-        read_config(workdir), config
-    ):
+    changes = changes_on_resume(read_config(workdir), config)
+    if summary['num_epochs'] != config.num_epochs or changes:
         return None
     check_none_skipped(workdir, config, summary['skipped_steps'])
     checksums = file_checksums(workdir, RESULTS)

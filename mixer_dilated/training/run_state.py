@@ -49,9 +49,7 @@ class TrainMetrics(NamedTuple):
     def compute(self, num_steps: int, batch: int) -> dict[str, np.ndarray]:
         """'loss' (mean over the steps), 'accuracy' and 'skipped', on the host.
 
-        Args:
-          num_steps: skipped ones included; if all are skipped, loss and accuracy are NaN.
-          batch: examples a step.
+        If all of `num_steps` were skipped, loss and accuracy are NaN.
         """
         sums = TrainMetrics(*map(np.asarray, self))
         counted = np.where(sums.skipped < num_steps, num_steps - sums.skipped, np.nan)
@@ -68,20 +66,13 @@ class RunState:
 
     The step, which is part of the state, is also the position in the data and in the random
     numbers: both follow from it and `config.seed`.
-
-    Attributes:
-      state: parameters, optimizer state and step of every seed.
-      epoch_metrics: sums over the steps of the present epoch, of every seed.
-      metrics: rows of `metrics.jsonl` of the epochs that are done.
-      speed: rows of `speed.jsonl` of these epochs.
-      seconds: that the steps of the present epoch took so far.
     """
 
-    state: TrainState
-    epoch_metrics: TrainMetrics
-    metrics: list[dict] = dataclasses.field(default_factory=list)
-    speed: list[dict] = dataclasses.field(default_factory=list)
-    seconds: float = 0.0
+    state: TrainState  # of every seed
+    epoch_metrics: TrainMetrics  # over the steps of the present epoch, of every seed
+    metrics: list[dict] = dataclasses.field(default_factory=list)  # rows of `metrics.jsonl`
+    speed: list[dict] = dataclasses.field(default_factory=list)  # rows of `speed.jsonl`
+    seconds: float = 0.0  # that the steps of the present epoch took so far
 
     @property
     def step(self) -> int:
@@ -96,10 +87,9 @@ class RunState:
     @property
     def best_step(self) -> int | None:
         """Step of the epoch of the highest validation accuracy, mean over seeds; of ties that of
-        the lowest loss.
+        the lowest loss. None if no epoch was evaluated.
 
-        Runs of earlier versions have no validation split, and went by their test accuracy. None if
-        no epoch was evaluated.
+        Runs of earlier versions have no validation split, and went by their test accuracy.
         """
         accuracies = {}
         for row in self.metrics:
@@ -123,11 +113,9 @@ class RunState:
 
 
 def array_checksums(arrays, prefix: str = '') -> dict[str, int]:
-    """CRC-32 of the bytes of every array, by its path in the tree.
+    """CRC-32 of the bytes of every array, by its path in the tree, whose own path is `prefix`.
 
-    Args:
-      arrays: a tree; of those that lie on the devices of several hosts each is gathered in turn.
-      prefix: its own path in a larger tree.
+    Those that lie on the devices of several hosts are gathered one by one.
     """
     if jax.process_count() == 1:
         arrays = jax.device_get(arrays)

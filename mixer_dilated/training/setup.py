@@ -24,22 +24,14 @@ REMOVE_HINT = 'remove it, and the same command takes the facts from the data set
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """A resolved config and its data set, checked against each other.
-
-    Attributes:
-      config: the resolved config.
-      dataset: the data set.
-      train_examples, test_examples: how many.
-      num_tokens: S.
-      val_examples: how many; 0 without `config.dataset.val_split`.
-    """
+    """A resolved config and its data set, checked against each other."""
 
     config: ml_collections.ConfigDict
     dataset: Dataset
     train_examples: int
     test_examples: int
     num_tokens: int
-    val_examples: int = 0
+    val_examples: int = 0  # without `config.dataset.val_split`
 
     @property
     def num_examples(self) -> dict[str, int]:
@@ -77,14 +69,9 @@ class Setup:
 
 
 def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = None) -> Setup:
-    """Opens the data set and checks that patches, batch, shift and data fit each other.
+    """Opens the data set, if none is given, and checks that patches, batch, shift and data fit.
 
-    Args:
-      config: a resolved config.
-      dataset: to take for the data set that `config.dataset` names; that one if None.
-
-    Raises:
-      UserError: they do not, or the data set is not to be had.
+    Raises UserError: they do not, or the data set is not to be had.
     """
     dataset = dataset or open_dataset(config.dataset)
     if dataset.num_classes < 2:
@@ -92,17 +79,15 @@ def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = No
             f'config.dataset.name = {config.dataset.name!r}: has one class, '
             f'{dataset.class_names[0]!r}; a network needs two or more to tell apart'
         )
-    splits = {
-        f'config.dataset.{part}_split': config.dataset[f'{part}_split']
-        for part in ('train', 'val', 'test')
-        if config.dataset[f'{part}_split']
-    }
-    counts, others = {}, {}
-    for key, split in splits.items():
-        counts[key] = num_examples(key, split, dataset.split_sizes)
-        check_disjoint(key, split, others, dataset.split_sizes)
-        others[key] = split
-    train_examples = counts['config.dataset.train_split']
+    counts, others = {'val': 0}, {}
+    for part in ('train', 'val', 'test'):
+        key, split = f'config.dataset.{part}_split', config.dataset[f'{part}_split']
+        if split:
+            counts[part] = num_examples(key, split, dataset.split_sizes)
+            check_disjoint(key, split, others, dataset.split_sizes)
+            others[key] = split
+    train_examples, size = counts['train'], dataset.image_shape[:2]
+    out_of_sight = f'images of {size[0]}×{size[1]} out of sight'
     if config.batch > train_examples:
         raise UserError(
             f'config.batch = {config.batch}: larger than the training set; allowed is at most '
@@ -115,36 +100,25 @@ def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = No
             f'config.accum_steps = {config.accum_steps}: does not divide config.batch = '
             f'{config.batch}; allowed are its divisors, like {", ".join(map(str, sorted(near)))}'
         )
-    if config.augment.translate >= min(dataset.image_shape[:2]):
+    if config.augment.translate >= min(size):
         raise UserError(
-            f'config.augment.translate = {config.augment.translate}: moves images of '
-            f'{dataset.image_shape[0]}×{dataset.image_shape[1]} out of sight; allowed is at most '
-            f'{min(dataset.image_shape[:2]) - 1}'
+            f'config.augment.translate = {config.augment.translate}: moves {out_of_sight}; '
+            f'allowed is at most {min(size) - 1}'
         )
     dilation = config.model.patches.dilation
-    if config.augment.random_phase and any(
-        step > length for step, length in zip(dilation, dataset.image_shape[:2], strict=True)
-    ):
+    if config.augment.random_phase and (dilation[0] > size[0] or dilation[1] > size[1]):
         raise UserError(
-            f'config.augment.random_phase: phases of a dilation of {dilation} move images of '
-            f'{dataset.image_shape[0]}×{dataset.image_shape[1]} out of sight; allowed is a '
-            'dilation of at most the image'
-        )
-    total_steps = train_examples // config.batch * config.num_epochs
-    if config.optimizer.warmup_steps >= total_steps:
-        raise UserError(
-            f'config.optimizer.warmup_steps = {config.optimizer.warmup_steps}: the run has '
-            f'{total_steps} steps; allowed is less than that'
+            f'config.augment.random_phase: phases of a dilation of {dilation} move {out_of_sight}; '
+            'allowed is a dilation of at most the image'
         )
     tokens = grid_tokens(config, dataset.image_shape)
-    return Setup(
-        config,
-        dataset,
-        train_examples,
-        counts['config.dataset.test_split'],
-        tokens,
-        val_examples=counts.get('config.dataset.val_split', 0),
-    )
+    setup = Setup(config, dataset, train_examples, counts['test'], tokens, counts['val'])
+    if config.optimizer.warmup_steps >= setup.total_steps:
+        raise UserError(
+            f'config.optimizer.warmup_steps = {config.optimizer.warmup_steps}: the run has '
+            f'{setup.total_steps} steps; allowed is less than that'
+        )
+    return setup
 
 
 def check_keep_best(setup: Setup) -> None:
@@ -199,10 +173,6 @@ def preprocessing_content(setup: Setup) -> dict:
 def read_preprocessing(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict:
     """The content of `preprocessing.json`; by the data set in a run of an earlier version.
 
-    Args:
-      workdir: the run's folder.
-      config: the run's config.
-
     Raises:
       UserError: a value is missing, not allowed, or does not fit the patches; or the file is not
         there, and the data set cannot be opened.
@@ -218,10 +188,8 @@ def read_preprocessing(workdir: pathlib.Path, config: ml_collections.ConfigDict)
             ) from None
     content = read_json(path, REMOVE_HINT)
     for name, allowed in ALLOWED.items():
-        if name in ADDED_LATER and name not in content:
-            continue
         value = content.get(name)
-        if not allowed.test(value):
+        if not (allowed.test(value) or name in ADDED_LATER - content.keys()):
             raise UserError(
                 f'{path}: {name} = {reprlib.repr(value)}: allowed is {allowed.text}; {REMOVE_HINT}'
             )
@@ -233,12 +201,8 @@ def read_preprocessing(workdir: pathlib.Path, config: ml_collections.ConfigDict)
 
 
 def _is_image_shape(value) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 3
-        and all(map(integer(1, 2**15 - 1).test, value))
-        and value[2] in (1, 3, 4)
-    )
+    is_shape = isinstance(value, list) and len(value) == 3 and value[2] in (1, 3, 4)
+    return is_shape and all(map(integer(1, 2**15 - 1).test, value))
 
 
 def _is_list_of_names(value) -> bool:
@@ -256,4 +220,4 @@ ALLOWED = {
     'val_examples': integer(1),
     'white': NON_NEGATIVE,
 }
-ADDED_LATER = ('val_examples', 'white')
+ADDED_LATER = {'val_examples', 'white'}

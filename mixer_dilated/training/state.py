@@ -33,29 +33,15 @@ def create_model(
 ) -> MlpMixer:
     """The network that `config.model` describes, in the form that its devices compute fastest.
 
-    Args:
-      config: a resolved config.
-      num_classes: outputs of the head.
-      platform: of the devices: 'cpu', 'gpu' or 'tpu'. All forms have the same parameters; without
-        a platform it is the plain one, `MlpMixer`.
+    All forms have the same parameters; without a platform, 'cpu', 'gpu' or 'tpu', it is `MlpMixer`.
     """
-    model = config.model
-    network = CpuMlpMixer if platform == 'cpu' else MlpMixer
+    model, network = config.model, CpuMlpMixer if platform == 'cpu' else MlpMixer
+    keys = {*model} - {'patches', 'branches', 'phases'}  # that make the geometries
     return network(
         branches=patch_branches(model),
         num_classes=num_classes,
-        num_blocks=model.num_blocks,
-        hidden_dim=model.hidden_dim,
-        tokens_mlp_dim=model.tokens_mlp_dim,
-        channels_mlp_dim=model.channels_mlp_dim,
-        dropout_rate=model.dropout_rate,
-        gelu=model.gelu,
-        branch_merge=model.branch_merge,
-        blur=model.blur,
-        stoch_depth=model.stoch_depth,
-        head_bias_init=model.head_bias_init,
-        remat=model.remat,
         dtype=jnp.dtype(config.dtype),
+        **{key: model[key] for key in keys},
     )
 
 
@@ -73,11 +59,7 @@ def create_train_state(
 ) -> TrainState:
     """A fresh state at step 0; traceable, so that it can be jitted, vmapped and sharded.
 
-    Args:
-      model: a module called as `model(images, train=False)`.
-      optimizer: what turns gradients into updates.
-      image_shape: (height, width, channels).
-      seed_key: `jax.random.key(config.seed)`.
+    `image_shape` is (height, width, channels), `seed_key` `jax.random.key(config.seed)`.
     """
     images = jnp.zeros((1, *image_shape), jnp.float32)
     params = model.init(purpose_key(seed_key, 'parameters'), images, train=False)['params']
@@ -95,25 +77,19 @@ def load_seed_weights(path: pathlib.Path) -> list[Weights]:
     config = read_config(path)
     with Checkpoints(path, config, read_only=True) as checkpoints:
         arrays = flatten_dict(checkpoints.params(), sep='/')
-    shape = read_preprocessing(path, config)['image_shape']
+    size = tuple(read_preprocessing(path, config)['image_shape'][:2])
     return [
-        Weights(
-            {name: array[k] for name, array in arrays.items()},
-            config.model.to_dict(),
-            tuple(shape[:2]),
-        )
+        Weights({name: array[k] for name, array in arrays.items()}, config.model.to_dict(), size)
         for k in range(config.num_seeds)
     ]
 
 
 @dataclasses.dataclass(frozen=True)
 class InitialParams:
-    """Pretrained parameters to start with.
+    """Pretrained parameters to start with, and sentences on what was adapted.
 
-    Attributes:
-      params: nested as in the network, each array with a leading axis of seeds; without those that
-        are initialised as in a run from scratch.
-      adapted: sentences on what was adapted, and on how the network differs from the old one.
+    They are nested as in the network, each array with a leading axis of seeds; without those that
+    are initialised as in a run from scratch.
     """
 
     params: dict
@@ -164,19 +140,11 @@ def write_initial(
 ) -> dict:
     """Writes and returns `initial.json`: what was adapted, and the accuracy before training.
 
-    Args:
-      workdir: the run's folder.
-      initial: the parameters that the run starts with.
-      setup: of the run.
-      result: of the evaluation of `setup.epoch_split`: 'correct', the count for every seed.
+    `result` is of `evaluate` of `setup.epoch_split`.
     """
     split = setup.epoch_split
-    content = {
-        'init_from': setup.config.init_from,
-        'adapted': initial.adapted,
-        f'{split}_accuracy': [
-            int(correct) / setup.num_examples[split] for correct in result['correct']
-        ],
-    }
+    accuracies = [int(correct) / setup.num_examples[split] for correct in result['correct']]
+    content = {'init_from': setup.config.init_from, 'adapted': initial.adapted}
+    content[f'{split}_accuracy'] = accuracies
     write_json(workdir / 'initial.json', content)
     return content

@@ -8,12 +8,11 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from mixer_dilated.config import patch_branches, resolve
+from mixer_dilated.config import changed
 from mixer_dilated.data.datasets import FakeData
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.patches.geometry import num_tokens
 from mixer_dilated.training.compiled import CompiledFunctions
-from mixer_dilated.training.setup import Setup
+from mixer_dilated.training.setup import Setup, grid_tokens
 
 
 class Timed(Protocol):
@@ -26,14 +25,9 @@ class Timed(Protocol):
 def take_turns(
     timed: Mapping[str, Timed], rounds: int, after_each: Callable[[], None] = lambda: None
 ) -> dict[str, list[float]]:
-    """Seconds of each in every round, A B C A B C.
+    """Seconds of each in every round, A B C A B C; `after_each` is called after every turn.
 
     Whatever else the machine does slows all alike, and a round's times can be paired.
-
-    Args:
-      timed: what takes turns, by name.
-      rounds: how often each.
-      after_each: called after every turn.
     """
     seconds = {name: [] for name in timed}
     for _ in range(rounds):
@@ -46,17 +40,8 @@ def take_turns(
 class TimedEpoch:
     """A setup on one device, compiled, that trains one epoch after the other.
 
-    A first epoch, which is not timed, is trained at once.
-
-    Args:
-      setup: what to train.
-      examples: its training set, which stays where it is if it is on the device already; read
-        from the data set if None.
-
-    Attributes:
-      examples: the training set on the device.
-      training_bytes: `CompiledFunctions.training_bytes` of its program.
-      compile_seconds: spent on tracing and compiling the epoch program.
+    A first epoch, which is not timed, is trained at once. The training set `examples`, read from
+    the data set if None, stays where it is if it is on the device already.
     """
 
     def __init__(self, setup: Setup, examples: Examples | None = None):
@@ -76,12 +61,8 @@ class TimedEpoch:
 
 
 class TimedFunction:
-    """A function of arrays on one device, compiled and warm, many calls to a turn.
-
-    Args:
-      function: of the arrays.
-      arguments: the arrays.
-      milliseconds: about as long as one turn takes.
+    """A function of arrays on one device, compiled and warm, many calls to a turn, which takes
+    about so many milliseconds.
     """
 
     def __init__(self, function: Callable, *arguments: jax.Array, milliseconds: float = 20):
@@ -120,11 +101,9 @@ def time_matmul(
 ) -> TimedFunction:
     """(rows × inner) · (inner × columns) of random numbers, timed alone."""
     left, right = jax.random.normal(jax.random.key(0), (2,))
-    factors = (
-        jnp.full((rows, inner), left).astype(dtype),
-        jnp.full((inner, columns), right).astype(dtype),
-    )
-    return TimedFunction(jnp.matmul, *factors, milliseconds=milliseconds)
+    left = jnp.full((rows, inner), left).astype(dtype)
+    right = jnp.full((inner, columns), right).astype(dtype)
+    return TimedFunction(jnp.matmul, left, right, milliseconds=milliseconds)
 
 
 def large_side() -> int:
@@ -133,22 +112,14 @@ def large_side() -> int:
 
 
 def on_random_images(setup: Setup, image_size: tuple[int, int], steps: int) -> Setup:
-    """The same network on random images, `steps` training batches of them an epoch.
-
-    Args:
-      setup: whose config, channels and classes.
-      image_size: (height, width) of the images in pixels.
-      steps: of an epoch.
+    """The same network on random images (height, width), `steps` training batches of them an epoch.
 
     Raises:
       UserError: the patches do not fit images of this size.
     """
-    settings = setup.config.to_dict()
-    settings['optimizer']['warmup_steps'] = 0  # there are but few steps
-    settings['dataset']['train_split'] = 'train'
-    settings['input']['mode'] = 'memory'  # input is not what is timed
-    config = resolve(settings)
+    few = {'optimizer.warmup_steps': 0, 'dataset.train_split': 'train', 'input.mode': 'memory'}
+    config = changed(setup.config, few)
     *_, channels = setup.dataset.image_shape
     images = FakeData((*image_size, channels), setup.dataset.num_classes, steps * config.batch)
-    tokens = num_tokens(patch_branches(config.model), config.model.branch_merge, image_size)
+    tokens = grid_tokens(config, image_size)
     return Setup(config, images, images.examples, config.batch, tokens)

@@ -80,8 +80,7 @@ class Progress:
         """The weights of `config.init_from` are loaded; gets the content of `initial.json`."""
 
     def on_ready(self, setup: Setup, step: int, counts: np.ndarray | None) -> None:
-        """Training starts now, after `step` steps of an earlier process, on the training examples
-        whose `class_counts` are given."""
+        """Training starts, after `step` steps, on examples whose `class_counts` are given."""
 
     def on_epoch_end(self, rows: list[dict], speed: dict) -> None:
         """An epoch is done; gets its rows of `metrics.jsonl`, one a seed, and of `speed.jsonl`."""
@@ -108,7 +107,7 @@ def train_and_evaluate(
       config: a resolved config.
       workdir: the run's folder; made if it does not exist.
       name: of the run; the folder's name if empty.
-      started: `time.perf_counter()` at the start of the process, from which start-up counts.
+      started: `time.perf_counter()` when the process started, from which start-up counts.
       progress: observes the run, and may ask it to stop.
 
     Returns:
@@ -153,7 +152,7 @@ def train_and_evaluate(
 
         # Restore.
         progress.on_restore()
-        run = on_all_hosts(_restore, workdir, config, checkpoints, compiled)
+        run = on_all_hosts(_restore, workdir, checkpoints, compiled)
         if run is None:
             run = _first_run_state(workdir, compiled, initial, inputs, progress)
         state, metrics = jax.block_until_ready((run.state, run.epoch_metrics))
@@ -174,9 +173,8 @@ def train_and_evaluate(
                     raise Preempted(step)
                 begin, start = step, time.perf_counter()
                 num_steps = min(chunk_steps, epoch * steps_per_epoch - step)
-                if checkpointing.every_steps:
-                    to_save = checkpointing.every_steps - step % checkpointing.every_steps
-                    num_steps = min(num_steps, to_save)
+                if every := checkpointing.every_steps:
+                    num_steps = min(num_steps, every - step % every)
                 for chunk in inputs['train'].train_chunks(step, num_steps, stream_seconds):
                     previous = metrics
                     state, metrics = compiled.train_chunk(state, metrics, chunk)
@@ -190,8 +188,7 @@ def train_and_evaluate(
                 if step == begin:  # the data is late
                     continue
                 fitting = int(CHUNK_SECONDS * (step - begin) / max(seconds, 1e-9))
-                largest = CHUNK_GROWTH * max(step - begin, chunk_steps)
-                chunk_steps = max(1, min(fitting, largest))
+                chunk_steps = max(1, min(fitting, CHUNK_GROWTH * max(step - begin, chunk_steps)))
                 check_finite(run, epoch, checkpoints)
                 # At the end of an epoch its metrics come first.
                 if step < epoch * steps_per_epoch and _save_due(checkpointing, step, saved_at):
@@ -239,14 +236,12 @@ def _open_and_compile(
     setup: Setup, compiled: CompiledFunctions, *, initialise: bool
 ) -> dict[str, InputPipeline]:
     """Opens the splits while the training functions are compiled."""
-    config = setup.config
+    config, dataset = setup.config, setup.dataset
     threads = ThreadPoolExecutor(1)
     try:
         compiling = threads.submit(compiled.compile_training, initialise=initialise)
-        inputs = {
-            part: open_input(config, setup.dataset, config.dataset[f'{part}_split'], compiled.mesh)
-            for part in setup.num_examples
-        }
+        splits = {part: config.dataset[f'{part}_split'] for part in setup.num_examples}
+        inputs = {part: open_input(config, dataset, splits[part], compiled.mesh) for part in splits}
         compiling.result()
     finally:
         threads.shutdown(wait=False)  # an error, or Ctrl-C, does not wait for the compiler
@@ -254,16 +249,13 @@ def _open_and_compile(
 
 
 def _restore(
-    workdir: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    checkpoints: Checkpoints,
-    compiled: CompiledFunctions,
+    workdir: pathlib.Path, checkpoints: Checkpoints, compiled: CompiledFunctions
 ) -> RunState | None:
     run = checkpoints.restore(compiled.abstract_run_state(), expected=has_rows(workdir / METRICS))
     if run is not None:
         skipped = sum(row['skipped_steps'] for row in run.metrics)
         skipped += int(to_numpy(run.epoch_metrics.skipped).sum())
-        check_none_skipped(workdir, config, skipped)
+        check_none_skipped(workdir, checkpoints.config, skipped)
     return run
 
 

@@ -7,11 +7,12 @@ import warnings
 import pytest
 
 from mixer_dilated.files import read_json, write_json
+from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.inference.prediction import open_classifier
 from mixer_dilated.inference.trained import load_trained
 from mixer_dilated.training.run_folder import read_config
 from mixer_dilated.training.setup import read_preprocessing
-from tests.conftest import refuses, warns
+from tests.conftest import refuses, small_config, warns
 
 
 @pytest.mark.parametrize(
@@ -73,3 +74,14 @@ def test_a_damaged_checkpoint_has_no_shapes_and_the_one_before_it_is_loaded(copy
         path.write_text('[' * 200_000)
     with warns('checkpoints/27'):
         assert load_trained(copy).step == 18
+
+
+def test_evaluating_without_a_run_or_checkpoint_is_refused(tmp_path):
+    with refuses(tmp_path / 'nothing', 'no run'):
+        evaluate_checkpoint(tmp_path / 'nothing')
+    (tmp_path / 'config.json').write_text(json.dumps(small_config().to_dict()))
+    with refuses(tmp_path, 'no checkpoint'):
+        evaluate_checkpoint(tmp_path)
+    (tmp_path / 'config.json').write_text('{"seed":')
+    with refuses(tmp_path / 'config.json', 'cannot be read'):
+        evaluate_checkpoint(tmp_path)

@@ -7,7 +7,6 @@ import pytest
 from mixer_dilated.reports.formatting import NOTHING
 from mixer_dilated.reports.page.result_tables import trials_tables
 from mixer_dilated.reports.plots.curves import training_curves
-from mixer_dilated.reports.plots.study_plots import mean_accuracy
 from mixer_dilated.reports.result_files import read_run, read_study, split_text
 from mixer_dilated.reports.tables.study_table import print_study
 from mixer_dilated.training.run_folder import write_summary
@@ -43,8 +42,9 @@ def test_the_curves_of_a_run_are_of_its_validation_split(tmp_path):
 
 def test_trials_are_chosen_by_validation_accuracy(tmp_path, capsys):
     folder = make_kind('table1', tmp_path / 'study')
-    trials = read_study(folder).finished
-    by_test = max(trials, key=mean_accuracy)
+    study = read_study(folder)
+    trials = study.finished
+    by_test = max(trials, key=study.mean_accuracy)
     statistics = json.loads((folder / 'statistics.json').read_text())
     for trial in trials:
         accuracy = 0.1 if trial.name == by_test.name else 0.9
@@ -52,8 +52,9 @@ def test_trials_are_chosen_by_validation_accuracy(tmp_path, capsys):
         spread = {'count': 3, 'mean': accuracy, 'std': 0.0, 'low': accuracy, 'high': accuracy}
         statistics['cells'][trial.name]['val_accuracy'] = spread
     (folder / 'statistics.json').write_text(json.dumps(statistics))
-    best = max(read_study(folder).finished, key=mean_accuracy)
-    assert best.name != by_test.name and mean_accuracy(best) == pytest.approx(0.9)
+    study = read_study(folder)
+    best = max(study.finished, key=study.mean_accuracy)
+    assert best.name != by_test.name and study.mean_accuracy(best) == pytest.approx(0.9)
     print_study(folder)
     assert ' val ' in capsys.readouterr().out
 
@@ -67,7 +68,12 @@ def test_a_trial_without_a_validation_split_leaves_its_place_empty(tmp_path, cap
     statistics['cells'][first.name]['val_accuracy'] = spread
     (folder / 'statistics.json').write_text(json.dumps(statistics))
     print_study(folder)
-    assert '0.7500' in capsys.readouterr().out
-    table, *_ = trials_tables(read_study(folder))
+    printed = capsys.readouterr().out
+    study = read_study(folder)
+    # A validation accuracy is not ranked beside a test accuracy.
+    assert '0.7500' in printed and 'ranked by test accuracy' in printed
+    accuracies = [trial.run.summary['test_accuracy'] for trial in study.finished]
+    assert [*map(study.mean_accuracy, study.finished)] == accuracies
+    table, *_ = trials_tables(study)
     column = [*table.texts['validation accuracy']]
     assert column[0].startswith('0.7500') and {*column[1:]} == {NOTHING}

@@ -1,6 +1,7 @@
 """A bucket as the folder of a run, and what is said where its client is not installed.
 
-The bucket is an emulator's of Google Cloud Storage; orbax, gcsfs and TensorStore are the real ones.
+The buckets are emulators' of Google Cloud Storage and S3; orbax, TensorStore and clients are the
+real ones.
 """
 
 import json
@@ -11,7 +12,7 @@ import sys
 
 import pytest
 
-from tests.conftest import GIVEN_FLAGS, ROOT, config_file, run_cli
+from tests.conftest import GIVEN_FLAGS, ROOT, config_file, raising, refuses, run_cli
 
 CONFIG = '--config=configs/digits_dilated.py'
 WITHOUT_CLIENT = """
@@ -64,17 +65,19 @@ def test_what_is_written_locally_is_refused_a_bucket(tmp_path):
     assert '--csv=gs://bucket/a.csv' in line
 
 
-@pytest.fixture(scope='module')
-def bucket():
-    """(environment, gcsfs file system) of a bucket named 'bucket'."""
-    pytest.importorskip('gcp_storage_emulator', reason='no emulator of a bucket is installed')
-    gcsfs = pytest.importorskip('gcsfs', reason='no client of a bucket is installed')
+@pytest.fixture(scope='module', params=['gs', 's3'])
+def bucket(request):
+    """(scheme, environment, file system of the client) of a bucket named 'bucket'."""
+    pytest.importorskip({'gs': 'gcsfs', 's3': 's3fs'}[request.param])
+    import fsspec
+
     from tests.bucket_server import serve
 
-    with serve('bucket') as environment, pytest.MonkeyPatch.context() as patch:
+    with serve(request.param, 'bucket') as environment, pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        yield environment, gcsfs.GCSFileSystem(use_listings_cache=False)
+        files = fsspec.filesystem(request.param, use_listings_cache=False)
+        yield request.param, environment, files
 
 
 def succeed(environment, *words: str) -> subprocess.CompletedProcess:
@@ -104,8 +107,8 @@ def stop_after_first_epoch(environment, *words: str) -> str:
 
 @pytest.mark.slow
 def test_a_run_in_a_bucket_stops_resumes_and_is_read(bucket, tmp_path):
-    environment, files = bucket
-    run, local = 'gs://bucket/a/run', tmp_path / 'local'
+    scheme, environment, files = bucket
+    run, local = f'{scheme}://bucket/a/run', tmp_path / 'local'
     train = config_file(tmp_path, num_epochs=20)
     errors = stop_after_first_epoch(environment, train, f'--workdir={run}')
     assert f'{run}: a bucket has no locks' in errors
@@ -127,7 +130,7 @@ def test_a_run_in_a_bucket_stops_resumes_and_is_read(bucket, tmp_path):
     assert len(files.cat(f'{run}/speed.jsonl').splitlines()) == 20
     events = files.ls(f'{run}/tensorboard')
     assert len(events) == 2 and all(files.size(name) > 100 for name in events)
-    assert not (ROOT / 'gs:').exists()
+    assert not (ROOT / f'{scheme}:').exists()
 
     again = succeed(environment, train, f'--workdir={run}')
     assert 'holds this run, finished' in again.stdout
@@ -142,20 +145,52 @@ def test_a_run_in_a_bucket_stops_resumes_and_is_read(bucket, tmp_path):
     for name in ('a.npz', 'a.safetensors'):
         succeed(environment, 'convert', run, str(tmp_path / name))
         files.put(str(tmp_path / name), f'bucket/{name}')
-        succeed(environment, 'convert', f'gs://bucket/{name}', str(tmp_path / f'again-{name}'))
-    next_run = ['--config.transfer.head=keep', '--config.num_epochs=1', '--workdir=gs://bucket/b']
+        copy = str(tmp_path / f'again-{name}')
+        succeed(environment, 'convert', f'{scheme}://bucket/{name}', copy)
+    next_run = ['--config.transfer.head=keep', '--config.num_epochs=1']
+    next_run += [f'--workdir={scheme}://bucket/b']
     begun = succeed(environment, train, f'--config.init_from={run}', *next_run)
     assert f'begins with {run}; test {correct / 100:.4f}' in begun.stdout
 
 
 @pytest.mark.slow
 def test_a_bucket_that_is_not_there_is_one_line(bucket, tmp_path):
-    ended = run_cli(config_file(tmp_path), '--workdir=gs://nowhere/run', **bucket[0])
-    assert ended.returncode == 2 and 'gs://nowhere/run' in ended.stderr.splitlines()[-1]
+    scheme, environment, _ = bucket
+    ended = run_cli(config_file(tmp_path), f'--workdir={scheme}://nowhere/run', **environment)
+    assert ended.returncode == 2 and f'{scheme}://nowhere/run' in ended.stderr.splitlines()[-1]
     assert 'cannot be written' in ended.stderr and 'defect' not in ended.stderr
 
 
 @pytest.mark.slow
-def test_a_study_in_a_bucket_is_refused(bucket, tmp_path):
-    ended = run_cli('table1', '--workdir=gs://bucket/study', **bucket[0])
-    assert ended.returncode == 2 and '--workdir=gs://bucket/study' in ended.stderr
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'AWS_ACCESS_KEY_ID': '', 'AWS_EC2_METADATA_DISABLED': 'true'},
+        {'AWS_ENDPOINT_URL': 'http://localhost:1'},  # where nobody listens
+    ],
+    ids=['no credentials', 'no storage'],
+)
+def test_a_bucket_that_cannot_be_reached_is_one_line(change, tmp_path):
+    pytest.importorskip('s3fs')
+    environment = {'AWS_ACCESS_KEY_ID': 'key', 'AWS_SECRET_ACCESS_KEY': 'secret', **change}
+    ended = run_cli(config_file(tmp_path), '--workdir=s3://bucket/run', **environment)
+    lines = ended.stderr.splitlines()
+    assert (ended.returncode, len(lines), ended.stdout) == (2, 1, ''), ended
+    assert 'the bucket cannot be used' in lines[0]
+
+
+def test_an_orbax_that_does_not_reach_s3_is_named(monkeypatch):
+    from orbax.checkpoint._src.serialization import tensorstore_utils
+
+    from mixer_dilated.bucket_clients import let_orbax_reach_s3
+
+    monkeypatch.setattr(tensorstore_utils, 'build_kvstore_tspec', raising(ValueError('s3')))
+    with refuses('s3://', 'orbax-checkpoint'):
+        let_orbax_reach_s3.__wrapped__()
+
+
+@pytest.mark.slow
+def test_a_study_in_a_bucket_is_refused(bucket):
+    scheme, environment, _ = bucket
+    ended = run_cli('table1', f'--workdir={scheme}://bucket/study', **environment)
+    assert ended.returncode == 2 and f'--workdir={scheme}://bucket/study' in ended.stderr

@@ -112,6 +112,16 @@ def test_evaluate_keeps_the_runs_own_split_when_images_were_added(copied):
     assert after == before and after['epoch'] == 2
 
 
+def test_a_run_without_a_record_of_its_split_says_so_when_images_were_added(copied, recwarn):
+    root, workdir = copied
+    (workdir / 'splits.npz').unlink()
+    assert evaluate_checkpoint(workdir)['examples'] == 4
+    assert not [w for w in recwarn if 'splits.npz' in str(w.message)]
+    put_pets(root, 40)
+    with warns(workdir, 'splits.npz', root):
+        assert evaluate_checkpoint(workdir)['examples'] == 16
+
+
 @pytest.mark.slow
 def test_a_finished_run_of_a_constant_learning_rate_is_extended_to_the_bit(tmp_path):
     config = small_config(**CONSTANT, num_epochs=2)
@@ -138,7 +148,8 @@ VALIDATED = {'dataset.val_split': 'train[300:400]', 'checkpoints.keep_best': Tru
 
 def test_epochs_are_evaluated_on_validation_examples_and_the_end_on_the_test_split(tmp_path):
     rough = {'optimizer.base_lr': 0.2, 'optimizer.decay_type': 'constant', 'num_epochs': 6}
-    config = small_config(**VALIDATED, **rough, **{'checkpoints.keep': 1})
+    keep = {'checkpoints.keep': 1, 'checkpoints.every_steps': 3}
+    config = small_config(**VALIDATED, **rough, **keep)
     summary = train_and_evaluate(config, tmp_path)
     rows = rows_of(tmp_path)
     assert all('val_accuracy' in row and 'test_accuracy' not in row for row in rows)

@@ -73,22 +73,11 @@ def steps_kept(workdir):
 
 
 @pytest.mark.slow
-def test_the_newest_checkpoints_and_the_best_are_kept(tmp_path):
-    keep = {'checkpoints.every_steps': 3, 'checkpoints.keep': 1, 'checkpoints.keep_best': True}
-    rough = {'optimizer.base_lr': 0.2, 'optimizer.decay_type': 'constant', 'num_epochs': 6}
-    validated = {'dataset.val_split': 'train[300:400]'}
-    train_and_evaluate(small_config(**keep, **rough, **validated), tmp_path / 'best')
-    rows = rows_of(tmp_path / 'best')
-    best = max(rows, key=lambda row: row['val_accuracy'])  # the first of ties
-    assert best['epoch'] < 6  # else this shows nothing
-    assert steps_kept(tmp_path / 'best') == [best['step'], 54]
-    result = evaluate_checkpoint(tmp_path / 'best', split='train[300:400]', best=True)
-    assert result['epoch'] == best['epoch']
-    assert result['results'][0]['accuracy'] == best['val_accuracy']
-    # Saved by the clock alone: the first steps and the last.
-    slow = small_config(**{'checkpoints.every_minutes': 60, 'num_epochs': 2})
-    train_and_evaluate(slow, tmp_path / 'slow')
-    assert steps_kept(tmp_path / 'slow') == [8, 18]
+def test_by_the_clock_alone_the_first_steps_and_the_last_are_saved(tmp_path):
+    train_and_evaluate(
+        small_config(**{'checkpoints.every_minutes': 60, 'num_epochs': 2}), tmp_path / 'run'
+    )
+    assert steps_kept(tmp_path / 'run') == [8, 18]
 
 
 def test_the_runs_folder_explains_itself(run):

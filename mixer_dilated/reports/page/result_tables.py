@@ -14,7 +14,7 @@ from mixer_dilated.reports.formatting import (
 )
 from mixer_dilated.reports.intervals import describe, wilson_interval
 from mixer_dilated.reports.paper import TABLE1
-from mixer_dilated.reports.plots.study_plots import front_marks, mean_accuracy
+from mixer_dilated.reports.plots.study_plots import front_marks
 from mixer_dilated.reports.quantities import QUANTITIES
 from mixer_dilated.reports.result_files import Run, Study, Trial
 
@@ -96,7 +96,8 @@ def trials_tables(study: Study) -> list[PageTable]:
     title, trials, marks = 'Mean over seeds ± standard deviation', study.finished, {}
     if study.kind == 'sweep':
         title, marks = f'{title}, the most accurate first', front_marks(study)
-        trials = sorted(trials, key=mean_accuracy, reverse=True)
+        title += f'; {study.mixed_splits}' if study.mixed_splits else ''
+        trials = sorted(trials, key=study.mean_accuracy, reverse=True)
     table = pd.DataFrame([_trial_row(study, trial, marks) for trial in trials]).fillna(NOTHING)
     if len(table) <= 2 * MAX_ROWS:
         return [PageTable(title, table)]

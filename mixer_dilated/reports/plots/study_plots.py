@@ -10,9 +10,10 @@ from mixer_dilated.reports.plots.figure import Plot
 from mixer_dilated.reports.plots.heat_maps import accuracy_maps, map_axes
 from mixer_dilated.reports.plots.pareto import pareto_front, pareto_plot
 from mixer_dilated.reports.plots.run_plots import detail_plots, overview_plots
-from mixer_dilated.reports.result_files import Study, Trial, split_text
+from mixer_dilated.reports.result_files import Study, Trial
 
 MAX_METHODS = 8
+SPLITS = {'val': 'validation', 'test': 'test'}
 # Of the two costs: the plot's name and the label of its axis.
 COSTS = {
     'time': ('pareto_time', 'seconds an epoch of one seed, logarithmic'),
@@ -36,7 +37,7 @@ def study_plots(study: Study) -> Iterator[Plot]:
     if not shown:
         return
     if study.kind == 'sweep':  # only the most accurate trial and its reference
-        best = max(study.finished, key=mean_accuracy)
+        best = max(study.finished, key=study.mean_accuracy)
         compared = study.comparisons.get(best.name, study.content)
         reference = compared.get('reference')  # its name; in the study itself its settings
         others = [trial for trial in study.finished if trial is not best]
@@ -54,14 +55,6 @@ def front_marks(study: Study) -> dict[str, str]:
     }
 
 
-def mean_accuracy(trial: Trial) -> float:
-    """Mean over the seeds of a finished trial, by which trials are ordered and chosen.
-
-    It is of validation examples, or of test examples where the run has no others.
-    """
-    return trial.run.summary[f'{trial.run.epoch_split}_accuracy']
-
-
 def _shown_trials(study: Study) -> list[Trial]:
     """The trials whose runs are drawn, at most 8.
 
@@ -71,7 +64,7 @@ def _shown_trials(study: Study) -> list[Trial]:
     trials = study.finished
     if study.kind == 'sweep':
         marks = front_marks(study)
-        best = sorted(trials, key=mean_accuracy, reverse=True)
+        best = sorted(trials, key=study.mean_accuracy, reverse=True)
         chosen = [trial for trial in best if marks[trial.name]][:MAX_METHODS]
         trials = [trial for trial in trials if trial in chosen]
     if study.kind == 'little_data' and trials:
@@ -85,7 +78,7 @@ def _points(study: Study, cost: str) -> pd.DataFrame:
     references = {comparison['reference'] for comparison in study.comparisons.values()}
     rows = {
         trial.name: {
-            **trial.run.accuracy(trial.run.epoch_split),
+            **trial.run.accuracy(study.split),
             'label': trial.label,
             'time': study.epoch_seconds.get(trial.name),
             'FLOPs': trial.run.summary['flops_per_image'] * trial.run.evaluation_passes / 1e6,
@@ -120,7 +113,7 @@ def _pareto_plot(study: Study, cost: str) -> Plot:
             f'{point.label}: {point.accuracy:.4f} at {point.cost:.3g}'
             for point in pareto_front(points).itertuples()
         ),
-        pareto_plot(points, cost_label, split_text(trial.run for trial in study.finished)),
+        pareto_plot(points, cost_label, SPLITS[study.split]),
     )
 
 
@@ -141,17 +134,16 @@ def _map_plot(study: Study) -> Plot:
     others = others.loc[:, others.nunique() > 1]
     data = settings[axes].assign(
         panel=[', '.join(map(' '.join, row.items())) for _, row in others.iterrows()],
-        accuracy=[mean_accuracy(t) if t.run else float('nan') for t in study.trials],
+        accuracy=[study.mean_accuracy(t) if t.run else float('nan') for t in study.trials],
         invalid=[bool(trial.invalid) for trial in study.trials],
     )
-    best = max(study.finished, key=mean_accuracy)
-    runs = [trial.run for trial in study.finished]
+    best = max(study.finished, key=study.mean_accuracy)
     return Plot(
         title,
         'accuracy_map',
         f'{down} downwards, {across} across, a panel for each combination of the other settings; '
-        f'numbers are mean {split_text(runs)} accuracies, hatched trials are invalid, white ones '
-        'are not trained.',
-        f'Highest: {best.label} with {mean_accuracy(best):.4f}',
+        f'numbers are mean {SPLITS[study.split]} accuracies, hatched trials are invalid, white '
+        'ones are not trained.',
+        f'Highest: {best.label} with {study.mean_accuracy(best):.4f}',
         accuracy_maps(data, down, across),
     )

@@ -17,7 +17,9 @@ def print_study(folder: pathlib.Path) -> None:
     trials = [*study.statistics.get('cells', {}).items()]
     rest = len(trials) - MAX_ROWS
     if rest > 0:
-        trials = sorted(trials, key=_accuracy_to_choose_by, reverse=True)[:MAX_ROWS]
+        accuracy = f'{study.split}_accuracy'
+        trials.sort(key=lambda trial: trial[1][accuracy]['mean'], reverse=True)
+        del trials[MAX_ROWS:]
     has_val = any('val_accuracy' in measures for _, measures in trials)
     headings = '', *(['val'] if has_val else []), 'test accuracy', '95 % interval', 'train'
     table = new_table(*headings, 's an epoch')
@@ -35,13 +37,10 @@ def print_study(folder: pathlib.Path) -> None:
         print_table(table)
     if rest > 0:
         print(f'\nthe {MAX_ROWS} most accurate trials; {rest} more in results.csv and the report')
+    if study.mixed_splits:
+        print(f'\n{study.mixed_splits}')
     verdicts = study.statistics['verdicts']
     for sentence in verdicts[:MAX_SENTENCES]:
         print(f'\n{textwrap.fill(sentence, 80)}')
     if len(verdicts) > MAX_SENTENCES:
         print(f'\n… {len(verdicts) - MAX_SENTENCES} more sentences in the report')
-
-
-def _accuracy_to_choose_by(trial: tuple[str, dict]) -> float:
-    measures = trial[1]
-    return measures.get('val_accuracy', measures['test_accuracy'])['mean']
