@@ -80,10 +80,11 @@ def resolve(config: Mapping, *, warn: bool = True) -> ConfigDict:
             f'config.optimizer.freeze_blocks = {freeze_blocks}: the network has {num_blocks}; '
             'allowed is at most that'
         )
-    if tree['optimizer']['name'] == 'lamb' and tree['optimizer']['momentum_dtype'] != 'float32':
+    optimizer = tree['optimizer']
+    if optimizer['name'] == 'lamb' and optimizer['momentum_dtype'] != 'float32':
         raise UserError(
-            f'config.optimizer.momentum_dtype = {tree["optimizer"]["momentum_dtype"]!r}: lamb keeps '
-            "its momentum in float32; allowed is 'float32', or another config.optimizer.name"
+            f'config.optimizer.momentum_dtype = {optimizer["momentum_dtype"]!r}: lamb keeps its '
+            "momentum in float32; allowed is 'float32', or another config.optimizer.name"
         )
     if tree['augment']['random_phase']:
         _validate_random_phase(model)

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 from absl import flags
 from ml_collections import ConfigDict, FieldReference, config_flags
 
+from mixer_dilated.allowed_values import integer
 from mixer_dilated.cli.config_files import one_line
 from mixer_dilated.config import check_key, flat_keys, nested
-from mixer_dilated.config_keys import ALIASES, KEYS, integer
+from mixer_dilated.config_keys import ALIASES, KEYS
 from mixer_dilated.config_synonyms import SYNONYMS
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import as_path, expand_user, is_bucket

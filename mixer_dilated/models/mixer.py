@@ -13,7 +13,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mixer_dilated.config_keys import KEYS, RATE, Allowed, integer, one_of
+from mixer_dilated.allowed_values import RATE, Allowed, integer, one_of
+from mixer_dilated.config_keys import KEYS
 from mixer_dilated.errors import UserError
 from mixer_dilated.parallel.partition import split_hidden_layer
 from mixer_dilated.patches.extraction import antialias, extract_patches

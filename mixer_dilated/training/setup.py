@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import ml_collections
 
+from mixer_dilated.allowed_values import NON_NEGATIVE, Allowed, integer, one_of
 from mixer_dilated.config import changed, patch_branches
-from mixer_dilated.config_keys import NON_NEGATIVE, Allowed, integer, one_of
 from mixer_dilated.data.datasets import open_dataset, preprocessing_of
 from mixer_dilated.data.examples import Dataset, check_disjoint, num_examples, split_slices
 from mixer_dilated.data.input_pipeline import streams

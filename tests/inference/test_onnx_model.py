@@ -15,7 +15,9 @@ NETWORKS = {
     'mnist_dilated': {
         'model.patches.size': 4, 'model.patches.dilation': 2, 'model.patches.stride': 7,
     },
-    'branches': {'model.branches': ({'dilation': 1}, {'dilation': 3}), 'model.branch_merge': 'tokens'},
+    'branches': {
+        'model.branches': ({'dilation': 1}, {'dilation': 3}), 'model.branch_merge': 'tokens',
+    },
     'blur and phases': {'model.phases': 2, 'model.blur': True, 'model.patches.dilation': 2},
     'offset and padding': {'model.patches.offset': -1, 'model.patches.padding': 'SAME'},
     'random phase': {'augment.random_phase': True, 'model.patches.dilation': 2},
