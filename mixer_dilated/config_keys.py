@@ -37,6 +37,7 @@ KEYS: dict[str, Key] = {
     'seed': Key(0, integer(0), 'source of all randomness'),
     'num_seeds': Key(1, integer(1), 'seeds trained together: seed, seed + 1, …'),
     'num_epochs': Key(10, integer(1), 'passes over the training examples'),
+    'total_steps': Key(0, integer(0), 'training steps, instead of num_epochs; 0 is num_epochs'),
     'batch': Key(128, integer(1), 'training examples per step'),
     'accum_steps': Key(
         1, integer(1), 'microbatches per step, to save memory; dropout masks depend on it'

@@ -5,6 +5,7 @@ SYNONYMS: dict[str, str] = {
     for key, words in {
         'num_seeds': 'seeds n_seeds',
         'num_epochs': 'epochs epoch n_epochs max_epochs train_epochs total_epochs',
+        'total_steps': 'steps num_steps max_steps n_steps train_steps num_train_steps iterations',
         'batch': 'batch_size bs batchsize train_batch_size global_batch_size batch_train',
         'batch_eval': 'batch_size_eval eval_batch_size val_batch_size test_batch_size',
         'accum_steps': 'accum grad_accum accumulation_steps gradient_accumulation_steps',

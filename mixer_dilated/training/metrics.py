@@ -111,7 +111,7 @@ def has_rows(path: pathlib.Path) -> bool:
 
 def epoch_rows(setup: Setup, run: RunState, epoch: int, result: dict | None) -> list[dict]:
     """The rows of `metrics.jsonl`, one a seed; without an evaluation its values are None."""
-    config, steps, split = setup.config, setup.steps_per_epoch, setup.epoch_split
+    config, steps, split = setup.config, setup.steps_of_epoch(epoch), setup.epoch_split
     training = to_numpy(run.epoch_metrics).compute(steps, config.batch)
     schedule = learning_rate_schedule(config.optimizer, setup.total_steps)
     rows = [
@@ -158,5 +158,5 @@ def accuracies(setup: Setup, part: str, result: dict | None, k: int) -> dict[str
 
 def epoch_speed(setup: Setup, run: RunState, epoch: int) -> dict:
     """The row of `speed.jsonl`."""
-    images = setup.config.num_seeds * setup.steps_per_epoch * setup.config.batch
+    images = setup.config.num_seeds * setup.steps_of_epoch(epoch) * setup.config.batch
     return {'epoch': epoch, 'seconds': run.seconds, 'images_per_second': images / run.seconds}

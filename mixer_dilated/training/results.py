@@ -65,7 +65,7 @@ def run_summary(setup: Setup, name: str, run: RunState, results: dict, seconds: 
         **{f'{part}_examples': count for part, count in setup.num_examples.items()},
         'seed': config.seed,
         'num_seeds': config.num_seeds,
-        'num_epochs': config.num_epochs,
+        'num_epochs': setup.num_epochs,
         'skipped_steps': sum(row['skipped_steps'] for row in run.metrics),
         'image_shape': list(setup.dataset.image_shape),
         'num_tokens': setup.num_tokens,

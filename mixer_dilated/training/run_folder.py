@@ -237,7 +237,8 @@ def read_finished(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> d
     check_same_config(workdir, config)
     # Whether data that moved is that of the run is known when it is opened.
     changes = changes_on_resume(read_config(workdir), config)
-    if summary['num_epochs'] != config.num_epochs or changes:
+    has_more_epochs = not config.total_steps and summary['num_epochs'] != config.num_epochs
+    if has_more_epochs or changes:
         return None
     check_none_skipped(workdir, config, summary['skipped_steps'])
     checksums = file_checksums(workdir, RESULTS)

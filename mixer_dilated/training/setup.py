@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import pathlib
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -52,7 +53,16 @@ class Setup:
     @property
     def total_steps(self) -> int:
         """Steps of the whole run."""
-        return self.steps_per_epoch * self.config.num_epochs
+        return self.config.total_steps or self.steps_per_epoch * self.config.num_epochs
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs, the last of which `config.total_steps` may cut short."""
+        return math.ceil(self.total_steps / self.steps_per_epoch)
+
+    def steps_of_epoch(self, epoch: int) -> int:
+        """Steps of the epoch of this number, from 1 on."""
+        return min(self.steps_per_epoch, self.total_steps - (epoch - 1) * self.steps_per_epoch)
 
     @property
     def image_size(self) -> Pair:

@@ -133,7 +133,7 @@ def train_and_evaluate(
     # Set up. What does not fit is refused before there is a folder.
     is_new = broadcast(not (workdir / 'checkpoints').exists())
     setup, compiled, initial = on_all_hosts(_set_up, workdir, config, is_new=is_new)
-    steps_per_epoch, checkpointing = setup.steps_per_epoch, config.checkpoints
+    checkpointing = config.checkpoints
     with contextlib.ExitStack() as stack:
         on_primary(stack.enter_context, lock_folder(workdir))
         on_primary(claim, workdir, config, versions())
@@ -166,13 +166,14 @@ def train_and_evaluate(
         step, chunk_steps, saved_at = run.step, FIRST_CHUNK, -math.inf
         # A stream that is late ends a chunk; several hosts do the same steps, late or not.
         stream_seconds = CHUNK_SECONDS if jax.process_count() == 1 else None
-        for epoch in range(run.epochs_done + 1, config.num_epochs + 1):
-            while step < epoch * steps_per_epoch:
+        for epoch in range(run.epochs_done + 1, setup.num_epochs + 1):
+            last_step = min(epoch * setup.steps_per_epoch, setup.total_steps)
+            while step < last_step:
                 if any_host(progress.stop_requested()):
                     _save(checkpoints, run, wait=True)
                     raise Preempted(step)
                 begin, start = step, time.perf_counter()
-                num_steps = min(chunk_steps, epoch * steps_per_epoch - step)
+                num_steps = min(chunk_steps, last_step - step)
                 if every := checkpointing.every_steps:
                     num_steps = min(num_steps, every - step % every)
                 for chunk in inputs['train'].train_chunks(step, num_steps, stream_seconds):
@@ -191,12 +192,12 @@ def train_and_evaluate(
                 chunk_steps = max(1, min(fitting, CHUNK_GROWTH * max(step - begin, chunk_steps)))
                 check_finite(run, epoch, checkpoints)
                 # At the end of an epoch its metrics come first.
-                if step < epoch * steps_per_epoch and _save_due(checkpointing, step, saved_at):
+                if step < last_step and _save_due(checkpointing, step, saved_at):
                     saved_at = _save(checkpoints, run)
 
             # Evaluate and log. No stop here: a checkpoint of this step without its metrics would
             # stand in the way of the one with them.
-            evaluates = epoch % config.eval_every == 0 or epoch == config.num_epochs
+            evaluates = epoch % config.eval_every == 0 or epoch == setup.num_epochs
             result = compiled.evaluate(state, inputs[setup.epoch_split]) if evaluates else None
             rows, speed = epoch_rows(setup, run, epoch, result), epoch_speed(setup, run, epoch)
             metrics = compiled.empty_metrics()
