@@ -3,7 +3,7 @@
 import pathlib
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -67,6 +67,10 @@ class InMemoryDataSource(NamedTuple):
     def image_shape(self) -> tuple[int, int, int]:
         return self.examples.images.shape[1:]
 
+    @property
+    def all_labels(self) -> Int32[np.ndarray, ' examples']:
+        return self.examples.labels
+
     def __len__(self) -> int:
         return len(self.examples.labels)
 
@@ -90,6 +94,7 @@ class Dataset(Protocol):
       split_sizes: number of examples of each named split.
       fingerprint: changes whenever the examples may have changed.
       identity: like `fingerprint`, but a copy of the data has the same.
+      old_identities: those that earlier versions recorded of the same examples.
     """
 
     name: str
@@ -100,6 +105,7 @@ class Dataset(Protocol):
     split_sizes: dict[str, int]
     fingerprint: str
     identity: str
+    old_identities: Sequence[str]
 
     def read(self, split: str) -> Examples:
         """Decodes the examples of a split (TFDS split syntax), in the stored order.
@@ -110,6 +116,24 @@ class Dataset(Protocol):
 
     def data_source(self, split: str) -> RandomAccessDataSource:
         """The same examples, decoded on access."""
+
+
+class InMemoryDataset:
+    """A `Dataset` whose examples are in memory, in `splits`."""
+
+    old_identities: Sequence[str] = ()
+    splits: Mapping[str, Examples]
+    split_sizes: Mapping[str, int]
+
+    def read(self, split: str) -> Examples:
+        parts = [
+            [array[start:stop] for array in self.splits[name]]
+            for name, start, stop in split_slices('split', split, self.split_sizes)
+        ]
+        return Examples(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def data_source(self, split: str) -> InMemoryDataSource:
+        return InMemoryDataSource(self.read(split))
 
 
 def split_slices(key: str, split: str, split_sizes: dict[str, int]) -> list[tuple[str, int, int]]:
@@ -151,8 +175,8 @@ def split_slices(key: str, split: str, split_sizes: dict[str, int]) -> list[tupl
     return slices
 
 
-def num_examples(key: str, split: str, split_sizes: dict[str, int]) -> int:
-    """Number of examples of a split. Raises as `split_slices` does."""
+def count_examples(key: str, split: str, split_sizes: dict[str, int]) -> int:
+    """Counts the examples of a split. Raises as `split_slices` does."""
     return sum(stop - start for _, start, stop in split_slices(key, split, split_sizes))
 
 

@@ -81,8 +81,15 @@ class ImageFolder:
         if ignored:
             notes.append(f'left out {ignored_text(ignored)}{links_hint(ignored)}')
         if on_corrupt == 'skip':
-            folders, note = self._skip_corrupt(folders, expand_user(cache_dir or user_cache()))
-            notes.append(note)
+            corrupt = self._find_corrupt(folders.splits, expand_user(cache_dir or user_cache()))
+            if corrupt:
+                number = f'{len(corrupt)} of {sum(map(len, folders.splits.values()))} images'
+                notes.append(f'left out {number}, which cannot be used: {_list_corrupt(corrupt)}')
+            usable = {
+                split: [file for file in files if file.path not in corrupt]
+                for split, files in folders.splits.items()
+            }
+            folders = folders._replace(splits=usable)
         self.class_names, self._files = folders.class_names, {}
         if recorded:
             self._files, note = find_again(folders, recorded)
@@ -90,50 +97,48 @@ class ImageFolder:
             notes.append(note)
         if not self._files:
             self._files = split_images(source, folders, test_fraction, split_seed)
-        self._check_white()
+        if not preprocessing.white:
+            self._check_white()
         for note in filter(None, notes):
             warnings.warn(f'{source}: {note}', stacklevel=2)
         self.num_classes = len(self.class_names)
-        self.fingerprint = self._hash_files(self._files, times=True)
-        self.identity = self._hash_files(self._files, times=False)
+        texts = preprocessing.identities
+        self.fingerprint = _hash_files(texts[0], self._files, times=True)
+        self.identity, *self.old_identities = (_hash_files(text, self._files) for text in texts)
         self.split_sizes = {split: len(files) for split, files in self._files.items()}
         paths = {split: [file.path for file in files] for split, files in self._files.items()}
         self.split_files = SplitFiles(self.class_names, paths)
 
     def read(self, split: str) -> Examples:
         """See `Dataset.read`; corrupt files of all splits are named, and counted, in one error."""
-        parts = []
-        for name, start, stop in split_slices('split', split, self.split_sizes):
-            files = self._files[name][start:stop]
-            if self._decoded:
-                images = np.stack([self._decoded[file.path] for file in files])
-                parts.append((images, np.array([file.label for file in files], np.int32)))
-                continue
-            examples, corrupt = self._decode(files)
-            if corrupt:
-                others = {split: [*files] for split, files in self._files.items()}
-                del others[name][start:stop]
-                for files in others.values():
-                    corrupt |= self._decode(files, keep=False)[1]
-                raise UserError(
-                    f'{self._root}: {len(corrupt)} of {sum(self.split_sizes.values())} images '
-                    f'cannot be used: {_list_corrupt(corrupt)}; remove or mend them, or leave '
-                    'them out: --config.dataset.on_corrupt=skip'
-                )
-            parts.append(examples)
-        return Examples(*map(np.concatenate, zip(*parts, strict=True)))
+        files = self._slice(split)
+        if self._decoded:
+            images = np.stack([self._decoded[file.path] for file in files])
+            return Examples(images, np.array([file.label for file in files], np.int32))
+        examples, corrupt = self._decode(files)
+        if corrupt:
+            seen = {file.path for file in files}
+            others = (file for files in self._files.values() for file in files)
+            corrupt |= self._decode([f for f in others if f.path not in seen], keep=False)[1]
+            raise UserError(
+                f'{self._root}: {len(corrupt)} of {sum(self.split_sizes.values())} images '
+                f'cannot be used: {_list_corrupt(corrupt)}; remove or mend them, or leave '
+                'them out: --config.dataset.on_corrupt=skip'
+            )
+        return examples
 
     def data_source(self, split: str) -> 'ImageFolderDataSource':
-        slices = split_slices('split', split, self.split_sizes)
-        files = [file for name, start, stop in slices for file in self._files[name][start:stop]]
+        files = self._slice(split)
         paths = np.array([os.fsencode(file.path) for file in files])
         labels = np.array([file.label for file in files], np.int32)
         return ImageFolderDataSource(self._root, paths, labels, self._preprocessing)
 
+    def _slice(self, split: str) -> list[ImageFile]:
+        slices = split_slices('split', split, self.split_sizes)
+        return [file for name, start, stop in slices for file in self._files[name][start:stop]]
+
     def _check_white(self) -> None:
         """Raises UserError if training images of 16 bits would be nearly black."""
-        if self._preprocessing.white:
-            return
         files = self._files['train']
         sample = files[:: len(files) // SAMPLE + 1]
         paths = (os.path.join(self._root, file.path) for file in sample)
@@ -143,15 +148,6 @@ class ImageFolder:
                 f'{self._root}: grey images of 16 bits, whose values are at most {white} and would '
                 f'be nearly black; set --config.dataset.white={white}, or 65535 if they are dark'
             )
-
-    def _hash_files(self, splits: dict[str, list[ImageFile]], *, times: bool) -> str:
-        digest = hashlib.sha256(self._preprocessing.identity.encode())
-        for split, files in splits.items():
-            for path, label, num_bytes, mtime_ns in files:
-                state = f'{num_bytes} {mtime_ns}' if times else num_bytes
-                line = f'{split}\0{path}\0{label}\0{state}\n'
-                digest.update(line.encode(errors='surrogateescape'))
-        return digest.hexdigest()
 
     def _decode(
         self, files: list[ImageFile], *, keep: bool = True
@@ -176,26 +172,14 @@ class ImageFolder:
                     labels.append(file.label)
         return Examples(images[: len(labels)], np.array(labels, np.int32)), corrupt
 
-    def _skip_corrupt(self, folders: ClassFolders, cache: pathlib.Path) -> tuple[ClassFolders, str]:
-        """Leaves out corrupt files; returns the others, and a note of them."""
-        corrupt = self._find_corrupt(folders.splits, cache)
-        if not corrupt:
-            return folders, ''
-        usable = {
-            split: [file for file in files if file.path not in corrupt]
-            for split, files in folders.splits.items()
-        }
-        number = f'{len(corrupt)} of {sum(map(len, folders.splits.values()))} images'
-        note = f'left out {number}, which cannot be used: {_list_corrupt(corrupt)}'
-        return folders._replace(splits=usable), note
-
     def _find_corrupt(
         self, splits: dict[str, list[ImageFile]], cache: pathlib.Path
     ) -> dict[str, str]:
         """{path: cause} of corrupt files, from the cache or by decoding all of them."""
         # The images do not depend on max_pixels, but which of them are too large does.
-        key = f'{self._hash_files(splits, times=True)} {self._preprocessing.max_pixels}'
-        path = cache / f'{self.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}-corrupt.json'
+        text = f'{self._preprocessing.identities[0]} {self._preprocessing.max_pixels}'
+        key = _hash_files(text, splits, times=True)[:16]
+        path = cache / f'{self.name}-{key}-corrupt.json'
         try:
             corrupt = json.loads(path.read_text())
             if isinstance(corrupt, dict) and all(isinstance(v, str) for v in corrupt.values()):
@@ -212,7 +196,7 @@ class ImageFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, corrupt)
         except (OSError, UserError) as error:
-            warnings.warn(f'corrupt images are not noted: {path}: {error}', stacklevel=4)
+            warnings.warn(f'corrupt images are not noted: {path}: {error}', stacklevel=3)
         return corrupt
 
 
@@ -257,6 +241,16 @@ class ImageFolderDataSource:
 
     def labels(self, index: Sequence[int]) -> Int32[np.ndarray, ' examples']:
         return self.all_labels[np.asarray(index)]
+
+
+def _hash_files(text: str, splits: dict[str, list[ImageFile]], *, times: bool = False) -> str:
+    digest = hashlib.sha256(text.encode())
+    for split, files in splits.items():
+        for path, label, num_bytes, mtime_ns in files:
+            state = f'{num_bytes} {mtime_ns}' if times else num_bytes
+            line = f'{split}\0{path}\0{label}\0{state}\n'
+            digest.update(line.encode(errors='surrogateescape'))
+    return digest.hexdigest()
 
 
 def _list_corrupt(corrupt: dict[str, str]) -> str:

@@ -24,7 +24,7 @@ from mixer_dilated.data.examples import (
     InMemoryDataSource,
     RandomAccessDataSource,
     checksums,
-    num_examples,
+    count_examples,
 )
 from mixer_dilated.data.workers import num_workers
 from mixer_dilated.parallel.mesh import process_local_indices, put_on_mesh, replicated
@@ -235,7 +235,7 @@ def open_input(
     Raises:
       UserError: the examples cannot be read.
     """
-    count = num_examples('split', split, dataset.split_sizes)
+    count = count_examples('split', split, dataset.split_sizes)
     if streams(config.input, dataset, count):
         return StreamingPipeline(dataset.data_source(split), config, mesh)
     examples = load_examples(dataset, split, config.dataset.cache_dir)

@@ -54,12 +54,12 @@ class Preprocessing:
             )
 
     @property
-    def identity(self) -> str:
-        """What the images depend on, as a text; without what only refuses images."""
-        old = f'image_shape={self.image_shape!r}, how={self.how!r}, resize={self.resize!r}'
+    def identities(self) -> list[str]:
+        """What the images depend on, as a text; and the texts of earlier versions, with a bound."""
+        fields = f'image_shape={self.image_shape!r}, how={self.how!r}, resize={self.resize!r}'
         white = f', white={self.white!r}' if self.white else ''
-        # Of runs from before there was more to say.
-        return f'Preprocessing({old}, max_pixels={2**24}{white})'
+        bounds = '', *(f', max_pixels={most}' for most in (2**24, self.max_pixels))
+        return [f'Preprocessing({fields}{bound}{white})' for bound in bounds]
 
     def read(self, path: str | os.PathLike | bytes) -> UInt8[np.ndarray, 'height width channels']:
         """The image of a file, or of a file's content.
@@ -149,6 +149,23 @@ def is_upsample(stored: Pair, size: Pair) -> bool:
     """Whether `upsample` makes images of one (height, width) those of another undistorted."""
     same_aspect_ratio = stored[0] * size[1] == stored[1] * size[0]
     return same_aspect_ratio and size[0] >= stored[0]
+
+
+def image_shapes(
+    own_shape: tuple, size: Pair | None
+) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """The shape that the network sees of images, and the one that they are stored in.
+
+    Images that are only upsampled are stored as they are, others resized when they are decoded.
+
+    Args:
+      own_shape: (height, width, channels); height and width are None of images of several sizes.
+      size: (height, width) that they are brought to; None for their own.
+    """
+    *own_size, channels = own_shape
+    seen = (*(size or own_size), channels)
+    is_stored = None not in own_size and is_upsample(own_size, seen[:2])
+    return seen, tuple(own_shape) if is_stored else seen
 
 
 def upsample(

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import types
 from collections.abc import Mapping, Sequence
 
 import ml_collections
@@ -58,24 +59,24 @@ def record_data(
     Raises:
       UserError: the run was begun on other examples, or hosts have different ones.
     """
-    facts = {part: data_record(setup, part, checksums[part]) for part in checksums}
+    facts, old = {}, {}
+    for part in checksums:
+        identity, *old[part] = split_identities(setup, part)
+        facts[part] = {'identity': identity, **checksums[part]}
     assert_equal_across_hosts(facts, DATA_DIFFERS)
     names = [*setup.dataset.class_names]
-    on_primary(check_same_data, workdir, facts, saved=saved, class_names=names)
+    on_primary(check_same_data, workdir, facts, saved=saved, class_names=names, old=old)
     on_primary(write_split_files, workdir, setup.dataset, saved=saved)
 
 
-def data_record(setup: Setup, part: str, checksums: Mapping[str, int]) -> dict:
-    """The identity and checksums of a split, as `data.json` records them.
+def split_identities(setup: Setup, part: str) -> list[str]:
+    """The identity of 'train', 'val' or 'test', and those that earlier versions recorded of it.
 
-    Args:
-      setup: with the data set, whose identity follows from names and sizes of its files.
-      part: 'train', 'val' or 'test'.
-      checksums: of the examples, if they are in memory; else empty.
+    They follow from names and sizes of files, and not from pixels.
     """
-    split = setup.config.dataset[f'{part}_split']
-    identity = hashlib.sha256(f'{setup.dataset.identity}\n{split}'.encode()).hexdigest()
-    return {'identity': identity, **checksums}
+    split, dataset = setup.config.dataset[f'{part}_split'], setup.dataset
+    identities = dataset.identity, *dataset.old_identities
+    return [hashlib.sha256(f'{text}\n{split}'.encode()).hexdigest() for text in identities]
 
 
 def write_split_files(workdir: pathlib.Path, dataset: Dataset, *, saved: bool) -> None:
@@ -109,14 +110,16 @@ def check_same_data(
     *,
     saved: bool,
     class_names: Sequence[str] = (),
+    old: Mapping[str, Sequence[str]] = types.MappingProxyType({}),
 ) -> None:
     """Writes `data.json`, or checks that the run was begun on these examples.
 
     Args:
       workdir: the run's folder.
-      facts: `data_record` of every split.
+      facts: of every split its identity and, if its examples are in memory, their checksums.
       saved: whether the run has a checkpoint; without one it may begin anew.
       class_names: of the labels.
+      old: of every split other identities that are as good.
 
     Raises:
       UserError: the run was begun on other examples.
@@ -126,16 +129,17 @@ def check_same_data(
         write_json(path, {**facts, 'class_names': [*class_names]})
         return
     recorded = read_json(path, HINT)
-    if not all(_is_same_split(recorded.get(part), facts[part]) for part in facts):
+    if not all(_is_same_split(recorded.get(part), facts[part], old.get(part)) for part in facts):
         raise UserError(
             f'--workdir={workdir}: this run was begun on other examples ({path} differs from the '
             'data that is there now); give it its own data again, or name a new folder'
         )
 
 
-def _is_same_split(recorded: dict | None, facts: dict) -> bool:
+def _is_same_split(recorded: dict | None, facts: dict, old: Sequence[str] | None) -> bool:
     """By checksums if both have them: a run may change between memory and streaming."""
     if not isinstance(recorded, dict):
         return False
-    common = (recorded.keys() & facts.keys()) - {'identity'}
-    return all(recorded.get(name) == facts[name] for name in common or {'identity'})
+    if common := (recorded.keys() & facts.keys()) - {'identity'}:
+        return all(recorded[name] == facts[name] for name in common)
+    return recorded.get('identity') in (facts['identity'], *(old or ()))

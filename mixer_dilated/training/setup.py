@@ -11,7 +11,7 @@ import ml_collections
 from mixer_dilated.config import changed, patch_branches
 from mixer_dilated.config_keys import NON_NEGATIVE, Allowed, integer, one_of
 from mixer_dilated.data.datasets import open_dataset, preprocessing_of
-from mixer_dilated.data.examples import Dataset, check_disjoint, num_examples, split_slices
+from mixer_dilated.data.examples import Dataset, check_disjoint, count_examples, split_slices
 from mixer_dilated.data.input_pipeline import streams
 from mixer_dilated.data.preprocessing import PREPROCESS_MODES, RESIZE_MODES
 from mixer_dilated.errors import UserError
@@ -99,7 +99,7 @@ def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = No
     }
     counts, others = {}, {}
     for key, split in splits.items():
-        counts[key] = num_examples(key, split, dataset.split_sizes)
+        counts[key] = count_examples(key, split, dataset.split_sizes)
         check_disjoint(key, split, others, dataset.split_sizes)
         others[key] = split
     train_examples = counts['config.dataset.train_split']

@@ -137,6 +137,9 @@ def test_classes_that_are_integers_are_in_their_order(tmp_path):
     assert read_listing(path).class_names == tuple(map(str, range(-1, 11)))
     path = write(tmp_path / 'a.csv', [('file', 'label'), *rows[:3], ('11.png', 'NA')])
     assert read_listing(path).class_names == ('-1', '0', '1', 'NA')
+    rows = [(f'{k}.png', f'{k:03}') for k in (2, 0, 10)]  # texts, as they are
+    path = write(tmp_path / 'a.csv', [('file', 'label'), *rows])
+    assert read_listing(path).class_names == ('000', '002', '010')
 
 
 def test_columns_are_chosen_by_preference_or_by_key(tmp_path):
@@ -172,6 +175,8 @@ HEADER = ('file', 'label')
         ([HEADER, ('folder', 'x')], ['line 2', 'no such file']),
         ([HEADER, ('twice', 'x')], ['line 2', "'twice'", 'twice.jpg or twice.png']),
         ([HEADER, ('a.png', 'x'), ('b.png', 'y')], ['class x: a single image']),
+        ([HEADER, ('a.png', '01'), ('b.png', '1')], ["'01' and '1'", 'one number']),
+        ([HEADER, ('a.png', '7'), ('b.png', '007'), ('twice.png', 'x')], ["'007' and '7'"]),
     ],
 )  # fmt: skip
 def test_rows_that_cannot_be_meant_are_refused_with_their_line(tmp_path, rows, words):

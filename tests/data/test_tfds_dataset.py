@@ -115,7 +115,7 @@ def test_records_that_cannot_be_read_are_refused_by_number(tmp_path):
     assert records.labels([5, 0]).tolist() == [5, 0]
     with refuses(folder, "split 'train': record 3 cannot be read: "):
         records.read([5, 3, 0])
-    empty = TfdsDataSource([b''], 1, 'somewhere', 'image', 'label', 10, (8, 8, 1), None)
+    empty = TfdsDataSource([b''], 1, 'somewhere', ('image', 'label'), {}, (8, 8, 1), None)
     with refuses('somewhere: record 0 cannot be read: ', 'image'):
         empty.read([0])
 
