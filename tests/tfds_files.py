@@ -9,6 +9,8 @@ from array_record.python import array_record_module
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
+from mixer_dilated.config import resolve
+from mixer_dilated.data.datasets import open_dataset
 from tests.conftest import random_bytes
 
 
@@ -57,6 +59,12 @@ def write_set(
             writer.write(example.SerializeToString())
         writer.close()
     return folder
+
+
+def open_set(data_dir, name='tiny', recorded=None, **keys):
+    """The data set of `config.dataset` with these keys."""
+    dataset = {'name': name, 'data_dir': str(data_dir), **keys}
+    return open_dataset(resolve({'dataset': dataset}).dataset, recorded)
 
 
 def encoded(pixels, file_format='PNG'):

@@ -7,15 +7,16 @@ import warnings
 
 import numpy as np
 from jaxtyping import Int32, UInt8
+from ml_collections import ConfigDict
 from PIL import Image
 
 from mixer_dilated.data.array_files import LabelledImages, read_idx, read_npz
 from mixer_dilated.data.class_folders import ClassFolders, ImageFile, split_images
 from mixer_dilated.data.examples import Examples, InMemoryDataset, cache_name
-from mixer_dilated.data.image_decoding import MAX_PIXELS
 from mixer_dilated.data.preprocessing import Preprocessing, image_shapes, resize_image
 from mixer_dilated.data.split_names import complete_splits
 from mixer_dilated.errors import UserError
+from mixer_dilated.patches.geometry import Pair
 
 MAX_CLASSES = 1000  # in a small set
 
@@ -26,34 +27,24 @@ class ArrayDataset(InMemoryDataset):
     Images that are only upsampled are stored as they are, others resized when they are read.
 
     Args:
+      dataset: `config.dataset`.
       kind: 'npz' (see `read_npz`) or 'idx' (see `read_idx`).
       path: of the file or folder.
       image_size: (height, width) of the network's input; None for that of the images.
-      resize, max_pixels: of images, see `Preprocessing`.
-      white: the value that is white; 0 for 1 of floats up to 1, and 255 of other numbers.
-      keys: names of the arrays that are images and labels; '' for the usual ones.
-      test_fraction, split_seed: of arrays without splits, see `split_images`.
 
     Raises:
       UserError: the files, arrays or values cannot be used; the message names them.
     """
 
     def __init__(
-        self,
-        kind: str,
-        path: pathlib.Path,
-        image_size: tuple[int, int] | None = None,
-        *,
-        resize: str = 'crop',
-        max_pixels: int = MAX_PIXELS,
-        white: float = 0,
-        keys: tuple[str, str] = ('', ''),
-        test_fraction: float = 0.2,
-        split_seed: int = 0,
+        self, dataset: ConfigDict, kind: str, path: pathlib.Path, image_size: Pair | None = None
     ):
-        arrays, notes = read_npz(path, *keys) if kind == 'npz' else read_idx(path)
+        if kind == 'npz':
+            arrays, notes = read_npz(path, dataset.image_key, dataset.label_key)
+        else:
+            arrays, notes = read_idx(path)
         arrays = complete_splits(path, arrays, notes)
-        images = _convert_images(path, arrays, white, notes)
+        images = _convert_images(path, arrays, dataset.white, notes)
         class_names, labels = _number_labels(path, arrays)
         for note in notes:
             warnings.warn(f'{path}: {note}', stacklevel=2)
@@ -68,25 +59,27 @@ class ArrayDataset(InMemoryDataset):
             numbers = labels['all'].tolist()
             files = [ImageFile(str(row), label, 0, 0) for row, label in enumerate(numbers)]
             folders = ClassFolders(class_names, {'all': files})
-            for split, files in split_images(path, folders, test_fraction, split_seed).items():
+            options = dataset.test_fraction, dataset.split_seed
+            for split, files in split_images(path, folders, *options).items():
                 rows = [int(file.path) for file in files]
                 splits[split] = Examples(*(array[rows] for array in splits['all']))
             del splits['all']
-            identity += f' {test_fraction} {split_seed}'
+            identity += ' {} {}'.format(*options)
         self.name, self.splits, self.class_names = cache_name(kind, path), splits, class_names
         self.num_classes = len(class_names)
         self.split_sizes = {split: len(examples.labels) for split, examples in splits.items()}
         own_shape = splits['train'].images.shape[1:]
         self.image_shape, self.stored_shape = image_shapes(own_shape, image_size)
         pixels = math.prod(own_shape[:2])
-        if pixels > max_pixels:
+        if pixels > dataset.max_pixels:
             raise UserError(
-                f'{path}: images of {pixels} pixels; allowed are at most {max_pixels} '
+                f'{path}: images of {pixels} pixels; allowed are at most {dataset.max_pixels} '
                 '(config.dataset.max_pixels)'
             )
         resized = self.stored_shape != own_shape
-        self._resize = resize if resized else ''
-        texts = Preprocessing(self.image_shape, resize=resize).identities if resized else ['']
+        self._resize = dataset.resize if resized else ''
+        preprocessing = Preprocessing(self.image_shape, resize=dataset.resize)
+        texts = preprocessing.identities if resized else ['']
         identities = [hashlib.sha256(f'{identity}{text}'.encode()).hexdigest() for text in texts]
         self.identity, *self.old_identities = identities
         self.fingerprint = self.identity

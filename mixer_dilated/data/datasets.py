@@ -35,23 +35,18 @@ def open_dataset(dataset: ml_collections.ConfigDict, recorded: SplitFiles | None
       UserError: the data set does not exist, cannot be downloaded, or does not fit the config.
     """
     size = integer_pair('dataset.image_size', dataset.image_size, 1) if dataset.image_size else None
-    keys = dataset.image_key, dataset.label_key
     kind, path = split_path(dataset.name)
     if dataset.name == 'digits':
         return Digits(size or (8, 8))
     if not kind:
         from mixer_dilated.data.tfds_dataset import TfdsDataset
 
-        return TfdsDataset(
-            dataset.name, dataset.data_dir, dataset.max_pixels, size, dataset.resize, keys
-        )
+        return TfdsDataset(dataset, size)
     path = expand_user(dataset.data_dir) / expand_user(path)
-    splitting = {'test_fraction': dataset.test_fraction, 'split_seed': dataset.split_seed}
     if kind in ('npz', 'idx'):
         from mixer_dilated.data.array_dataset import ArrayDataset
 
-        images = {name: dataset[name] for name in ('resize', 'max_pixels', 'white')}
-        return ArrayDataset(kind, path, size, keys=keys, **images, **splitting)
+        return ArrayDataset(dataset, kind, path, size)
     from mixer_dilated.data.csv_dataset import read_listing
     from mixer_dilated.data.image_folder import ImageFolder
 
@@ -69,14 +64,11 @@ def open_dataset(dataset: ml_collections.ConfigDict, recorded: SplitFiles | None
             'config.dataset.image_size = 0: image files are resized to one size; set '
             'it, for example --config.dataset.image_size=64'
         )
-    return ImageFolder(
-        path if kind == 'folder' else path.parent,
-        preprocessing_of(dataset, (*size, dataset.channels)),
-        listing=(path, read_listing(path, *keys)) if kind == 'csv' else None,
-        **{name: dataset[name] for name in ('on_corrupt', 'cache_dir', 'follow_links')},
-        recorded=recorded,
-        **splitting,
-    )
+    preprocessing = preprocessing_of(dataset, (*size, dataset.channels))
+    if kind == 'folder':
+        return ImageFolder(path, dataset, preprocessing, recorded=recorded)
+    listing = path, read_listing(path, dataset.image_key, dataset.label_key)
+    return ImageFolder(path.parent, dataset, preprocessing, listing, recorded)
 
 
 def preprocessing_of(dataset: ml_collections.ConfigDict, image_shape: tuple) -> Preprocessing:

@@ -3,7 +3,7 @@
 import pathlib
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -72,13 +72,13 @@ class InMemoryDataSource(NamedTuple):
         return self.examples.labels
 
     def __len__(self) -> int:
-        return len(self.examples.labels)
+        return len(self.all_labels)
 
     def read(self, index: Sequence[int]) -> Examples:
         return Examples(*(array[np.asarray(index)] for array in self.examples))
 
     def labels(self, index: Sequence[int]) -> Int32[np.ndarray, ' examples']:
-        return self.examples.labels[np.asarray(index)]
+        return self.all_labels[np.asarray(index)]
 
 
 class Dataset(Protocol):
@@ -122,14 +122,12 @@ class InMemoryDataset:
     """A `Dataset` whose examples are in memory, in `splits`."""
 
     old_identities: Sequence[str] = ()
-    splits: Mapping[str, Examples]
-    split_sizes: Mapping[str, int]
+    splits: dict[str, Examples]
+    split_sizes: dict[str, int]
 
     def read(self, split: str) -> Examples:
-        parts = [
-            [array[start:stop] for array in self.splits[name]]
-            for name, start, stop in split_slices('split', split, self.split_sizes)
-        ]
+        slices = split_slices('split', split, self.split_sizes)
+        parts = [[array[a:b] for array in self.splits[name]] for name, a, b in slices]
         return Examples(*map(np.concatenate, zip(*parts, strict=True)))
 
     def data_source(self, split: str) -> InMemoryDataSource:
@@ -153,6 +151,7 @@ def split_slices(key: str, split: str, split_sizes: dict[str, int]) -> list[tupl
         name: tfds.core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0)
         for name, size in split_sizes.items()
     }
+    available = _list_sizes(split_sizes)
     try:
         instructions = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
     except (ValueError, AssertionError, KeyError) as error:
@@ -161,7 +160,7 @@ def split_slices(key: str, split: str, split_sizes: dict[str, int]) -> list[tupl
         if other in split_sizes and other not in split:
             cause += f', which is called {other!r} here'
         raise UserError(
-            f'{key} = {split!r}: {cause}. Available: {_list_sizes(split_sizes)}; for example '
+            f'{key} = {split!r}: {cause}. Available: {available}; for example '
             f"'{next(iter(split_sizes))}[:80%]'"
         ) from None
     slices = [
@@ -169,9 +168,7 @@ def split_slices(key: str, split: str, split_sizes: dict[str, int]) -> list[tupl
         for part in instructions
     ]
     if any(stop <= start for _, start, stop in slices):
-        raise UserError(
-            f'{key} = {split!r}: selects no examples; available: {_list_sizes(split_sizes)}'
-        )
+        raise UserError(f'{key} = {split!r}: selects no examples; available: {available}')
     return slices
 
 
@@ -191,11 +188,10 @@ def check_disjoint(
       others: the other splits by their keys or flags.
       split_sizes: number of examples of each named split.
     """
-    slices = split_slices(key, split, split_sizes)
     for other_key, other in others.items():
         shared = sum(
             max(0, min(stop, other_stop) - max(start, other_start))
-            for name, start, stop in slices
+            for name, start, stop in split_slices(key, split, split_sizes)
             for other_name, other_start, other_stop in split_slices(other_key, other, split_sizes)
             if name == other_name
         )

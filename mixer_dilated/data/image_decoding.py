@@ -107,6 +107,8 @@ def _decoding_errors(max_pixels: int):
     except UnidentifiedImageError:
         formats = f'{", ".join(FORMATS[:-1])} or {FORMATS[-1]}'
         raise UserError(f'not a {formats} image, or its header is damaged') from None
+    # Pillow raises OSError and SyntaxError; through its plugins come ValueError, TypeError,
+    # KeyError, IndexError, EOFError, OverflowError, struct.error, zlib.error, ….
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:
             raise UnreadableError(error.strerror) from None
@@ -136,7 +138,7 @@ def _open_image(path: str | os.PathLike | bytes, max_pixels: int) -> BinaryIO:
 def _exif_transpose(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # an orientation that cannot be read is none
+    except Exception:  # an orientation that cannot be read, for any of the reasons above, is none
         return image
 
 
@@ -168,6 +170,7 @@ def white_of(paths: Iterable[str], max_pixels: int) -> int:
     """
     most = 0
     for path in paths:
+        # They are refused when they are read, with what `_decoding_errors` says of them.
         with contextlib.suppress(Exception), Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 continue

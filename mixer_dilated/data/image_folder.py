@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int32
+from ml_collections import ConfigDict
 
 from mixer_dilated.data.class_folders import (
     ClassFolders,
@@ -36,17 +37,16 @@ MAX_KEPT_BYTES = 2**30  # of images that were decoded to find corrupt ones
 class ImageFolder:
     """The image files of a folder, as a `Dataset`; see `class_folders`.
 
+    With `on_corrupt` 'stop' a split with a corrupt file is refused when it is read; with 'skip' all
+    files are decoded once, and corrupt ones are left out with a warning before the rest is split.
+    Which they are is kept in the cache.
+
     Args:
       root: the folder.
+      dataset: `config.dataset`.
       preprocessing: of its files.
       listing: the file and its files, of a data set that a file lists; None for those that
         `find_images` finds in the folder.
-      test_fraction, split_seed: see `split_images`.
-      on_corrupt: 'stop' refuses a split with a corrupt file when it is read; 'skip' decodes all
-        files once, and leaves corrupt ones out with a warning before the rest is split. Which they
-        are is kept in the cache.
-      cache_dir: folder of the cache; '' is the user's cache folder.
-      follow_links: whether links to images and folders are what they lead to.
       recorded: the splits of a run, which are found again by the names of their files.
 
     Attributes:
@@ -60,19 +60,14 @@ class ImageFolder:
     def __init__(
         self,
         root: pathlib.Path,
+        dataset: ConfigDict,
         preprocessing: Preprocessing,
-        *,
         listing: tuple[pathlib.Path, ClassFolders] | None = None,
-        test_fraction: float = 0.2,
-        split_seed: int = 0,
-        on_corrupt: str = 'stop',
-        cache_dir: str = '',
-        follow_links: bool = False,
         recorded: SplitFiles | None = None,
     ):
         ignored = Ignored()
         if listing is None:
-            listing = root, find_images(root, ignored, follow_links=follow_links)
+            listing = root, find_images(root, ignored, follow_links=dataset.follow_links)
         source, folders = listing
         self.name = cache_name('folder' if source == root else 'csv', source)
         self.image_shape = self.stored_shape = preprocessing.image_shape
@@ -80,8 +75,10 @@ class ImageFolder:
         notes = [*folders.notes]
         if ignored:
             notes.append(f'left out {ignored_text(ignored)}{links_hint(ignored)}')
-        if on_corrupt == 'skip':
-            corrupt = self._find_corrupt(folders.splits, expand_user(cache_dir or user_cache()))
+        if dataset.on_corrupt == 'skip':
+            corrupt = self._find_corrupt(
+                folders.splits, expand_user(dataset.cache_dir or user_cache())
+            )
             if corrupt:
                 number = f'{len(corrupt)} of {sum(map(len, folders.splits.values()))} images'
                 notes.append(f'left out {number}, which cannot be used: {_list_corrupt(corrupt)}')
@@ -96,7 +93,7 @@ class ImageFolder:
             self.class_names = recorded.class_names if self._files else folders.class_names
             notes.append(note)
         if not self._files:
-            self._files = split_images(source, folders, test_fraction, split_seed)
+            self._files = split_images(source, folders, dataset.test_fraction, dataset.split_seed)
         if not preprocessing.white:
             self._check_white()
         for note in filter(None, notes):

@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import Int32, UInt8
+from ml_collections import ConfigDict
 
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.data.image_decoding import MAX_PIXELS, MODES, decode_image
+from mixer_dilated.data.image_decoding import MODES, decode_image
 from mixer_dilated.data.preprocessing import Preprocessing, image_shapes
 from mixer_dilated.data.tfds_builder import find_keys, open_builder
 from mixer_dilated.data.workers import num_cores
@@ -29,29 +30,19 @@ class TfdsDataset:
     decoded.
 
     Args:
-      name: TFDS name, perhaps with config and version: 'mnist', 'emnist/balanced'.
-      data_dir: folder of prepared data; '' is TFDS_DATA_DIR, else TFDS's default.
-      max_pixels: of an image, at most.
+      dataset: `config.dataset`; its `data_dir` is the folder of prepared data, '' for
+        TFDS_DATA_DIR, else TFDS's default.
       image_size: (height, width) of the network's input; None for that of the images.
-      resize: of images of another aspect ratio (see `Preprocessing`).
-      keys: names of the features that are image and label; '' for those that `find_keys` chooses.
 
     Raises:
       UserError: no such data set, not prepared, not image classification, or images too large.
     """
 
-    def __init__(
-        self,
-        name: str,
-        data_dir: str,
-        max_pixels: int = MAX_PIXELS,
-        image_size: Pair | None = None,
-        resize: str = 'crop',
-        keys: tuple[str, str] = ('', ''),
-    ):
-        self.name, self._builder = name, open_builder(name, data_dir)
+    def __init__(self, dataset: ConfigDict, image_size: Pair | None = None):
+        self.name = name = dataset.name
+        self._builder = open_builder(name, dataset.data_dir)
         info = self._builder.info
-        self._keys = find_keys(name, info, *keys)
+        self._keys = find_keys(name, info, dataset.image_key, dataset.label_key)
         image, label = (info.features[key] for key in self._keys)
         self.image_shape, self.stored_shape = image_shapes(image.shape, image_size)
         self.split_sizes = {name: split.num_examples for name, split in info.splits.items()}
@@ -67,12 +58,14 @@ class TfdsDataset:
                 'are resized to one; set it, for example --config.dataset.image_size=224'
             )
         pixels = math.prod(self.stored_shape[:2])
-        if pixels > max_pixels:
+        if pixels > dataset.max_pixels:
             raise UserError(
                 f'config.dataset.name = {name!r}: images of {pixels} pixels; allowed are at most '
-                f'{max_pixels} (config.dataset.max_pixels)'
+                f'{dataset.max_pixels} (config.dataset.max_pixels)'
             )
-        preprocessing = Preprocessing(self.image_shape, 'resize', resize, max_pixels)
+        preprocessing = Preprocessing(
+            self.image_shape, resize=dataset.resize, max_pixels=dataset.max_pixels
+        )
         # Images that are stored as they are must have the size that the set promises.
         resized = self.stored_shape != tuple(image.shape)
         self._preprocessing = preprocessing if resized else None

@@ -10,12 +10,9 @@ from array_record.python import array_record_module
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from mixer_dilated.config import resolve
-from mixer_dilated.data.datasets import open_dataset
-from mixer_dilated.data.tfds_dataset import TfdsDataset
 from mixer_dilated.training.setup import create_setup
 from tests.conftest import refuses, small_config
-from tests.tfds_files import encoded, grey, write_set
+from tests.tfds_files import encoded, grey, open_set, write_set
 
 IMAGE, CLASS = tfds.features.Image(shape=(8, 8, 1)), tfds.features.ClassLabel(num_classes=3)
 ROWS = [{'image': encoded(grey(k)), 'label': k % 3} for k in range(6)]
@@ -51,11 +48,6 @@ def make_set(data_dir, features, records, supervised=None):
         writer.write(example.SerializeToString())
     writer.close()
     return data_dir
-
-
-def open_set(data_dir, **keys):
-    dataset = {'name': 'tiny', 'data_dir': str(data_dir), **keys}
-    return open_dataset(resolve({'dataset': dataset}).dataset)
 
 
 def test_the_one_image_and_the_one_class_label_are_taken_which_is_said(tmp_path):
@@ -154,14 +146,14 @@ def prepared(tmp_path, formats):
 
 def test_a_set_that_was_converted_in_place_is_read(tmp_path):
     prepared(tmp_path, ['tfrecord', 'array_record'])
-    source = TfdsDataset('tiny', str(tmp_path))
+    source = open_set(tmp_path)
     np.testing.assert_array_equal(source.read('train').labels, [0, 1, 2, 0, 1, 2])
     shutil.rmtree(tmp_path / 'tiny')
     prepared(tmp_path, ['array_record'])
-    assert TfdsDataset('tiny', str(tmp_path)).identity == source.identity
+    assert open_set(tmp_path).identity == source.identity
 
 
 def test_another_format_is_refused_with_the_command_that_converts_it(tmp_path):
     folder = prepared(tmp_path, ['tfrecord'])
     with refuses(folder, 'tfrecord', f'--dataset_version_dir={folder}', 'array_record'):
-        TfdsDataset('tiny', str(tmp_path))
+        open_set(tmp_path)

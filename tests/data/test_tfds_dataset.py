@@ -8,17 +8,15 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from mixer_dilated.config import resolve
 from mixer_dilated.data import tfds_builder, tfds_dataset
-from mixer_dilated.data.datasets import open_dataset
-from mixer_dilated.data.tfds_dataset import TfdsDataset, TfdsDataSource
+from mixer_dilated.data.tfds_dataset import TfdsDataSource
 from mixer_dilated.errors import UserError
 from tests.conftest import refuses
-from tests.tfds_files import encoded, grey, write_set
+from tests.tfds_files import encoded, grey, open_set, write_set
 
 
 def test_mnist_is_read_as_tfds_gives_it(mnist):
-    source = TfdsDataset('mnist', mnist)
+    source = open_set(mnist, 'mnist')
     assert source.image_shape == (28, 28, 1) and source.num_classes == 10
     assert source.split_sizes == {'train': 60000, 'test': 10000}
     examples = source.read('train[30:40]+test[:5]')
@@ -36,8 +34,7 @@ def test_any_classification_set_is_read_through_tfds(tmp_path):
     colours = [grey(seed, (6, 4, 3)) for seed in range(5)]
     records = [(encoded(pixels), label) for label, pixels in enumerate(colours)]
     write_set(tmp_path, records, (6, 4, 3))
-    dataset = {'name': 'tiny', 'data_dir': str(tmp_path)}
-    source = open_dataset(resolve({'dataset': dataset}).dataset)
+    source = open_set(tmp_path)
     assert (source.image_shape, source.num_classes) == ((6, 4, 3), 10)
     assert source.split_sizes == {'train': 5, 'test': 5}
     examples = source.read('train[1:]')
@@ -50,10 +47,10 @@ def test_a_folder_of_the_same_name_does_not_hide_a_set(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ('tiny', 'pets', 'own.npz'):
         (tmp_path / name).mkdir() if '.' not in name else (tmp_path / name).write_bytes(b'')
-    assert TfdsDataset('tiny', str(tmp_path / 'sets')).num_classes == 10
+    assert open_set(tmp_path / 'sets').num_classes == 10
     for name, kind in (('pets', 'folder'), ('own.npz', 'npz'), (str(tmp_path), 'folder')):
         with refuses(f'config.dataset.name = {name!r}', f"'{kind}:{name}'"):
-            TfdsDataset(name, str(tmp_path / 'sets'))
+            open_set(tmp_path / 'sets', name)
 
 
 GOOD = [(encoded(grey(seed)), seed % 10) for seed in range(12)]
@@ -74,7 +71,7 @@ BROKEN_RECORDS = {
 def test_a_broken_record_is_refused_with_its_place(kind, tmp_path):
     record, words = BROKEN_RECORDS[kind]
     folder = write_set(tmp_path, [*GOOD[:3], record, *GOOD[3:]])
-    source = TfdsDataset('tiny', str(tmp_path))
+    source = open_set(tmp_path)
     with refuses(f"{folder}, split 'train', record 3: ", *words):
         source.read('train')
     assert len(source.read('train[:3]').labels) == 3
@@ -83,7 +80,7 @@ def test_a_broken_record_is_refused_with_its_place(kind, tmp_path):
 def test_damaged_files_of_a_prepared_set_are_refused_or_read_as_they_were(tmp_path):
     """Cut off and flipped at many places: what is read is right, or refused in one line."""
     folder = write_set(tmp_path, GOOD)
-    expected = TfdsDataset('tiny', str(tmp_path)).read('train')
+    expected = open_set(tmp_path).read('train')
     path = folder / 'tiny-train.array_record-00000-of-00001'
     whole = path.read_bytes()
     draw = np.random.default_rng(0)
@@ -97,7 +94,7 @@ def test_damaged_files_of_a_prepared_set_are_refused_or_read_as_they_were(tmp_pa
             content[draw.choice(used)] ^= 1 << draw.integers(8)
         path.write_bytes(content)
         try:
-            examples = TfdsDataset('tiny', str(tmp_path)).read('train')
+            examples = open_set(tmp_path).read('train')
         except UserError as error:
             refused += 1
             assert '\n' not in str(error) and str(path.parent) in str(error)
@@ -111,7 +108,7 @@ def test_records_that_cannot_be_read_are_refused_by_number(tmp_path):
     folder = write_set(tmp_path, GOOD, files=len(GOOD))
     path = folder / 'tiny-train.array_record-00003-of-00012'
     path.write_bytes(path.read_bytes()[:1000])
-    records = TfdsDataset('tiny', str(tmp_path)).data_source('train')
+    records = open_set(tmp_path).data_source('train')
     assert records.labels([5, 0]).tolist() == [5, 0]
     with refuses(folder, "split 'train': record 3 cannot be read: "):
         records.read([5, 3, 0])
@@ -122,7 +119,7 @@ def test_records_that_cannot_be_read_are_refused_by_number(tmp_path):
 
 def test_data_that_vanishes_is_refused(tmp_path):
     folder = write_set(tmp_path, GOOD)
-    source = TfdsDataset('tiny', str(tmp_path))
+    source = open_set(tmp_path)
     shutil.rmtree(folder)
     with refuses(folder):
         source.read('train')
@@ -131,32 +128,32 @@ def test_data_that_vanishes_is_refused(tmp_path):
 def test_images_that_are_too_large_are_refused_before_they_are_decoded(tmp_path):
     write_set(tmp_path, GOOD)
     with refuses('64 pixels', '63'):
-        TfdsDataset('tiny', str(tmp_path), max_pixels=63)
+        open_set(tmp_path, max_pixels=63)
 
 
 def test_the_cache_of_mnist_follows_its_files(mnist, tmp_path):
     """Another time of change is another fingerprint; the same files are the same one."""
     copy = shutil.copytree(mnist, tmp_path / 'data')
-    fingerprint = TfdsDataset('mnist', str(copy)).fingerprint
-    assert TfdsDataset('mnist', str(copy)).fingerprint == fingerprint
+    fingerprint = open_set(copy, 'mnist').fingerprint
+    assert open_set(copy, 'mnist').fingerprint == fingerprint
     (record,) = copy.glob('mnist/*/*train*record*')
     record.chmod(0o644)
     os.utime(record, (1, 1))
-    assert TfdsDataset('mnist', str(copy)).fingerprint != fingerprint
+    assert open_set(copy, 'mnist').fingerprint != fingerprint
     for path in copy.glob('mnist/*/*'):  # which cannot be read at random
         path.chmod(0o644)
         if path.name == 'dataset_info.json':
             path.write_text(path.read_text().replace('array_record', 'tfrecord'))
         path.rename(path.with_name(path.name.replace('array_record', 'tfrecord')))
     with refuses('array_record'):
-        TfdsDataset('mnist', str(copy))
+        open_set(copy, 'mnist')
 
 
 def test_a_set_without_classes_is_refused(tmp_path, monkeypatch):
     builder = tfds.builder('dsprites', data_dir=tmp_path)
     monkeypatch.setattr(tfds_dataset, 'open_builder', lambda name, data_dir: builder)
     with refuses('dsprites'):
-        TfdsDataset('dsprites', str(tmp_path))
+        open_set(tmp_path, 'dsprites')
 
 
 def fake_builder(url='', error=None):
