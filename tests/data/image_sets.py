@@ -1,5 +1,7 @@
 """Image files in a folder a class, and the data sets that they are, for tests."""
 
+import pathlib
+
 import numpy as np
 from PIL import Image
 
@@ -31,6 +33,6 @@ def make(root, *paths):
 
 def open_folder(root, recorded=None, **keys):
     """A folder of images as a data set, or another name that `keys` has."""
-    usual = {'name': f'folder:{root}', 'image_size': 4, 'channels': 1}
-    usual['cache_dir'] = str(root.parent / 'cache')
-    return open_set('', recorded=recorded, **{**usual, **keys})
+    usual = {'name': f'folder:{root}', 'data_dir': '', 'image_size': 4, 'channels': 1}
+    usual['cache_dir'] = str(pathlib.Path(root).parent / 'cache')
+    return open_set(**usual | keys, recorded=recorded)

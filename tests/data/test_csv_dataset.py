@@ -1,26 +1,16 @@
 """Image files and labels that a CSV lists, as a data set."""
 
 import csv
-import json
-import os
 import shutil
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from PIL import Image
 
-from mixer_dilated.cli.main import main
-from mixer_dilated.config import resolve
 from mixer_dilated.data.csv_dataset import read_listing
-from mixer_dilated.data.datasets import open_dataset
-from tests.conftest import refuses
-
-
-def put(path, level=100):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((6, 8), level, np.uint8)).save(path)
+from tests.conftest import refuses, warns
+from tests.data.image_sets import make, open_folder, put
 
 
 def write(path, rows, delimiter=',', **options):
@@ -41,8 +31,7 @@ def put_set(root, count=10, **levels):
 
 
 def open_csv(path, **keys):
-    dataset = {'name': f'csv:{path}', 'image_size': 4, 'channels': 1, **keys}
-    return open_dataset(resolve({'dataset': dataset}).dataset)
+    return open_folder(path, **{'name': f'csv:{path}', **keys})
 
 
 def listed(path, *keys):
@@ -77,7 +66,7 @@ def test_a_column_says_the_split(tmp_path):
     rows = [('Image Path', 'Category', 'Split')]
     for split, count in (('Train', 3), ('valid', 2), ('test', 1)):
         for k in range(2 * count):
-            put(tmp_path / f'{split}{k}.jpg')
+            put(tmp_path / f'{split}{k}.jpg', 100)
             rows.append((f'{split}{k}.jpg', k % 2, split))
     source = open_csv(write(tmp_path / 'a.csv', rows))
     assert source.split_sizes == {'train': 6, 'validation': 4, 'test': 2}
@@ -105,8 +94,7 @@ def test_a_column_says_the_split(tmp_path):
 def test_any_texts_are_the_names_of_classes(tmp_path_factory, labels, delimiter, encoding, header):
     root = tmp_path_factory.mktemp('texts')
     rows = [(f'{k}.png', label) for k, label in enumerate(labels)]
-    for name, _ in rows:
-        (root / name).touch()
+    make(root, *(name for name, _ in rows))
     path = write(root / 'a.csv', [header, *rows], delimiter, encoding=encoding)
     assert listed(path) == {'all': dict(rows)}
     shutil.rmtree(root)
@@ -114,36 +102,31 @@ def test_any_texts_are_the_names_of_classes(tmp_path_factory, labels, delimiter,
 
 def test_names_are_found_with_and_without_ending_and_in_other_spellings(tmp_path):
     names = ['a.png', 'b.JPG', 'deep/c.jpeg', 'deep/d.webp', '../beside/e.png', 'f.v2.png']
-    for name in names:
-        put(tmp_path / 'set' / name)
-    (tmp_path / 'set' / 'a.txt').touch()
-    spelled = [
-        './a',
-        'b',
-        'deep\\c',
-        str(tmp_path / 'set' / 'deep' / 'd.webp'),
-        '../beside/e',
-        'f.v2',
-    ]
+    make(tmp_path / 'set', *names, 'a.txt')
+    absolute = str(tmp_path / 'set' / 'deep' / 'd.webp')
+    spelled = ['./a', 'b', 'deep\\c', absolute, '../beside/e', 'f.v2']
     rows = [('file', 'label'), *((name, 'x') for name in spelled)]
     assert [*listed(write(tmp_path / 'set' / 'a.csv', rows))['all']] == names
 
 
-def test_classes_that_are_integers_are_in_their_order(tmp_path):
-    for k in range(12):
-        put(tmp_path / f'{k}.png')
-    rows = [(f'{k}.png', k - 1) for k in range(12)]
+@pytest.mark.parametrize(
+    ('labels', 'names'),
+    [
+        (range(-1, 11), map(str, range(-1, 11))),
+        (('-1', '1', '0', 'NA'), ('-1', '0', '1', 'NA')),
+        (('002', '000', '010'), ('000', '002', '010')),  # texts, as they are
+        (('10', '9', '1.0'), ('1.0', '10', '9')),
+    ],
+)
+def test_classes_that_are_integers_are_in_their_order(tmp_path, labels, names):
+    rows = [(f'{k}.png', label) for k, label in enumerate(labels)]
+    make(tmp_path, *(name for name, _ in rows))
     path = write(tmp_path / 'a.csv', [('file', 'label'), *rows])
-    assert read_listing(path).class_names == tuple(map(str, range(-1, 11)))
-    path = write(tmp_path / 'a.csv', [('file', 'label'), *rows[:3], ('11.png', 'NA')])
-    assert read_listing(path).class_names == ('-1', '0', '1', 'NA')
-    rows = [(f'{k}.png', f'{k:03}') for k in (2, 0, 10)]  # texts, as they are
-    path = write(tmp_path / 'a.csv', [('file', 'label'), *rows])
-    assert read_listing(path).class_names == ('000', '002', '010')
+    assert read_listing(path).class_names == tuple(names)
 
 
 def test_columns_are_chosen_by_preference_or_by_key(tmp_path):
-    put(tmp_path / 'a.png')
+    make(tmp_path, 'a.png')
     header = ('id', 'image', 'class', 'label', 'colour')
     path = write(tmp_path / 'a.csv', [header, ('b.png', 'a.png', '3', 'cat', 'red')])
     listing = read_listing(path)
@@ -180,8 +163,7 @@ HEADER = ('file', 'label')
     ],
 )  # fmt: skip
 def test_rows_that_cannot_be_meant_are_refused_with_their_line(tmp_path, rows, words):
-    for name in ('a.png', 'b.png', 'twice.png', 'twice.jpg', 'folder/a.png'):
-        put(tmp_path / name)
+    make(tmp_path, 'a.png', 'b.png', 'twice.png', 'twice.jpg', 'folder/a.png')
     with refuses(write(tmp_path / 'a.csv', rows), *words):
         open_csv(tmp_path / 'a.csv')
 
@@ -228,32 +210,6 @@ def test_the_identity_follows_files_and_labels_and_not_the_place(tmp_path):
     assert open_csv(write(path, rows)).identity != source.identity
     recorded = source.split_files
     rows[1][1] = 'bird'  # a class that the run does not have
-    dataset = resolve({'dataset': {'name': f'csv:{write(path, rows)}', 'image_size': 4}}).dataset
-    with pytest.warns(UserWarning, match='1 image is gone that the run had'):
-        again = open_dataset(dataset, recorded)
+    with warns('1 image is gone that the run had'):
+        again = open_csv(write(path, rows), recorded=recorded)
     assert again.class_names == ('cat', 'dog') and sum(again.split_sizes.values()) == 19
-
-
-@pytest.mark.slow
-def test_a_network_is_trained_on_a_csv_that_moves_and_evaluated(tmp_path, capsys):
-    path = put_set(tmp_path / 'set', 20)
-    workdir = tmp_path / 'run'
-
-    def train(path, **more):
-        changes = {
-            'dataset.name': f'csv:{path}', 'dataset.image_size': 8, 'dataset.channels': 1,
-            'dataset.train_split': 'train', 'dataset.test_split': 'test', 'batch': 8,
-            'num_epochs': 1, 'optimizer.decay_type': 'constant', **more,
-        }  # fmt: skip
-        flags = [f'--config.{key}={value}' for key, value in changes.items()]
-        return main(['--config=configs/digits_dilated.py', f'--workdir={workdir}', *flags], 0)
-
-    assert train(path) == 0
-    moved = tmp_path / 'moved'
-    os.rename(tmp_path / 'set', moved)
-    assert train(moved / 'labels.csv', num_epochs=2) == 0
-    content = json.loads((workdir / 'preprocessing.json').read_text())
-    assert content['class_names'] == ['cat', 'dog'] and content['test_examples'] == 8
-    assert main(['evaluate', f'--workdir={workdir}', f'--data_dir={moved}/labels.csv'], 0) == 0
-    assert main(['predict', f'--workdir={workdir}', str(moved / 'images' / 'cat-0.png')], 0) == 0
-    assert 'cat' in capsys.readouterr().out
