@@ -5,8 +5,6 @@ import gzip
 import numpy as np
 import pytest
 
-from mixer_dilated.config import resolve
-from mixer_dilated.data.datasets import preprocessing_of
 from tests.conftest import refuses
 from tests.data.array_sets import (
     arrays,
@@ -85,20 +83,3 @@ def test_missing_idx_files_are_refused(tmp_path):
     (tmp_path / 't10k-labels-idx1-ubyte').unlink()
     with refuses(tmp_path, 'test labels', 't10k-labels-idx1-ubyte'):
         open_set(f'idx:{tmp_path}')
-
-
-@pytest.mark.parametrize(
-    ('name', 'channels', 'expected'),
-    [
-        ('idx:raw', 1, 'mnist'),
-        ('idx:data/FashionMNIST/raw', 1, 'fill'),
-        ('npz:data/mnist.npz', 1, 'mnist'),
-        ('npz:fashion-mnist.npz', 1, 'fill'),
-        ('npz:mnist.npz', 3, 'resize'),
-        ('npz:pneumoniamnist.npz', 1, 'resize'),
-        ('csv:mnist', 1, 'resize'),
-    ],
-)
-def test_files_to_predict_are_brought_to_the_style_of_the_set(name, channels, expected):
-    dataset = resolve({'dataset': {'name': name}}).dataset
-    assert preprocessing_of(dataset, (28, 28, channels)).how == expected

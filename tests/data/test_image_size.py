@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mixer_dilated.config import resolve
-from mixer_dilated.data.datasets import Digits, open_dataset
+from mixer_dilated.data.datasets import Digits
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.preprocessing import Preprocessing, upsample
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
@@ -19,7 +18,7 @@ from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import random_bytes, refuses, small_config
-from tests.tfds_files import encoded, grey, write_set
+from tests.tfds_files import encoded, grey, open_set, write_set
 
 
 @given(st.integers(1, 9), st.integers(1, 4), st.sampled_from([1, 3]), st.integers(0, 99))
@@ -48,8 +47,7 @@ RECORDS = [
 def open_tiny(folder, image_size, records=RECORDS, shape=(None, None, 3), **keys):
     if not (folder / 'tiny').exists():
         write_set(folder, records, shape)
-    dataset = {'name': 'tiny', 'data_dir': str(folder), 'image_size': image_size, **keys}
-    return open_dataset(resolve({'dataset': dataset}).dataset)
+    return open_set(folder, image_size=image_size, **keys)
 
 
 @pytest.mark.parametrize('resize', ['crop', 'pad', 'squash'])

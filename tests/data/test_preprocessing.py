@@ -217,20 +217,29 @@ def test_a_crop_is_the_middle_and_a_squash_the_whole():
 
 
 @pytest.mark.parametrize(
-    ('name', 'preprocess', 'expected'),
+    ('name', 'expected'),
     [
-        ('mnist', 'auto', 'mnist'),
-        ('mnist:3.0.1', 'auto', 'mnist'),
-        ('digits', 'auto', 'fill'),
-        ('fashion_mnist', 'auto', 'fill'),
-        ('folder:mnist', 'auto', 'resize'),
-        ('cifar10', 'auto', 'resize'),
-        ('mnist', 'resize', 'resize'),
+        ('mnist', 'mnist'),
+        ('mnist:3.0.1', 'mnist'),
+        ('digits', 'fill'),
+        ('fashion_mnist', 'fill'),
+        ('folder:mnist', 'resize'),
+        ('cifar10', 'resize'),
+        ('idx:raw', 'mnist'),
+        ('idx:data/FashionMNIST/raw', 'fill'),
+        ('npz:data/mnist.npz', 'mnist'),
+        ('npz:fashion-mnist.npz', 'fill'),
+        ('npz:pneumoniamnist.npz', 'resize'),
+        ('csv:mnist', 'resize'),
     ],
 )
-def test_each_data_set_has_its_way(name, preprocess, expected):
-    dataset = resolve({'dataset': {'name': name, 'preprocess': preprocess}}).dataset
-    assert preprocessing_of(dataset, (28, 28, 1)).how == expected
+def test_files_to_predict_are_brought_to_the_style_of_the_set(name, expected):
+    def how(preprocess, channels):
+        dataset = resolve({'dataset': {'name': name, 'preprocess': preprocess}}).dataset
+        return preprocessing_of(dataset, (28, 28, channels)).how
+
+    assert how('auto', 1) == expected
+    assert how('auto', 3) == how('resize', 1) == 'resize'
 
 
 class Slow:
