@@ -23,6 +23,7 @@ Operation = Callable[[Image, Level], Image]
 # Rows (a, b, c), relative to the middle: pixel (y, x) comes from a · y + b · x + c.
 Transform = Float[Array, '2 3']
 
+# The paper's fourteen operations, in its order.
 NAMES = (
     'identity', 'auto_contrast', 'equalize', 'rotate', 'solarize', 'color', 'posterize',
     'contrast', 'brightness', 'sharpness', 'shear_x', 'shear_y', 'translate_x', 'translate_y',
@@ -169,38 +170,19 @@ def _translation(level: Level, side: int) -> Float[Array, '']:
     return jnp.round(side * jnp.clip(MAX_TRANSLATE * level, -TRANSLATE_LIMIT, TRANSLATE_LIMIT))
 
 
-COLOUR_OPERATIONS = {
+COLOUR_OPERATIONS: dict[str, Operation] = {
     'identity': lambda image, level: image,
     'auto_contrast': lambda image, level: auto_contrast(image),
     'equalize': lambda image, level: equalize(image),
-    'solarize': solarize,
-    'color': color,
-    'posterize': posterize,
-    'contrast': contrast,
-    'brightness': brightness,
-    'sharpness': sharpness,
 }
-TRANSFORMS = {
-    'rotate': rotate,
-    'shear_x': shear_x,
-    'shear_y': shear_y,
-    'translate_x': translate_x,
-    'translate_y': translate_y,
+COLOUR_OPERATIONS |= {
+    operation.__name__: operation
+    for operation in (solarize, color, posterize, contrast, brightness, sharpness)
 }
-
-
-def operations(fill: int = 0) -> dict[str, Operation]:
-    """The paper's fourteen operations by name, in its order.
-
-    Args:
-      fill: 0 … 255, the value that moves in where an image is rotated, sheared or translated.
-    """
-
-    def transform_by(transform, image, level):
-        return apply_transform(image, transform(level, image.shape[:2]), fill)
-
-    transforms = {name: functools.partial(transform_by, TRANSFORMS[name]) for name in TRANSFORMS}
-    return {name: (COLOUR_OPERATIONS | transforms)[name] for name in NAMES}
+TRANSFORMS: dict[str, Callable[[Level, Pair], Transform]] = {
+    transform.__name__: transform
+    for transform in (rotate, shear_x, shear_y, translate_x, translate_y)
+}
 
 
 def randaugment(
@@ -231,17 +213,17 @@ def randaugment(
 def draw_operations(
     key: jax.Array, count: int, num_layers: int
 ) -> tuple[Int32[Array, 'count layers'], Float[Array, 'count layers']]:
-    """Draws indices into `operations()`, uniformly, and signs, -1 or 1."""
+    """Draws indices into `NAMES`, uniformly, and signs, -1 or 1."""
     operation_key, sign_key = jax.random.split(key)
     shape = (count, num_layers)
-    indices = jax.random.randint(operation_key, shape, 0, len(operations()))
+    indices = jax.random.randint(operation_key, shape, 0, len(NAMES))
     return indices, jax.random.rademacher(sign_key, shape, jnp.float32)
 
 
 def apply_operations(
     image: Image, indices: Int32[Array, ' layers'], levels: Float[Array, ' layers'], fill: int = 0
 ) -> Image:
-    """Applies operations, given as indices into `operations()`, one after the other."""
+    """Applies operations, given as indices into `NAMES`, one after the other."""
     size, branches = image.shape[:2], list(COLOUR_OPERATIONS.values())
     transforms = [functools.partial(TRANSFORMS.get(name, translate_x), size=size) for name in NAMES]
     order = [*COLOUR_OPERATIONS, *TRANSFORMS]
