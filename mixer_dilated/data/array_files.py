@@ -50,10 +50,8 @@ def read_npz(
       image_key, label_key: names of the arrays of 'all'; '' for 'images' and 'labels' or alike.
 
     Raises:
-      UserError: not such a file, arrays missing or damaged, or names whose meaning is not clear.
+      UserError: not such a file; arrays missing or damaged, or names whose meaning is not clear.
     """
-    if not os.path.isfile(path):
-        raise UserError(f'{path}: no such file; name an .npz file (for evaluate: --data_dir=FILE)')
     try:
         with path.open('rb') as file:
             if not zipfile.is_zipfile(file):
@@ -129,11 +127,9 @@ def read_idx(path: pathlib.Path) -> tuple[dict[str, LabelledImages], list[str]]:
         'gzip/emnist-letters'. EMNIST's images, which lie on their side, are set upright.
 
     Raises:
-      UserError: no such folder, or files that are missing, truncated or of another kind.
+      UserError: several sets, or files that are missing, truncated or of another kind.
     """
     folder, prefix = (path, '') if os.path.isdir(path) else (path.parent, path.name)
-    if not os.path.isdir(folder):
-        raise UserError(f'{path}: no such folder; name that of the idx files')
     sets = {}
     for entry in visible_entries(str(folder)):
         match = IDX_NAME.fullmatch(entry.name)

@@ -213,13 +213,7 @@ class Augmentation:
         }
 
     def apply(self, seed_key: jax.Array, step: Int32[Array, ''] | int, images: Images) -> Images:
-        """Augments the images of a step; they are mixed afterwards.
-
-        Args:
-          seed_key: of the seed.
-          step: of the training.
-          images: uint8 (B, H, W, C).
-        """
+        """Augments the images (B, H, W, C) of a step of a seed; they are mixed afterwards."""
         key = functools.partial(purpose_key, seed_key, index=step)
         if self.min_crop_area:
             images = random_resized_crop(key('crop'), images, self.min_crop_area)

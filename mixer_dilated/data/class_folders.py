@@ -52,9 +52,7 @@ class SplitFiles(NamedTuple):
     paths: dict[str, list[str]]
 
 
-def find_images(
-    root: pathlib.Path, ignored: Ignored, *, follow_links: bool = False
-) -> ClassFolders:
+def find_images(root: pathlib.Path, *, follow_links: bool = False) -> ClassFolders:
     """Finds the classes, splits and images of a folder.
 
     If all its folders have names of splits ('train', 'Testing', 'valid_images') and hold folders,
@@ -63,21 +61,18 @@ def find_images(
 
     Args:
       root: the folder.
-      ignored: counts of what is left out, which are added to.
       follow_links: whether links are what they lead to (see `walk_images`).
 
     Raises:
       UserError: no folder, fewer than two classes, a class without images, splits of different
         classes, or folders whose meaning is not clear.
     """
+    ignored, files, class_names, notes = Ignored(), {}, (), []
     folders = _subfolders(root, ignored, follow_links)
     splits = _split_folders(root, folders, follow_links)
-    if not splits:
-        names, files = _find_classes(root, root, folders, ignored, follow_links)
-        return ClassFolders(names, {'all': files})
-    files, class_names, notes = {}, (), []
-    for split, folder in splits.items():
-        folders = _subfolders(root / folder, ignored, follow_links)
+    for split, folder in (splits or {'all': ''}).items():
+        if splits:
+            folders = _subfolders(root / folder, ignored, follow_links)
         names, files[split] = _find_classes(root, root / folder, folders, ignored, follow_links)
         class_names = class_names or names
         if names != class_names:
@@ -88,6 +83,8 @@ def find_images(
                 'each needs the same class folders'
             )
     files = complete_splits(root, files, notes, splits.get('validation', ''))
+    if ignored:
+        notes.append(f'left out {ignored_text(ignored)}{_links_hint(ignored)}')
     return ClassFolders(class_names, files, tuple(notes))
 
 
@@ -231,7 +228,7 @@ def _find_classes(
             hint = f'; to take {_list(inner)} for the classes, name {folder / names[0]}'
         raise UserError(
             f'{folder}: holds {holds}; allowed are at least two, with their images in them: '
-            f'CLASS/image.png{hint}{links_hint(ignored)}'
+            f'CLASS/image.png{hint}{_links_hint(ignored)}'
         )
     files, inner = [], set()
     for label, name in enumerate(names):
@@ -245,7 +242,7 @@ def _find_classes(
             held = f' but {ignored_text(left_out)}' if left_out else ''
             raise UserError(
                 f'{folder / name}: a class folder without images ({", ".join(SUFFIXES)}){held}; '
-                f'put some there, or remove it{links_hint(left_out)}'
+                f'put some there, or remove it{_links_hint(left_out)}'
             )
         # Of each image the folder within its class, '' if it is in none.
         paths = (file.path.removeprefix(f'{name}/').rpartition('/')[0] for file in files[first:])
@@ -263,7 +260,7 @@ def _find_classes(
     return tuple(names), files
 
 
-def links_hint(ignored: Ignored) -> str:
+def _links_hint(ignored: Ignored) -> str:
     """What to set if links were left out; '' if none was."""
     if any('link' in singular and 'dead' not in singular for singular, _ in +ignored):
         return '; to follow links, set --config.dataset.follow_links=True'

@@ -12,7 +12,7 @@ import warnings
 import ml_collections
 import numpy as np
 
-from mixer_dilated.data.class_folders import SplitFiles
+from mixer_dilated.data.class_folders import SplitFiles, find_images
 from mixer_dilated.data.examples import Dataset, Examples, InMemoryDataset, checksums
 from mixer_dilated.data.preprocessing import Preprocessing, is_upsample
 from mixer_dilated.dataset_names import split_path
@@ -43,40 +43,39 @@ def open_dataset(dataset: ml_collections.ConfigDict, recorded: SplitFiles | None
 
         return TfdsDataset(dataset, size)
     path = expand_user(dataset.data_dir) / expand_user(path)
-    if kind in ('npz', 'idx'):
-        from mixer_dilated.data.array_dataset import ArrayDataset
-
-        return ArrayDataset(dataset, kind, path, size)
-    from mixer_dilated.data.csv_dataset import read_listing
-    from mixer_dilated.data.image_folder import ImageFolder
-
     is_there, what, holds = {
         'folder': (os.path.isdir, 'folder', 'the class folders'),
         'csv': (os.path.isfile, 'file', 'names of files and labels'),
+        'npz': (os.path.isfile, 'file', 'images and labels'),
+        'idx': (lambda path: path.parent.is_dir(), 'folder', 'the idx files'),
     }[kind]
     if dataset.name == f'{kind}:' or not is_there(path):
         raise UserError(
             f'config.dataset.name = {dataset.name!r}: no such {what}: {path}; name the {what} that '
             f'holds {holds} (for evaluate: --data_dir={what.upper()})'
         )
+    if kind in ('npz', 'idx'):
+        from mixer_dilated.data.array_dataset import ArrayDataset
+
+        return ArrayDataset(dataset, kind, path, size)
     if size is None:
         raise UserError(
             'config.dataset.image_size = 0: image files are resized to one size; set '
             'it, for example --config.dataset.image_size=64'
         )
-    preprocessing = preprocessing_of(dataset, (*size, dataset.channels))
+    from mixer_dilated.data.csv_dataset import read_listing
+    from mixer_dilated.data.image_folder import ImageFolder
+
     if kind == 'folder':
-        return ImageFolder(path, dataset, preprocessing, recorded=recorded)
-    listing = path, read_listing(path, dataset.image_key, dataset.label_key)
-    return ImageFolder(path.parent, dataset, preprocessing, listing, recorded)
+        folders = find_images(path, follow_links=dataset.follow_links)
+    else:
+        folders = read_listing(path, dataset.image_key, dataset.label_key)
+    preprocessing = preprocessing_of(dataset, (*size, dataset.channels))
+    return ImageFolder(path, folders, dataset, preprocessing, recorded)
 
 
 def preprocessing_of(dataset: ml_collections.ConfigDict, image_shape: tuple) -> Preprocessing:
-    """How image files become images of the shape and style of `config.dataset`.
-
-    Args:
-      dataset: `config.dataset`.
-      image_shape: (height, width, channels) of the data set.
+    """How image files become images of that shape, in the style of `config.dataset`.
 
     Raises:
       UserError: `dataset.preprocess` does not fit the channels.
@@ -98,16 +97,12 @@ def load_examples(dataset: Dataset, split: str, cache_dir: str) -> Examples:
 
     An entry is a folder of `images.npy`, `labels.npy` and `entry.json` (fingerprint of the data
     set, checksums of the arrays), renamed into place when it is complete. A damaged entry is
-    rewritten; a cache that cannot be written is a warning.
-
-    Args:
-      dataset: where the examples come from.
-      split: TFDS split syntax.
-      cache_dir: folder of the cache; '' is the user's cache folder.
+    rewritten; a cache that cannot be written is a warning. It is in `cache_dir`, or for '' in the
+    user's cache folder.
     """
     key = hashlib.sha256(f'{dataset.fingerprint}\n{split}'.encode()).hexdigest()[:16]
-    root = expand_user(cache_dir or user_cache())
-    entry = root / f'{dataset.name.replace("/", "-")}-{key}'
+    name = f'{dataset.name.replace("/", "-")}-{key}'
+    entry = expand_user(cache_dir or user_cache()) / name
     examples = _load_entry(entry, dataset.fingerprint)
     if examples is None:
         examples = dataset.read(split)
@@ -149,13 +144,8 @@ def _store_entry(entry: pathlib.Path, fingerprint: str, examples: Examples) -> N
 class Digits(InMemoryDataset):
     """The digits of scikit-learn, embedded there, as a `Dataset`.
 
-    Of each class every fifth image is a test image. Grey levels 0 to 16 become 0 to 255.
-
-    Args:
-      size: (height, width) that the 8×8 images are upsampled to.
-
-    Raises:
-      UserError: `size` is no upsampling of 8×8.
+    Of each class every fifth image is a test image. Grey levels 0 to 16 become 0 to 255. The 8×8
+    images are upsampled to `size`; UserError if that is no upsampling.
     """
 
     name = 'digits'
@@ -196,12 +186,7 @@ def _load_digits() -> dict[str, Examples]:
 
 
 class FakeData(InMemoryDataset):
-    """Noise of any shape and number, as a `Dataset` of one split, 'train', to time steps with.
-
-    Args:
-      image_shape: (height, width, channels) of the images.
-      num_classes, examples: how many.
-    """
+    """Noise of any shape and number, as a `Dataset` of one split, 'train', to time steps with."""
 
     name, fingerprint, identity = 'noise', '', ''
 

@@ -180,14 +180,7 @@ def count_examples(key: str, split: str, split_sizes: dict[str, int]) -> int:
 def check_disjoint(
     key: str, split: str, others: dict[str, str], split_sizes: dict[str, int]
 ) -> None:
-    """Raises UserError if a split shares examples with another.
-
-    Args:
-      key: the config key or flag that holds `split`, for the message.
-      split: TFDS split syntax.
-      others: the other splits by their keys or flags.
-      split_sizes: number of examples of each named split.
-    """
+    """Raises UserError if a split shares examples with others, which are given by their keys."""
     for other_key, other in others.items():
         shared = sum(
             max(0, min(stop, other_stop) - max(start, other_start))

@@ -90,10 +90,8 @@ def ignored_text(ignored: Ignored) -> str:
 def _reason_to_ignore(entry: os.DirEntry, root: str | None, depth: int) -> tuple[str, str] | None:
     """Why an entry that is no folder is left out, in singular and plural.
 
-    Args:
-      entry: of a folder.
-      root: the folder that links must not lead out of; None if they are followed.
-      depth: below root, of the folder that is walked.
+    Links must not lead out of `root`, which is None if they are followed; `depth` is how far below
+    root the walk begins.
     """
     target = os.path.realpath(entry.path) if root and entry.is_symlink() else None
     if target and os.path.isdir(target):

@@ -18,13 +18,10 @@ from mixer_dilated.data.class_folders import (
     ImageFile,
     SplitFiles,
     find_again,
-    find_images,
-    links_hint,
     split_images,
 )
 from mixer_dilated.data.examples import Examples, cache_name, split_slices
 from mixer_dilated.data.image_decoding import white_of
-from mixer_dilated.data.image_files import Ignored, ignored_text
 from mixer_dilated.data.preprocessing import Preprocessing, decode_images
 from mixer_dilated.errors import UnreadableError, UserError
 from mixer_dilated.files import expand_user, user_cache, write_json
@@ -42,39 +39,33 @@ class ImageFolder:
     Which they are is kept in the cache.
 
     Args:
-      root: the folder.
+      source: the folder; or the file in it that lists the images.
+      folders: the images, as `find_images` or `read_listing` returns them.
       dataset: `config.dataset`.
-      preprocessing: of its files.
-      listing: the file and its files, of a data set that a file lists; None for those that
-        `find_images` finds in the folder.
+      preprocessing: of the images.
       recorded: the splits of a run, which are found again by the names of their files.
 
     Attributes:
       split_files: of all splits, for `recorded` of a later time.
 
     Raises:
-      UserError: the folder does not hold class folders, a class of a split is left without images,
-        or the system does not let a file be read.
+      UserError: a class of a split is left without images, or the system does not let a file be
+        read.
     """
 
     def __init__(
         self,
-        root: pathlib.Path,
+        source: pathlib.Path,
+        folders: ClassFolders,
         dataset: ConfigDict,
         preprocessing: Preprocessing,
-        listing: tuple[pathlib.Path, ClassFolders] | None = None,
         recorded: SplitFiles | None = None,
     ):
-        ignored = Ignored()
-        if listing is None:
-            listing = root, find_images(root, ignored, follow_links=dataset.follow_links)
-        source, folders = listing
+        root = source if source.is_dir() else source.parent
         self.name = cache_name('folder' if source == root else 'csv', source)
         self.image_shape = self.stored_shape = preprocessing.image_shape
         self._root, self._preprocessing, self._decoded = root, preprocessing, {}
         notes = [*folders.notes]
-        if ignored:
-            notes.append(f'left out {ignored_text(ignored)}{links_hint(ignored)}')
         if dataset.on_corrupt == 'skip':
             corrupt = self._find_corrupt(
                 folders.splits, expand_user(dataset.cache_dir or user_cache())

@@ -53,13 +53,7 @@ class Chunk(NamedTuple):
 
 
 def streams(settings: ml_collections.ConfigDict, dataset: Dataset, count: int) -> bool:
-    """Whether images are decoded when they are needed instead of being kept in memory.
-
-    Args:
-      settings: `config.input`.
-      dataset: of the images.
-      count: how many.
-    """
+    """Whether `config.input` has `count` images decoded when needed instead of kept in memory."""
     if settings.mode != 'auto':
         return settings.mode == 'stream'
     return count * math.prod(dataset.stored_shape) > settings.memory_gib * 2**30
@@ -72,12 +66,7 @@ def class_counts(data_source: RandomAccessDataSource, num_classes: int) -> np.nd
 
 
 class InMemoryPipeline:
-    """The input pipeline of decoded examples, all of them on every device.
-
-    Args:
-      examples: on the host or the devices.
-      config: a resolved config.
-      mesh: the devices.
+    """The input pipeline of decoded examples, all of them on every device of a mesh.
 
     Attributes:
       examples: on the devices.
@@ -138,13 +127,7 @@ class InMemoryPipeline:
 
 
 class StreamingPipeline:
-    """The input pipeline of examples decoded when they are needed, used as `InMemoryPipeline`.
-
-    Args:
-      data_source: the examples.
-      config: a resolved config.
-      mesh: the devices.
-    """
+    """The input pipeline of examples decoded when they are needed, used as `InMemoryPipeline`."""
 
     def __init__(
         self, data_source: RandomAccessDataSource, config: ml_collections.ConfigDict, mesh: Mesh
@@ -236,13 +219,7 @@ def open_input(
 def epoch_permutations(
     seed: int, num_seeds: int, num_examples: int, epoch: int
 ) -> Int32[jax.Array, 'seeds examples']:
-    """Each seed's permutation of the examples in an epoch, on the host, computed asynchronously.
-
-    Args:
-      seed, num_seeds: of the config.
-      num_examples: of the training split.
-      epoch: from 0.
-    """
+    """Each seed's permutation of an epoch, from 0, on the host, computed asynchronously."""
     try:
         host = jax.local_devices(backend='cpu')[0]
     except RuntimeError:  # JAX_PLATFORMS names the accelerator alone

@@ -156,11 +156,8 @@ def image_shapes(
 ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """The shape that the network sees of images, and the one that they are stored in.
 
-    Images that are only upsampled are stored as they are, others resized when they are decoded.
-
-    Args:
-      own_shape: (height, width, channels); height and width are None of images of several sizes.
-      size: (height, width) that they are brought to; None for their own.
+    Images that are only upsampled to `size` are stored as they are, others resized when they are
+    decoded. Height and width are None in the shape of images of several sizes.
     """
     *own_size, channels = own_shape
     seen = (*(size or own_size), channels)

@@ -34,11 +34,8 @@ def complete_splits(
 ) -> dict[str, Any]:
     """The splits of a data set: 'all' alone, or train, test and perhaps validation.
 
-    Args:
-      source: the file or folder, for messages.
-      splits: what is in each; without a test split the validation split is the test split.
-      notes: that this is so is appended to them.
-      called: what the validation split is called there.
+    Without a test split the validation split, by the name that it is `called`, is the test split,
+    which is appended to the notes.
 
     Raises:
       UserError: there are others, or none to train on or to test with.

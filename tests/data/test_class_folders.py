@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from PIL import Image
 
 from mixer_dilated.data.class_folders import SplitFiles, find_again, find_images, split_images
-from mixer_dilated.data.image_files import Ignored
 from mixer_dilated.data.split_names import splits_of
 from tests.conftest import refuses, warns
 from tests.data.image_sets import make, open_folder, put, put_classes
@@ -20,7 +19,7 @@ def classes(*splits, names=('cat', 'dog'), count=2):
 
 
 def find(root):
-    return find_images(root, Ignored())
+    return find_images(root)
 
 
 def paths(files):

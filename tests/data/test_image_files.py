@@ -10,10 +10,9 @@ from tests.data.image_sets import make
 
 def find(root, **options):
     """The paths of each split, and what was left out."""
-    ignored = Ignored()
-    splits = find_images(root, ignored, **options).splits
-    paths = {split: sorted(file.path for file in files) for split, files in splits.items()}
-    return paths, ignored_text(ignored)
+    folders = find_images(root, **options)
+    splits = folders.splits.items()
+    return {split: sorted(file.path for file in files) for split, files in splits}, folders.notes
 
 
 def test_what_is_left_out_is_counted_by_its_ending(tmp_path):
@@ -22,7 +21,7 @@ def test_what_is_left_out_is_counted_by_its_ending(tmp_path):
     paths, ignored = find(make(tmp_path, *made))
     assert paths['all'] == ['cat/1.png', 'dog/1.BMP', 'dog/2.jfif']
     assert ignored == (
-        '2 .heic files (save as JPEG), 1 file without an ending of images, 1 .txt file'
+        'left out 2 .heic files (save as JPEG), 1 file without an ending of images, 1 .txt file',
     )
 
 
@@ -43,9 +42,9 @@ def test_what_is_no_image_is_left_out_and_counted_and_hidden_files_are_not_seen(
     paths, ignored = find(root)
     assert paths == {'all': ['cat/1.png', 'dog/0.png']}
     assert ignored == (
-        '1 file beside the folders, 3 links to folders, 1 .txt file, '
-        '2 pipes, devices or dead links, 1 link to an image of the folder, '
-        '1 link out of the folder'
+        'left out 1 file beside the folders, 3 links to folders, 1 .txt file, '
+        '2 pipes, devices or dead links, 1 link to an image of the folder, 1 link out of the '
+        'folder; to follow links, set --config.dataset.follow_links=True',
     )
 
 
@@ -80,7 +79,7 @@ def test_no_image_is_trained_on_and_tested_with_under_two_names(tmp_path):
         (root / link).symlink_to(f'../../{target}')
     paths, ignored = find(root)
     assert len(paths['train']) == 4 and len(paths['test']) == 6
-    assert ignored == '1 file beside the folders, 2 links to images of the folder'
+    assert '1 file beside the folders, 2 links to images of the folder' in ignored[0]
     ignored = Ignored()
     names = {os.path.relpath(entry.path, root) for entry in walk_images(root, ignored)}
     assert 'test/cat/stored.png' in names and 'test/cat/again.png' not in names
