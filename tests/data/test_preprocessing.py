@@ -22,7 +22,7 @@ from mixer_dilated.data.preprocessing import (
     resize_image,
 )
 from mixer_dilated.errors import UserError
-from tests.conftest import random_bytes, refuses
+from tests.conftest import flip_bit, random_bytes, refuses
 
 
 def save(path, image, **options):
@@ -164,13 +164,12 @@ def test_an_impossible_name_is_refused():
 @pytest.mark.parametrize('ending', ['png', 'jpg', 'webp'])
 def test_damaged_files_are_read_or_refused_whatever_the_damage(tmp_path, ending):
     path = save(tmp_path / f'a.{ending}', random_bytes((16, 16, 3)))
-    whole = path.read_bytes()
-    draw = np.random.default_rng(0)
-    refused = 0
+    whole, draw, refused = path.read_bytes(), np.random.default_rng(0), 0
     for k in range(150):
-        content = bytearray(whole)
-        content[draw.integers(len(whole))] ^= 1 << draw.integers(8)
-        path.write_bytes(content[: draw.integers(len(whole))] if k % 3 == 0 else content)
+        path.write_bytes(whole)
+        flip_bit(path, int(draw.integers(8 * len(whole))))
+        if k % 3 == 0:
+            os.truncate(path, draw.integers(len(whole)))
         try:
             pixels = read(path)
         except UserError as error:

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from mixer_dilated.data import tfds_builder
 from mixer_dilated.data.tfds_dataset import TfdsDataSource
 from mixer_dilated.errors import UserError
-from tests.conftest import refuses
+from tests.conftest import flip_bit, refuses
 from tests.tfds_files import encoded, grey, open_set, write_set
 
 
@@ -78,20 +78,14 @@ def test_a_broken_record_is_refused_with_its_place(kind, tmp_path):
 
 def test_damaged_files_of_a_prepared_set_are_refused_or_read_as_they_were(tmp_path):
     """Cut off and flipped at many places: what is read is right, or refused in one line."""
-    folder = write_set(tmp_path, GOOD)
-    expected = open_set(tmp_path).read('train')
-    path = folder / 'tiny-train.array_record-00000-of-00001'
-    whole = path.read_bytes()
-    draw = np.random.default_rng(0)
-    refused = 0
+    path = write_set(tmp_path, GOOD) / 'tiny-train.array_record-00000-of-00001'
+    expected, whole = open_set(tmp_path).read('train'), path.read_bytes()
+    draw, refused = np.random.default_rng(0), 0
     used = np.flatnonzero(np.frombuffer(whole, np.uint8))  # the rest is padding
     for k in range(60):
-        content = bytearray(whole)
-        if k < 10:
-            content = content[: len(content) * k // 10]
-        else:
-            content[draw.choice(used)] ^= 1 << draw.integers(8)
-        path.write_bytes(content)
+        path.write_bytes(whole[: len(whole) * k // 10] if k < 10 else whole)
+        if k >= 10:
+            flip_bit(path, int(8 * draw.choice(used) + draw.integers(8)))
         try:
             examples = open_set(tmp_path).read('train')
         except UserError as error:
@@ -116,18 +110,14 @@ def test_records_that_cannot_be_read_are_refused_by_number(tmp_path):
         empty.read([0])
 
 
-def test_data_that_vanishes_is_refused(tmp_path):
+def test_data_that_is_too_large_or_vanishes_is_refused(tmp_path):
     folder = write_set(tmp_path, GOOD)
+    with refuses('64 pixels', '63'):
+        open_set(tmp_path, max_pixels=63)
     source = open_set(tmp_path)
     shutil.rmtree(folder)
     with refuses(folder):
         source.read('train')
-
-
-def test_images_that_are_too_large_are_refused_before_they_are_decoded(tmp_path):
-    write_set(tmp_path, GOOD)
-    with refuses('64 pixels', '63'):
-        open_set(tmp_path, max_pixels=63)
 
 
 def test_the_cache_of_mnist_follows_its_files(mnist, tmp_path):
