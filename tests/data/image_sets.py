@@ -21,6 +21,15 @@ def put_classes(root, count=10, **levels):
     return root
 
 
+def put_listing(root, count=10, **levels):
+    """A CSV beside `put_classes`; returns its path."""
+    put_classes(root, count, **levels)
+    paths = [path.relative_to(root) for path in sorted(root.rglob('*.png'))]
+    path = root / 'labels.csv'
+    path.write_text('\n'.join(['file,label', *(f'{path},{path.parent}' for path in paths)]))
+    return path
+
+
 def make(root, *paths):
     """Empty files; a name with a / at its end is a folder."""
     for path in paths:

@@ -143,7 +143,7 @@ def test_corrupt_images_are_left_out_and_counted_if_asked(root, monkeypatch):
 
 
 def test_another_bound_of_pixels_leaves_out_other_images(root):
-    with refuses('no image that can be used'):
+    with refuses(root, 'cat', 'no image that can be used'):
         open_folder(root, on_corrupt='skip', max_pixels=1)
     source = open_folder(root, on_corrupt='skip')
     assert sum(source.split_sizes.values()) == 20
@@ -166,9 +166,3 @@ def test_a_damaged_note_of_corrupt_images_is_made_again(root, content):
         assert sum(source.split_sizes.values()) == 18
         (note,) = (root.parent / 'cache').glob('*-corrupt.json')
         note.write_text(content)
-
-
-def test_a_class_of_which_nothing_can_be_used_is_refused(root):
-    corrupt(root, *[f'cat/{k}.png' for k in range(10)])
-    with refuses(root, 'cat', 'no image'):
-        open_folder(root, on_corrupt='skip')

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mixer_dilated.cli.main import main
 from tests.data.array_sets import arrays, write_idx
-from tests.data.image_sets import put_classes
+from tests.data.image_sets import put_classes, put_listing
 
 NAMES = {'dark\x1b[31m': 10, '<b>bright': 200}
 
@@ -22,12 +22,10 @@ def put_data(kind, place):
     elif kind == 'npz':
         np.savez(place.with_suffix('.npz'), **content)
         return place.with_suffix('.npz')
+    elif kind == 'csv':
+        return put_listing(place, 20, **NAMES)
     else:
         put_classes(place, 20, **NAMES)
-    if kind == 'csv':
-        rows = [f'{name}/{k}.png,{name}' for name in NAMES for k in range(20)]
-        (place / 'labels.csv').write_text('\n'.join(['file,label', *rows]))
-        return place / 'labels.csv'
     return place
 
 

@@ -29,18 +29,6 @@ def test_mnist_is_read_as_tfds_gives_it(mnist):
     np.testing.assert_array_equal(examples.labels, [record['label'] for record in expected])
 
 
-def test_any_classification_set_is_read_through_tfds(tmp_path):
-    """A colour set, in the files that TFDS prepares."""
-    colours = [grey(seed, (6, 4, 3)) for seed in range(5)]
-    write_set(tmp_path, [(encoded(pixels), k) for k, pixels in enumerate(colours)], (6, 4, 3))
-    source = open_set(tmp_path)
-    assert (source.image_shape, source.num_classes) == ((6, 4, 3), 10)
-    assert source.split_sizes == {'train': 5, 'test': 5}
-    examples = source.read('train[1:]')
-    np.testing.assert_array_equal(examples.images, colours[1:])
-    np.testing.assert_array_equal(examples.labels, [1, 2, 3, 4])
-
-
 def test_a_folder_of_the_same_name_does_not_hide_a_set(tmp_path, monkeypatch):
     write_set(tmp_path / 'sets', GOOD, (8, 8, 1))
     monkeypatch.chdir(tmp_path)
