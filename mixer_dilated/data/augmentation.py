@@ -178,27 +178,18 @@ class Augmentation:
     """The augmentation of a training batch; by default none.
 
     Each random change has a key of its own purpose, from the seed and the step.
-
-    Attributes:
-      min_crop_area: of random resized crops, as a share of the area; 0 for none.
-      flip: whether half of the images are mirrored left to right.
-      translate: pixels of random translation either way.
-      num_layers, magnitude, fill: of `randaugment`.
-      num_phases: along (height, width), one of which each image is shown at.
-      mixup, cutmix: α of the Beta distribution, 0 for none; of both one is drawn a batch.
-      label_smoothing: share of each target spread evenly over the classes.
     """
 
-    min_crop_area: float = 0.0
-    flip: bool = False
-    translate: int = 0
-    num_layers: int = 0
+    min_crop_area: float = 0.0  # of random resized crops, as a share of the area
+    flip: bool = False  # half of the images, left to right
+    translate: int = 0  # pixels of random translation either way
+    num_layers: int = 0  # of `randaugment`, as `magnitude` and `fill`
     magnitude: float = 10.0
     fill: int = 0
-    num_phases: Pair = (1, 1)
-    mixup: float = 0.0
+    num_phases: Pair = (1, 1)  # along (height, width), one of which each image is shown at
+    mixup: float = 0.0  # α of the Beta distribution, as of `cutmix`; of both one is drawn a batch
     cutmix: float = 0.0
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.0  # share of each target spread evenly over the classes
 
     def separate_changes(self) -> dict[str, 'Augmentation']:
         """Each random change of images alone, in order, by its name under `config.augment`."""

@@ -117,8 +117,7 @@ class BatchStream:
     so that several workers decode one batch, and a large batch is in memory once.
 
     Args:
-      data_source: the examples.
-      sampler: which of them make which batch.
+      data_source, sampler: the examples, and which of them make which batch.
       first_step: the batch to begin with.
       workers: processes that decode; 0 for threads of this process.
       own: which seeds and examples of every batch are read, numbers along each axis; all if None.

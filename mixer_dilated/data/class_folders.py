@@ -27,26 +27,15 @@ class ImageFile(NamedTuple):
 
 
 class ClassFolders(NamedTuple):
-    """The image files of a folder.
+    """The image files of a folder; the split is 'all' if it has no splits."""
 
-    Attributes:
-      class_names: the name of each label, sorted.
-      splits: the files of each split; of 'all', if the folder has no splits.
-      notes: what a person should know, a sentence each.
-    """
-
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # of each label, sorted
     splits: dict[str, list[ImageFile]]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what a person should know, a sentence each
 
 
 class SplitFiles(NamedTuple):
-    """The files of a run's splits, by which they are found again.
-
-    Attributes:
-      class_names: the name of each label.
-      paths: of the files of each split, in their order, as `ImageFile` has them.
-    """
+    """The files of a run's splits, by which they are found again, as `ImageFile` has them."""
 
     class_names: tuple[str, ...]
     paths: dict[str, list[str]]

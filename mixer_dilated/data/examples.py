@@ -84,28 +84,18 @@ class InMemoryDataSource(NamedTuple):
 class Dataset(Protocol):
     """A data set whose properties are known before an image is decoded.
 
-    Attributes:
-      name: the data set's name.
-      image_shape: (height, width, channels) of the network's input.
-      stored_shape: shape of the images that `read` returns; where it differs from `image_shape`,
-        images are upsampled on the device.
-      num_classes: number of labels.
-      class_names: the name of each label.
-      split_sizes: number of examples of each named split.
-      fingerprint: changes whenever the examples may have changed.
-      identity: like `fingerprint`, but a copy of the data has the same.
-      old_identities: those that earlier versions recorded of the same examples.
+    Where `stored_shape` differs from `image_shape`, images are upsampled on the device.
     """
 
     name: str
-    image_shape: tuple[int, int, int]
-    stored_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int]  # (height, width, channels) of the network's input
+    stored_shape: tuple[int, int, int]  # of the images that `read` returns
     num_classes: int
-    class_names: tuple[str, ...]
-    split_sizes: dict[str, int]
-    fingerprint: str
-    identity: str
-    old_identities: Sequence[str]
+    class_names: tuple[str, ...]  # of each label
+    split_sizes: dict[str, int]  # number of examples of each named split
+    fingerprint: str  # changes whenever the examples may have changed
+    identity: str  # like `fingerprint`, but a copy of the data has the same
+    old_identities: Sequence[str]  # that earlier versions recorded of the same examples
 
     def read(self, split: str) -> Examples:
         """Decodes the examples of a split (TFDS split syntax), in the stored order.

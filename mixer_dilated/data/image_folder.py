@@ -190,17 +190,10 @@ class ImageFolder:
 
 @dataclasses.dataclass(frozen=True)
 class ImageFolderDataSource:
-    """Image files as a `RandomAccessDataSource`.
-
-    Attributes:
-      root: the data set's folder.
-      paths: below it, as bytes in an array: workers get a copy, and there may be millions.
-      all_labels: int32 (files,).
-      preprocessing: of the files.
-    """
+    """Image files as a `RandomAccessDataSource`."""
 
     root: pathlib.Path
-    paths: np.ndarray
+    paths: np.ndarray  # below root, as bytes: workers get a copy, and there may be millions
     all_labels: Int32[np.ndarray, ' files']
     preprocessing: Preprocessing
 

@@ -136,25 +136,15 @@ class TfdsDataset:
 
 @dataclasses.dataclass(frozen=True)
 class TfdsDataSource:
-    """A split of a TFDS set, as a `RandomAccessDataSource`.
+    """A split of a TFDS set, as a `RandomAccessDataSource`."""
 
-    Attributes:
-      records: `tfds.data_source` of the records as they are stored, in bytes.
-      num_files: that the split is spread over.
-      location: folder and split, for messages.
-      keys: names of the features that are image and label.
-      classes: number of each label: a class label, a plain integer or a text.
-      image_shape: (height, width, channels) of the decoded images.
-      preprocessing: of other images; None for images of that shape.
-    """
-
-    records: Sequence
-    num_files: int
-    location: str
-    keys: tuple[str, str]
-    classes: dict[int | str, int]
-    image_shape: tuple[int, int, int]
-    preprocessing: Preprocessing | None
+    records: Sequence  # `tfds.data_source` of the records as they are stored, in bytes
+    num_files: int  # that the split is spread over
+    location: str  # folder and split, for messages
+    keys: tuple[str, str]  # the features that are image and label
+    classes: dict[int | str, int]  # number of each label: a class label, an integer or a text
+    image_shape: tuple[int, int, int]  # (height, width, channels) of the decoded images
+    preprocessing: Preprocessing | None  # of other images; None for images of that shape
 
     def __len__(self) -> int:
         return len(self.records)
