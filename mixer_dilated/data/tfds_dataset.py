@@ -69,9 +69,9 @@ class TfdsDataset:
         # Images that are stored as they are must have the size that the set promises.
         resized = self.stored_shape != tuple(image.shape)
         self._preprocessing = preprocessing if resized else None
-        named = hasattr(label, 'names')
-        self._classes = {k: k for k in range(label.num_classes)} if named else self._count_labels()
-        self.class_names = tuple(map(str, label.names if named else self._classes))
+        self._classes, names = {}, getattr(label, 'names', None)  # of a class label
+        self._classes = {k: k for k in range(len(names))} if names else self._count_labels()
+        self.class_names = tuple(map(str, names or self._classes))
         self.num_classes = len(self.class_names)
         texts = [[text] for text in preprocessing.identities] if resized else [[]]
         self.fingerprint = self._hash_files(*texts[0], times=True)
@@ -90,9 +90,6 @@ class TfdsDataset:
         return Examples(images, labels)
 
     def data_source(self, split: str) -> 'TfdsDataSource':
-        return self._open_source(split, self._classes)
-
-    def _open_source(self, split: str, classes: dict[int | str, int]) -> 'TfdsDataSource':
         import tensorflow_datasets as tfds  # slow, and not needed for a set that is cached
 
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
@@ -101,7 +98,7 @@ class TfdsDataset:
             len(self._builder.info.splits[split].file_instructions),
             f'{self._builder.data_path}, split {split!r}',
             self._keys,
-            classes,
+            self._classes,
             self.stored_shape,
             self._preprocessing,
         )
@@ -113,7 +110,7 @@ class TfdsDataset:
           UserError: there are too many to be classes.
         """
         split = 'train' if 'train' in self.split_sizes else next(iter(self.split_sizes))
-        source = self._open_source(split, {})
+        source = self.data_source(split)
         blocks = np.array_split(np.arange(len(source)), -(-len(source) // BLOCK_RECORDS))
         values = {label for block in blocks for _, label in source.fetch(block)}
         if len(values) > max(MAX_COUNTED, len(source) // 10):
