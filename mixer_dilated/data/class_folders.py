@@ -236,7 +236,7 @@ def _find_classes(
         # Of each image the folder within its class, '' if it is in none.
         paths = (file.path.removeprefix(f'{name}/').rpartition('/')[0] for file in files[first:])
         inner.add(frozenset(path.split('/')[0] for path in paths))
-    shown = sorted(min(inner))
+    shown = sorted(next(iter(inner)))
     if folder == root and len(inner) == 1 and len(shown) > 1 and '' not in shown:
         meant = (
             f'if those are the classes, name one of the outer folders, like {root / names[0]}, or '
