@@ -60,7 +60,7 @@ def test_a_column_says_the_split(tmp_path):
         f'valid{k}.jpg': f'{k % 2}' for k in range(4)
     }
     write(tmp_path / 'a.csv', rows[:-2])
-    with pytest.warns(UserWarning, match=r'a.csv: no test split: validation is the test split'):
+    with warns('a.csv: no test split: validation is the test split'):
         assert open_csv(tmp_path / 'a.csv').split_sizes == {'train': 6, 'test': 4}
     write(tmp_path / 'a.csv', rows[:7])
     with refuses(tmp_path / 'a.csv', 'splits are train'):
@@ -180,7 +180,7 @@ def test_corrupt_files_are_named_or_left_out(tmp_path):
     with refuses(tmp_path, '1 of 20', 'cat/3.png'):
         open_csv(path).read('train+test')
     keys = {'on_corrupt': 'skip', 'cache_dir': str(tmp_path / 'cache')}
-    with pytest.warns(UserWarning, match=r'labels.csv: left out 1 of 20 images'):
+    with warns('labels.csv: left out 1 of 20 images'):
         source = open_csv(path, **keys)
     assert sum(source.split_sizes.values()) == 19
 

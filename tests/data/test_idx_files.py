@@ -5,7 +5,7 @@ import gzip
 import numpy as np
 import pytest
 
-from tests.conftest import refuses
+from tests.conftest import refuses, warns
 from tests.data.array_sets import (
     arrays,
     check_examples,
@@ -32,7 +32,7 @@ def test_one_of_the_sets_of_emnist_is_chosen_and_set_upright(tmp_path):
                for name, classes in (('digits', 2), ('letters', 3))}  # fmt: skip
     with refuses(tmp_path, "'emnist-digits', 'emnist-letters'"):
         open_set(f'idx:{tmp_path}')
-    with pytest.warns(UserWarning, match='upright'):
+    with warns('upright'):
         source = open_set(f'idx:{tmp_path}/emnist-letters')
     upright = content['letters']['x_train'].swapaxes(1, 2)[..., None]
     check_examples(source, 'train', upright, content['letters']['y_train'])
