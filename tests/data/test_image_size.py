@@ -1,6 +1,7 @@
 """`dataset.image_size`: images upsampled on the device, or brought to one size when decoded."""
 
 import dataclasses
+import hashlib
 
 import chex
 import numpy as np
@@ -64,6 +65,18 @@ def test_images_of_several_sizes_are_brought_to_one(resize, tmp_path):
 def test_the_size_is_part_of_what_a_cache_entry_is_of(tmp_path):
     sources = [open_tiny(tmp_path, 8), open_tiny(tmp_path, 9), open_tiny(tmp_path, 8, resize='pad')]
     assert len({source.fingerprint for source in sources}) == 3
+
+
+def test_the_identities_of_earlier_versions_are_known(tmp_path):
+    """They had max_pixels in them, which changes no image that was read."""
+    source, folder = open_tiny(tmp_path, 8, max_pixels=12345), tmp_path / 'tiny' / '1.0.0'
+    paths = [path for split in source.split_sizes for path in folder.glob(f'tiny-{split}.*')]
+    files = [f'{path.name} {path.stat().st_size}' for path in paths]
+    for max_pixels in (2**24, 12345):
+        fields = f"image_shape=(8, 8, 3), how='resize', resize='crop', max_pixels={max_pixels}"
+        lines = '\n'.join(['tiny/1.0.0', f'Preprocessing({fields})', *files])
+        assert hashlib.sha256(lines.encode()).hexdigest() in source.old_identities
+    assert open_tiny(tmp_path, 8).identity == source.identity
 
 
 def test_images_of_several_sizes_need_a_size_and_are_refused_with_their_place(tmp_path):
