@@ -1,7 +1,6 @@
 """Image files from anywhere: what is decoded, what is refused, and how it is resized."""
 
 import contextlib
-import io
 import os
 import struct
 import threading
@@ -23,6 +22,7 @@ from mixer_dilated.data.preprocessing import (
 )
 from mixer_dilated.errors import UserError
 from tests.conftest import flip_bit, random_bytes, refuses
+from tests.tfds_files import encoded
 
 
 def save(path, image, **options):
@@ -117,19 +117,15 @@ def bomb(width, height):
     return b'\x89PNG\r\n\x1a\n' + header + chunk(b'IDAT', zlib.compress(b'\0' * 99))
 
 
-def png(size=(40, 40, 3)):
-    content = io.BytesIO()
-    save(content, random_bytes(size), format='PNG')
-    return content.getvalue()
-
+PNG = encoded(random_bytes((40, 40, 3)))
 
 # Of files that cannot be used: how to make one at a path, and what is said of it.
 UNUSABLE = {
     'empty': (lambda path: path.touch(), ['empty']),
     'text': (lambda path: path.write_text('no image at all'), ['not a PNG, JPEG']),
     'gif': (lambda path: path.write_bytes(b'GIF89a' + bytes(50)), ['not a PNG, JPEG']),
-    'cut off': (lambda path: path.write_bytes(png()[:-200]), ['truncated']),
-    'header cut off': (lambda path: path.write_bytes(png()[:20]), ['Truncated File Read']),
+    'cut off': (lambda path: path.write_bytes(PNG[:-200]), ['truncated']),
+    'header cut off': (lambda path: path.write_bytes(PNG[:20]), ['Truncated File Read']),
     'large': (
         lambda path: path.write_bytes(bomb(5000, 5000)),
         ['5000×5000 = 25000000', '1000000', 'dataset.max_pixels'],
@@ -154,9 +150,6 @@ def test_what_cannot_be_used_is_refused_and_never_waited_for(tmp_path, kind):
     with refuses(*words) as refusal:
         read(tmp_path / 'x.png')
     assert str(tmp_path) not in str(refusal.value)  # which the caller names
-
-
-def test_an_impossible_name_is_refused():
     with refuses('null byte'):
         read('a\0b.png')
 
