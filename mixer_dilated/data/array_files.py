@@ -50,10 +50,8 @@ def read_npz(
       image_key, label_key: names of the arrays of 'all'; '' for 'images' and 'labels' or alike.
 
     Raises:
-      UserError: not such a file, arrays missing or damaged, or names whose meaning is not clear.
+      UserError: not such a file; arrays missing or damaged, or names whose meaning is not clear.
     """
-    if not os.path.isfile(path):
-        raise UserError(f'{path}: no such file; name an .npz file (for evaluate: --data_dir=FILE)')
     try:
         with path.open('rb') as file:
             if not zipfile.is_zipfile(file):
@@ -63,96 +61,46 @@ def read_npz(
                 )
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
-                names, others = _match_names(path, archive.files, (image_key, label_key))
+                pairs, others = _match_names(path, archive.files, (image_key, label_key))
                 splits = {
-                    split: LabelledImages(
-                        *(_read_array(path, archive, name) for name in pair), *pair
-                    )
-                    for split, pair in names.items()
+                    split: LabelledImages(*(_read_array(path, archive, key) for key in pair), *pair)
+                    for split, pair in pairs.items()
                 }
     except (OSError, zipfile.BadZipFile) as error:
         raise UserError(f'{path}: cannot be read: {error}; copy it again') from None
     return splits, [f'left out the arrays {", ".join(others)}'] if others else []
 
 
-def read_idx(path: pathlib.Path) -> tuple[dict[str, LabelledImages], list[str]]:
-    """The arrays of the four idx files of a folder; and notes.
-
-    Args:
-      path: the folder; where it holds several sets, with what their names begin with:
-        'gzip/emnist-letters'. EMNIST's images, which lie on their side, are set upright.
-
-    Raises:
-      UserError: no such folder, or files that are missing, truncated or of another kind.
-    """
-    folder, prefix = (path, '') if os.path.isdir(path) else (path.parent, path.name)
-    if not os.path.isdir(folder):
-        raise UserError(f'{path}: no such folder; name that of the idx files')
-    sets = {}
-    for entry in visible_entries(str(folder)):
-        match = IDX_NAME.fullmatch(entry.name)
-        if match and entry.is_file() and entry.name.startswith(prefix):
-            split = 'train' if match[2] == 'train' else 'test'
-            file = folder / entry.name
-            sets.setdefault(match[1] or '', {}).setdefault((split, match[3]), file)
-    if len(sets) > 1:
-        shown = ', '.join(map(repr, sets))
-        raise UserError(f'{folder}: holds several sets: {shown}; name one, as idx:{folder}/NAME')
-    name, files = sets.popitem() if sets else ('', {})
-    splits = {}
-    for split in ('train', 'test'):
-        missing = [kind for kind in ('images', 'labels') if (split, kind) not in files]
-        if missing:
-            raise UserError(f'{path}: has no idx file of {split} {missing[0]}; {IDX_HINT}')
-        images, labels = files[split, 'images'], files[split, 'labels']
-        arrays = _read_idx_file(images, 3), _read_idx_file(labels, 1)
-        splits[split] = LabelledImages(*arrays, images.name, labels.name)
-    if not name.startswith('emnist'):
-        return splits, []
-    upright = {
-        split: arrays._replace(images=arrays.images.swapaxes(1, 2))
-        for split, arrays in splits.items()
-    }
-    return upright, ["EMNIST's images, which lie on their side, are set upright"]
-
-
 def _match_names(
     path: pathlib.Path, names: list[str], keys: tuple[str, str]
-) -> tuple[dict[str, tuple[str, str]], list[str]]:
+) -> tuple[dict[str, list[str]], list[str]]:
     """{split: names of its images and labels}, and the other names, of the arrays of an .npz."""
-    pairs, others = {}, []
+    pairs, others, shown = {}, [], ', '.join(names) or 'none'
+    for key in filter(None, keys):
+        if key not in names:
+            raise UserError(f'{path}: has no array {key!r}; allowed are {shown}')
     for name in names:
         words = {*re.split(r'[\W_]+', name.lower())}
-        kind = 1 if words & LABELS else 0
-        rest = words - IMAGES - LABELS
+        kind, rest = int(bool(words & LABELS)), words - IMAGES - LABELS
         split = split_of(' '.join(rest)) if rest else 'all'
         if name in keys:
             kind, split = keys.index(name), 'all'
-        elif not words & (IMAGES | LABELS) or split is None or (split == 'all' and keys[kind]):
+        elif rest == words or split is None or (split == 'all' and keys[kind]):
             others.append(name)
             continue
         pair = pairs.setdefault(split, [None, None])
         if pair[kind]:
-            what = 'config.dataset.label_key' if kind else 'config.dataset.image_key'
             raise UserError(
                 f'{path}: which of its arrays {pair[kind]} and {name} is meant? Leave one out, or '
-                f'set --{what}=NAME'
+                f'set --config.dataset.{("image_key", "label_key")[kind]}=NAME'
             )
         pair[kind] = name
-    shown = ', '.join(names) or 'none'
-    for key in filter(None, keys):
-        if key not in names:
-            raise UserError(f'{path}: has no array {key!r}; allowed are {shown}')
-    for pair in pairs.values():
-        if None in pair:
-            lacks = 'labels' if pair[0] else 'images'
-            raise UserError(
-                f'{path}: its array {pair[0] or pair[1]} has no {lacks} beside it; it has {shown}; '
-                f'{NPZ_HINT}'
-            )
-    if not pairs:
-        raise UserError(f'{path}: has no images and labels; its arrays are {shown}; {NPZ_HINT}')
-    return {split: tuple(pair) for split, pair in pairs.items()}, others
+    for images, labels in pairs.values() if pairs else [('', '')]:
+        if not (images and labels):
+            lacks = ' and '.join(['images'] * (not images) + ['labels'] * (not labels))
+            has = f'array {images or labels} but ' if pairs else ''
+            raise UserError(f'{path}: has {has}no {lacks}; its arrays are {shown}; {NPZ_HINT}')
+    return pairs, others
 
 
 def _read_array(path: pathlib.Path, archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
@@ -169,6 +117,39 @@ def _read_array(path: pathlib.Path, archive: np.lib.npyio.NpzFile, name: str) ->
             cause = 'an array of Python objects, which is never loaded'
             hint = 'save numbers, or texts as labels.astype(str)'
         raise UserError(f'{path}: array {name} cannot be read: {cause}; {hint}') from None
+
+
+def read_idx(path: pathlib.Path) -> tuple[dict[str, LabelledImages], list[str]]:
+    """The arrays of the four idx files of a folder; and notes.
+
+    Args:
+      path: the folder; where it holds several sets, with what their names begin with:
+        'gzip/emnist-letters'. EMNIST's images, which lie on their side, are set upright.
+
+    Raises:
+      UserError: several sets, or files that are missing, truncated or of another kind.
+    """
+    folder, prefix = (path, '') if os.path.isdir(path) else (path.parent, path.name)
+    sets = {}
+    for entry in visible_entries(str(folder)):
+        match = IDX_NAME.fullmatch(entry.name)
+        if match and entry.is_file() and entry.name.startswith(prefix):
+            split = 'train' if match[2] == 'train' else 'test'
+            sets.setdefault(match[1] or '', {}).setdefault((split, match[3]), folder / entry.name)
+    if len(sets) > 1:
+        shown = ', '.join(map(repr, sets))
+        raise UserError(f'{folder}: holds several sets: {shown}; name one, as idx:{folder}/NAME')
+    ((name, files),) = sets.items() or [('', {})]
+    splits, lie = {}, name.startswith('emnist')
+    for split in ('train', 'test'):
+        for kind in ('images', 'labels'):
+            if (split, kind) not in files:
+                raise UserError(f'{path}: has no idx file of {split} {kind}; {IDX_HINT}')
+        paths = files[split, 'images'], files[split, 'labels']
+        images, labels = map(_read_idx_file, paths, (3, 1))
+        images = images.swapaxes(1, 2) if lie else images
+        splits[split] = LabelledImages(images, labels, *(file.name for file in paths))
+    return splits, ["EMNIST's images, which lie on their side, are set upright"] if lie else []
 
 
 def _read_idx_file(path: pathlib.Path, ndim: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from mixer_dilated.patches.geometry import Pads, Pair
 from mixer_dilated.random_keys import purpose_key
 
 Images = UInt8[Array, 'batch height width channels']
+Batch = Float[Array, 'batch ...']
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # width : height, relative to that of the image
 CROP_TRIES = 10
 
@@ -37,17 +38,13 @@ def random_translate(key: jax.Array, images: Images, max_pixels: int) -> Images:
 def random_phase(key: jax.Array, images: Images, num_phases: Pair) -> Images:
     """`shift_phase` by a uniform phase of each image's own."""
     phases = jax.random.randint(key, (len(images), 2), 0, jnp.array(num_phases))
-    return _pad_and_crop(images, phases, _phase_padding(num_phases))
+    return shift_phase(images, phases, num_phases)
 
 
-def shift_phase(images: Images, phase: Int32[Array, '2'], num_phases: Pair) -> Images:
+def shift_phase(images: Images, phase: Int32[Array, '... 2'], num_phases: Pair) -> Images:
     """Moves images up and left by (row, column): patches sample pixels further down and right."""
     starts = jnp.broadcast_to(phase, (images.shape[0], 2))
-    return _pad_and_crop(images, starts, _phase_padding(num_phases))
-
-
-def _phase_padding(num_phases: Pair) -> Pads:
-    return tuple((0, number - 1) for number in num_phases)
+    return _pad_and_crop(images, starts, tuple((0, number - 1) for number in num_phases))
 
 
 def _pad_and_crop(images: Images, starts: Int32[Array, 'batch 2'], padding: Pads) -> Images:
@@ -100,14 +97,10 @@ def crop_and_resize(images: Images, boxes: Float[Array, 'batch 2 2']) -> Images:
 
     def resize(image, box):
         start, length = box.T
+        placing = 1 / length, -start * sizes / length
+        pixels = image.astype(jnp.float32)
         return jax.image.scale_and_translate(
-            image.astype(jnp.float32),
-            image.shape,
-            (0, 1),
-            1 / length,
-            -start * sizes / length,
-            'linear',
-            antialias=False,
+            pixels, image.shape, (0, 1), *placing, 'linear', antialias=False
         )
 
     return jnp.round(jax.vmap(resize)(images, boxes)).astype(jnp.uint8)
@@ -133,20 +126,12 @@ class MixupCutmix:
         """Whether anything is mixed."""
         return self.pixel_weight is not None
 
-    def mix_images(
-        self,
-        images: Float[Array, 'batch height width channels'],
-        partners: Float[Array, 'batch height width channels'] | None = None,
-    ) -> Float[Array, 'batch height width channels']:
+    def mix_images(self, images: Batch, partners: Batch | None = None) -> Batch:
         """Mixed images; `partners` are those of a microbatch, else the images before each."""
         return _mix(images, partners, self.pixel_weight)
 
-    def mix_targets(
-        self,
-        targets: Float[Array, 'batch classes'],
-        partners: Float[Array, 'batch classes'] | None = None,
-    ) -> Float[Array, 'batch classes']:
-        """Mixed targets, probabilities of the classes; arguments as `mix_images`."""
+    def mix_targets(self, targets: Batch, partners: Batch | None = None) -> Batch:
+        """Mixed targets, probabilities (B, classes); arguments as `mix_images`."""
         return _mix(targets, partners, self.target_weight)
 
 
@@ -193,54 +178,34 @@ class Augmentation:
     """The augmentation of a training batch; by default none.
 
     Each random change has a key of its own purpose, from the seed and the step.
-
-    Attributes:
-      min_crop_area: of random resized crops, as a share of the area; 0 for none.
-      flip: whether half of the images are mirrored left to right.
-      translate: pixels of random translation either way.
-      num_layers, magnitude, fill, operations: of `randaugment`.
-      num_phases: along (height, width), one of which each image is shown at.
-      mixup, cutmix: α of the Beta distribution, 0 for none; of both one is drawn a batch.
-      label_smoothing: share of each target spread evenly over the classes.
     """
 
-    min_crop_area: float = 0.0
-    flip: bool = False
-    translate: int = 0
-    num_layers: int = 0
+    min_crop_area: float = 0.0  # of random resized crops, as a share of the area
+    flip: bool = False  # half of the images, left to right
+    translate: int = 0  # pixels of random translation either way
+    num_layers: int = 0  # of `randaugment`, as the next three
     magnitude: float = 10.0
     fill: int = 0
     operations: str = 'paper'
-    num_phases: Pair = (1, 1)
-    mixup: float = 0.0
+    num_phases: Pair = (1, 1)  # along (height, width), one of which each image is shown at
+    mixup: float = 0.0  # α of the Beta distribution, as of `cutmix`; of both one is drawn a batch
     cutmix: float = 0.0
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.0  # share of each target spread evenly over the classes
 
     def separate_changes(self) -> dict[str, 'Augmentation']:
         """Each random change of images alone, in order, by its name under `config.augment`."""
-        fields = {
-            'min_crop_area': ('min_crop_area',),
-            'flip': ('flip',),
-            'translate': ('translate',),
-            'randaugment': ('num_layers', 'magnitude', 'fill', 'operations'),
-            'random_phase': ('num_phases',),
-            'mixup': ('mixup',),
-            'cutmix': ('cutmix',),
-        }
+        changes = 'min_crop_area', 'flip', 'translate', 'randaugment', 'random_phase'
+        fields = {name: (name,) for name in (*changes, 'mixup', 'cutmix')}
+        fields |= {'randaugment': ('num_layers', 'magnitude', 'fill', 'operations')}
+        fields |= {'random_phase': ('num_phases',)}
         return {
-            name: Augmentation(**{field: getattr(self, field) for field in of_change})
-            for name, of_change in fields.items()
-            if getattr(self, of_change[0]) != getattr(NO_AUGMENTATION, of_change[0])
+            change: Augmentation(**{name: getattr(self, name) for name in names})
+            for change, names in fields.items()
+            if getattr(self, names[0]) != getattr(NO_AUGMENTATION, names[0])
         }
 
     def apply(self, seed_key: jax.Array, step: Int32[Array, ''] | int, images: Images) -> Images:
-        """Augments the images of a step; they are mixed afterwards.
-
-        Args:
-          seed_key: of the seed.
-          step: of the training.
-          images: uint8 (B, H, W, C).
-        """
+        """Augments the images (B, H, W, C) of a step of a seed; they are mixed afterwards."""
         key = functools.partial(purpose_key, seed_key, index=step)
         if self.min_crop_area:
             images = random_resized_crop(key('crop'), images, self.min_crop_area)
@@ -278,11 +243,10 @@ NO_AUGMENTATION = Augmentation()
 
 def augmentation_from_config(config: ml_collections.ConfigDict) -> Augmentation:
     """The augmentation of a resolved config."""
-    augment = config.augment
-    keys = ('min_crop_area', 'flip', 'translate', 'mixup', 'cutmix')
+    names = 'min_crop_area', 'flip', 'translate', 'mixup', 'cutmix'
     return Augmentation(
-        **{key: augment[key] for key in keys},
-        **augment.randaugment,
+        **{name: config.augment[name] for name in names},
+        **config.augment.randaugment,
         num_phases=num_phases(config),
         label_smoothing=config.label_smoothing,
     )

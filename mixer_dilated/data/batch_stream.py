@@ -55,7 +55,7 @@ class IndexSampler:
 
     def __init__(self, rows_of_epoch: Callable[[int], np.ndarray], batch: int, steps: int):
         self._rows_of_epoch, self._batch, self._steps = rows_of_epoch, batch, steps
-        self._epochs, self._prepared, self._closed, self.folder = {}, None, False, None
+        self._epochs, self._closed, self.folder = {}, False, None
 
     def share(self) -> None:
         """Has the rows written to files from now on, for worker processes to read."""
@@ -68,12 +68,20 @@ class IndexSampler:
     def batch(self, step: int) -> Int[np.ndarray, 'seeds batch']:
         """Rows of the batch of a step; waits until `prepare` has drawn its epoch."""
         epoch, number = divmod(step, self._steps)
-        return self._read(epoch)[:, number * self._batch : (number + 1) * self._batch]
+        while (rows := self._epochs.get(epoch)) is None:
+            in_worker = self._rows_of_epoch is None
+            if self._closed or (in_worker and not self.folder.exists()):
+                raise RuntimeError('the stream was closed')
+            if in_worker and self._file(epoch).exists():
+                self._epochs = {epoch: np.load(self._file(epoch), mmap_mode='r')}
+            else:
+                time.sleep(EPOCH_POLL_SECONDS)
+        return rows[:, number * self._batch : (number + 1) * self._batch]
 
     def prepare(self, step: int) -> None:
         """Draws the epoch of a step and the next; called before the step's batch is taken."""
         epoch = step // self._steps
-        if epoch == self._prepared:
+        if self._epochs and epoch == min(self._epochs):
             return
         epochs = {}
         for number in (epoch, epoch + 1):
@@ -81,9 +89,9 @@ class IndexSampler:
             if epochs[number] is None:
                 epochs[number] = np.asarray(self._rows_of_epoch(number))
                 if self.folder:
-                    self._write(number, epochs[number])
-        self._epochs, self._prepared = epochs, epoch
-        if self.folder and epoch:
+                    self._write(self._file(number), epochs[number])
+        self._epochs = epochs
+        if self.folder:
             self._file(epoch - 1).unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -92,24 +100,11 @@ class IndexSampler:
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _write(self, epoch: int, rows: np.ndarray) -> None:
-        file = self._file(epoch)
+    def _write(self, file: pathlib.Path, rows: np.ndarray) -> None:
         unfinished = file.with_suffix('.unfinished')
         with error_context(self.folder), unfinished.open('wb') as opened:
-            np.save(opened, rows, allow_pickle=False)
+            np.save(opened, rows)
         unfinished.rename(file)
-
-    def _read(self, epoch: int) -> np.ndarray:
-        while (rows := self._epochs.get(epoch)) is None:
-            in_worker = self._rows_of_epoch is None
-            if self._closed or (in_worker and not self.folder.exists()):
-                raise RuntimeError('the stream was closed')
-            if in_worker and self._file(epoch).exists():
-                rows = np.load(self._file(epoch), mmap_mode='r', allow_pickle=False)
-                self._epochs = {epoch: rows}
-            else:
-                time.sleep(EPOCH_POLL_SECONDS)
-        return rows
 
     def _file(self, epoch: int) -> pathlib.Path:
         return self.folder / f'epoch-{epoch}.npy'
@@ -122,8 +117,7 @@ class BatchStream:
     so that several workers decode one batch, and a large batch is in memory once.
 
     Args:
-      data_source: the examples.
-      sampler: which of them make which batch.
+      data_source, sampler: the examples, and which of them make which batch.
       first_step: the batch to begin with.
       workers: processes that decode; 0 for threads of this process.
       own: which seeds and examples of every batch are read, numbers along each axis; all if None.
@@ -152,12 +146,12 @@ class BatchStream:
             raise
         own = own or tuple(map(np.arange, sampler.batch(first_step).shape))
         self._shape, self._image_shape = tuple(map(len, own)), data_source.image_shape
-        count = math.prod(self._shape)
+        self._count = math.prod(self._shape)
         size = min(MAX_SLICE_RECORDS, SLICE_BYTES // math.prod(self._image_shape) or 1)
-        share = -(-count // (workers or num_cores()))
-        self._size = min(size, max(share, MIN_SLICE_RECORDS), count)
-        per_batch = -(-count // self._size)
-        read = functools.partial(_read_slice, data_source, sampler, own, self._size)
+        share = -(-self._count // (workers or num_cores()))
+        self._size = min(size, max(share, MIN_SLICE_RECORDS), self._count)
+        per_batch = -(-self._count // self._size)
+        read = functools.partial(_read_slice, data_source, sampler, own, self._size, per_batch)
         self._slices = _decode_ahead(read, first_step * per_batch, workers, sampler.folder)
 
     def __iter__(self) -> Iterator[Examples]:
@@ -165,18 +159,16 @@ class BatchStream:
 
     def __next__(self) -> Examples:
         self._sampler.prepare(self._step)
-        count = math.prod(self._shape)
-        images = np.empty((count, *self._image_shape), np.uint8)
-        labels = np.empty(count, np.int32)
-        for start in range(0, count, self._size):
+        images = np.empty((self._count, *self._image_shape), np.uint8)
+        labels = np.empty(self._count, np.int32)
+        for start in range(0, self._count, self._size):
             if self._stopped:
                 raise RuntimeError('the stream was stopped')
             part = slice(start, start + self._size)
             images[part], labels[part] = self._next_slice()
         self._step += 1
-        return Examples(
-            images.reshape(*self._shape, *self._image_shape), labels.reshape(self._shape)
-        )
+        shape = self._shape
+        return Examples(images.reshape(*shape, *self._image_shape), labels.reshape(shape))
 
     def stop(self) -> None:
         """Makes a pending `next` of another thread raise promptly: a batch may take long."""
@@ -203,10 +195,11 @@ def _read_slice(
     sampler: IndexSampler,
     own: tuple[np.ndarray, ...],
     size: int,
+    per_batch: int,
     number: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of a slice of `size` records; the last one of a batch may have fewer."""
-    step, part = divmod(number, -(-math.prod(map(len, own)) // size))
+    step, part = divmod(number, per_batch)
     rows = sampler.batch(step)[np.ix_(own[0], own[-1])].reshape(-1)
     return tuple(data_source.read(rows[part * size : (part + 1) * size]))
 

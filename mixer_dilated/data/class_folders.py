@@ -5,9 +5,14 @@ import os
 import pathlib
 from typing import NamedTuple
 
-from mixer_dilated.data import image_files
 from mixer_dilated.data.image_decoding import SUFFIXES
-from mixer_dilated.data.image_files import Ignored, ignored_text, is_folder, walk_images
+from mixer_dilated.data.image_files import (
+    Ignored,
+    ignored_text,
+    is_folder,
+    visible_entries,
+    walk_images,
+)
 from mixer_dilated.data.split_names import SPLITS, complete_splits, split_of, splits_of
 from mixer_dilated.errors import UserError
 
@@ -22,34 +27,21 @@ class ImageFile(NamedTuple):
 
 
 class ClassFolders(NamedTuple):
-    """The image files of a folder.
+    """The image files of a folder; the split is 'all' if it has no splits."""
 
-    Attributes:
-      class_names: the name of each label, sorted.
-      splits: the files of each split; of 'all', if the folder has no splits.
-      notes: what a person should know, a sentence each.
-    """
-
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # of each label, sorted
     splits: dict[str, list[ImageFile]]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what a person should know, a sentence each
 
 
 class SplitFiles(NamedTuple):
-    """The files of a run's splits, by which they are found again.
-
-    Attributes:
-      class_names: the name of each label.
-      paths: of the files of each split, in their order, as `ImageFile` has them.
-    """
+    """The files of a run's splits, by which they are found again, as `ImageFile` has them."""
 
     class_names: tuple[str, ...]
     paths: dict[str, list[str]]
 
 
-def find_images(
-    root: pathlib.Path, ignored: Ignored, *, follow_links: bool = False
-) -> ClassFolders:
+def find_images(root: pathlib.Path, *, follow_links: bool = False) -> ClassFolders:
     """Finds the classes, splits and images of a folder.
 
     If all its folders have names of splits ('train', 'Testing', 'valid_images') and hold folders,
@@ -58,33 +50,30 @@ def find_images(
 
     Args:
       root: the folder.
-      ignored: counts of what is left out, which are added to.
       follow_links: whether links are what they lead to (see `walk_images`).
 
     Raises:
       UserError: no folder, fewer than two classes, a class without images, splits of different
         classes, or folders whose meaning is not clear.
     """
+    ignored, files, class_names, notes = Ignored(), {}, (), []
     folders = _subfolders(root, ignored, follow_links)
     splits = _split_folders(root, folders, follow_links)
-    if not splits:
-        names, files = _find_classes(root, root, folders, ignored, follow_links)
-        return ClassFolders(names, {'all': files})
-    by_split = {}
-    for split, folder in splits.items():
-        names = _subfolders(root / folder, ignored, follow_links)
-        by_split[split] = _find_classes(root, root / folder, names, ignored, follow_links)
-    class_names, _ = by_split['train']
-    for split, (names, _) in by_split.items():
+    for split, folder in (splits or {'all': ''}).items():
+        if splits:
+            folders = _subfolders(root / folder, ignored, follow_links)
+        names, files[split] = _find_classes(root, root / folder, folders, ignored, follow_links)
+        class_names = class_names or names
         if names != class_names:
             differing = sorted({*names} ^ {*class_names})
             raise UserError(
-                f'{root}: {splits["train"]} and {splits[split]} have different classes: '
+                f'{root}: {splits["train"]} and {folder} have different classes: '
                 f'{_list(differing)} {"is" if len(differing) == 1 else "are"} in one of them only; '
                 'each needs the same class folders'
             )
-    files = {split: files for split, (_, files) in by_split.items()}
-    files, notes = complete_splits(root, files, splits.get('validation', ''))
+    files = complete_splits(root, files, notes, splits.get('validation', ''))
+    if ignored:
+        notes.append(f'left out {ignored_text(ignored)}{_links_hint(ignored)}')
     return ClassFolders(class_names, files, tuple(notes))
 
 
@@ -106,22 +95,28 @@ def split_images(
     Raises:
       UserError: a class with a single image, or a split without images of a class.
     """
-    splits, names = dict(folders.splits), folders.class_names
+
+    def rank(file: ImageFile) -> bytes:
+        return hashlib.sha256(f'{split_seed} {file.path}'.encode(errors='surrogateescape')).digest()
+
+    splits, names = folders.splits, folders.class_names
+    splits = {split: sorted(files, key=rank) for split, files in splits.items()}
     if 'all' in splits:
-        ordered, splits = _sort_by_hash(splits['all'], split_seed), {'train': [], 'test': []}
         by_label = [[] for _ in names]
-        for file in ordered:
+        for file in splits['all']:
             by_label[file.label].append(file)
-        for name, of_class in zip(names, by_label, strict=True):
-            if len(of_class) < 2:
-                number = 'a single image' if of_class else 'no image that can be used'
+        splits = {'train': [], 'test': []}
+        for name, files in zip(names, by_label, strict=True):
+            if len(files) < 2:
+                number = 'a single image' if files else 'no image that can be used'
                 raise UserError(
                     f'{source}, class {name}: {number}, which cannot be split into train and test; '
                     'add more, or say yourself which images are train and test'
                 )
-            num_test = min(max(round(test_fraction * len(of_class)), 1), len(of_class) - 1)
-            splits['test'] += of_class[:num_test]
-            splits['train'] += of_class[num_test:]
+            num_test = min(max(round(test_fraction * len(files)), 1), len(files) - 1)
+            splits['test'] += files[:num_test]
+            splits['train'] += files[num_test:]
+        splits = {split: sorted(files, key=rank) for split, files in splits.items()}
     for split, files in splits.items():
         empty = {*range(len(names))} - {file.label for file in files}
         if empty:
@@ -129,7 +124,7 @@ def split_images(
                 f'{source}: no image of class {names[min(empty)]!r} in {split} can be used; put '
                 'others there, or remove the class'
             )
-    return {split: _sort_by_hash(files, split_seed) for split, files in splits.items()}
+    return splits
 
 
 def find_again(
@@ -140,18 +135,13 @@ def find_again(
     Images that the run did not have are left out. Where none of its images is there, which is
     another data set, the splits are empty.
     """
-    there = {
-        file.path: (file, folders.class_names[file.label])
-        for files in folders.splits.values()
-        for file in files
-    }
     labels = {name: label for label, name in enumerate(recorded.class_names)}
+    numbers = [labels.get(name) for name in folders.class_names]
+    files = [file for files in folders.splits.values() for file in files]
+    there = {file.path: file._replace(label=numbers[file.label]) for file in files}
+    known = {path for path, file in there.items() if file.label is not None}
     splits = {
-        split: [
-            there[path][0]._replace(label=labels[there[path][1]])
-            for path in paths
-            if path in there and there[path][1] in labels
-        ]
+        split: [there[path] for path in paths if path in known]
         for split, paths in recorded.paths.items()
     }
     present = sum(map(len, splits.values()))
@@ -161,24 +151,16 @@ def find_again(
         'new since the run began, and left out': len(there) - present,
         'gone that the run had': sum(map(len, recorded.paths.values())) - present,
     }
-    texts = [
+    return splits, '; '.join(
         f'{count} {"image is" if count == 1 else "images are"} {what}'
         for what, count in changes.items()
         if count
-    ]
-    return splits, '; '.join(texts)
-
-
-def _sort_by_hash(files: list[ImageFile], split_seed: int) -> list[ImageFile]:
-    def rank(file: ImageFile) -> bytes:
-        return hashlib.sha256(f'{split_seed} {file.path}'.encode(errors='surrogateescape')).digest()
-
-    return sorted(files, key=rank)
+    )
 
 
 def _subfolders(root: pathlib.Path, ignored: Ignored, follow_links: bool) -> list[str]:
     names = []
-    for entry in image_files.visible_entries(str(root)):
+    for entry in visible_entries(str(root)):
         if is_folder(entry, follow_links):
             names.append(entry.name)
         elif is_folder(entry, True):
@@ -191,34 +173,36 @@ def _subfolders(root: pathlib.Path, ignored: Ignored, follow_links: bool) -> lis
 def _split_folders(root: pathlib.Path, folders: list[str], follow_links: bool) -> dict[str, str]:
     """{split: folder} if the folders are splits, else {}; raises UserError if that is not clear."""
     splits = dict(zip(folders, splits_of(folders), strict=True))
-    named = {split for split in splits.values() if split}
-    if 'train' not in named or len(named) < 2:
+    by_split = {split: folder for folder, split in splits.items() if split}
+    if 'train' not in by_split or len(by_split) < 2:
         return {}
-    holding = [
+    empty = [
         folder
-        for folder in folders
-        if splits[folder] and not _subfolders(root / folder, Ignored(), follow_links)
+        for folder, split in splits.items()
+        if split and not _subfolders(root / folder, Ignored(), follow_links)
     ]
     others = [folder for folder in folders if not splits[folder]]
-    if others and holding:  # they are classes, as bus and train are
+    if others and empty:  # they are classes, as bus and train are
         return {}
+    problem = ''
     if others:
-        raise UserError(
-            f'{root}: beside the splits {_list(sorted({*folders} - {*others}))} there is '
+        problem = (
+            f'beside the splits {_list(sorted({*folders} - {*others}))} there is '
             f'{_list(others)}; allowed are folders of splits (train, validation, test) or folders '
             'of classes alone'
         )
-    if holding:
-        raise UserError(
-            f'{root}: {_list(holding)}, by its name a split, holds no class folders; allowed are '
+    elif empty:
+        problem = (
+            f'{_list(empty)}, by its name a split, holds no class folders; allowed are '
             'SPLIT/CLASS/image.png, and CLASS/image.png with other names for the classes'
         )
-    if len(named) < len(folders):
-        raise UserError(
-            f'{root}: two of its folders are one split: {_list(folders)}; name its folders train, '
+    elif len(by_split) < len(folders):
+        problem = (
+            f'two of its folders are one split: {_list(folders)}; name its folders train, '
             'validation and test'
         )
-    by_split = {split: folder for folder, split in splits.items()}
+    if problem:
+        raise UserError(f'{root}: {problem}')
     return {split: by_split[split] for split in SPLITS if split in by_split}
 
 
@@ -228,61 +212,44 @@ def _find_classes(
     if len(names) < 2:
         holds = f'one class folder, {names[0]!r}' if names else 'no class folders'
         inner = _subfolders(folder / names[0], Ignored(), follow_links) if names else ()
-        hint = (
-            f'; to take {_list(inner)} for the classes, name {folder / names[0]}' if inner else ''
-        )
+        hint = ''
+        if inner:
+            hint = f'; to take {_list(inner)} for the classes, name {folder / names[0]}'
         raise UserError(
             f'{folder}: holds {holds}; allowed are at least two, with their images in them: '
-            f'CLASS/image.png{hint}{links_hint(ignored)}'
+            f'CLASS/image.png{hint}{_links_hint(ignored)}'
         )
     files, inner = [], set()
     for label, name in enumerate(names):
-        before, left_out = len(files), Ignored()
+        left_out, first = Ignored(), len(files)
         for entry in walk_images(folder / name, left_out, root, follow_links=follow_links):
             status = entry.stat()
             path = os.path.relpath(entry.path, root).replace(os.sep, '/')
             files.append(ImageFile(path, label, status.st_size, status.st_mtime_ns))
         ignored.update(left_out)
-        if len(files) == before:
+        if len(files) == first:
             held = f' but {ignored_text(left_out)}' if left_out else ''
             raise UserError(
                 f'{folder / name}: a class folder without images ({", ".join(SUFFIXES)}){held}; '
-                f'put some there, or remove it{links_hint(left_out)}'
+                f'put some there, or remove it{_links_hint(left_out)}'
             )
-        paths = (file.path.removeprefix(f'{name}/').split('/') for file in files[before:])
-        inner.add(frozenset(path[0] if len(path) > 1 else '' for path in paths))
-    _check_classes(root, folder, names, inner)
-    return tuple(names), files
-
-
-def _check_classes(
-    root: pathlib.Path, folder: pathlib.Path, names: list[str], inner: set[frozenset[str]]
-) -> None:
-    """Raises UserError if every class holds the same folders, several of them, and no images.
-
-    Args:
-      root: the data set's folder.
-      folder: of the classes: root, or a split.
-      names: of the classes.
-      inner: what each class holds: names of folders, '' for images.
-    """
-    if folder != root or len(inner) > 1:
-        return
-    (same,) = inner
-    if len(same) < 2 or '' in same:
-        return
-    shown = sorted(same)
-    if any(split_of(name) for name in shown):
-        meant = f'if those are splits, put them outside: {shown[0]}/{names[0]}/image.png'
-    else:
+        # Of each image the folder within its class, '' if it is in none.
+        paths = (file.path.removeprefix(f'{name}/').rpartition('/')[0] for file in files[first:])
+        inner.add(frozenset(path.split('/')[0] for path in paths))
+    shown = sorted(next(iter(inner)))
+    if folder == root and len(inner) == 1 and len(shown) > 1 and '' not in shown:
         meant = (
             f'if those are the classes, name one of the outer folders, like {root / names[0]}, or '
             'call them train, validation and test'
         )
-    raise UserError(f'{root}: each of {_list(names)} holds {_list(shown)} and no images; {meant}')
+        if any(map(split_of, shown)):
+            meant = f'if those are splits, put them outside: {shown[0]}/{names[0]}/image.png'
+        held = f'each of {_list(names)} holds {_list(shown)} and no images'
+        raise UserError(f'{root}: {held}; {meant}')
+    return tuple(names), files
 
 
-def links_hint(ignored: Ignored) -> str:
+def _links_hint(ignored: Ignored) -> str:
     """What to set if links were left out; '' if none was."""
     if any('link' in singular and 'dead' not in singular for singular, _ in +ignored):
         return '; to follow links, set --config.dataset.follow_links=True'

@@ -5,8 +5,8 @@ severity 0 returns the images unchanged. The random draw depends only on the key
 shape, so that with the same key every network sees the same corrupted images.
 """
 
-import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,8 +49,7 @@ def occlusion(key: jax.Array, images: Images, severity: int | jax.Array) -> Imag
     corners = jax.random.randint(key, (batch, 2), 0, jnp.asarray([height, width]) - sides + 1)
 
     def occlude(image, corner):
-        rows = jnp.arange(height) - corner[0]
-        columns = jnp.arange(width) - corner[1]
+        rows, columns = jnp.arange(height) - corner[0], jnp.arange(width) - corner[1]
         inside_rows = (rows >= 0) & (rows < sides[0])
         inside_columns = (columns >= 0) & (columns < sides[1])
         return jnp.where((inside_rows[:, None] & inside_columns)[..., None], 0, image)
@@ -74,15 +73,10 @@ def _to_uint8(values: Float[Array, 'batch height width channels']) -> Images:
     return jnp.round(values).clip(0, 255).astype(jnp.uint8)
 
 
-@dataclasses.dataclass(frozen=True)
-class Corruption:
-    """A corruption and the severities at which networks are tested.
+class Corruption(NamedTuple):
+    """A function of (key, images, severity), and how networks are tested with it.
 
-    Attributes:
-      name: 'shift', 'noise', 'occlusion' or 'contrast'.
-      apply: function of (key, images, severity).
-      severities: ascending, from 0, which changes nothing.
-      unit: of a severity.
+    The severities ascend from 0, which changes nothing.
     """
 
     name: str

@@ -1,12 +1,12 @@
 """Image files and labels that a CSV file lists: `read_listing`."""
 
+import contextlib
 import csv
 import functools
 import io
 import os
 import pathlib
 import re
-import stat
 from collections.abc import Callable
 
 from mixer_dilated.data.class_folders import ClassFolders, ImageFile
@@ -36,17 +36,16 @@ def read_listing(path: pathlib.Path, image_key: str = '', label_key: str = '') -
       image_key, label_key: names of the columns; '' for the usual ones.
 
     Returns:
-      Classes are sorted: by their value, if all are integers.
+      Classes are the labels as texts, sorted: by their value, if all are integers.
 
     Raises:
-      UserError: the file, a column or a row cannot be used.
+      UserError: the file, a column or a row cannot be used, or two labels are one number.
     """
-    rows = _read_rows(path)
-    header = rows[0][1] if rows else []
-    columns, notes = _find_columns(path, header, {'file': image_key, 'label': label_key})
-    files, lines, missing = {}, {}, []
-    find = functools.partial(_find_file, functools.cache(_files_by_stem), path.parent)
-    for line, row in rows[1:]:
+    rows, notes, files, lines, missing = _read_rows(path), [], {}, {}, []
+    header = rows.pop(0)[1] if rows else []
+    columns = _find_columns(path, header, {'file': image_key, 'label': label_key}, notes)
+    files_by_stem = functools.cache(_files_by_stem)
+    for line, row in rows:
         where = f'{path}, line {line}'
         if len(row) != len(header):
             raise UserError(
@@ -55,46 +54,39 @@ def read_listing(path: pathlib.Path, image_key: str = '', label_key: str = '') -
             )
         values = {what: row[column].strip() for what, column in columns.items()}
         split = split_of(values['split']) if 'split' in values else 'all'
-        empty = [what for what in ('file', 'label') if not values[what]]
-        if empty or not split:
-            what = empty[0] if empty else 'split'
-            allowed = 'text' if empty else 'train, validation or test'
-            raise UserError(
-                f'{where}: {header[columns[what]]} = {values[what]!r}: allowed is {allowed}; fill '
-                'it in, or remove the row'
-            )
-        file = find(values['file'], where)
-        if file is None:
+        for what in columns:
+            if not (split if what == 'split' else values[what]):
+                allowed = 'train, validation or test' if what == 'split' else 'text'
+                raise UserError(
+                    f'{where}: {header[columns[what]]} = {values[what]!r}: allowed is {allowed}; '
+                    'fill it in, or remove the row'
+                )
+        name = _find_file(files_by_stem, path.parent, values['file'], where)
+        if not name:
             missing.append(f'{where}: {values["file"]!r}')
-            continue
-        name, status = file
-        if name in lines:
+        elif name in lines:
             raise UserError(
                 f'{where}: {values["file"]!r} is the file of line {lines[name]} too; allowed is a '
                 'row a file; remove one'
             )
-        lines[name] = line
-        files.setdefault(split, []).append((name, values['label'], status))
+        else:
+            lines[name], status = line, os.stat(path.parent / name)
+            file = ImageFile(name, values['label'], status.st_size, status.st_mtime_ns)
+            files.setdefault(split, []).append(file)
     if missing:
         raise UserError(
-            f'{missing[0]}: no such file, and so {len(missing)} of {len(rows) - 1}; allowed are '
+            f'{missing[0]}: no such file, and so {len(missing)} of {len(rows)}; allowed are '
             'names relative to the folder of the CSV; correct or remove the rows'
         )
     if not files:
         raise UserError(f'{path}: has no rows; allowed are a header and a row for each image')
-    names = {label for of_split in files.values() for _, label, _ in of_split}
-    integers = all(re.fullmatch(r'-?[0-9]{1,18}', name) for name in names)
-    names = sorted(names, key=(lambda name: (int(name), name)) if integers else None)
-    labels = {name: number for number, name in enumerate(names)}
-    splits, more = complete_splits(path, files)
+    names = _sort_names(path, {file.label for of_split in files.values() for file in of_split})
+    labels = {name: label for label, name in enumerate(names)}
     splits = {
-        split: [
-            ImageFile(name, labels[label], status.st_size, status.st_mtime_ns)
-            for name, label, status in of_split
-        ]
-        for split, of_split in splits.items()
+        split: [file._replace(label=labels[file.label]) for file in of_split]
+        for split, of_split in complete_splits(path, files, notes).items()
     }
-    return ClassFolders(tuple(names), splits, (*notes, *more))
+    return ClassFolders(tuple(names), splits, tuple(notes))
 
 
 def _read_rows(path: pathlib.Path) -> list[tuple[int, list[str]]]:
@@ -110,58 +102,61 @@ def _read_rows(path: pathlib.Path) -> list[tuple[int, list[str]]]:
 
 
 def _find_columns(
-    path: pathlib.Path, header: list[str], keys: dict[str, str]
-) -> tuple[dict[str, int], list[str]]:
-    """{'file': column, 'label': column}, perhaps with 'split', and notes."""
-    plain = [re.sub(r'[\W_]+', '', name.lower()) for name in header]
-    columns, notes = {}, []
+    path: pathlib.Path, header: list[str], keys: dict[str, str], notes: list[str]
+) -> dict[str, int]:
+    """{'file': column, 'label': column}, perhaps with 'split'; appends to the notes."""
+    plain, columns = [re.sub(r'[\W_]+', '', name.lower()) for name in header], {}
     for what, usual in COLUMNS.items():
-        key = {'file': 'image_key', 'label': 'label_key'}.get(what)
         candidates = [plain.index(name) for name in usual if name in plain]
         if keys.get(what):
             candidates = [column for column, name in enumerate(header) if name == keys[what]]
+        hint = f'--config.dataset.{"image" if what == "file" else what}_key=COLUMN'
         if candidates:
             columns[what] = candidates[0]
-            if len(candidates) > 1 and key:
-                notes.append(
-                    f'its {what} is {header[candidates[0]]!r} (--config.dataset.{key}=COLUMN)'
-                )
-        elif key:
+            if len(candidates) > 1 and what in keys:
+                notes.append(f'its {what} is {header[candidates[0]]!r} ({hint})')
+        elif what in keys:
             raise UserError(
                 f'{path}: no column {keys[what] or what!r} in its first line, which names the '
-                f'columns: {", ".join(header)!r}; '
-                f'allowed are {", ".join(usual)}; or name it, --config.dataset.{key}=COLUMN'
+                f'columns: {", ".join(header)!r}; allowed are {", ".join(usual)}; or name it: '
+                f'{hint}'
             )
-    return columns, notes
+    return columns
 
 
 def _find_file(
     files_by_stem: Callable[[str], dict[str, list[str]]], root: pathlib.Path, name: str, where: str
-) -> tuple[str, os.stat_result] | None:
-    """The file of a name, relative to root, and its status; None if there is none."""
+) -> str:
+    """The path relative to root of the file of a name; '' if there is none."""
     path = os.path.normpath(os.path.join(root, name.replace('\\', '/')))
-    try:
-        if not os.path.isfile(path):
-            folder, stem = os.path.split(path)
-            names = files_by_stem(folder).get(stem, [stem])
-            if len(names) > 1:
-                raise UserError(f'{where}: {name!r} may be {" or ".join(names)}; write its ending')
-            path = os.path.join(folder, names[0])
-        status = os.stat(path)
-    except UserError:
-        raise
-    except (OSError, ValueError):  # of a name that no file can have
-        return None
-    if not stat.S_ISREG(status.st_mode):
-        return None
-    return os.path.relpath(path, root).replace(os.sep, '/'), status
+    folder, stem = os.path.split(path)
+    if not os.path.isfile(path):
+        names = files_by_stem(folder).get(stem, [stem])
+        if len(names) > 1:
+            raise UserError(f'{where}: {name!r} may be {" or ".join(names)}; write its ending')
+        path = os.path.join(folder, names[0])
+    return os.path.relpath(path, root).replace(os.sep, '/') if os.path.isfile(path) else ''
 
 
 def _files_by_stem(folder: str) -> dict[str, list[str]]:
     """The image files of a folder by their names without endings."""
     stems = {}
-    for name in sorted(os.listdir(folder)):
-        stem, ending = os.path.splitext(name)
-        if ending.lower() in SUFFIXES:
-            stems.setdefault(stem, []).append(name)
+    with contextlib.suppress(OSError, ValueError):  # of a name that no folder can have
+        for name in sorted(os.listdir(folder)):
+            stem, ending = os.path.splitext(name)
+            if ending.lower() in SUFFIXES:
+                stems.setdefault(stem, []).append(name)
     return stems
+
+
+def _sort_names(path: pathlib.Path, names: set[str]) -> list[str]:
+    """By their value, if all are integers; UserError if two are one number, as '01' and '1'."""
+    numbers = {name: int(name) for name in names if re.fullmatch(r'-?[0-9]{1,18}', name)}
+    by_number = {number: name for name, number in numbers.items()}
+    for name, number in numbers.items():
+        if by_number[number] != name:
+            raise UserError(
+                f'{path}: labels {" and ".join(map(repr, sorted((name, by_number[number]))))} are '
+                'one number; allowed is one spelling for each class; write them alike'
+            )
+    return sorted(names, key=numbers.get if len(numbers) == len(names) else None)

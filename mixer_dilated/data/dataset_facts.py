@@ -5,7 +5,8 @@ import dataclasses
 import ml_collections
 
 from mixer_dilated.data.datasets import open_dataset
-from mixer_dilated.data.preprocessing import is_upsample
+from mixer_dilated.data.examples import Dataset
+from mixer_dilated.data.preprocessing import image_shapes
 from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import integer_pair
@@ -32,7 +33,7 @@ class AbstractDataset:
     split_sizes: dict[str, int]
 
 
-def abstract_dataset(dataset: ml_collections.ConfigDict) -> AbstractDataset:
+def abstract_dataset(dataset: ml_collections.ConfigDict) -> AbstractDataset | Dataset:
     """Of `config.dataset`, from `FACTS` or as it lies here; nothing is downloaded.
 
     Raises:
@@ -41,29 +42,27 @@ def abstract_dataset(dataset: ml_collections.ConfigDict) -> AbstractDataset:
     if dataset.name not in FACTS:
         if dataset.name != 'digits' and not split_path(dataset.name)[0]:
             _check_prepared(dataset)
-        names, there = AbstractDataset.__annotations__, open_dataset(dataset)
-        return AbstractDataset(*(getattr(there, name) for name in names))
+        return open_dataset(dataset)
     size = integer_pair('dataset.image_size', dataset.image_size, 1) if dataset.image_size else None
     image_size, channels, num_classes, split_sizes = FACTS[dataset.name]
-    size = size or image_size
-    if size is None:
+    if not size and not image_size:
         raise UserError(
             f'config.dataset.image_size = 0: the images of {dataset.name!r} are of several sizes, '
             'and are brought to one; set it, for example --config.dataset.image_size=224'
         )
-    upsampled = image_size is not None and is_upsample(image_size, size)
-    stored = (*(image_size if upsampled else size), channels)
-    return AbstractDataset(dataset.name, (*size, channels), stored, num_classes, split_sizes)
+    shapes = image_shapes((*(image_size or (None, None)), channels), size)
+    return AbstractDataset(dataset.name, *shapes, num_classes, split_sizes)
 
 
 def _check_prepared(dataset: ml_collections.ConfigDict) -> None:
     """Raises UserError if a TFDS data set is there to be had, but not here."""
     import tensorflow_datasets as tfds
 
+    from mixer_dilated.data.tfds_builder import BUILDER_ERRORS
+
     try:
         prepared = tfds.builder(dataset.name, data_dir=dataset.data_dir or None).is_prepared()
-    # Whatever goes wrong in the code of one of TFDS's many builders is reported when it is opened.
-    except Exception:
+    except BUILDER_ERRORS:  # reported when it is opened
         return
     if not prepared:
         raise UserError(

@@ -12,14 +12,8 @@ import warnings
 import ml_collections
 import numpy as np
 
-from mixer_dilated.data.class_folders import SplitFiles
-from mixer_dilated.data.examples import (
-    Dataset,
-    Examples,
-    InMemoryDataSource,
-    checksums,
-    split_slices,
-)
+from mixer_dilated.data.class_folders import SplitFiles, find_images
+from mixer_dilated.data.examples import Dataset, Examples, InMemoryDataset, checksums
 from mixer_dilated.data.preprocessing import Preprocessing, is_upsample
 from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
@@ -42,86 +36,46 @@ def open_dataset(dataset: ml_collections.ConfigDict, recorded: SplitFiles | None
     """
     size = integer_pair('dataset.image_size', dataset.image_size, 1) if dataset.image_size else None
     kind, path = split_path(dataset.name)
-    if kind:
-        path = expand_user(dataset.data_dir) / expand_user(path)
-    if kind in ('folder', 'csv'):
-        return _open_image_files(dataset, kind, path, size, recorded)
-    if kind:
-        return _open_arrays(dataset, kind, path, size)
     if dataset.name == 'digits':
         return Digits(size or (8, 8))
-    from mixer_dilated.data.tfds_dataset import TfdsDataset
+    if not kind:
+        from mixer_dilated.data.tfds_dataset import TfdsDataset
 
-    keys = dataset.image_key, dataset.label_key
-    return TfdsDataset(
-        dataset.name, dataset.data_dir, dataset.max_pixels, size, dataset.resize, keys
-    )
-
-
-def _open_image_files(
-    dataset: ml_collections.ConfigDict,
-    kind: str,
-    path: pathlib.Path,
-    size: tuple[int, int] | None,
-    recorded: SplitFiles | None,
-) -> Dataset:
-    from mixer_dilated.data.csv_dataset import read_listing
-    from mixer_dilated.data.image_folder import ImageFolder
-
+        return TfdsDataset(dataset, size)
+    path = expand_user(dataset.data_dir) / expand_user(path)
     is_there, what, holds = {
         'folder': (os.path.isdir, 'folder', 'the class folders'),
         'csv': (os.path.isfile, 'file', 'names of files and labels'),
+        'npz': (os.path.isfile, 'file', 'images and labels'),
+        'idx': (lambda path: path.parent.is_dir(), 'folder', 'the idx files'),
     }[kind]
     if dataset.name == f'{kind}:' or not is_there(path):
         raise UserError(
             f'config.dataset.name = {dataset.name!r}: no such {what}: {path}; name the {what} that '
             f'holds {holds} (for evaluate: --data_dir={what.upper()})'
         )
+    if kind in ('npz', 'idx'):
+        from mixer_dilated.data.array_dataset import ArrayDataset
+
+        return ArrayDataset(dataset, kind, path, size)
     if size is None:
         raise UserError(
             'config.dataset.image_size = 0: image files are resized to one size; set '
             'it, for example --config.dataset.image_size=64'
         )
-    listing = None
-    if kind == 'csv':
-        listing = path, read_listing(path, dataset.image_key, dataset.label_key)
-    return ImageFolder(
-        path if listing is None else path.parent,
-        preprocessing_of(dataset, (*size, dataset.channels)),
-        listing=listing,
-        test_fraction=dataset.test_fraction,
-        split_seed=dataset.split_seed,
-        on_corrupt=dataset.on_corrupt,
-        cache_dir=dataset.cache_dir,
-        follow_links=dataset.follow_links,
-        recorded=recorded,
-    )
+    from mixer_dilated.data.csv_dataset import read_listing
+    from mixer_dilated.data.image_folder import ImageFolder
 
-
-def _open_arrays(
-    dataset: ml_collections.ConfigDict, kind: str, path: pathlib.Path, size: tuple[int, int] | None
-) -> Dataset:
-    from mixer_dilated.data.array_dataset import ArrayDataset
-
-    return ArrayDataset(
-        kind,
-        path,
-        size,
-        resize=dataset.resize,
-        max_pixels=dataset.max_pixels,
-        white=dataset.white,
-        keys=(dataset.image_key, dataset.label_key),
-        test_fraction=dataset.test_fraction,
-        split_seed=dataset.split_seed,
-    )
+    if kind == 'folder':
+        folders = find_images(path, follow_links=dataset.follow_links)
+    else:
+        folders = read_listing(path, dataset.image_key, dataset.label_key)
+    preprocessing = preprocessing_of(dataset, (*size, dataset.channels))
+    return ImageFolder(path, folders, dataset, preprocessing, recorded)
 
 
 def preprocessing_of(dataset: ml_collections.ConfigDict, image_shape: tuple) -> Preprocessing:
-    """How image files become images of the shape and style of `config.dataset`.
-
-    Args:
-      dataset: `config.dataset`.
-      image_shape: (height, width, channels) of the data set.
+    """How image files become images of that shape, in the style of `config.dataset`.
 
     Raises:
       UserError: `dataset.preprocess` does not fit the channels.
@@ -143,16 +97,12 @@ def load_examples(dataset: Dataset, split: str, cache_dir: str) -> Examples:
 
     An entry is a folder of `images.npy`, `labels.npy` and `entry.json` (fingerprint of the data
     set, checksums of the arrays), renamed into place when it is complete. A damaged entry is
-    rewritten; a cache that cannot be written is a warning.
-
-    Args:
-      dataset: where the examples come from.
-      split: TFDS split syntax.
-      cache_dir: folder of the cache; '' is the user's cache folder.
+    rewritten; a cache that cannot be written is a warning. It is in `cache_dir`, or for '' in the
+    user's cache folder.
     """
     key = hashlib.sha256(f'{dataset.fingerprint}\n{split}'.encode()).hexdigest()[:16]
-    root = expand_user(cache_dir or user_cache())
-    entry = root / f'{dataset.name.replace("/", "-")}-{key}'
+    name = f'{dataset.name.replace("/", "-")}-{key}'
+    entry = expand_user(cache_dir or user_cache()) / name
     examples = _load_entry(entry, dataset.fingerprint)
     if examples is None:
         examples = dataset.read(split)
@@ -170,7 +120,9 @@ def _load_entry(entry: pathlib.Path, fingerprint: str) -> Examples | None:
         examples = Examples(*(np.load(p, mmap_mode='r', allow_pickle=False) for p in paths))
         intact = recorded['checksums'] == checksums(examples)
         return examples if intact and recorded['fingerprint'] == fingerprint else None
-    except Exception:  # NumPy raises errors of many types at a damaged header
+    # Of a damaged header NumPy raises OSError, ValueError, TypeError, OverflowError, SyntaxError,
+    # tokenize.TokenError, MemoryError, …; of another entry.json come KeyError and RecursionError.
+    except Exception:
         return None
 
 
@@ -189,16 +141,11 @@ def _store_entry(entry: pathlib.Path, fingerprint: str, examples: Examples) -> N
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-class Digits:
+class Digits(InMemoryDataset):
     """The digits of scikit-learn, embedded there, as a `Dataset`.
 
-    Of each class every fifth image is a test image. Grey levels 0 to 16 become 0 to 255.
-
-    Args:
-      size: (height, width) that the 8×8 images are upsampled to.
-
-    Raises:
-      UserError: `size` is no upsampling of 8×8.
+    Of each class every fifth image is a test image. Grey levels 0 to 16 become 0 to 255. The 8×8
+    images are upsampled to `size`; UserError if that is no upsampling.
     """
 
     name = 'digits'
@@ -217,16 +164,9 @@ class Digits:
             )
         self.image_shape = (*size, 1)
 
-    def read(self, split: str) -> Examples:
-        splits = _load_digits()
-        slices = [
-            [array[start:stop] for array in splits[name]]
-            for name, start, stop in split_slices('split', split, self.split_sizes)
-        ]
-        return Examples(*map(np.concatenate, zip(*slices, strict=True)))
-
-    def data_source(self, split: str) -> InMemoryDataSource:
-        return InMemoryDataSource(self.read(split))
+    @property
+    def splits(self) -> dict[str, Examples]:
+        return _load_digits()
 
 
 @functools.cache
@@ -240,33 +180,20 @@ def _load_digits() -> dict[str, Examples]:
     for label in range(10):
         is_test[np.flatnonzero(labels == label)[::5]] = True
     return {
-        'train': Examples(images[~is_test], labels[~is_test]),
-        'test': Examples(images[is_test], labels[is_test]),
+        split: Examples(images[rows], labels[rows])
+        for split, rows in (('train', ~is_test), ('test', is_test))
     }
 
 
-class FakeData:
-    """Noise of any shape and number, as a `Dataset` of one split, 'train', to time steps with.
-
-    Args:
-      image_shape: (height, width, channels) that the network sees.
-      num_classes, examples: how many.
-      stored_shape: before images are upsampled on the device; the same if None.
-    """
+class FakeData(InMemoryDataset):
+    """Noise of any shape and number, as a `Dataset` of one split, 'train', to time steps with."""
 
     name, fingerprint, identity = 'noise', '', ''
 
-    def __init__(
-        self, image_shape: tuple, num_classes: int, examples: int, stored_shape: tuple | None = None
-    ):
-        self.image_shape, self.stored_shape = image_shape, stored_shape or image_shape
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, examples: int):
+        self.image_shape = self.stored_shape = image_shape
         self.num_classes, self.class_names = num_classes, tuple(map(str, range(num_classes)))
         self.examples, self.split_sizes = examples, {'train': examples}
-
-    def read(self, split: str) -> Examples:
         draw = np.random.default_rng(0)
-        images = draw.integers(0, 256, (self.examples, *self.stored_shape), np.uint8)
-        return Examples(images, draw.integers(0, self.num_classes, self.examples, np.int32))
-
-    def data_source(self, split: str) -> InMemoryDataSource:
-        return InMemoryDataSource(self.read(split))
+        images = draw.integers(0, 256, (examples, *image_shape), np.uint8)
+        self.splits = {'train': Examples(images, draw.integers(0, num_classes, examples, np.int32))}

@@ -67,39 +67,35 @@ class InMemoryDataSource(NamedTuple):
     def image_shape(self) -> tuple[int, int, int]:
         return self.examples.images.shape[1:]
 
+    @property
+    def all_labels(self) -> Int32[np.ndarray, ' examples']:
+        return self.examples.labels
+
     def __len__(self) -> int:
-        return len(self.examples.labels)
+        return len(self.all_labels)
 
     def read(self, index: Sequence[int]) -> Examples:
         return Examples(*(array[np.asarray(index)] for array in self.examples))
 
     def labels(self, index: Sequence[int]) -> Int32[np.ndarray, ' examples']:
-        return self.examples.labels[np.asarray(index)]
+        return self.all_labels[np.asarray(index)]
 
 
 class Dataset(Protocol):
     """A data set whose properties are known before an image is decoded.
 
-    Attributes:
-      name: the data set's name.
-      image_shape: (height, width, channels) of the network's input.
-      stored_shape: shape of the images that `read` returns; where it differs from `image_shape`,
-        images are upsampled on the device.
-      num_classes: number of labels.
-      class_names: the name of each label.
-      split_sizes: number of examples of each named split.
-      fingerprint: changes whenever the examples may have changed.
-      identity: like `fingerprint`, but a copy of the data has the same.
+    Where `stored_shape` differs from `image_shape`, images are upsampled on the device.
     """
 
     name: str
-    image_shape: tuple[int, int, int]
-    stored_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int]  # (height, width, channels) of the network's input
+    stored_shape: tuple[int, int, int]  # of the images that `read` returns
     num_classes: int
-    class_names: tuple[str, ...]
-    split_sizes: dict[str, int]
-    fingerprint: str
-    identity: str
+    class_names: tuple[str, ...]  # of each label
+    split_sizes: dict[str, int]  # number of examples of each named split
+    fingerprint: str  # changes whenever the examples may have changed
+    identity: str  # like `fingerprint`, but a copy of the data has the same
+    old_identities: Sequence[str]  # that earlier versions recorded of the same examples
 
     def read(self, split: str) -> Examples:
         """Decodes the examples of a split (TFDS split syntax), in the stored order.
@@ -110,6 +106,22 @@ class Dataset(Protocol):
 
     def data_source(self, split: str) -> RandomAccessDataSource:
         """The same examples, decoded on access."""
+
+
+class InMemoryDataset:
+    """A `Dataset` whose examples are in memory, in `splits`."""
+
+    old_identities: Sequence[str] = ()
+    splits: dict[str, Examples]
+    split_sizes: dict[str, int]
+
+    def read(self, split: str) -> Examples:
+        slices = split_slices('split', split, self.split_sizes)
+        parts = [[array[a:b] for array in self.splits[name]] for name, a, b in slices]
+        return Examples(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def data_source(self, split: str) -> InMemoryDataSource:
+        return InMemoryDataSource(self.read(split))
 
 
 def split_slices(key: str, split: str, split_sizes: dict[str, int]) -> list[tuple[str, int, int]]:
@@ -129,6 +141,7 @@ def split_slices(key: str, split: str, split_sizes: dict[str, int]) -> list[tupl
         name: tfds.core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0)
         for name, size in split_sizes.items()
     }
+    available = _list_sizes(split_sizes)
     try:
         instructions = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
     except (ValueError, AssertionError, KeyError) as error:
@@ -137,7 +150,7 @@ def split_slices(key: str, split: str, split_sizes: dict[str, int]) -> list[tupl
         if other in split_sizes and other not in split:
             cause += f', which is called {other!r} here'
         raise UserError(
-            f'{key} = {split!r}: {cause}. Available: {_list_sizes(split_sizes)}; for example '
+            f'{key} = {split!r}: {cause}. Available: {available}; for example '
             f"'{next(iter(split_sizes))}[:80%]'"
         ) from None
     slices = [
@@ -145,33 +158,23 @@ def split_slices(key: str, split: str, split_sizes: dict[str, int]) -> list[tupl
         for part in instructions
     ]
     if any(stop <= start for _, start, stop in slices):
-        raise UserError(
-            f'{key} = {split!r}: selects no examples; available: {_list_sizes(split_sizes)}'
-        )
+        raise UserError(f'{key} = {split!r}: selects no examples; available: {available}')
     return slices
 
 
-def num_examples(key: str, split: str, split_sizes: dict[str, int]) -> int:
-    """Number of examples of a split. Raises as `split_slices` does."""
+def count_examples(key: str, split: str, split_sizes: dict[str, int]) -> int:
+    """Counts the examples of a split. Raises as `split_slices` does."""
     return sum(stop - start for _, start, stop in split_slices(key, split, split_sizes))
 
 
 def check_disjoint(
     key: str, split: str, others: dict[str, str], split_sizes: dict[str, int]
 ) -> None:
-    """Raises UserError if a split shares examples with another.
-
-    Args:
-      key: the config key or flag that holds `split`, for the message.
-      split: TFDS split syntax.
-      others: the other splits by their keys or flags.
-      split_sizes: number of examples of each named split.
-    """
-    slices = split_slices(key, split, split_sizes)
+    """Raises UserError if a split shares examples with others, which are given by their keys."""
     for other_key, other in others.items():
         shared = sum(
             max(0, min(stop, other_stop) - max(start, other_start))
-            for name, start, stop in slices
+            for name, start, stop in split_slices(key, split, split_sizes)
             for other_name, other_start, other_stop in split_slices(other_key, other, split_sizes)
             if name == other_name
         )

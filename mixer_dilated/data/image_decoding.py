@@ -17,19 +17,14 @@ from mixer_dilated.files import open_nonblocking
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'AVIF')  # what Pillow lacks is refused
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.jpe', '.jfif', '.webp', '.bmp', '.tif', '.tiff', '.gif')
 SUFFIXES += ('.avif',) if features.check('avif') else ()
+ImagePath = str | os.PathLike | bytes  # or the content
 MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own bound; ours is max_pixels
 MAX_PIXELS = 200_000_000  # phones and cameras have fewer
-MAX_PIXELS_KEY = 'dataset.max_pixels, for predict --max_pixels'
 
 
 def read_image(
-    path: str | os.PathLike | bytes,
-    channels: int,
-    *,
-    max_pixels: int,
-    min_side: int = 0,
-    white: float = 0,
+    path: ImagePath, channels: int, max_pixels: int, min_side: int = 0, white: float = 0
 ) -> Image.Image:
     """Reads an image file of any size, of one of `FORMATS`.
 
@@ -52,7 +47,7 @@ def read_image(
         reason is not in the file but in the system.
     """
     with (
-        _decoding_errors(max_pixels),
+        _decoding_errors(),
         _open_image(path, max_pixels) as file,
         Image.open(file, formats=FORMATS) as image,
     ):
@@ -60,7 +55,7 @@ def read_image(
         if pixels > max_pixels:
             raise UserError(
                 f'{image.width}×{image.height} = {pixels} pixels; allowed are at most '
-                f'{max_pixels} ({MAX_PIXELS_KEY})'
+                f'{max_pixels} (dataset.max_pixels, for predict --max_pixels)'
             )
         if white and _is_16_bits(image) and image.mode[0] not in 'IF':
             raise UserError(
@@ -82,10 +77,7 @@ def decode_image(
     Raises:
       UserError: not an image, or of another size.
     """
-    with (
-        _decoding_errors(shape[0] * shape[1]),
-        Image.open(io.BytesIO(encoded), formats=FORMATS) as image,
-    ):
+    with _decoding_errors(), Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
         if image.size != (shape[1], shape[0]):
             raise UserError(
                 f'an image of {image.size[1]}×{image.size[0]}; allowed is {shape[0]}×{shape[1]}'
@@ -94,19 +86,17 @@ def decode_image(
 
 
 @contextlib.contextmanager
-def _decoding_errors(max_pixels: int):
+def _decoding_errors():
     """Raises UserError for what Pillow raises: errors of many types at damaged files."""
     try:
         yield
     except (UserError, MemoryError):
         raise
-    except Image.DecompressionBombError:  # Pillow's own bound, at 179 million
-        raise UserError(
-            f'more pixels than can be meant; allowed are at most {max_pixels} ({MAX_PIXELS_KEY})'
-        ) from None
     except UnidentifiedImageError:
         formats = f'{", ".join(FORMATS[:-1])} or {FORMATS[-1]}'
         raise UserError(f'not a {formats} image, or its header is damaged') from None
+    # Pillow raises OSError and SyntaxError; through its plugins come ValueError, TypeError,
+    # KeyError, IndexError, EOFError, OverflowError, struct.error, zlib.error, ….
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:
             raise UnreadableError(error.strerror) from None
@@ -114,7 +104,7 @@ def _decoding_errors(max_pixels: int):
         raise UserError(f'an image that cannot be decoded: {cause}') from None
 
 
-def _open_image(path: str | os.PathLike | bytes, max_pixels: int) -> BinaryIO:
+def _open_image(path: ImagePath, max_pixels: int) -> BinaryIO:
     """Opens a file, but nothing that could wait or never end: a pipe, a device, a folder."""
     if isinstance(path, bytes):
         return io.BytesIO(path)
@@ -136,7 +126,7 @@ def _open_image(path: str | os.PathLike | bytes, max_pixels: int) -> BinaryIO:
 def _exif_transpose(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # an orientation that cannot be read is none
+    except Exception:  # an orientation that cannot be read, for any of the reasons above, is none
         return image
 
 
@@ -168,6 +158,7 @@ def white_of(paths: Iterable[str], max_pixels: int) -> int:
     """
     most = 0
     for path in paths:
+        # They are refused when they are read, with what `_decoding_errors` says of them.
         with contextlib.suppress(Exception), Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 continue

@@ -23,7 +23,7 @@ def walk_images(
 
     Left out and counted: files without one of the suffixes, by their own; what is no file, like a
     pipe; links out of the folder, to folders, and to images that are walked under their own name.
-    Hidden files and folders, with names that start with a dot, are left out, and so is __MACOSX.
+    Hidden files and folders are left out, and so is __MACOSX.
 
     Args:
       folder: where to begin.
@@ -66,9 +66,9 @@ def is_folder(entry: os.DirEntry, follow_links: bool) -> bool:
 
 def _leads_up(link: str, root: str) -> bool:
     """Whether a link leads to a folder that holds it, or to the folder of the data set."""
-    target = os.path.join(os.path.realpath(link), '')
-    here = os.path.join(os.path.realpath(os.path.dirname(link)), '')
-    return here.startswith(target) or os.path.join(root, '').startswith(target)
+    target = pathlib.Path(os.path.realpath(link))
+    here = pathlib.Path(os.path.realpath(os.path.dirname(link)))
+    return here.is_relative_to(target) or pathlib.Path(root).is_relative_to(target)
 
 
 def visible_entries(folder: str) -> list[os.DirEntry]:
@@ -83,20 +83,15 @@ def visible_entries(folder: str) -> list[os.DirEntry]:
 
 def ignored_text(ignored: Ignored) -> str:
     """'2 other files, 1 link out of the folder' of what `walk_images` counted."""
-    return ', '.join(
-        f'{count} {singular if count == 1 else plural}'
-        for (singular, plural), count in ignored.items()
-        if count
-    )
+    counts = (+ignored).items()
+    return ', '.join(f'{count} {kind[0] if count == 1 else kind[1]}' for kind, count in counts)
 
 
 def _reason_to_ignore(entry: os.DirEntry, root: str | None, depth: int) -> tuple[str, str] | None:
     """Why an entry that is no folder is left out, in singular and plural.
 
-    Args:
-      entry: of a folder.
-      root: the folder that links must not lead out of; None if they are followed.
-      depth: below root, of the folder that is walked.
+    Links must not lead out of `root`, which is None if they are followed; `depth` is how far below
+    root the walk begins.
     """
     target = os.path.realpath(entry.path) if root and entry.is_symlink() else None
     if target and os.path.isdir(target):
@@ -109,11 +104,7 @@ def _reason_to_ignore(entry: os.DirEntry, root: str | None, depth: int) -> tuple
             return 'file without an ending of images', 'files without an ending of images'
         way = ' (save as JPEG)' if suffix in ('.heic', '.heif') else ''
         return f'{suffix} file{way}', f'{suffix} files{way}'
-    try:
-        regular = entry.is_file()
-    except OSError:
-        regular = False
-    if not regular:
+    if not os.path.isfile(entry.path):
         return 'pipe, device or dead link', 'pipes, devices or dead links'
     if target:  # is it walked under its own name?
         parts = _parts(target, root)

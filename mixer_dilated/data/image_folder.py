@@ -11,19 +11,17 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int32
+from ml_collections import ConfigDict
 
 from mixer_dilated.data.class_folders import (
     ClassFolders,
     ImageFile,
     SplitFiles,
     find_again,
-    find_images,
-    links_hint,
     split_images,
 )
 from mixer_dilated.data.examples import Examples, cache_name, split_slices
 from mixer_dilated.data.image_decoding import white_of
-from mixer_dilated.data.image_files import Ignored, ignored_text
 from mixer_dilated.data.preprocessing import Preprocessing, decode_images
 from mixer_dilated.errors import UnreadableError, UserError
 from mixer_dilated.files import expand_user, user_cache, write_json
@@ -36,104 +34,99 @@ MAX_KEPT_BYTES = 2**30  # of images that were decoded to find corrupt ones
 class ImageFolder:
     """The image files of a folder, as a `Dataset`; see `class_folders`.
 
+    With `on_corrupt` 'stop' a split with a corrupt file is refused when it is read; with 'skip' all
+    files are decoded once, and corrupt ones are left out with a warning before the rest is split.
+    Which they are is kept in the cache.
+
     Args:
-      root: the folder.
-      preprocessing: of its files.
-      listing: the file and its files, of a data set that a file lists; None for those that
-        `find_images` finds in the folder.
-      test_fraction, split_seed: see `split_images`.
-      on_corrupt: 'stop' refuses a split with a corrupt file when it is read; 'skip' decodes all
-        files once, and leaves corrupt ones out with a warning before the rest is split. Which they
-        are is kept in the cache.
-      cache_dir: folder of the cache; '' is the user's cache folder.
-      follow_links: whether links to images and folders are what they lead to.
+      source: the folder; or the file in it that lists the images.
+      folders: the images, as `find_images` or `read_listing` returns them.
+      dataset: `config.dataset`.
+      preprocessing: of the images.
       recorded: the splits of a run, which are found again by the names of their files.
 
     Attributes:
       split_files: of all splits, for `recorded` of a later time.
 
     Raises:
-      UserError: the folder does not hold class folders, a class of a split is left without images,
-        or the system does not let a file be read.
+      UserError: a class of a split is left without images, or the system does not let a file be
+        read.
     """
 
     def __init__(
         self,
-        root: pathlib.Path,
+        source: pathlib.Path,
+        folders: ClassFolders,
+        dataset: ConfigDict,
         preprocessing: Preprocessing,
-        *,
-        listing: tuple[pathlib.Path, ClassFolders] | None = None,
-        test_fraction: float = 0.2,
-        split_seed: int = 0,
-        on_corrupt: str = 'stop',
-        cache_dir: str = '',
-        follow_links: bool = False,
         recorded: SplitFiles | None = None,
     ):
-        ignored = Ignored()
-        if listing is None:
-            listing = root, find_images(root, ignored, follow_links=follow_links)
-        source, folders = listing
+        root = source if source.is_dir() else source.parent
         self.name = cache_name('folder' if source == root else 'csv', source)
         self.image_shape = self.stored_shape = preprocessing.image_shape
         self._root, self._preprocessing, self._decoded = root, preprocessing, {}
         notes = [*folders.notes]
-        if ignored:
-            notes.append(f'left out {ignored_text(ignored)}{links_hint(ignored)}')
-        if on_corrupt == 'skip':
-            folders, note = self._skip_corrupt(folders, expand_user(cache_dir or user_cache()))
-            notes.append(note)
+        if dataset.on_corrupt == 'skip':
+            corrupt = self._find_corrupt(
+                folders.splits, expand_user(dataset.cache_dir or user_cache())
+            )
+            if corrupt:
+                number = f'{len(corrupt)} of {sum(map(len, folders.splits.values()))} images'
+                notes.append(f'left out {number}, which cannot be used: {_list_corrupt(corrupt)}')
+            usable = {
+                split: [file for file in files if file.path not in corrupt]
+                for split, files in folders.splits.items()
+            }
+            folders = folders._replace(splits=usable)
         self.class_names, self._files = folders.class_names, {}
         if recorded:
             self._files, note = find_again(folders, recorded)
             self.class_names = recorded.class_names if self._files else folders.class_names
             notes.append(note)
         if not self._files:
-            self._files = split_images(source, folders, test_fraction, split_seed)
-        self._check_white()
+            self._files = split_images(source, folders, dataset.test_fraction, dataset.split_seed)
+        if not preprocessing.white:
+            self._check_white()
         for note in filter(None, notes):
             warnings.warn(f'{source}: {note}', stacklevel=2)
         self.num_classes = len(self.class_names)
-        self.fingerprint = self._hash_files(self._files, times=True)
-        self.identity = self._hash_files(self._files, times=False)
+        texts = preprocessing.identities
+        self.fingerprint = _hash_files(texts[0], self._files, times=True)
+        self.identity, *self.old_identities = (_hash_files(text, self._files) for text in texts)
         self.split_sizes = {split: len(files) for split, files in self._files.items()}
         paths = {split: [file.path for file in files] for split, files in self._files.items()}
         self.split_files = SplitFiles(self.class_names, paths)
 
     def read(self, split: str) -> Examples:
         """See `Dataset.read`; corrupt files of all splits are named, and counted, in one error."""
-        parts = []
-        for name, start, stop in split_slices('split', split, self.split_sizes):
-            files = self._files[name][start:stop]
-            if self._decoded:
-                images = np.stack([self._decoded[file.path] for file in files])
-                parts.append((images, np.array([file.label for file in files], np.int32)))
-                continue
-            examples, corrupt = self._decode(files)
-            if corrupt:
-                others = {split: [*files] for split, files in self._files.items()}
-                del others[name][start:stop]
-                for files in others.values():
-                    corrupt |= self._decode(files, keep=False)[1]
-                raise UserError(
-                    f'{self._root}: {len(corrupt)} of {sum(self.split_sizes.values())} images '
-                    f'cannot be used: {_list_corrupt(corrupt)}; remove or mend them, or leave '
-                    'them out: --config.dataset.on_corrupt=skip'
-                )
-            parts.append(examples)
-        return Examples(*map(np.concatenate, zip(*parts, strict=True)))
+        files = self._slice(split)
+        if self._decoded:
+            images = np.stack([self._decoded[file.path] for file in files])
+            return Examples(images, np.array([file.label for file in files], np.int32))
+        examples, corrupt = self._decode(files)
+        if corrupt:
+            seen = {file.path for file in files}
+            others = (file for files in self._files.values() for file in files)
+            corrupt |= self._decode([f for f in others if f.path not in seen], keep=False)[1]
+            raise UserError(
+                f'{self._root}: {len(corrupt)} of {sum(self.split_sizes.values())} images '
+                f'cannot be used: {_list_corrupt(corrupt)}; remove or mend them, or leave '
+                'them out: --config.dataset.on_corrupt=skip'
+            )
+        return examples
 
     def data_source(self, split: str) -> 'ImageFolderDataSource':
-        slices = split_slices('split', split, self.split_sizes)
-        files = [file for name, start, stop in slices for file in self._files[name][start:stop]]
+        files = self._slice(split)
         paths = np.array([os.fsencode(file.path) for file in files])
         labels = np.array([file.label for file in files], np.int32)
         return ImageFolderDataSource(self._root, paths, labels, self._preprocessing)
 
+    def _slice(self, split: str) -> list[ImageFile]:
+        slices = split_slices('split', split, self.split_sizes)
+        return [file for name, start, stop in slices for file in self._files[name][start:stop]]
+
     def _check_white(self) -> None:
         """Raises UserError if training images of 16 bits would be nearly black."""
-        if self._preprocessing.white:
-            return
         files = self._files['train']
         sample = files[:: len(files) // SAMPLE + 1]
         paths = (os.path.join(self._root, file.path) for file in sample)
@@ -143,15 +136,6 @@ class ImageFolder:
                 f'{self._root}: grey images of 16 bits, whose values are at most {white} and would '
                 f'be nearly black; set --config.dataset.white={white}, or 65535 if they are dark'
             )
-
-    def _hash_files(self, splits: dict[str, list[ImageFile]], *, times: bool) -> str:
-        digest = hashlib.sha256(self._preprocessing.identity.encode())
-        for split, files in splits.items():
-            for path, label, num_bytes, mtime_ns in files:
-                state = f'{num_bytes} {mtime_ns}' if times else num_bytes
-                line = f'{split}\0{path}\0{label}\0{state}\n'
-                digest.update(line.encode(errors='surrogateescape'))
-        return digest.hexdigest()
 
     def _decode(
         self, files: list[ImageFile], *, keep: bool = True
@@ -176,26 +160,14 @@ class ImageFolder:
                     labels.append(file.label)
         return Examples(images[: len(labels)], np.array(labels, np.int32)), corrupt
 
-    def _skip_corrupt(self, folders: ClassFolders, cache: pathlib.Path) -> tuple[ClassFolders, str]:
-        """Leaves out corrupt files; returns the others, and a note of them."""
-        corrupt = self._find_corrupt(folders.splits, cache)
-        if not corrupt:
-            return folders, ''
-        usable = {
-            split: [file for file in files if file.path not in corrupt]
-            for split, files in folders.splits.items()
-        }
-        number = f'{len(corrupt)} of {sum(map(len, folders.splits.values()))} images'
-        note = f'left out {number}, which cannot be used: {_list_corrupt(corrupt)}'
-        return folders._replace(splits=usable), note
-
     def _find_corrupt(
         self, splits: dict[str, list[ImageFile]], cache: pathlib.Path
     ) -> dict[str, str]:
         """{path: cause} of corrupt files, from the cache or by decoding all of them."""
         # The images do not depend on max_pixels, but which of them are too large does.
-        key = f'{self._hash_files(splits, times=True)} {self._preprocessing.max_pixels}'
-        path = cache / f'{self.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}-corrupt.json'
+        text = f'{self._preprocessing.identities[0]} {self._preprocessing.max_pixels}'
+        key = _hash_files(text, splits, times=True)[:16]
+        path = cache / f'{self.name}-{key}-corrupt.json'
         try:
             corrupt = json.loads(path.read_text())
             if isinstance(corrupt, dict) and all(isinstance(v, str) for v in corrupt.values()):
@@ -212,23 +184,16 @@ class ImageFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, corrupt)
         except (OSError, UserError) as error:
-            warnings.warn(f'corrupt images are not noted: {path}: {error}', stacklevel=4)
+            warnings.warn(f'corrupt images are not noted: {path}: {error}', stacklevel=3)
         return corrupt
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageFolderDataSource:
-    """Image files as a `RandomAccessDataSource`.
-
-    Attributes:
-      root: the data set's folder.
-      paths: below it, as bytes in an array: workers get a copy, and there may be millions.
-      all_labels: int32 (files,).
-      preprocessing: of the files.
-    """
+    """Image files as a `RandomAccessDataSource`."""
 
     root: pathlib.Path
-    paths: np.ndarray
+    paths: np.ndarray  # below root, as bytes: workers get a copy, and there may be millions
     all_labels: Int32[np.ndarray, ' files']
     preprocessing: Preprocessing
 
@@ -257,6 +222,16 @@ class ImageFolderDataSource:
 
     def labels(self, index: Sequence[int]) -> Int32[np.ndarray, ' examples']:
         return self.all_labels[np.asarray(index)]
+
+
+def _hash_files(text: str, splits: dict[str, list[ImageFile]], *, times: bool = False) -> str:
+    digest = hashlib.sha256(text.encode())
+    for split, files in splits.items():
+        for path, label, num_bytes, mtime_ns in files:
+            state = f'{num_bytes} {mtime_ns}' if times else num_bytes
+            line = f'{split}\0{path}\0{label}\0{state}\n'
+            digest.update(line.encode(errors='surrogateescape'))
+    return digest.hexdigest()
 
 
 def _list_corrupt(corrupt: dict[str, str]) -> str:

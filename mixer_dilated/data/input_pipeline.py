@@ -14,7 +14,7 @@ import jax
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Int, Int32
+from jaxtyping import Int32
 
 from mixer_dilated.data.batch_stream import BatchStream, DevicePrefetcher, IndexSampler
 from mixer_dilated.data.datasets import load_examples
@@ -24,7 +24,7 @@ from mixer_dilated.data.examples import (
     InMemoryDataSource,
     RandomAccessDataSource,
     checksums,
-    num_examples,
+    count_examples,
 )
 from mixer_dilated.data.workers import num_workers
 from mixer_dilated.parallel.mesh import process_local_indices, put_on_mesh, replicated
@@ -53,13 +53,7 @@ class Chunk(NamedTuple):
 
 
 def streams(settings: ml_collections.ConfigDict, dataset: Dataset, count: int) -> bool:
-    """Whether images are decoded when they are needed instead of being kept in memory.
-
-    Args:
-      settings: `config.input`.
-      dataset: of the images.
-      count: how many.
-    """
+    """Whether `config.input` has `count` images decoded when needed instead of kept in memory."""
     if settings.mode != 'auto':
         return settings.mode == 'stream'
     return count * math.prod(dataset.stored_shape) > settings.memory_gib * 2**30
@@ -67,22 +61,12 @@ def streams(settings: ml_collections.ConfigDict, dataset: Dataset, count: int) -
 
 def class_counts(data_source: RandomAccessDataSource, num_classes: int) -> np.ndarray | None:
     """int (classes,): examples of each class; None where all records would have to be read."""
-    if isinstance(data_source, InMemoryDataSource):
-        labels = data_source.examples.labels
-    elif hasattr(data_source, 'all_labels'):
-        labels = data_source.all_labels
-    else:
-        return None
-    return np.bincount(labels, minlength=num_classes)
+    labels = getattr(data_source, 'all_labels', None)
+    return None if labels is None else np.bincount(labels, minlength=num_classes)
 
 
 class InMemoryPipeline:
-    """The input pipeline of decoded examples, all of them on every device.
-
-    Args:
-      examples: on the host or the devices.
-      config: a resolved config.
-      mesh: the devices.
+    """The input pipeline of decoded examples, all of them on every device of a mesh.
 
     Attributes:
       examples: on the devices.
@@ -98,10 +82,9 @@ class InMemoryPipeline:
         self._config, self._mesh = config, mesh
         self.examples = Examples(*put_on_mesh(tuple(examples), replicated(mesh)))
         self._epoch = self._index = None
-        permute = functools.partial(
-            epoch_permutations, config.seed, config.num_seeds, len(self.labels)
+        self._permute = functools.lru_cache(2)(
+            functools.partial(epoch_permutations, config.seed, config.num_seeds, len(self.labels))
         )
-        self._permute = functools.lru_cache(2)(permute)
 
     def train_chunks(self, step: int, num_steps: int, seconds: float | None) -> Iterator[Chunk]:
         """Chunks of the next training batches.
@@ -126,12 +109,10 @@ class InMemoryPipeline:
 
     @functools.cached_property
     def _eval_index(self) -> list[jax.Array]:
-        count = len(self.labels)
-        shape = eval_shape(self._config, count, self._mesh)
+        shape = eval_shape(self._config, len(self.labels), self._mesh)
         rows = np.arange(math.prod(shape), dtype=np.int32)
-        rows[count:] = -1
-        rows = rows.reshape(shape)
-        return [put_on_mesh(index, eval_sharding(self._mesh)) for index in rows]
+        rows[len(self.labels) :] = -1
+        return [put_on_mesh(index, eval_sharding(self._mesh)) for index in rows.reshape(shape)]
 
     def eval_chunks(self) -> Iterator[Chunk]:
         """Chunks that hold every example once, in the stored order."""
@@ -146,13 +127,7 @@ class InMemoryPipeline:
 
 
 class StreamingPipeline:
-    """The input pipeline of examples decoded when they are needed, used as `InMemoryPipeline`.
-
-    Args:
-      data_source: the examples.
-      config: a resolved config.
-      mesh: the devices.
-    """
+    """The input pipeline of examples decoded when they are needed, used as `InMemoryPipeline`."""
 
     def __init__(
         self, data_source: RandomAccessDataSource, config: ml_collections.ConfigDict, mesh: Mesh
@@ -161,13 +136,12 @@ class StreamingPipeline:
         self._workers = num_workers(config.input.workers)
         if config.input.workers == 'auto' and isinstance(data_source, InMemoryDataSource):
             self._workers = 0  # each would have a copy, and nothing is decoded
-        self._prefetcher = self._mode = self._next_step = None
+        self._prefetcher = self._next_step = None  # the step; of an evaluation, 'eval'
 
     @functools.cached_property
     def labels(self) -> Int32[np.ndarray, ' examples']:
         count = len(self.data_source)
-        starts = range(0, count, LABELS_AT_ONCE)
-        blocks = (np.arange(start, min(start + LABELS_AT_ONCE, count)) for start in starts)
+        blocks = np.array_split(np.arange(count), -(-count // LABELS_AT_ONCE))
         return np.concatenate([self.data_source.labels(block) for block in blocks])
 
     @property
@@ -176,11 +150,11 @@ class StreamingPipeline:
 
     def train_chunks(self, step: int, num_steps: int, seconds: float | None) -> Iterator[Chunk]:
         config, count = self._config, len(self.data_source)
-        if (self._mode, self._next_step) != ('train', step):
+        if self._next_step != step:
             permute = functools.partial(epoch_permutations, config.seed, config.num_seeds, count)
             sampler = IndexSampler(permute, config.batch, count // config.batch)
             shape = (config.num_seeds, 1, config.batch)
-            self._open('train', sampler, step, train_sharding(self._mesh), shape)
+            self._open(sampler, step, train_sharding(self._mesh), shape)
             self._next_step = step
         start = time.perf_counter()
         for number in range(step, step + num_steps):
@@ -192,13 +166,14 @@ class StreamingPipeline:
             yield Chunk(examples, None, number, 1)
 
     def eval_chunks(self) -> Iterator[Chunk]:
-        count = len(self.data_source)
-        batch = eval_batch(self._config, count, self._mesh)
-        sharding = eval_sharding(self._mesh)
-        if self._mode != 'eval':
-            rows = sequential_rows(count, batch)
+        count, sharding = len(self.data_source), eval_sharding(self._mesh)
+        *_, batch = eval_shape(self._config, count, self._mesh)
+        if self._next_step != 'eval':
+            # The last batch is filled up with the last example.
+            rows = np.minimum(np.arange(-(-count // batch) * batch), count - 1)[None]
             sampler = IndexSampler(lambda _: rows, batch, rows.shape[1] // batch)
-            self._open('eval', sampler, 0, sharding, (1, batch))
+            self._open(sampler, 0, sharding, (1, batch))
+            self._next_step = 'eval'
         for start in range(0, count, batch):
             index = np.arange(start, start + batch, dtype=np.int32)
             index[index >= count] = -1
@@ -210,10 +185,10 @@ class StreamingPipeline:
     def close(self) -> None:
         if self._prefetcher:
             self._prefetcher.close()
-        self._prefetcher = self._mode = None
+        self._prefetcher = self._next_step = None
 
     def _open(
-        self, mode: str, sampler: IndexSampler, step: int, sharding: NamedSharding, shape: tuple
+        self, sampler: IndexSampler, step: int, sharding: NamedSharding, shape: tuple[int, ...]
     ) -> None:
         self.close()
         own = process_local_indices(sharding, shape)
@@ -221,7 +196,6 @@ class StreamingPipeline:
             self.data_source, sampler, first_step=step, workers=self._workers, own=own
         )
         self._prefetcher = DevicePrefetcher(stream, sharding, shape, self._config.input.prefetch)
-        self._mode = mode
 
 
 InputPipeline = InMemoryPipeline | StreamingPipeline
@@ -235,7 +209,7 @@ def open_input(
     Raises:
       UserError: the examples cannot be read.
     """
-    count = num_examples('split', split, dataset.split_sizes)
+    count = count_examples('split', split, dataset.split_sizes)
     if streams(config.input, dataset, count):
         return StreamingPipeline(dataset.data_source(split), config, mesh)
     examples = load_examples(dataset, split, config.dataset.cache_dir)
@@ -245,13 +219,7 @@ def open_input(
 def epoch_permutations(
     seed: int, num_seeds: int, num_examples: int, epoch: int
 ) -> Int32[jax.Array, 'seeds examples']:
-    """Each seed's permutation of the examples in an epoch, on the host, computed asynchronously.
-
-    Args:
-      seed, num_seeds: of the config.
-      num_examples: of the training split.
-      epoch: from 0.
-    """
+    """Each seed's permutation of an epoch, from 0, on the host, computed asynchronously."""
     try:
         host = jax.local_devices(backend='cpu')[0]
     except RuntimeError:  # JAX_PLATFORMS names the accelerator alone
@@ -268,21 +236,13 @@ def _permutations(seed, epoch, num_seeds: int, num_examples: int) -> jax.Array:
     return jax.lax.map(permutation, seed_keys(seed, num_seeds))
 
 
-def sequential_rows(num_examples: int, batch: int) -> Int[np.ndarray, '1 rows']:
-    """All examples in the stored order, the last batch filled up with the last example."""
-    steps = -(-num_examples // batch)
-    return np.minimum(np.arange(steps * batch), num_examples - 1)[None]
-
-
-def eval_batch(config: ml_collections.ConfigDict, count: int, mesh: Mesh) -> int:
-    """Examples a step of evaluation: `config.batch_eval`, or all, rounded up to the devices."""
-    devices = mesh.shape['data']
-    return -(-min(config.batch_eval, count) // devices) * devices
-
-
 def eval_shape(config: ml_collections.ConfigDict, count: int, mesh: Mesh) -> tuple[int, int, int]:
-    """(chunks, steps, batch) of the evaluation of `count` examples in memory."""
-    batch = eval_batch(config, count, mesh)
+    """(chunks, steps, batch) of the evaluation of `count` examples in memory.
+
+    A batch has `config.batch_eval` examples, or all, rounded up to the devices.
+    """
+    devices = mesh.shape['data']
+    batch = -(-min(config.batch_eval, count) // devices) * devices
     steps = -(-count // batch)
     chunks = -(-steps * batch * config.num_seeds // MAX_EVAL_EXAMPLES)
     return chunks, -(-steps // chunks), batch

@@ -32,17 +32,18 @@ def to_mnist_style(
       uint8 of that size; black where there is no digit.
     """
     ink, noise = _extract_ink(grey)
-    box_slices = _bounding_box(ink, noise)
-    field = np.zeros(size, np.uint8)
-    if box_slices is None:
+    field, digit = np.zeros(size, np.uint8), ink[_bounding_box(ink, noise) or (slice(0), slice(0))]
+    if not digit.size:
         return field
-    digit = _resize(ink[box_slices], max(1, round(box * min(size))))
-    brightest = digit.max()
-    if not brightest:
-        return field
-    digit = np.round(digit * (255 / brightest)).astype(np.uint8)
-    top, left = _corner(digit, size, by_mass)
-    field[top : top + digit.shape[0], left : left + digit.shape[1]] = digit
+    scale = max(1, round(box * min(size))) / max(digit.shape)
+    height, width = (max(1, round(scale * length)) for length in digit.shape)
+    image = Image.fromarray(digit).resize((width, height), Image.Resampling.BICUBIC)
+    digit = np.asarray(image)
+    if digit.any():
+        digit = np.round(digit * (255 / digit.max())).astype(np.uint8)
+        corner = (_start(digit, axis, size[axis], by_mass) for axis in (0, 1))
+        rows, columns = (slice(at, at + n) for at, n in zip(corner, digit.shape, strict=True))
+        field[rows, columns] = digit
     return field
 
 
@@ -68,36 +69,23 @@ def _bounding_box(ink: np.ndarray, noise: float) -> tuple[slice, slice] | None:
     """Rows and columns of all parts of the ink but specks; None if there is none."""
     from scipy import ndimage
 
-    level = max(BLACK, 4 * noise)
-    parts, count = ndimage.label(ink > level, np.ones((3, 3)))
+    parts, count = ndimage.label(ink > max(BLACK, 4 * noise), np.ones((3, 3)))
     if not count:
         return None
     inside = parts > 0
     if count > 1:
         masses = np.bincount(parts[inside], ink[inside])  # 16 bytes a pixel: of ink only
         counts = masses >= SPECK * masses.sum()
-        if counts.any():
-            inside = counts[parts]
+        inside = counts[parts] if counts.any() else inside
     axes = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
     return tuple(slice(int(indices[0]), int(indices[-1]) + 1) for indices in axes)
 
 
-def _resize(digit: np.ndarray, longer_side: int) -> np.ndarray:
-    """The digit with its longer side at that many pixels, antialiased."""
-    scale = longer_side / max(digit.shape)
-    height, width = (max(1, round(scale * length)) for length in digit.shape)
-    image = Image.fromarray(digit).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(image)
-
-
-def _corner(digit: np.ndarray, size: tuple[int, int], by_mass: bool) -> list[int]:
-    """Row and column in the field at which the digit begins."""
-    corner = []
-    for axis, length in enumerate(size):
-        middle = digit.shape[axis] / 2
-        if by_mass:
-            weights = digit.sum(axis=1 - axis, dtype=float)
-            # MNIST's own have it at pixel 14 of 0 … 27, half a pixel beside the middle.
-            middle = np.arange(len(weights)) @ weights / weights.sum()
-        corner.append(min(max(round(length / 2 - middle), 0), length - digit.shape[axis]))
-    return corner
+def _start(digit: np.ndarray, axis: int, length: int, by_mass: bool) -> int:
+    """Row or column in a field of that length at which the digit begins."""
+    middle = digit.shape[axis] / 2
+    if by_mass:
+        weights = digit.sum(axis=1 - axis, dtype=float)
+        # MNIST's own have it at pixel 14 of 0 … 27, half a pixel beside the middle.
+        middle = np.arange(len(weights)) @ weights / weights.sum()
+    return min(max(round(length / 2 - middle), 0), length - digit.shape[axis])

@@ -30,21 +30,17 @@ SMALL_FILE_BYTES = 2**14  # below which decoding is mostly Python
 class Preprocessing:
     """How image files become images of a data set.
 
-    Attributes:
-      image_shape: (height, width, channels) of the result.
-      how: 'resize'; 'mnist' (see `to_mnist_style`); or 'fill', in which the thing fills the image
-        and its middle is the centre. The latter two take 1 channel.
-      resize: 'crop' (the largest part of the right aspect ratio around the centre), 'pad' (the
-        whole, black on two sides) or 'squash' (the whole, its aspect ratio changed).
-      max_pixels: the most that a file may have.
-      white: the value that is white in images of more than 8 bits; 0 is 65535.
+    They are brought to the style of MNIST's by 'mnist' (see `to_mnist_style`) and by 'fill', in
+    which the thing fills the image and its middle is the centre; both take 1 channel. They are
+    resized by 'crop' (the largest part of the right aspect ratio around the centre), 'pad' (the
+    whole, black on two sides) or 'squash' (the whole, its aspect ratio changed).
     """
 
-    image_shape: tuple[int, int, int]
-    how: str = 'resize'
-    resize: str = 'crop'
-    max_pixels: int = MAX_PIXELS
-    white: float = 0
+    image_shape: tuple[int, int, int]  # (height, width, channels) of the result
+    how: str = 'resize'  # or 'mnist' or 'fill'
+    resize: str = 'crop'  # or 'pad' or 'squash'
+    max_pixels: int = MAX_PIXELS  # of a file
+    white: float = 0  # the value that is white in images of more than 8 bits; 0 is 65535
 
     def __post_init__(self):
         if self.how != 'resize' and self.image_shape[2] != 1:
@@ -54,12 +50,12 @@ class Preprocessing:
             )
 
     @property
-    def identity(self) -> str:
-        """What the images depend on, as a text; without what only refuses images."""
-        old = f'image_shape={self.image_shape!r}, how={self.how!r}, resize={self.resize!r}'
+    def identities(self) -> list[str]:
+        """What the images depend on, as a text; and the texts of earlier versions, with a bound."""
+        fields = f'image_shape={self.image_shape!r}, how={self.how!r}, resize={self.resize!r}'
         white = f', white={self.white!r}' if self.white else ''
-        # Of runs from before there was more to say.
-        return f'Preprocessing({old}, max_pixels={2**24}{white})'
+        bounds = '', *(f', max_pixels={most}' for most in (2**24, self.max_pixels))
+        return [f'Preprocessing({fields}{bound}{white})' for bound in bounds]
 
     def read(self, path: str | os.PathLike | bytes) -> UInt8[np.ndarray, 'height width channels']:
         """The image of a file, or of a file's content.
@@ -72,9 +68,7 @@ class Preprocessing:
         *size, channels = self.image_shape
         # A digit may take a small part of its image.
         min_side = (2 if self.how == 'resize' else 20) * max(size)
-        image = read_image(
-            path, channels, max_pixels=self.max_pixels, min_side=min_side, white=self.white
-        )
+        image = read_image(path, channels, self.max_pixels, min_side, self.white)
         if self.how == 'resize':
             return np.array(resize_image(image, tuple(size), self.resize)).reshape(self.image_shape)
         style = {'box': 1.0, 'by_mass': False} if self.how == 'fill' else {}
@@ -89,20 +83,12 @@ def resize_image(image: Image.Image, size: Pair, resize: str) -> Image.Image:
       size: (height, width) in pixels.
       resize: one of `RESIZE_MODES`, for another aspect ratio.
     """
-    height, width = size
-    if image.size == (width, height):
+    size, method = size[::-1], Image.Resampling.BILINEAR
+    if image.size == size:
         return image
     if resize == 'pad':
-        return ImageOps.pad(image, (width, height), Image.Resampling.BILINEAR, color=0)
-    box = None
-    if resize == 'crop':
-        scale = min(image.width / width, image.height / height)
-        # Rounding must not move an edge out of the image.
-        left = max(0, (image.width - scale * width) / 2)
-        top = max(0, (image.height - scale * height) / 2)
-        right = min(left + scale * width, image.width)
-        box = (left, top, right, min(top + scale * height, image.height))
-    return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+        return ImageOps.pad(image, size, method, color=0)
+    return ImageOps.fit(image, size, method) if resize == 'crop' else image.resize(size, method)
 
 
 def decode_images(
@@ -149,6 +135,20 @@ def is_upsample(stored: Pair, size: Pair) -> bool:
     """Whether `upsample` makes images of one (height, width) those of another undistorted."""
     same_aspect_ratio = stored[0] * size[1] == stored[1] * size[0]
     return same_aspect_ratio and size[0] >= stored[0]
+
+
+def image_shapes(
+    own_shape: tuple, size: Pair | None
+) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """The shape that the network sees of images, and the one that they are stored in.
+
+    Images that are only upsampled to `size` are stored as they are, others resized when they are
+    decoded. Height and width are None in the shape of images of several sizes.
+    """
+    *own_size, channels = own_shape
+    seen = (*(size or own_size), channels)
+    is_stored = None not in own_size and is_upsample(own_size, seen[:2])
+    return seen, tuple(own_shape) if is_stored else seen
 
 
 def upsample(

@@ -30,30 +30,25 @@ def split_of(name: str) -> str | None:
 
 
 def complete_splits(
-    source: pathlib.Path, splits: dict[str, Any], called: str = 'validation'
-) -> tuple[dict[str, Any], list[str]]:
-    """The splits of a data set: 'all' alone, or train, test and perhaps validation; and notes.
+    source: pathlib.Path, splits: dict[str, Any], notes: list[str], called: str = 'validation'
+) -> dict[str, Any]:
+    """The splits of a data set: 'all' alone, or train, test and perhaps validation.
 
-    Without a test split the validation split is the test split.
-
-    Args:
-      source: the file or folder, for messages.
-      splits: what is in each.
-      called: what the validation split is called there.
+    Without a test split the validation split, by the name that it is `called`, is the test split,
+    which is appended to the notes.
 
     Raises:
       UserError: there are others, or none to train on or to test with.
     """
-    notes = []
     if 'validation' in splits and 'test' not in splits:
-        notes = [f'no test split: {called} is the test split']
+        notes.append(f'no test split: {called} is the test split')
         splits = {'test' if name == 'validation' else name: splits[name] for name in splits}
     if {*splits} != {'all'} and not {'train', 'test'} <= {*splits} <= {*SPLITS}:
         raise UserError(
             f'{source}: its splits are {", ".join(sorted(splits))}; allowed are train and test, '
             'perhaps with validation, or no splits at all, which leaves it to dataset.test_fraction'
         )
-    return splits, notes
+    return splits
 
 
 def _words(name: str) -> set[str]:

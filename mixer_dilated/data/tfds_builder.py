@@ -12,12 +12,10 @@ from mixer_dilated.dataset_names import PATH_KINDS
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import expand_user
 
-CONVERSION_NEEDS = (
-    'tensorflow',
-    'apache_beam',
-    'mlcroissant',
-    'array_record',
-)  # of `tfds convert_format`
+CONVERSION_NEEDS = 'tensorflow', 'apache_beam', 'mlcroissant', 'array_record'
+
+# What making a builder raises, `DatasetNotFoundError` among them.
+BUILDER_ERRORS = ValueError, RuntimeError, ImportError, AssertionError, TypeError
 
 
 def open_builder(name: str, data_dir: str):
@@ -30,17 +28,20 @@ def open_builder(name: str, data_dir: str):
 
     try:
         builder = tfds.builder(name, data_dir=data_dir or None)
-    except tfds.core.DatasetNotFoundError:
-        _check_no_path(name)
-        raise UserError(
-            f"config.dataset.name = {name!r}: no such data set; allowed are 'digits', "
-            "'folder:PATH', 'csv:FILE', 'npz:FILE', 'idx:FOLDER' and the names of the TFDS "
-            'catalogue, like mnist, fashion_mnist, cifar10'
-        ) from None
-    except (ValueError, RuntimeError, ImportError, AssertionError, TypeError) as error:
-        _check_no_path(name)
-        cause = ' '.join(str(error).split())
-        raise UserError(f'config.dataset.name = {name!r}: TFDS cannot build it: {cause}') from None
+    except BUILDER_ERRORS as error:
+        path = expand_user(name)
+        kind = 'folder' if path.is_dir() else path.suffix[1:].lower()
+        cause = f'TFDS cannot build it: {" ".join(str(error).split())}'
+        if kind in PATH_KINDS and path.exists():
+            what = 'folder' if kind == 'folder' else 'file'
+            cause = f"is a {what}; for its images set '{kind}:{name}'"
+        elif isinstance(error, tfds.core.DatasetNotFoundError):
+            cause = (
+                "no such data set; allowed are 'digits', 'folder:PATH', 'csv:FILE', 'npz:FILE', "
+                "'idx:FOLDER' and the names of the TFDS catalogue, like mnist, fashion_mnist, "
+                'cifar10'
+            )
+        raise UserError(f'config.dataset.name = {name!r}: {cause}') from None
     if not builder.is_prepared():
         _prepare(tfds, name, builder)
         builder = tfds.builder(name, data_dir=data_dir or None)
@@ -60,17 +61,6 @@ def open_builder(name: str, data_dir: str):
     return builder
 
 
-def _check_no_path(name: str) -> None:
-    """Raises UserError if what is no TFDS name is a folder or file of data."""
-    path = expand_user(name)
-    kind = 'folder' if path.is_dir() else path.suffix[1:].lower()
-    if kind in PATH_KINDS and path.exists():
-        what = 'folder' if kind == 'folder' else 'file'
-        raise UserError(
-            f"config.dataset.name = {name!r}: is a {what}; for its images set '{kind}:{name}'"
-        ) from None
-
-
 def _prepare(tfds, name: str, builder) -> None:
     missing = f'config.dataset.name = {name!r} is not prepared: looked in {builder.data_path}'
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
@@ -85,9 +75,16 @@ def _prepare(tfds, name: str, builder) -> None:
             f'{missing}; preparing it the first time takes TensorFlow, which is not installed '
             f'(pip install tensorflow). {hint}'
         )
-    unreachable = _unreachable_host(builder)
-    if unreachable:
-        raise UserError(f'{missing}; it cannot be downloaded: {unreachable}. {hint}')
+    urls = map(urllib.parse.urlsplit, builder.url_infos or ())
+    urls = [url for url in urls if url.hostname and url.scheme in ('http', 'https')]
+    if urls and not urllib.request.getproxies():  # without a host, TFDS tries for minutes
+        host, port = urls[0].hostname, urls[0].port or {'http': 80, 'https': 443}[urls[0].scheme]
+        try:
+            socket.create_connection((host, port), timeout=10).close()
+        except OSError as error:
+            raise UserError(
+                f'{missing}; it cannot be downloaded: {host}: {error}. {hint}'
+            ) from None
     print(f'{missing}; TFDS prepares it now, once.')
     try:
         builder.download_and_prepare(file_format=tfds.core.FileFormat.ARRAY_RECORD)
@@ -96,20 +93,6 @@ def _prepare(tfds, name: str, builder) -> None:
         raise UserError(
             f'{missing}; preparing it failed: {type(error).__name__}: {cause}. {hint}'
         ) from error
-
-
-def _unreachable_host(builder) -> str:
-    """Why the first download cannot start, or ''; TFDS would try for minutes."""
-    urls = map(urllib.parse.urlsplit, builder.url_infos or ())
-    urls = [url for url in urls if url.hostname and url.scheme in ('http', 'https')]
-    if not urls or urllib.request.getproxies():
-        return ''
-    port = urls[0].port or {'http': 80, 'https': 443}[urls[0].scheme]
-    try:
-        socket.create_connection((urls[0].hostname, port), timeout=10).close()
-    except OSError as error:
-        return f'{urls[0].hostname}: {error}'
-    return ''
 
 
 def find_keys(name: str, info, image_key: str = '', label_key: str = '') -> tuple[str, str]:
@@ -126,73 +109,44 @@ def find_keys(name: str, info, image_key: str = '', label_key: str = '') -> tupl
     Raises:
       UserError: there is no such feature, or none or several that it may be.
     """
-    supervised = info.supervised_keys or (None, None)
-    supervised = supervised if all(isinstance(key, str) for key in supervised) else (None, None)
-    keys = []
-    for asked, usual, kind, is_kind in (
-        (image_key, supervised[0], 'image', _is_image),
-        (label_key, supervised[1], 'label', _is_label),
+    from tensorflow_datasets import features
+
+    def keys_of(*kinds) -> list[str]:
+        return sorted(key for key, feature in info.features.items() if isinstance(feature, kinds))
+
+    images, classes = keys_of(features.Image), keys_of(features.ClassLabel)
+    integers = [
+        key
+        for key, feature in info.features.items()
+        if type(feature) in (features.Tensor, features.Scalar)
+        and feature.shape == ()
+        and np.issubdtype(feature.np_dtype, np.integer)
+    ]
+    labels = sorted({*keys_of(features.ClassLabel, features.Text), *integers})
+    supervised = (info.supervised_keys or ())[:2]
+    keys, start = [], f'config.dataset.name = {name!r}'
+    for kind, asked, usual, allowed in (
+        ('image', image_key, images, images),
+        ('label', label_key, classes, labels),
     ):
-        allowed = sorted(key for key, feature in info.features.items() if is_kind(feature))
-        if asked:
-            if asked not in allowed:
-                raise UserError(
-                    f'config.dataset.{kind}_key = {asked!r}: {name!r} has no such {kind}; allowed '
-                    f'are {", ".join(allowed) or "none"}'
+        key = f'config.dataset.{kind}_key'
+        shown = ', '.join(allowed) or 'none'
+        if asked and asked not in allowed:
+            raise UserError(f'{key} = {asked!r}: {name!r} has no such {kind}; allowed are {shown}')
+        asked = [asked] if asked else [key for key in allowed if key in supervised]
+        chosen = asked or usual
+        if len(chosen) != 1:
+            problem = f'not an image classification set: no {kind} among its features'
+            if allowed:
+                problem = f'which of {shown} is the {kind}? Set --{key}=KEY; its features are'
+            elif kind == 'label' and keys_of(features.Sequence):
+                several = ', '.join(keys_of(features.Sequence))
+                problem = (
+                    f'an example has several labels ({several}), and a network here gives one '
+                    'class; its features are'
                 )
-            keys.append(asked)
-        elif usual in allowed:
-            keys.append(usual)
-        else:
-            classes = [key for key in allowed if _is_image(info.features[key])]
-            classes += [key for key in allowed if _is_class_label(info.features[key])]
-            if len(classes) != 1:
-                raise UserError(_none_or_several(name, info, kind, allowed))
-            warnings.warn(f'{name}: its {kind} is {classes[0]!r}', stacklevel=3)
-            keys += classes
+            raise UserError(f'{start}: {problem} {", ".join(sorted(info.features))}')
+        if not asked:
+            warnings.warn(f'{name}: its {kind} is {chosen[0]!r}', stacklevel=3)
+        keys += chosen
     return tuple(keys)
-
-
-def _none_or_several(name: str, info, kind: str, allowed: list[str]) -> str:
-    start = f'config.dataset.name = {name!r}'
-    if allowed:
-        return (
-            f'{start}: which of {", ".join(allowed)} is the {kind}? Set '
-            f'--config.dataset.{kind}_key=KEY'
-        )
-    features = ', '.join(sorted(info.features))
-    several = [key for key, feature in info.features.items() if _is_sequence(feature)]
-    if kind == 'label' and several:
-        return (
-            f'{start}: an example has several labels ({", ".join(several)}), and a network here '
-            f'gives one class; its features are {features}'
-        )
-    return f'{start}: not an image classification set: no {kind} among its features {features}'
-
-
-def _is_image(feature) -> bool:
-    import tensorflow_datasets as tfds
-
-    return isinstance(feature, tfds.features.Image)
-
-
-def _is_class_label(feature) -> bool:
-    import tensorflow_datasets as tfds
-
-    return isinstance(feature, tfds.features.ClassLabel)
-
-
-def _is_label(feature) -> bool:
-    """Whether a feature can be a label: one class label, integer or text."""
-    import tensorflow_datasets as tfds
-
-    if isinstance(feature, tfds.features.ClassLabel | tfds.features.Text):
-        return True
-    plain = type(feature) in (tfds.features.Tensor, tfds.features.Scalar)
-    return plain and feature.shape == () and np.issubdtype(feature.np_dtype, np.integer)
-
-
-def _is_sequence(feature) -> bool:
-    import tensorflow_datasets as tfds
-
-    return isinstance(feature, tfds.features.Sequence)

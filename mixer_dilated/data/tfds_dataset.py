@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import Int32, UInt8
+from ml_collections import ConfigDict
 
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.data.image_decoding import MAX_PIXELS, MODES, decode_image
-from mixer_dilated.data.preprocessing import Preprocessing, is_upsample
+from mixer_dilated.data.image_decoding import MODES, decode_image
+from mixer_dilated.data.preprocessing import Preprocessing, image_shapes
 from mixer_dilated.data.tfds_builder import find_keys, open_builder
 from mixer_dilated.data.workers import num_cores
 from mixer_dilated.errors import UserError
@@ -29,38 +30,24 @@ class TfdsDataset:
     decoded.
 
     Args:
-      name: TFDS name, perhaps with config and version: 'mnist', 'emnist/balanced'.
-      data_dir: folder of prepared data; '' is TFDS_DATA_DIR, else TFDS's default.
-      max_pixels: of an image, at most.
+      dataset: `config.dataset`; its `data_dir` is the folder of prepared data, '' for
+        TFDS_DATA_DIR, else TFDS's default.
       image_size: (height, width) of the network's input; None for that of the images.
-      resize: of images of another aspect ratio (see `Preprocessing`).
-      keys: names of the features that are image and label; '' for those that `find_keys` chooses.
 
     Raises:
       UserError: no such data set, not prepared, not image classification, or images too large.
     """
 
-    def __init__(
-        self,
-        name: str,
-        data_dir: str,
-        max_pixels: int = MAX_PIXELS,
-        image_size: Pair | None = None,
-        resize: str = 'crop',
-        keys: tuple[str, str] = ('', ''),
-    ):
-        self.name = name
-        self._builder = open_builder(name, data_dir)
+    def __init__(self, dataset: ConfigDict, image_size: Pair | None = None):
+        self.name = name = dataset.name
+        self._builder = open_builder(name, dataset.data_dir)
         info = self._builder.info
-        self._keys = find_keys(name, info, *keys)
+        self._keys = find_keys(name, info, dataset.image_key, dataset.label_key)
         image, label = (info.features[key] for key in self._keys)
-        *own_size, channels = image.shape
-        self.image_shape = (*(image_size or own_size), channels)
-        upsampled = None not in own_size and is_upsample(own_size, self.image_shape[:2])
-        self.stored_shape = tuple(image.shape) if upsampled else self.image_shape
+        self.image_shape, self.stored_shape = image_shapes(image.shape, image_size)
         self.split_sizes = {name: split.num_examples for name, split in info.splits.items()}
         dtype = np.dtype(image.np_dtype)
-        if channels not in MODES or dtype != np.uint8:
+        if image.shape[2] not in MODES or dtype != np.uint8:
             raise UserError(
                 f'config.dataset.name = {name!r}: its images are {tuple(image.shape)} of '
                 f'{dtype}; allowed are uint8 images with 1, 3 or 4 channels'
@@ -71,23 +58,24 @@ class TfdsDataset:
                 'are resized to one; set it, for example --config.dataset.image_size=224'
             )
         pixels = math.prod(self.stored_shape[:2])
-        if pixels > max_pixels:
+        if pixels > dataset.max_pixels:
             raise UserError(
                 f'config.dataset.name = {name!r}: images of {pixels} pixels; allowed are at most '
-                f'{max_pixels} (config.dataset.max_pixels)'
+                f'{dataset.max_pixels} (config.dataset.max_pixels)'
             )
+        preprocessing = Preprocessing(
+            self.image_shape, resize=dataset.resize, max_pixels=dataset.max_pixels
+        )
         # Images that are stored as they are must have the size that the set promises.
-        resized = Preprocessing(self.image_shape, 'resize', resize, max_pixels)
-        self._preprocessing = None if upsampled else resized
-        self._labels = None
-        if hasattr(label, 'names'):
-            self.class_names = tuple(label.names)
-        else:
-            self._labels = self._count_labels()
-            self.class_names = tuple(map(str, self._labels))
+        resized = self.stored_shape != tuple(image.shape)
+        self._preprocessing = preprocessing if resized else None
+        self._classes, names = {}, getattr(label, 'names', None)  # of a class label
+        self._classes = {k: k for k in range(len(names))} if names else self._count_labels()
+        self.class_names = tuple(map(str, names or self._classes))
         self.num_classes = len(self.class_names)
-        self.fingerprint = self._hash_files(times=True)
-        self.identity = self._hash_files(times=False)
+        texts = [[text] for text in preprocessing.identities] if resized else [[]]
+        self.fingerprint = self._hash_files(*texts[0], times=True)
+        self.identity, *self.old_identities = (self._hash_files(*text) for text in texts)
 
     def read(self, split: str) -> Examples:
         source = self.data_source(split)
@@ -109,11 +97,10 @@ class TfdsDataset:
             self._builder.as_data_source(split, deserialize_method=raw),
             len(self._builder.info.splits[split].file_instructions),
             f'{self._builder.data_path}, split {split!r}',
-            *self._keys,
-            getattr(self, 'num_classes', 0),
+            self._keys,
+            self._classes,
             self.stored_shape,
             self._preprocessing,
-            self._labels,
         )
 
     def _count_labels(self) -> dict[int | str, int]:
@@ -134,44 +121,27 @@ class TfdsDataset:
             )
         return {label: number for number, label in enumerate(sorted(values))}
 
-    def _hash_files(self, *, times: bool) -> str:
-        lines = [self._builder.info.full_name]
-        if self._keys != self._builder.info.supervised_keys:
-            lines.append(' '.join(self._keys))
-        if self._preprocessing:
-            lines.append(self._preprocessing.identity)
-        for split in self._builder.info.splits.values():
-            for path in split.filepaths:
-                status = os.stat(path)
-                time = f' {status.st_mtime_ns}' if times else ''
-                lines.append(f'{path.name} {status.st_size}{time}')
+    def _hash_files(self, *preprocessing: str, times: bool = False) -> str:
+        info = self._builder.info
+        keys = [' '.join(self._keys)] if self._keys != info.supervised_keys else []
+        lines = [info.full_name, *keys, *preprocessing]
+        for path in (path for split in info.splits.values() for path in split.filepaths):
+            status = os.stat(path)
+            lines.append(f'{path.name} {status.st_size}' + f' {status.st_mtime_ns}' * times)
         return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
 class TfdsDataSource:
-    """A split of a TFDS set, as a `RandomAccessDataSource`.
+    """A split of a TFDS set, as a `RandomAccessDataSource`."""
 
-    Attributes:
-      records: `tfds.data_source` of the records as they are stored, in bytes.
-      num_files: that the split is spread over.
-      location: folder and split, for messages.
-      image_key, label_key: names of the features.
-      num_classes: number of labels.
-      image_shape: (height, width, channels) of the decoded images.
-      preprocessing: of other images; None for images of that shape.
-      classes: of labels that are plain integers or texts; None for class labels.
-    """
-
-    records: Sequence
-    num_files: int
-    location: str
-    image_key: str
-    label_key: str
-    num_classes: int
-    image_shape: tuple[int, int, int]
-    preprocessing: Preprocessing | None
-    classes: dict[int | str, int] | None = None
+    records: Sequence  # `tfds.data_source` of the records as they are stored, in bytes
+    num_files: int  # that the split is spread over
+    location: str  # folder and split, for messages
+    keys: tuple[str, str]  # the features that are image and label
+    classes: dict[int | str, int]  # number of each label: a class label, an integer or a text
+    image_shape: tuple[int, int, int]  # (height, width, channels) of the decoded images
+    preprocessing: Preprocessing | None  # of other images; None for images of that shape
 
     def __len__(self) -> int:
         return len(self.records)
@@ -181,13 +151,13 @@ class TfdsDataSource:
         labels = np.empty(len(index), np.int32)
         for i, (number, (encoded, label)) in enumerate(zip(index, self.fetch(index), strict=True)):
             try:
-                images[i], labels[i] = self.decode(encoded), self._check_label(label)
+                images[i], labels[i] = self.decode(encoded), self._class_of(label)
             except UserError as error:
                 raise UserError(f'{self.location}, record {number}: {error}') from None
         return Examples(images, labels)
 
     def labels(self, index: Sequence[int]) -> Int32[np.ndarray, ' examples']:
-        return np.array([self._check_label(label) for _, label in self.fetch(index)], np.int32)
+        return np.array([self._class_of(label) for _, label in self.fetch(index)], np.int32)
 
     def fetch(self, index: Sequence[int]) -> list[tuple[bytes, int | str]]:
         """The encoded images and the labels of these indices, as they are stored."""
@@ -218,19 +188,19 @@ class TfdsDataSource:
         from tensorflow_datasets.proto import tf_example_pb2
 
         features = tf_example_pb2.Example.FromString(record).features.feature
-        images = features[self.image_key].bytes_list.value
-        label = features[self.label_key]
-        labels = label.int64_list.value or label.bytes_list.value
-        if not images or not labels:
-            raise ValueError(f'it has no {self.label_key if images else self.image_key}')
-        label = labels[0]
-        return images[0], label.decode() if isinstance(label, bytes) else int(label)
+        values = [
+            features[key].int64_list.value or features[key].bytes_list.value for key in self.keys
+        ]
+        for key, value in zip(self.keys, values, strict=True):
+            if not value:
+                raise ValueError(f'it has no {key}')
+        (image, *_), (label, *_) = values
+        return image, label.decode() if isinstance(label, bytes) else int(label)
 
-    def _check_label(self, label: int | str) -> int:
-        if self.classes is not None:
-            if label not in self.classes:
-                raise UserError(f'label {label!r}: no training example has it')
-            return self.classes[label]
-        if not 0 <= label < self.num_classes:
-            raise UserError(f'label {label}: allowed are 0 to {self.num_classes - 1}')
-        return label
+    def _class_of(self, label: int | str) -> int:
+        if label not in self.classes:
+            first, last = min(self.classes), max(self.classes)
+            raise UserError(
+                f'label {label!r}: allowed are the {len(self.classes)} from {first!r} to {last!r}'
+            )
+        return self.classes[label]

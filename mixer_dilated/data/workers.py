@@ -6,6 +6,7 @@ import multiprocessing.util
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import threading
@@ -21,10 +22,8 @@ QUOTA = pathlib.Path('/sys/fs/cgroup/cpu.max')  # of a container: microseconds, 
 
 def num_cores() -> int:
     """Cores that this process may use, as a scheduler, `taskset` or a container's quota has it."""
-    if hasattr(os, 'sched_getaffinity'):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
+    is_linux = hasattr(os, 'sched_getaffinity')
+    cores = len(os.sched_getaffinity(0)) if is_linux else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):  # none, or 'max'
         quota, period = map(int, QUOTA.read_text().split())
         cores = min(cores, max(1, -(-quota // period)))
@@ -41,37 +40,26 @@ def num_workers(workers: int | str) -> int:
 
 def room_for_workers() -> int:
     """Workers by shared memory and open files, half of which are left to other streams."""
-    limits = [2**16]
+    limits, files = [2**16], resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with contextlib.suppress(OSError):
         limits.append(shutil.disk_usage('/dev/shm').free // WORKER_BYTES)
-    with contextlib.suppress(ImportError):
-        import resource
-
-        files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        if files != resource.RLIM_INFINITY:
-            limits.append(files // WORKER_FILES)
+    if files != resource.RLIM_INFINITY:
+        limits.append(files // WORKER_FILES)
     return min(limits) // 2
 
 
 def raise_file_limit() -> None:
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource
-
+    with contextlib.suppress(ValueError, OSError):
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def start_quiet_tracker() -> None:
     """Starts the tracker of shared memory without its warning: a killed worker has its own line."""
-    before = os.environ.get('PYTHONWARNINGS')
+    before = os.environ.get('PYTHONWARNINGS', '')
     os.environ['PYTHONWARNINGS'] = 'ignore:resource_tracker:UserWarning'
-    try:
-        multiprocessing.resource_tracker.ensure_running()
-    finally:
-        if before is None:
-            del os.environ['PYTHONWARNINGS']
-        else:
-            os.environ['PYTHONWARNINGS'] = before
+    multiprocessing.resource_tracker.ensure_running()
+    os.environ['PYTHONWARNINGS'] = before
 
 
 def start_worker(index: int, count: int, folder: pathlib.Path) -> None:
@@ -100,9 +88,6 @@ def signals_blocked():
 
     A signal to the whole group would end them with a traceback while they still import.
     """
-    if not hasattr(signal, 'pthread_sigmask'):
-        yield
-        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         yield
@@ -112,25 +97,20 @@ def signals_blocked():
 
 def worker_error(error: Exception) -> Exception:
     """A UserError where workers cannot start or one has ended; else the error itself."""
-    hint = (
-        'What was saved is undamaged, and the same command resumes; set fewer workers, or 0 for '
-        'threads'
-    )
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        return UserError(
-            f'config.input.workers: {os.strerror(error.errno)}; each worker takes about '
-            f'{WORKER_FILES} (`ulimit -n` prints the limit). {hint}'
+        cause = (
+            f'{os.strerror(error.errno)}; each worker takes about {WORKER_FILES} (`ulimit -n` '
+            'prints the limit)'
         )
-    exit_code = re.search(r'exit code (-?\d+)', str(error))
-    if not exit_code:
-        return error
-    code = int(exit_code[1])
-    if code > 0:
-        cause = f'exit status {code}'
-        likely = "a script without `if __name__ == '__main__':`, which each of them imports"
+    elif exit_code := re.search(r'exit code (-?\d+)', str(error)):
+        code, likely = int(exit_code[1]), 'memory or shared memory (/dev/shm) ran out'
+        how = f'exit status {code}' if code > 0 else signal.strsignal(-code)
+        if code > 0:
+            likely = "a script without `if __name__ == '__main__':`, which each of them imports"
+        cause = f'a process that decodes images has ended ({how}); perhaps {likely}'
     else:
-        cause, likely = signal.strsignal(-code), 'memory or shared memory (/dev/shm) ran out'
+        return error
     return UserError(
-        f'config.input.workers: a process that decodes images has ended ({cause}); perhaps '
-        f'{likely}. {hint}'
+        f'config.input.workers: {cause}. What was saved is undamaged, and the same command '
+        'resumes; set fewer workers, or 0 for threads'
     )

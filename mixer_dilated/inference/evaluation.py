@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int32
 
 from mixer_dilated.config import changed
-from mixer_dilated.data.examples import check_disjoint, num_examples
+from mixer_dilated.data.examples import check_disjoint, count_examples
 from mixer_dilated.data.input_pipeline import open_input
 from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
@@ -80,7 +80,7 @@ def evaluate_checkpoint(
         [split, best, calibrate, setup.config.to_dict(), versions()], EVALUATIONS_DIFFER
     )
     assert_equal_across_hosts(setup.dataset.identity, DATA_DIFFERS)
-    examples = on_all_hosts(num_examples, '--split', split, sizes)
+    examples = on_all_hosts(count_examples, '--split', split, sizes)
     if calibrate is not None:
         others = {'config.dataset.train_split': dataset.train_split, '--split': split}
         on_all_hosts(check_disjoint, '--calibrate', calibrate, others, sizes)

@@ -14,7 +14,7 @@ from mixer_dilated.data.examples import (
     InMemoryDataSource,
     RandomAccessDataSource,
     check_disjoint,
-    num_examples,
+    count_examples,
 )
 from mixer_dilated.data.input_pipeline import streams
 from mixer_dilated.data.preprocessing import upsample
@@ -81,7 +81,7 @@ def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
 
 def _open_data_source(setup: Setup, split: str) -> RandomAccessDataSource:
     config, dataset = setup.config, setup.dataset
-    if streams(config.input, dataset, num_examples('split', split, dataset.split_sizes)):
+    if streams(config.input, dataset, count_examples('split', split, dataset.split_sizes)):
         return dataset.data_source(split)
     return InMemoryDataSource(load_examples(dataset, split, config.dataset.cache_dir))
 

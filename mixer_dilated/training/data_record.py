@@ -3,8 +3,9 @@
 import hashlib
 import os
 import pathlib
+import types
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import ml_collections
 import numpy as np
@@ -36,7 +37,8 @@ def open_setup(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Setu
     setup = create_setup(config, open_dataset(config.dataset, read_split_files(workdir)))
     recorded = read_json(workdir / RECORD, HINT) if exists(workdir / RECORD) else {}
     split_anew = hasattr(setup.dataset, 'split_files') and not exists(workdir / SPLIT_FILES)
-    if split_anew and not _is_same_split(recorded.get('train'), data_record(setup, 'train', {})):
+    identity, *old = split_identities(setup, 'train')
+    if split_anew and not _is_same_split(recorded.get('train'), {'identity': identity}, old):
         warnings.warn(
             f'{workdir}: of an earlier version, without a record of its split ({SPLIT_FILES}); '
             f'{config.dataset.name} has changed since and is split anew, so that images that '
@@ -60,21 +62,24 @@ def record_data(
     """Writes `data.json` and `splits.npz`, or, if the run has `saved`, raises UserError where it
     was begun on other examples. `checksums` are of each split, empty where it streams.
     """
-    facts = {part: data_record(setup, part, checksums[part]) for part in checksums}
+    facts, old = {}, {}
+    for part in checksums:
+        identity, *old[part] = split_identities(setup, part)
+        facts[part] = {'identity': identity, **checksums[part]}
     assert_equal_across_hosts(facts, DATA_DIFFERS)
     facts['class_names'] = [*setup.dataset.class_names]
-    on_primary(check_same_data, workdir, facts, saved=saved)
+    on_primary(check_same_data, workdir, facts, old, saved=saved)
     on_primary(write_split_files, workdir, setup.dataset, saved=saved)
 
 
-def data_record(setup: Setup, part: str, checksums: Mapping[str, int]) -> dict:
-    """What `data.json` says of 'train', 'val' or 'test': identity, and checksums if in memory.
+def split_identities(setup: Setup, part: str) -> list[str]:
+    """The identity of 'train', 'val' or 'test', and those that earlier versions recorded of it.
 
-    The identity follows from names and sizes of the data set's files.
+    They follow from names and sizes of files, and not from pixels.
     """
-    split = setup.config.dataset[f'{part}_split']
-    identity = hashlib.sha256(f'{setup.dataset.identity}\n{split}'.encode()).hexdigest()
-    return {'identity': identity, **checksums}
+    split, dataset = setup.config.dataset[f'{part}_split'], setup.dataset
+    identities = dataset.identity, *dataset.old_identities
+    return [hashlib.sha256(f'{text}\n{split}'.encode()).hexdigest() for text in identities]
 
 
 def write_split_files(workdir: pathlib.Path, dataset: Dataset, *, saved: bool) -> None:
@@ -102,24 +107,40 @@ def read_split_files(workdir: pathlib.Path) -> SplitFiles | None:
     return SplitFiles(tuple(names.pop('class_names')), names)
 
 
-def check_same_data(workdir: pathlib.Path, facts: Mapping, *, saved: bool) -> None:
-    """Writes `data.json`, or raises UserError if a run that has saved has other splits there."""
+def check_same_data(
+    workdir: pathlib.Path,
+    facts: Mapping,
+    old: Mapping[str, list[str]] = types.MappingProxyType({}),
+    *,
+    saved: bool,
+) -> None:
+    """Writes `data.json`, or raises UserError if a run that has saved has other splits there.
+
+    Args:
+      workdir: the run's folder.
+      facts: 'class_names', and of every split its identity and checksums.
+      old: of every split other identities that are as good.
+      saved: whether the run has a checkpoint; without one it may begin anew.
+    """
     path = workdir / RECORD
     if not saved or not exists(path):
         write_json(path, facts)
         return
     recorded = read_json(path, HINT)
     parts = facts.keys() - {'class_names'}
-    if not all(_is_same_split(recorded.get(part), facts[part]) for part in parts):
+    if not all(
+        _is_same_split(recorded.get(part), facts[part], old.get(part, ())) for part in parts
+    ):
         raise UserError(
             f'--workdir={workdir}: this run was begun on other examples ({path} differs from the '
             'data that is there now); give it its own data again, or name a new folder'
         )
 
 
-def _is_same_split(recorded: dict | None, facts: dict) -> bool:
+def _is_same_split(recorded: dict | None, facts: dict, old: Sequence[str]) -> bool:
     """By checksums if both have them: a run may change between memory and streaming."""
     if not isinstance(recorded, dict):
         return False
-    common = (recorded.keys() & facts.keys()) - {'identity'}
-    return all(recorded.get(name) == facts[name] for name in common or {'identity'})
+    if common := (recorded.keys() & facts.keys()) - {'identity'}:
+        return all(recorded[name] == facts[name] for name in common)
+    return recorded.get('identity') in (facts['identity'], *old)

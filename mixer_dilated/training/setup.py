@@ -12,7 +12,7 @@ import ml_collections
 from mixer_dilated.allowed_values import NON_NEGATIVE, Allowed, integer, one_of
 from mixer_dilated.config import changed, patch_branches
 from mixer_dilated.data.datasets import open_dataset, preprocessing_of
-from mixer_dilated.data.examples import Dataset, check_disjoint, num_examples, split_slices
+from mixer_dilated.data.examples import Dataset, check_disjoint, count_examples, split_slices
 from mixer_dilated.data.input_pipeline import streams
 from mixer_dilated.data.preprocessing import PREPROCESS_MODES, RESIZE_MODES
 from mixer_dilated.errors import UserError
@@ -93,7 +93,7 @@ def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = No
     for part in ('train', 'val', 'test'):
         key, split = f'config.dataset.{part}_split', config.dataset[f'{part}_split']
         if split:
-            counts[part] = num_examples(key, split, dataset.split_sizes)
+            counts[part] = count_examples(key, split, dataset.split_sizes)
             check_disjoint(key, split, others, dataset.split_sizes)
             others[key] = split
     train_examples, size = counts['train'], dataset.image_shape[:2]

@@ -6,8 +6,7 @@ import warnings
 
 import numpy as np
 
-from mixer_dilated.config import resolve
-from mixer_dilated.data.datasets import open_dataset
+from tests import tfds_files
 
 
 def random_images(count=10, shape=(6, 5), seed=0):
@@ -25,8 +24,8 @@ def arrays(train=12, test=6, shape=(6, 5), classes=3):
     }  # fmt: skip
 
 
-def open_set(name, **keys):
-    return open_dataset(resolve({'dataset': {'name': name, **keys}}).dataset)
+def open_set(name, data_dir='', **keys):
+    return tfds_files.open_set(data_dir, name, **keys)
 
 
 def open_npz(path, content=None, quiet=True, **keys):

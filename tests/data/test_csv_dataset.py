@@ -1,26 +1,16 @@
 """Image files and labels that a CSV lists, as a data set."""
 
 import csv
-import json
-import os
 import shutil
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from PIL import Image
 
-from mixer_dilated.cli.main import main
-from mixer_dilated.config import resolve
 from mixer_dilated.data.csv_dataset import read_listing
-from mixer_dilated.data.datasets import open_dataset
-from tests.conftest import refuses
-
-
-def put(path, level=100):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((6, 8), level, np.uint8)).save(path)
+from tests.conftest import refuses, warns
+from tests.data.image_sets import make, open_folder, put, put_listing
 
 
 def write(path, rows, delimiter=',', **options):
@@ -30,19 +20,8 @@ def write(path, rows, delimiter=',', **options):
     return path
 
 
-def put_set(root, count=10, **levels):
-    """A CSV beside its images, as many of each class, whose level says the class."""
-    rows = [('file', 'label')]
-    for name, level in (levels or {'cat': 10, 'dog': 200}).items():
-        for k in range(count):
-            put(root / 'images' / f'{name}-{k}.png', level + k)
-            rows.append((f'images/{name}-{k}.png', name))
-    return write(root / 'labels.csv', rows)
-
-
 def open_csv(path, **keys):
-    dataset = {'name': f'csv:{path}', 'image_size': 4, 'channels': 1, **keys}
-    return open_dataset(resolve({'dataset': dataset}).dataset)
+    return open_folder(path, **{'name': f'csv:{path}', **keys})
 
 
 def listed(path, *keys):
@@ -55,29 +34,25 @@ def listed(path, *keys):
 
 
 def test_a_csv_is_a_data_set_with_a_share_of_each_class_for_testing(tmp_path):
-    path = put_set(tmp_path)
-    source = open_csv(path, test_fraction=0.3, image_size=(3, 5))
+    source = open_csv(put_listing(tmp_path), test_fraction=0.3, image_size=(3, 5))
     assert source.class_names == ('cat', 'dog') and source.num_classes == 2
     assert source.image_shape == source.stored_shape == (3, 5, 1)
     assert source.split_sizes == {'train': 14, 'test': 6}
-    levels = []
-    for split, count in (('train', 7), ('test', 3)):
-        examples = source.read(split)
-        assert list(np.bincount(examples.labels)) == [count, count]
-        np.testing.assert_array_equal(examples.images.max((1, 2, 3)) >= 200, examples.labels)
-        levels += examples.images.max((1, 2, 3)).tolist()
-        streamed = source.data_source(split).read(range(2 * count))
-        np.testing.assert_array_equal(streamed.images, examples.images)
+    both = source.read('train+test')
+    levels = both.images.max((1, 2, 3))
+    np.testing.assert_array_equal(levels >= 200, both.labels)
     assert sorted(levels) == [*range(10, 20), *range(200, 210)]
-    assert open_csv('labels.csv', data_dir=str(tmp_path), test_fraction=0.3, image_size=(3, 5)
-                    ).identity == source.identity  # fmt: skip
+    streamed = source.data_source('train').read(range(14))
+    np.testing.assert_array_equal(streamed.images, both.images[:14])
+    keys = {'test_fraction': 0.3, 'image_size': (3, 5)}
+    assert open_csv('labels.csv', data_dir=str(tmp_path), **keys).identity == source.identity
 
 
 def test_a_column_says_the_split(tmp_path):
     rows = [('Image Path', 'Category', 'Split')]
     for split, count in (('Train', 3), ('valid', 2), ('test', 1)):
         for k in range(2 * count):
-            put(tmp_path / f'{split}{k}.jpg')
+            put(tmp_path / f'{split}{k}.jpg', 100)
             rows.append((f'{split}{k}.jpg', k % 2, split))
     source = open_csv(write(tmp_path / 'a.csv', rows))
     assert source.split_sizes == {'train': 6, 'validation': 4, 'test': 2}
@@ -85,7 +60,7 @@ def test_a_column_says_the_split(tmp_path):
         f'valid{k}.jpg': f'{k % 2}' for k in range(4)
     }
     write(tmp_path / 'a.csv', rows[:-2])
-    with pytest.warns(UserWarning, match=r'a.csv: no test split: validation is the test split'):
+    with warns('a.csv: no test split: validation is the test split'):
         assert open_csv(tmp_path / 'a.csv').split_sizes == {'train': 6, 'test': 4}
     write(tmp_path / 'a.csv', rows[:7])
     with refuses(tmp_path / 'a.csv', 'splits are train'):
@@ -105,8 +80,7 @@ def test_a_column_says_the_split(tmp_path):
 def test_any_texts_are_the_names_of_classes(tmp_path_factory, labels, delimiter, encoding, header):
     root = tmp_path_factory.mktemp('texts')
     rows = [(f'{k}.png', label) for k, label in enumerate(labels)]
-    for name, _ in rows:
-        (root / name).touch()
+    make(root, *(name for name, _ in rows))
     path = write(root / 'a.csv', [header, *rows], delimiter, encoding=encoding)
     assert listed(path) == {'all': dict(rows)}
     shutil.rmtree(root)
@@ -114,33 +88,31 @@ def test_any_texts_are_the_names_of_classes(tmp_path_factory, labels, delimiter,
 
 def test_names_are_found_with_and_without_ending_and_in_other_spellings(tmp_path):
     names = ['a.png', 'b.JPG', 'deep/c.jpeg', 'deep/d.webp', '../beside/e.png', 'f.v2.png']
-    for name in names:
-        put(tmp_path / 'set' / name)
-    (tmp_path / 'set' / 'a.txt').touch()
-    spelled = [
-        './a',
-        'b',
-        'deep\\c',
-        str(tmp_path / 'set' / 'deep' / 'd.webp'),
-        '../beside/e',
-        'f.v2',
-    ]
+    make(tmp_path / 'set', *names, 'a.txt')
+    absolute = str(tmp_path / 'set' / 'deep' / 'd.webp')
+    spelled = ['./a', 'b', 'deep\\c', absolute, '../beside/e', 'f.v2']
     rows = [('file', 'label'), *((name, 'x') for name in spelled)]
     assert [*listed(write(tmp_path / 'set' / 'a.csv', rows))['all']] == names
 
 
-def test_classes_that_are_integers_are_in_their_order(tmp_path):
-    for k in range(12):
-        put(tmp_path / f'{k}.png')
-    rows = [(f'{k}.png', k - 1) for k in range(12)]
+@pytest.mark.parametrize(
+    ('labels', 'names'),
+    [
+        (range(-1, 11), map(str, range(-1, 11))),
+        (('-1', '1', '0', 'NA'), ('-1', '0', '1', 'NA')),
+        (('002', '000', '010'), ('000', '002', '010')),  # texts, as they are
+        (('10', '9', '1.0'), ('1.0', '10', '9')),
+    ],
+)
+def test_classes_that_are_integers_are_in_their_order(tmp_path, labels, names):
+    rows = [(f'{k}.png', label) for k, label in enumerate(labels)]
+    make(tmp_path, *(name for name, _ in rows))
     path = write(tmp_path / 'a.csv', [('file', 'label'), *rows])
-    assert read_listing(path).class_names == tuple(map(str, range(-1, 11)))
-    path = write(tmp_path / 'a.csv', [('file', 'label'), *rows[:3], ('11.png', 'NA')])
-    assert read_listing(path).class_names == ('-1', '0', '1', 'NA')
+    assert read_listing(path).class_names == tuple(names)
 
 
 def test_columns_are_chosen_by_preference_or_by_key(tmp_path):
-    put(tmp_path / 'a.png')
+    make(tmp_path, 'a.png')
     header = ('id', 'image', 'class', 'label', 'colour')
     path = write(tmp_path / 'a.csv', [header, ('b.png', 'a.png', '3', 'cat', 'red')])
     listing = read_listing(path)
@@ -172,11 +144,12 @@ HEADER = ('file', 'label')
         ([HEADER, ('folder', 'x')], ['line 2', 'no such file']),
         ([HEADER, ('twice', 'x')], ['line 2', "'twice'", 'twice.jpg or twice.png']),
         ([HEADER, ('a.png', 'x'), ('b.png', 'y')], ['class x: a single image']),
+        ([HEADER, ('a.png', '01'), ('b.png', '1')], ["'01' and '1'", 'one number']),
+        ([HEADER, ('a.png', '7'), ('b.png', '007'), ('twice.png', 'x')], ["'007' and '7'"]),
     ],
 )  # fmt: skip
 def test_rows_that_cannot_be_meant_are_refused_with_their_line(tmp_path, rows, words):
-    for name in ('a.png', 'b.png', 'twice.png', 'twice.jpg', 'folder/a.png'):
-        put(tmp_path / name)
+    make(tmp_path, 'a.png', 'b.png', 'twice.png', 'twice.jpg', 'folder/a.png')
     with refuses(write(tmp_path / 'a.csv', rows), *words):
         open_csv(tmp_path / 'a.csv')
 
@@ -202,18 +175,18 @@ def test_files_that_are_no_csv_are_refused(tmp_path, content, words):
 
 
 def test_corrupt_files_are_named_or_left_out(tmp_path):
-    path = put_set(tmp_path)
-    (tmp_path / 'images' / 'cat-3.png').write_bytes(b'no image')
-    with refuses(tmp_path, '1 of 20', 'images/cat-3.png'):
+    path = put_listing(tmp_path)
+    (tmp_path / 'cat' / '3.png').write_bytes(b'no image')
+    with refuses(tmp_path, '1 of 20', 'cat/3.png'):
         open_csv(path).read('train+test')
     keys = {'on_corrupt': 'skip', 'cache_dir': str(tmp_path / 'cache')}
-    with pytest.warns(UserWarning, match=r'labels.csv: left out 1 of 20 images'):
+    with warns('labels.csv: left out 1 of 20 images'):
         source = open_csv(path, **keys)
     assert sum(source.split_sizes.values()) == 19
 
 
 def test_the_identity_follows_files_and_labels_and_not_the_place(tmp_path):
-    path = put_set(tmp_path / 'a')
+    path = put_listing(tmp_path / 'a')
     source = open_csv(path)
     shutil.copytree(tmp_path / 'a', tmp_path / 'b')
     (tmp_path / 'b' / 'labels.csv').rename(tmp_path / 'b' / 'other.csv')
@@ -223,32 +196,6 @@ def test_the_identity_follows_files_and_labels_and_not_the_place(tmp_path):
     assert open_csv(write(path, rows)).identity != source.identity
     recorded = source.split_files
     rows[1][1] = 'bird'  # a class that the run does not have
-    dataset = resolve({'dataset': {'name': f'csv:{write(path, rows)}', 'image_size': 4}}).dataset
-    with pytest.warns(UserWarning, match='1 image is gone that the run had'):
-        again = open_dataset(dataset, recorded)
+    with warns('1 image is gone that the run had'):
+        again = open_csv(write(path, rows), recorded=recorded)
     assert again.class_names == ('cat', 'dog') and sum(again.split_sizes.values()) == 19
-
-
-@pytest.mark.slow
-def test_a_network_is_trained_on_a_csv_that_moves_and_evaluated(tmp_path, capsys):
-    path = put_set(tmp_path / 'set', 20)
-    workdir = tmp_path / 'run'
-
-    def train(path, **more):
-        changes = {
-            'dataset.name': f'csv:{path}', 'dataset.image_size': 8, 'dataset.channels': 1,
-            'dataset.train_split': 'train', 'dataset.test_split': 'test', 'batch': 8,
-            'num_epochs': 1, 'optimizer.decay_type': 'constant', **more,
-        }  # fmt: skip
-        flags = [f'--config.{key}={value}' for key, value in changes.items()]
-        return main(['--config=configs/digits_dilated.py', f'--workdir={workdir}', *flags], 0)
-
-    assert train(path) == 0
-    moved = tmp_path / 'moved'
-    os.rename(tmp_path / 'set', moved)
-    assert train(moved / 'labels.csv', num_epochs=2) == 0
-    content = json.loads((workdir / 'preprocessing.json').read_text())
-    assert content['class_names'] == ['cat', 'dog'] and content['test_examples'] == 8
-    assert main(['evaluate', f'--workdir={workdir}', f'--data_dir={moved}/labels.csv'], 0) == 0
-    assert main(['predict', f'--workdir={workdir}', str(moved / 'images' / 'cat-0.png')], 0) == 0
-    assert 'cat' in capsys.readouterr().out

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixer_dilated.data.examples import check_disjoint, num_examples, split_slices
+from mixer_dilated.data.examples import check_disjoint, count_examples, split_slices
 from tests.conftest import refuses
 
 SIZES = {'train': 1000, 'test': 200}
@@ -21,7 +21,7 @@ SIZES = {'train': 1000, 'test': 200}
 )
 def test_splits_are_read_as_tfds_reads_them(split, slices):
     assert split_slices('config.x', split, SIZES) == slices
-    assert num_examples('config.x', split, SIZES) == sum(b - a for _, a, b in slices)
+    assert count_examples('config.x', split, SIZES) == sum(b - a for _, a, b in slices)
 
 
 @pytest.mark.parametrize(

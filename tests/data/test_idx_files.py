@@ -1,17 +1,11 @@
-"""MNIST's idx files, and arrays from the command line."""
+"""MNIST's idx files."""
 
 import gzip
-import json
-import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from mixer_dilated.cli.main import main
-from mixer_dilated.config import resolve
-from mixer_dilated.data.datasets import preprocessing_of
-from tests.conftest import refuses
+from tests.conftest import refuses, warns
 from tests.data.array_sets import (
     arrays,
     check_examples,
@@ -38,7 +32,7 @@ def test_one_of_the_sets_of_emnist_is_chosen_and_set_upright(tmp_path):
                for name, classes in (('digits', 2), ('letters', 3))}  # fmt: skip
     with refuses(tmp_path, "'emnist-digits', 'emnist-letters'"):
         open_set(f'idx:{tmp_path}')
-    with pytest.warns(UserWarning, match='upright'):
+    with warns('upright'):
         source = open_set(f'idx:{tmp_path}/emnist-letters')
     upright = content['letters']['x_train'].swapaxes(1, 2)[..., None]
     check_examples(source, 'train', upright, content['letters']['y_train'])
@@ -54,12 +48,6 @@ def test_real_mnist_is_the_same_from_idx_and_from_tfds(tmp_path, mnist):
         open_set(f'idx:{tmp_path}').read('train+test'), expected, strict=True
     ):
         np.testing.assert_array_equal(array, of_tfds)
-
-
-def damage(tmp_path, name, change):
-    write_idx(tmp_path)
-    path = tmp_path / name
-    path.write_bytes(change(path.read_bytes()))
 
 
 @pytest.mark.parametrize(
@@ -80,8 +68,10 @@ def damage(tmp_path, name, change):
     ],
 )
 def test_damaged_idx_files_are_refused(tmp_path, change, words):
-    damage(tmp_path, 'train-images-idx3-ubyte', change)
-    with refuses(tmp_path / 'train-images-idx3-ubyte', *words):
+    write_idx(tmp_path)
+    path = tmp_path / 'train-images-idx3-ubyte'
+    path.write_bytes(change(path.read_bytes()))
+    with refuses(path, *words):
         open_set(f'idx:{tmp_path}')
 
 
@@ -93,56 +83,3 @@ def test_missing_idx_files_are_refused(tmp_path):
     (tmp_path / 't10k-labels-idx1-ubyte').unlink()
     with refuses(tmp_path, 'test labels', 't10k-labels-idx1-ubyte'):
         open_set(f'idx:{tmp_path}')
-
-
-@pytest.mark.parametrize(
-    ('name', 'channels', 'expected'),
-    [
-        ('idx:raw', 1, 'mnist'),
-        ('idx:data/FashionMNIST/raw', 1, 'fill'),
-        ('npz:data/mnist.npz', 1, 'mnist'),
-        ('npz:fashion-mnist.npz', 1, 'fill'),
-        ('npz:mnist.npz', 3, 'resize'),
-        ('npz:pneumoniamnist.npz', 1, 'resize'),
-        ('csv:mnist', 1, 'resize'),
-    ],
-)
-def test_files_to_predict_are_brought_to_the_style_of_the_set(name, channels, expected):
-    dataset = resolve({'dataset': {'name': name}}).dataset
-    assert preprocessing_of(dataset, (28, 28, channels)).how == expected
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('kind', ['npz', 'idx'])
-def test_a_network_is_trained_on_arrays_that_move_and_evaluated(tmp_path, kind, capsys):
-    content = arrays(64, 24, (8, 8))
-    place, moved = tmp_path / 'set.npz', tmp_path / 'moved.npz'
-    if kind == 'npz':
-        np.savez(place, **content)
-    else:
-        write_idx(place, content)
-    changes = {
-        'dataset.name': f'{kind}:{place}', 'dataset.train_split': 'train', 'batch': 8,
-        'dataset.test_split': 'test', 'num_epochs': 1, 'model.num_blocks': 1,
-        'optimizer.decay_type': 'constant',
-    }  # fmt: skip
-    flags = ['--config=configs/digits_dilated.py', f'--workdir={tmp_path / "run"}']
-
-    def train(**more):
-        return main(
-            [*flags, *(f'--config.{key}={value}' for key, value in {**changes, **more}.items())], 0
-        )
-
-    assert train() == 0
-    shutil.move(place, moved)
-    moved_and_streamed = {'dataset.name': f'{kind}:{moved}', 'input.mode': 'stream'}
-    assert train(**moved_and_streamed, num_epochs=2) == 0
-    summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
-    assert summary['test_examples'] == 24
-    shutil.move(moved, place)
-    flag = f'--data_dir={place}'
-    assert main(['evaluate', f'--workdir={tmp_path / "run"}', flag], 0) == 0
-    assert '24' in capsys.readouterr().out
-    Image.fromarray(content['x_test'][0]).save(tmp_path / 'one.png')
-    predict = ['predict', f'--workdir={tmp_path / "run"}', str(tmp_path / 'one.png')]
-    assert main(predict, 0) == 0

@@ -1,32 +1,21 @@
 """Images in a folder a class, as a data set."""
 
 import errno
-import json
 import os
-import shutil
 import warnings
 
 import numpy as np
 import pytest
 
-from mixer_dilated.cli.main import main
-from mixer_dilated.config import resolve
 from mixer_dilated.data import image_decoding, image_folder
-from mixer_dilated.data.datasets import open_dataset
-from tests.conftest import config_file, refuses, warns
-from tests.data.test_image_files import put, put_classes
+from tests.conftest import refuses, warns
+from tests.data.image_sets import open_folder, put, put_classes
 
 
 @pytest.fixture
 def root(tmp_path):
     """A folder of ten cats and ten dogs."""
     return put_classes(tmp_path / 'set')
-
-
-def open_folder(root, **keys):
-    dataset = {'name': f'folder:{root}', 'image_size': 4, 'channels': 1, **keys}
-    dataset = {'cache_dir': str(root.parent / 'cache'), **dataset}
-    return open_dataset(resolve({'dataset': dataset}).dataset)
 
 
 def test_each_folder_is_a_class_and_a_share_of_it_is_for_testing(root):
@@ -129,6 +118,16 @@ def check_same(source, other):
             np.testing.assert_array_equal(array, expected)
 
 
+def test_corrupt_images_are_left_out_before_the_split(root):
+    """Even if they are all of those that a class would be tested on."""
+    corrupt(root, *open_folder(root).split_files.paths['test'])
+    with warns('left out 4 of 20 images'):
+        source = open_folder(root, on_corrupt='skip')
+    assert source.split_sizes == {'train': 12, 'test': 4}
+    assert list(np.bincount(source.read('test').labels)) == [2, 2]
+    assert len({image.max() for image in source.read('train+test').images}) == 16
+
+
 def test_corrupt_images_are_left_out_and_counted_if_asked(root, monkeypatch):
     corrupt(root)
     with warns('left out 2 of 20 images', 'truncated'):
@@ -144,7 +143,7 @@ def test_corrupt_images_are_left_out_and_counted_if_asked(root, monkeypatch):
 
 
 def test_another_bound_of_pixels_leaves_out_other_images(root):
-    with refuses('no image that can be used'):
+    with refuses(root, 'cat', 'no image that can be used'):
         open_folder(root, on_corrupt='skip', max_pixels=1)
     source = open_folder(root, on_corrupt='skip')
     assert sum(source.split_sizes.values()) == 20
@@ -167,35 +166,3 @@ def test_a_damaged_note_of_corrupt_images_is_made_again(root, content):
         assert sum(source.split_sizes.values()) == 18
         (note,) = (root.parent / 'cache').glob('*-corrupt.json')
         note.write_text(content)
-
-
-def test_a_class_of_which_nothing_can_be_used_is_refused(root):
-    corrupt(root, *[f'cat/{k}.png' for k in range(10)])
-    with refuses(root, 'cat', 'no image'):
-        open_folder(root, on_corrupt='skip')
-
-
-@pytest.mark.slow
-def test_a_network_is_trained_on_a_folder_and_keeps_its_class_names(tmp_path, capsys):
-    root = put_classes(tmp_path / 'set', 20, **{'dark\x1b[31m': 10, '<b>bright': 200})
-    changes = {
-        'dataset.name': f'folder:{root}', 'dataset.image_size': 8, 'dataset.channels': 1,
-        'dataset.train_split': 'train', 'dataset.test_split': 'test', 'num_epochs': 2, 'batch': 8,
-    }  # fmt: skip
-    workdir = tmp_path / 'run'
-    assert main([config_file(tmp_path, **changes), f'--workdir={workdir}'], 0.0) == 0
-    assert '\x1b' not in capsys.readouterr().out
-    assert json.loads((workdir / 'preprocessing.json').read_text()) == {
-        'class_names': ['<b>bright', 'dark\x1b[31m'],
-        'image_shape': [8, 8, 1],
-        'preprocess': 'resize',
-        'resize': 'crop',
-        'white': 0,
-        'train_examples': 32,
-        'test_examples': 8,
-    }
-    shutil.rmtree(root)  # which a prediction does not need
-    put(tmp_path / 'new.png', 205)
-    assert main(['predict', f'--workdir={workdir}', str(tmp_path / 'new.png')], 0) == 0
-    printed = capsys.readouterr().out
-    assert '<b>bright 0.' in printed and 'dark\\x1b[31m 0.' in printed and '\x1b' not in printed

@@ -1,6 +1,7 @@
 """`dataset.image_size`: images upsampled on the device, or brought to one size when decoded."""
 
 import dataclasses
+import hashlib
 
 import chex
 import numpy as np
@@ -9,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mixer_dilated.config import resolve
-from mixer_dilated.data.datasets import Digits, open_dataset
+from mixer_dilated.data.datasets import Digits
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.preprocessing import Preprocessing, upsample
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
@@ -19,7 +19,7 @@ from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import random_bytes, refuses, small_config
-from tests.tfds_files import encoded, grey, write_set
+from tests.tfds_files import encoded, grey, open_set, write_set
 
 
 @given(st.integers(1, 9), st.integers(1, 4), st.sampled_from([1, 3]), st.integers(0, 99))
@@ -48,8 +48,7 @@ RECORDS = [
 def open_tiny(folder, image_size, records=RECORDS, shape=(None, None, 3), **keys):
     if not (folder / 'tiny').exists():
         write_set(folder, records, shape)
-    dataset = {'name': 'tiny', 'data_dir': str(folder), 'image_size': image_size, **keys}
-    return open_dataset(resolve({'dataset': dataset}).dataset)
+    return open_set(folder, image_size=image_size, **keys)
 
 
 @pytest.mark.parametrize('resize', ['crop', 'pad', 'squash'])
@@ -66,6 +65,18 @@ def test_images_of_several_sizes_are_brought_to_one(resize, tmp_path):
 def test_the_size_is_part_of_what_a_cache_entry_is_of(tmp_path):
     sources = [open_tiny(tmp_path, 8), open_tiny(tmp_path, 9), open_tiny(tmp_path, 8, resize='pad')]
     assert len({source.fingerprint for source in sources}) == 3
+
+
+def test_the_identities_of_earlier_versions_are_known(tmp_path):
+    """They had max_pixels in them, which changes no image that was read."""
+    source, folder = open_tiny(tmp_path, 8, max_pixels=12345), tmp_path / 'tiny' / '1.0.0'
+    paths = [path for split in source.split_sizes for path in folder.glob(f'tiny-{split}.*')]
+    files = [f'{path.name} {path.stat().st_size}' for path in paths]
+    for max_pixels in (2**24, 12345):
+        fields = f"image_shape=(8, 8, 3), how='resize', resize='crop', max_pixels={max_pixels}"
+        lines = '\n'.join(['tiny/1.0.0', f'Preprocessing({fields})', *files])
+        assert hashlib.sha256(lines.encode()).hexdigest() in source.old_identities
+    assert open_tiny(tmp_path, 8).identity == source.identity
 
 
 def test_images_of_several_sizes_need_a_size_and_are_refused_with_their_place(tmp_path):

@@ -13,19 +13,16 @@ from hypothesis import strategies as st
 from mixer_dilated.data import input_pipeline
 from mixer_dilated.data.batch_stream import BatchStream, IndexSampler
 from mixer_dilated.data.examples import Examples, InMemoryDataSource
-from mixer_dilated.data.image_folder import ImageFolder
 from mixer_dilated.data.input_pipeline import (
     InMemoryPipeline,
     StreamingPipeline,
     epoch_permutations,
-    sequential_rows,
 )
-from mixer_dilated.data.preprocessing import Preprocessing
-from mixer_dilated.data.tfds_dataset import TfdsDataset
 from mixer_dilated.parallel.mesh import make_mesh
 from mixer_dilated.random_keys import purpose_key
 from tests.conftest import small_config
-from tests.tfds_files import encoded, write_set
+from tests.data.image_sets import open_folder
+from tests.tfds_files import encoded, open_set, write_set
 
 SEEDS = {k: jax.random.key(k) for k in (5, 6)}
 
@@ -47,7 +44,7 @@ def shuffled(count, seed=5, num_seeds=2):
 
 
 def sequential(count, batch):
-    rows = sequential_rows(count, batch)
+    rows = np.arange(count)[None]
     return IndexSampler(lambda _: rows, batch, rows.shape[1] // batch)
 
 
@@ -117,9 +114,9 @@ def datasets_of(folder):
         (folder / 'images' / 'ab'[label]).mkdir(parents=True, exist_ok=True)
         (folder / 'images' / 'ab'[label] / f'{k}.jpg').write_bytes(content)
     return {
-        'one file': TfdsDataset('tiny', str(folder / 'one'), image_size=(16, 16)),
-        'many files': TfdsDataset('tiny', str(folder / 'many'), image_size=(16, 16)),
-        'folder': ImageFolder(folder / 'images', Preprocessing((16, 16, 3))),
+        'one file': open_set(folder / 'one', image_size=16),
+        'many files': open_set(folder / 'many', image_size=16),
+        'folder': open_folder(folder / 'images', image_size=16, channels=3),
     }
 
 
@@ -141,14 +138,14 @@ def test_a_copy_of_the_data_has_the_same_identity_and_other_data_another(tmp_pat
     sources = datasets_of(tmp_path / 'one')
     shutil.copytree(tmp_path / 'one', tmp_path / 'two', copy_function=shutil.copyfile)
     copies = {
-        'one file': TfdsDataset('tiny', str(tmp_path / 'two' / 'one'), image_size=(16, 16)),
-        'folder': ImageFolder(tmp_path / 'two' / 'images', Preprocessing((16, 16, 3))),
+        'one file': open_set(tmp_path / 'two' / 'one', image_size=16),
+        'folder': open_folder(tmp_path / 'two' / 'images', image_size=16, channels=3),
     }
     for kind, copy in copies.items():
         assert copy.identity == sources[kind].identity
         assert copy.fingerprint != sources[kind].fingerprint
     (tmp_path / 'two' / 'images' / 'a' / '8.jpg').write_bytes(b'more')
-    other = ImageFolder(tmp_path / 'two' / 'images', Preprocessing((16, 16, 3)))
+    other = open_folder(tmp_path / 'two' / 'images', image_size=16, channels=3)
     assert other.identity != copies['folder'].identity
 
 

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from mixer_dilated.data.mnist_style import _bounding_box, to_mnist_style
-from mixer_dilated.data.tfds_dataset import TfdsDataset
+from tests.tfds_files import open_set
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 STROKES = arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)))
@@ -55,7 +55,7 @@ def test_specks_and_noise_do_not_count_for_the_size():
 
 
 def test_images_of_mnist_pass_nearly_unchanged(mnist):
-    images = TfdsDataset('mnist', mnist).read('test[:300]').images[..., 0]
+    images = open_set(mnist, 'mnist').read('test[:300]').images[..., 0]
     styled = np.array([to_mnist_style(image, (28, 28)) for image in images])
     changed = np.abs(styled.astype(int) - images).mean(axis=(1, 2))
     assert changed.mean() < 0.5 and np.median(changed) == 0

@@ -1,7 +1,6 @@
 """Image files from anywhere: what is decoded, what is refused, and how it is resized."""
 
 import contextlib
-import io
 import os
 import struct
 import threading
@@ -22,7 +21,8 @@ from mixer_dilated.data.preprocessing import (
     resize_image,
 )
 from mixer_dilated.errors import UserError
-from tests.conftest import random_bytes, refuses
+from tests.conftest import flip_bit, random_bytes, refuses
+from tests.tfds_files import encoded
 
 
 def save(path, image, **options):
@@ -117,19 +117,15 @@ def bomb(width, height):
     return b'\x89PNG\r\n\x1a\n' + header + chunk(b'IDAT', zlib.compress(b'\0' * 99))
 
 
-def png(size=(40, 40, 3)):
-    content = io.BytesIO()
-    save(content, random_bytes(size), format='PNG')
-    return content.getvalue()
-
+PNG = encoded(random_bytes((40, 40, 3)))
 
 # Of files that cannot be used: how to make one at a path, and what is said of it.
 UNUSABLE = {
     'empty': (lambda path: path.touch(), ['empty']),
     'text': (lambda path: path.write_text('no image at all'), ['not a PNG, JPEG']),
     'gif': (lambda path: path.write_bytes(b'GIF89a' + bytes(50)), ['not a PNG, JPEG']),
-    'cut off': (lambda path: path.write_bytes(png()[:-200]), ['truncated']),
-    'header cut off': (lambda path: path.write_bytes(png()[:20]), ['Truncated File Read']),
+    'cut off': (lambda path: path.write_bytes(PNG[:-200]), ['truncated']),
+    'header cut off': (lambda path: path.write_bytes(PNG[:20]), ['Truncated File Read']),
     'large': (
         lambda path: path.write_bytes(bomb(5000, 5000)),
         ['5000×5000 = 25000000', '1000000', 'dataset.max_pixels'],
@@ -154,9 +150,6 @@ def test_what_cannot_be_used_is_refused_and_never_waited_for(tmp_path, kind):
     with refuses(*words) as refusal:
         read(tmp_path / 'x.png')
     assert str(tmp_path) not in str(refusal.value)  # which the caller names
-
-
-def test_an_impossible_name_is_refused():
     with refuses('null byte'):
         read('a\0b.png')
 
@@ -164,13 +157,12 @@ def test_an_impossible_name_is_refused():
 @pytest.mark.parametrize('ending', ['png', 'jpg', 'webp'])
 def test_damaged_files_are_read_or_refused_whatever_the_damage(tmp_path, ending):
     path = save(tmp_path / f'a.{ending}', random_bytes((16, 16, 3)))
-    whole = path.read_bytes()
-    draw = np.random.default_rng(0)
-    refused = 0
+    whole, draw, refused = path.read_bytes(), np.random.default_rng(0), 0
     for k in range(150):
-        content = bytearray(whole)
-        content[draw.integers(len(whole))] ^= 1 << draw.integers(8)
-        path.write_bytes(content[: draw.integers(len(whole))] if k % 3 == 0 else content)
+        path.write_bytes(whole)
+        flip_bit(path, int(draw.integers(8 * len(whole))))
+        if k % 3 == 0:
+            os.truncate(path, draw.integers(len(whole)))
         try:
             pixels = read(path)
         except UserError as error:
@@ -217,20 +209,29 @@ def test_a_crop_is_the_middle_and_a_squash_the_whole():
 
 
 @pytest.mark.parametrize(
-    ('name', 'preprocess', 'expected'),
+    ('name', 'expected'),
     [
-        ('mnist', 'auto', 'mnist'),
-        ('mnist:3.0.1', 'auto', 'mnist'),
-        ('digits', 'auto', 'fill'),
-        ('fashion_mnist', 'auto', 'fill'),
-        ('folder:mnist', 'auto', 'resize'),
-        ('cifar10', 'auto', 'resize'),
-        ('mnist', 'resize', 'resize'),
+        ('mnist', 'mnist'),
+        ('mnist:3.0.1', 'mnist'),
+        ('digits', 'fill'),
+        ('fashion_mnist', 'fill'),
+        ('folder:mnist', 'resize'),
+        ('cifar10', 'resize'),
+        ('idx:raw', 'mnist'),
+        ('idx:data/FashionMNIST/raw', 'fill'),
+        ('npz:data/mnist.npz', 'mnist'),
+        ('npz:fashion-mnist.npz', 'fill'),
+        ('npz:pneumoniamnist.npz', 'resize'),
+        ('csv:mnist', 'resize'),
     ],
 )
-def test_each_data_set_has_its_way(name, preprocess, expected):
-    dataset = resolve({'dataset': {'name': name, 'preprocess': preprocess}}).dataset
-    assert preprocessing_of(dataset, (28, 28, 1)).how == expected
+def test_files_to_predict_are_brought_to_the_style_of_the_set(name, expected):
+    def how(preprocess, channels):
+        dataset = resolve({'dataset': {'name': name, 'preprocess': preprocess}}).dataset
+        return preprocessing_of(dataset, (28, 28, channels)).how
+
+    assert how('auto', 1) == expected
+    assert how('auto', 3) == how('resize', 1) == 'resize'
 
 
 class Slow:

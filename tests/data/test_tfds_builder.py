@@ -6,16 +6,11 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from array_record.python import array_record_module
 from PIL import Image
-from tensorflow_datasets.proto import tf_example_pb2
 
-from mixer_dilated.config import resolve
-from mixer_dilated.data.datasets import open_dataset
-from mixer_dilated.data.tfds_dataset import TfdsDataset
 from mixer_dilated.training.setup import create_setup
-from tests.conftest import refuses, small_config
-from tests.tfds_files import encoded, grey, write_set
+from tests.conftest import refuses, small_config, warns
+from tests.tfds_files import encoded, grey, open_set, write_set
 
 IMAGE, CLASS = tfds.features.Image(shape=(8, 8, 1)), tfds.features.ClassLabel(num_classes=3)
 ROWS = [{'image': encoded(grey(k)), 'label': k % 3} for k in range(6)]
@@ -27,43 +22,14 @@ def rows(**values):
 
 
 def make_set(data_dir, features, records, supervised=None):
-    """A prepared set of one split, of these features."""
-    folder = data_dir / 'tiny' / '1.0.0'
-    folder.mkdir(parents=True)
-    tfds.features.FeaturesDict(features).save_config(folder)
-    split = {
-        'name': 'train', 'shardLengths': [str(len(records))], 'numBytes': '1',
-        'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
-    }  # fmt: skip
-    info = {'name': 'tiny', 'version': '1.0.0', 'fileFormat': 'array_record', 'splits': [split]}
-    if supervised:
-        items = [{'featureKey': key} for key in supervised]
-        info['supervisedKeys'] = {'tuple': {'items': items}}
-    (folder / 'dataset_info.json').write_text(json.dumps(info))
-    path = folder / 'tiny-train.array_record-00000-of-00001'
-    writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1')
-    for record in records:
-        example = tf_example_pb2.Example()
-        for key, value in record.items():
-            feature = example.features.feature[key]
-            kind = feature.bytes_list if isinstance(value, bytes) else feature.int64_list
-            kind.value.append(value)
-        writer.write(example.SerializeToString())
-    writer.close()
-    return data_dir
-
-
-def open_set(data_dir, **keys):
-    dataset = {'name': 'tiny', 'data_dir': str(data_dir), **keys}
-    return open_dataset(resolve({'dataset': dataset}).dataset)
+    return write_set(data_dir, records, splits=['train'], features=features, supervised=supervised)
 
 
 def test_the_one_image_and_the_one_class_label_are_taken_which_is_said(tmp_path):
     make_set(tmp_path, {'image': IMAGE, 'label': CLASS, 'size': tfds.features.Scalar(np.int64)},
              rows(size=lambda label: 7))  # fmt: skip
-    with pytest.warns(UserWarning) as warned:
+    with warns("its image is 'image'"), warns("its label is 'label'"):
         source = open_set(tmp_path)
-    assert ["'image'" in str(warned[0].message), "'label'" in str(warned[1].message)] == [True] * 2
     examples = source.read('train')
     np.testing.assert_array_equal(examples.labels, [0, 1, 2, 0, 1, 2])
     np.testing.assert_array_equal(examples.images[3, ..., 0], grey(3))
@@ -77,10 +43,9 @@ def test_another_label_is_chosen_by_its_key(tmp_path):
     assert usual.class_names == ('0', '1', '2') and other.class_names == ('small', 'large')
     np.testing.assert_array_equal(other.read('train').labels, [0, 0, 1, 0, 0, 1])
     assert usual.identity != other.identity
-    with refuses("config.dataset.label_key = 'fine'", 'coarse, label'):
-        open_set(tmp_path, label_key='fine')
-    with refuses("config.dataset.image_key = 'label'", 'image'):
-        open_set(tmp_path, image_key='label')
+    for key, value, allowed in (('label', 'fine', 'coarse, label'), ('image', 'label', 'image')):
+        with refuses(f'config.dataset.{key}_key = {value!r}', allowed):
+            open_set(tmp_path, **{f'{key}_key': value})
 
 
 @pytest.mark.parametrize(
@@ -154,14 +119,14 @@ def prepared(tmp_path, formats):
 
 def test_a_set_that_was_converted_in_place_is_read(tmp_path):
     prepared(tmp_path, ['tfrecord', 'array_record'])
-    source = TfdsDataset('tiny', str(tmp_path))
+    source = open_set(tmp_path)
     np.testing.assert_array_equal(source.read('train').labels, [0, 1, 2, 0, 1, 2])
     shutil.rmtree(tmp_path / 'tiny')
     prepared(tmp_path, ['array_record'])
-    assert TfdsDataset('tiny', str(tmp_path)).identity == source.identity
+    assert open_set(tmp_path).identity == source.identity
 
 
 def test_another_format_is_refused_with_the_command_that_converts_it(tmp_path):
     folder = prepared(tmp_path, ['tfrecord'])
     with refuses(folder, 'tfrecord', f'--dataset_version_dir={folder}', 'array_record'):
-        TfdsDataset('tiny', str(tmp_path))
+        open_set(tmp_path)

@@ -8,17 +8,15 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from mixer_dilated.config import resolve
-from mixer_dilated.data import tfds_builder, tfds_dataset
-from mixer_dilated.data.datasets import open_dataset
-from mixer_dilated.data.tfds_dataset import TfdsDataset, TfdsDataSource
+from mixer_dilated.data import tfds_builder
+from mixer_dilated.data.tfds_dataset import TfdsDataSource
 from mixer_dilated.errors import UserError
-from tests.conftest import refuses
-from tests.tfds_files import encoded, grey, write_set
+from tests.conftest import flip_bit, refuses
+from tests.tfds_files import encoded, grey, open_set, write_set
 
 
 def test_mnist_is_read_as_tfds_gives_it(mnist):
-    source = TfdsDataset('mnist', mnist)
+    source = open_set(mnist, 'mnist')
     assert source.image_shape == (28, 28, 1) and source.num_classes == 10
     assert source.split_sizes == {'train': 60000, 'test': 10000}
     examples = source.read('train[30:40]+test[:5]')
@@ -31,29 +29,15 @@ def test_mnist_is_read_as_tfds_gives_it(mnist):
     np.testing.assert_array_equal(examples.labels, [record['label'] for record in expected])
 
 
-def test_any_classification_set_is_read_through_tfds(tmp_path):
-    """A colour set, in the files that TFDS prepares."""
-    colours = [grey(seed, (6, 4, 3)) for seed in range(5)]
-    records = [(encoded(pixels), label) for label, pixels in enumerate(colours)]
-    write_set(tmp_path, records, (6, 4, 3))
-    dataset = {'name': 'tiny', 'data_dir': str(tmp_path)}
-    source = open_dataset(resolve({'dataset': dataset}).dataset)
-    assert (source.image_shape, source.num_classes) == ((6, 4, 3), 10)
-    assert source.split_sizes == {'train': 5, 'test': 5}
-    examples = source.read('train[1:]')
-    np.testing.assert_array_equal(examples.images, colours[1:])
-    np.testing.assert_array_equal(examples.labels, [1, 2, 3, 4])
-
-
 def test_a_folder_of_the_same_name_does_not_hide_a_set(tmp_path, monkeypatch):
     write_set(tmp_path / 'sets', GOOD, (8, 8, 1))
     monkeypatch.chdir(tmp_path)
     for name in ('tiny', 'pets', 'own.npz'):
         (tmp_path / name).mkdir() if '.' not in name else (tmp_path / name).write_bytes(b'')
-    assert TfdsDataset('tiny', str(tmp_path / 'sets')).num_classes == 10
+    assert open_set(tmp_path / 'sets').num_classes == 10
     for name, kind in (('pets', 'folder'), ('own.npz', 'npz'), (str(tmp_path), 'folder')):
         with refuses(f'config.dataset.name = {name!r}', f"'{kind}:{name}'"):
-            TfdsDataset(name, str(tmp_path / 'sets'))
+            open_set(tmp_path / 'sets', name)
 
 
 GOOD = [(encoded(grey(seed)), seed % 10) for seed in range(12)]
@@ -74,7 +58,7 @@ BROKEN_RECORDS = {
 def test_a_broken_record_is_refused_with_its_place(kind, tmp_path):
     record, words = BROKEN_RECORDS[kind]
     folder = write_set(tmp_path, [*GOOD[:3], record, *GOOD[3:]])
-    source = TfdsDataset('tiny', str(tmp_path))
+    source = open_set(tmp_path)
     with refuses(f"{folder}, split 'train', record 3: ", *words):
         source.read('train')
     assert len(source.read('train[:3]').labels) == 3
@@ -82,22 +66,16 @@ def test_a_broken_record_is_refused_with_its_place(kind, tmp_path):
 
 def test_damaged_files_of_a_prepared_set_are_refused_or_read_as_they_were(tmp_path):
     """Cut off and flipped at many places: what is read is right, or refused in one line."""
-    folder = write_set(tmp_path, GOOD)
-    expected = TfdsDataset('tiny', str(tmp_path)).read('train')
-    path = folder / 'tiny-train.array_record-00000-of-00001'
-    whole = path.read_bytes()
-    draw = np.random.default_rng(0)
-    refused = 0
+    path = write_set(tmp_path, GOOD) / 'tiny-train.array_record-00000-of-00001'
+    expected, whole = open_set(tmp_path).read('train'), path.read_bytes()
+    draw, refused = np.random.default_rng(0), 0
     used = np.flatnonzero(np.frombuffer(whole, np.uint8))  # the rest is padding
     for k in range(60):
-        content = bytearray(whole)
-        if k < 10:
-            content = content[: len(content) * k // 10]
-        else:
-            content[draw.choice(used)] ^= 1 << draw.integers(8)
-        path.write_bytes(content)
+        path.write_bytes(whole[: len(whole) * k // 10] if k < 10 else whole)
+        if k >= 10:
+            flip_bit(path, int(8 * draw.choice(used) + draw.integers(8)))
         try:
-            examples = TfdsDataset('tiny', str(tmp_path)).read('train')
+            examples = open_set(tmp_path).read('train')
         except UserError as error:
             refused += 1
             assert '\n' not in str(error) and str(path.parent) in str(error)
@@ -111,52 +89,41 @@ def test_records_that_cannot_be_read_are_refused_by_number(tmp_path):
     folder = write_set(tmp_path, GOOD, files=len(GOOD))
     path = folder / 'tiny-train.array_record-00003-of-00012'
     path.write_bytes(path.read_bytes()[:1000])
-    records = TfdsDataset('tiny', str(tmp_path)).data_source('train')
+    records = open_set(tmp_path).data_source('train')
     assert records.labels([5, 0]).tolist() == [5, 0]
     with refuses(folder, "split 'train': record 3 cannot be read: "):
         records.read([5, 3, 0])
-    empty = TfdsDataSource([b''], 1, 'somewhere', 'image', 'label', 10, (8, 8, 1), None)
+    empty = TfdsDataSource([b''], 1, 'somewhere', ('image', 'label'), {}, (8, 8, 1), None)
     with refuses('somewhere: record 0 cannot be read: ', 'image'):
         empty.read([0])
 
 
-def test_data_that_vanishes_is_refused(tmp_path):
+def test_data_that_is_too_large_or_vanishes_is_refused(tmp_path):
     folder = write_set(tmp_path, GOOD)
-    source = TfdsDataset('tiny', str(tmp_path))
+    with refuses('64 pixels', '63'):
+        open_set(tmp_path, max_pixels=63)
+    source = open_set(tmp_path)
     shutil.rmtree(folder)
     with refuses(folder):
         source.read('train')
 
 
-def test_images_that_are_too_large_are_refused_before_they_are_decoded(tmp_path):
-    write_set(tmp_path, GOOD)
-    with refuses('64 pixels', '63'):
-        TfdsDataset('tiny', str(tmp_path), max_pixels=63)
-
-
 def test_the_cache_of_mnist_follows_its_files(mnist, tmp_path):
     """Another time of change is another fingerprint; the same files are the same one."""
     copy = shutil.copytree(mnist, tmp_path / 'data')
-    fingerprint = TfdsDataset('mnist', str(copy)).fingerprint
-    assert TfdsDataset('mnist', str(copy)).fingerprint == fingerprint
+    fingerprint = open_set(copy, 'mnist').fingerprint
+    assert open_set(copy, 'mnist').fingerprint == fingerprint
     (record,) = copy.glob('mnist/*/*train*record*')
     record.chmod(0o644)
     os.utime(record, (1, 1))
-    assert TfdsDataset('mnist', str(copy)).fingerprint != fingerprint
+    assert open_set(copy, 'mnist').fingerprint != fingerprint
     for path in copy.glob('mnist/*/*'):  # which cannot be read at random
         path.chmod(0o644)
         if path.name == 'dataset_info.json':
             path.write_text(path.read_text().replace('array_record', 'tfrecord'))
         path.rename(path.with_name(path.name.replace('array_record', 'tfrecord')))
     with refuses('array_record'):
-        TfdsDataset('mnist', str(copy))
-
-
-def test_a_set_without_classes_is_refused(tmp_path, monkeypatch):
-    builder = tfds.builder('dsprites', data_dir=tmp_path)
-    monkeypatch.setattr(tfds_dataset, 'open_builder', lambda name, data_dir: builder)
-    with refuses('dsprites'):
-        TfdsDataset('dsprites', str(tmp_path))
+        open_set(copy, 'mnist')
 
 
 def fake_builder(url='', error=None):

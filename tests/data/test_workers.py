@@ -16,11 +16,10 @@ import pytest
 from mixer_dilated.data import workers
 from mixer_dilated.data.batch_stream import BatchStream, IndexSampler
 from mixer_dilated.data.input_pipeline import StreamingPipeline
-from mixer_dilated.data.tfds_dataset import TfdsDataset
 from mixer_dilated.parallel.mesh import make_mesh
 from tests.conftest import config_file, refuses, run_python, small_config, start_python
 from tests.data.test_input_pipeline import numbered, sequential, shuffled, take
-from tests.tfds_files import encoded, grey, write_set
+from tests.tfds_files import encoded, grey, open_set, write_set
 
 
 @pytest.mark.parametrize(
@@ -111,7 +110,7 @@ def alive(pids):
 
 def test_workers_give_the_batches_of_threads_and_end_with_an_error_in_one_of_them(tmp_path):
     folder = broken_set(tmp_path)
-    records = TfdsDataset('tiny', str(tmp_path)).data_source('train')
+    records = open_set(tmp_path).data_source('train')
     rows = shuffled(64, num_seeds=1)
     first = int(np.flatnonzero(rows(0)[0] == 50)[0]) // 8  # the batch with the broken one
     order = IndexSampler(rows, 8, 8)

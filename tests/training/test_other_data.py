@@ -1,5 +1,7 @@
 """A run whose images were moved or added to, one that gets more epochs, and one with validation."""
 
+import contextlib
+import hashlib
 import json
 import shutil
 from types import SimpleNamespace
@@ -11,8 +13,14 @@ from PIL import Image
 from mixer_dilated.config import changed
 from mixer_dilated.data.class_folders import SplitFiles
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
-from mixer_dilated.training.data_record import open_setup, read_split_files, write_split_files
+from mixer_dilated.training.data_record import (
+    open_setup,
+    read_split_files,
+    record_data,
+    write_split_files,
+)
 from mixer_dilated.training.run_folder import read_config
+from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import refuses, small_config, warns
 from tests.training.runs import check_same_bytes, rows_of
@@ -78,6 +86,25 @@ def test_a_finished_run_is_no_result_of_other_data(copied, tmp_path):
         train_and_evaluate(pets_config(other), workdir)
     with pytest.warns(UserWarning, match=str(moved)):
         assert train_and_evaluate(pets_config(moved), workdir)['dataset'] == f'folder:{moved}'
+
+
+def test_a_stream_of_an_earlier_version_goes_on_whatever_its_max_pixels(tmp_path):
+    """Its identity had max_pixels in it, which changes no image that was read."""
+    root = put_pets(tmp_path / 'set')
+    setup = create_setup(pets_config(root, **{'dataset.max_pixels': 123}))
+    for max_pixels in (123, 2**24, 124):
+        text = f"(image_shape=(8, 8, 1), how='resize', resize='crop', max_pixels={max_pixels})"
+        digest = hashlib.sha256(f'Preprocessing{text}'.encode())
+        for split, paths in setup.dataset.split_files.paths.items():
+            for path in paths:
+                num_bytes, label = (root / path).stat().st_size, int(path.startswith('dog'))
+                digest.update(f'{split}\0{path}\0{label}\0{num_bytes}\n'.encode())
+        of_split = [f'{digest.hexdigest()}\n{split}' for split in ('train', 'test')]
+        identities = [hashlib.sha256(text.encode()).hexdigest() for text in of_split]
+        recorded = {k: {'identity': v} for k, v in zip(('train', 'test'), identities, strict=True)}
+        (tmp_path / 'data.json').write_text(json.dumps(recorded))
+        with refuses('other examples') if max_pixels == 124 else contextlib.nullcontext():
+            record_data(tmp_path, setup, {'train': {}, 'test': {}}, saved=True)
 
 
 def test_a_run_that_begins_anew_records_the_splits_of_its_new_data(tmp_path):
