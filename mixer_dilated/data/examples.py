@@ -1,9 +1,10 @@
 """Examples, the protocols of a data set, and TFDS split syntax."""
 
+import hashlib
 import pathlib
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -114,6 +115,63 @@ class InMemoryDataset:
     old_identities: Sequence[str] = ()
     splits: dict[str, Examples]
     split_sizes: dict[str, int]
+
+    @classmethod
+    def from_arrays(
+        cls,
+        splits: Mapping[str, tuple[np.ndarray, np.ndarray]],
+        class_names: Sequence[str] | None = None,
+        name: str = 'arrays',
+    ) -> 'InMemoryDataset':
+        """A data set of one's own arrays, for `train_and_evaluate`.
+
+        Args:
+          splits: of 'train', 'test' and any others the images, uint8 (examples, height, width,
+            channels) or (examples, height, width), and the labels, integers (examples,) from 0 on.
+          class_names: of the labels; '0', '1', … up to the largest if None.
+          name: of the data set, in results.
+
+        Raises:
+          UserError: arrays of another form, or a label without a class.
+        """
+        dataset, digest = cls(), hashlib.sha256()
+        dataset.name, dataset.splits = name, {}
+        for split, (images, labels) in splits.items():
+            images, labels = np.asarray(images), np.asarray(labels)
+            images = images[..., None] if images.ndim == 3 else images
+            if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+                raise UserError(
+                    f'splits[{split!r}]: images are {images.dtype} {images.shape}; allowed is '
+                    'uint8 (examples, height, width, channels)'
+                )
+            if (
+                labels.dtype.kind not in 'iu'
+                or labels.shape != images.shape[:1]
+                or labels.min() < 0
+            ):
+                raise UserError(
+                    f'splits[{split!r}]: labels are {labels.dtype} {labels.shape}; allowed are '
+                    f'integers from 0 on, one of each of the {len(images)} images'
+                )
+            dataset.splits[split] = Examples(images, labels.astype(np.int32))
+            digest.update(f'{split} {images.shape}'.encode())
+            for array in dataset.splits[split]:
+                digest.update(np.ascontiguousarray(array))
+        shapes = {examples.images.shape[1:] for examples in dataset.splits.values()}
+        if len(shapes) != 1:
+            raise UserError(f'splits: images of the shapes {sorted(shapes)}; allowed is one')
+        most = 1 + max(int(examples.labels.max()) for examples in dataset.splits.values())
+        dataset.class_names = tuple(map(str, range(most) if class_names is None else class_names))
+        dataset.num_classes = len(dataset.class_names)
+        if most > dataset.num_classes:
+            raise UserError(
+                f'class_names: {dataset.num_classes} names, and a label is {most - 1}; allowed are '
+                'at least as many names as labels'
+            )
+        (dataset.image_shape,) = (dataset.stored_shape,) = shapes
+        dataset.split_sizes = {split: len(of.labels) for split, of in dataset.splits.items()}
+        dataset.identity = dataset.fingerprint = digest.hexdigest()
+        return dataset
 
     def read(self, split: str) -> Examples:
         slices = split_slices('split', split, self.split_sizes)

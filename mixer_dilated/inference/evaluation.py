@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Float, Int32
 
 from mixer_dilated.config import changed
-from mixer_dilated.data.examples import check_disjoint, count_examples
+from mixer_dilated.data.examples import Dataset, check_disjoint, count_examples
 from mixer_dilated.data.input_pipeline import open_input
 from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import expand_user, write_json
+from mixer_dilated.files import PathLike, as_path, expand_user, write_json
 from mixer_dilated.inference.calibration import (
     CALIBRATION,
     apply_temperature,
@@ -42,10 +42,11 @@ EVALUATIONS_DIFFER = (
 
 
 def evaluate_checkpoint(
-    workdir: pathlib.Path,
+    workdir: PathLike,
     split: str | None = None,
     data_dir: str | None = None,
     *,
+    dataset: Dataset | None = None,
     best: bool = False,
     calibrate: str | None = None,
 ) -> dict:
@@ -56,6 +57,7 @@ def evaluate_checkpoint(
       split: examples to evaluate, in TFDS split syntax; the run's test split if None.
       data_dir: where prepared data lies, or what a relative path in `dataset.name` is below; the
         folder or file itself if that path is absolute. Where the run's config says if None.
+      dataset: to take for that of the run.
       best: the checkpoint of the highest validation accuracy instead.
       calibrate: examples to fit a temperature for each seed on, for the run's `calibration.json`.
 
@@ -73,7 +75,8 @@ def evaluate_checkpoint(
       UserError: no run or no checkpoint there, no such data, or a split to calibrate on that
         shares examples with the one that is evaluated or the one trained on.
     """
-    setup = on_all_hosts(_open_setup, workdir, data_dir)
+    workdir = as_path(workdir)
+    setup = on_all_hosts(_open_setup, workdir, data_dir, dataset)
     dataset, sizes = setup.config.dataset, setup.dataset.split_sizes
     split = dataset.test_split if split is None else split
     assert_equal_across_hosts(
@@ -118,14 +121,14 @@ def evaluate_checkpoint(
     }
 
 
-def _open_setup(workdir: pathlib.Path, data_dir: str | None) -> Setup:
+def _open_setup(workdir: pathlib.Path, data_dir: str | None, dataset: Dataset | None) -> Setup:
     config, changes = read_config(workdir), {}
     if data_dir is not None:
         kind, path = split_path(config.dataset.name)
         is_named = kind and expand_user(path).is_absolute()
         key = 'dataset.name' if is_named else 'dataset.data_dir'
         changes[key] = f'{kind}:{data_dir}' if is_named else data_dir
-    return open_setup(workdir, changed(config, changes))
+    return open_setup(workdir, changed(config, changes), dataset)
 
 
 def _predict(

@@ -1,6 +1,7 @@
 """Checkpoints, with orbax: what is restored is what was saved, or it is set aside."""
 
 import contextlib
+import logging
 import pathlib
 import time
 import warnings
@@ -35,6 +36,11 @@ from mixer_dilated.training.run_state import (
 DAMAGED = 'damaged_checkpoints'
 
 
+def _is_needed(record: logging.LogRecord) -> bool:
+    """False for orbax's warnings: that a manager only reads, and of files that are not needed."""
+    return record.levelno > logging.WARNING or 'orbax' not in record.pathname
+
+
 class Checkpoints:
     """`workdir/checkpoints`: a folder a checkpoint, named by its step, written in the background.
 
@@ -48,6 +54,7 @@ class Checkpoints:
     def __init__(
         self, workdir: pathlib.Path, config: ml_collections.ConfigDict, *, read_only: bool = False
     ):
+        logging.getLogger('absl').addFilter(_is_needed)
         self.folder = orbax_path(workdir / 'checkpoints')
         self.config, self.newest = config, None
         self._damaged = workdir / DAMAGED
@@ -72,6 +79,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind, *_):
+        logging.getLogger('absl').removeFilter(_is_needed)
         if kind is HostLostError:  # what hosts write together will not be finished
             return
         self._reader.close()

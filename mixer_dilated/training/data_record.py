@@ -22,10 +22,13 @@ RECORD, SPLIT_FILES = 'data.json', 'splits.npz'
 HINT = 'remove it, and the same command writes it again'
 
 
-def open_setup(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Setup:
+def open_setup(
+    workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dataset | None = None
+) -> Setup:
     """`create_setup` of a run, whose splits of a folder of images are those that it began with.
 
-    A run without checkpoints begins anew. That a run of an earlier version has no record of its
+    `dataset` is taken for the one that the config names, if given. A run without checkpoints begins
+    anew. That a run of an earlier version has no record of its
     splits is a warning, if its data have changed.
 
     Raises:
@@ -33,8 +36,9 @@ def open_setup(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Setu
         labels would mean something else.
     """
     if not exists(workdir / 'checkpoints'):
-        return create_setup(config)
-    setup = create_setup(config, open_dataset(config.dataset, read_split_files(workdir)))
+        return create_setup(config, dataset)
+    dataset = dataset or open_dataset(config.dataset, read_split_files(workdir))
+    setup = create_setup(config, dataset)
     recorded = read_json(workdir / RECORD, HINT) if exists(workdir / RECORD) else {}
     split_anew = hasattr(setup.dataset, 'split_files') and not exists(workdir / SPLIT_FILES)
     identity, *old = split_identities(setup, 'train')

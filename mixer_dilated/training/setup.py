@@ -17,7 +17,7 @@ from mixer_dilated.data.input_pipeline import streams
 from mixer_dilated.data.preprocessing import PREPROCESS_MODES, RESIZE_MODES
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import exists, read_json, write_json
-from mixer_dilated.patches.geometry import Pair, num_tokens
+from mixer_dilated.patches.geometry import Pair, integer_pair, num_tokens
 
 PREPROCESSING = 'preprocessing.json'
 REMOVE_HINT = 'remove it, and the same command takes the facts from the data set'
@@ -88,6 +88,12 @@ def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = No
         raise UserError(
             f'config.dataset.name = {config.dataset.name!r}: has one class, '
             f'{dataset.class_names[0]!r}; a network needs two or more to tell apart'
+        )
+    image_size = config.dataset.image_size
+    if image_size and integer_pair('image_size', image_size) != tuple(dataset.image_shape[:2]):
+        raise UserError(
+            f'config.dataset.image_size = {image_size}: the images of the data set that is given '
+            f'are {dataset.image_shape[0]}×{dataset.image_shape[1]}; allowed is 0'
         )
     counts, others = {'val': 0}, {}
     for part in ('train', 'val', 'test'):

@@ -5,14 +5,18 @@ import dataclasses
 import math
 import pathlib
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import ml_collections
 import numpy as np
 
+from mixer_dilated.config import changed
+from mixer_dilated.data.examples import Dataset
 from mixer_dilated.data.input_pipeline import InputPipeline, class_counts, open_input
 from mixer_dilated.errors import Preempted
+from mixer_dilated.files import PathLike, as_path
 from mixer_dilated.parallel.mesh import check_batch, fit_devices
 from mixer_dilated.parallel.multihost import (
     CONFIGS_DIFFER,
@@ -94,8 +98,9 @@ class Progress:
 
 
 def train_and_evaluate(
-    config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
+    config: Mapping,
+    workdir: PathLike,
+    dataset: Dataset | None = None,
     *,
     name: str = '',
     started: float | None = None,
@@ -104,8 +109,9 @@ def train_and_evaluate(
     """Trains a config in a folder, from its newest checkpoint if it has one.
 
     Args:
-      config: a resolved config.
+      config: its keys and their values, nested; those that are left out have their defaults.
       workdir: the run's folder; made if it does not exist.
+      dataset: to take for that of `config.dataset.name`, like `InMemoryDataset.from_arrays`.
       name: of the run; the folder's name if empty.
       started: `time.perf_counter()` when the process started, from which start-up counts.
       progress: observes the run, and may ask it to stop.
@@ -119,8 +125,9 @@ def train_and_evaluate(
       NonFiniteError: the loss or its gradient is not finite, and `config.on_nonfinite` is 'stop'.
       Preempted: the run was asked to stop, and its state is saved.
     """
-    started = time.perf_counter() if started is None else started
-    progress = progress or Progress()
+    started = started or time.perf_counter()
+    progress, workdir = progress or Progress(), as_path(workdir)
+    config = changed(config, {'dataset.name': dataset.name} if dataset else {})
     assert_equal_across_hosts([config.to_dict(), versions()], CONFIGS_DIFFER)
     summary = on_primary(read_finished, workdir, config)
     if broadcast(bool(summary)):
@@ -128,11 +135,11 @@ def train_and_evaluate(
         return summary
     on_primary(check_workdir, workdir, 'run', 'config.json')
     if jax.process_count() > 1:
-        on_primary(open_setup, workdir, config)  # prepares the data set once, where needed
+        on_primary(open_setup, workdir, config, dataset)  # prepares the data set once, where needed
 
     # Set up. What does not fit is refused before there is a folder.
     is_new = broadcast(not (workdir / 'checkpoints').exists())
-    setup, compiled, initial = on_all_hosts(_set_up, workdir, config, is_new=is_new)
+    setup, compiled, initial = on_all_hosts(_set_up, workdir, config, dataset, is_new=is_new)
     checkpointing = config.checkpoints
     with contextlib.ExitStack() as stack:
         on_primary(stack.enter_context, lock_folder(workdir))
@@ -222,9 +229,13 @@ def train_and_evaluate(
 
 
 def _set_up(
-    workdir: pathlib.Path, config: ml_collections.ConfigDict, *, is_new: bool
+    workdir: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    dataset: Dataset | None,
+    *,
+    is_new: bool,
 ) -> tuple[Setup, CompiledFunctions, InitialParams | None]:
-    setup = open_setup(workdir, config)
+    setup = open_setup(workdir, config, dataset)
     # Runs of earlier versions went by their test accuracy, and go on so.
     if is_new or not read_config(workdir).checkpoints.keep_best:
         check_keep_best(setup)

@@ -1,0 +1,103 @@
+"""A data set, a config and a loop of one's own."""
+
+import jax
+import numpy as np
+import pytest
+
+from mixer_dilated.data.datasets import Digits
+from mixer_dilated.data.examples import InMemoryDataset
+from mixer_dilated.errors import UserError
+from mixer_dilated.inference.evaluation import evaluate_checkpoint
+from mixer_dilated.inference.trained import load_trained
+from mixer_dilated.training.train import train_and_evaluate
+from tests.conftest import random_bytes, read_lines, run_python, small_config
+
+OWN = {'dataset.train_split': 'train', 'dataset.test_split': 'test', 'num_epochs': 1}
+
+
+def digits_arrays():
+    """The images and labels of digits, in their order, as somebody's arrays."""
+    train, test = Digits().read('train[:300]'), Digits().read('test[:100]')
+    return {'train': (train.images, train.labels), 'test': (test.images[..., 0], test.labels)}
+
+
+def test_arrays_train_like_the_data_set_that_they_are_of(tmp_path):
+    dataset = InMemoryDataset.from_arrays(digits_arrays(), name='mine')
+    assert (dataset.image_shape, dataset.num_classes) == ((8, 8, 1), 10)
+    named = {'dataset.train_split': 'train[:300]', 'dataset.test_split': 'test[:100]'}
+    train_and_evaluate(small_config(**{**OWN, **named}), str(tmp_path / 'named'))
+    config = small_config(**OWN)
+    summary = train_and_evaluate(config, str(tmp_path / 'own'), dataset)
+    assert (summary['dataset'], summary['train_examples']) == ('mine', 300)
+    one, other = (read_lines(tmp_path / run / 'metrics.jsonl') for run in ('named', 'own'))
+    assert one == other
+    results = evaluate_checkpoint(str(tmp_path / 'own'), dataset=dataset)['results']
+    assert results[0]['correct'] == summary['results'][0]['test_correct']
+    other = {**digits_arrays(), 'train': (random_bytes((300, 8, 8, 1)), np.arange(300) % 10)}
+    with pytest.raises(UserError) as error:
+        train_and_evaluate(
+            small_config(**{**OWN, 'num_epochs': 1, 'batch_eval': 50}),
+            tmp_path / 'own',
+            InMemoryDataset.from_arrays({**other, 'more': other['test']}, name='other'),
+        )
+    assert 'dataset.name' in str(error.value)
+
+
+def test_a_config_need_not_be_resolved(tmp_path):
+    config = {'dataset': {'name': 'digits', **{'train_split': 'train[:64]'}}, 'num_epochs': 1}
+    config |= {'batch': 32, 'model': {'num_blocks': 1, 'patches': {'size': 2, 'stride': 2}}}
+    config['dataset']['test_split'] = 'test[:64]'
+    summary = train_and_evaluate(config, str(tmp_path / 'run'))
+    assert (summary['train_examples'], summary['num_tokens']) == (64, 16)
+    with pytest.raises(UserError) as error:
+        train_and_evaluate({**config, 'epochs': 3}, str(tmp_path / 'other'))
+    assert 'config.epochs' in str(error.value) and not (tmp_path / 'other').exists()
+
+
+def arrays(**changes):
+    images, labels = random_bytes((6, 5, 4, 3)), np.array([0, 1, 2, 0, 1, 2])
+    return {'train': (images, labels), 'test': (images, labels), **changes}
+
+
+@pytest.mark.parametrize(
+    ('splits', 'class_names', 'named'),
+    [
+        (arrays(test=(np.zeros((6, 5, 4, 3)), np.zeros(6, int))), None, "'test'"),
+        (arrays(test=(random_bytes((6, 5)), np.zeros(6, int))), None, "'test'"),
+        (arrays(test=(random_bytes((0, 5, 4, 3)), np.zeros(0, int))), None, "'test'"),
+        (arrays(test=(random_bytes((6, 5, 4, 3)), np.zeros(5, int))), None, "'test'"),
+        (arrays(test=(random_bytes((6, 5, 4, 3)), np.zeros(6))), None, 'float64'),
+        (arrays(test=(random_bytes((6, 5, 4, 3)), np.full(6, -1))), None, 'from 0'),
+        (arrays(test=(random_bytes((6, 4, 4, 3)), np.zeros(6, int))), None, 'shapes'),
+        (arrays(), ['cat', 'dog'], 'class_names'),
+    ],
+)
+def test_arrays_of_another_form_are_refused(splits, class_names, named):
+    with pytest.raises(UserError) as error:
+        InMemoryDataset.from_arrays(splits, class_names)
+    assert named in str(error.value) and '\n' not in str(error.value)
+
+
+def test_an_image_size_that_the_given_images_do_not_have_is_refused(tmp_path):
+    config = small_config(**{**OWN, 'dataset.image_size': 16})
+    with pytest.raises(UserError) as error:
+        train_and_evaluate(config, tmp_path / 'run', InMemoryDataset.from_arrays(digits_arrays()))
+    assert 'config.dataset.image_size = 16' in str(error.value)
+
+
+@pytest.mark.slow
+def test_loading_a_trained_network_prints_nothing(tmp_path):
+    train_and_evaluate(small_config(num_epochs=1), tmp_path / 'run')
+    code = f"""
+from mixer_dilated.inference.trained import load_trained
+load_trained({str(tmp_path / 'run')!r})
+"""
+    done = run_python('-c', code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
+
+
+def test_a_loaded_network_is_called_like_any_module(tmp_path):
+    train_and_evaluate(small_config(num_epochs=1), str(tmp_path / 'run'))
+    trained = load_trained(str(tmp_path / 'run'))
+    logits = trained.model.apply(trained.variables(), np.zeros((2, 8, 8, 1), 'f4'), train=False)
+    assert jax.eval_shape(lambda: logits).shape == (2, 10)
