@@ -107,13 +107,14 @@ KEYS: dict[str, Key] = {
     'eval_every': Key(1, integer(1), 'epochs between evaluations; the last epoch always has one'),
     # Transfer
     'init_from': Key(
-        '',
-        TEXT,
-        "weights: an .npz of the original, .safetensors, a run, convert's folder; gs://, https://",
+        '', TEXT, "weights: .npz, .safetensors, timm's .pth, a run or its like; gs://, https://"
     ),
     'transfer.head': Key('new', one_of('new', 'keep'), "zeros for this data set, or init_from's"),
     'transfer.stem': Key(
-        'sample', one_of('sample', 'resize'), 'other patches: kernel sampled, or pseudo-inverse'
+        'sample', one_of('sample', 'resize', 'new'), 'other patches: sampled, resized; or random'
+    ),
+    'transfer.grid': Key(
+        0, either(0, LENGTH), "(rows, columns) of init_from's tokens, if its file lacks it"
     ),
     'transfer.tokens': Key(
         'interpolate',
@@ -191,9 +192,7 @@ KEYS: dict[str, Key] = {
     'model.dropout_rate': Key(0.0, RATE, 'in every MLP'),
     'model.stoch_depth': Key(0.0, RATE, 'drop rate of the last block; linear from 0 at the first'),
     'model.gelu': Key(
-        'auto',
-        one_of('auto', 'exact', 'tanh'),
-        "'auto' is the original's tanh approximation if init_from is an .npz, else exact (erf)",
+        'auto', one_of('auto', 'exact', 'tanh'), "exact is erf; 'auto' that of init_from, or exact"
     ),
     'model.remat': Key(False, BOOLEAN, 'rematerialize blocks: less memory, more time'),
     # Optimizer
