@@ -60,34 +60,32 @@ def adapt_params(
       ShapeMismatchError: a name or a shape does not fit.
     """
     is_new = {part for part in ('stem', 'head') if transfer[part] == 'new'}
-    expected = {
-        name: shape
-        for name, shape in param_shapes(network, image_shape).items()
-        if _part(name) not in is_new
-    }
-    arrays = {
-        name: array.astype(np.float32)
-        for name, array in weights.arrays.items()
-        if _part(name) not in is_new
-    }
-    arrays, stem_notes = _adapt_stem(
-        arrays, expected, _old_patches(weights), network, image_shape, transfer.stem, file
+    expected = param_shapes(network, image_shape)
+    expected = {name: expected[name] for name in expected if _part(name) not in is_new}
+    arrays = {name: weights.arrays[name].astype(np.float32) for name in weights.arrays}
+    arrays = {name: array for name, array in arrays.items() if _part(name) not in is_new}
+    hints = []
+    old_patches = _old_patches(weights)
+    stem, stem_notes = _adapt_stem(
+        arrays, expected, old_patches, network, image_shape, transfer.stem, hints
     )
     new = _token_grids(network.branches, network.branch_merge, image_shape[:2])
-    old = _old_grids(weights, new, transfer.grid, file)
+    old = _recorded_grids(weights) or _assume_grids(arrays, new, transfer.grid, file, hints)
     mixing, mixing_notes = _adapt_token_mixing(
         arrays, network.num_blocks, old, new, transfer.tokens
     )
-    arrays |= mixing
+    arrays = {name: arrays[name] for name in arrays if _part(name) != 'stem'} | stem | mixing
     shapes = {name: array.shape for name, array in arrays.items()}
     if shapes != expected:
         raise ShapeMismatchError(
             f'{file}: does not fit the network of the config; set its keys as the table says',
             shape_mismatches(shapes, expected, network, image_shape),
         )
-    notes = [*_describe_differences(weights, network, file), *stem_notes, *mixing_notes]
+    notes = [*_describe_differences(weights, network, hints), *stem_notes, *mixing_notes]
     notes += ['stem new: random'] if 'stem' in is_new else []
     notes += [f'head new: zeros, for {network.num_classes} classes'] if 'head' in is_new else []
+    for hint in hints:
+        warnings.warn(f'{file}: {hint}', stacklevel=2)
     return arrays, notes
 
 
@@ -103,14 +101,14 @@ def _part(name: str) -> str:
     return re.match('[^/_]*', name)[0]
 
 
-def _describe_differences(weights: Weights, network: nn.Module, file: str) -> list[str]:
+def _describe_differences(weights: Weights, network: nn.Module, hints: list[str]) -> list[str]:
     """Differences from the network that the weights were trained in which no shape shows."""
     gelu = weights.gelu or 'tanh'
     if network.gelu != gelu:
-        trained = 'trained' if weights.gelu else 'if these are of the original, trained'
-        _warn(
-            f'config.model.gelu = {network.gelu!r}: {file}: {trained} with {gelu!r}; for that set '
-            f'--config.model.gelu={gelu}'
+        whose = '' if weights.gelu else 'if these are of the original, '
+        hints.append(
+            f'{whose}trained with GELU {gelu!r}, here config.model.gelu = {network.gelu!r}; for '
+            f'that one set --config.model.gelu={gelu}'
         )
     before = {'gelu': weights.gelu, 'blur': (weights.model or {}).get('blur')}
     notes = [
@@ -133,10 +131,6 @@ def _describe_differences(weights: Weights, network: nn.Module, file: str) -> li
     return notes
 
 
-def _warn(text: str) -> None:
-    warnings.warn(text, stacklevel=3)
-
-
 def _old_patches(weights: Weights) -> Patches | None:
     """The one branch of the weights: as they record it, else plain patches; None if several."""
     kernel = weights.arrays.get('stem/kernel')
@@ -154,34 +148,35 @@ def _adapt_stem(
     network: nn.Module,
     image_shape: tuple[int, int, int],
     method: str,
-    file: str,
+    hints: list[str],
 ) -> tuple[Arrays, list[str]]:
-    """The arrays, with the stems resampled where they do not fit and can be, and notes."""
-    stem = {name: array.shape for name, array in arrays.items() if _part(name) == 'stem'}
-    new_stem = {name: shape for name, shape in expected.items() if _part(name) == 'stem'}
-    if stem == new_stem or {*stem} != {'stem/kernel', 'stem/bias'} or old is None:
-        return arrays, []
-    kernel, bias, new = arrays['stem/kernel'], arrays['stem/bias'], network.branches
+    """The parameters of all stems, resampled where they do not fit and can be, and notes."""
+    stem = {name: array for name, array in arrays.items() if _part(name) == 'stem'}
+    shapes = {name: shape for name, shape in expected.items() if _part(name) == 'stem'}
+    fits = shapes == {name: array.shape for name, array in stem.items()}
+    if fits or {*stem} != {'stem/kernel', 'stem/bias'} or old is None:
+        return stem, []
+    kernel, new = stem['stem/kernel'], network.branches
     add_up = network.branch_merge == 'channels' or len(new) == 1
     kernels = resample_stem_kernel(kernel, old, new, image_shape, method, add_up=add_up)
-    names = [name for name in new_stem if not name.endswith('bias')]
+    names = [name for name in shapes if not name.endswith('bias')]
     names.sort(key=lambda name: [int(n) for n in re.findall(r'\d+', name)])  # by branch
-    adapted = {name: bias for name in new_stem} | dict(zip(names, kernels, strict=True))
     note = (
         f'stem {_shape_text(kernel.shape[:3])} made {len(kernels)} × '
         f'{_shape_text(kernels[0].shape[:3])} by config.transfer.stem = {method!r}'
     )
     if method == 'sample' and len(new) == 1 and old.size != new[0].size:
-        flags = (
+        flags = ' '.join(
             f'--config.model.patches.{key}="{getattr(old, key)}"'
             for key in ('size', 'stride', 'dilation')
             if getattr(old, key) != getattr(new[0], key)
         )
-        _warn(
-            f'{file}: {note}; for the patches of the weights set {" ".join(flags)}, for others '
+        hints.append(
+            f'{note}; for the patches of the weights set {flags}, for others '
             '--config.transfer.stem=resize, or new in training'
         )
-    return {name: arrays[name] for name in arrays if name not in stem} | adapted, [note]
+    biases = dict.fromkeys(shapes, stem['stem/bias'])
+    return {**biases, **dict(zip(names, kernels, strict=True))}, [note]
 
 
 def _adapt_token_mixing(
@@ -220,41 +215,45 @@ def _token_grids(branches: tuple[Patches, ...], merge: str, image_size: Pair) ->
     return grids if merge == 'tokens' else grids[:1]
 
 
-def _old_grids(
-    weights: Weights, new: tuple[Pair, ...], grid: int | Pair, file: str
+def _recorded_grids(weights: Weights) -> tuple[Pair, ...] | None:
+    if not (weights.model and weights.image_size):
+        return None
+    model = ConfigDict(weights.model)
+    return _token_grids(patch_branches(model), model.branch_merge, weights.image_size)
+
+
+def _assume_grids(
+    arrays: Arrays, new: tuple[Pair, ...], grid: int | Pair, file: str, hints: list[str]
 ) -> tuple[Pair, ...]:
-    """The grids of the tokens of weights: recorded, else `config.transfer.grid`, else a square.
+    """The grids of tokens that no file records: `config.transfer.grid`, else a square.
 
     The new ones if none are mixed, or as many that are no square or of several branches.
     """
-    if weights.model and weights.image_size:
-        model = ConfigDict(weights.model)
-        return _token_grids(patch_branches(model), model.branch_merge, weights.image_size)
-    kernel = weights.arrays.get('MixerBlock_0/token_mixing/Dense_0/kernel', np.empty(()))
+    kernel = arrays.get('MixerBlock_0/token_mixing/Dense_0/kernel', np.empty(()))
     if kernel.ndim != 2:
         return new
     tokens, side = len(kernel), math.isqrt(len(kernel))
     if grid:
         pair = integer_pair('config.transfer.grid', grid, 1)
-        if math.prod(pair) == tokens:
-            return (pair,)
-        raise UserError(
-            f'config.transfer.grid = {grid!r}: {file} mixes {tokens} tokens; allowed is a pair '
-            '(rows, columns) with this product'
-        )
-    several = any(name.startswith('stem_') for name in weights.arrays)
+        if math.prod(pair) != tokens:
+            raise UserError(
+                f'config.transfer.grid = {grid!r}: {file} mixes {tokens} tokens; allowed is a pair '
+                '(rows, columns) with this product'
+            )
+        return (pair,)
+    several = any(name.startswith('stem_') for name in arrays)
     if not several and side * side == tokens:
         if new != ((side, side),):
-            _warn(
-                f'{file}: does not record the grid of its tokens, taken for {side}×{side}; if it '
-                'is another set --config.transfer.grid="(rows, columns)"'
+            hints.append(
+                f'does not record the grid of its tokens, taken for {side}×{side}; if it is '
+                'another set --config.transfer.grid="(rows, columns)"'
             )
         return ((side, side),)
     if sum(map(math.prod, new)) == tokens:
         return new
-    reason = 'of several branches' if several else 'no square'
     raise UserError(
-        f'{file}: does not record the grid of its {tokens} tokens, {reason}; set '
+        f'{file}: does not record the grid of its {tokens} tokens, '
+        f'{"of several branches" if several else "no square"}; set '
         '--config.transfer.grid="(rows, columns)" if it is one grid, else take weights that record '
         'it: the folder of a run, or a .safetensors file made from one'
     )
@@ -274,12 +273,10 @@ def shape_mismatches(
       network: the network.
       image_shape: of its input.
     """
-    blocks = {match[1] for name in shapes if (match := re.match(r'MixerBlock_(\d+)/', name))}
-    sizes = {'num_blocks': len(blocks)} | {
-        key: shapes[name][axis]
-        for key, (name, axis) in SIZES.items()
-        if len(shapes.get(name, ())) == 2
-    }
+    blocks = {name.split('/')[0] for name in shapes if name.startswith('MixerBlock_')}
+    sizes = {'num_blocks': len(blocks)}
+    for key, (name, axis) in SIZES.items():
+        sizes |= {key: shapes[name][axis]} if len(shapes.get(name, ())) == 2 else {}
     sizes = {key: size for key, size in sizes.items() if size and size != getattr(network, key)}
     resized = param_shapes(network.clone(**sizes), image_shape)
     by_remedy = {}

@@ -199,7 +199,7 @@ def to_linen_names(arrays: dict[str, np.ndarray], file: str) -> dict[str, np.nda
         some = ', '.join(sorted(renamed)[:3]) or 'nothing'
         raise UserError(
             f"{file}: no parameters of a Mixer: it has {some}; allowed are the original's "
-            'stem/kernel, MixerBlock_0/…, or embedding/kernel, Mixer/encoderblock_0/…'
+            "stem/kernel, MixerBlock_0/…, or Mixer/encoderblock_0/…, and timm's stem.proj.weight"
         )
     return renamed
 
