@@ -4,7 +4,6 @@ import json
 import pathlib
 import re
 
-from mixer_dilated.errors import UserError
 from mixer_dilated.files import read_json
 
 GELUS = ('exact', 'tanh')
@@ -24,25 +23,26 @@ def recorded_gelu(source: str) -> str | None:
         return 'tanh'
     if not source or '://' in source:
         return None
-    path = pathlib.Path(source)
     try:
-        path = path.expanduser()
-        metadata = _read_metadata(path)
+        metadata = read_metadata(pathlib.Path(source).expanduser())
         gelu = (metadata.get('model') or metadata).get('gelu')
-    # What cannot be read is an error of who reads the weights.
-    except (UserError, OSError, RuntimeError, ValueError, AttributeError):
+    # What cannot be read, which raises errors of many types, is an error of who reads the weights.
+    except Exception:
         return None
     return gelu if gelu in GELUS else None
 
 
-def _read_metadata(path: pathlib.Path) -> dict:
-    if path.suffix == '.safetensors' and path.is_file():
-        from safetensors import SafetensorError, safe_open
+def read_metadata(path: pathlib.Path) -> dict:
+    """What weights record of their network, {'model': …, 'image_size': …, …}; {} if nothing.
 
-        try:
-            with safe_open(path, 'numpy') as archive:
-                return json.loads((archive.metadata() or {}).get(HEADER_KEY, '{}'))
-        except SafetensorError:
-            return {}
+    Args:
+      path: a .safetensors file, a folder of orbax or the folder of a run. Reading a damaged one
+        raises errors of many types.
+    """
+    if path.suffix == '.safetensors' and path.is_file():
+        from safetensors import safe_open
+
+        with safe_open(path, 'numpy') as archive:
+            return json.loads((archive.metadata() or {}).get(HEADER_KEY, '{}'))
     name = 'config.json' if (path / 'checkpoints').is_dir() else METADATA
-    return read_json(path / name) if (path / name).is_file() else {}
+    return read_json(path / name) if (path / name).exists() else {}

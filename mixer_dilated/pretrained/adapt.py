@@ -11,7 +11,6 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from mixer_dilated.config import patch_branches
 from mixer_dilated.errors import ShapeMismatchError, UserError
 from mixer_dilated.patches.geometry import Pair, Patches, integer_pair
 from mixer_dilated.pretrained.resampling import (
@@ -61,16 +60,19 @@ def adapt_params(
     """
     is_new = {part for part in ('stem', 'head') if transfer[part] == 'new'}
     expected = param_shapes(network, image_shape)
-    expected = {name: expected[name] for name in expected if _part(name) not in is_new}
-    arrays = {name: weights.arrays[name].astype(np.float32) for name in weights.arrays}
-    arrays = {name: array for name, array in arrays.items() if _part(name) not in is_new}
-    hints = []
-    old_patches = _old_patches(weights)
+    arrays = {name: array.astype(np.float32) for name, array in weights.arrays.items()}
+    for name in {*expected, *arrays}:
+        if _part(name) in is_new:
+            expected.pop(name, None), arrays.pop(name, None)
+    hints, patches = [], _old_patches(weights)
     stem, stem_notes = _adapt_stem(
-        arrays, expected, old_patches, network, image_shape, transfer.stem, hints
+        arrays, expected, patches, network, image_shape, transfer.stem, hints
     )
     new = _token_grids(network.branches, network.branch_merge, image_shape[:2])
-    old = _recorded_grids(weights) or _assume_grids(arrays, new, transfer.grid, file, hints)
+    if weights.model and weights.image_size:
+        old = _token_grids(weights.branches, weights.model['branch_merge'], weights.image_size)
+    else:
+        old = _assume_grids(arrays, new, transfer.grid, file, hints)
     mixing, mixing_notes = _adapt_token_mixing(
         arrays, network.num_blocks, old, new, transfer.tokens
     )
@@ -116,10 +118,8 @@ def _describe_differences(weights: Weights, network: nn.Module, hints: list[str]
         for key, value in before.items()
         if value not in (None, getattr(network, key))
     ]
-    old, new = (_old_patches(weights),), network.branches
-    if weights.model:
-        old = patch_branches(ConfigDict(weights.model))
-    elif new[0].window == new[0].size:
+    old, new = weights.branches or (_old_patches(weights),), network.branches
+    if not weights.model and new[0].window == new[0].size:
         old = new  # plain, as those of a file are taken to be; their stride is not known
     if [patches and patches.size for patches in old] == [patches.size for patches in new]:
         differing = [k for k in range(len(new)) if old[k] != new[k]]
@@ -136,9 +136,8 @@ def _old_patches(weights: Weights) -> Patches | None:
     kernel = weights.arrays.get('stem/kernel')
     if kernel is None or kernel.ndim != 4:
         return None
-    recorded = patch_branches(ConfigDict(weights.model)) if weights.model else ()
-    fits = len(recorded) == 1 and recorded[0].size == kernel.shape[:2]
-    return recorded[0] if fits else Patches(kernel.shape[:2], stride=kernel.shape[:2])
+    recorded = [patches for patches in weights.branches if patches.size == kernel.shape[:2]]
+    return recorded[0] if recorded else Patches(kernel.shape[:2], stride=kernel.shape[:2])
 
 
 def _adapt_stem(
@@ -215,13 +214,6 @@ def _token_grids(branches: tuple[Patches, ...], merge: str, image_size: Pair) ->
     return grids if merge == 'tokens' else grids[:1]
 
 
-def _recorded_grids(weights: Weights) -> tuple[Pair, ...] | None:
-    if not (weights.model and weights.image_size):
-        return None
-    model = ConfigDict(weights.model)
-    return _token_grids(patch_branches(model), model.branch_merge, weights.image_size)
-
-
 def _assume_grids(
     arrays: Arrays, new: tuple[Pair, ...], grid: int | Pair, file: str, hints: list[str]
 ) -> tuple[Pair, ...]:
@@ -235,12 +227,12 @@ def _assume_grids(
     tokens, side = len(kernel), math.isqrt(len(kernel))
     if grid:
         pair = integer_pair('config.transfer.grid', grid, 1)
-        if math.prod(pair) != tokens:
-            raise UserError(
-                f'config.transfer.grid = {grid!r}: {file} mixes {tokens} tokens; allowed is a pair '
-                '(rows, columns) with this product'
-            )
-        return (pair,)
+        if math.prod(pair) == tokens:
+            return (pair,)
+        raise UserError(
+            f'config.transfer.grid = {grid!r}: {file} mixes {tokens} tokens; allowed is a pair '
+            '(rows, columns) with this product'
+        )
     several = any(name.startswith('stem_') for name in arrays)
     if not several and side * side == tokens:
         if new != ((side, side),):
@@ -252,10 +244,9 @@ def _assume_grids(
     if sum(map(math.prod, new)) == tokens:
         return new
     raise UserError(
-        f'{file}: does not record the grid of its {tokens} tokens, '
-        f'{"of several branches" if several else "no square"}; set '
-        '--config.transfer.grid="(rows, columns)" if it is one grid, else take weights that record '
-        'it: the folder of a run, or a .safetensors file made from one'
+        f'{file}: does not record the grid of its {tokens} tokens, no square or several; if it is '
+        'one set --config.transfer.grid="(rows, columns)", else take weights that record it: the '
+        'folder of a run, or a .safetensors file made from one'
     )
 
 
@@ -265,14 +256,7 @@ def shape_mismatches(
     network: nn.Module,
     image_shape: tuple[int, int, int],
 ) -> list[tuple[str, str, str, str]]:
-    """Rows (names, shape, expected shape, what to do), one for all that have the same remedy.
-
-    Args:
-      shapes: {Linen name: shape} of the weights, as adapted.
-      expected: those of the network, without a part that is new.
-      network: the network.
-      image_shape: of its input.
-    """
+    """Rows (names, shape, expected shape, what to do), one for all that have the same remedy."""
     blocks = {name.split('/')[0] for name in shapes if name.startswith('MixerBlock_')}
     sizes = {'num_blocks': len(blocks)}
     for key, (name, axis) in SIZES.items():
@@ -284,7 +268,7 @@ def shape_mismatches(
         shape = shapes.get(name)
         if shape == expected.get(name):
             continue
-        if shape == resized.get(name):
+        elif shape == resized.get(name):
             remedy = ', '.join(f'model.{key}={size}' for key, size in sizes.items())
         elif name.startswith('head/'):
             remedy = 'transfer.head=new'

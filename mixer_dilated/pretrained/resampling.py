@@ -1,7 +1,7 @@
 """Stem kernels resampled to other patches, and token mixing to another grid of tokens.
 
-A stem kernel has a value for each pixel that a patch samples. Pixels lie at their centres, as
-fractions of the window that the patch spans; the old window and the new one show the same.
+A stem kernel has a value for each pixel that a patch samples, at the pixel's centre in the window
+that the patch spans. The old window and the new one show the same.
 
 Token mixing has parameters for each token: `Dense_0` (S, D), `Dense_1` (D, S) and its bias (S,). On
 another grid the features are resized to the old grid by R (S, S'), mixed, and resized back by
@@ -69,7 +69,7 @@ def resample_stem_kernel(
         positions = _pixel_positions(group, image_shape[:2])
         if len(group) == 1 and group[0].size == old.size:
             kernels.append(kernel)
-        elif method == 'resize' and len(group) == 1 and _is_plain(old) and _is_plain(group[0]):
+        elif method == 'resize' and len(group) == 1 and all(map(_is_plain, (old, *group))):
             # The pseudo-inverse of a Kronecker product, of rows and columns, is that of its parts.
             resizes = map(_interpolation, axes, positions[0])
             kernels.append(_multiply(kernel, *(np.linalg.pinv(resize.T) for resize in resizes)))
@@ -130,11 +130,7 @@ def _resize(kernel: Kernel, old: Positions, new: list[Positions]) -> list[Kernel
     ]
 
 
-def _multiply(
-    kernel: Kernel,
-    rows: Float[np.ndarray, 'new_height height'],
-    columns: Float[np.ndarray, 'new_width width'],
-) -> Kernel:
+def _multiply(kernel: Kernel, rows: np.ndarray, columns: np.ndarray) -> Kernel:
     return np.einsum('hi,wj,ijcd->hwcd', rows, columns, kernel, optimize=True)
 
 

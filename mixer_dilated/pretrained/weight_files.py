@@ -23,9 +23,9 @@ from ml_collections import ConfigDict
 from mixer_dilated.config import patch_branches, resolve
 from mixer_dilated.errors import UserError, printable
 from mixer_dilated.files import MAX_ARRAY_BYTES, absolute, error_context, is_bucket, read_bytes
-from mixer_dilated.patches.geometry import Pair, integer_pair
+from mixer_dilated.patches.geometry import Pair, Patches, integer_pair
 from mixer_dilated.pretrained.timm_names import from_timm, is_timm, to_timm
-from mixer_dilated.recorded_gelu import GELUS, HEADER_KEY, METADATA
+from mixer_dilated.recorded_gelu import GELUS, HEADER_KEY, METADATA, read_metadata
 
 TORCH_SUFFIXES = ('.pth', '.pt', '.bin')
 SUFFIXES = ('.npz', '.safetensors', *TORCH_SUFFIXES)
@@ -75,6 +75,11 @@ class Weights:
         """What a file records of the network."""
         return {'model': self.model, 'image_size': self.image_size, 'gelu': self.gelu}
 
+    @property
+    def branches(self) -> tuple[Patches, ...]:
+        """The patches of `model`; () if it is not recorded."""
+        return patch_branches(ConfigDict(self.model)) if self.model else ()
+
 
 def read_weights(path: pathlib.Path) -> Weights:
     """Reads a file of `SUFFIXES`, a folder that orbax wrote or the folder of a Hugging Face model.
@@ -97,11 +102,12 @@ def read_weights(path: pathlib.Path) -> Weights:
             f'{path}: PyTorch, which reads it, is not installed; pip install torch, or name the '
             '.safetensors file of the same weights'
         )
-    readers = {'.npz': _read_npz, '.safetensors': _read_safetensors}
-    readers |= dict.fromkeys(TORCH_SUFFIXES, _read_torch)
     with _local_file(path) as file:
         try:
-            arrays, metadata = readers.get(path.suffix, _read_orbax)(file)
+            arrays, metadata = _read_arrays(file), read_metadata(file)
+            for name, checksum in metadata.get('checksums', {}).items():
+                if name not in arrays or zlib.crc32(np.ascontiguousarray(arrays[name])) != checksum:
+                    raise ValueError(f'the checksum of {name} is not the one recorded')
             arrays = {name: _check_dtype(name, array) for name, array in arrays.items()}
             model, image_size, gelu = _parse_metadata(metadata)
         # The readers raise errors of many types at files that are damaged or no such archive.
@@ -113,6 +119,7 @@ def read_weights(path: pathlib.Path) -> Weights:
             ) from error
     if is_timm(arrays):
         arrays, gelu = from_timm(arrays), gelu or 'exact'
+    gelu = 'tanh' if path.suffix == '.npz' else gelu  # the original's
     return Weights(to_linen_names(arrays, str(path)), model, image_size, gelu)
 
 
@@ -192,8 +199,11 @@ def to_linen_names(arrays: dict[str, np.ndarray], file: str) -> dict[str, np.nda
                 f'{file}: {name!r} and another array both are {linen_name}; the file holds two '
                 'networks or is damaged: name another'
             )
-        if '_mixing_phase_0/' in name:
-            array = _squeeze(array, name, bias=arrays.get(name.replace('/kernel', '/bias')))
+        bias = arrays.get(name.replace('/kernel', '/bias'), np.empty(0))
+        if '_mixing_phase_0/bias' in name:
+            array = array.reshape(-1)
+        elif '_mixing_phase_0/' in name and bias.size and array.size % bias.size == 0:
+            array = array.reshape(-1, bias.size)  # (in, out), of which one may be 1
         renamed[linen_name] = array
     if not any(re.match(r'(stem(_\d+)?|MixerBlock_\d+|head)/', name) for name in renamed):
         some = ', '.join(sorted(renamed)[:3]) or 'nothing'
@@ -204,53 +214,27 @@ def to_linen_names(arrays: dict[str, np.ndarray], file: str) -> dict[str, np.nda
     return renamed
 
 
-def _squeeze(array: np.ndarray, name: str, bias: np.ndarray | None) -> np.ndarray:
-    """A kernel as (in, out), of which one may be 1, so that its bias tells `out`; a bias as (out,).
+def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    if path.suffix == '.npz':
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    if path.suffix == '.safetensors':
+        from safetensors.numpy import load_file
 
-    A kernel without a bias that belongs to it stays, and does not fit any network.
-    """
-    if '/bias' in name:
-        return array.reshape(-1)
-    fits = bias is not None and bias.size and array.size % bias.size == 0
-    return array.reshape(-1, bias.size) if fits else array
+        return load_file(path)
+    if path.suffix in TORCH_SUFFIXES:
+        import torch
 
-
-def _read_npz(path: pathlib.Path) -> tuple[dict, dict]:
-    with np.load(path, allow_pickle=False) as archive:
-        return dict(archive), {'gelu': 'tanh'}  # the original's
-
-
-def _read_safetensors(path: pathlib.Path) -> tuple[dict, dict]:
-    from safetensors import safe_open
-
-    with safe_open(path, 'numpy') as archive:
-        metadata = json.loads((archive.metadata() or {}).get(HEADER_KEY, '{}'))
-        return {name: archive.get_tensor(name) for name in archive.keys()}, metadata  # noqa: SIM118
-
-
-def _read_torch(path: pathlib.Path) -> tuple[dict, dict]:
-    import torch
-
-    content = torch.load(path, map_location='cpu', weights_only=True)
-    content = next((content[key] for key in ('state_dict', 'model') if key in content), content)
-    # The first part is of nn.parallel.
-    return {
-        name.removeprefix('module.'): leaf.float().numpy() for name, leaf in content.items()
-    }, {}
-
-
-def _read_orbax(folder: pathlib.Path) -> tuple[dict, dict]:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+        state = next((state[key] for key in ('state_dict', 'model') if key in state), state)
+        # `nn.parallel` begins names with 'module.'.
+        return {name.removeprefix('module.'): leaf.float().numpy() for name, leaf in state.items()}
     import orbax.checkpoint as ocp
 
-    about, params = folder / METADATA, folder / _PARAMS
-    metadata = json.loads(about.read_text()) if about.exists() else {}
+    params = path / _PARAMS
     with ocp.StandardCheckpointer() as checkpointer:
-        tree = checkpointer.restore(absolute(params if params.is_dir() else folder))
-    arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(tree, sep='/').items()}
-    for name, checksum in metadata.get('checksums', {}).items():
-        if name not in arrays or zlib.crc32(np.ascontiguousarray(arrays[name])) != checksum:
-            raise ValueError(f'the checksum of {name} is not the one recorded')
-    return arrays, metadata
+        tree = checkpointer.restore(absolute(params if params.is_dir() else path))
+    return {name: np.asarray(leaf) for name, leaf in flatten_dict(tree, sep='/').items()}
 
 
 def _check_dtype(name: str, array: np.ndarray) -> np.ndarray:
