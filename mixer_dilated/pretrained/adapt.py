@@ -25,11 +25,11 @@ Arrays = dict[str, np.ndarray]
 
 TOKEN_MIXING = ('Dense_0/kernel', 'Dense_0/bias', 'Dense_1/kernel', 'Dense_1/bias')
 MAX_NAMED = 4  # branches whose patches differ; more are only counted
-# Sizes of a network, as keys of `config.model`, and the axis of a parameter that has each.
+# Sizes of a network, as keys of `config.model`, and the parameter of each.
 SIZES = {
-    'tokens_mlp_dim': ('MixerBlock_0/token_mixing/Dense_0/kernel', 1),
-    'hidden_dim': ('MixerBlock_0/channel_mixing/Dense_0/kernel', 0),
-    'channels_mlp_dim': ('MixerBlock_0/channel_mixing/Dense_0/kernel', 1),
+    'hidden_dim': 'pre_head_layer_norm/bias',
+    'tokens_mlp_dim': 'MixerBlock_0/token_mixing/Dense_0/bias',
+    'channels_mlp_dim': 'MixerBlock_0/channel_mixing/Dense_0/bias',
 }
 
 
@@ -50,9 +50,9 @@ def adapt_params(
       file: where the weights come from, for messages.
 
     Returns:
-      {Linen name: float32 array}, without stem and head where they are new, and sentences on what
-      was adapted and on how the network differs from the one that the weights were trained in.
-      Where it may not be meant so, a warning names the keys to set.
+      {Linen name: float32 array}, without what is new, and sentences on what was adapted and on how
+      the network differs from the one that the weights were trained in. Where it may not be meant
+      so, a warning names the keys to set.
 
     Raises:
       UserError: the weights cannot be adapted as asked.
@@ -158,8 +158,7 @@ def _adapt_stem(
     kernel, new = stem['stem/kernel'], network.branches
     add_up = network.branch_merge == 'channels' or len(new) == 1
     kernels = resample_stem_kernel(kernel, old, new, image_shape, method, add_up=add_up)
-    names = [name for name in shapes if not name.endswith('bias')]
-    names.sort(key=lambda name: [int(n) for n in re.findall(r'\d+', name)])  # by branch
+    names = sorted((k for k in shapes if k[-4:] != 'bias'), key=lambda k: (len(k), k))  # by branch
     note = (
         f'stem {_shape_text(kernel.shape[:3])} made {len(kernels)} × '
         f'{_shape_text(kernels[0].shape[:3])} by config.transfer.stem = {method!r}'
@@ -198,14 +197,12 @@ def _adapt_token_mixing(
         shapes = [array.shape for array in mixing.values()]
         if shapes == [(tokens, width), (width,), (width, tokens), (tokens,)]:
             adapted |= {mlp + name: array for name, array in adapt(mixing, old, new).items()}
-    if not adapted:
-        return {}, []
     old_text, new_text = (' and '.join(map(_shape_text, grids)) for grids in (old, new))
     note = (
         f'token mixing of {old_text} tokens made for {new_text} by '
         f'config.transfer.tokens = {method!r}'
     )
-    return adapted, [note]
+    return adapted, [note] if adapted else []
 
 
 def _token_grids(branches: tuple[Patches, ...], merge: str, image_size: Pair) -> tuple[Pair, ...]:
@@ -217,10 +214,7 @@ def _token_grids(branches: tuple[Patches, ...], merge: str, image_size: Pair) ->
 def _assume_grids(
     arrays: Arrays, new: tuple[Pair, ...], grid: int | Pair, file: str, hints: list[str]
 ) -> tuple[Pair, ...]:
-    """The grids of tokens that no file records: `config.transfer.grid`, else a square.
-
-    The new ones if none are mixed, or as many that are no square or of several branches.
-    """
+    """The grids that a file does not record: `config.transfer.grid`, else a square, else `new`."""
     kernel = arrays.get('MixerBlock_0/token_mixing/Dense_0/kernel', np.empty(()))
     if kernel.ndim != 2:
         return new
@@ -233,8 +227,7 @@ def _assume_grids(
             f'config.transfer.grid = {grid!r}: {file} mixes {tokens} tokens; allowed is a pair '
             '(rows, columns) with this product'
         )
-    several = any(name.startswith('stem_') for name in arrays)
-    if not several and side * side == tokens:
+    if side * side == tokens and not any(name.startswith('stem_') for name in arrays):
         if new != ((side, side),):
             hints.append(
                 f'does not record the grid of its tokens, taken for {side}×{side}; if it is '
@@ -258,9 +251,8 @@ def shape_mismatches(
 ) -> list[tuple[str, str, str, str]]:
     """Rows (names, shape, expected shape, what to do), one for all that have the same remedy."""
     blocks = {name.split('/')[0] for name in shapes if name.startswith('MixerBlock_')}
-    sizes = {'num_blocks': len(blocks)}
-    for key, (name, axis) in SIZES.items():
-        sizes |= {key: shapes[name][axis]} if len(shapes.get(name, ())) == 2 else {}
+    sizes = {key: (shapes.get(name) or [0])[-1] for key, name in SIZES.items()}
+    sizes = {'num_blocks': len(blocks), **sizes}
     sizes = {key: size for key, size in sizes.items() if size and size != getattr(network, key)}
     resized = param_shapes(network.clone(**sizes), image_shape)
     by_remedy = {}
@@ -276,18 +268,13 @@ def shape_mismatches(
             remedy = "the weights' patches, or transfer.stem=new"
         else:
             remedy = 'another file'
-        # One for all blocks that have the same.
         row = re.sub(r'MixerBlock_\d+', 'MixerBlock_…', name), shape, expected.get(name)
         by_remedy.setdefault(remedy, {})[row] = None
-    return [
-        (
-            f'{name} and {len(others)} more' if others else name,
-            _shape_text(shape),
-            _shape_text(expected_shape),
-            remedy,
-        )
-        for remedy, ((name, shape, expected_shape), *others) in by_remedy.items()
-    ]
+    rows = []
+    for remedy, ((name, *row_shapes), *others) in by_remedy.items():
+        name += f' and {len(others)} more' if others else ''
+        rows.append((name, *map(_shape_text, row_shapes), remedy))
+    return rows
 
 
 def _shape_text(shape: Shape | None) -> str:

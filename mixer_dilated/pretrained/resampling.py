@@ -45,13 +45,12 @@ def resample_stem_kernel(
       kernel: (P_h, P_w, C_in, hidden).
       old: the patches that it was trained on.
       new: the new branches.
-      image_shape: (height, width, channels) of the images, on which padding and offset move the
-        windows of the branches against each other. A kernel for 3 channels is summed over them for
-        images of 1; from 1 to 3, each channel gets a third.
+      image_shape: (height, width, channels) of the images. A kernel for 3 channels is summed over
+        them for images of 1; from 1 to 3, each channel gets a third.
       method: 'sample' takes the kernel at each new pixel, times the number of old pixels for each.
-        'resize' of plain patches to plain ones is FlexiViT's pinv(Bᵀ) · kernel, where B x is a
-        patch x resized to the new size (arXiv:2212.08013, section 3); otherwise Aᵀ · kernel, where
-        A x interpolates the old pixels from new ones x: a linear image has the same features.
+        'resize' of plain patches to plain ones is FlexiViT's pinv(Bᵀ) · kernel, with B x a patch x
+        resized to the new size (arXiv:2212.08013, section 3); otherwise Aᵀ · kernel, with A x the
+        old pixels interpolated from new ones x: a linear image has the same features.
       add_up: whether the features of the branches add up in one token; the old window is then the
         one that they span together, otherwise the window of each.
 
@@ -67,19 +66,16 @@ def resample_stem_kernel(
     kernels = []
     for group in [new] if add_up else [(patches,) for patches in new]:
         positions = _pixel_positions(group, image_shape[:2])
+        plain = all(patches.window == patches.size for patches in (old, *group))
         if len(group) == 1 and group[0].size == old.size:
             kernels.append(kernel)
-        elif method == 'resize' and len(group) == 1 and all(map(_is_plain, (old, *group))):
+        elif method == 'resize' and len(group) == 1 and plain:
             # The pseudo-inverse of a Kronecker product, of rows and columns, is that of its parts.
             resizes = map(_interpolation, axes, positions[0])
             kernels.append(_multiply(kernel, *(np.linalg.pinv(resize.T) for resize in resizes)))
         else:
             kernels += resample(kernel, axes, positions)
     return [resampled.astype(np.float32) for resampled in kernels]
-
-
-def _is_plain(patches: Patches) -> bool:
-    return patches.window == patches.size
 
 
 def _pixel_positions(branches: tuple[Patches, ...], image_size: Pair) -> list[Positions]:
@@ -152,7 +148,7 @@ def interpolate_token_mixing(mixing: Arrays, old: Grids, new: Grids) -> Arrays:
     Args:
       mixing: {'Dense_0/kernel': (S, D), 'Dense_0/bias': (D,), 'Dense_1/kernel': (D, S),
         'Dense_1/bias': (S,)}.
-      old: (rows, columns) of its grid; of several, one after another, where branches add tokens.
+      old: (rows, columns) of its grid, or of several where branches add tokens.
       new: the new grids: as many, each interpolated from its own, or any number from a single one.
 
     Raises:
@@ -187,7 +183,7 @@ def interpolation_matrix(old: int, new: int) -> Float[np.ndarray, 'new old']:
     """Linear interpolation along an axis of `old` cells to `new` cells, antialiased.
 
     As `jax.image.resize` with 'linear', in float64: weights fall linearly with the distance of the
-    cells' centres, to zero at the wider of the two spacings; each row sums to one.
+    cells' centres, to zero at the wider of the two spacings.
     """
     if old == new:
         return np.eye(old)
@@ -201,24 +197,19 @@ def tile_token_mixing(mixing: Arrays, old: Grids, new: Grids) -> Arrays:
     """Adapts a token mixing MLP to a larger grid as a block-diagonal one (Mixer paper, appendix C).
 
     Every tile of the new grid, of the size of the old one, gets a copy of the MLP: the hidden width
-    D grows with the number of tokens S.
-
-    Args:
-      mixing, old, new: as in `interpolate_token_mixing`; one grid each.
+    D grows with the number of tokens S. Arguments are those of `interpolate_token_mixing`.
 
     Raises:
       UserError: the new grid is no multiple of the old one, or there are several.
     """
-    if len(old) > 1 or len(new) > 1:
-        raise UserError(
-            "config.transfer.tokens = 'block_diagonal': branches that add tokens have no one "
-            "grid; allowed is 'interpolate'"
+    (height, width), (new_height, new_width) = old[0], new[0]
+    if len(old) > 1 or len(new) > 1 or new_height % height or new_width % width:
+        texts = (
+            ' and '.join(f'{rows}×{columns}' for rows, columns in grids) for grids in (new, old)
         )
-    ((height, width),), ((new_height, new_width),) = old, new
-    if new_height % height or new_width % width:
         raise UserError(
-            f"config.transfer.tokens = 'block_diagonal': a grid of {new_height}×{new_width} tokens "
-            f"is no multiple of {height}×{width}; allowed is 'interpolate', or other patches"
+            "config.transfer.tokens = 'block_diagonal': {} tokens are no multiple of {}, one grid "
+            "of one; allowed is 'interpolate', or other patches".format(*texts)
         )
     tokens = np.arange(new_height * new_width)
     by_tile = tokens.reshape(new_height // height, height, new_width // width, width)

@@ -30,10 +30,8 @@ from mixer_dilated.recorded_gelu import GELUS, HEADER_KEY, METADATA, read_metada
 TORCH_SUFFIXES = ('.pth', '.pt', '.bin')
 SUFFIXES = ('.npz', '.safetensors', *TORCH_SUFFIXES)
 _HUGGING_FACE = ('model.safetensors', 'pytorch_model.bin')  # in the folder of a model
-
 _PARAMS = 'params'  # beside `METADATA` in a folder of orbax
-# Pixels along an axis of an image, window or padding that metadata may state.
-_MAX_PIXELS = 2**14
+_MAX_PIXELS = 2**14  # along an axis of an image, window or padding, in metadata
 
 # Of the parameters in older checkpoints, beside the state of the optimizer.
 _PREFIX = re.compile(r'^(opt/)?(target|params)/')
@@ -181,10 +179,6 @@ def to_linen_names(arrays: dict[str, np.ndarray], file: str) -> dict[str, np.nda
     Before Linen the arrays of `token_mixing_phase_0` and `channel_mixing_phase_0` keep axes of
     length 1, which they lose here. Arrays beside `opt/target/` are left out.
 
-    Args:
-      arrays: {name: array}, as in the file.
-      file: its name, for messages.
-
     Raises:
       UserError: two arrays get one name, or there is no parameter of a Mixer.
     """
@@ -248,8 +242,6 @@ def _check_dtype(name: str, array: np.ndarray) -> np.ndarray:
 
 def _parse_metadata(metadata: dict) -> tuple[dict | None, Pair | None, str | None]:
     """Model, image size and GELU; raises ValueError (and UserError is one) at what no run has."""
-    if not isinstance(metadata, dict):
-        raise ValueError(f'its metadata is {metadata!r}, not a dict')
     model, image_size, gelu = (metadata.get(key) for key in ('model', 'image_size', 'gelu'))
     if gelu not in (None, *GELUS):
         raise ValueError(f'its gelu is {gelu!r}')
@@ -260,9 +252,6 @@ def _parse_metadata(metadata: dict) -> tuple[dict | None, Pair | None, str | Non
     for patches in patch_branches(ConfigDict(model)) if model and image_size else ():
         lengths = (*image_size, *patches.window, *itertools.chain(*patches.pads(image_size)))
         if max(map(abs, lengths)) > _MAX_PIXELS:  # before `grid` makes arrays of that size
-            raise ValueError(
-                f'patches {patches} of images of {image_size} pixels; allowed are lengths of at '
-                f'most {_MAX_PIXELS}'
-            )
+            raise ValueError(f'patches {patches}, images {image_size}: above {_MAX_PIXELS} pixels')
         patches.grid(image_size)
     return model, image_size, gelu

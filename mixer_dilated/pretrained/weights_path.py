@@ -21,8 +21,7 @@ def weights_path(source: str) -> pathlib.Path:
     """The path of weights, which are downloaded if `source` is an address of the web.
 
     Args:
-      source: a local path, one of a bucket, or https://…/NAME.npz or another of `SUFFIXES`, which
-        is downloaded once, into the user's cache.
+      source: a path, or https://…/NAME.npz, say, which is downloaded once, into the user's cache.
 
     Raises:
       UserError: the download fails or is no such file, or a bucket's client is not installed.
@@ -61,8 +60,7 @@ def _read_weights(response: http.client.HTTPResponse) -> Iterator[bytes]:
     """The content, in chunks; raises ValueError if it is too long, cut short or of another kind."""
     size = 0
     while chunk := response.read(CHUNK):
-        # An archive of zip begins with PK, PyTorch's older files with a number of pickle's, a
-        # .safetensors with the length of an object of JSON.
+        # Of zip, of pickle (PyTorch's older files), of JSON after its length (.safetensors).
         if not size and chunk[:2] not in (b'PK', b'\x80\x02') and chunk[8:9] != b'{':
             raise ValueError(f'what is there is no {", ".join(SUFFIXES)} file')
         size += len(chunk)
