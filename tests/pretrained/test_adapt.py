@@ -153,6 +153,16 @@ def test_recorded_grids_of_several_branches_are_used():
         adapt(random_weights(**TOKENS), make_network())
 
 
+def test_a_grid_that_cannot_be_tiled_is_interpolated():
+    for weights, network, shape in (
+        (random_weights(), make_network(), (24, 24, 3)),  # 4×4 and 6×6
+        (random_weights(**TOKENS), make_network(**TOKENS), LARGER),
+    ):
+        with refuses("config.transfer.tokens = 'block_diagonal'", '4×4', '6×6', "'interpolate'"):
+            adapt(weights, network, shape, tokens='block_diagonal')
+        adapt(weights, network, shape, tokens='interpolate')
+
+
 def test_grids_are_compared_not_their_numbers_of_tokens():
     """16 tokens of 4×4 on a grid of 2×8: recorded, stated, or taken for a square, which is said."""
     flat, note = (8, 32, 3), 'token mixing of 4×4 tokens made for 2×8 by config.transfer.tokens'
