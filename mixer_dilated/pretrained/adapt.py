@@ -164,10 +164,11 @@ def _adapt_stem(
         f'{_shape_text(kernels[0].shape[:3])} by config.transfer.stem = {method!r}'
     )
     if method == 'sample' and len(new) == 1 and old.size != new[0].size:
+        pairs = {key: getattr(old, key) for key in ('size', 'stride', 'dilation')}
         flags = ' '.join(
-            f'--config.model.patches.{key}="{getattr(old, key)}"'
-            for key in ('size', 'stride', 'dilation')
-            if getattr(old, key) != getattr(new[0], key)
+            f'--config.model.patches.{key}=' + (f'"{pair}"' if pair[0] != pair[1] else f'{pair[0]}')
+            for key, pair in pairs.items()
+            if pair != getattr(new[0], key)
         )
         hints.append(
             f'{note}; for the patches of the weights set {flags}, for others '

@@ -191,17 +191,20 @@ def test_a_grid_that_is_no_square_is_asked_for():
 
 def test_patches_that_nobody_set_are_said_with_the_ways_on():
     arrays = random_arrays(patches={'size': 8, 'stride': 8})
-    with warns('f.npz', '8×8', 'size="(8, 8)"', 'stride="(8, 8)"', 'transfer.stem=resize'):
+    with warns('f.npz', '8×8', '.patches.size=8', '.patches.stride=8', 'transfer.stem=resize'):
         adapt(arrays, make_network())
-    network = make_network(patches={'size': (8, 8), 'stride': (8, 8)})
+    network = make_network(patches={'size': 8, 'stride': 8})
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert adapt(arrays, network)[1] == []
         assert len(adapt(arrays, make_network(), stem='resize', grid=2)[1]) == 2
         adapt(arrays, make_network(), stem='new', grid=2)
     weights = random_weights(patches={'size': 2, 'dilation': 3, 'stride': 4})
-    with warns('dilation="(3, 3)"'):
+    with warns('.patches.dilation=3'):
         adapt(weights, make_network())
+    arrays = random_arrays(patches={'size': (4, 8), 'stride': 8})
+    with warns('.patches.size="(4, 8)"'):
+        adapt(arrays, make_network())
 
 
 def test_a_dilated_kernel_is_resampled_from_the_pixels_that_it_saw():
