@@ -84,7 +84,8 @@ def adapt_params(
             shape_mismatches(shapes, expected, network, image_shape),
         )
     notes = [*_describe_differences(weights, network, hints), *stem_notes, *mixing_notes]
-    notes += ['stem new: random'] if 'stem' in is_new else []
+    if 'stem' in is_new:
+        notes = [note for note in notes if 'stem kernel' not in note] + ['stem new: random']
     notes += [f'head new: zeros, for {network.num_classes} classes'] if 'head' in is_new else []
     for hint in hints:
         warnings.warn(f'{file}: {hint}', stacklevel=2)

@@ -102,10 +102,9 @@ def _pixel_positions(branches: tuple[Patches, ...], image_size: Pair) -> list[Po
 
 def _sample(kernel: Kernel, old: Positions, new: list[Positions]) -> list[Kernel]:
     """The kernel at each new pixel, times the number of old pixels for each."""
-    scale = (
-        kernel.shape[0] * kernel.shape[1] / sum(len(rows) * len(columns) for rows, columns in new)
-    )
-    return [_multiply(kernel * scale, *map(_interpolation, old, positions)) for positions in new]
+    count = sum(len(rows) * len(columns) for rows, columns in new)
+    kernel = kernel * (kernel.shape[0] * kernel.shape[1] / count)
+    return [_multiply(kernel, *map(_interpolation, old, positions)) for positions in new]
 
 
 def _resize(kernel: Kernel, old: Positions, new: list[Positions]) -> list[Kernel]:

@@ -112,6 +112,8 @@ def test_stems_that_cannot_be_resampled_ask_for_a_new_one():
     params, notes = adapt(weights, make_network(), stem='new', head='new')
     assert not any(name.startswith(('stem', 'head')) for name in params)
     assert 'stem new: random' in notes
+    dilated = make_network(patches={'size': 4, 'stride': 4, 'dilation': 2, 'padding': 'SAME'})
+    assert adapt(random_weights(), dilated, stem='new')[1] == ['stem new: random']
 
 
 def test_the_table_asks_for_another_file_where_an_array_is_missing():
