@@ -7,7 +7,6 @@ A config file starts from `base_config()` and changes the keys in which its expe
 import dataclasses
 import difflib
 import itertools
-import re
 import warnings
 from collections.abc import Mapping
 
@@ -18,6 +17,7 @@ from mixer_dilated.config_keys import ALIASES, KEYS, PRESETS, preset_values
 from mixer_dilated.config_synonyms import SYNONYMS
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair, Patches, integer_pair
+from mixer_dilated.recorded_gelu import recorded_gelu
 
 
 def base_config() -> ConfigDict:
@@ -72,8 +72,7 @@ def resolve(config: Mapping, *, warn: bool = True) -> ConfigDict:
     except UserError as error:
         raise UserError(f'config.model.{error}') from None
     if model['gelu'] == 'auto':
-        without_query = re.sub(r'(?<=://)([^?]*)\?.*', r'\1', tree['init_from'])
-        model['gelu'] = 'tanh' if without_query.endswith('.npz') else 'exact'
+        model['gelu'] = recorded_gelu(tree['init_from']) or 'exact'
     freeze_blocks, num_blocks = tree['optimizer']['freeze_blocks'], model['num_blocks']
     if freeze_blocks > num_blocks:
         raise UserError(

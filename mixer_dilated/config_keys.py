@@ -58,13 +58,16 @@ KEYS: dict[str, Key] = {
     'eval_every': Key(1, integer(1), 'epochs between evaluations; the last epoch always has one'),
     # Transfer
     'init_from': Key(
-        '',
-        TEXT,
-        "weights: an .npz of the original, .safetensors, a run, convert's folder; gs://, https://",
+        '', TEXT, "weights: .npz, .safetensors, timm's .pth, a run or its like; gs://, https://"
     ),
     'transfer.head': Key('new', one_of('new', 'keep'), "zeros for this data set, or init_from's"),
     'transfer.stem': Key(
-        'sample', one_of('sample', 'resize'), 'other patches: kernel sampled, or pseudo-inverse'
+        'resize',
+        one_of('resize', 'sample', 'new'),
+        "of other patches: FlexiViT's resize, the nearest pixels, or random",
+    ),
+    'transfer.grid': Key(
+        0, either(0, LENGTH), "(rows, columns) of init_from's tokens, if its file lacks it"
     ),
     'transfer.tokens': Key(
         'interpolate',
@@ -147,9 +150,7 @@ KEYS: dict[str, Key] = {
         '1 - rate, in big_vision it is not',
     ),
     'model.gelu': Key(
-        'auto',
-        one_of('auto', 'exact', 'tanh'),
-        "'auto' is the original's tanh approximation if init_from is an .npz, else exact (erf)",
+        'auto', one_of('auto', 'exact', 'tanh'), "exact is erf; 'auto' that of init_from, or exact"
     ),
     'model.head_bias_init': Key(
         0.0, number('of any sign', lambda v: True), 'of every class; big_vision: -6.9 for sigmoid'

@@ -26,6 +26,7 @@ from tests.conftest import ROOT, run_python, small_config
 
 README, CONFIGS = ROOT / 'README.md', ROOT / 'configs'
 EXTENDING = ROOT / 'docs' / 'extending.md'
+FINE_TUNING = ROOT / 'docs' / 'fine-tuning.md'
 PAGES = [README, *sorted((ROOT / 'docs').glob('*.md'))]
 PROGRAMS = ('python', 'pip', 'curl', 'find')
 # What the commands of the README are run with here, to be quick.
@@ -175,7 +176,7 @@ def test_the_page_of_the_configuration_is_what_the_keys_make():
 
 @every_page
 def test_python_code_runs(page, beside_configs):
-    code = read_blocks(page, 'python')
+    code = [block for block in read_blocks(page, 'python') if 'timm' not in block]
     if any('runs/digits' in block for block in code):
         train_and_evaluate(small_config(num_epochs=1), beside_configs / 'runs/digits', name='')
     for block in code:
@@ -185,6 +186,15 @@ def test_python_code_runs(page, beside_configs):
             config = resolve(namespace['get_config']())
             side = config.dataset.image_size or 28
             assert layers(create_model(config, num_classes=10), (side, side, 3))
+
+
+def test_a_run_opens_in_timm_as_the_page_says(beside_configs):
+    pytest.importorskip('timm', reason='timm is not installed')
+    (code,) = read_blocks(FINE_TUNING, 'python', 'Weights of timm')
+    train_and_evaluate(small_config(num_epochs=1), beside_configs / 'runs/digits', name='')
+    namespace = {}
+    exec(compile(code, str(FINE_TUNING), 'exec'), namespace)
+    np.testing.assert_allclose(namespace['logits'], namespace['expected'], atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ PARSERS = {
     **dict.fromkeys(('batch_per_device', 'num_processes'), _IntegerParser(1)),
     'process_id': _IntegerParser(0),
     'checkpoint': flags.EnumParser(['newest', 'best']),
+    'names': flags.EnumParser(['linen', 'timm']),
 }
 
 

@@ -93,9 +93,10 @@ COMMANDS = {
     ),
     'convert': Command(
         commands.convert,
-        'IN OUT',
-        'Writes weights in another format: .npz (names of the original Mixer; its older ones are '
-        'read too), .safetensors, or else a folder of orbax. IN may be the folder of a run.',
+        'IN OUT [--names=timm]',
+        "Writes weights as .npz (the original's names; its older ones are read too), .safetensors, "
+        ".pth (timm's names, which --names=timm gives .safetensors), or else a folder of orbax. IN "
+        "may be a run's folder.",
         range(2, 3),
         'convert takes two names; for example convert Mixer-B_16.npz mixer_b16.safetensors',
     ),

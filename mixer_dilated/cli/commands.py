@@ -156,7 +156,8 @@ def convert(arguments: SimpleNamespace, started: float) -> None:
     source, target = arguments.words
     if is_bucket(target):
         raise UserError(f'{target}: weights are written locally; name a local path, and copy them')
-    print(convert(weights_path(source), pathlib.Path(target)))
+    timm = arguments.names == 'timm'
+    print(convert(weights_path(source), pathlib.Path(target), timm=timm))
 
 
 def probe(arguments: SimpleNamespace, started: float) -> None:

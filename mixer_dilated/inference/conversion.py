@@ -1,20 +1,29 @@
 """`python run.py convert`: weights from one file format to another."""
 
+import importlib.util
 import pathlib
 
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import atomic_folder, write_bytes
-from mixer_dilated.pretrained.weight_files import SUFFIXES, encode, write_orbax
+from mixer_dilated.pretrained.weight_files import SUFFIXES, TORCH_SUFFIXES, encode, write_orbax
 from mixer_dilated.training.orbax_errors import error_cause
 from mixer_dilated.training.state import load_seed_weights
 
 
-def convert(source: pathlib.Path, target: pathlib.Path) -> str:
-    """Writes the weights of a file or folder in another format; says what that does not record.
+def convert(source: pathlib.Path, target: pathlib.Path, *, timm: bool = False) -> str:
+    """Writes the weights of a file or folder in another format.
 
-    The target is a new .npz or .safetensors file by its suffix, without one a new folder of orbax;
-    of a run the first seed is taken. Raises UserError if the source cannot be read, or the target
-    exists or cannot be written.
+    Args:
+      source: a weight file, or the folder of a run, of whose seeds the first is taken.
+      target: a new file, of a kind by its suffix, or without one a new folder of orbax.
+      timm: whether a .safetensors file has timm's names, as .pth, .pt and .bin files have.
+
+    Returns:
+      What was written, and what the new format does not record.
+
+    Raises:
+      UserError: the source cannot be read, or the target exists or cannot be written; or timm has
+        no such network.
     """
     if target.exists():
         raise UserError(f'{target}: exists; remove it, or give another name')
@@ -23,12 +32,19 @@ def convert(source: pathlib.Path, target: pathlib.Path) -> str:
             f'{target}: no weight file has the suffix {target.suffix!r}; allowed are '
             f'{", ".join(SUFFIXES)}, or none for a folder of orbax'
         )
+    if timm and target.suffix != '.safetensors' and target.suffix not in TORCH_SUFFIXES:
+        raise UserError(f"--names=timm: {target}: timm's names are for .safetensors and .pth files")
+    if target.suffix in TORCH_SUFFIXES and not importlib.util.find_spec('torch'):
+        raise UserError(
+            f'{target}: PyTorch, which writes it, is not installed; pip install torch, or name a '
+            '.safetensors file with --names=timm'
+        )
     if not target.absolute().parent.is_dir():
         raise UserError(f'{target}: no such folder: {target.absolute().parent}; make it first')
     seed_weights = load_seed_weights(source)
     weights = seed_weights[0]
     if target.suffix in SUFFIXES:
-        write_bytes(target, encode(weights, target.suffix))
+        write_bytes(target, encode(weights, target.suffix, timm=timm))
     else:
         try:
             with atomic_folder(target) as folder:
@@ -42,8 +58,12 @@ def convert(source: pathlib.Path, target: pathlib.Path) -> str:
     notes = [f'{target}: {len(weights.arrays)} arrays']
     if len(seed_weights) > 1:
         notes.append(f'of the first of {len(seed_weights)} seeds')
-    if target.suffix == '.npz' and weights.model:
+    if target.suffix in ('.npz', *TORCH_SUFFIXES) and weights.model:
         notes.append('without patches and grid, which this format does not record')
-        if weights.model.get('gelu') == 'exact':
-            notes.append('trained with exact GELU, where the original code takes tanh')
+    if target.suffix == '.npz' and weights.gelu == 'exact':
+        notes.append('trained with exact GELU, where the original code takes tanh')
+    if (timm or target.suffix in TORCH_SUFFIXES) and weights.gelu == 'tanh':
+        notes.append(
+            "trained with the tanh form of GELU, where timm's MlpMixer takes the exact one"
+        )
     return ', '.join(notes)

@@ -1,5 +1,6 @@
 """Linear probe: the accuracy of a linear classifier on frozen features."""
 
+import contextlib
 import functools
 
 import jax
@@ -15,6 +16,7 @@ from mixer_dilated.data.examples import (
     RandomAccessDataSource,
     check_disjoint,
     count_examples,
+    split_slices,
 )
 from mixer_dilated.data.input_pipeline import streams
 from mixer_dilated.data.preprocessing import upsample
@@ -55,8 +57,13 @@ def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
             "config.init_from = '': a probe is of weights; for example "
             '--config.init_from=Mixer-B_16.npz'
         )
+    if config.transfer.stem == 'new':
+        raise UserError(
+            "config.transfer.stem = 'new': a probe is of the stem of the weights too; allowed is "
+            "'sample' or 'resize'"
+        )
     setup = create_setup(config)
-    check_disjoint('--split', validation, _used_splits(config), setup.dataset.split_sizes)
+    _check_validation(setup, validation)
     initial = load_initial_params(setup.changed({'num_seeds': 1}))
     params = jax.tree.map(lambda leaf: leaf[0], initial.params)
     (train, train_labels), (valid, valid_labels), (test, test_labels) = (
@@ -86,11 +93,38 @@ def _open_data_source(setup: Setup, split: str) -> RandomAccessDataSource:
     return InMemoryDataSource(load_examples(dataset, split, config.dataset.cache_dir))
 
 
+def _check_validation(setup: Setup, validation: str) -> None:
+    """Raises UserError, with splits that are allowed, if examples are used otherwise too."""
+    sizes, used = setup.dataset.split_sizes, _used_splits(setup.config)
+    try:
+        check_disjoint('--split', validation, used, sizes)
+    except UserError as error:
+        example = _example_splits(used, sizes)
+        raise UserError(f'{error}; for example {example}' if example else str(error)) from None
+
+
+def _example_splits(used: dict[str, str], sizes: dict[str, int]) -> str:
+    """Flags of splits that share no examples: free ones, else a fifth of a used one; or ''."""
+    free, divided = [({}, name) for name in sizes], []
+    for key in ('config.dataset.train_split', 'config.dataset.test_split'):
+        (name, start, stop), *_ = split_slices(key, used[key], sizes)
+        middle = stop - max((stop - start) // 5, 1)
+        free.append(({}, f'{name}[{stop}:]'))
+        if start < middle:
+            divided.append(({key: f'{name}[{start}:{middle}]'}, f'{name}[{middle}:{stop}]'))
+    for changes, split in (*free, *divided):
+        with contextlib.suppress(UserError):
+            check_disjoint('--split', split, used | changes, sizes)
+            flags = {**{f'--{key}': value for key, value in changes.items()}, '--split': split}
+            return ' '.join(f'{flag}="{value}"' for flag, value in flags.items())
+    return ''
+
+
 def _used_splits(config: ml_collections.ConfigDict) -> dict[str, str]:
     """{key: split} of examples that the validation examples must not share, in training or test."""
     splits = {f'config.dataset.{key}': config.dataset[key] for key in ('train_split', 'test_split')}
     run = weights_path(config.init_from)
-    if exists(run / 'config.json'):
+    if exists(run / 'checkpoints'):
         dataset = read_config(run).dataset
         if dataset.name == config.dataset.name:
             splits[f'dataset.train_split of {run}'] = dataset.train_split

@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 
 import flax.linen as nn
 import jax
@@ -10,9 +11,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from mixer_dilated.config import patch_branches
+from mixer_dilated.config_keys import KEYS
 from mixer_dilated.errors import ShapeMismatchError, UserError
-from mixer_dilated.patches.geometry import Pair, Patches
+from mixer_dilated.patches.geometry import Pair, Patches, integer_pair
 from mixer_dilated.pretrained.resampling import (
     interpolate_token_mixing,
     resample_stem_kernel,
@@ -23,24 +24,16 @@ from mixer_dilated.pretrained.weight_files import Weights
 Shape = tuple[int, ...]
 Arrays = dict[str, np.ndarray]
 
-HEAD = ('head/kernel', 'head/bias')
 TOKEN_MIXING = ('Dense_0/kernel', 'Dense_0/bias', 'Dense_1/kernel', 'Dense_1/bias')
+DEFAULT_PATCHES = Patches(
+    KEYS['model.patches.size'].default, stride=KEYS['model.patches.stride'].default
+)
 MAX_NAMED = 4  # branches whose patches differ; more are only counted
-# Sizes of a network, as keys of `config.model`, and the axis of a parameter that has each.
+# Sizes of a network, as keys of `config.model`, and the parameter of each.
 SIZES = {
-    'num_tokens': ('MixerBlock_0/token_mixing/Dense_0/kernel', 0),
-    'tokens_mlp_dim': ('MixerBlock_0/token_mixing/Dense_0/kernel', 1),
-    'hidden_dim': ('MixerBlock_0/channel_mixing/Dense_0/kernel', 0),
-    'channels_mlp_dim': ('MixerBlock_0/channel_mixing/Dense_0/kernel', 1),
-}
-# The keys that the shape of a parameter depends on, by the start of its name.
-SHAPE_KEYS = {
-    'stem': ('hidden_dim',),
-    'MixerBlock_…/token_mixing': ('tokens_mlp_dim',),
-    'MixerBlock_…/channel_mixing': ('hidden_dim', 'channels_mlp_dim'),
-    'MixerBlock_…/LayerNorm': ('hidden_dim',),
-    'pre_head': ('hidden_dim',),
-    'head': ('hidden_dim',),
+    'hidden_dim': 'pre_head_layer_norm/bias',
+    'tokens_mlp_dim': 'MixerBlock_0/token_mixing/Dense_0/bias',
+    'channels_mlp_dim': 'MixerBlock_0/channel_mixing/Dense_0/bias',
 }
 
 
@@ -61,34 +54,47 @@ def adapt_params(
       file: where the weights come from, for messages.
 
     Returns:
-      {Linen name: float32 array}, without the head if that is new, and sentences on what was
-      adapted and on how the network differs from the one that the weights were trained in.
+      {Linen name: float32 array}, without what is new, and sentences on what was adapted and on how
+      the network differs from the one that the weights were trained in. Where it may not be meant
+      so, a warning names the keys to set.
 
     Raises:
       UserError: the weights cannot be adapted as asked.
       ShapeMismatchError: a name or a shape does not fit.
     """
+    is_new = {part for part in ('stem', 'head') if transfer[part] == 'new'}
     expected = param_shapes(network, image_shape)
     arrays = {name: array.astype(np.float32) for name, array in weights.arrays.items()}
-    stem, stem_notes = _adapt_stem(arrays, expected, network, image_shape, transfer.stem)
+    if not network.num_classes:
+        arrays = {name: array for name, array in arrays.items() if _part(name) != 'head'}
+    for name in {*expected, *arrays}:
+        if _part(name) in is_new:
+            expected.pop(name, None), arrays.pop(name, None)
+    hints, patches = [], _old_patches(weights)
+    stem, stem_notes = _adapt_stem(
+        arrays, expected, patches, network, image_shape, transfer.stem, hints
+    )
     new = _token_grids(network.branches, network.branch_merge, image_shape[:2])
-    old = _recorded_grids(weights) or _assume_square(arrays, new, file)
+    if weights.model and weights.image_size:
+        old = _token_grids(weights.branches, weights.model['branch_merge'], weights.image_size)
+    else:
+        old = _assume_grids(arrays, new, transfer.grid, file, hints)
     mixing, mixing_notes = _adapt_token_mixing(
         arrays, network.num_blocks, old, new, transfer.tokens
     )
-    others = {name: array for name, array in arrays.items() if not name.startswith('stem')}
-    arrays = {**stem, **others, **mixing}
-    notes = [*_describe_differences(weights, network), *stem_notes, *mixing_notes]
-    if transfer.head == 'new':
-        notes.append(f'head new: zeros, for {expected["head/bias"][0]} classes')
-        arrays = {name: array for name, array in arrays.items() if name not in HEAD}
-        expected = {name: shape for name, shape in expected.items() if name not in HEAD}
+    arrays = {name: arrays[name] for name in arrays if _part(name) != 'stem'} | stem | mixing
     shapes = {name: array.shape for name, array in arrays.items()}
     if shapes != expected:
         raise ShapeMismatchError(
             f'{file}: does not fit the network of the config; set its keys as the table says',
-            shape_mismatches(shapes, expected),
+            shape_mismatches(shapes, expected, network, image_shape),
         )
+    notes = [*_describe_differences(weights, network, hints), *stem_notes, *mixing_notes]
+    if 'stem' in is_new:
+        notes = [note for note in notes if 'stem kernel' not in note] + ['stem new: random']
+    notes += [f'head new: zeros, for {network.num_classes} classes'] if 'head' in is_new else []
+    for hint in hints:
+        warnings.warn(f'{file}: {hint}', stacklevel=2)
     return arrays, notes
 
 
@@ -99,18 +105,30 @@ def param_shapes(network: nn.Module, image_shape: tuple[int, int, int]) -> dict[
     return {name: leaf.shape for name, leaf in flatten_dict(tree['params'], sep='/').items()}
 
 
-def _describe_differences(weights: Weights, network: nn.Module) -> list[str]:
+def _part(name: str) -> str:
+    """'stem', 'MixerBlock', 'pre' or 'head', of the name of a parameter."""
+    return re.match('[^/_]*', name)[0]
+
+
+def _describe_differences(weights: Weights, network: nn.Module, hints: list[str]) -> list[str]:
     """Differences from the network that the weights were trained in which no shape shows."""
-    if weights.model is None:
-        return []
-    model = ConfigDict(weights.model)
+    gelu = weights.gelu or 'tanh'
+    if network.gelu != gelu:
+        whose = '' if weights.gelu else 'if these are of the original, '
+        hints.append(
+            f'{whose}trained with GELU {gelu!r}, here config.model.gelu = {network.gelu!r}; for '
+            f'that one set --config.model.gelu={gelu}'
+        )
+    before = {'gelu': weights.gelu, 'blur': (weights.model or {}).get('blur')}
     notes = [
-        f'trained with config.model.{key} = {model[key]!r}, here {getattr(network, key)!r}'
-        for key in ('gelu', 'blur')
-        if model[key] != getattr(network, key)
+        f'trained with config.model.{key} = {value!r}, here {getattr(network, key)!r}'
+        for key, value in before.items()
+        if value not in (None, getattr(network, key))
     ]
-    old, new = patch_branches(model), network.branches
-    if [patches.size for patches in old] == [patches.size for patches in new]:
+    old, new = weights.branches or (_old_patches(weights),), network.branches
+    if not weights.model and new[0].window == new[0].size:
+        old = new  # plain, as those of a file are taken to be; their stride is not known
+    if [patches and patches.size for patches in old] == [patches.size for patches in new]:
         differing = [k for k in range(len(new)) if old[k] != new[k]]
         for k in differing[:MAX_NAMED]:
             branch = f' of branch {k}' if len(new) > 1 else ''
@@ -120,30 +138,52 @@ def _describe_differences(weights: Weights, network: nn.Module) -> list[str]:
     return notes
 
 
+def _old_patches(weights: Weights) -> Patches | None:
+    """The one branch of the weights: as they record it, else plain patches; None if several."""
+    kernel = weights.arrays.get('stem/kernel')
+    if kernel is None or kernel.ndim != 4:
+        return None
+    recorded = [patches for patches in weights.branches if patches.size == kernel.shape[:2]]
+    return recorded[0] if recorded else Patches(kernel.shape[:2], stride=kernel.shape[:2])
+
+
 def _adapt_stem(
     arrays: Arrays,
     expected: dict[str, Shape],
+    old: Patches | None,
     network: nn.Module,
     image_shape: tuple[int, int, int],
     method: str,
+    hints: list[str],
 ) -> tuple[Arrays, list[str]]:
     """The parameters of all stems, resampled where they do not fit and can be, and notes."""
-    new_shapes = {name: shape for name, shape in expected.items() if name.startswith('stem')}
-    old = {name: array for name, array in arrays.items() if name.startswith('stem')}
-    fits = {name: array.shape for name, array in old.items()} == new_shapes
-    if fits or {*old} != {'stem/kernel', 'stem/bias'} or old['stem/kernel'].ndim != 4:
-        return old, []
-    kernel, bias = old['stem/kernel'], old['stem/bias']
-    add_up = network.branch_merge == 'channels' or len(network.branches) == 1
-    kernels = resample_stem_kernel(kernel, network.branches, image_shape, method, add_up=add_up)
-    names = [name for name in new_shapes if not name.endswith('bias')]
-    names.sort(key=lambda name: [int(n) for n in re.findall(r'\d+', name)])  # by branch
-    biases = {name: bias for name in new_shapes if name.endswith('bias')}
+    stem = {name: array for name, array in arrays.items() if _part(name) == 'stem'}
+    shapes = {name: shape for name, shape in expected.items() if _part(name) == 'stem'}
+    fits = shapes == {name: array.shape for name, array in stem.items()}
+    if fits or {*stem} != {'stem/kernel', 'stem/bias'} or old is None:
+        return stem, []
+    kernel, new = stem['stem/kernel'], network.branches
+    add_up = network.branch_merge == 'channels' or len(new) == 1
+    kernels = resample_stem_kernel(kernel, old, new, image_shape, method, add_up=add_up)
+    names = sorted((k for k in shapes if k[-4:] != 'bias'), key=lambda k: (len(k), k))  # by branch
     note = (
         f'stem {_shape_text(kernel.shape[:3])} made {len(kernels)} × '
         f'{_shape_text(kernels[0].shape[:3])} by config.transfer.stem = {method!r}'
     )
-    return {**dict(zip(names, kernels, strict=True)), **biases}, [note]
+    nobody_set = new == (DEFAULT_PATCHES,)
+    if (method == 'sample' or nobody_set) and len(new) == 1 and old.size != new[0].size:
+        pairs = {key: getattr(old, key) for key in ('size', 'stride', 'dilation')}
+        flags = ' '.join(
+            f'--config.model.patches.{key}=' + (f'"{pair}"' if pair[0] != pair[1] else f'{pair[0]}')
+            for key, pair in pairs.items()
+            if pair != getattr(new[0], key)
+        )
+        hints.append(
+            f'{note}; for the patches of the weights set {flags}, for others choose '
+            '--config.transfer.stem=resize, or new in training'
+        )
+    biases = dict.fromkeys(shapes, stem['stem/bias'])
+    return {**biases, **dict(zip(names, kernels, strict=True))}, [note]
 
 
 def _adapt_token_mixing(
@@ -157,31 +197,21 @@ def _adapt_token_mixing(
     if new == old:
         return {}, []
     adapt = {'interpolate': interpolate_token_mixing, 'block_diagonal': tile_token_mixing}[method]
-    num_tokens = sum(map(math.prod, old))
+    tokens = sum(map(math.prod, old))
     adapted = {}
     for i in range(num_blocks):
         mlp = f'MixerBlock_{i}/token_mixing/'
-        mixing = {name: arrays[mlp + name] for name in TOKEN_MIXING if mlp + name in arrays}
-        if _mixes_tokens(mixing, num_tokens):
+        mixing = {name: arrays.get(mlp + name, np.empty(())) for name in TOKEN_MIXING}
+        width = mixing['Dense_0/bias'].size
+        shapes = [array.shape for array in mixing.values()]
+        if shapes == [(tokens, width), (width,), (width, tokens), (tokens,)]:
             adapted |= {mlp + name: array for name, array in adapt(mixing, old, new).items()}
-    if not adapted:
-        return {}, []
     old_text, new_text = (' and '.join(map(_shape_text, grids)) for grids in (old, new))
     note = (
         f'token mixing of {old_text} tokens made for {new_text} by '
         f'config.transfer.tokens = {method!r}'
     )
-    return adapted, [note]
-
-
-def _mixes_tokens(mixing: Arrays, num_tokens: int) -> bool:
-    """Whether arrays are all those of a token mixing MLP of that many tokens."""
-    shapes = {name: array.shape for name, array in mixing.items()}
-    width = shapes.get('Dense_0/bias', ())
-    if len(width) != 1:
-        return False
-    expected = ((num_tokens, *width), width, (*width, num_tokens), (num_tokens,))
-    return shapes == dict(zip(TOKEN_MIXING, expected, strict=True))
+    return adapted, [note] if adapted else []
 
 
 def _token_grids(branches: tuple[Patches, ...], merge: str, image_size: Pair) -> tuple[Pair, ...]:
@@ -190,92 +220,71 @@ def _token_grids(branches: tuple[Patches, ...], merge: str, image_size: Pair) ->
     return grids if merge == 'tokens' else grids[:1]
 
 
-def _recorded_grids(weights: Weights) -> tuple[Pair, ...] | None:
-    if weights.model is None or weights.image_size is None:
-        return None
-    model = ConfigDict(weights.model)
-    return _token_grids(patch_branches(model), model.branch_merge, weights.image_size)
-
-
-def _assume_square(arrays: Arrays, new: tuple[Pair, ...], file: str) -> tuple[Pair, ...]:
-    """The square grid of the tokens that weights mix; `new` if it has as many, or they mix none."""
-    num_tokens = _sizes({name: array.shape for name, array in arrays.items()}).get('num_tokens')
-    if num_tokens in (None, sum(map(math.prod, new))):
+def _assume_grids(
+    arrays: Arrays, new: tuple[Pair, ...], grid: int | Pair, file: str, hints: list[str]
+) -> tuple[Pair, ...]:
+    """The grids that a file does not record: `config.transfer.grid`, else a square, else `new`."""
+    kernel = arrays.get('MixerBlock_0/token_mixing/Dense_0/kernel', np.empty(()))
+    if kernel.ndim != 2:
         return new
-    side = math.isqrt(num_tokens)
-    several = any(name.startswith('stem_') for name in arrays)
-    if several or side * side != num_tokens:
-        reason = 'are of several branches' if several else 'are no square'
+    tokens, side = len(kernel), math.isqrt(len(kernel))
+    if grid:
+        pair = integer_pair('config.transfer.grid', grid, 1)
+        if math.prod(pair) == tokens:
+            return (pair,)
         raise UserError(
-            f'{file}: mixes {num_tokens} tokens, which {reason}, and does not record their grid; '
-            'take weights that do: the folder of a run, or a .safetensors file made from one'
+            f'config.transfer.grid = {grid!r}: {file} mixes {tokens} tokens; allowed is a pair '
+            '(rows, columns) with this product'
         )
-    return ((side, side),)
-
-
-def _sizes(shapes: dict[str, Shape]) -> dict[str, int]:
-    """{key of `config.model`: value} as far as parameters of these shapes show it."""
-    blocks = {match[1] for name in shapes if (match := re.match(r'MixerBlock_(\d+)/', name))}
-    sizes = {'num_blocks': len(blocks)}
-    for key, (name, axis) in SIZES.items():
-        if len(shapes.get(name, ())) == 2:
-            sizes[key] = shapes[name][axis]
-    return sizes
+    if side * side == tokens and not any(name.startswith('stem_') for name in arrays):
+        if new != ((side, side),):
+            hints.append(
+                f'does not record the grid of its tokens, taken for {side}×{side}; if it is '
+                'another set --config.transfer.grid="(rows, columns)"'
+            )
+        return ((side, side),)
+    if sum(map(math.prod, new)) == tokens:
+        return new
+    raise UserError(
+        f'{file}: does not record the grid of its {tokens} tokens, no square or several; if it is '
+        'one set --config.transfer.grid="(rows, columns)", else take weights that record it: the '
+        'folder of a run, or a .safetensors file made from one'
+    )
 
 
 def shape_mismatches(
-    shapes: dict[str, Shape], expected: dict[str, Shape]
+    shapes: dict[str, Shape],
+    expected: dict[str, Shape],
+    network: nn.Module,
+    image_shape: tuple[int, int, int],
 ) -> list[tuple[str, str, str, str]]:
-    """Rows (names, shape, expected shape, what to do), one for all that have the same remedy.
-
-    Args:
-      shapes: {Linen name: shape} of the weights, as adapted.
-      expected: those of the network.
-    """
-    theirs, ours = _sizes(shapes), _sizes(expected)
-    keys = {k: (theirs[k], ours[k]) for k in theirs if theirs[k] != ours.get(k, theirs[k])}
-    mismatches = dict.fromkeys(  # in order, one for all blocks that have the same
-        (re.sub(r'MixerBlock_\d+', 'MixerBlock_…', name), shapes.get(name), expected.get(name))
-        for name in dict.fromkeys((*expected, *shapes))
-        if shapes.get(name) != expected.get(name)
-    )
+    """Rows (names, shape, expected shape, what to do), one for all that have the same remedy."""
+    blocks = {name.split('/')[0] for name in shapes if name.startswith('MixerBlock_')}
+    sizes = {key: (shapes.get(name) or [0])[-1] for key, name in SIZES.items()}
+    sizes = {'num_blocks': len(blocks), **sizes}
+    sizes = {key: size for key, size in sizes.items() if size and size != getattr(network, key)}
+    resized = param_shapes(network.clone(**sizes), image_shape)
     by_remedy = {}
-    for mismatch in mismatches:
-        by_remedy.setdefault(_remedy(*mismatch, keys), []).append(mismatch)
-    return [
-        (
-            f'{name} and {len(others)} more' if others else name,
-            _shape_text(shape),
-            _shape_text(expected_shape),
-            remedy,
-        )
-        for remedy, ((name, shape, expected_shape), *others) in by_remedy.items()
-    ]
+    for name in dict.fromkeys((*expected, *shapes)):
+        shape = shapes.get(name)
+        if shape == expected.get(name):
+            continue
+        elif shape == resized.get(name):
+            remedy = ', '.join(f'model.{key}={size}' for key, size in sizes.items())
+        elif name.startswith('head/'):
+            remedy = 'transfer.head=new'
+        elif name.startswith('stem'):
+            remedy = "the weights' patches, or transfer.stem=new"
+        else:
+            remedy = 'another file'
+        row = re.sub(r'MixerBlock_\d+', 'MixerBlock_…', name), shape, expected.get(name)
+        by_remedy.setdefault(remedy, {})[row] = None
+    rows = []
+    for remedy, ((name, *row_shapes), *others) in by_remedy.items():
+        name += f' and {len(others)} more' if others else ''
+        rows.append((name, *map(_shape_text, row_shapes), remedy))
+    return rows
 
 
 def _shape_text(shape: Shape | None) -> str:
     return 'not there' if shape is None else '×'.join(map(str, shape)) or 'a number'
-
-
-def _remedy(
-    name: str, shape: Shape | None, expected: Shape | None, keys: dict[str, tuple[int, int]]
-) -> str:
-    """What to do about a mismatch.
-
-    Args:
-      name, shape, expected: of a parameter; a shape is None where it is not there.
-      keys: {key of config.model: (value of the weights, of the network)} of those that differ.
-    """
-    if shape is None or expected is None:
-        candidates = ('num_blocks',) if name.startswith('MixerBlock') else ()
-    elif name == 'head/bias' or (name == 'head/kernel' and shape[:-1] == expected[:-1]):
-        return 'transfer.head=new'
-    else:
-        candidates = next((SHAPE_KEYS[s] for s in SHAPE_KEYS if name.startswith(s)), ())
-        # Those whose two values stand at the same axis of the two shapes.
-        pairs = [*zip(shape, expected, strict=False)]
-        candidates = [key for key in candidates if keys.get(key) in pairs]
-    settings = [f'model.{key}={keys[key][0]}' for key in candidates if key in keys and keys[key][0]]
-    if not settings and name.startswith('stem'):
-        return 'another file, or branches'
-    return ', '.join(settings) or 'another file'

@@ -1,10 +1,11 @@
-"""Weight files: the original's .npz checkpoints, .safetensors files and folders of orbax.
+"""Weight files: the original's .npz, .safetensors, PyTorch's (timm's) and folders of orbax.
 
 Reading executes nothing: pickled objects are refused.
 """
 
 import contextlib
 import dataclasses
+import importlib.util
 import io
 import itertools
 import json
@@ -22,19 +23,17 @@ from ml_collections import ConfigDict
 from mixer_dilated.config import patch_branches, resolve
 from mixer_dilated.errors import UserError, printable
 from mixer_dilated.files import MAX_ARRAY_BYTES, error_context, is_bucket, orbax_path, read_bytes
-from mixer_dilated.patches.geometry import Pair, integer_pair
+from mixer_dilated.patches.geometry import Pair, Patches, integer_pair
+from mixer_dilated.pretrained.timm_names import from_timm, is_timm, to_timm
+from mixer_dilated.recorded_gelu import GELUS, HEADER_KEY, METADATA, read_metadata
 
-SUFFIXES = ('.npz', '.safetensors')
+TORCH_SUFFIXES = ('.pth', '.pt', '.bin')
+SUFFIXES = ('.npz', '.safetensors', *TORCH_SUFFIXES)
+_HUGGING_FACE = ('model.safetensors', 'pytorch_model.bin')  # in the folder of a model
+_PARAMS = 'params'  # beside `METADATA` in a folder of orbax
+_MAX_PIXELS = 2**14  # along an axis of an image, window or padding, in metadata
 
-# The files of an orbax folder.
-_PARAMS = 'params'
-_METADATA = 'model.json'
-# The key of the metadata in the header of a .safetensors file.
-_HEADER_KEY = 'mixer_dilated'
-# Pixels along an axis of an image, window or padding that metadata may state.
-_MAX_PIXELS = 2**14
-
-# Where older checkpoints keep the parameters, beside the state of the optimizer.
+# Of the parameters in older checkpoints, beside the state of the optimizer.
 _PREFIX = re.compile(r'^(opt/)?(target|params)/')
 # The names of Flax before Linen, and Linen's. All modules of a block were counted together then, so
 # that the second LayerNorm may be LayerNorm_2.
@@ -57,33 +56,58 @@ class Weights:
       model: the resolved `config.model` that they were trained with, a nested dict; None if the
         file does not record it, as the original's do not.
       image_size: (height, width) in pixels of the images they were trained on; None likewise.
+      gelu: 'exact' or 'tanh', of `model` or of the kind of file; None if it is not known.
     """
 
     arrays: dict[str, np.ndarray]
     model: dict | None = None
     image_size: Pair | None = None
+    gelu: str | None = None
+
+    def __post_init__(self):
+        if self.model:
+            object.__setattr__(self, 'gelu', self.model['gelu'])
+
+    @property
+    def metadata(self) -> dict:
+        """What a file records of the network."""
+        return {'model': self.model, 'image_size': self.image_size, 'gelu': self.gelu}
+
+    @property
+    def branches(self) -> tuple[Patches, ...]:
+        """The patches of `model`; () if it is not recorded."""
+        return patch_branches(ConfigDict(self.model)) if self.model else ()
 
 
 def read_weights(path: pathlib.Path) -> Weights:
-    """Reads a .npz or .safetensors file, or a folder that orbax wrote.
+    """Reads a file of `SUFFIXES`, a folder that orbax wrote or the folder of a Hugging Face model.
 
-    The arrays get the names that `to_linen_names` gives them.
+    The arrays get the names that `from_timm` or `to_linen_names` gives them.
 
     Raises:
-      UserError: no such file, one of another kind, one that is damaged, or no Mixer in it.
+      UserError: no such file, one of another kind, one that is damaged, or no Mixer in it; or
+        PyTorch, which reads its files, is not installed.
     """
+    path = next((path / name for name in _HUGGING_FACE if (path / name).exists()), path)
     exists = path.exists()
     if not exists or (path.suffix not in SUFFIXES and not path.is_dir()):
         raise UserError(
-            f'{path}: {"is of another kind" if exists else "no such file"}; allowed are a .npz or '
-            '.safetensors file, a folder that convert wrote, or the folder of a run'
+            f'{path}: {"is of another kind" if exists else "no such file"}; allowed are a file of '
+            f'{", ".join(SUFFIXES)}, a folder that convert wrote, or the folder of a run'
         )
-    readers = {'.npz': _read_npz, '.safetensors': _read_safetensors}
+    if path.suffix in TORCH_SUFFIXES and not importlib.util.find_spec('torch'):
+        raise UserError(
+            f'{path}: PyTorch, which reads it, is not installed; pip install torch, or name the '
+            '.safetensors file of the same weights'
+        )
     with _local_file(path) as file:
         try:
-            arrays, metadata = readers.get(path.suffix, _read_orbax)(file)
+            arrays, metadata = _read_arrays(file), read_metadata(file)
+            for name, checksum in metadata.get('checksums', {}).items():
+                if name not in arrays or zlib.crc32(np.ascontiguousarray(arrays[name])) != checksum:
+                    raise ValueError(f'the checksum of {name} is not the one recorded')
             arrays = {name: _check_dtype(name, array) for name, array in arrays.items()}
-            model, image_size = _parse_metadata(metadata)
+            model, image_size, gelu = _parse_metadata(metadata)
         # The readers raise errors of many types at files that are damaged or no such archive.
         except Exception as error:
             cause = printable(' '.join(str(error).split()))[:200]
@@ -91,7 +115,10 @@ def read_weights(path: pathlib.Path) -> Weights:
                 f'{path}: cannot be read: {type(error).__name__}: {cause}; it is damaged or of '
                 'another kind: get it again'
             ) from error
-    return Weights(to_linen_names(arrays, str(path)), model, image_size)
+    if is_timm(arrays):
+        arrays, gelu = from_timm(arrays), gelu or 'exact'
+    gelu = 'tanh' if path.suffix == '.npz' else gelu  # the original's
+    return Weights(to_linen_names(arrays, str(path)), model, image_size, gelu)
 
 
 @contextlib.contextmanager
@@ -107,21 +134,31 @@ def _local_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
         yield copy
 
 
-def encode(weights: Weights, suffix: str) -> bytes:
+def encode(weights: Weights, suffix: str, *, timm: bool = False) -> bytes:
     """Returns weights as the content of a file.
 
     Args:
       weights: what to write.
-      suffix: '.safetensors', or '.npz', which the original code reads, and which records nothing of
-        the network.
+      suffix: '.safetensors', which alone records the network; '.npz', which the original code
+        reads; or one of `TORCH_SUFFIXES`, a state dict with timm's names.
+      timm: whether a .safetensors file has timm's names.
+
+    Raises:
+      UserError: the names of timm are asked for, and it has no such network.
     """
-    arrays = {name: np.ascontiguousarray(array) for name, array in weights.arrays.items()}
+    named = to_timm(weights.arrays) if timm or suffix in TORCH_SUFFIXES else weights.arrays
+    arrays = {name: np.ascontiguousarray(array) for name, array in named.items()}
     if suffix == '.safetensors':
         from safetensors.numpy import save
 
-        return save(arrays, {_HEADER_KEY: json.dumps(_metadata(weights))})
+        return save(arrays, {'format': 'pt', HEADER_KEY: json.dumps(weights.metadata)})
     file = io.BytesIO()
-    np.savez(file, **arrays)  # not compressed: weights hardly become smaller
+    if suffix in TORCH_SUFFIXES:
+        import torch
+
+        torch.save({name: torch.tensor(np.float32(array)) for name, array in arrays.items()}, file)
+    else:
+        np.savez(file, **arrays)  # not compressed: weights hardly become smaller
     return file.getvalue()
 
 
@@ -132,23 +169,15 @@ def write_orbax(weights: Weights, folder: pathlib.Path) -> None:
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.absolute() / _PARAMS, unflatten_dict(weights.arrays, sep='/'))
     checksums = {name: zlib.crc32(array) for name, array in weights.arrays.items()}
-    metadata = {**_metadata(weights), 'checksums': checksums}
-    (folder / _METADATA).write_text(json.dumps(metadata, indent=2) + '\n')
+    metadata = {**weights.metadata, 'checksums': checksums}
+    (folder / METADATA).write_text(json.dumps(metadata, indent=2) + '\n')
 
 
 def to_linen_names(arrays: dict[str, np.ndarray], file: str) -> dict[str, np.ndarray]:
     """Renames the parameters of an original Mixer, from before Linen or since, to Linen's names.
 
-    Before Linen a checkpoint has `embedding`, `Mixer/encoderblock_i` with `kernel1`, `bias1`,
-    `kernel2` and `bias2` in `token_mixing_phase_0` and `channel_mixing_phase_0`, whose arrays keep
-    axes of length 1, and `Mixer/encoder_norm`. Arrays beside `opt/target/` are left out.
-
-    Args:
-      arrays: {name: array}, as in the file.
-      file: its name, for messages.
-
-    Returns:
-      {Linen name: array}, with the same arrays except those that lose axes of length 1.
+    Before Linen the arrays of `token_mixing_phase_0` and `channel_mixing_phase_0` keep axes of
+    length 1, which they lose here. Arrays beside `opt/target/` are left out.
 
     Raises:
       UserError: two arrays get one name, or there is no parameter of a Mixer.
@@ -164,58 +193,42 @@ def to_linen_names(arrays: dict[str, np.ndarray], file: str) -> dict[str, np.nda
                 f'{file}: {name!r} and another array both are {linen_name}; the file holds two '
                 'networks or is damaged: name another'
             )
-        if '_mixing_phase_0/' in name:
-            array = _squeeze(array, name, bias=arrays.get(name.replace('/kernel', '/bias')))
+        bias = arrays.get(name.replace('/kernel', '/bias'), np.empty(0))
+        if '_mixing_phase_0/bias' in name:
+            array = array.reshape(-1)
+        elif '_mixing_phase_0/' in name and bias.size and array.size % bias.size == 0:
+            array = array.reshape(-1, bias.size)  # (in, out), of which one may be 1
         renamed[linen_name] = array
     if not any(re.match(r'(stem(_\d+)?|MixerBlock_\d+|head)/', name) for name in renamed):
         some = ', '.join(sorted(renamed)[:3]) or 'nothing'
         raise UserError(
             f"{file}: no parameters of a Mixer: it has {some}; allowed are the original's "
-            'stem/kernel, MixerBlock_0/…, or embedding/kernel, Mixer/encoderblock_0/…'
+            "stem/kernel, MixerBlock_0/…, or Mixer/encoderblock_0/…, and timm's stem.proj.weight"
         )
     return renamed
 
 
-def _squeeze(array: np.ndarray, name: str, bias: np.ndarray | None) -> np.ndarray:
-    """A kernel as (in, out), of which one may be 1, so that its bias tells `out`; a bias as (out,).
+def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    if path.suffix == '.npz':
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    if path.suffix == '.safetensors':
+        from safetensors.numpy import load_file
 
-    A kernel without a bias that belongs to it stays, and does not fit any network.
-    """
-    if '/bias' in name:
-        return array.reshape(-1)
-    has_bias = bias is not None and bias.size and array.size % bias.size == 0
-    return array.reshape(-1, bias.size) if has_bias else array
+        return load_file(path)
+    if path.suffix in TORCH_SUFFIXES:
+        import torch
 
-
-def _metadata(weights: Weights) -> dict:
-    return {'model': weights.model, 'image_size': weights.image_size}
-
-
-def _read_npz(path: pathlib.Path) -> tuple[dict, dict]:
-    with np.load(path, allow_pickle=False) as archive:
-        return dict(archive), {}
-
-
-def _read_safetensors(path: pathlib.Path) -> tuple[dict, dict]:
-    from safetensors import safe_open
-
-    with safe_open(path, 'numpy') as archive:
-        metadata = json.loads((archive.metadata() or {}).get(_HEADER_KEY, '{}'))
-        return {name: archive.get_tensor(name) for name in archive.keys()}, metadata  # noqa: SIM118
-
-
-def _read_orbax(folder: pathlib.Path) -> tuple[dict, dict]:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+        state = next((state[key] for key in ('state_dict', 'model') if key in state), state)
+        # `nn.parallel` begins names with 'module.'.
+        return {name.removeprefix('module.'): leaf.float().numpy() for name, leaf in state.items()}
     import orbax.checkpoint as ocp
 
-    about, params = folder / _METADATA, folder / _PARAMS
-    metadata = json.loads(about.read_text()) if about.exists() else {}
+    params = path / _PARAMS
     with ocp.StandardCheckpointer() as checkpointer:
-        tree = checkpointer.restore(orbax_path(params if params.is_dir() else folder))
-    arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(tree, sep='/').items()}
-    for name, checksum in metadata.get('checksums', {}).items():
-        if name not in arrays or zlib.crc32(np.ascontiguousarray(arrays[name])) != checksum:
-            raise ValueError(f'the checksum of {name} is not the one recorded')
-    return arrays, metadata
+        tree = checkpointer.restore(orbax_path(params if params.is_dir() else path))
+    return {name: np.asarray(leaf) for name, leaf in flatten_dict(tree, sep='/').items()}
 
 
 def _check_dtype(name: str, array: np.ndarray) -> np.ndarray:
@@ -227,11 +240,11 @@ def _check_dtype(name: str, array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _parse_metadata(metadata: dict) -> tuple[dict | None, Pair | None]:
-    """Model and image size; raises ValueError (and UserError is one) at what no run has."""
-    if not isinstance(metadata, dict):
-        raise ValueError(f'its metadata is {metadata!r}, not a dict')
-    model, image_size = metadata.get('model'), metadata.get('image_size')
+def _parse_metadata(metadata: dict) -> tuple[dict | None, Pair | None, str | None]:
+    """Model, image size and GELU; raises ValueError (and UserError is one) at what no run has."""
+    model, image_size, gelu = (metadata.get(key) for key in ('model', 'image_size', 'gelu'))
+    if gelu not in (None, *GELUS):
+        raise ValueError(f'its gelu is {gelu!r}')
     if model is not None:
         model = resolve({'model': model}, warn=False).model.to_dict()
     if image_size is not None:
@@ -239,9 +252,6 @@ def _parse_metadata(metadata: dict) -> tuple[dict | None, Pair | None]:
     for patches in patch_branches(ConfigDict(model)) if model and image_size else ():
         lengths = (*image_size, *patches.window, *itertools.chain(*patches.pads(image_size)))
         if max(map(abs, lengths)) > _MAX_PIXELS:  # before `grid` makes arrays of that size
-            raise ValueError(
-                f'patches {patches} of images of {image_size} pixels; allowed are lengths of at '
-                f'most {_MAX_PIXELS}'
-            )
+            raise ValueError(f'patches {patches}, images {image_size}: above {_MAX_PIXELS} pixels')
         patches.grid(image_size)
-    return model, image_size
+    return model, image_size, gelu

@@ -21,8 +21,7 @@ def weights_path(source: str) -> pathlib.Path:
     """The path of weights, which are downloaded if `source` is an address of the web.
 
     Args:
-      source: a local path, one of a bucket, or https://…/NAME.npz or .safetensors, which is
-        downloaded once, into the user's cache.
+      source: a path, or https://…/NAME.npz, say, which is downloaded once, into the user's cache.
 
     Raises:
       UserError: the download fails or is no such file, or a bucket's client is not installed.
@@ -31,7 +30,7 @@ def weights_path(source: str) -> pathlib.Path:
         return expand_user(source)
     name = posixpath.basename(urllib.parse.urlsplit(source).path)
     if not name.endswith(SUFFIXES):
-        raise UserError(f'{source}: allowed is the address of a {" or ".join(SUFFIXES)} file')
+        raise UserError(f'{source}: allowed is the address of a {", ".join(SUFFIXES)} file')
     key = hashlib.sha256(source.encode()).hexdigest()[:16]
     target = user_cache() / 'weights' / key / name
     if not target.exists():
@@ -61,9 +60,9 @@ def _read_weights(response: http.client.HTTPResponse) -> Iterator[bytes]:
     """The content, in chunks; raises ValueError if it is too long, cut short or of another kind."""
     size = 0
     while chunk := response.read(CHUNK):
-        # An archive of zip begins with PK, a .safetensors with the length of an object of JSON.
-        if not size and chunk[:2] != b'PK' and chunk[8:9] != b'{':
-            raise ValueError(f'what is there is no {" or ".join(SUFFIXES)} file')
+        # Of zip, of pickle (PyTorch's older files), of JSON after its length (.safetensors).
+        if not size and chunk[:2] not in (b'PK', b'\x80\x02') and chunk[8:9] != b'{':
+            raise ValueError(f'what is there is no {", ".join(SUFFIXES)} file')
         size += len(chunk)
         if size > MAX_BYTES:
             raise ValueError(f'more than {MAX_BYTES} bytes')

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import warnings
 
 import flax.linen as nn
 import jax
@@ -109,12 +108,6 @@ def load_initial_params(setup: Setup) -> InitialParams:
         return InitialParams({}, [])
     path = weights_path(config.init_from)
     weights = load_seed_weights(path)
-    if weights[0].model is None and config.model.gelu != 'tanh':
-        warnings.warn(
-            f'config.model.gelu = {config.model.gelu!r}: weights of the original, if these are '
-            f"some, were trained with 'tanh' ({path}); for that set --config.model.gelu=tanh",
-            stacklevel=2,
-        )
     if len(weights) != config.num_seeds:
         weights = weights[:1] * config.num_seeds
     network, shape = create_model(config, setup.dataset.num_classes), setup.dataset.image_shape

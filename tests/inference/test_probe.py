@@ -1,16 +1,22 @@
 """The linear probe: what it sees, what it solves, what it is chosen on."""
 
+import shlex
 import warnings
 
 import chex
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
+from mixer_dilated.config import changed
+from mixer_dilated.data.datasets import Digits
 from mixer_dilated.data.preprocessing import upsample
+from mixer_dilated.errors import ShapeMismatchError
 from mixer_dilated.inference.probe import STRENGTHS, compute_features, fit_ridge, linear_probe
 from mixer_dilated.training.setup import create_setup
-from mixer_dilated.training.state import create_model, load_initial_params
+from mixer_dilated.training.state import create_model, load_initial_params, load_seed_weights
+from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import PLAIN, refused, refuses, small_config
 
 
@@ -82,5 +88,50 @@ def test_a_probe_chooses_on_validation_and_predicts_the_classes(plain_run, capsy
 )
 def test_a_probe_is_not_chosen_on_what_is_trained_or_tested_on(plain_run, changes, split, key):
     config = small_config(**PLAIN, init_from=str(plain_run), **changes)
-    with refuses(': 1 ', key):
+    with refuses(': 1 ', key) as refusal:
         linear_probe(config, split)
+    follow(refusal, config)
+
+
+def follow(refusal, config):
+    """The probe with the splits that a refusal names."""
+    words = shlex.split(str(refusal.value).partition('for example ')[2])
+    flags = dict(word.removeprefix('--').split('=', 1) for word in words)
+    split = flags.pop('split')
+    changes = {key.removeprefix('config.'): value for key, value in flags.items()}
+    assert linear_probe(changed(config, changes), split)['test_examples'] > 0
+    return changes
+
+
+def test_where_no_examples_are_free_a_split_is_divided(plain_run, tmp_path):
+    """A folder of images, all of which are of train or test; then what a run trained on is not."""
+    for k, (image, label) in enumerate(zip(*Digits().read('train[:60]'), strict=True)):
+        (folder := tmp_path / 'images' / str(label % 2)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(folder / f'{k}.png')
+    data = {
+        'dataset.name': f'folder:{tmp_path / "images"}',
+        'dataset.train_split': 'train', 'dataset.test_split': 'test',
+        'dataset.image_size': 8, 'dataset.channels': 1, 'batch': 8,
+    }  # fmt: skip
+    config = small_config(**{**PLAIN, **data}, init_from=str(plain_run))
+    with refuses("--split = 'train[90%:]'", 'config.dataset.train_split') as refusal:
+        linear_probe(config, 'train[90%:]')
+    assert [*follow(refusal, config)] == ['dataset.train_split']
+    train_and_evaluate(small_config(**{**PLAIN, **data, 'num_epochs': 1}), tmp_path / 'run')
+    config = changed(config, {'init_from': str(tmp_path / 'run')})
+    with refuses("--split = 'train[90%:]'", 'config.dataset.train_split') as refusal:
+        linear_probe(config, 'train[90%:]')
+    assert [*follow(refusal, config)] == ['dataset.test_split']
+
+
+def test_a_probe_takes_files_and_needs_their_stem(plain_run, tmp_path):
+    path = tmp_path / 'w.npz'
+    arrays = load_seed_weights(plain_run)[0].arrays
+    np.savez(path, **{name: array for name, array in arrays.items() if 'head/' not in name})
+    config = small_config(**PLAIN, init_from=str(path))
+    linear_probe(config, 'train[300:400]')
+    with refuses(f'{path}: ', error=ShapeMismatchError) as refusal:
+        linear_probe(changed(config, {'transfer.head': 'keep'}), 'train[300:400]')
+    assert [row[3] for row in refusal.value.rows] == ['transfer.head=new']
+    with refuses("config.transfer.stem = 'new'", "'resize'"):
+        linear_probe(changed(config, {'transfer.stem': 'new'}), 'train[300:400]')

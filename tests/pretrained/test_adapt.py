@@ -1,5 +1,7 @@
 """Weights adapted to a network: what is resampled, reported and refused."""
 
+import warnings
+
 import chex
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from mixer_dilated.errors import ShapeMismatchError
 from mixer_dilated.pretrained.adapt import adapt_params, param_shapes
 from mixer_dilated.pretrained.weight_files import Weights
 from mixer_dilated.training.state import create_model
-from tests.conftest import refuses
+from tests.conftest import refuses, warns
 
 SMALL = {
     'patches': {'size': 4, 'stride': 4},
@@ -59,10 +61,8 @@ LARGER = (24, 24, 3)
 
 def test_what_does_not_fit_is_in_the_table():
     rows = mismatches(random_arrays(), make_network(hidden_dim=8, num_blocks=3), head='new')
-    assert rows == [
-        ('MixerBlock_…/LayerNorm_0/bias and 10 more', '6', '8', 'model.hidden_dim=6'),
-        ('MixerBlock_…/LayerNorm_0/bias and 11 more', 'not there', '8', 'model.num_blocks=2'),
-    ]  # fmt: skip
+    remedy = 'model.num_blocks=2, model.hidden_dim=6'
+    assert rows == [('MixerBlock_…/LayerNorm_0/bias and 22 more', '6', '8', remedy)]
 
 
 @pytest.mark.parametrize(('name', 'shape'), [('kernel', (7, 5)), ('bias', ()), ('bias', (2, 3))])
@@ -80,17 +80,40 @@ def test_a_block_of_another_shape_than_the_rest_is_in_the_table(name, shape):
         ({'classes': 9}, SHAPE, {}, {'transfer.head=new'}),
         (
             {'hidden_dim': 8, 'channels_mlp_dim': 6}, SHAPE, {},
-            {
-                'model.hidden_dim=6',
-                'model.channels_mlp_dim=7',
-                'model.hidden_dim=6, model.channels_mlp_dim=7',
-            },
+            {'model.hidden_dim=6, model.channels_mlp_dim=7'},
+        ),
+        (
+            {'hidden_dim': 8, 'num_blocks': 3, 'classes': 9}, SHAPE, {},
+            {'model.num_blocks=2, model.hidden_dim=6', 'transfer.head=new'},
         ),
     ],
 )  # fmt: skip
-def test_the_table_names_the_keys_that_differ_and_no_others(changes, shape, transfer, remedies):
+def test_the_table_names_the_keys_that_differ_and_leads_out(changes, shape, transfer, remedies):
     rows = mismatches(random_weights(), make_network(**changes), shape, **transfer)
     assert {row[3] for row in rows} == remedies
+    settings = dict(word.split('=') for remedy in remedies for word in remedy.split(', '))
+    head = settings.pop('transfer.head', 'keep')
+    changes |= {key.removeprefix('model.'): int(value) for key, value in settings.items()}
+    adapt(random_weights(), make_network(**changes), shape, head=head, **transfer)
+
+
+def test_weights_without_a_head_ask_for_a_new_one():
+    arrays = {name: array for name, array in random_arrays().items() if 'head/' not in name}
+    rows = mismatches(arrays, make_network())
+    assert [(*row[1:],) for row in rows] == [('not there', '3', 'transfer.head=new')]
+    params, _ = adapt(arrays, make_network(), head='new')
+    chex.assert_trees_all_equal(params, arrays)
+
+
+def test_stems_that_cannot_be_resampled_ask_for_a_new_one():
+    weights = random_weights(branches=({}, {'size': 2}))
+    rows = mismatches(weights, make_network())
+    assert {row[3] for row in rows} == {"the weights' patches, or transfer.stem=new"}
+    params, notes = adapt(weights, make_network(), stem='new', head='new')
+    assert not any(name.startswith(('stem', 'head')) for name in params)
+    assert 'stem new: random' in notes
+    dilated = make_network(patches={'size': 4, 'stride': 4, 'dilation': 2, 'padding': 'SAME'})
+    assert adapt(random_weights(), dilated, stem='new')[1] == ['stem new: random']
 
 
 def test_the_table_asks_for_another_file_where_an_array_is_missing():
@@ -125,10 +148,91 @@ def test_recorded_grids_of_several_branches_are_used():
         'token mixing of 4×4 and 3×3 tokens made for 6×6 and 4×4 by config.transfer.tokens = '
         "'interpolate'"
     ]
-    with refuses('25 tokens'):  # of unknown grids
+    with refuses('f.npz', '25 tokens', '.safetensors'):  # of unknown grids
         adapt(random_arrays(**TOKENS), make_network(**TOKENS), LARGER)
+    adapt(random_arrays(**TOKENS), make_network(**TOKENS))
     with refuses('1 that add tokens', '2'):
         adapt(random_weights(**TOKENS), make_network())
+
+
+def test_a_grid_that_cannot_be_tiled_is_interpolated():
+    for weights, network, shape in (
+        (random_weights(), make_network(), (24, 24, 3)),  # 4×4 and 6×6
+        (random_weights(**TOKENS), make_network(**TOKENS), LARGER),
+    ):
+        with refuses("config.transfer.tokens = 'block_diagonal'", '4×4', '6×6', "'interpolate'"):
+            adapt(weights, network, shape, tokens='block_diagonal')
+        adapt(weights, network, shape, tokens='interpolate')
+
+
+def test_grids_are_compared_not_their_numbers_of_tokens():
+    """16 tokens of 4×4 on a grid of 2×8: recorded, stated, or taken for a square, which is said."""
+    flat, note = (8, 32, 3), 'token mixing of 4×4 tokens made for 2×8 by config.transfer.tokens'
+    recorded, notes = adapt(random_weights(), make_network(), flat)
+    assert notes == [f"{note} = 'interpolate'"]
+    with warns('f.npz', '4×4', 'config.transfer.grid'):
+        assumed, _ = adapt(random_arrays(), make_network(), flat)
+    chex.assert_trees_all_equal(assumed, recorded)
+    stated, notes = adapt(random_arrays(), make_network(), flat, grid=(2, 8))
+    chex.assert_trees_all_equal(stated, random_arrays())
+    assert notes == []
+    _, (note,) = adapt(random_arrays(), make_network(), grid=(2, 8))
+    assert '2×8 tokens made for 4×4' in note
+    with refuses('config.transfer.grid = (3, 8)', 'f.npz', '16 tokens'):
+        adapt(random_arrays(), make_network(), flat, grid=(3, 8))
+
+
+def test_a_grid_that_is_no_square_is_asked_for():
+    arrays = random_arrays(patches={'size': 4, 'stride': (4, 8)})  # 4×2 tokens
+    with refuses('f.npz', '8 tokens', '--config.transfer.grid'):
+        adapt(arrays, make_network())
+    _, (note,) = adapt(arrays, make_network(), grid=(4, 2))
+    assert '4×2 tokens made for 4×4' in note
+    assert adapt(arrays, make_network(patches={'size': 4, 'stride': (4, 8)}))[1] == []
+
+
+def test_patches_that_nobody_set_are_said_with_the_ways_on():
+    arrays = random_arrays(patches={'size': 8, 'stride': 8})
+    with warns('f.npz', '8×8', '.patches.size=8', '.patches.stride=8', 'transfer.stem=resize'):
+        adapt(arrays, make_network())
+    network = make_network(patches={'size': 8, 'stride': 8})
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert adapt(arrays, network)[1] == []
+        assert len(adapt(arrays, make_network(), stem='resize', grid=2)[1]) == 2
+        adapt(arrays, make_network(), stem='new', grid=2)
+    weights = random_weights(patches={'size': 2, 'dilation': 3, 'stride': 4})
+    with warns('.patches.dilation=3'):
+        adapt(weights, make_network())
+    arrays = random_arrays(patches={'size': (4, 8), 'stride': 8})
+    with warns('.patches.size="(4, 8)"'):
+        adapt(arrays, make_network())
+
+
+def test_a_dilated_kernel_is_resampled_from_the_pixels_that_it_saw():
+    """Of a run, whose patches are recorded: every image has the stem that it had."""
+    weights = random_weights(patches={'size': 2, 'dilation': 3, 'stride': 4})
+    params, _ = adapt(weights, make_network(), stem='resize')
+    expected = np.zeros((4, 4, 3, 6), np.float32)
+    expected[::3, ::3] = weights.arrays['stem/kernel']
+    np.testing.assert_allclose(params['stem/kernel'], expected, atol=1e-6)
+
+
+def test_a_kernel_used_at_another_dilation_is_said_for_files_too():
+    network = make_network(patches={'size': 4, 'dilation': 2, 'stride': 4, 'padding': 'SAME'})
+    _, notes = adapt(random_arrays(), network)
+    assert ['dilation 2×2' in note for note in notes] == [True]
+
+
+@pytest.mark.parametrize('gelu', ['tanh', 'exact', None])
+def test_another_gelu_is_said_with_the_key_to_set(gelu):
+    weights = Weights(random_arrays(), gelu=gelu)
+    other, same = ('tanh', 'exact') if gelu == 'exact' else ('exact', 'tanh')
+    with warns('f.npz', f"config.model.gelu = '{other}'", f'--config.model.gelu={same}'):
+        adapt(weights, make_network(gelu=other))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert adapt(weights, make_network(gelu=same))[1] == []
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from flax.traverse_util import flatten_dict
 
 from mixer_dilated.cli.main import main
 from mixer_dilated.pretrained.resampling import interpolate_token_mixing
+from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import load_initial_params, load_seed_weights
 from mixer_dilated.training.train import train_and_evaluate
-from tests.conftest import PLAIN, refuses, small_config, warns
+from tests.conftest import PLAIN, raising, refuses, small_config, warns
 
 
 def tune(folder, **changes):
@@ -98,19 +99,47 @@ def test_a_run_that_goes_on_needs_its_weights_no_more(plain_run, tmp_path):
         train_and_evaluate(config, tmp_path / 'other')
 
 
-def test_weights_of_the_original_get_the_gelu_they_were_trained_with(plain_run, tmp_path):
-    """A config of another GELU, or weights that may be of another, are a warning."""
-    original, unsaid = str(tmp_path / 'w.npz'), str(tmp_path / 'unsaid.safetensors')
-    assert main(['convert', str(plain_run), original], 0.0) == 0
-    assert main(['convert', original, unsaid], 0.0) == 0
-    gelus = {'': 'exact', str(plain_run): 'exact', unsaid: 'exact', original: 'tanh'}
+def test_weights_get_the_gelu_they_were_trained_with(plain_run, tmp_path):
+    """What a file knows goes along when it is converted, and when a run begins with it."""
+    original, converted = str(tmp_path / 'w.npz'), str(tmp_path / 'w.safetensors')
+    folder, of_run = str(tmp_path / 'folder'), str(tmp_path / 'run.safetensors')
+    for words in (
+        (plain_run, original),
+        (original, converted),
+        (converted, folder),
+        (plain_run, of_run),
+    ):
+        assert main(['convert', *map(str, words)], 0.0) == 0
+    train_and_evaluate(tune(original), tmp_path / 'run')
+    tanh = (original, converted, folder, str(tmp_path / 'run'))
+    gelus = {'': 'exact', str(plain_run): 'exact', of_run: 'exact', **dict.fromkeys(tanh, 'tanh')}
     for path, gelu in gelus.items():
-        assert tune(path).model.gelu == gelu
-    for config in (tune(original, **{'model.gelu': 'exact'}), tune(unsaid)):
-        with warns('gelu'):
-            load_initial_params(create_setup(config))
-    with warnings.catch_warnings():
-        warnings.simplefilter('error')
-        load_initial_params(create_setup(tune(original)))
-        adapted = load_initial_params(create_setup(tune(plain_run))).adapted
-    assert adapted == ['head new: zeros, for 10 classes']
+        assert tune(path).model.gelu == gelu, path
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            adapted = load_initial_params(create_setup(tune(path))).adapted
+        assert adapted == (['head new: zeros, for 10 classes'] if path else [])
+    for path in tanh:
+        with warns("config.model.gelu = 'exact'", path, '--config.model.gelu=tanh'):
+            load_initial_params(create_setup(tune(path, **{'model.gelu': 'exact'})))
+
+
+def test_patches_that_nobody_set_are_said_before_anything_is_compiled(
+    plain_run, tmp_path, monkeypatch
+):
+    original = str(tmp_path / 'w.npz')
+    assert main(['convert', str(plain_run), original], 0.0) == 0
+    monkeypatch.setattr(CompiledFunctions, 'compile_training', raising(InterruptedError()))
+    config = tune(original, **{'model.patches.size': 4, 'model.patches.stride': 4})
+    with (
+        warns('w.npz', '2×2', '.patches.size=2', 'transfer.stem=resize'),
+        pytest.raises(InterruptedError),
+    ):
+        train_and_evaluate(config, tmp_path / 'run')
+
+
+def test_a_stem_that_is_new_is_that_of_a_run_from_scratch(plain_run):
+    config = tune(plain_run, **{'transfer.stem': 'new', 'model.patches.size': 4})
+    initial = load_initial_params(create_setup(config))
+    assert {*initial.params} == {'MixerBlock_0', 'MixerBlock_1', 'pre_head_layer_norm'}
+    assert initial.adapted[-2:] == ['stem new: random', 'head new: zeros, for 10 classes']

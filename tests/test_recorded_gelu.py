@@ -1,0 +1,65 @@
+"""The GELU that files and folders record; what they do not, and what cannot be read."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from mixer_dilated.recorded_gelu import recorded_gelu
+
+
+def write_file(folder, content):
+    path = folder / 'w.safetensors'
+    metadata = None if content is None else {'mixer_dilated': content}
+    path.write_bytes(save({'head/bias': np.zeros(2, np.float32)}, metadata))
+    return path
+
+
+def write_run(folder, content):
+    (folder / 'checkpoints').mkdir()
+    (folder / 'config.json').write_text(content or '')
+    return folder
+
+
+def write_converted(folder, content):
+    (folder / 'model.json').write_text(content or '')
+    return folder
+
+
+@pytest.mark.parametrize('write', [write_file, write_run, write_converted])
+@pytest.mark.parametrize(
+    ('content', 'gelu'),
+    [
+        ('{"model": {"gelu": "tanh"}}', 'tanh'),
+        ('{"model": {"gelu": "exact"}, "gelu": "exact"}', 'exact'),
+        ('{"model": null, "gelu": "tanh"}', 'tanh'),
+        ('{"gelu": null}', None),
+        ('{"gelu": "swish"}', None),
+        ('{"model": [1]}', None),
+        ('[1]', None),
+        ('{"model": {"gelu"', None),
+        (None, None),
+    ],
+)
+def test_what_is_recorded_is_known_and_nothing_else(write, content, gelu, tmp_path):
+    assert recorded_gelu(str(write(tmp_path, content))) == gelu
+
+
+@pytest.mark.parametrize(
+    'name', ['none.safetensors', 'cut.safetensors', 'none', '', 'a\0b', '~no/a']
+)
+def test_what_cannot_be_read_is_not_known(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'cut.safetensors').write_bytes(
+        write_file(tmp_path, json.dumps({})).read_bytes()[:20]
+    )
+    assert recorded_gelu(name) is None
+
+
+@pytest.mark.parametrize(
+    ('source', 'gelu'),
+    [('w.npz', 'tanh'), ('gs://b/w.npz', 'tanh'), ('gs://b/w.safetensors', None), ('w.pth', None)],
+)
+def test_names_tell_the_original_alone(source, gelu):
+    assert recorded_gelu(source) == gelu
