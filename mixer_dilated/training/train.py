@@ -13,6 +13,7 @@ import numpy as np
 
 from mixer_dilated.data.input_pipeline import InputPipeline, class_counts, open_input
 from mixer_dilated.errors import Preempted
+from mixer_dilated.files import orbax_path
 from mixer_dilated.parallel.mesh import check_batch, fit_devices
 from mixer_dilated.parallel.multihost import (
     CONFIGS_DIFFER,
@@ -223,6 +224,7 @@ def train_and_evaluate(
 def _set_up(
     workdir: pathlib.Path, config: ml_collections.ConfigDict, *, is_new: bool
 ) -> tuple[Setup, CompiledFunctions, InitialParams | None]:
+    orbax_path(workdir)
     setup = open_setup(workdir, config)
     # Runs of earlier versions went by their test accuracy, and go on so.
     if is_new or not read_config(workdir).checkpoints.keep_best:

@@ -4,6 +4,7 @@ The buckets are emulators' of Google Cloud Storage and S3; orbax, TensorStore an
 real ones.
 """
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -12,7 +13,9 @@ import sys
 
 import pytest
 
-from tests.conftest import GIVEN_FLAGS, ROOT, config_file, raising, refuses, run_cli
+from mixer_dilated import bucket_clients, files
+from mixer_dilated.training.train import _set_up
+from tests.conftest import GIVEN_FLAGS, ROOT, config_file, refuses, run_cli, small_config
 
 CONFIG = '--config=configs/digits_dilated.py'
 WITHOUT_CLIENT = """
@@ -179,14 +182,12 @@ def test_a_bucket_that_cannot_be_reached_is_one_line(change, tmp_path):
     assert 'the bucket cannot be used' in lines[0]
 
 
-def test_an_orbax_that_does_not_reach_s3_is_named(monkeypatch):
-    from orbax.checkpoint._src.serialization import tensorstore_utils
-
-    from mixer_dilated.bucket_clients import let_orbax_reach_s3
-
-    monkeypatch.setattr(tensorstore_utils, 'build_kvstore_tspec', raising(ValueError('s3')))
-    with refuses('s3://', 'orbax-checkpoint'):
-        let_orbax_reach_s3.__wrapped__()
+def test_an_orbax_that_does_not_reach_s3_is_named_before_anything_is_made(monkeypatch):
+    pytest.importorskip('s3fs')
+    monkeypatch.setattr(bucket_clients, '_teach_s3', lambda: False)
+    path = files.as_path('s3://bucket/run')
+    with refuses(path, f'orbax-checkpoint {importlib.metadata.version("orbax-checkpoint")}'):
+        _set_up(path, small_config(), is_new=True)
 
 
 @pytest.mark.slow
