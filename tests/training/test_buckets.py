@@ -166,17 +166,18 @@ def test_a_bucket_that_is_not_there_is_one_line(bucket, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    'change',
+    ('scheme', 'change'),
     [
-        {'AWS_ACCESS_KEY_ID': '', 'AWS_EC2_METADATA_DISABLED': 'true'},
-        {'AWS_ENDPOINT_URL': 'http://localhost:1'},  # where nobody listens
+        ('s3', {'AWS_ACCESS_KEY_ID': '', 'AWS_EC2_METADATA_DISABLED': 'true'}),
+        ('s3', {'AWS_ENDPOINT_URL': 'http://localhost:1'}),  # where nobody listens
+        ('gs', {'STORAGE_EMULATOR_HOST': 'http://localhost:1', 'GOOGLE_CLOUD_PROJECT': 'project'}),
     ],
-    ids=['no credentials', 'no storage'],
+    ids=['no credentials', 'no storage', 'no storage of Google'],
 )
-def test_a_bucket_that_cannot_be_reached_is_one_line(change, tmp_path):
-    pytest.importorskip('s3fs')
+def test_a_bucket_that_cannot_be_reached_is_one_line(scheme, change, tmp_path):
+    pytest.importorskip({'gs': 'gcsfs', 's3': 's3fs'}[scheme])
     environment = {'AWS_ACCESS_KEY_ID': 'key', 'AWS_SECRET_ACCESS_KEY': 'secret', **change}
-    ended = run_cli(config_file(tmp_path), '--workdir=s3://bucket/run', **environment)
+    ended = run_cli(config_file(tmp_path), f'--workdir={scheme}://bucket/run', **environment)
     lines = ended.stderr.splitlines()
     assert (ended.returncode, len(lines), ended.stdout) == (2, 1, ''), ended
     assert 'the bucket cannot be used' in lines[0]
