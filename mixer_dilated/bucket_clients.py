@@ -34,35 +34,39 @@ def prepare_client(scheme: str) -> None:
         settings.setdefault('config_kwargs', _S3_RETRIES)
 
 
-@functools.cache
-def let_orbax_reach_s3() -> None:
-    """Lets orbax keep checkpoints in 's3://…'; raises UserError if this version cannot.
+def let_orbax_reach(path: str) -> None:
+    """Lets orbax keep checkpoints in 's3://…'; raises UserError if this version cannot."""
+    if _is_s3(path) and not _teach_s3():
+        version = importlib.metadata.version('orbax-checkpoint')
+        raise UserError(
+            f'{path}: orbax-checkpoint {version} keeps no checkpoints in S3; name a local folder, '
+            'and copy it there afterwards'
+        )
 
-    etils and TensorStore can. Of orbax (0.12.8, google/orbax#2739) only these functions know
-    'gs://' and local paths alone: what they do for the former is right for S3 too.
+
+@functools.cache
+def _teach_s3() -> bool:
+    """Replaces what keeps orbax (0.12.8, google/orbax#2739) from S3; whether it then gets there.
+
+    etils and TensorStore have S3. Of orbax only these functions know 'gs://' and local paths alone:
+    what they do for the former is right for S3 too.
     """
     from orbax.checkpoint._src.path import gcs_utils
     from orbax.checkpoint._src.serialization import tensorstore_utils
 
-    spec_of_gcs = gcs_utils.get_kvstore_for_gcs
     try:
-        is_of_gcs, normalise = gcs_utils.is_gcs_path, tensorstore_utils._normalize_path
+        is_of_gcs, spec_of_gcs = gcs_utils.is_gcs_path, gcs_utils.get_kvstore_for_gcs
+        normalise = tensorstore_utils._normalize_path
         gcs_utils.is_gcs_path = lambda path: is_of_gcs(path) or _is_s3(path)
-        tensorstore_utils._use_gcs_driver = lambda path: path.startswith(('gs://', 's3://'))
-        tensorstore_utils._normalize_path = lambda path: normalise(path).replace('s3:/', 's3://')
         gcs_utils.get_kvstore_for_gcs = lambda path: (
             _s3_spec(path) if _is_s3(path) else spec_of_gcs(path)
         )
+        tensorstore_utils._use_gcs_driver = lambda path: path.startswith(('gs://', 's3://'))
+        tensorstore_utils._normalize_path = lambda path: normalise(path).replace('s3:/', 's3://')
         spec = tensorstore_utils.build_kvstore_tspec('s3://bucket/folder')
-        reached = spec['base']['driver'] == 's3'
+        return spec['base']['driver'] == 's3'
     except (AttributeError, KeyError, TypeError, ValueError):
-        reached = False
-    if not reached:
-        version = importlib.metadata.version('orbax-checkpoint')
-        raise UserError(
-            f's3://: orbax-checkpoint {version} keeps no checkpoints there; name a local folder, '
-            'and copy it there afterwards'
-        )
+        return False
 
 
 def _is_s3(path) -> bool:

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mixer_dilated.bucket_clients import let_orbax_reach_s3, prepare_client
+from mixer_dilated.bucket_clients import let_orbax_reach, prepare_client
 from mixer_dilated.errors import UserError
 
 MAX_BYTES = 2**30  # of a file that is read whole
@@ -64,9 +64,8 @@ def exists(path: PathLike) -> bool:
 
 
 def orbax_path(path: pathlib.Path) -> pathlib.Path:
-    """A path from the root on, as orbax wants it; that of a bucket is."""
-    if os.fspath(path).startswith('s3://'):
-        let_orbax_reach_s3()
+    """A path from the root on, as orbax wants it; UserError for a bucket that it cannot reach."""
+    let_orbax_reach(os.fspath(path))
     return path if is_bucket(path) else path.absolute()
 
 

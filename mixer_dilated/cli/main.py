@@ -134,17 +134,17 @@ def _describe_error(error: BaseException) -> tuple[int, str]:
         return 3, text
     if isinstance(error, UserError):
         return 2, text
-    if isinstance(error, OSError) and error.strerror:
-        return 2, f'{error.filename}: {error.strerror}' if error.filename else error.strerror
-    if is_out_of_memory(error):
-        less = 'config.batch, config.batch_eval, config.num_seeds or the sizes under config.model'
-        return 2, f'not enough memory ({text[:150]}); choose a smaller {less}'
-    if is_client_error(error):
+    if is_client_error(error):  # some are of the system's kind
         cause = ' '.join(text.split())[:300] or type(error).__name__
         return (
             2,
             f'the bucket cannot be used: {cause}; when that is mended, the same command resumes',
         )
+    if isinstance(error, OSError) and error.strerror:
+        return 2, f'{error.filename}: {error.strerror}' if error.filename else error.strerror
+    if is_out_of_memory(error):
+        less = 'config.batch, config.batch_eval, config.num_seeds or the sizes under config.model'
+        return 2, f'not enough memory ({text[:150]}); choose a smaller {less}'
     if os.strerror(errno.ENOSPC) in text:
         return (
             2,

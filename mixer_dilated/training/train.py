@@ -16,7 +16,7 @@ from mixer_dilated.config import changed
 from mixer_dilated.data.examples import Dataset
 from mixer_dilated.data.input_pipeline import InputPipeline, class_counts, open_input
 from mixer_dilated.errors import Preempted
-from mixer_dilated.files import PathLike, as_path
+from mixer_dilated.files import PathLike, as_path, orbax_path
 from mixer_dilated.parallel.mesh import check_batch, fit_devices
 from mixer_dilated.parallel.multihost import (
     CONFIGS_DIFFER,
@@ -235,6 +235,7 @@ def _set_up(
     *,
     is_new: bool,
 ) -> tuple[Setup, CompiledFunctions, InitialParams | None]:
+    orbax_path(workdir)  # a bucket that orbax cannot reach
     setup = open_setup(workdir, config, dataset)
     # Runs of earlier versions went by their test accuracy, and go on so.
     if is_new or not read_config(workdir).checkpoints.keep_best:

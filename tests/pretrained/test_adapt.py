@@ -199,7 +199,8 @@ def test_patches_that_nobody_set_are_said_with_the_ways_on():
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert adapt(arrays, network)[1] == []
-        assert len(adapt(arrays, make_network(), stem='resize', grid=2)[1]) == 2
+        smaller = make_network(patches={'size': 2, 'stride': 4})
+        assert len(adapt(arrays, smaller, stem='resize', grid=2)[1]) == 2
         adapt(arrays, make_network(), stem='new', grid=2)
     weights = random_weights(patches={'size': 2, 'dilation': 3, 'stride': 4})
     with warns('.patches.dilation=3'):

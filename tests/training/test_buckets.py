@@ -4,6 +4,7 @@ The buckets are emulators' of Google Cloud Storage and S3; orbax, TensorStore an
 real ones.
 """
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -12,7 +13,9 @@ import sys
 
 import pytest
 
-from tests.conftest import GIVEN_FLAGS, ROOT, config_file, raising, refuses, run_cli
+from mixer_dilated import bucket_clients, files
+from mixer_dilated.training.train import _set_up
+from tests.conftest import GIVEN_FLAGS, ROOT, config_file, refuses, run_cli, small_config
 
 CONFIG = '--config=configs/digits_dilated.py'
 WITHOUT_CLIENT = """
@@ -163,30 +166,29 @@ def test_a_bucket_that_is_not_there_is_one_line(bucket, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    'change',
+    ('scheme', 'change'),
     [
-        {'AWS_ACCESS_KEY_ID': '', 'AWS_EC2_METADATA_DISABLED': 'true'},
-        {'AWS_ENDPOINT_URL': 'http://localhost:1'},  # where nobody listens
+        ('s3', {'AWS_ACCESS_KEY_ID': '', 'AWS_EC2_METADATA_DISABLED': 'true'}),
+        ('s3', {'AWS_ENDPOINT_URL': 'http://localhost:1'}),  # where nobody listens
+        ('gs', {'STORAGE_EMULATOR_HOST': 'http://localhost:1', 'GOOGLE_CLOUD_PROJECT': 'project'}),
     ],
-    ids=['no credentials', 'no storage'],
+    ids=['no credentials', 'no storage', 'no storage of Google'],
 )
-def test_a_bucket_that_cannot_be_reached_is_one_line(change, tmp_path):
-    pytest.importorskip('s3fs')
+def test_a_bucket_that_cannot_be_reached_is_one_line(scheme, change, tmp_path):
+    pytest.importorskip({'gs': 'gcsfs', 's3': 's3fs'}[scheme])
     environment = {'AWS_ACCESS_KEY_ID': 'key', 'AWS_SECRET_ACCESS_KEY': 'secret', **change}
-    ended = run_cli(config_file(tmp_path), '--workdir=s3://bucket/run', **environment)
+    ended = run_cli(config_file(tmp_path), f'--workdir={scheme}://bucket/run', **environment)
     lines = ended.stderr.splitlines()
     assert (ended.returncode, len(lines), ended.stdout) == (2, 1, ''), ended
     assert 'the bucket cannot be used' in lines[0]
 
 
-def test_an_orbax_that_does_not_reach_s3_is_named(monkeypatch):
-    from orbax.checkpoint._src.serialization import tensorstore_utils
-
-    from mixer_dilated.bucket_clients import let_orbax_reach_s3
-
-    monkeypatch.setattr(tensorstore_utils, 'build_kvstore_tspec', raising(ValueError('s3')))
-    with refuses('s3://', 'orbax-checkpoint'):
-        let_orbax_reach_s3.__wrapped__()
+def test_an_orbax_that_does_not_reach_s3_is_named_before_anything_is_made(monkeypatch):
+    pytest.importorskip('s3fs')
+    monkeypatch.setattr(bucket_clients, '_teach_s3', lambda: False)
+    path = files.as_path('s3://bucket/run')
+    with refuses(path, f'orbax-checkpoint {importlib.metadata.version("orbax-checkpoint")}'):
+        _set_up(path, small_config(), is_new=True)
 
 
 @pytest.mark.slow
