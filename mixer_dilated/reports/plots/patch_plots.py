@@ -10,6 +10,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from mixer_dilated.config import patch_branches
+from mixer_dilated.data.preprocessing import upsample
 from mixer_dilated.patches.geometry import Patches
 from mixer_dilated.reports.plots.figure import (
     figure_style,
@@ -18,6 +20,7 @@ from mixer_dilated.reports.plots.figure import (
     show_image,
     subplots,
 )
+from mixer_dilated.training.setup import Setup
 
 WINDOW, SAMPLE, TOKEN = '#0072b2', '#56b4e9', '#d55e00'
 MAX_OUTLINES = 400
@@ -49,19 +52,20 @@ def coverage_plot(
     return figure
 
 
-def draw_patches(branches: tuple[Patches, ...], image: np.ndarray, path: pathlib.Path) -> None:
-    """Draws an image as plain patches of the same size see it, and as the branches do.
+def draw_patches(setup: Setup, path: pathlib.Path) -> None:
+    """Draws a training image as plain patches of the same size see it, and as the network's do.
 
     Args:
-      branches: patch geometries.
-      image: uint8 (height, width, channels).
+      setup: whose patches and data.
       path: of --picture; its ending chooses the format.
 
     Raises:
       UserError: the file cannot be written.
     """
+    data_source = setup.dataset.data_source(setup.config.dataset.train_split)
+    image = upsample(data_source.read([0]).images, setup.image_size)[0]
     designs = {}  # by the pixels they sample: the same geometry is drawn once
-    for patches in branches:
+    for patches in patch_branches(setup.config.model):
         plain = Patches(size=patches.size, stride=patches.size, padding=patches.padding)
         for design in (plain, patches):
             indices = design.pixel_indices(image.shape[:2])

@@ -3,7 +3,7 @@
 import pytest
 
 from mixer_dilated.cli.arguments import EXAMPLES
-from mixer_dilated.cli.command_table import COMMANDS
+from mixer_dilated.cli.commands import COMMANDS
 from mixer_dilated.cli.main import main
 
 
