@@ -95,10 +95,8 @@ def check(path: pathlib.Path, value, schema, key: str = '') -> None:
             elif name.rstrip('?') in value:
                 check(path, value[name.rstrip('?')], part, f'{key}.{name.rstrip("?")}')
             elif not name.endswith('?'):
-                raise UserError(
-                    f'{path}: has no {f"{key}.{name}"[1:]!r}: damaged, or of another version; '
-                    'make it again'
-                )
+                lacking = f'has no {f"{key}.{name}"[1:]!r}'
+                raise UserError(f'{path}: {lacking}: damaged, or of another version; make it again')
     elif isinstance(schema, list) and isinstance(value, list):
         for number, content in enumerate(value):
             check(path, content, schema[0], f'{key}[{number}]')

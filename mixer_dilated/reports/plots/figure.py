@@ -1,12 +1,12 @@
 """The one way to draw: how figures look, and how they become a file or a part of a page."""
 
-import dataclasses
 import functools
 import io
 import pathlib
 import re
 import warnings
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import matplotlib.style
 import numpy as np
@@ -32,27 +32,20 @@ _STYLE = {
     'text.parse_math': False,  # a label that holds `$` is drawn as it is
     'svg.hashsalt': 'mixer_dilated',
     'axes.titlesize': 10.5,
-    'xtick.labelsize': 9,
-    'ytick.labelsize': 9,
-    'legend.fontsize': 9,
-    'legend.frameon': False,
-    'figure.constrained_layout.w_pad': 0.08,
-    'figure.constrained_layout.h_pad': 0.08,
-    'axes.spines.top': False,
-    'axes.spines.right': False,
-    'axes.grid': True,
-    'axes.axisbelow': True,
+    **dict.fromkeys(('xtick.labelsize', 'ytick.labelsize', 'legend.fontsize'), 9),
+    **dict.fromkeys((f'figure.constrained_layout.{side}_pad' for side in 'wh'), 0.08),
+    **dict.fromkeys(('legend.frameon', 'axes.spines.top', 'axes.spines.right'), False),
+    **dict.fromkeys(('axes.grid', 'axes.axisbelow'), True),
     'grid.color': '#e4e4e4',
     'hatch.linewidth': 0.6,
-}  # fmt: skip
+}
 
 
 # Matplotlib's settings for a figure, as a decorator or a context: figure_style().
 figure_style = functools.partial(matplotlib.style.context, _STYLE, after_reset=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class Plot:
+class Plot(NamedTuple):
     """One plot of a report, or why there is none.
 
     Attributes:
@@ -75,12 +68,10 @@ class Plot:
 @figure_style()
 def render(figure: Figure, file_format: str) -> bytes:
     """A figure as the content of a file, 'png', 'svg', 'pdf' and others that Matplotlib writes."""
-    content = io.BytesIO()
+    content, metadata = io.BytesIO(), _METADATA.get(file_format)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Glyph', UserWarning)  # letters without a shape
-        figure.savefig(
-            content, format=file_format, dpi=DOTS_PER_INCH, metadata=_METADATA.get(file_format)
-        )
+        figure.savefig(content, format=file_format, dpi=DOTS_PER_INCH, metadata=metadata)
     return content.getvalue()
 
 
@@ -95,9 +86,8 @@ def save_figure(figure: Figure, path: pathlib.Path, flag: str = '') -> None:
     if file_format not in allowed:
         endings = ', '.join(f'.{ending}' for ending in sorted(allowed))
         raise UserError(f'--{flag}={path}: allowed are names that end with {endings}')
-    content = render(figure, file_format)
     with AtomicFile(path, flag) as file:
-        file.write(content)
+        file.write(render(figure, file_format))
 
 
 def svg_text(plot: Plot) -> str:

@@ -109,24 +109,13 @@ def accuracy_maps(data: pd.DataFrame, down: str, across: str) -> Figure:
             trials[name].unstack().reindex(index=rows, columns=columns)
             for name in ('accuracy', 'invalid')
         )
-        _draw_map(
-            values,
-            cmap=ACCURACIES,
-            vmin=low,
-            vmax=max(high, low + 1e-6),
-            annot=True,
-            fmt='.3f',
-            xticklabels=[*map(setting_text, columns)],
-            yticklabels=[*map(setting_text, rows)],
-            ax=axes,
-        )
-        axes.pcolor(
-            np.ma.masked_equal(invalid.eq(True).to_numpy(), False),
-            cmap=ListedColormap(['#f4f4f4']),
-            hatch='////',
-            edgecolor='#888888',
-            linewidth=0,
-        )
+        names = [[*map(setting_text, values)] for values in (columns, rows)]
+        scale = {'vmin': low, 'vmax': max(high, low + 1e-6), 'annot': True, 'fmt': '.3f'}
+        scale |= dict(zip(('xticklabels', 'yticklabels'), names, strict=True))
+        _draw_map(values, ACCURACIES, ax=axes, **scale)
+        look = {'hatch': '////', 'edgecolor': '#888888', 'linewidth': 0}
+        hatched = np.ma.masked_equal(invalid.eq(True).to_numpy(), False)
+        axes.pcolor(hatched, cmap=ListedColormap(['#f4f4f4']), **look)
         axes.set_title(label_text(title), fontsize=9.5)
         axes.set(xlabel=label_text(across, 20), ylabel=label_text(down, 20))
         axes.tick_params(rotation=0)
