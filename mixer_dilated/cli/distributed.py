@@ -69,7 +69,9 @@ def init_distributed(
     settings = _parse_settings(coordinator, num_processes, process_id)
     if settings is None and not _started_by_slurm() and not _may_be_tpu_pod():
         return
-    waiting = threading.Timer(QUIET_SECONDS, _print_waiting, [settings])
+    at = f' at {settings["coordinator_address"]}' if settings else ''
+    text = f'waits for the other processes{at}, for {INIT_SECONDS // 60} minutes at most'
+    waiting = threading.Timer(QUIET_SECONDS, lambda: print(text, file=sys.stderr))
     waiting.daemon = True
     waiting.start()
     try:
@@ -193,12 +195,6 @@ def _may_be_tpu_pod() -> bool:
     if 'TPU_WORKER_HOSTNAMES' in os.environ:
         return _has_tpu_workers()
     return 'TPU_SKIP_MDS_QUERY' not in os.environ
-
-
-def _print_waiting(settings: dict | None) -> None:
-    at = f' at {settings["coordinator_address"]}' if settings else ''
-    minutes = f'{INIT_SECONDS // 60} minutes at most'
-    print(f'waits for the other processes{at}, for {minutes}', file=sys.stderr)
 
 
 def _init_error(settings: dict | None, message: str) -> str:

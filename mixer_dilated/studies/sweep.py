@@ -75,40 +75,33 @@ def grid(axes: Mapping[str, Iterable]) -> list[Trial]:
     for key, values in axes.items():
         if isinstance(values, str) or not isinstance(values, Iterable):
             raise UserError(f'grid: {key} = {values!r}: allowed are several values, like (1, 2)')
-    return product(
-        *(
-            [Trial({key.rsplit('.', 1)[-1]: value}, {key: value}) for value in values]
-            for key, values in axes.items()
-        )
+    groups = (
+        [Trial({key.rsplit('.', 1)[-1]: value}, {key: value}) for value in values]
+        for key, values in axes.items()
     )
+    return product(*groups)
 
 
 def product(*groups: Iterable[Trial]) -> list[Trial]:
     """Every combination of one trial of each group; a key that both change is the later one's."""
-    return [
-        Trial(
-            {name: value for trial in trials for name, value in trial.settings.items()},
-            {key: value for trial in trials for key, value in trial.changes.items()},
-        )
-        for trials in itertools.product(*map(tuple, groups))
-    ]
+    joined = []
+    for trials in itertools.product(*map(tuple, groups)):
+        settings, changes = {}, {}
+        for trial in trials:
+            settings |= trial.settings
+            changes |= trial.changes
+        joined.append(Trial(settings, changes))
+    return joined
 
 
 @dataclasses.dataclass(frozen=True)
 class PreparedTrial(Trial):
-    """A trial whose config is resolved and fits the data.
+    """A trial whose config is resolved and fits the data."""
 
-    Attributes:
-      name: of its folder; made of its settings.
-      label: what plots and sentences call it.
-      setup: its config and data; None if the trial is invalid.
-      invalid: the reason why it cannot be trained; '' if it can.
-    """
-
-    name: str
-    label: str
-    setup: 'Setup | None'
-    invalid: str = ''
+    name: str  # of its folder; made of its settings
+    label: str  # what plots and sentences call it
+    setup: 'Setup | None'  # its config and data; None if the trial is invalid
+    invalid: str = ''  # the reason why it cannot be trained
 
 
 def prepare(sweep: Sweep) -> list[PreparedTrial]:
@@ -131,18 +124,27 @@ def prepare(sweep: Sweep) -> list[PreparedTrial]:
 
 def check_sweep(sweep: Sweep) -> None:
     """Raises UserError, with what is allowed, if a field of a sweep has a wrong value."""
-    trials = sweep.trials
-    for name in ('title', 'question'):
-        if not isinstance(getattr(sweep, name), str):
-            raise UserError(f'{name} = {getattr(sweep, name)!r}: allowed is text')
-    if not isinstance(sweep.base, ml_collections.ConfigDict):
-        raise UserError(f'base = {sweep.base!r}: allowed is a ConfigDict, like base_config()')
-    if sweep.kind not in KINDS:
-        raise UserError(f'kind = {sweep.kind!r}: allowed are {", ".join(KINDS)}')
-    if not isinstance(sweep.reference, Mapping | None):
-        raise UserError(
-            f"reference = {sweep.reference!r}: allowed are settings, like {{'dilation': 1}}"
-        )
+    trials, reference = sweep.trials, sweep.reference
+    allowed = {
+        'title': (isinstance(sweep.title, str), 'is text'),
+        'question': (isinstance(sweep.question, str), 'is text'),
+        'base': (
+            isinstance(sweep.base, ml_collections.ConfigDict),
+            'is a ConfigDict, like base_config()',
+        ),
+        'kind': (sweep.kind in KINDS, f'are {", ".join(KINDS)}'),
+        'reference': (
+            isinstance(reference, Mapping | None),
+            "are settings, like {'dilation': 1}",
+        ),
+        'image_sizes': (
+            sweep.kind != 'resolution' or _are_sizes(sweep.image_sizes),
+            'are different integers, in pixels, like (28, 56)',
+        ),
+    }
+    for name, (is_right, what) in allowed.items():
+        if not is_right:
+            raise UserError(f'{name} = {getattr(sweep, name)!r}: allowed {what}')
     if not (isinstance(trials, tuple | list) and trials) or not all(
         isinstance(trial, Trial)
         and isinstance(trial.settings, Mapping)
@@ -153,22 +155,26 @@ def check_sweep(sweep: Sweep) -> None:
             'trials: allowed is a list of at least one Trial of settings and changes, as grid() '
             'makes it'
         )
-    if len({tuple(trial.settings) for trial in trials}) > 1:
+    settings = [*trials[0].settings]
+    if any([*trial.settings] != settings for trial in trials):
         raise UserError('the trials of a sweep need the same settings, in the same order')
-    for name in trials[0].settings:
+    for name in settings:
         if name in ('cell', 'impossible', 'epoch_seconds', *OF_SEED, *OF_VALIDATION, *OF_TRIAL):
             raise UserError(f'a setting cannot be called {name!r}: a column of the results is')
-    unknown = [name for name in sweep.reference or {} if name not in trials[0].settings]
-    if unknown:
-        raise UserError(
-            f'reference = {dict(sweep.reference)}: no setting is called {unknown[0]!r}; those of '
-            f'the trials are {", ".join(map(str, trials[0].settings))}'
-        )
-    _check_changes(trials)
-    if sweep.kind == 'little_data' and not {'method', 'train_images'} <= set(trials[0].settings):
+    for name in reference or {}:
+        if name not in settings:
+            raise UserError(
+                f'reference = {dict(reference)}: no setting is called {name!r}; those of the '
+                f'trials are {", ".join(map(str, settings))}'
+            )
+    if sweep.kind == 'little_data' and not {'method', 'train_images'} <= {*settings}:
         raise UserError("kind = 'little_data': its trials need settings 'method', 'train_images'")
-    if sweep.kind == 'resolution':
-        _check_image_sizes(sweep.image_sizes)
+    _check_changes(trials)
+
+
+def _are_sizes(sides) -> bool:
+    numbers = isinstance(sides, tuple | list) and all(type(side) is int for side in sides)
+    return numbers and bool(sides) and min(sides) >= 1 and len(set(sides)) == len(sides)
 
 
 def _check_changes(trials: Sequence[Trial]) -> None:
@@ -190,14 +196,6 @@ def _check_changes(trials: Sequence[Trial]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise UserError(f'two trials of the sweep have the settings {name}')
-
-
-def _check_image_sizes(sides) -> None:
-    numbers = isinstance(sides, tuple | list) and all(type(side) is int for side in sides)
-    if not numbers or not sides or min(sides) < 1 or len(set(sides)) < len(sides):
-        raise UserError(
-            f'image_sizes = {sides!r}: allowed are different integers, in pixels, like (28, 56)'
-        )
 
 
 def pair_with_reference(
@@ -226,7 +224,10 @@ def _name(trial: Trial) -> str:
 
 
 def _text(trial: Trial) -> str:
-    return ', '.join(f'{name} {_value_text(value)}' for name, value in trial.settings.items())
+    def text(value) -> str:
+        return '×'.join(map(text, value)) if isinstance(value, tuple | list) else str(value)
+
+    return ', '.join(f'{name} {text(value)}' for name, value in trial.settings.items())
 
 
 def _prepare(base: ml_collections.ConfigDict, trial: Trial) -> PreparedTrial:
@@ -238,9 +239,3 @@ def _prepare(base: ml_collections.ConfigDict, trial: Trial) -> PreparedTrial:
         return prepared(setup=create_setup(changed(base, trial.changes)))
     except UserError as error:
         return prepared(setup=None, invalid=str(error))
-
-
-def _value_text(value) -> str:
-    if isinstance(value, tuple | list):
-        return '×'.join(map(_value_text, value))
-    return str(value)

@@ -147,12 +147,10 @@ def number_ticks(axis, values: Sequence[float] | None = None) -> None:
         locator = LogLocator(subs=(1, 2, 5) if high < 1e4 * low else (1,))
     axis.set_major_locator(locator)
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: quantity_text(value)))
-
-
-def quantity_text(value: float) -> str:
-    """12300 as '12 300', 0.25 as '0.25': four significant digits at most."""
-    return grouped_text(value) if abs(value) >= 1000 else f'{value:.4g}'
+    # 12300 is '12 300', 0.25 is '0.25': four significant digits at most.
+    axis.set_major_formatter(
+        FuncFormatter(lambda x, _: grouped_text(x) if abs(x) >= 1000 else f'{x:.4g}')
+    )
 
 
 def legend_below(figure: Figure) -> None:

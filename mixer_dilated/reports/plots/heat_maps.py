@@ -45,7 +45,11 @@ def confusion_matrices(counts: Mapping[str, np.ndarray], class_names: Sequence[s
     small = len(right) <= MAX_CLASSES_WITH_NUMBERS
     names = [label_text(name, 16) for name in class_names] if small else 'auto'
     for axes, (label, of_method) in zip(panels, counts.items(), strict=True):
-        texts = np.vectorize(_count_text, otypes=[str])(of_method) if small else False
+        # A cell has little room: right answers of many seeds have more digits.
+        cell = np.vectorize(
+            lambda n: f'{n / 1000:.0f}k' if n >= 1e4 else str(n or ''), otypes=[str]
+        )
+        texts = cell(of_method) if small else False
         options = {'annot': texts, 'rasterized': not small, 'square': True, 'ax': axes}
         options |= {'xticklabels': names, 'yticklabels': names}
         _draw_map(of_method, mask=right, cmap=ERRORS, vmin=0, vmax=most, **options)
@@ -57,11 +61,6 @@ def confusion_matrices(counts: Mapping[str, np.ndarray], class_names: Sequence[s
     label = 'wrong predictions (all seeds)'
     figure.colorbar(panels[0].collections[0], ax=panels, label=label, shrink=0.9, aspect=30)
     return figure
-
-
-def _count_text(count: int) -> str:
-    """A count as a cell has room for it: right answers of many seeds have more digits."""
-    return '' if not count else str(count) if count < 10_000 else f'{count / 1000:.0f}k'
 
 
 def _draw_map(

@@ -73,7 +73,13 @@ def draw_patches(setup: Setup, path: pathlib.Path) -> None:
     figure, panels = subplots(len(designs), len(designs), 4.2, 4.9)
     for axes, patches in zip(panels, designs.values(), strict=True):
         show_patches(axes, image, (patches,))
-        axes.set_title(_description(patches, image.shape[:2]), fontsize=11)
+        size, dilation, window = (
+            '×'.join(map(str, pair)) for pair in (patches.size, patches.dilation, patches.window)
+        )
+        seen = (patches.coverage(image.shape[:2]) > 0).mean()
+        title = f'{size} pixels, dilation {dilation}, window {window}\n'
+        title += f'{patches.num_tokens(image.shape[:2])} tokens, see {seen:.0%} of the pixels'
+        axes.set_title(title, fontsize=11)
         axes.set_xlabel('orange: the pixels of one token', fontsize=9)
     save_figure(figure, path, 'picture')
 
@@ -137,14 +143,3 @@ def _tint(canvas: np.ndarray, ink: np.ndarray, places: np.ndarray, colour: str) 
     """Colours pixels (row, column) of the canvas, the ink showing through."""
     rows, columns = places.T
     canvas[rows, columns] = 0.45 * ink[rows, columns] + 0.55 * np.asarray(to_rgb(colour))
-
-
-def _description(patches: Patches, image_size: tuple[int, int]) -> str:
-    seen = (patches.coverage(image_size) > 0).mean()
-    size, dilation, window = (
-        '×'.join(map(str, pair)) for pair in (patches.size, patches.dilation, patches.window)
-    )
-    return (
-        f'{size} pixels, dilation {dilation}, window {window}\n'
-        f'{patches.num_tokens(image_size)} tokens, see {seen:.0%} of the pixels'
-    )

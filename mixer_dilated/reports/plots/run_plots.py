@@ -67,13 +67,20 @@ def detail_plots(runs: Mapping[str, Run]) -> Iterator[Plot]:
         label: confusion_matrix(run.predictions['labels'], run.predictions['probabilities'])
         for label, run in runs.items()
     }
-    names = next(iter(runs.values())).class_names
+    names, texts = next(iter(runs.values())).class_names, []
+    for label, of_run in counts.items():
+        errors = of_run * (1 - np.eye(len(of_run), dtype=int))
+        true, predicted = np.unravel_index(errors.argmax(), errors.shape)
+        texts.append(
+            f'{label}: {errors.sum()} of {of_run.sum()} wrong, most often {names[true]} taken for '
+            f'{names[predicted]} ({errors[true, predicted]} times)'
+        )
     yield Plot(
         'Confusion matrices',
         'confusion',
         'A row is a true class, a column what it was taken for, counts are summed over seeds; the '
         'grey diagonal is right, the darker the orange the more errors.',
-        '; '.join(f'{label}: {_worst_confusion(one, names)}' for label, one in counts.items()),
+        '; '.join(texts),
         confusion_matrices(counts, names),
     )
     for plot in (_stem_plot, _mixing_plot, _mistakes_plot):
@@ -181,15 +188,6 @@ def _facts(run: Run) -> list[str]:
     if run.config.augment.random_phase:
         facts += ['in all its phases,', 'of which one is drawn']
     return facts
-
-
-def _worst_confusion(counts: np.ndarray, names: list[str]) -> str:
-    errors = counts * (1 - np.eye(len(counts), dtype=int))
-    true, predicted = np.unravel_index(errors.argmax(), errors.shape)
-    return (
-        f'{errors.sum()} of {counts.sum()} wrong, most often {names[true]} taken for '
-        f'{names[predicted]} ({errors[true, predicted]} times)'
-    )
 
 
 def _branch_texts(branches: tuple[Patches, ...]) -> list[str]:
