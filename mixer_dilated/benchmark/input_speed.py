@@ -34,11 +34,9 @@ ENDLESS = 2**30  # steps
 def benchmark_input(
     configs: Mapping[str, ml_collections.ConfigDict], log: Callable[[str], None]
 ) -> dict:
-    """Measures the input of every config: its training examples, streamed.
+    """Measures the input of every resolved config: its training examples, streamed.
 
-    Args:
-      configs: resolved configs by name.
-      log: called with what is measured next.
+    `log` is called with what is measured next.
 
     Returns:
       'versions', 'device', 'cores', 'busy_cores' (that other programs used before it began), and

@@ -133,14 +133,9 @@ def _measure(
     large_timers: Mapping[tuple[Matmul, str], Timed],
     notes: list[str],
 ) -> dict:
-    """What one config does on this device.
+    """What one config, of one seed in float32, does on this device.
 
-    Args:
-      setup: of one seed, in float32.
-      against: what else to time.
-      large: the large product.
-      large_timers: of it in each dtype.
-      notes: sentences on what is left out are added to it.
+    Sentences on what is left out are added to `notes`.
 
     Returns:
       'num_tokens', 'num_params', 'image_shape', 'batch'; 'large_matmul': FLOPs a second by dtype

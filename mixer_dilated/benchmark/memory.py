@@ -31,8 +31,7 @@ def training_memory(config: str, image_size: list[int], steps: int) -> dict[str,
 
     Args:
       config: every key with its value, as JSON.
-      image_size: (height, width) in pixels.
-      steps: batches of an epoch.
+      image_size, steps: (height, width) in pixels, and batches of an epoch.
     """
     setup = on_random_images(create_setup(resolve(json.loads(config))), tuple(image_size), steps)
     examples, device = setup.dataset.read('train'), jax.devices()[0]
@@ -53,11 +52,8 @@ def training_memory(config: str, image_size: list[int], steps: int) -> dict[str,
 def streaming_memory(config: str, share: float) -> int | None:
     """Peak bytes of streaming a share of the training examples, from the first on.
 
-    Summed over this process and two that decode; None where the system does not report it.
-
-    Args:
-      config: every key with its value, as JSON.
-      share: of the training examples.
+    Summed over this process and two that decode; None where the system does not report it. `config`
+    is JSON.
     """
     setup, images = create_setup(resolve(json.loads(config))), 0
     split, sizes = setup.config.dataset.train_split, setup.dataset.split_sizes

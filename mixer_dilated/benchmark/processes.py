@@ -31,11 +31,7 @@ class ProcessError(Exception):
 
 
 def call_in_process(function: Callable, **arguments):
-    """Calls a function of a module in a new process.
-
-    Args:
-      function: at the top of its module.
-      arguments: JSON; so is what the function returns.
+    """Calls a function of a module in a new process; arguments and what it returns are JSON.
 
     Raises:
       ProcessError: the process failed; the message has the end of what it printed.
@@ -54,9 +50,6 @@ def start_up_seconds(config: ml_collections.ConfigDict) -> dict[str, float | boo
 
     Each is a whole run of one epoch in a process of its own; the decoded images and the compiled
     programs of the first are there for the second.
-
-    Args:
-      config: a resolved config.
 
     Returns:
       'cold' and 'warm', in seconds, and 'programs_kept': whether compiled programs were, which on

@@ -27,11 +27,9 @@ SEEDS = 8
 
 
 class TimedCall:
-    """A function that is called once to warm up, and then timed.
+    """A function, which returns when an epoch's work is done: called once to warm up, then timed.
 
-    Args:
-      call: does an epoch's work, and returns when it is done.
-      compile_seconds: spent on tracing and compiling.
+    `compile_seconds` were spent on tracing and compiling it.
     """
 
     def __init__(self, call: Callable[[], object], compile_seconds: float):
@@ -127,23 +125,14 @@ def time_torch(setup: Setup, compiled: bool = False) -> TimedCall:
 
 
 class Variant(NamedTuple):
-    """One way to compute a step.
+    """One way to compute a step."""
 
-    Attributes:
-      timed: makes it ready from a setup of one seed in float32.
-      kind: 'training' or 'forward'.
-      dtype: of the computation.
-      seeds: trained at once, in one program.
-      scale: of the images' sides.
-      described: its name in a sentence that compares it with the training step; '' for none.
-    """
-
-    timed: Callable[[Setup], Timed] = TimedEpoch
-    kind: str = 'training'
+    timed: Callable[[Setup], Timed] = TimedEpoch  # makes it ready
+    kind: str = 'training'  # or 'forward'
     dtype: str = 'float32'
-    seeds: int = 1
-    scale: float = 1.0
-    described: str = ''
+    seeds: int = 1  # trained at once, in one program
+    scale: float = 1.0  # of the images' sides
+    described: str = ''  # in a sentence that compares it with the training step; '' for none
 
 
 OWN = {
@@ -167,12 +156,9 @@ TORCH = {
 
 
 def choose_variants(setup: Setup, against: set[str], notes: list[str]) -> dict[str, Variant]:
-    """What takes turns, by name in the table.
+    """What takes turns, by name in the table: `against` has 'reference', 'torch', both or none.
 
-    Args:
-      setup: of one seed, in float32.
-      against: 'reference', 'torch', or both.
-      notes: sentences on what is left out are added to it.
+    Sentences on what is left out are added to `notes`.
     """
     variants, backend = OWN | (REFERENCE if 'reference' in against else {}), jax.default_backend()
     if 'torch' in against and backend != 'cpu':
@@ -187,10 +173,7 @@ def choose_variants(setup: Setup, against: set[str], notes: list[str]) -> dict[s
 def compile_variant(variant: Variant, setup: Setup, notes: list[str]) -> Timed | None:
     """The variant, ready; None, and a sentence in `notes`, if torch.compile fails.
 
-    Args:
-      variant: what to make ready.
-      setup: with the variant's dtype and seeds, of as many random images as make a turn.
-      notes: sentences on what is left out.
+    The setup has the variant's dtype and seeds, and as many random images as make a turn.
     """
     try:
         with warnings.catch_warnings():

@@ -32,18 +32,14 @@ Examples
 class Command(NamedTuple):
     """A command.
 
-    Attributes:
-      function: gets the parsed arguments; its docstring is the help.
-      usage: its flags as the help shows them, in brackets those that may be left out. A flag
-        without a value is a switch; '--config.KEY=VALUE' stands for any key of the config.
-      num_words: how many words that are no flags it takes.
-      words_hint: what to do if it is given another number of them.
+    Its usage are the flags as the help shows them, in brackets those that may be left out. A flag
+    without a value is a switch; '--config.KEY=VALUE' stands for any key of the config.
     """
 
-    function: Callable
+    function: Callable  # gets the parsed arguments; its docstring is the help
     usage: str
-    num_words: range = range(1)
-    words_hint: str = ''
+    num_words: range = range(1)  # how many words that are no flags it takes
+    words_hint: str = ''  # what to do if it is given another number of them
 
     @property
     def flags(self) -> list[str]:

@@ -29,9 +29,9 @@ NO_AUTOTUNING = '--xla_gpu_autotune_level=0'  # there is no GPU to time kernels 
 
 def check_compiler(devices: Devices) -> None:
     """Raises UserError, which says what to install, if the devices' compiler is not there."""
-    plugin, package = 'libtpu', 'jax[tpu]'
-    if not devices.is_tpu:
-        plugin, package = 'jax_cuda13_plugin', 'jax[cuda13-local]'
+    plugin, package = 'jax_cuda13_plugin', 'jax[cuda13-local]'
+    if devices.is_tpu:
+        plugin, package = 'libtpu', 'jax[tpu]'
     if devices.kind != 'this' and not importlib.util.find_spec(plugin):
         raise UserError(
             f'--devices={devices.word}: its compiler, {plugin}, is not installed; run '
@@ -44,9 +44,7 @@ def compile_for(
 ) -> dict:
     """What `compile_programs` returns; for absent devices it is kept in the user's cache.
 
-    Args:
-      setup, devices, programs: its arguments.
-      report: called with a line before programs are compiled for absent devices.
+    Before programs are compiled for absent devices, `report` is called with a line.
 
     Raises:
       UserError: the compiler failed, or the mesh or batch fits no devices.
@@ -75,13 +73,10 @@ def compile_for(
 
 
 def _compile_in_process(setup: Setup, devices: Devices, programs: tuple[str, ...]) -> dict:
-    flags = {
-        'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {NO_AUTOTUNING}',
-        'PYTHONPATH': os.pathsep.join(sys.path),
-    }
+    flags = {'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {NO_AUTOTUNING}'}
     process = subprocess.run(
         [sys.executable, '-m', compile_programs.__module__],
-        env=os.environ | ENVIRONMENT | flags,
+        env=os.environ | ENVIRONMENT | flags | {'PYTHONPATH': os.pathsep.join(sys.path)},
         input=pickle.dumps((setup, devices, programs)),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # libtpu logs that there is no TPU
@@ -90,10 +85,8 @@ def _compile_in_process(setup: Setup, devices: Devices, programs: tuple[str, ...
     if not process.returncode:
         answer = json.loads(process.stdout.splitlines()[-1])
     if 'failure' in answer:
-        raise UserError(
-            f'--devices={devices.word}: the compiler failed: {answer["failure"]}; try other '
-            'devices, or another version of jax'
-        )
+        failed = f'--devices={devices.word}: the compiler failed: {answer["failure"]}'
+        raise UserError(f'{failed}; try other devices, or another version of jax')
     if 'error' in answer:
         raise UserError(answer['error'])
     return answer

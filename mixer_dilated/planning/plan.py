@@ -79,13 +79,7 @@ def plan_runs(
 def plan_run(
     setup: Setup, devices: Devices, report: Report, *, measured: bool = False, search: bool = True
 ) -> dict:
-    """One of the plans of `plan_runs`.
-
-    Args:
-      setup, devices: what to train, and on what.
-      report, measured: as of `plan_runs`.
-      search: whether to look for the largest batch, and for changes where memory does not suffice.
-    """
+    """One of the plans of `plan_runs`; without `search` without the largest batch and changes."""
     if devices.kind == 'this':
         devices = dataclasses.replace(devices, hardware=measure_hardware(setup))
     plan = make_plan(setup, devices, report)
@@ -174,9 +168,8 @@ def _round_down(batch: float, unit: int) -> int:
 def find_changes(setup: Setup, devices: Devices, report: Report, plan: dict) -> list[dict]:
     """Changes of a config that save memory, each compiled, up to the first that fits.
 
-    Returns:
-      Of each 'values' by key, 'total_bytes', 'fits' and 'step_seconds'; last of all together, if
-      none alone fits.
+    Each has 'values' by key, 'total_bytes', 'fits' and 'step_seconds'. Last come all together, if
+    none alone fits.
     """
     rows, before = [], plan['compiled']['memory_bytes']['total'] or math.inf
     for values in _changes(setup, devices, plan, rows):

@@ -138,43 +138,28 @@ def read_run(folder: pathlib.Path) -> Run:
 
 
 class Trial(NamedTuple):
-    """A trial of a study: 'name', 'label' and 'settings' of `study.json`.
-
-    `invalid` says why it cannot be trained, '' for one that can. `config` is None where it is
-    invalid or the study does not say; `run` where it is invalid, not finished, or trains nothing.
-    """
+    """A trial of a study, as `study.json` names and sets it."""
 
     name: str
     label: str
     settings: dict
-    invalid: str
-    config: ml_collections.ConfigDict | None
-    run: Run | None
+    invalid: str  # why it cannot be trained; '' for one that can
+    config: ml_collections.ConfigDict | None  # unless it is invalid or the study does not say
+    run: Run | None  # unless it is invalid, not finished, or trains nothing
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A study, finished or not.
-
-    Attributes:
-      folder: where it lies.
-      content: of `study.json`.
-      config: what its trials share; None where the study does not say.
-      trials: all of them, in the study's order.
-      statistics: content of `statistics.json`, {} if it is not there yet.
-      epoch_seconds: {trial: seconds} of those that were timed.
-      robustness, resolution: rows of the files of that name, with the trial's 'label'; empty
-        where nothing was measured.
-    """
+    """A study, finished or not. Measurements are empty where nothing was measured."""
 
     folder: pathlib.Path
-    content: dict
-    config: ml_collections.ConfigDict | None
-    trials: list[Trial]
-    statistics: dict
-    epoch_seconds: dict[str, float]
-    robustness: pd.DataFrame
-    resolution: pd.DataFrame
+    content: dict  # of `study.json`
+    config: ml_collections.ConfigDict | None  # what its trials share, where the study says it
+    trials: list[Trial]  # in the study's order
+    statistics: dict  # of `statistics.json`, {} if it is not there yet
+    epoch_seconds: dict[str, float]  # by trial
+    robustness: pd.DataFrame  # rows of the file of that name, with the trial's 'label'
+    resolution: pd.DataFrame  # as `robustness`
 
     @property
     def kind(self) -> str:

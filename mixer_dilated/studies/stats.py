@@ -150,15 +150,16 @@ def fit_exponent(x: Sequence[float], y: Sequence[float]) -> dict:
     Raises:
       ValueError: unequal numbers, one that is not positive, or fewer than two different x.
     """
-    from scipy.stats import linregress
+    from statsmodels.regression.linear_model import OLS
+    from statsmodels.tools import add_constant
 
     log_x, log_y = _log(x), _log(y)
     if len(log_x) != len(log_y) or len(np.unique(log_x)) < 2:
         raise ValueError('an exponent needs two different x and as many y')
-    fit = linregress(log_x, log_y)
-    error = float(fit.stderr) if len(log_x) > 2 else None
-    factor = math.exp(fit.intercept)
-    return {'exponent': float(fit.slope), 'standard_error': error, 'factor': factor}
+    fit = OLS(log_y, add_constant(log_x)).fit()
+    intercept, exponent = map(float, fit.params)
+    error = float(fit.bse[1]) if len(log_x) > 2 else None
+    return {'exponent': exponent, 'standard_error': error, 'factor': math.exp(intercept)}
 
 
 def _log(values: Sequence[float]) -> np.ndarray:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from mixer_dilated.config import changed, check_key, validate
 from mixer_dilated.config_keys import ALIASES, preset_values
@@ -57,7 +57,7 @@ class Sweep:
 
     title: str
     question: str
-    base: ml_collections.ConfigDict
+    base: ConfigDict
     trials: Sequence[Trial]
     reference: Mapping[str, object] | None = None
     kind: str = 'sweep'
@@ -125,32 +125,20 @@ def prepare(sweep: Sweep) -> list[PreparedTrial]:
 def check_sweep(sweep: Sweep) -> None:
     """Raises UserError, with what is allowed, if a field of a sweep has a wrong value."""
     trials, reference = sweep.trials, sweep.reference
+    sizes = 'are different integers, in pixels, like (28, 56)'
+    needs_sizes = sweep.kind == 'resolution'
     allowed = {
         'title': (isinstance(sweep.title, str), 'is text'),
         'question': (isinstance(sweep.question, str), 'is text'),
-        'base': (
-            isinstance(sweep.base, ml_collections.ConfigDict),
-            'is a ConfigDict, like base_config()',
-        ),
+        'base': (isinstance(sweep.base, ConfigDict), 'is a ConfigDict, like base_config()'),
         'kind': (sweep.kind in KINDS, f'are {", ".join(KINDS)}'),
-        'reference': (
-            isinstance(reference, Mapping | None),
-            "are settings, like {'dilation': 1}",
-        ),
-        'image_sizes': (
-            sweep.kind != 'resolution' or _are_sizes(sweep.image_sizes),
-            'are different integers, in pixels, like (28, 56)',
-        ),
+        'reference': (isinstance(reference, Mapping | None), "are settings, like {'dilation': 1}"),
+        'image_sizes': (not needs_sizes or _are_sizes(sweep.image_sizes), sizes),
     }
     for name, (is_right, what) in allowed.items():
         if not is_right:
             raise UserError(f'{name} = {getattr(sweep, name)!r}: allowed {what}')
-    if not (isinstance(trials, tuple | list) and trials) or not all(
-        isinstance(trial, Trial)
-        and isinstance(trial.settings, Mapping)
-        and isinstance(trial.changes, Mapping)
-        for trial in trials
-    ):
+    if not (isinstance(trials, tuple | list) and trials and all(map(_is_trial, trials))):
         raise UserError(
             'trials: allowed is a list of at least one Trial of settings and changes, as grid() '
             'makes it'
@@ -172,6 +160,11 @@ def check_sweep(sweep: Sweep) -> None:
     _check_changes(trials)
 
 
+def _is_trial(trial) -> bool:
+    parts = (trial.settings, trial.changes) if isinstance(trial, Trial) else (None,)
+    return all(isinstance(part, Mapping) for part in parts)
+
+
 def _are_sizes(sides) -> bool:
     numbers = isinstance(sides, tuple | list) and all(type(side) is int for side in sides)
     return numbers and bool(sides) and min(sides) >= 1 and len(set(sides)) == len(sides)
@@ -187,10 +180,8 @@ def _check_changes(trials: Sequence[Trial]) -> None:
             continue
         check_key(key)
         if key in ('seed', 'num_seeds'):
-            raise UserError(
-                f'config.{key} cannot differ between trials, which are paired by seed; give it in '
-                'base'
-            )
+            paired = 'cannot differ between trials, which are paired by seed; give it in base'
+            raise UserError(f'config.{key} {paired}')
         validate({key: value})
     names = [_name(trial) for trial in trials]
     for name in names:
@@ -230,7 +221,7 @@ def _text(trial: Trial) -> str:
     return ', '.join(f'{name} {text(value)}' for name, value in trial.settings.items())
 
 
-def _prepare(base: ml_collections.ConfigDict, trial: Trial) -> PreparedTrial:
+def _prepare(base: ConfigDict, trial: Trial) -> PreparedTrial:
     from mixer_dilated.training.setup import create_setup
 
     label = str(trial.settings['method']) if [*trial.settings] == ['method'] else _text(trial)

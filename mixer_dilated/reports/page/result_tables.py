@@ -22,21 +22,13 @@ MAX_ROWS = 12
 
 
 class PageTable(NamedTuple):
-    """A table of a page, which does not show an empty one: text only, whatever it holds.
-
-    Attributes:
-      title: what it shows, in a line.
-      texts: the first column names the row.
-      numbers: whether the columns after the first hold numbers, which are set to the right.
-      folded: whether the page shows it only when asked.
-      headed: whether it has a line of column names.
-    """
+    """A table of a page, which does not show an empty one: text only, whatever it holds."""
 
     title: str
-    texts: pd.DataFrame
-    numbers: bool = True
-    folded: bool = False
-    headed: bool = True
+    texts: pd.DataFrame  # the first column names the row
+    numbers: bool = True  # in the columns after the first, which are set to the right
+    folded: bool = False  # the page shows it only when asked
+    headed: bool = True  # it has a line of column names
 
     def __bool__(self) -> bool:
         return not self.texts.empty

@@ -46,23 +46,14 @@ figure_style = functools.partial(matplotlib.style.context, _STYLE, after_reset=T
 
 
 class Plot(NamedTuple):
-    """One plot of a report, or why there is none.
-
-    Attributes:
-      title: a few words.
-      name: its file's name, without ending.
-      caption: one sentence on how to read it.
-      alt: what it shows, for those who cannot see it.
-      figure: what is drawn; None where there is nothing to draw.
-      omitted: why nothing is drawn.
-    """
+    """One plot of a report, or why there is none."""
 
     title: str
-    name: str = ''
-    caption: str = ''
-    alt: str = ''
+    name: str = ''  # of its file, without ending
+    caption: str = ''  # how to read it
+    alt: str = ''  # what it shows, for those who cannot see it
     figure: Figure | None = None
-    omitted: str = ''
+    omitted: str = ''  # why nothing is drawn
 
 
 @figure_style()
