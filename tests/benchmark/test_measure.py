@@ -35,17 +35,12 @@ def test_products_of_a_step_are_counted_by_hand():
     assert step_matmuls(phases, 'training') == training
 
 
-@pytest.mark.parametrize(
-    'place',
-    ['.', '/proc/a.json', 'file/a.json', 'x' * 300],
-    ids=['folder', 'proc', 'under a file', 'long'],
-)  # fmt: skip
-def test_a_json_file_that_cannot_be_written_is_refused_first(monkeypatch, capsys, tmp_path, place):
+def test_a_json_file_that_cannot_be_written_is_refused_first(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(measure, 'benchmark', lambda *_, **__: pytest.fail('it was measured'))
-    (tmp_path / 'file').write_text('')
-    json_file = tmp_path / place
-    line = refused(capsys, 'benchmark', DIGITS, f'--json={json_file}')
-    assert line.startswith(f'error: --json={json_file}: ')
+    for place in ('.', 'x' * 300):
+        json_file = tmp_path / place
+        line = refused(capsys, 'benchmark', DIGITS, f'--json={json_file}')
+        assert line.startswith(f'error: --json={json_file}: ')
 
 
 def test_a_json_file_is_left_alone_until_there_is_something_to_write(capsys, tmp_path):
@@ -126,16 +121,15 @@ def check_every_variant_is_measured_in_every_round(result):
     own = ['training', 'forward', 'training bf16', 'forward bf16', '8 seeds']
     variants = result['variants']
     assert [name for name in variants if 'the side' not in name] == [*own, 'plain Flax']
-    rounds = [
-        variant[key] for variant in variants.values() for key in ('seconds', 'matmul_seconds')
-    ]
+    keys = 'seconds', 'matmul_seconds'
+    rounds = [variant[key] for variant in variants.values() for key in keys]
     rounds += result['large_matmul'].values()
     assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in rounds)
     assert set(result['large_matmul']) == {'float32', 'bfloat16'}
     assert {'cold', 'warm', 'programs_kept'} == set(result['start_up'])
     assert variants['training']['image_size'] == [8, 8]
-    assert variants['twice the side']['image_size'] == [16, 16]
-    assert variants['twice the side']['num_tokens'] == 100
+    twice = variants['twice the side']
+    assert twice['image_size'] == [16, 16] and twice['num_tokens'] == 100
     assert result['memory']['predicted'] > 0
     of_dtype, of_seeds = result['notes']
     assert of_dtype.startswith("config.dtype = 'bfloat16' ")

@@ -15,15 +15,20 @@ from tests.report_folders import make_kind
 
 
 def validate(folder, accuracy):
-    """Turns a folder of a run into that of one with a validation split."""
+    """Turns a folder of a run into that of one with a validation split, also for its study."""
     summary = json.loads((folder / 'summary.json').read_text())
     summary |= {'val_split': 'train[300:]', 'val_examples': 100, 'val_accuracy': accuracy}
     for result in summary['results']:
         result |= {'val_accuracy': accuracy, 'val_correct': round(100 * accuracy), 'val_loss': 0.5}
     write_summary(folder, summary)
     path = folder / 'metrics.jsonl'
-    text = path.read_text().replace('"test_', '"val_')
-    path.write_text(text)
+    path.write_text(path.read_text().replace('"test_', '"val_'))
+    path = folder.parents[1] / 'statistics.json'
+    if path.exists():
+        statistics = json.loads(path.read_text())
+        spread = {'count': 3, 'mean': accuracy, 'std': 0.0, 'low': accuracy, 'high': accuracy}
+        statistics['cells'][folder.name]['val_accuracy'] = spread
+        path.write_text(json.dumps(statistics))
 
 
 def test_the_curves_of_a_run_are_of_its_validation_split(tmp_path):
@@ -45,13 +50,8 @@ def test_trials_are_chosen_by_validation_accuracy(tmp_path, capsys):
     folder = make_kind('table1', tmp_path / 'study')
     trials = read_study(folder).finished
     by_test = max(trials, key=mean_accuracy)
-    statistics = json.loads((folder / 'statistics.json').read_text())
     for trial in trials:
-        accuracy = 0.1 if trial.name == by_test.name else 0.9
-        validate(trial.run.folder, accuracy)
-        spread = {'count': 3, 'mean': accuracy, 'std': 0.0, 'low': accuracy, 'high': accuracy}
-        statistics['cells'][trial.name]['val_accuracy'] = spread
-    (folder / 'statistics.json').write_text(json.dumps(statistics))
+        validate(trial.run.folder, 0.1 if trial.name == by_test.name else 0.9)
     best = max(read_study(folder).finished, key=mean_accuracy)
     assert best.name != by_test.name and mean_accuracy(best) == pytest.approx(0.9)
     print_study(folder)
@@ -60,12 +60,7 @@ def test_trials_are_chosen_by_validation_accuracy(tmp_path, capsys):
 
 def test_a_trial_without_a_validation_split_leaves_its_place_empty(tmp_path, capsys):
     folder = make_kind('table1', tmp_path / 'study')
-    first, *_ = read_study(folder).finished
-    validate(first.run.folder, 0.75)
-    statistics = json.loads((folder / 'statistics.json').read_text())
-    spread = {'count': 3, 'mean': 0.75, 'std': 0.0, 'low': 0.75, 'high': 0.75}
-    statistics['cells'][first.name]['val_accuracy'] = spread
-    (folder / 'statistics.json').write_text(json.dumps(statistics))
+    validate(read_study(folder).finished[0].run.folder, 0.75)
     print_study(folder)
     assert '0.7500' in capsys.readouterr().out
     table, *_ = trials_tables(read_study(folder))

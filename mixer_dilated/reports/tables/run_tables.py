@@ -113,8 +113,10 @@ def print_predictions(rows: list[tuple[str, list[tuple[str, float]]]]) -> None:
         if room < 0 and rank:
             break
         columns[heading] = column
-    texts = zip(*columns.values(), strict=True)
-    print_table([*columns], ([Text(text, no_wrap=True) for text in row] for row in texts))
+    rows = (
+        [Text(text, no_wrap=True) for text in row] for row in zip(*columns.values(), strict=True)
+    )
+    print_table([*columns], rows, left=range(len(columns)))
 
 
 def print_export(manifest: dict) -> None:
