@@ -70,11 +70,7 @@ PARSERS = {
 
 
 def parse(command, argv: list[str]) -> SimpleNamespace:
-    """Parses the command line of a command.
-
-    Args:
-      command: its usage names its flags.
-      argv: the words after the command.
+    """Parses the words after a command, whose usage names its flags.
 
     Returns:
       The value of every flag, None where it is not given; 'words', which are no flags; and

@@ -22,11 +22,8 @@ SHIPPED = (PACKAGE if (PACKAGE / 'configs').is_dir() else PACKAGE.parent) / 'con
 def load_config(path: str, overrides: Mapping) -> ConfigDict:
     """Loads the result of `get_config()` in a file, changes it by the overrides, and resolves it.
 
-    A relative path that is not there is looked for among the configs of the package.
-
-    Args:
-      path: of the file; 'FILE:WORD' calls `get_config('WORD')`.
-      overrides: {key: value}; 'model' may be the name of a preset.
+    A relative path that is not there is looked for among the configs of the package; 'FILE:WORD'
+    calls `get_config('WORD')`. Of the overrides {key: value} 'model' may be the name of a preset.
 
     Raises:
       UserError: no such file, whatever goes wrong in it, with its line, or a value that is not
@@ -41,10 +38,7 @@ def load_config(path: str, overrides: Mapping) -> ConfigDict:
 def load_sweep(path: str, overrides: Mapping, seeds: int | None):
     """Loads the `Sweep` that `get_sweep()` in a file returns, its base changed by the overrides.
 
-    Args:
-      path: of the file, as of `load_config`.
-      overrides: {key: value}, of keys that not every trial sets itself.
-      seeds: of every trial; as the file says if None.
+    The overrides are of keys that not every trial sets itself; seeds as the file says if None.
 
     Raises:
       UserError: as `load_config`.
@@ -76,10 +70,6 @@ def file_name(path: str) -> str:
 
 def load_configs(paths: list[str], overrides: Mapping) -> dict[str, ConfigDict]:
     """Loads several configs by their names: with ':WORD', and the whole path where two are alike.
-
-    Args:
-      paths: of the files, as of `load_config`.
-      overrides: of all of them.
 
     Raises:
       UserError: as `load_config`, or a file that is there twice.

@@ -71,10 +71,8 @@ def draw_lines(
 def training_curves(curves: Mapping[str, pd.DataFrame], evaluated_on: str = 'test') -> Figure:
     """Four panels; a line a method, the mean over seeds, with a band of one standard deviation.
 
-    Args:
-      curves: {label: epoch, seed, accuracy, train_accuracy, loss, train_loss}; NaN is left out, and
-        epochs in which there is nothing else (those without an evaluation).
-      evaluated_on: 'test' or 'validation'.
+    Curves are {label: epoch, seed, accuracy, train_accuracy, loss, train_loss}, evaluated on 'test'
+    or 'validation'; NaN is left out, and epochs in which there is nothing else.
     """
     texts = {
         name: tuple(text.format(evaluated_on) for text in panel) for name, panel in CURVES.items()

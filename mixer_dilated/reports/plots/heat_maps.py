@@ -20,12 +20,8 @@ RIGHT = 'blend:#ededed,#ededed'
 
 
 def confusion_matrix(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Counts (true class, predicted class), summed over seeds.
-
-    Args:
-      labels: (examples,).
-      probabilities: (seeds, examples, classes).
-    """
+    """Counts (true class, predicted class), summed over seeds, of labels (examples,) and
+    probabilities (seeds, examples, classes)."""
     classes = probabilities.shape[-1]
     pairs = labels.astype(np.int64) * classes + probabilities.argmax(axis=-1)
     return np.bincount(pairs.ravel(), minlength=classes**2).reshape(classes, classes)
@@ -33,11 +29,9 @@ def confusion_matrix(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarra
 
 @figure_style()
 def confusion_matrices(counts: Mapping[str, np.ndarray], class_names: Sequence[str]) -> Figure:
-    """A panel a method; the colour is that of the errors, what is right is grey.
+    """A panel a method, of counts (true class, predicted class) by label.
 
-    Args:
-      counts: {label: counts (true class, predicted class)}.
-      class_names: of every class, at the sides of a small matrix.
+    The colour is that of the errors, what is right is grey; small matrices have numbers and names.
     """
     figure, panels = subplots(len(counts), 2, 5.3, 4.8)
     right = np.eye(len(class_names), dtype=bool)
@@ -76,10 +70,7 @@ def _draw_map(
 def map_axes(settings: pd.DataFrame) -> list[str]:
     """The last two settings that are numbers and vary, [down, across]; fewer if there are not two.
 
-    They change fastest in a `grid`.
-
-    Args:
-      settings: a row a trial, a column a setting.
+    They change fastest in a `grid`. `settings` has a row a trial, a column a setting.
     """
     numbers = settings.map(type).isin([int, float]).all()
     return [*settings.columns[numbers & (settings.nunique() > 1)]][-2:]

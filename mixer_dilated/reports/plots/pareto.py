@@ -35,8 +35,7 @@ def pareto_plot(points: pd.DataFrame, cost_label: str, evaluated_on: str = 'test
       points: a row a trial: label, cost (above 0, in whatever unit the axis says), accuracy (mean
         over seeds), low and high (ends of its error bar, NaN for none), hollow (whether it is drawn
         as an outline).
-      cost_label: of the axis.
-      evaluated_on: 'test' or 'validation'.
+      cost_label, evaluated_on: for the axes; 'test' or 'validation'.
     """
     front = pareto_front(points)
     names_width = 0.5 + 0.078 * front.label.map(label_text).str.len().max()

@@ -33,9 +33,8 @@ def coverage_plot(
 ) -> Figure:
     """One row a method: its name and facts, then each image with the pixels that it sees.
 
-    Args:
-      rows: (label, facts, branches, branch_merge, uint8 images (count, height, width, channels)),
-        of as many images each; branches and branch_merge as `show_patches` takes them.
+    Of each: label, facts, branches and branch_merge (of `show_patches`), and as many uint8 images
+    (count, height, width, channels).
     """
     columns = 1 + len(rows[0][-1])
     size = (IMAGE_INCHES + 0.1) * columns, (IMAGE_INCHES + 0.1) * len(rows)
@@ -55,9 +54,7 @@ def coverage_plot(
 def draw_patches(setup: Setup, path: pathlib.Path) -> None:
     """Draws a training image as plain patches of the same size see it, and as the network's do.
 
-    Args:
-      setup: whose patches and data.
-      path: of --picture; its ending chooses the format.
+    The ending of the path, which is that of --picture, chooses the format.
 
     Raises:
       UserError: the file cannot be written.
@@ -93,8 +90,7 @@ def show_patches(
     patch reaches into is drawn as a grey border.
 
     Args:
-      axes: where to draw.
-      image: uint8 (height, width, channels).
+      axes, image: where to draw a uint8 (height, width, channels).
       branches: patch geometries, all of them of one network.
       branch_merge: 'channels' (a token has the pixels of all branches at its place) or 'tokens'
         (the token in orange is one of the first branch).
