@@ -104,7 +104,8 @@ def run_in(folder, words: list[str]) -> str:
 def parse(monkeypatch):
     """Runs the command line with commands that do nothing; returns the exit status."""
     for name, command in COMMANDS.items():
-        monkeypatch.setitem(COMMANDS, name, command._replace(function=lambda arguments: None))
+        nothing = functools.wraps(command.function)(lambda arguments: None)
+        monkeypatch.setitem(COMMANDS, name, command._replace(function=nothing))
     return lambda words: main([*words, '--debug'], started=0.0)
 
 
