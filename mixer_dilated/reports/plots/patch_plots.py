@@ -3,6 +3,7 @@
 import pathlib
 import textwrap
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mixer_dilated.config import patch_branches
-from mixer_dilated.data.preprocessing import upsample
 from mixer_dilated.patches.geometry import Patches
 from mixer_dilated.reports.plots.figure import (
     figure_style,
@@ -20,7 +20,9 @@ from mixer_dilated.reports.plots.figure import (
     show_image,
     subplots,
 )
-from mixer_dilated.training.setup import Setup
+
+if TYPE_CHECKING:  # a report needs no JAX
+    from mixer_dilated.training.setup import Setup
 
 WINDOW, SAMPLE, TOKEN = '#0072b2', '#56b4e9', '#d55e00'
 MAX_OUTLINES = 400
@@ -51,7 +53,7 @@ def coverage_plot(
     return figure
 
 
-def draw_patches(setup: Setup, path: pathlib.Path) -> None:
+def draw_patches(setup: 'Setup', path: pathlib.Path) -> None:
     """Draws a training image as plain patches of the same size see it, and as the network's do.
 
     The ending of the path, which is that of --picture, chooses the format.
@@ -59,6 +61,8 @@ def draw_patches(setup: Setup, path: pathlib.Path) -> None:
     Raises:
       UserError: the file cannot be written.
     """
+    from mixer_dilated.data.preprocessing import upsample
+
     data_source = setup.dataset.data_source(setup.config.dataset.train_split)
     image = upsample(data_source.read([0]).images, setup.image_size)[0]
     designs = {}  # by the pixels they sample: the same geometry is drawn once
