@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 
 from mixer_dilated.cli.arguments import parse
-from mixer_dilated.cli.command_table import COMMANDS
+from mixer_dilated.cli.commands import COMMANDS
 from mixer_dilated.cli.config_files import load_config
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve

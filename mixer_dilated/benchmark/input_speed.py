@@ -13,7 +13,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from mixer_dilated.benchmark.measure import busy_cores, note_failure
+from mixer_dilated.benchmark.measure import busy_cores, or_note
 from mixer_dilated.benchmark.memory import shuffled_stream, streaming_memory
 from mixer_dilated.benchmark.processes import call_in_process
 from mixer_dilated.config import changed
@@ -34,11 +34,9 @@ ENDLESS = 2**30  # steps
 def benchmark_input(
     configs: Mapping[str, ml_collections.ConfigDict], log: Callable[[str], None]
 ) -> dict:
-    """Measures the input of every config: its training examples, streamed.
+    """Measures the input of every resolved config: its training examples, streamed.
 
-    Args:
-      configs: resolved configs by name.
-      log: called with what is measured next.
+    `log` is called with what is measured next.
 
     Returns:
       'versions', 'device', 'cores', 'busy_cores' (that other programs used before it began), and
@@ -46,31 +44,31 @@ def benchmark_input(
     """
     streaming = {'input.mode': 'stream', 'num_seeds': 1}
     setups = {name: create_setup(changed(config, streaming)) for name, config in configs.items()}
-    busy = busy_cores()
+    busy, inputs = busy_cores(), {}
     # A TPU serves one process at a time: the others come before this one computes.
-    in_processes = {name: _measure_memory(name, setup, log) for name, setup in setups.items()}
-    inputs = {name: _measure(name, setup, log) for name, setup in setups.items()}
-    return {
-        **environment(),
-        'cores': num_cores(),
-        'busy_cores': busy,
-        'inputs': {name: {**inputs[name], **in_processes[name]} for name in setups},
-    }
+    for name, setup in setups.items():
+        log(f'{name}: memory, each in a process of its own')
+        inputs[name] = _measure_memory(setup)
+    for name, setup in setups.items():
+        inputs[name] = _measure(setup, name, log) | inputs[name]
+    return {**environment(), 'cores': num_cores(), 'busy_cores': busy, 'inputs': inputs}
 
 
-def _measure_memory(name: str, setup: Setup, log: Callable[[str], None]) -> dict:
+def _measure_memory(setup: Setup) -> dict:
     """'memory': peak bytes of all processes that stream a 'tenth' of the examples and the 'whole',
     None for what fails; and 'notes', a sentence on each of these.
     """
-    log(f'{name}: memory, each in a process of its own')
-    memory, notes, config = {'tenth': None, 'whole': None}, [], setup.config.to_json()
-    for part, share in (('tenth', 0.1), ('whole', 1.0)):
-        with note_failure('memory', notes):
-            memory[part] = call_in_process(streaming_memory, config=config, share=share)
-    return {'memory': memory, 'notes': notes}
+    notes, config = [], setup.config.to_json()
+    of_shares = {
+        part: or_note(
+            'memory', notes, call_in_process, streaming_memory, config=config, share=share
+        )
+        for part, share in (('tenth', 0.1), ('whole', 1.0))
+    }
+    return {'memory': of_shares, 'notes': notes}
 
 
-def _measure(name: str, setup: Setup, log: Callable[[str], None]) -> dict:
+def _measure(setup: Setup, name: str, log: Callable[[str], None]) -> dict:
     """One config's input.
 
     Returns:
@@ -175,12 +173,9 @@ def _waiting(setup: Setup, records: RandomAccessDataSource) -> dict[str, float]:
         streamed.train_for(WAITING_SECONDS)
         waited = inputs.waited - before
         at_hand.train_for(WAITING_SECONDS / 4)
-    return {
-        'steps': streamed.steps,
-        'seconds': streamed.seconds,
-        'waited': waited,
-        'at_hand': at_hand.seconds / at_hand.steps * streamed.steps,
-    }
+    as_many = at_hand.seconds / at_hand.steps * streamed.steps
+    spent = {'steps': streamed.steps, 'seconds': streamed.seconds}
+    return {**spent, 'waited': waited, 'at_hand': as_many}
 
 
 class _Training:
@@ -193,22 +188,17 @@ class _Training:
     def __init__(self, compiled: CompiledFunctions, chunks: Iterator[Chunk]):
         self._compiled, self._chunks = compiled, chunks
         self._state, self._metrics = compiled.init_state(), compiled.empty_metrics()
-        self._step()
-        jax.block_until_ready(self._metrics)
+        self.steps, self.seconds = 0, 0.0
+        self.train_for(0)
         self.steps, self.seconds = 0, 0.0
 
     def train_for(self, seconds: float) -> None:
-        """Trains for some seconds, one step at least."""
-        start, steps = time.perf_counter(), 0
-        while not steps or time.perf_counter() - start < seconds:
-            self._step()
-            steps += 1
+        """Trains for some seconds, one step at least, at most one ahead of the device."""
+        start, first = time.perf_counter(), self.steps
+        while self.steps == first or time.perf_counter() - start < seconds:
+            previous, chunk = self._metrics, next(self._chunks)
+            self._state, self._metrics = self._compiled.train_chunk(self._state, previous, chunk)
+            jax.block_until_ready(previous)
+            self.steps += 1
         jax.block_until_ready(self._metrics)
-        self.steps += steps
         self.seconds += time.perf_counter() - start
-
-    def _step(self) -> None:
-        """Trains one step, at most one ahead of the device."""
-        previous, chunk = self._metrics, next(self._chunks)
-        self._state, self._metrics = self._compiled.train_chunk(self._state, self._metrics, chunk)
-        jax.block_until_ready(previous)

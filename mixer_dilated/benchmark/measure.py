@@ -1,5 +1,6 @@
 """How fast the networks of some configs are, and how fast this machine is at products alone."""
 
+import collections
 import contextlib
 import math
 import os
@@ -10,17 +11,10 @@ import ml_collections
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from mixer_dilated.benchmark.matmuls import Matmul, flops, forward_matmuls, training_matmuls
 from mixer_dilated.benchmark.memory import training_memory
 from mixer_dilated.benchmark.processes import ProcessError, call_in_process, start_up_seconds
 from mixer_dilated.benchmark.torch_mixer import check_torch
-from mixer_dilated.benchmark.variants import (
-    DTYPES,
-    SEEDS,
-    Variant,
-    choose_variants,
-    compile_variant,
-)
+from mixer_dilated.benchmark.variants import DTYPES, SEEDS, choose_variants, compile_variant
 from mixer_dilated.config import num_phases
 from mixer_dilated.errors import UserError
 from mixer_dilated.models.costs import num_params
@@ -39,11 +33,14 @@ ROUNDS = 9
 TURN_SECONDS = 0.5
 MAX_STEPS = 500  # of a turn
 
-Log = Callable[[str], None]
+# (rows × inner) · (inner × columns)
+Matmul = tuple[int, int, int]
 
 
 def benchmark(
-    configs: Mapping[str, ml_collections.ConfigDict], against: Iterable[str], log: Log
+    configs: Mapping[str, ml_collections.ConfigDict],
+    against: Iterable[str],
+    log: Callable[[str], None],
 ) -> dict:
     """Measures every config on random images of its data set's shape, on one device.
 
@@ -61,29 +58,24 @@ def benchmark(
     Raises:
       UserError: a config that does not fit its data, or that cannot be compared as asked.
     """
-    against, busy = set(against), busy_cores()
-    setups, notes = {}, {}
+    against, busy, setups, notes = set(against), busy_cores(), {}, {}
     for name, config in configs.items():
         if 'torch' in against:
             check_torch(config)
         setups[name], notes[name] = _one_seed_float32(config)
+    results = {}
     # A TPU serves one process at a time: the others come before this one computes.
-    results = {
-        name: _measure_in_processes(name, setup, notes[name], log) for name, setup in setups.items()
-    }
+    for name, setup in setups.items():
+        log(f'{name}: memory, start-up cold and warm, each in a process of its own')
+        results[name] = _measure_in_processes(setup, notes[name])
     with _no_compilation_cache():
-        large = Matmul(*[large_side()] * 3)
+        large = (large_side(),) * 3
         large_timers = {(large, dtype): time_matmul(*large, dtype, 50) for dtype in DTYPES}
         for name, setup in setups.items():
             log(f'{name}: compiles, then {ROUNDS} rounds in which all variants take turns')
             results[name] |= _measure(setup, against, large, large_timers, notes[name])
             results[name] |= {'config': setup.config.to_dict(), 'notes': notes[name]}
-        return {
-            **environment(),
-            'large_shape': [*large],
-            'busy_cores': busy,
-            'configs': results,
-        }
+    return {**environment(), 'large_shape': large, 'busy_cores': busy, 'configs': results}
 
 
 def busy_cores() -> float | None:
@@ -104,24 +96,19 @@ def _one_seed_float32(config: ml_collections.ConfigDict) -> tuple[Setup, list[st
     return create_setup(config).changed(values), notes
 
 
-def _measure_in_processes(
-    name: str, setup: Setup, notes: list[str], log: Log
-) -> dict[str, dict | None]:
+def _measure_in_processes(setup: Setup, notes: list[str]) -> dict[str, dict | None]:
     """'memory' and 'start_up'; None, and a sentence in `notes`, for what fails."""
-    log(f'{name}: memory, start-up cold and warm, each in a process of its own')
-    config, size = setup.config.to_json(), setup.image_size
-    with note_failure('memory', notes) as memory:
-        memory |= call_in_process(training_memory, config=config, image_size=size, steps=4)
-    with note_failure('start-up', notes) as start_up:
-        start_up |= start_up_seconds(setup.config)
-    return {'memory': memory or None, 'start_up': start_up or None}
+    memory = {'config': setup.config.to_json(), 'image_size': setup.image_size, 'steps': 4}
+    return {
+        'memory': or_note('memory', notes, call_in_process, training_memory, **memory),
+        'start_up': or_note('start-up', notes, start_up_seconds, setup.config),
+    }
 
 
-@contextlib.contextmanager
-def note_failure(what: str, notes: list[str]):
-    """Yields a dict to fill; a process that fails is a sentence in `notes`."""
+def or_note(what: str, notes: list[str], measure: Callable, *arguments, **settings):
+    """What `measure` returns; None, and a sentence in `notes`, if a process fails."""
     try:
-        yield {}
+        return measure(*arguments, **settings)
     except ProcessError as error:
         notes.append(f'{what} is not measured: {error}')
 
@@ -146,14 +133,9 @@ def _measure(
     large_timers: Mapping[tuple[Matmul, str], Timed],
     notes: list[str],
 ) -> dict:
-    """What one config does on this device.
+    """What one config, of one seed in float32, does on this device.
 
-    Args:
-      setup: of one seed, in float32.
-      against: what else to time.
-      large: the large product.
-      large_timers: of it in each dtype.
-      notes: sentences on what is left out are added to it.
+    Sentences on what is left out are added to `notes`.
 
     Returns:
       'num_tokens', 'num_params', 'image_shape', 'batch'; 'large_matmul': FLOPs a second by dtype
@@ -161,19 +143,26 @@ def _measure(
       'image_size', 'num_tokens', 'compile_seconds', and of one step of one seed 'flops', 'seconds'
       in each round, and 'matmul_seconds', those of its matrix products, each as fast as alone.
     """
-    speed = large.flops / large_timers[large, 'float32'].seconds()
+    speed = flops({large: 1}) / large_timers[large, 'float32'].seconds()
     variants, compiled, matmuls, timers = {}, {}, {}, {**large_timers}
-    for variant in choose_variants(setup, against, notes):
-        counts, turn = _prepare_turn(setup, variant, speed)
-        timed = turn and compile_variant(variant, turn, notes)
-        if timed:
-            compiled[variant.name], matmuls[variant.name] = timed, counts
-            variants[variant.name] = {
+    for name, variant in choose_variants(setup, against, notes).items():
+        size = tuple(int(variant.scale * side) for side in setup.image_size)
+        try:
+            counts = step_matmuls(on_random_images(setup, size, steps=1), variant.kind)
+        except UserError:  # the patches do not fit these images
+            continue
+        # As many steps as take about `TURN_SECONDS` at a third of the speed of a large product.
+        steps = min(max(round(TURN_SECONDS * speed / 3 / flops(counts)), 1), MAX_STEPS)
+        changes = {'dtype': variant.dtype, 'num_seeds': variant.seeds}
+        turn = on_random_images(setup.changed(changes), size, steps)
+        if timed := compile_variant(variant, turn, notes):
+            compiled[name], matmuls[name] = timed, counts
+            variants[name] = {
                 **{key: getattr(variant, key) for key in ('kind', 'dtype', 'seeds', 'described')},
-                'image_size': list(turn.image_size),
+                'image_size': list(size),
                 'num_tokens': turn.num_tokens,
                 'flops': flops(counts),
-                'steps': turn.steps_per_epoch,
+                'steps': steps,
                 'compile_seconds': timed.compile_seconds,
             }
             for matmul in counts:
@@ -183,50 +172,39 @@ def _measure(
     for name, variant in variants.items():
         step_seeds = variant['steps'] * variant['seeds']
         variant['seconds'] = [turn / step_seeds for turn in turns[name]]
-        seconds = sum(
-            count * np.array(turns[matmul, variant['dtype']])
-            for matmul, count in matmuls[name].items()
-        )
-        variant['matmul_seconds'] = seconds.tolist()
+        alone = (n * np.array(turns[m, variant['dtype']]) for m, n in matmuls[name].items())
+        variant['matmul_seconds'] = sum(alone).tolist()
+    large_flops = {d: [flops({large: 1}) / time for time in turns[large, d]] for d in DTYPES}
     return {
         'num_tokens': setup.num_tokens,
         'num_params': num_params(network_layers(setup)),
         'image_shape': list(setup.dataset.image_shape),
         'batch': setup.config.batch,
         'variants': variants,
-        'large_matmul': {
-            dtype: [large.flops / time for time in turns[large, dtype]] for dtype in DTYPES
-        },
+        'large_matmul': large_flops,
     }
 
 
-def _prepare_turn(
-    setup: Setup, variant: Variant, speed: float
-) -> tuple[Mapping[Matmul, int], Setup | None]:
-    """The products of a step, and a setup of as many steps as take about `TURN_SECONDS`.
+def step_matmuls(setup: Setup, kind: str) -> collections.Counter[Matmul]:
+    """The matrix products of a step, 'training' or 'forward', and how often each occurs.
 
-    Args:
-      setup: of one seed, in float32.
-      variant: whose step.
-      speed: FLOPs a second of a large product; a step is taken for a third as fast.
-
-    Returns:
-      The products and the setup; none and None if the patches do not fit the images.
+    A forward pass has them at every phase that evaluation averages over. Training adds the
+    gradients of kernels and of inputs, but not that of the images, which nobody needs.
     """
-    height, width = (int(variant.scale * side) for side in setup.image_size)
-    try:
-        one_step = on_random_images(setup, (height, width), steps=1)
-    except UserError:
-        return {}, None
-    counts = step_matmuls(one_step, variant.kind)
-    steps = min(max(round(TURN_SECONDS * speed / 3 / flops(counts)), 1), MAX_STEPS)
-    changes = {'dtype': variant.dtype, 'num_seeds': variant.seeds}
-    return counts, on_random_images(setup.changed(changes), (height, width), steps)
+    counts, phases = collections.Counter(), math.prod(num_phases(setup.config))
+    for layer in network_layers(setup):
+        if not layer.flops:
+            continue
+        outputs, columns = math.prod(layer.output_shape), layer.output_shape[-1]
+        rows, inner = setup.config.batch * outputs // columns, layer.flops // (2 * outputs)
+        counts[rows, inner, columns] += phases if kind == 'forward' else 1
+        if kind == 'training':
+            # Y = X · W: the gradients are Xᵀ · dY of the kernel and dY · Wᵀ of the input.
+            counts[inner, rows, columns] += 1
+            counts[rows, columns, inner] += not layer.path[0].startswith('stem')
+    return +counts
 
 
-def step_matmuls(setup: Setup, kind: str) -> Mapping[Matmul, int]:
-    """The matrix products of a step, 'training' or 'forward', and how often each occurs."""
-    layers, batch = network_layers(setup), setup.config.batch
-    if kind == 'training':
-        return training_matmuls(layers, batch)
-    return forward_matmuls(layers, batch, math.prod(num_phases(setup.config)))
+def flops(counts: Mapping[Matmul, int]) -> int:
+    """FLOPs of products, two a multiply-add."""
+    return sum(2 * count * math.prod(matmul) for matmul, count in counts.items())

@@ -31,19 +31,17 @@ def training_memory(config: str, image_size: list[int], steps: int) -> dict[str,
 
     Args:
       config: every key with its value, as JSON.
-      image_size: (height, width) in pixels.
-      steps: batches of an epoch.
+      image_size, steps: (height, width) in pixels, and batches of an epoch.
     """
     setup = on_random_images(create_setup(resolve(json.loads(config))), tuple(image_size), steps)
-    examples = setup.dataset.read('train')
-    compiled = CompiledFunctions.for_devices(setup, jax.devices()[:1])
+    examples, device = setup.dataset.read('train'), jax.devices()[0]
+    compiled = CompiledFunctions.for_devices(setup, [device])
     state, inputs = compiled.init_state(), compiled.in_memory(examples)
     state, _ = compiled.train_epoch(state, inputs)  # what is loaded once is not the step's
     before = _reset_peak()
     state, _ = compiled.train_epoch(state, inputs)
-    on_device, peak = jax.devices()[0].memory_stats(), process_bytes('VmHWM')
-    measured = None
-    if on_device:
+    peak, measured = process_bytes('VmHWM'), None
+    if on_device := device.memory_stats():
         measured = on_device['peak_bytes_in_use']
     elif before is not None and peak is not None:
         arguments = sum(array.nbytes for array in jax.tree.leaves((state, tuple(examples))))
@@ -52,20 +50,16 @@ def training_memory(config: str, image_size: list[int], steps: int) -> dict[str,
 
 
 def streaming_memory(config: str, share: float) -> int | None:
-    """Peak bytes of streaming training examples, summed over this process and two that decode.
+    """Peak bytes of streaming a share of the training examples, from the first on.
 
-    None where the system does not report it.
-
-    Args:
-      config: every key with its value, as JSON.
-      share: of the training examples, from the first on.
+    Summed over this process and two that decode; None where the system does not report it. `config`
+    is JSON.
     """
-    setup = create_setup(resolve(json.loads(config)))
+    setup, images = create_setup(resolve(json.loads(config))), 0
     split, sizes = setup.config.dataset.train_split, setup.dataset.split_sizes
     name, start, stop = split_slices('config.dataset.train_split', split, sizes)[0]
     records = setup.dataset.data_source(f'{name}[{start}:{start + int(share * (stop - start))}]')
     with contextlib.closing(shuffled_stream(setup, records, WORKERS)) as stream:
-        images = 0
         while images < MAX_READ:
             images += next(stream).labels.size
         workers = [str(worker.pid) for worker in multiprocessing.active_children()]

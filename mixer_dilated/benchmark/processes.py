@@ -31,19 +31,14 @@ class ProcessError(Exception):
 
 
 def call_in_process(function: Callable, **arguments):
-    """Calls a function of a module in a new process.
-
-    Args:
-      function: at the top of its module.
-      arguments: JSON; so is what the function returns.
+    """Calls a function of a module in a new process; arguments and what it returns are JSON.
 
     Raises:
       ProcessError: the process failed; the message has the end of what it printed.
     """
     label = f'{function.__module__}.{function.__name__}'
     program = CALL.format(module=function.__module__, name=function.__name__)
-    # -P: nothing in the user's folder is taken for a module.
-    output = run_python(['-P', '-c', program, json.dumps(arguments)], label)
+    output = run_python(['-c', program, json.dumps(arguments)], label)
     try:
         return json.loads(output.splitlines()[-1])
     except (ValueError, IndexError):
@@ -56,9 +51,6 @@ def start_up_seconds(config: ml_collections.ConfigDict) -> dict[str, float | boo
     Each is a whole run of one epoch in a process of its own; the decoded images and the compiled
     programs of the first are there for the second.
 
-    Args:
-      config: a resolved config.
-
     Returns:
       'cold' and 'warm', in seconds, and 'programs_kept': whether compiled programs were, which on
       Intel CPUs they are not.
@@ -67,37 +59,23 @@ def start_up_seconds(config: ml_collections.ConfigDict) -> dict[str, float | boo
       ProcessError: a run failed; the message has the end of what it printed.
     """
     changes = {'num_epochs': 1, 'optimizer.warmup_steps': 0, 'dataset.cache_dir': ''}
+    seconds = {}
     try:
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(name)
-            content = changed(config, changes).to_json()
-            (folder / 'config.py').write_text(CONFIG_FILE.format(content=content))
-            seconds = {state: _run_seconds(folder, state) for state in ('cold', 'warm')}
+            cache = {'XDG_CACHE_HOME': name, 'JAX_COMPILATION_CACHE_DIR': ''}
+            file, content = folder / 'config.py', changed(config, changes).to_json()
+            file.write_text(CONFIG_FILE.format(content=content))
+            for state in ('cold', 'warm'):
+                words = ['-m', 'mixer_dilated', f'--config={file}', f'--workdir={folder / state}']
+                run_python(words, 'run.py', JAX_ENABLE_COMPILATION_CACHE='true', **cache)
+                summary = json.loads((folder / state / 'summary.json').read_text())
+                seconds[state] = summary['seconds']['startup']
             kept = (folder / 'mixer_dilated' / 'compiled').is_dir()
     except (OSError, ValueError, LookupError) as error:
         cause = f'{type(error).__name__}: {error}'
         raise ProcessError(f'run.py left no result: {cause}') from None
     return {**seconds, 'programs_kept': kept}
-
-
-def _run_seconds(folder: pathlib.Path, name: str) -> float:
-    """Start-up of one run of the config in a folder, where its caches are too."""
-    workdir = folder / name
-    program = [
-        '-P',
-        '-m',
-        'mixer_dilated',
-        f'--config={folder / "config.py"}',
-        f'--workdir={workdir}',
-    ]
-    run_python(
-        program,
-        'run.py',
-        XDG_CACHE_HOME=str(folder),
-        JAX_COMPILATION_CACHE_DIR='',
-        JAX_ENABLE_COMPILATION_CACHE='true',
-    )
-    return json.loads((workdir / 'summary.json').read_text())['seconds']['startup']
 
 
 def run_python(words: list[str], label: str, **environment: str) -> str:
@@ -109,7 +87,7 @@ def run_python(words: list[str], label: str, **environment: str) -> str:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
     try:
         process = subprocess.run(
-            [sys.executable, *words],
+            [sys.executable, '-P', *words],  # -P: nothing in that folder is taken for a module
             env={**os.environ, 'PYTHONPATH': path, **environment},
             capture_output=True,
             text=True,

@@ -1,7 +1,7 @@
 """The same network, optimizer and loss in PyTorch, where it is installed."""
 
 import functools
-import time
+from collections.abc import Callable
 
 import ml_collections
 import numpy as np
@@ -11,80 +11,51 @@ from mixer_dilated.errors import UserError
 from mixer_dilated.training.setup import Setup
 
 # Keys that have to be at their defaults, and others with the one value that is compared.
-DEFAULTS_ONLY = (
-    'augment.random_phase',
-    'model.branches',
-    'model.phases',
-    'model.blur',
-    'model.dropout_rate',
-    'model.stoch_depth',
-    'model.remat',
-)
+OF_MODEL = ('branches', 'phases', 'blur', 'dropout_rate', 'stoch_depth', 'remat')
+DEFAULTS_ONLY = ('augment.random_phase', *(f'model.{key}' for key in OF_MODEL))
 ADAMW_ONLY = {'optimizer.name': 'adamw', 'optimizer.grad_norm_clip': 0.0}
 LEFT_OUT = ('min_crop_area', 'flip', 'translate', 'mixup', 'cutmix', 'randaugment.num_layers')
 
 
-class TimedTorch:
-    """A training step of PyTorch, eager or under `torch.compile`, on the CPU.
+def torch_step(setup: Setup, compiled: bool = False) -> tuple[Callable, list[tuple]]:
+    """A training step of PyTorch on the CPU, and the (images, labels) of an epoch's steps.
 
     Args:
       setup: whose network, optimizer and images.
-      compiled: whether by `torch.compile`.
-
-    Attributes:
-      compile_seconds: of the first step, in which PyTorch compiles.
+      compiled: whether the network is compiled by `torch.compile`, at the first step.
 
     Raises:
       UserError: see `check_torch`.
     """
+    config, torch = setup.config, check_torch(setup.config)
+    torch.manual_seed(0)
+    network = mixer(torch, setup)
+    lr, weight_decay = config.optimizer.base_lr, config.optimizer.weight_decay
+    optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=weight_decay)
+    loss = functools.partial(
+        torch.nn.functional.cross_entropy, label_smoothing=config.label_smoothing
+    )
 
-    def __init__(self, setup: Setup, compiled: bool = False):
-        config = setup.config
-        torch = check_torch(config)
-        examples = setup.dataset.read('train')
-        torch.manual_seed(0)
-        network = mixer(torch, setup)
-        optimizer = torch.optim.AdamW(
-            network.parameters(),
-            lr=config.optimizer.base_lr,
-            weight_decay=config.optimizer.weight_decay,
-        )
-        cross_entropy = functools.partial(
-            torch.nn.functional.cross_entropy, label_smoothing=config.label_smoothing
-        )
+    def step(images, labels):
+        optimizer.zero_grad(set_to_none=True)
+        loss(network(images.float() / 127.5 - 1.0), labels).backward()
+        optimizer.step()
 
-        def step(images, labels):
-            optimizer.zero_grad(set_to_none=True)
-            cross_entropy(network(images.float() / 127.5 - 1.0), labels).backward()
-            optimizer.step()
-
-        # The optimizer stays outside: compiled as a whole its step is no faster, and takes minutes.
-        if compiled:
-            network.compile()
-        self._step = step
-        count = setup.steps_per_epoch * config.batch
-        images = torch.from_numpy(np.ascontiguousarray(examples.images[:count]))
-        labels = torch.from_numpy(examples.labels[:count].astype(np.int64))
-        self._images = images.permute(0, 3, 1, 2).split(config.batch)
-        self._labels = labels.split(config.batch)
-        start = time.perf_counter()
-        self._step(self._images[0], self._labels[0])
-        self.compile_seconds = time.perf_counter() - start
-        self.seconds()
-
-    def seconds(self) -> float:
-        """Trains on every batch once and returns how long it took."""
-        start = time.perf_counter()
-        for images, labels in zip(self._images, self._labels, strict=True):
-            self._step(images, labels)
-        return time.perf_counter() - start
+    # The optimizer stays outside: compiled as a whole its step is no faster, and takes minutes.
+    if compiled:
+        network.compile()
+    examples, count = setup.dataset.read('train'), setup.steps_per_epoch * config.batch
+    images = torch.from_numpy(np.ascontiguousarray(examples.images[:count]))
+    labels = torch.from_numpy(examples.labels[:count].astype(np.int64))
+    batches = (images.permute(0, 3, 1, 2).split(config.batch), labels.split(config.batch))
+    return step, [*zip(*batches, strict=True)]
 
 
 def check_torch(config: ml_collections.ConfigDict):
     """Returns the module torch.
 
     Raises:
-      UserError: torch is not installed, or the config asks for what `TimedTorch` lacks.
+      UserError: torch is not installed, or the config asks for what `torch_step` lacks.
     """
     default = resolve({})
     required = {key: _value(default, key) for key in DEFAULTS_ONLY} | ADAMW_ONLY
@@ -106,7 +77,7 @@ def check_torch(config: ml_collections.ConfigDict):
 
 
 def left_out(config: ml_collections.ConfigDict) -> list[str]:
-    """What a config asks for that the steps of `TimedTorch` do not do, as 'config.KEY = VALUE'."""
+    """What a config asks for that the step of `torch_step` does not do, as 'config.KEY = VALUE'."""
     values = {f'augment.{key}': _value(config.augment, key) for key in LEFT_OUT}
     return [f'config.{key} = {value}' for key, value in values.items() if value]
 
@@ -151,13 +122,8 @@ def mixer(torch, setup: Setup):
         def __init__(self):
             super().__init__()
             self.pad = nn.ConstantPad2d((left, right, top, bottom), 0.0)
-            self.stem = nn.Conv2d(
-                setup.dataset.image_shape[-1],
-                hidden_dim,
-                patches.size,
-                stride=patches.stride,
-                dilation=patches.dilation,
-            )
+            channels, strides = setup.dataset.image_shape[-1], (patches.size, patches.stride)
+            self.stem = nn.Conv2d(channels, hidden_dim, *strides, dilation=patches.dilation)
             self.blocks = nn.Sequential(*(Block() for _ in range(model.num_blocks)))
             self.norm = norm()
             self.head = nn.Linear(hidden_dim, setup.dataset.num_classes)

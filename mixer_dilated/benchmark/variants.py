@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 
 from mixer_dilated.benchmark.processes import end_of
-from mixer_dilated.benchmark.torch_mixer import TimedTorch, left_out
+from mixer_dilated.benchmark.torch_mixer import left_out, torch_step
 from mixer_dilated.data.augmentation import augmentation_from_config
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.models.mixer import MlpMixer, Stem
@@ -26,30 +26,33 @@ DTYPES = ('float32', 'bfloat16')
 SEEDS = 8
 
 
-class TimedForward:
-    """Class probabilities of a setup's training images on one device, batch by batch.
+class TimedCall:
+    """A function, which returns when an epoch's work is done: called once to warm up, then timed.
 
-    Args:
-      setup: whose network and images.
-
-    Attributes:
-      compile_seconds: spent on tracing and compiling.
+    `compile_seconds` were spent on tracing and compiling it.
     """
 
-    def __init__(self, setup: Setup):
-        setup = setup.changed({'batch_eval': setup.config.batch})
-        self._compiled = CompiledFunctions.for_devices(setup, jax.devices()[:1])
-        self._state = self._compiled.init_state()
-        before = self._compiled.compile_seconds
-        self._inputs = self._compiled.in_memory(setup.dataset.read('train'))
+    def __init__(self, call: Callable[[], object], compile_seconds: float):
+        self._call, self.compile_seconds = call, compile_seconds
         self.seconds()
-        self.compile_seconds = self._compiled.compile_seconds - before
 
     def seconds(self) -> float:
-        """Computes them all and returns how long it took."""
+        """Calls it and returns how long it took."""
         start = time.perf_counter()
-        self._compiled.predict(self._state, self._inputs)
+        self._call()
         return time.perf_counter() - start
+
+
+def time_forward(setup: Setup) -> TimedCall:
+    """Class probabilities of a setup's training images on one device, batch by batch."""
+    setup = setup.changed({'batch_eval': setup.config.batch})
+    compiled = CompiledFunctions.for_devices(setup, jax.devices()[:1])
+    state, before = compiled.init_state(), compiled.compile_seconds
+    predict = functools.partial(
+        compiled.predict, state, compiled.in_memory(setup.dataset.read('train'))
+    )
+    predict()
+    return TimedCall(predict, compiled.compile_seconds - before)
 
 
 class ConvStem(Stem):
@@ -77,106 +80,91 @@ class ConvStemMixer(MlpMixer):
     stem_class = ConvStem
 
 
-class TimedPlainFlax:
+def time_plain_flax(setup: Setup) -> TimedCall:
     """A training step of `ConvStemMixer` alone, jitted and called from Python for every batch.
 
     That is the manner of the original code: a batch at a time goes from the host to the device.
-
-    Args:
-      setup: whose network, optimizer and images.
-
-    Attributes:
-      compile_seconds: spent on tracing and compiling the step.
     """
+    config, dataset = setup.config, setup.dataset
+    model, examples = create_model(config, dataset.num_classes), dataset.read('train')
+    network = ConvStemMixer(**{name: getattr(model, name) for name in MlpMixer.__annotations__})
+    optimizer = make_optimizer(config.optimizer, setup.total_steps)
+    create = functools.partial(create_train_state, network, optimizer, dataset.image_shape)
+    key = jax.random.key(config.seed)
+    state = jax.jit(create)(key)
+    step = functools.partial(train_step, augmentation=augmentation_from_config(config))
+    step = jax.jit(step, donate_argnums=0)
+    batches = [
+        Examples(*(array[start : start + config.batch] for array in examples))
+        for start in range(0, setup.steps_per_epoch * config.batch, config.batch)
+    ]
 
-    def __init__(self, setup: Setup):
-        config, dataset = setup.config, setup.dataset
-        model = create_model(config, dataset.num_classes)
-        network = ConvStemMixer(**{name: getattr(model, name) for name in MlpMixer.__annotations__})
-        optimizer = make_optimizer(config.optimizer, setup.total_steps)
-        create = functools.partial(create_train_state, network, optimizer, dataset.image_shape)
-        self._seed_key = jax.random.key(config.seed)
-        self._state = jax.jit(create)(self._seed_key)
-        step = functools.partial(train_step, augmentation=augmentation_from_config(config))
-        self._step = jax.jit(step, donate_argnums=0)
-        examples = dataset.read('train')
-        self._batches = [
-            Examples(*(array[start : start + config.batch] for array in examples))
-            for start in range(0, setup.steps_per_epoch * config.batch, config.batch)
-        ]
-        start = time.perf_counter()
-        self._step.lower(self._state, *self._batches[0], self._seed_key).compile()
-        self.compile_seconds = time.perf_counter() - start
-        self.seconds()
+    def train():
+        nonlocal state
+        for images, labels in batches:
+            state, metrics = step(state, images, labels, key)
+        jax.block_until_ready((state.params, metrics))
+        return state
 
-    def seconds(self) -> float:
-        """Trains on every batch once and returns how long it took."""
-        start = time.perf_counter()
-        for images, labels in self._batches:
-            self._state, metrics = self._step(self._state, images, labels, self._seed_key)
-        jax.block_until_ready((self._state.params, metrics))
-        return time.perf_counter() - start
+    start = time.perf_counter()
+    step.lower(state, *batches[0], key).compile()
+    return TimedCall(train, time.perf_counter() - start)
+
+
+def time_torch(setup: Setup, compiled: bool = False) -> TimedCall:
+    """A training step of PyTorch, eager or under `torch.compile`, on the CPU."""
+    step, batches = torch_step(setup, compiled)
+
+    def train():
+        for images, labels in batches:
+            step(images, labels)
+
+    start = time.perf_counter()
+    step(*batches[0])  # compiles
+    return TimedCall(train, time.perf_counter() - start)
 
 
 class Variant(NamedTuple):
-    """One way to compute a step.
+    """One way to compute a step."""
 
-    Attributes:
-      name: in the table.
-      timed: makes it ready from a setup of one seed in float32.
-      kind: 'training' or 'forward'.
-      dtype: of the computation.
-      seeds: trained at once, in one program.
-      scale: of the images' sides.
-      described: its name in a sentence that compares it with the training step; '' for none.
-    """
-
-    name: str
-    timed: Callable[[Setup], Timed] = TimedEpoch
-    kind: str = 'training'
+    timed: Callable[[Setup], Timed] = TimedEpoch  # makes it ready
+    kind: str = 'training'  # or 'forward'
     dtype: str = 'float32'
-    seeds: int = 1
-    scale: float = 1.0
-    described: str = ''
+    seeds: int = 1  # trained at once, in one program
+    scale: float = 1.0  # of the images' sides
+    described: str = ''  # in a sentence that compares it with the training step; '' for none
 
 
-TRAINING = Variant('training')
-OWN = (
-    TRAINING,
-    Variant('forward', TimedForward, 'forward'),
-    Variant('training bf16', dtype='bfloat16'),
-    Variant('forward bf16', TimedForward, 'forward', 'bfloat16'),
-    Variant(f'{SEEDS} seeds', seeds=SEEDS),
-    Variant('half the side', scale=0.5),
-    Variant('twice the side', scale=2.0),
-)
-PLAIN_FLAX = Variant(
-    'plain Flax',
-    TimedPlainFlax,
-    described='plain Flax, called from Python as in the original code,',
-)
-EAGER = Variant('PyTorch eager', TimedTorch, described='PyTorch, eager,')
+OWN = {
+    'training': Variant(),
+    'forward': Variant(time_forward, 'forward'),
+    'training bf16': Variant(dtype='bfloat16'),
+    'forward bf16': Variant(time_forward, 'forward', 'bfloat16'),
+    f'{SEEDS} seeds': Variant(seeds=SEEDS),
+    'half the side': Variant(scale=0.5),
+    'twice the side': Variant(scale=2.0),
+}
+PLAIN_FLAX = 'plain Flax, called from Python as in the original code,'
+REFERENCE = {'plain Flax': Variant(time_plain_flax, described=PLAIN_FLAX)}
 COMPILED = Variant(
-    'PyTorch compiled',
-    functools.partial(TimedTorch, compiled=True),
-    described='PyTorch under torch.compile',
+    functools.partial(time_torch, compiled=True), described='PyTorch under torch.compile'
 )
+TORCH = {
+    'PyTorch eager': Variant(time_torch, described='PyTorch, eager,'),
+    'PyTorch compiled': COMPILED,
+}
 
 
-def choose_variants(setup: Setup, against: set[str], notes: list[str]) -> list[Variant]:
-    """What takes turns.
+def choose_variants(setup: Setup, against: set[str], notes: list[str]) -> dict[str, Variant]:
+    """What takes turns, by name in the table: `against` has 'reference', 'torch', both or none.
 
-    Args:
-      setup: of one seed, in float32.
-      against: 'reference', 'torch', or both.
-      notes: sentences on what is left out are added to it.
+    Sentences on what is left out are added to `notes`.
     """
-    variants = [*OWN, *([PLAIN_FLAX] if 'reference' in against else [])]
-    backend = jax.default_backend()
+    variants, backend = OWN | (REFERENCE if 'reference' in against else {}), jax.default_backend()
     if 'torch' in against and backend != 'cpu':
         notes.append(f'PyTorch is left out: it computes on the CPU here, and JAX on {backend}.')
     elif 'torch' in against:
-        variants += [EAGER, COMPILED]
+        variants |= TORCH
         if lacking := left_out(setup.config):
             notes.append(f'The steps of PyTorch are without {" and ".join(lacking)}: they do less.')
     return variants
@@ -185,10 +173,7 @@ def choose_variants(setup: Setup, against: set[str], notes: list[str]) -> list[V
 def compile_variant(variant: Variant, setup: Setup, notes: list[str]) -> Timed | None:
     """The variant, ready; None, and a sentence in `notes`, if torch.compile fails.
 
-    Args:
-      variant: what to make ready.
-      setup: with the variant's dtype and seeds, of as many random images as make a turn.
-      notes: sentences on what is left out.
+    The setup has the variant's dtype and seeds, and as many random images as make a turn.
     """
     try:
         with warnings.catch_warnings():
@@ -196,7 +181,7 @@ def compile_variant(variant: Variant, setup: Setup, notes: list[str]) -> Timed |
             return variant.timed(setup)
     # The compiler of PyTorch needs one of C++ and raises whatever that one raises.
     except Exception as error:
-        if variant is not COMPILED:
+        if variant.described != COMPILED.described:
             raise
         notes.append(f'torch.compile failed here: {type(error).__name__}: {end_of(str(error))}')
         return None

@@ -1,7 +1,9 @@
 """Parses the flags of a command with absl, and its --config.KEY=VALUE with ml_collections."""
 
+import functools
 import pathlib
 import re
+from collections.abc import Callable
 from types import SimpleNamespace
 
 from absl import flags
@@ -24,60 +26,54 @@ EXAMPLES = {  # of what may be missing
 }
 
 
-class _TextParser(flags.ArgumentParser):
-    def parse(self, text: str) -> str:
-        if not text:
-            raise UserError('an empty value; leave it out or give another')
-        return text
+class _Parser(flags.ArgumentParser):
+    def __init__(self, parse: Callable[[str], object]):
+        self.parse = parse
 
 
-class _PathParser(_TextParser):
-    def parse(self, text: str) -> pathlib.Path:
-        if is_bucket(text):
-            raise UserError('is written locally; name a local path, and copy it there afterwards')
-        return expand_user(super().parse(text))
+def _text(text: str) -> str:
+    if not text:
+        raise UserError('an empty value; leave it out or give another')
+    return text
 
 
-class _FolderParser(_PathParser):
-    """Of a run's folder, which may be in a bucket."""
-
-    def parse(self, text: str) -> pathlib.Path:
-        if not is_bucket(text):
-            return super().parse(text)
-        try:
-            return as_path(text)
-        except UserError as error:  # the flag is named with its value
-            raise UserError(str(error).removeprefix(f'{text}: ')) from None
+def _path(text: str) -> pathlib.Path:
+    if is_bucket(text):
+        raise UserError('is written locally; name a local path, and copy it there afterwards')
+    return expand_user(_text(text))
 
 
-class _IntegerParser(flags.ArgumentParser):
-    def __init__(self, minimum: int):
-        self.allowed = integer(minimum)
+def _folder(text: str) -> pathlib.Path:
+    """Of a run, which may be in a bucket."""
+    if not is_bucket(text):
+        return _path(text)
+    try:
+        return as_path(text)
+    except UserError as error:  # the flag is named with its value
+        raise UserError(str(error).removeprefix(f'{text}: ')) from None
 
-    def parse(self, text: str) -> int:
-        value = int(text) if re.fullmatch('[0-9]{1,10}', text) else None
-        if not self.allowed.test(value):
-            raise ValueError(f'allowed is {self.allowed.text}')
-        return value
+
+def _integer(text: str, minimum: int = 1) -> int:
+    value, allowed = int(text) if re.fullmatch('[0-9]{1,10}', text) else None, integer(minimum)
+    if not allowed.test(value):
+        raise ValueError(f'allowed is {allowed.text}')
+    return value
 
 
+INTEGERS = 'seeds', 'top', 'max_pixels', 'batch_per_device', 'num_processes'
 PARSERS = {
-    'workdir': _FolderParser(),
-    **dict.fromkeys(('output', 'picture', 'json', 'csv', 'sheet'), _PathParser()),
-    **dict.fromkeys(('seeds', 'top', 'max_pixels'), _IntegerParser(1)),
-    **dict.fromkeys(('batch_per_device', 'num_processes'), _IntegerParser(1)),
-    'process_id': _IntegerParser(0),
+    'workdir': _Parser(_folder),
+    **dict.fromkeys(('output', 'picture', 'json', 'csv', 'sheet'), _Parser(_path)),
+    **dict.fromkeys(INTEGERS, _Parser(_integer)),
+    'process_id': _Parser(functools.partial(_integer, minimum=0)),
     'checkpoint': flags.EnumParser(['newest', 'best']),
+    'format': flags.EnumParser(['jax', 'onnx']),
     'names': flags.EnumParser(['linen', 'timm']),
 }
 
 
 def parse(command, argv: list[str]) -> SimpleNamespace:
-    """Parses the command line of a command.
-
-    Args:
-      command: of `command_table.COMMANDS`; its usage names its flags.
-      argv: the words after the command.
+    """Parses the words after a command, whose usage names its flags.
 
     Returns:
       The value of every flag, None where it is not given; 'words', which are no flags; and
@@ -90,21 +86,21 @@ def parse(command, argv: list[str]) -> SimpleNamespace:
     values.set_gnu_getopt()  # flags may follow words
     overrides = _define_overrides(values, argv) if '--config.' in command.usage else None
     for name in command.flags:
-        parser = PARSERS.get(name, _TextParser())
+        parser = PARSERS.get(name, _Parser(_text))
         if f'--{name}=' not in command.usage:
             flags.DEFINE_bool(name, None, '', flag_values=values)
         elif f'--{name}=FILE ...' in command.usage:
-            flags.DEFINE_multi(
-                parser, flags.ArgumentSerializer(), name, None, '', flag_values=values
-            )
+            serializer = flags.ArgumentSerializer()
+            flags.DEFINE_multi(parser, serializer, name, None, '', flag_values=values)
         else:
             flags.DEFINE(parser, name, None, '', flag_values=values)
     words = _parse_flags(values, argv)
-    arguments = SimpleNamespace(
-        **{name: values[name].value for name in command.flags},
-        words=tuple(words),
-        overrides={} if overrides is None else _override_values(values, overrides),
-    )
+    given = {name: values[name].value for name in command.flags}
+    arguments = SimpleNamespace(**given, words=tuple(words), overrides={})
+    if overrides is not None:
+        arguments.overrides = flat_keys(config_flags.get_override_values(overrides))
+        if values['config.model'].value is not None:
+            arguments.overrides['model'] = values['config.model'].value
     for name in command.required:
         if getattr(arguments, name) is None:
             raise UserError(f'--{name} is missing; for example {EXAMPLES[name]} (see --help)')
@@ -132,12 +128,6 @@ def _define_overrides(values: flags.FlagValues, argv: list[str]) -> flags.Flag:
     overrides = values['config']
     del values.config  # this name is free for the flag of the file
     return overrides
-
-
-def _override_values(values: flags.FlagValues, overrides: flags.Flag) -> dict:
-    keys = flat_keys(config_flags.get_override_values(overrides))
-    preset = values['config.model'].value
-    return keys if preset is None else {**keys, 'model': preset}
 
 
 def _parse_flags(values: flags.FlagValues, argv: list[str]) -> list[str]:

@@ -1,39 +1,41 @@
-"""The commands, one function each: call, print. `command_table` has their flags.
+"""The commands, one function each: call, print; a docstring is what `--help` says.
 
 Libraries that one command needs are imported in it: `--help` and refusals stay quick.
 """
 
 import datetime
+import functools
 import json
-import os
 import pathlib
 import shlex
 import sys
 from types import SimpleNamespace
 
 from mixer_dilated.cli import distributed, preemption
+from mixer_dilated.cli.command import COMMANDS as COMMANDS
+from mixer_dilated.cli.command import command, program
+from mixer_dilated.cli.compilation_cache import keep_compiled_programs
 from mixer_dilated.cli.config_files import SHIPPED, file_name, load_config, load_configs, load_sweep
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import AtomicFile, as_path, check_output, expand_user, is_bucket
 
-TABLE1 = str(SHIPPED / 'sweeps' / 'table1.py')
 BENCHMARKED = [str(SHIPPED / f'mnist_{name}.py') for name in ('baseline', 'dilated')]
-BENCHMARK_REFERENCES = ('reference', 'torch')
+print_now = functools.partial(print, flush=True)
+PROCESSES = '[--coordinator=HOST:PORT --num_processes=N --process_id=K]'
 
 
-def train(arguments: SimpleNamespace, started: float) -> None:
-    """Trains a config and prints its result."""
+@command(f'--config=FILE [--workdir=DIR] [--config.KEY=VALUE ...] {PROCESSES}')
+def train(arguments: SimpleNamespace) -> None:
+    """Trains, or resumes the run of a folder. Default folder: runs/CONFIG-TIME.
+    Several processes that train, or evaluate, together find each other on Cloud TPU and under
+    Slurm's srun; elsewhere each is given the last three flags."""
     config, name = load_config(arguments.config, arguments.overrides), file_name(arguments.config)
-    distributed.init_distributed(
-        arguments.coordinator, arguments.num_processes, arguments.process_id
-    )
-    from mixer_dilated.cli.compilation_cache import keep_compiled_programs
-    from mixer_dilated.cli.run_progress import SilentProgress, TerminalProgress
+    _init_distributed(arguments)
+    from mixer_dilated.cli.progress import SilentProgress, TerminalProgress
     from mixer_dilated.parallel.multihost import broadcast, translate_host_loss
     from mixer_dilated.reports.tables.run_tables import print_run
     from mixer_dilated.training.train import train_and_evaluate
 
-    keep_compiled_programs()
     # Milliseconds: runs that a shell loop starts at once must not meet in one folder.
     stamp = datetime.datetime.now().strftime('%Y%m%d-%H%M%S-%f')[:-3]
     with translate_host_loss():
@@ -42,38 +44,43 @@ def train(arguments: SimpleNamespace, started: float) -> None:
         is_primary = distributed.is_primary()
         with TerminalProgress(name, workdir) if is_primary else SilentProgress() as progress:
             summary = train_and_evaluate(
-                config, workdir, name=name, started=started, progress=progress
+                config, workdir, name=name, started=arguments.started, progress=progress
             )
     if summary:
         print_run(summary)
 
 
-def evaluate(arguments: SimpleNamespace, started: float) -> None:
-    """Evaluates a checkpoint of a run, the newest or the best, and prints the result."""
-    distributed.init_distributed(
-        arguments.coordinator, arguments.num_processes, arguments.process_id
-    )
-    from mixer_dilated.cli.compilation_cache import keep_compiled_programs
+@command(
+    '--workdir=DIR [--split=SPLIT] [--data_dir=DIR] [--checkpoint=best] [--calibrate=SPLIT] '
+    + PROCESSES
+)
+def evaluate(arguments: SimpleNamespace) -> None:
+    """Loss, accuracy and expected calibration error (ECE) of a run's newest checkpoint. Default
+    split: its test split. Default data_dir: where the run's data lay. --calibrate first fits a
+    temperature, on examples that are neither evaluated nor trained on."""
+    _init_distributed(arguments)
     from mixer_dilated.inference.evaluation import evaluate_checkpoint
     from mixer_dilated.parallel.multihost import translate_host_loss
     from mixer_dilated.reports.tables.run_tables import print_evaluation
 
-    keep_compiled_programs()
     with translate_host_loss():
-        evaluation = evaluate_checkpoint(
-            arguments.workdir,
-            arguments.split,
-            arguments.data_dir,
-            best=arguments.checkpoint == 'best',
-            calibrate=arguments.calibrate,
-        )
+        what = arguments.workdir, arguments.split, arguments.data_dir
+        best = arguments.checkpoint == 'best'
+        evaluation = evaluate_checkpoint(*what, best=best, calibrate=arguments.calibrate)
     if distributed.is_primary():
         print_evaluation(evaluation)
 
 
-def predict(arguments: SimpleNamespace, started: float) -> None:
-    """Classifies image files, and prints and writes their classes."""
-    from mixer_dilated.cli.compilation_cache import keep_compiled_programs
+@command(
+    '--workdir=DIR FILE_OR_FOLDER ... [--top=3] [--csv=FILE] [--json=FILE] [--sheet=FILE] '
+    '[--checkpoint=best] [--max_pixels=N]',
+    range(1, sys.maxsize),
+    'what to predict is missing; for example predict --workdir=runs/NAME photo.png photos',
+)
+def predict(arguments: SimpleNamespace) -> None:
+    """Classes of image files, with their probabilities; '-' reads a list of files from standard
+    input. Files that cannot be used are named, the others are classified, and the exit status is
+    2."""
     from mixer_dilated.cli.predict_files import check_outputs, predict_files
 
     check_outputs(arguments)
@@ -81,11 +88,10 @@ def predict(arguments: SimpleNamespace, started: float) -> None:
     predict_files(arguments)
 
 
-def summary(arguments: SimpleNamespace, started: float) -> None:
-    """Prints what a config's patches see and what its network costs."""
+@command('--config=FILE [--picture=FILE] [--config.KEY=VALUE ...]')
+def summary(arguments: SimpleNamespace) -> None:
+    """Tokens, window, coverage, parameters, FLOPs and memory, without training."""
     config = load_config(arguments.config, arguments.overrides)
-    from mixer_dilated.config import patch_branches
-    from mixer_dilated.data.preprocessing import upsample
     from mixer_dilated.parallel.mesh import check_batch
     from mixer_dilated.reports.tables.summary_table import print_summary
     from mixer_dilated.training.compiled import CompiledFunctions
@@ -97,26 +103,28 @@ def summary(arguments: SimpleNamespace, started: float) -> None:
     if arguments.picture:
         from mixer_dilated.reports.plots.patch_plots import draw_patches
 
-        data_source = setup.dataset.data_source(config.dataset.train_split)
-        first = upsample(data_source.read([0]).images, setup.image_size)[0]
-        draw_patches(patch_branches(config.model), first, arguments.picture)
+        draw_patches(setup, arguments.picture)
         print(f'picture: {arguments.picture}')
     unsharded = compiled.partition.unsharded_params(compiled.abstract_state().params)
     print_summary(setup, compiled.training_bytes(), compiled.mesh_shape, unsharded)
 
 
-def table1(arguments: SimpleNamespace, started: float) -> None:
-    """Runs the study of the paper's Table 1."""
-    arguments.sweep = TABLE1
-    sweep(arguments, started)
+@command('[--seeds=10] [--workdir=DIR] [--config.KEY=VALUE ...]')
+def table1(arguments: SimpleNamespace) -> None:
+    """The paper's Table 1: its two methods and a control, many seeds, paired differences. The same
+    as a sweep of configs/sweeps/table1.py."""
+    arguments.sweep = str(SHIPPED / 'sweeps' / 'table1.py')
+    sweep(arguments)
 
 
-def sweep(arguments: SimpleNamespace, started: float) -> None:
-    """Runs a study, or helps to; writes its report and prints its result."""
+@command('--sweep=FILE [--seeds=N] [--workdir=DIR] [--config.KEY=VALUE ...]')
+def sweep(arguments: SimpleNamespace) -> None:
+    """Trains every trial of a sweep file; the same command resumes it. Started meanwhile, as on
+    another machine, it helps to train the trials. Writes a table, statistics, plots and
+    report.html. Default folder of both: runs/SWEEP."""
     study = load_sweep(arguments.sweep, arguments.overrides, arguments.seeds)
     name = file_name(arguments.sweep)
-    from mixer_dilated.cli.compilation_cache import keep_compiled_programs
-    from mixer_dilated.cli.study_progress import TerminalStudyProgress
+    from mixer_dilated.cli.progress import TerminalStudyProgress
     from mixer_dilated.studies.study import run_study
 
     keep_compiled_programs()
@@ -127,29 +135,41 @@ def sweep(arguments: SimpleNamespace, started: float) -> None:
             f'--workdir={folder}: processes of a study share its trials by locks, which a bucket '
             'does not have; name a local folder, and copy it there afterwards'
         )
-    command = shlex.join([*program(), *sys.argv[1:]])
+    line = shlex.join([*program(), *sys.argv[1:]])
     with TerminalStudyProgress(name, folder) as observer:
-        if run_study(study, folder, command=command, observer=observer) is None:
+        if run_study(study, folder, command=line, observer=observer) is None:
             print('no trial is left to begin')
             return
         # pandas and seaborn, which the training need not wait for.
         from mixer_dilated.reports.page.report import write_report
-        from mixer_dilated.reports.tables.study_table import print_study
+        from mixer_dilated.reports.tables.run_tables import print_study
 
         print_study(folder)
         print(f'\nreport: {write_report(folder)}')
 
 
-def report(arguments: SimpleNamespace, started: float) -> None:
-    """Writes the report of a run or a study again, from its files."""
+@command(
+    'DIR',
+    range(1, 2),
+    'report takes one name, the folder of a run or study; for example report runs/NAME',
+)
+def report(arguments: SimpleNamespace) -> None:
+    """Writes report.html of a run or study again, from its files."""
     from mixer_dilated.reports.page.report import write_report
 
     (folder,) = arguments.words
     print(f'report: {write_report(expand_user(folder))}')
 
 
-def convert(arguments: SimpleNamespace, started: float) -> None:
-    """Writes weights in another format."""
+@command(
+    'IN OUT [--names=timm]',
+    range(2, 3),
+    'convert takes two names; for example convert Mixer-B_16.npz mixer_b16.safetensors',
+)
+def convert(arguments: SimpleNamespace) -> None:
+    """Writes weights as .npz (the original's names; its older ones are read too), .safetensors,
+    .pth (timm's names, which --names=timm gives .safetensors), or else a folder of orbax. IN may be
+    a run's folder."""
     from mixer_dilated.inference.conversion import convert
     from mixer_dilated.pretrained.weights_path import weights_path
 
@@ -160,10 +180,11 @@ def convert(arguments: SimpleNamespace, started: float) -> None:
     print(convert(weights_path(source), pathlib.Path(target), timm=timm))
 
 
-def probe(arguments: SimpleNamespace, started: float) -> None:
-    """Fits a linear classifier to frozen features, and prints its accuracy."""
+@command('--config=FILE --config.init_from=WEIGHTS --split=SPLIT')
+def probe(arguments: SimpleNamespace) -> None:
+    """Fits a linear classifier to the features of weights, in closed form; its regularization is
+    chosen on SPLIT."""
     config = load_config(arguments.config, arguments.overrides)
-    from mixer_dilated.cli.compilation_cache import keep_compiled_programs
     from mixer_dilated.inference.probe import linear_probe
     from mixer_dilated.reports.tables.run_tables import print_probe
 
@@ -171,65 +192,109 @@ def probe(arguments: SimpleNamespace, started: float) -> None:
     print_probe(linear_probe(config, arguments.split))
 
 
-def export(arguments: SimpleNamespace, started: float) -> None:
-    """Writes a run's network as files that JAX alone can load and call."""
+@command('--workdir=DIR --output=DIR [--checkpoint=best] [--format=onnx]')
+def export(arguments: SimpleNamespace) -> None:
+    """Writes the network of a run for CPU, CUDA and TPU, or for ONNX, with an example that loads it
+    with jax (and flatbuffers) or onnxruntime. The output is a new or empty folder."""
     from mixer_dilated.inference.export import export_run
     from mixer_dilated.reports.tables.run_tables import print_export
 
-    best = arguments.checkpoint == 'best'
-    print_export(export_run(arguments.workdir, arguments.output, best=best))
+    what = {'best': arguments.checkpoint == 'best', 'to_onnx': arguments.format == 'onnx'}
+    print_export(export_run(arguments.workdir, arguments.output, **what))
     print(f'\nfolder: {arguments.output}')
 
 
-def benchmark(arguments: SimpleNamespace, started: float) -> None:
-    """Measures the speed of configs and prints it."""
-    preemption.raise_interrupt()  # ends the processes it starts
+@command(
+    '[--config=FILE ...] [--against=reference,torch] [--json=FILE] [--input] '
+    '[--config.KEY=VALUE ...]'
+)
+def benchmark(arguments: SimpleNamespace) -> None:
+    """Times a training step and the forward pass beside the speed of this machine's matrix
+    products; some minutes a config. --against adds plain Flax called from Python, and PyTorch if
+    installed. Default configs: configs/mnist_baseline.py and configs/mnist_dilated.py. --input
+    times streamed examples instead, beside decoding alone."""
+    preemption.on_signal('raise')  # ends the processes it starts
     against = arguments.against.split(',') if arguments.against else []
-    for name in against:
-        if name not in BENCHMARK_REFERENCES:
-            allowed = ', '.join(BENCHMARK_REFERENCES)
-            raise UserError(f'--against={arguments.against}: {name!r}: allowed are {allowed}')
+    if unknown := {*against} - {'reference', 'torch'}:
+        raise UserError(f'--against: {unknown.pop()!r}: allowed are reference and torch')
     if arguments.input and against:
         raise UserError('--against is not for --input, which is compared with decoding alone')
-    configs = load_configs(arguments.config or BENCHMARKED, arguments.overrides)
-    if arguments.json:
-        check_output('json', arguments.json)
+    configs = _load_configs(arguments, BENCHMARKED)
+    from mixer_dilated.benchmark import input_speed, measure
+    from mixer_dilated.reports.tables import benchmark_table
+
     if arguments.input:
-        from mixer_dilated.benchmark.input_speed import benchmark_input
-        from mixer_dilated.reports.tables.input_table import print_input_benchmark
-
-        measurements = benchmark_input(configs, _print_now)
-        print_input_benchmark(measurements)
+        measurements = input_speed.benchmark_input(configs, print_now)
+        benchmark_table.print_input_benchmark(measurements)
     else:
-        from mixer_dilated.benchmark.measure import benchmark
-        from mixer_dilated.reports.tables.benchmark_table import print_benchmark
-
-        measurements = benchmark(configs, against, _print_now)
-        print_benchmark(measurements)
-    if arguments.json:
-        write_json_output(arguments.json, measurements)
+        measurements = measure.benchmark(configs, against, print_now)
+        benchmark_table.print_benchmark(measurements)
+    _write_json(arguments.json, measurements)
 
 
-def keys(arguments: SimpleNamespace, started: float) -> None:
-    """Prints every configuration key."""
-    from mixer_dilated.reports.tables.key_table import print_keys
+@command(
+    '[--config=FILE ...] [--devices=v5e:4x4[,h100:8 ...]] [--batch_per_device=N] '
+    '[--against=measured] [--json=FILE] [--config.KEY=VALUE ...]'
+)
+def plan(arguments: SimpleNamespace) -> None:
+    """Compiles a run for devices that are not there: memory, largest batch, cycles or kernels by
+    part of the network, exchanges, time, what to change. Of several configs a line each; default:
+    all of configs/, for the devices that config.devices names. Known are v4, v5e, v5p, v6e (needs
+    pip install "jax[tpu]"), t4, l4, a100, h100, h200 ("jax[cuda13-local]"), and this, which
+    --against times."""
+    if arguments.against not in (None, 'measured'):
+        raise UserError(f'--against={arguments.against}: allowed is measured; or leave it out')
+    configs = _load_configs(arguments, sorted(map(str, SHIPPED.glob('*.py'))))
+    from mixer_dilated.planning.plan import plan_runs
+    from mixer_dilated.reports.tables.plan_table import print_plan, print_plans
+
+    is_one, plans = len(configs) == 1, {name: [] for name in configs}
+    flags = arguments.devices, arguments.batch_per_device, arguments.against == 'measured'
+    for name, result in plan_runs(configs, *flags, _before_compiling):
+        if is_one:
+            print('\n' * bool(plans[name]), end='')
+            print_plan(name, result)
+        plans[name].append(result)
+    if not is_one:
+        print_plans(plans)
+    contents = [
+        {'name': name, 'config': config.to_dict(), 'plans': plans[name]}
+        for name, config in configs.items()
+    ]
+    _write_json(arguments.json, contents[0] if is_one else contents)
+
+
+@command()
+def keys(arguments: SimpleNamespace) -> None:
+    """Every configuration key: default, meaning, what is allowed."""
+    from mixer_dilated.reports.tables.terminal import print_keys
 
     print_keys()
 
 
-def program() -> list[str]:
-    """The words that start this program."""
-    if sys.argv[0].endswith(os.path.join('mixer_dilated', '__main__.py')):
-        return ['python', '-m', 'mixer_dilated']
-    return ['python', 'run.py']
+def _init_distributed(arguments: SimpleNamespace) -> None:
+    flags = arguments.coordinator, arguments.num_processes, arguments.process_id
+    distributed.init_distributed(*flags)
+    keep_compiled_programs()
 
 
-def write_json_output(path: pathlib.Path, content: dict) -> None:
+def _load_configs(arguments: SimpleNamespace, default: list[str]) -> dict:
+    configs = load_configs(arguments.config or default, arguments.overrides)
+    if arguments.json:
+        check_output('json', arguments.json)
+    return configs
+
+
+def _write_json(path: pathlib.Path | None, content: dict | list) -> None:
     """Writes the file of --json, and prints its name."""
-    with AtomicFile(path, 'json') as file:
-        file.write((json.dumps(content, indent=2) + '\n').encode())
-    print(f'\njson: {path}')
+    if path:
+        with AtomicFile(path, 'json') as file:
+            file.write((json.dumps(content, indent=2) + '\n').encode())
+        print(f'\njson: {path}')
 
 
-def _print_now(text: str) -> None:
-    print(text, flush=True)
+def _before_compiling(text: str) -> None:
+    """Prints on a terminal what is compiled, which may take minutes in a process of its own."""
+    preemption.on_signal('raise')  # ends that process
+    if sys.stderr.isatty():
+        print(f'compiles for {text} …', file=sys.stderr)

@@ -7,8 +7,6 @@ import platform
 import tempfile
 import warnings
 
-import jax
-
 from mixer_dilated.files import user_cache
 
 _MIN_SECONDS = 'jax_persistent_cache_min_compile_time_secs'
@@ -22,6 +20,8 @@ def keep_compiled_programs() -> None:
     own programs when it reads them back (https://github.com/jax-ml/jax/issues/38445). A folder
     that cannot be written costs compile time and a warning, nothing else.
     """
+    import jax
+
     if not jax.config.jax_enable_compilation_cache:
         return
     if _MIN_SECONDS.upper() not in os.environ:

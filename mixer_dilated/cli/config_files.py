@@ -22,11 +22,8 @@ SHIPPED = (PACKAGE if (PACKAGE / 'configs').is_dir() else PACKAGE.parent) / 'con
 def load_config(path: str, overrides: Mapping) -> ConfigDict:
     """Loads the result of `get_config()` in a file, changes it by the overrides, and resolves it.
 
-    A relative path that is not there is looked for among the configs of the package.
-
-    Args:
-      path: of the file; 'FILE:WORD' calls `get_config('WORD')`.
-      overrides: {key: value}; 'model' may be the name of a preset.
+    A relative path that is not there is looked for among the configs of the package; 'FILE:WORD'
+    calls `get_config('WORD')`. Of the overrides {key: value} 'model' may be the name of a preset.
 
     Raises:
       UserError: no such file, whatever goes wrong in it, with its line, or a value that is not
@@ -41,10 +38,7 @@ def load_config(path: str, overrides: Mapping) -> ConfigDict:
 def load_sweep(path: str, overrides: Mapping, seeds: int | None):
     """Loads the `Sweep` that `get_sweep()` in a file returns, its base changed by the overrides.
 
-    Args:
-      path: of the file, as of `load_config`.
-      overrides: {key: value}, of keys that not every trial sets itself.
-      seeds: of every trial; as the file says if None.
+    The overrides are of keys that not every trial sets itself; seeds as the file says if None.
 
     Raises:
       UserError: as `load_config`.
@@ -77,17 +71,12 @@ def file_name(path: str) -> str:
 def load_configs(paths: list[str], overrides: Mapping) -> dict[str, ConfigDict]:
     """Loads several configs by their names: with ':WORD', and the whole path where two are alike.
 
-    Args:
-      paths: of the files, as of `load_config`.
-      overrides: of all of them.
-
     Raises:
       UserError: as `load_config`, or a file that is there twice.
     """
     names = [file_name(path) + ''.join(path.partition(':')[1:]) for path in paths]
-    names = [
-        path if names.count(name) > 1 else name for path, name in zip(paths, names, strict=True)
-    ]
+    pairs = zip(paths, names, strict=True)
+    names = [path if names.count(name) > 1 else name for path, name in pairs]
     if len({*names}) < len(names):
         raise UserError(f'--config: {", ".join(names)}: one is there twice; name each once')
     return {name: load_config(path, overrides) for path, name in zip(paths, names, strict=True)}
@@ -95,8 +84,8 @@ def load_configs(paths: list[str], overrides: Mapping) -> dict[str, ConfigDict]:
 
 def _override(config: Mapping, overrides: Mapping) -> ConfigDict:
     """Resolves a config with the overrides; warns of keys that a preset among them replaces."""
-    if 'model' in overrides:
-        kept = {*flat({'model': preset_values(overrides['model'])}), *overrides}
+    if preset := overrides.get('model'):
+        kept = {*flat({'model': preset_values(preset)}), *overrides}
         replaced = [
             f'config.{key} = {value!r}'
             for key, value in flat_keys(config, warn=False).items()
@@ -104,8 +93,8 @@ def _override(config: Mapping, overrides: Mapping) -> ConfigDict:
         ]
         if replaced:
             warnings.warn(
-                f'--config.model={overrides["model"]} takes the place of {", ".join(replaced)} in '
-                'the file; give them beside it to keep them',
+                f'--config.model={preset} takes the place of {", ".join(replaced)} in the file; '
+                'give them beside it to keep them',
                 stacklevel=2,
             )
     return changed(config, overrides)
@@ -114,43 +103,32 @@ def _override(config: Mapping, overrides: Mapping) -> ConfigDict:
 def _call(flag: str, path: str, function: str):
     """The result of a function of a file; 'FILE:WORD' passes it 'WORD'."""
     file, *word = path.split(':', 1)
-    file = _find_file(flag, file)
+    if not pathlib.Path(file).is_file():
+        names = {'config': 'configs/*.py', 'sweep': 'configs/sweeps/*.py'}[flag]
+        if not file.startswith('configs/') or not (SHIPPED.parent / file).is_file():
+            shipped = [str(p.relative_to(SHIPPED.parent)) for p in SHIPPED.parent.glob(names)]
+            listed = ', '.join(sorted(shipped))
+            raise UserError(f'--{flag}={file}: no such file; those of the package: {listed}')
+        file = str(SHIPPED.parent / file)
     try:
         module = runpy.run_path(file)
         if function in module:
             return module[function](*word)
     # Such a file is a program: whatever it raises is the user's to mend.
     except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == file]
+        if isinstance(error, SyntaxError):
+            lines = [error.lineno]
+        where = f', line {lines[-1]}' if lines else ''
         kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
-        raise UserError(
-            f'--{flag}={path}{_line_of(error, file)}: {kind}{one_line(error)}'
-        ) from None
+        raise UserError(f'--{flag}={path}{where}: {kind}{one_line(error)}') from None
     hint = ''
     if 'get_sweep' in module:
         hint = f'; it is a sweep file, for the command sweep: sweep --sweep={path}'
     elif 'get_config' in module:
         hint = f'; it is a config file: --config={path}'
     raise UserError(f'--{flag}={path}: has no function {function}(){hint}')
-
-
-def _find_file(flag: str, path: str) -> str:
-    if pathlib.Path(path).is_file():
-        return path
-    shipped = SHIPPED.parent / path
-    if path.startswith('configs/') and shipped.is_file():
-        return str(shipped)
-    folder = {'config': 'configs', 'sweep': 'configs/sweeps'}[flag]
-    names = sorted(f'{folder}/{file.name}' for file in (SHIPPED.parent / folder).glob('*.py'))
-    raise UserError(f'--{flag}={path}: no such file; those of the package: {", ".join(names)}')
-
-
-def _line_of(error: Exception, file: str) -> str:
-    """', line N' of the file in which an error was raised; '' if it was raised in another one."""
-    if isinstance(error, SyntaxError):
-        return f', line {error.lineno}'
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == file]
-    return f', line {lines[-1]}' if lines else ''
 
 
 def one_line(error: Exception) -> str:

@@ -69,8 +69,14 @@ def init_distributed(
     settings = _parse_settings(coordinator, num_processes, process_id)
     if settings is None and not _started_by_slurm() and not _may_be_tpu_pod():
         return
+    at = f' at {settings["coordinator_address"]}' if settings else ''
+    text = f'waits for the other processes{at}, for {INIT_SECONDS // 60} minutes at most'
+    waiting = threading.Timer(QUIET_SECONDS, lambda: print(text, file=sys.stderr))
+    waiting.daemon = True
+    waiting.start()
     try:
-        _initialize(settings)
+        with hold_back_stderr(functools.partial(_init_error, settings)):
+            _initialize(settings or {})
     except UserError:
         raise
     except Exception as error:
@@ -81,49 +87,47 @@ def init_distributed(
             f'no other hosts of a Cloud TPU were found ({cause}): this one computes alone',
             stacklevel=2,
         )
+    finally:
+        waiting.cancel()
     if is_distributed():
         aborted = HostLostError('JAX or a library aborted this one; see above')
         print_on_abort(lambda: prefix_process(str(aborted)))
 
 
-def _initialize(settings: dict | None) -> None:
+def _initialize(settings: dict) -> None:
     global _process_index
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # a lost process is one line of ours
     import jax
     from jax.experimental import multihost_utils
 
-    # It would take SIGTERM for itself; here a signal to one process stops all.
-    jax.config.update('jax_enable_preemption_service', False)
-    waiting = threading.Timer(QUIET_SECONDS, _print_waiting, [settings])
-    waiting.daemon = True
-    waiting.start()
-    try:
-        with hold_back_stderr(functools.partial(_init_error, settings)):
-            jax.distributed.initialize(
-                **settings or {},
-                initialization_timeout=INIT_SECONDS,
-                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-                shutdown_timeout_seconds=SHUTDOWN_SECONDS,
-            )
-            if jax.process_count() > 1:
-                _process_index = jax.process_index()
-                _check_device_counts()
-                _discard_stdout_of_libraries()
-                # So far all reached process 0; this connects each with the others.
-                multihost_utils.sync_global_devices('init_distributed')
-    finally:
-        waiting.cancel()
-
-
-def _check_device_counts() -> None:
     from mixer_dilated.parallel.mesh import all_devices
 
+    # It would take SIGTERM for itself; here a signal to one process stops all.
+    jax.config.update('jax_enable_preemption_service', False)
+    jax.distributed.initialize(
+        **settings,
+        initialization_timeout=INIT_SECONDS,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+    )
+    if jax.process_count() == 1:
+        return
+    _process_index = jax.process_index()
     counts = collections.Counter(device.process_index for device in all_devices())
     if len(set(counts.values())) > 1:
         raise AllHostsError(
             f'the processes have different numbers of devices ({dict(sorted(counts.items()))}, by '
             'process); give each as many, for example by CUDA_VISIBLE_DEVICES'
         )
+    # gloo prints every group of processes to the descriptor 1, which from here on is Python's no
+    # more.
+    sys.stdout.flush()
+    own, encoding = os.dup(1), sys.stdout.encoding
+    sys.stdout = open(own, 'w', buffering=1, encoding=encoding, errors='replace')  # noqa: SIM115
+    with open(os.devnull, 'w') as devnull:
+        os.dup2(devnull.fileno(), 1)
+    # So far all reached process 0; this connects each with the others.
+    multihost_utils.sync_global_devices('init_distributed')
 
 
 def shutdown() -> None:
@@ -156,8 +160,8 @@ def _parse_settings(
             f'--{missing[0]} is missing; --coordinator=HOST:PORT, --num_processes=N and '
             '--process_id=K, from 0 to N-1, go together'
         )
-    host, _, port = coordinator.rpartition(':')
-    if not host or not re.fullmatch('[0-9]{1,5}', port) or not 0 < int(port) < 2**16:
+    address = re.fullmatch('.+:([0-9]{1,5})', coordinator)
+    if not address or not 0 < int(address[1]) < 2**16:
         raise UserError(
             f'--coordinator={coordinator}: allowed is the host of process 0 and a free port '
             'there, like 10.0.0.1:1234'
@@ -167,12 +171,10 @@ def _parse_settings(
             f'--process_id={process_id}: allowed are 0 to {num_processes - 1}, of '
             f'--num_processes={num_processes}'
         )
+    numbers = {'num_processes': num_processes, 'process_id': process_id}
     return {
-        'coordinator_address': coordinator,
-        'num_processes': num_processes,
-        'process_id': process_id,
-        'cluster_detection_method': 'deactivate',
-    }
+        'coordinator_address': coordinator, 'cluster_detection_method': 'deactivate', **numbers,
+    }  # fmt: skip
 
 
 def _started_by_slurm() -> bool:
@@ -195,24 +197,14 @@ def _may_be_tpu_pod() -> bool:
     return 'TPU_SKIP_MDS_QUERY' not in os.environ
 
 
-def _print_waiting(settings: dict | None) -> None:
-    at = f' at {settings["coordinator_address"]}' if settings else ''
-    print(
-        f'waits for the other processes{at}, for {INIT_SECONDS // 60} minutes at most',
-        file=sys.stderr,
-    )
-
-
 def _init_error(settings: dict | None, message: str) -> str:
     """Why the processes did not come together, from the message of JAX."""
     status = re.search(r'absl::Status: (.+)', message)
     cause = status[1] if status else ' '.join(message.split())[:300]
     cause = next((CAUSES[sign] for sign in CAUSES if sign in cause), cause)
-    if settings is None:
-        prefix = ''
-        hint = 'start the same command on all of them, or this one alone with --num_processes=1'
-    else:
-        prefix = f'--coordinator={settings["coordinator_address"]}: '
+    prefix = f'--coordinator={settings["coordinator_address"]}: ' if settings else ''
+    hint = 'start the same command on all of them, or this one alone with --num_processes=1'
+    if settings:
         hint = (
             'start all of them with the same --coordinator=HOST:PORT and --num_processes, each '
             'with its own --process_id, and a port that is free on that host'
@@ -220,16 +212,6 @@ def _init_error(settings: dict | None, message: str) -> str:
     if cause == CAUSES['Gloo']:
         hint = 'open all ports between the hosts, and let the name of each resolve on the others'
     return f'{prefix}the processes did not come together: {cause}; {hint}'
-
-
-def _discard_stdout_of_libraries() -> None:
-    """Keeps standard output to Python: gloo prints every group of processes to its descriptor."""
-    sys.stdout.flush()
-    sys.stdout = open(  # noqa: SIM115
-        os.dup(1), 'w', buffering=1, encoding=sys.stdout.encoding, errors='replace'
-    )
-    with open(os.devnull, 'w') as devnull:
-        os.dup2(devnull.fileno(), 1)
 
 
 _abort_handler = None  # kept as long as the process lives

@@ -43,7 +43,8 @@ def main(argv: list[str], started: float) -> int:
       be used; 3 for a loss that is not finite. An interrupt ends the process: see `preemption`.
     """
     if '--help' in argv or '-h' in argv:
-        from mixer_dilated.cli.command_table import help_text
+        from mixer_dilated.cli import commands  # noqa: F401
+        from mixer_dilated.cli.command import help_text
 
         print(help_text(argv[0]), end='')
         return 0
@@ -89,13 +90,11 @@ def _report(error: BaseException, *, debug: bool) -> int:
         # All processes raise it; the first prints it.
         status, text = _describe_error(error)
         if distributed.is_primary():
-            _print_mismatches(error.__cause__)
-            _print_error(text)
+            _print_error(text, error.__cause__)
         distributed.shutdown()
     else:
         status, text = _describe_error(error)
-        _print_mismatches(error)
-        _print_error(distributed.prefix_process(text))
+        _print_error(distributed.prefix_process(text), error)
     if distributed.is_distributed():
         distributed.exit_now(status)
     return status
@@ -112,16 +111,14 @@ def _exit_by_signal(error: BaseException) -> NoReturn:
     preemption.exit_now()
 
 
-def _print_mismatches(error: BaseException | None) -> None:
-    if isinstance(error, ShapeMismatchError):
-        from mixer_dilated.reports.tables.terminal import mismatch_table, print_table
-
-        with contextlib.suppress(OSError), contextlib.redirect_stdout(sys.stderr):
-            print_table(mismatch_table(error.rows))
-
-
-def _print_error(text: str) -> None:
+def _print_error(text: str, error: BaseException | None = None) -> None:
+    """Prints the one line of an error, after the table of what of some weights does not fit."""
     with contextlib.suppress(OSError):
+        if isinstance(error, ShapeMismatchError):
+            from mixer_dilated.reports.tables.terminal import print_mismatches
+
+            with contextlib.redirect_stdout(sys.stderr):
+                print_mismatches(error.rows)
         text = printable(' '.join(text.split()))
         if len(text) > MAX_MESSAGE_CHARS:
             text = f'{text[: MAX_MESSAGE_CHARS // 2]} … {text[-MAX_MESSAGE_CHARS // 2 :]}'
@@ -129,41 +126,36 @@ def _print_error(text: str) -> None:
 
 
 def _describe_error(error: BaseException) -> tuple[int, str]:
+    """The exit status, and what to print."""
     text = str(error)
-    if isinstance(error, NonFiniteError):
-        return 3, text
-    if isinstance(error, UserError):
-        return 2, text
+    resumes = 'the same command resumes'
+    if isinstance(error, NonFiniteError | UserError):
+        return 3 if isinstance(error, NonFiniteError) else 2, text
     if is_client_error(error):  # some are of the system's kind
         cause = ' '.join(text.split())[:300] or type(error).__name__
-        return (
-            2,
-            f'the bucket cannot be used: {cause}; when that is mended, the same command resumes',
-        )
+        return 2, f'the bucket cannot be used: {cause}; when that is mended, {resumes}'
     if isinstance(error, OSError) and error.strerror:
         return 2, f'{error.filename}: {error.strerror}' if error.filename else error.strerror
     if is_out_of_memory(error):
         less = 'config.batch, config.batch_eval, config.num_seeds or the sizes under config.model'
         return 2, f'not enough memory ({text[:150]}); choose a smaller {less}'
     if os.strerror(errno.ENOSPC) in text:
-        return (
-            2,
-            f'the storage is full ({text[:150]}); when there is room, the same command resumes',
-        )
+        return 2, f'the storage is full ({text[:150]}); when there is room, {resumes}'
     return 1, f'{type(error).__name__}: {text}; a defect of this program (--debug shows where)'
 
 
 def _run(argv: list[str], started: float) -> int:
     from mixer_dilated.cli.arguments import parse
-    from mixer_dilated.cli.command_table import COMMANDS
+    from mixer_dilated.cli.commands import COMMANDS
 
     name, *words = argv if argv and not argv[0].startswith('-') else ['train', *argv]
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         meant = f'; did you mean {near[0]}?' if near else f'; allowed are {", ".join(COMMANDS)}'
         raise UserError(f'{name}: no such command{meant} (see --help)')
-    command = COMMANDS[name]
-    command.function(parse(command, words), started)
+    arguments = parse(COMMANDS[name], words)
+    arguments.started = started
+    COMMANDS[name].function(arguments)
     return 0
 
 

@@ -24,9 +24,10 @@ MAX_DRAWN = 60  # images of the sheet
 def check_outputs(arguments: SimpleNamespace) -> None:
     """Raises UserError if a file that shall be written cannot be."""
     paths = {flag: getattr(arguments, flag) for flag in OUTPUTS if getattr(arguments, flag)}
+    real = [*map(os.path.realpath, paths.values())]
     for flag, path in paths.items():
         check_output(flag, path)
-        if list(map(os.path.realpath, paths.values())).count(os.path.realpath(path)) > 1:
+        if real.count(os.path.realpath(path)) > 1:
             raise UserError(f'--{flag}={path}: two outputs in one file; name one each')
     if arguments.sheet and arguments.sheet.suffix.lower() not in SHEET_SUFFIXES:
         allowed = ', '.join(SHEET_SUFFIXES)
@@ -54,11 +55,8 @@ def predict_files(arguments: SimpleNamespace) -> None:
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings('ignore', module='PIL')  # which names no file
-        writes = [
-            stack.enter_context(open_output(path, names, top))
-            for open_output, path in ((open_csv, arguments.csv), (open_json, arguments.json))
-            if path
-        ]
+        outputs = (open_csv, arguments.csv), (open_json, arguments.json)
+        writes = [stack.enter_context(write(path, names, top)) for write, path in outputs if path]
         for prediction in _show_progress(predict(classifier, paths), stack):
             for write in writes:
                 write(prediction)
@@ -67,17 +65,21 @@ def predict_files(arguments: SimpleNamespace) -> None:
                 if num_failed <= MAX_NAMED:
                     warnings.warn(f'{prediction.path}: {prediction.error}', stacklevel=2)
                 continue
+            classes, file = prediction.top(names, top), os.path.basename(prediction.path)
             if num_images < MAX_SHOWN:
-                shown.append((prediction.path, prediction.top(names, top)))
+                shown.append((prediction.path, classes))
             if num_images < MAX_DRAWN and arguments.sheet:
-                file = os.path.basename(prediction.path)
-                drawn.append((prediction.image, file, prediction.top(names, top)))
+                drawn.append((prediction.image, file, classes))
             num_images += 1
     _print_results(shown, num_images, num_failed, time.perf_counter() - start)
     if ignored:
         print(textwrap.fill(f'left out in folders: {ignored_text(ignored)}', 80))
     if drawn:
-        _draw_sheet(arguments.sheet, drawn, num_images)
+        from mixer_dilated.reports.plots.figure import save_figure
+        from mixer_dilated.reports.plots.image_grids import prediction_sheet
+
+        note = f'the first {len(drawn)} of {num_images} images' if num_images > len(drawn) else ''
+        save_figure(prediction_sheet(drawn, note), arguments.sheet, 'sheet')
     for flag in OUTPUTS:
         path = getattr(arguments, flag)
         if path and (drawn or flag != 'sheet'):
@@ -104,7 +106,7 @@ def _show_progress(predictions: Iterable, stack: contextlib.ExitStack) -> Iterab
 
 def _print_results(shown: list[tuple], num_images: int, num_failed: int, seconds: float) -> None:
     """Prints the table, and how many images were classified in how long."""
-    from mixer_dilated.reports.tables.prediction_table import print_predictions
+    from mixer_dilated.reports.tables.run_tables import print_predictions
 
     failed = f'; {num_failed} could not be used' if num_failed else ''
     if not num_images:
@@ -113,14 +115,5 @@ def _print_results(shown: list[tuple], num_images: int, num_failed: int, seconds
     print_predictions(shown)
     if num_images > len(shown):
         print(f'… {num_images - len(shown)} more; --csv=FILE or --json=FILE has all of them')
-    count = f'{num_images} {"image" if num_images == 1 else "images"}'
-    rate = num_images / seconds
+    count, rate = f'{num_images} image{"s" * (num_images != 1)}', num_images / seconds
     print(f'\n{count} in {seconds:.1f} s, {rate:.{0 if rate > 10 else 1}f} a second{failed}')
-
-
-def _draw_sheet(path, drawn: list[tuple], num_images: int) -> None:
-    from mixer_dilated.reports.plots.figure import save_figure
-    from mixer_dilated.reports.plots.image_grids import prediction_sheet
-
-    note = f'the first {len(drawn)} of {num_images} images' if num_images > len(drawn) else ''
-    save_figure(prediction_sheet(drawn, note), path, 'sheet')

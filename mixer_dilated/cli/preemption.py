@@ -5,7 +5,7 @@ a stop: the run asks for it once a second, saves and stops. A watching thread ha
 Python's handlers do not run while it waits for a library; in training the thread ends the program
 `GRACE_SECONDS` after the first signal in any case, and at once after a second one.
 
-KeyboardInterrupt is only for commands that clean up (`raise_interrupt`): raised in an import or in
+KeyboardInterrupt is only for commands that clean up ('raise'): raised in an import or in
 a callback of a library it is lost, or becomes another error.
 """
 
@@ -23,7 +23,7 @@ SAME_SIGNAL_SECONDS = 0.5  # some send one signal to a process and to its group
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _received = 0  # the first signal
-_action = 'exit'  # of a signal: 'exit' at once, 'defer' to the run, or 'raise' KeyboardInterrupt
+_action = 'exit'
 _exit_message = 'interrupted'
 
 
@@ -49,22 +49,15 @@ def exit_if_requested() -> None:
         exit_now()
 
 
-def defer() -> None:
-    """From now on a signal is a request: the program polls `requested`, saves and stops."""
+def on_signal(action: str) -> None:
+    """From now on a signal does this:
+
+    - 'exit' ends the program: nothing would be lost;
+    - 'defer' is a request: the program polls `requested`, saves and stops;
+    - 'raise' raises KeyboardInterrupt; the program ends within `GRACE_SECONDS`.
+    """
     global _action
-    _action = 'defer'
-
-
-def exit_at_once() -> None:
-    """From now on a signal ends the program: nothing would be lost."""
-    global _action
-    _action = 'exit'
-
-
-def raise_interrupt() -> None:
-    """From now on a signal raises KeyboardInterrupt; the program ends within `GRACE_SECONDS`."""
-    global _action
-    _action = 'raise'
+    _action = action
 
 
 def set_exit_message(message: str) -> None:

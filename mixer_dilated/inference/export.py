@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, UInt8
 
 from mixer_dilated.config import num_phases
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import atomic_folder, write_bytes, write_json
+from mixer_dilated.files import PathLike, as_path, atomic_folder, write_bytes, write_json
 from mixer_dilated.inference.calibration import read_calibration, read_temperatures
 from mixer_dilated.inference.trained import Trained, load_trained
 from mixer_dilated.models.mixer import MlpMixer
@@ -28,42 +28,56 @@ from mixer_dilated.training.state import create_model
 from mixer_dilated.training.step import class_log_probs
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-PROGRAM, WEIGHTS, MANIFEST = 'program.jax_export', 'weights.npz', 'manifest.json'
+PROGRAM, WEIGHTS, ONNX = 'program.jax_export', 'weights.npz', 'model.onnx'
+MANIFEST = 'manifest.json'
 EXAMPLE = pathlib.Path(__file__).with_name('export_example.py')
 FILE_SUFFIXES = ('.onnx', '.pt', '.pth', '.pb', '.tflite', '.h5', '.keras', '.npz', '.bin', '.zip')
 FILE_SUFFIXES += ('.safetensors', '.jax_export', '.mlir', '.msgpack', '.pkl', '.json', '.py')
 
 
-def export_run(workdir: pathlib.Path, output: pathlib.Path, *, best: bool = False) -> dict:
+def export_run(
+    workdir: PathLike, output: PathLike, *, best: bool = False, to_onnx: bool = False
+) -> dict:
     """Writes the network of a run's checkpoint as a folder that needs this library no more.
 
     The folder appears whole or not at all. It holds `program.jax_export` (see `make_classifier`),
-    `weights.npz`, `manifest.json` and `predict.py`, which loads and calls them.
+    `weights.npz`, `manifest.json` and `predict.py`, which loads and calls them; for ONNX
+    `model.onnx` (see `onnx_model`) instead of the first two.
 
     Returns the content of `manifest.json`. With `best` it is of the checkpoint of the highest
     validation accuracy instead of the newest. Raises UserError: no run or no checkpoint there, or
     `output` is not empty or cannot be written.
     """
+    workdir, output = as_path(workdir), pathlib.Path(output)
     if output.suffix.lower() in FILE_SUFFIXES:
         raise UserError(
             f'--output={output}: a folder is written, and the name is that of a '
             f'{output.suffix} file; name a folder, like {output.with_suffix("")}'
+            + (', and --format=onnx' if output.suffix == '.onnx' and not to_onnx else '')
         )
     _check_new(output)
     trained = load_trained(workdir, best=best)
     dataset = trained.setup.dataset
     temperatures = read_temperatures(workdir, trained.step)
-    classify = make_classifier(trained.setup.config, dataset.num_classes, temperatures)
     weights = flatten_params(trained.params)
-    files = {
-        PROGRAM: export_program(classify, weights, dataset.image_shape),
-        WEIGHTS: encode(Weights(weights), '.npz'),
-        'predict.py': EXAMPLE.read_bytes(),
-    }
+    if to_onnx:
+        from mixer_dilated.inference.onnx_model import onnx_model
+
+        shape = dataset.image_shape
+        files = {ONNX: onnx_model(trained.setup.config, weights, temperatures, shape)}
+    else:
+        classify = make_classifier(trained.setup.config, dataset.num_classes, temperatures)
+        files = {
+            PROGRAM: export_program(classify, weights, dataset.image_shape),
+            WEIGHTS: encode(Weights(weights), '.npz'),
+        }
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    files['predict.py'] = EXAMPLE.read_bytes()
     manifest = {
         **_describe(trained),
+        'platforms': ['onnx'] if to_onnx else list(PLATFORMS),
         'calibration': read_calibration(workdir, trained.step),
-        'sha256': {name: hashlib.sha256(files[name]).hexdigest() for name in (PROGRAM, WEIGHTS)},
+        'sha256': digests,
         'bytes': {name: len(content) for name, content in files.items()},
     }
     _write_folder(output, files, manifest)
@@ -164,7 +178,6 @@ def _describe(trained: Trained) -> dict:
             'dtype': 'float32',
             'meaning': 'probabilities, means over the seeds',
         },
-        'platforms': list(PLATFORMS),
         'seeds': [setup.config.seed + k for k in range(setup.config.num_seeds)],
         'step': trained.step,
         'epoch': trained.step / setup.steps_per_epoch,

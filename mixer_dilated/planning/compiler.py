@@ -31,9 +31,9 @@ NO_TRITON_PRODUCTS = '--xla_gpu_enable_triton_gemm=false'
 
 def check_compiler(devices: Devices) -> None:
     """Raises UserError, which says what to install, if the devices' compiler is not there."""
-    plugin, package = 'libtpu', 'jax[tpu]'
-    if not devices.is_tpu:
-        plugin, package = 'jax_cuda13_plugin', 'jax[cuda13-local]'
+    plugin, package = 'jax_cuda13_plugin', 'jax[cuda13-local]'
+    if devices.is_tpu:
+        plugin, package = 'libtpu', 'jax[tpu]'
     if devices.kind != 'this' and not importlib.util.find_spec(plugin):
         raise UserError(
             f'--devices={devices.word}: its compiler, {plugin}, is not installed; run '
@@ -46,9 +46,7 @@ def compile_for(
 ) -> dict:
     """What `compile_programs` returns; for absent devices it is kept in the user's cache.
 
-    Args:
-      setup, devices, programs: its arguments.
-      report: called with a line before programs are compiled for absent devices.
+    Before programs are compiled for absent devices, `report` is called with a line.
 
     Raises:
       UserError: the compiler failed, or the mesh or batch fits no devices.

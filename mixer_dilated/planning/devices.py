@@ -39,19 +39,12 @@ HARDWARE = {kind: Hardware(**table) for kind, table in _TABLES.items()}
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """Devices of one kind.
+    """Devices of one kind."""
 
-    Attributes:
-      word: of --devices.
-      kind: a row of `HARDWARE`, or 'this'.
-      shape: how many there are along each axis of their network; of GPUs nodes, and in a node.
-      hardware: one of them; None for 'this', which is not measured yet.
-    """
-
-    word: str
-    kind: str
-    shape: tuple[int, ...]
-    hardware: Hardware | None
+    word: str  # of --devices
+    kind: str  # a row of `HARDWARE`, or 'this'
+    shape: tuple[int, ...]  # along each axis of their network; of GPUs nodes, and in a node
+    hardware: Hardware | None  # one of them; None for 'this', which is not measured yet
 
     @property
     def count(self) -> int:
@@ -115,9 +108,8 @@ def parse_devices(word: str) -> Devices:
         return Devices(word, kind, (1,), None)
     allowed = f'{", ".join(HARDWARE)} and this'
     if hardware := HARDWARE.get(kind):
-        shapes = hardware.slices or [f'1x{n}' for n in range(1, NODE)] + [
-            f'{n}x{NODE}' for n in range(1, 1025)
-        ]
+        in_nodes = [f'{nodes}x{NODE}' for nodes in range(1, 1025)]
+        shapes = hardware.slices or [f'1x{n}' for n in range(1, NODE)] + in_nodes
         for name in shapes:
             shape = tuple(map(int, name.split('x')))
             if size in (name, str(math.prod(shape))):

@@ -2,41 +2,91 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 
+import jax.numpy as jnp
+import ml_collections
+
+from mixer_dilated.config import changed
+from mixer_dilated.data.dataset_facts import abstract_dataset
 from mixer_dilated.errors import UserError
-from mixer_dilated.planning.compiler import compile_for
-from mixer_dilated.planning.devices import Devices
+from mixer_dilated.models.cpu import exact_gelu
+from mixer_dilated.parallel.mesh import all_devices, mesh_sizes
+from mixer_dilated.planning.compiler import check_compiler, compile_for
+from mixer_dilated.planning.devices import Devices, Hardware, parse_devices
 from mixer_dilated.planning.programs import PROGRAMS
-from mixer_dilated.planning.this_machine import measured_step, this_machine
-from mixer_dilated.training.setup import Setup
+from mixer_dilated.training.setup import Setup, create_setup
+from mixer_dilated.training.timing import (
+    TimedEpoch,
+    TimedFunction,
+    large_side,
+    on_random_images,
+    time_matmul,
+)
 
 MAX_COMPILATIONS = 4  # to find the largest batch
+TURNS, STEPS_SECONDS = 5, 0.5  # of what is timed on this machine
 CONFIG_KEYS = ('dtype', 'batch', 'num_seeds', 'accum_steps')
 FIELDS = ('title', 'memory_bytes', 'usable_bytes', 'memory_bandwidth', 'source', 'remark')
 Report = Callable[[str], None]
 
 
+def plan_runs(
+    configs: Mapping[str, ml_collections.ConfigDict],
+    devices: str | None,
+    batch_per_device: int | None,
+    measured: bool,
+    report: Report,
+) -> Iterator[tuple[str, dict]]:
+    """Plans the run of every config on every kind of devices; of one config at length.
+
+    Args:
+      configs: resolved configs by name.
+      devices: words of --devices, with commas between them; as config.devices says if None.
+      batch_per_device: images of a device; as config.batch says if None.
+      measured: whether to time a step, on this machine.
+      report: called with a line before anything is compiled that may take minutes.
+
+    Yields:
+      The name of a config, and a plan: `make_plan`, and as asked 'measured_step', 'largest_batch'
+      and, where memory does not suffice, 'changes'.
+
+    Raises:
+      UserError: before anything is compiled: no such devices, no compiler for them, or a batch that
+        does not fit them.
+    """
+    setups = []
+    for name, config in configs.items():
+        dataset, words = abstract_dataset(config.dataset), devices or config.devices
+        if not words:
+            raise UserError(
+                '--devices is missing, and config.devices names none; for example --devices=v5e:1'
+            )
+        for on in map(parse_devices, words.split(',')):
+            if measured and on.kind != 'this':
+                raise UserError(
+                    '--against=measured: a step is timed on this machine alone, not on '
+                    f'{on.word}; add --devices=this'
+                )
+            batch = (batch_per_device or 0) * mesh_sizes(config, on.count)[1] or config.batch
+            setups.append((name, create_setup(changed(config, {'batch': batch}), dataset), on))
+            check_compiler(on)
+    for name, setup, on in setups:
+        yield name, plan_run(setup, on, report, measured=measured, search=len(configs) == 1)
+
+
 def plan_run(
     setup: Setup, devices: Devices, report: Report, *, measured: bool = False, search: bool = True
 ) -> dict:
-    """Plans a run.
-
-    Args:
-      setup: what to train.
-      devices: to train on.
-      report: called with a line before anything is compiled that may take minutes.
-      measured: whether to time a step, on this machine.
-      search: whether to look for the largest batch, and for changes where memory does not suffice.
-
-    Returns:
-      `make_plan`, and with them 'measured_step', 'largest_batch' and 'changes'.
-    """
+    """One of the plans of `plan_runs`; without `search` without the largest batch and changes."""
     if devices.kind == 'this':
-        devices = dataclasses.replace(devices, hardware=this_machine(setup))
+        devices = dataclasses.replace(devices, hardware=measure_hardware(setup))
     plan = make_plan(setup, devices, report)
     if measured:
-        plan['measured_step'] = measured_step(setup, plan['step_seconds'])
+        steps = min(max(round(STEPS_SECONDS / plan['step_seconds']), 1), 500)
+        epoch = TimedEpoch(on_random_images(setup, setup.image_size, steps))
+        plan['measured_step'] = _fastest(epoch) / steps
     if search:
         plan['largest_batch'] = find_largest_batch(setup, devices, report, plan)
         if not plan['fits']:
@@ -56,10 +106,9 @@ def make_plan(
     config, hardware, step = setup.config, devices.hardware, compiled['seconds']
     peak, total = hardware.peak_flops[config.dtype], compiled['memory_bytes']['total']
     if step is not None:
-        exchanges = {True: 0.0, False: 0.0}
-        for row in compiled['exchanges']:
-            exchanges[row['is_async']] += row['seconds']
-        step = max(step, exchanges[True]) + exchanges[False]
+        beside = sum(row['seconds'] for row in compiled['exchanges'] if row['is_async'])
+        waits = sum(row['seconds'] for row in compiled['exchanges'] if not row['is_async'])
+        step = max(step, beside) + waits
     return {
         'devices': {
             'asked': devices.word,
@@ -105,8 +154,8 @@ def find_largest_batch(setup: Setup, devices: Devices, report: Report, plan: dic
             guess = _round_down(high * 7 / 8, unit)
         if guess <= low or not left:
             return low or None
-        changed = setup.changed({'batch': guess, 'optimizer.warmup_steps': 0})
-        plan = make_plan(changed, devices, report, ('train',))
+        changes = {'batch': guess, 'optimizer.warmup_steps': 0}
+        plan = make_plan(setup.changed(changes), devices, report, ('train',))
 
 
 def _round_down(batch: float, unit: int) -> int:
@@ -119,31 +168,25 @@ def _round_down(batch: float, unit: int) -> int:
 def find_changes(setup: Setup, devices: Devices, report: Report, plan: dict) -> list[dict]:
     """Changes of a config that save memory, each compiled, up to the first that fits.
 
-    Returns:
-      of each 'values' by key, 'total_bytes', 'fits' and 'step_seconds'; last of all together, if
-      none alone fits.
+    Each has 'values' by key, 'total_bytes', 'fits' and 'step_seconds'. Last come all together, if
+    none alone fits.
     """
     rows, before = [], plan['compiled']['memory_bytes']['total'] or math.inf
-
-    def fits(values: dict) -> bool:
-        """Appends a change that saves memory; skips one that the mesh or batch does not allow."""
+    for values in _changes(setup, devices, plan, rows):
         try:
             after = make_plan(setup.changed(values), devices, report, ('train',))
-        except UserError:
-            return False
-        total, row = after['compiled']['memory_bytes']['total'], {'values': values}
-        if total and total < before:
-            row |= {name: after[name] for name in ('fits', 'step_seconds')}
-            rows.append(row | {'total_bytes': total})
-        return after['fits']
-
-    if not any(map(fits, _single_changes(setup, devices, plan))) and len(rows) > 1:
-        fits({key: value for row in rows for key, value in row['values'].items()})
+        except UserError:  # the mesh or the batch does not allow it
+            continue
+        if (total := after['compiled']['memory_bytes']['total'] or math.inf) < before:
+            row = {name: after[name] for name in ('fits', 'step_seconds')}
+            rows.append({'values': values, **row, 'total_bytes': total})
+        if after['fits']:
+            break
     return rows
 
 
-def _single_changes(setup: Setup, devices: Devices, plan: dict) -> Iterator[dict[str, object]]:
-    """Changes of one thing, the cheapest in time first."""
+def _changes(setup: Setup, devices: Devices, plan: dict, rows: list[dict]) -> Iterator[dict]:
+    """Changes of one thing, the cheapest in time first; then all of `rows`, which save memory."""
     config, sizes = setup.config, plan['compiled']['memory_bytes']
     if not setup.streams('train'):
         yield {'input.mode': 'stream'}
@@ -159,3 +202,35 @@ def _single_changes(setup: Setup, devices: Devices, plan: dict) -> Iterator[dict
         parts *= 2
     yield {'accum_steps': parts}
     yield {'mesh.model': 2 * config.mesh.model, 'mesh.data': 0}
+    if len(rows) > 1:
+        yield {key: value for row in rows for key, value in row['values'].items()}
+
+
+def measure_hardware(setup: Setup) -> Hardware:
+    """One device of this machine, for a config's dtype and the size of its activations.
+
+    Raises:
+      UserError: JAX finds no device.
+    """
+    config, device, side = setup.config, all_devices()[0], large_side()
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    if stats := device.memory_stats():
+        memory = stats['bytes_limit']
+    matmul = _fastest(time_matmul(side, side, side, config.dtype))
+    # As large as the arrays between matrix products, which caches may hold.
+    count = config.batch * setup.num_tokens * config.model.hidden_dim
+    activations = jnp.ones(min(max(count, 2**14), 2**26), jnp.float32)
+    gelu = _fastest(TimedFunction(exact_gelu, activations))
+    return Hardware(
+        title=f'{device.device_kind} (this machine, measured)',
+        peak_flops={config.dtype: 2 * side**3 / matmul},
+        memory_bytes=memory,
+        usable_bytes=memory,
+        memory_bandwidth=2 * activations.nbytes / gelu,  # read and written
+        remark='Peak and bandwidth (of GELU) are measured, with whatever else the machine does',
+    )
+
+
+def _fastest(timed: TimedEpoch | TimedFunction) -> float:
+    """Of some turns: what else the machine does only makes them longer."""
+    return min(timed.seconds() for _ in range(TURNS))

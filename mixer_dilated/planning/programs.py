@@ -38,12 +38,9 @@ OF_STEP += ('kernels', 'kernels_by_part', 'bytes_by_part', 'largest', 'exchanges
 
 
 def compile_programs(setup: Setup, devices: Devices, programs: tuple[str, ...] = PROGRAMS) -> dict:
-    """What each device needs and does, as the compiler lays programs out.
+    """What each device needs and does, as the compiler lays programs out, 'train' among them.
 
-    Args:
-      setup: whose programs; of its data only the shapes are looked at.
-      devices: to compile for.
-      programs: of `PROGRAMS`, 'train' among them.
+    Of the data only the shapes are looked at.
 
     Returns:
       'programs', {name: bytes by `KINDS`}, 'memory_bytes', those of the largest, `OF_STEP`,
@@ -116,8 +113,8 @@ def _training_step(functions: CompiledFunctions, devices: Devices) -> dict:
     if program.has_cycles:
         seconds = total * hardware.flops_per_cycle / peak
         return step | {'seconds': seconds, 'cycles': total, 'cycles_by_part': by_part}
-    seconds = model_flops / peak
-    seconds += total / hardware.memory_bandwidth + kernels.total() * hardware.launch_seconds
+    seconds = model_flops / peak + total / hardware.memory_bandwidth
+    seconds += kernels.total() * hardware.launch_seconds
     step |= {'kernels': kernels.total(), 'kernels_by_part': kernels, 'bytes_by_part': by_part}
     return step | {'seconds': seconds}
 
@@ -162,13 +159,13 @@ def _evaluation_arguments(functions: CompiledFunctions) -> tuple:
         steps, shape, of_examples = 1, (1, batch), sharding
     array = functools.partial(jax.ShapeDtypeStruct, sharding=of_examples)
     images = array((*shape, *setup.dataset.stored_shape), jnp.uint8)
-    examples = Examples(images, array(shape, jnp.int32))
     index = jax.ShapeDtypeStruct((steps, batch), jnp.int32, sharding=sharding)
     sums = {
         name: jax.ShapeDtypeStruct((setup.config.num_seeds,), dtype)
         for name, dtype in EVALUATION.items()
     }
-    return functions.abstract_state(), functions.abstract_of_seeds(sums), (examples, index)
+    inputs = Examples(images, array(shape, jnp.int32)), index
+    return functions.abstract_state(), functions.abstract_of_seeds(sums), inputs
 
 
 def compiler_versions() -> dict[str, str]:

@@ -5,6 +5,7 @@ import functools
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import ml_collections
 import numpy as np
@@ -71,23 +72,20 @@ class Run:
         examples, classes = arrays['probabilities'].shape[1:]
         for name, size in (('labels', classes), ('shown_index', examples)):
             if not ((arrays[name] >= 0) & (arrays[name] < size)).all():
-                raise UserError(
-                    f'{self.folder}/predictions.npz: {name} are not from 0 to {size - 1}; make the '
-                    'run again'
-                )
+                where = f'{self.folder}/predictions.npz: {name}'
+                raise UserError(f'{where} are not from 0 to {size - 1}; make the run again')
         return arrays
 
     @functools.cached_property
     def class_names(self) -> list[str]:
         """Of every class; their numbers in runs of earlier versions, which kept no names."""
-        classes, path = self.predictions['probabilities'].shape[-1], 'preprocessing.json'
-        if not (self.folder / path).is_file():
+        classes = self.predictions['probabilities'].shape[-1]
+        path = self.folder / 'preprocessing.json'
+        if not path.is_file():
             return [str(label) for label in range(classes)]
-        names = schema.read_object(self.folder / path, {'class_names': [str]})['class_names']
+        names = schema.read_object(path, {'class_names': [str]})['class_names']
         if len(names) != classes:
-            raise UserError(
-                f'{self.folder / path}: class_names are not {classes} names; make the run again'
-            )
+            raise UserError(f'{path}: class_names are not {classes} names; make the run again')
         return names
 
     @functools.cached_property
@@ -139,48 +137,29 @@ def read_run(folder: pathlib.Path) -> Run:
     return run
 
 
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """A trial of a study.
-
-    Attributes:
-      name, label, settings: as in `study.json`.
-      invalid: why it cannot be trained; '' for one that can.
-      config: its resolved config; None where it is invalid, or the study does not say.
-      run: its run; None where it is invalid, not finished, or trains nothing.
-    """
+class Trial(NamedTuple):
+    """A trial of a study, as `study.json` names and sets it."""
 
     name: str
     label: str
     settings: dict
-    invalid: str
-    config: ml_collections.ConfigDict | None
-    run: Run | None
+    invalid: str  # why it cannot be trained; '' for one that can
+    config: ml_collections.ConfigDict | None  # unless it is invalid or the study does not say
+    run: Run | None  # unless it is invalid, not finished, or trains nothing
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A study, finished or not.
-
-    Attributes:
-      folder: where it lies.
-      content: of `study.json`.
-      config: what its trials share; None where the study does not say.
-      trials: all of them, in the study's order.
-      statistics: content of `statistics.json`, {} if it is not there yet.
-      epoch_seconds: {trial: seconds} of those that were timed.
-      robustness, resolution: rows of the files of that name, with the trial's 'label'; empty
-        where nothing was measured.
-    """
+    """A study, finished or not. Measurements are empty where nothing was measured."""
 
     folder: pathlib.Path
-    content: dict
-    config: ml_collections.ConfigDict | None
-    trials: list[Trial]
-    statistics: dict
-    epoch_seconds: dict[str, float]
-    robustness: pd.DataFrame
-    resolution: pd.DataFrame
+    content: dict  # of `study.json`
+    config: ml_collections.ConfigDict | None  # what its trials share, where the study says it
+    trials: list[Trial]  # in the study's order
+    statistics: dict  # of `statistics.json`, {} if it is not there yet
+    epoch_seconds: dict[str, float]  # by trial
+    robustness: pd.DataFrame  # rows of the file of that name, with the trial's 'label'
+    resolution: pd.DataFrame  # as `robustness`
 
     @property
     def kind(self) -> str:
@@ -223,9 +202,9 @@ class Study:
         """{label: {'num_tokens', …: exponent of the image's side}}, as far as they are fitted."""
         fits = self.statistics.get('fits', {})
         return {
-            trial.label: {name: fits[trial.name][name]['exponent'] for name in QUANTITIES}
-            for trial in self.trials
-            if trial.name in fits
+            label: {key: fits[name][key]['exponent'] for key in QUANTITIES}
+            for name, label in self.labels.items()
+            if name in fits
         }
 
 
@@ -235,25 +214,26 @@ def read_study(folder: pathlib.Path) -> Study:
     Raises:
       UserError: a file is damaged.
     """
-    path, statistics_path = folder / 'study.json', folder / 'statistics.json'
+    path, statistics = folder / 'study.json', folder / 'statistics.json'
     content = schema.read_object(path, schema.STUDY)
     if content['kind'] not in schema.KINDS:
-        raise UserError(
-            f'{path}: kind = {content["kind"]!r}: allowed are {", ".join(schema.KINDS)}'
-        )
+        allowed = ', '.join(schema.KINDS)
+        raise UserError(f'{path}: kind = {content["kind"]!r}: allowed are {allowed}')
     base = _apply(path, 'config: ', _resolve, content['config']) if 'config' in content else None
     trials = [_read_trial(path, base, trial) for trial in content['cells']]
     if not trials:
         raise UserError(f'{path}: a study without trials; start the study anew')
-    statistics = {}
-    if statistics_path.exists():
-        statistics = schema.read_object(statistics_path, schema.STATISTICS)
     rows = schema.read_rows(folder / 'results.jsonl', schema.RESULTS)
-    measured = {}
-    for name, fields in (('robustness', schema.ROBUSTNESS), ('resolution', schema.RESOLUTION)):
-        measured[name] = _labelled_rows(folder / f'{name}.jsonl', fields, trials)
-    seconds = {row['cell']: row['epoch_seconds'] for row in rows if row.get('epoch_seconds')}
-    return Study(folder, content, base, trials, statistics, seconds, **measured)
+    return Study(
+        folder,
+        content,
+        base,
+        trials,
+        schema.read_object(statistics, schema.STATISTICS) if statistics.exists() else {},
+        {row['cell']: row['epoch_seconds'] for row in rows if row.get('epoch_seconds')},
+        _labelled_rows(folder / 'robustness.jsonl', schema.ROBUSTNESS, trials),
+        _labelled_rows(folder / 'resolution.jsonl', schema.RESOLUTION, trials),
+    )
 
 
 def _read_trial(path: pathlib.Path, base: ml_collections.ConfigDict | None, row: Mapping) -> Trial:

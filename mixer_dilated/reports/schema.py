@@ -29,7 +29,9 @@ SEED = {
 }
 SUMMARY = {
     **dict.fromkeys(('config_name', 'dataset', 'train_split', 'test_split'), str),
-    **dict.fromkeys(('train_examples', 'test_examples', 'num_tokens', 'num_params'), int),
+    **dict.fromkeys(
+        ('train_examples', 'test_examples', 'num_epochs', 'num_tokens', 'num_params'), int
+    ),
     **dict.fromkeys(('skipped_steps', 'pixels_seen', 'pixels'), int),
     **dict.fromkeys(('flops_per_image', 'train_accuracy', 'test_accuracy'), NUMBER),
     **{'val_split?': str, 'val_examples?': int, 'val_accuracy?': NUMBER},
@@ -95,10 +97,8 @@ def check(path: pathlib.Path, value, schema, key: str = '') -> None:
             elif name.rstrip('?') in value:
                 check(path, value[name.rstrip('?')], part, f'{key}.{name.rstrip("?")}')
             elif not name.endswith('?'):
-                raise UserError(
-                    f'{path}: has no {f"{key}.{name}"[1:]!r}: damaged, or of another version; '
-                    'make it again'
-                )
+                lacking = f'has no {f"{key}.{name}"[1:]!r}'
+                raise UserError(f'{path}: {lacking}: damaged, or of another version; make it again')
     elif isinstance(schema, list) and isinstance(value, list):
         for number, content in enumerate(value):
             check(path, content, schema[0], f'{key}[{number}]')

@@ -1,4 +1,8 @@
-"""The table of a study, one row a trial and seed, and the statistics made from it."""
+"""The table of a study, one row a trial and seed, and the statistics made from it.
+
+Here and in other modules of a study `references` are {trial: trial that it is compared with}, and
+`seconds` {trial: seconds of an epoch in each round} of those that are timed.
+"""
 
 import collections
 import pathlib
@@ -18,6 +22,7 @@ from mixer_dilated.studies.verdicts import (
 )
 from mixer_dilated.studies.wording import is_significant
 
+ACCURACIES = ('test_accuracy', 'train_accuracy', 'val_accuracy')
 MANY = 6  # of more comparisons a sentence counts the outcomes
 
 
@@ -29,13 +34,8 @@ def write_table(
 ) -> list[dict]:
     """Writes `results.jsonl` and `results.csv`, each whole or not at all, and returns their rows.
 
-    One row a trial and seed; one for an invalid trial, with the reason.
-
-    Args:
-      folder: of the study.
-      trials: all trials.
-      summaries: {trial: content of `summary.json`} of those that are trained.
-      seconds: {trial: seconds of an epoch in each round} of those that are timed.
+    One row a trial and seed, of the `summary.json` of those that are trained; one for an invalid
+    trial, with the reason.
     """
     import pandas as pd
 
@@ -64,54 +64,38 @@ def analyze(
     references: Mapping[str, str],
     seconds: Mapping[str, Sequence[float]],
 ) -> dict:
-    """Means, comparisons paired by seed, and sentences: the content of `statistics.json`.
-
-    Args:
-      kind: of the study.
-      trials: all trials.
-      rows: of `write_table`.
-      references: {trial: trial that it is compared with}.
-      seconds: as in `write_table`.
-    """
+    """Means, comparisons paired by seed, and sentences: the content of `statistics.json`, of the
+    rows of `write_table`."""
     import pandas as pd
 
     table = pd.DataFrame([row for row in rows if not row['impossible']])
     labels = {trial.name: trial.label for trial in trials if not trial.invalid}
-    # Trials may have a validation split or none.
-    measured = {name: table[table['cell'] == name].dropna(axis='columns') for name in labels}
-    comparisons = {
-        name: compare_trials(table, name, reference, seconds=seconds)
-        for name, reference in references.items()
-    }
+    methods = {trial.name: trial.settings.get('method') for trial in trials}
+    comparisons, families = {}, collections.defaultdict(list)
+    for name, reference in references.items():
+        comparisons[name] = compare_trials(table, name, reference, seconds=seconds)
+        families[methods[name] if kind == 'little_data' else ''].append(comparisons[name])
     if kind != 'table1':  # its claims are judged one by one; of little data, a method's sizes
-        families = collections.defaultdict(list)
-        methods = {trial.name: trial.settings.get('method') for trial in trials}
-        for name, comparison in comparisons.items():
-            families[methods[name] if kind == 'little_data' else ''].append(comparison)
         for family in families.values():
             correct_together(family)
-    return {
-        'cells': {
-            name: {
-                column: describe(values[column])
-                for column in ('test_accuracy', 'train_accuracy', 'val_accuracy')
-                if column in values
-            }
-            for name, values in measured.items()
-        },
-        'comparisons': comparisons,
-        'verdicts': _verdicts(kind, trials, labels, table, comparisons, seconds),
-    }
-
-
-def _verdicts(kind, trials, labels, table, comparisons, seconds) -> list[str]:
-    """The sentences of a study of this kind."""
+    cells = {}
+    for name in labels:  # trials may have a validation split or none
+        values = table[table['cell'] == name].dropna(axis='columns')
+        columns = [column for column in ACCURACIES if column in values]
+        cells[name] = {column: describe(values[column]) for column in columns}
     if kind == 'table1' and len(labels) > 1 and not any(trial.invalid for trial in trials[:3]):
-        return table1_verdicts(table, labels, seconds)
-    if kind == 'little_data':
-        return _little_data_verdicts(trials, comparisons)
+        verdicts = table1_verdicts(table, labels, seconds)
+    elif kind == 'little_data':
+        verdicts = _little_data_verdicts(trials, comparisons)
+    else:
+        verdicts = _comparison_verdicts(labels, comparisons)
+    return {'cells': cells, 'comparisons': comparisons, 'verdicts': verdicts}
+
+
+def _comparison_verdicts(labels, comparisons) -> list[str]:
+    """A sentence for each comparison; of many a count, then the significant ones come first."""
     pairs = [*comparisons.items()]
-    if many := len(pairs) > MANY:  # significant ones come first, the largest gain at the top
+    if many := len(pairs) > MANY:  # the largest gain at the top
         pairs.sort(key=lambda pair: (not is_significant(pair[1]['p_holm']), -pair[1]['difference']))
     sentences = [
         comparison_sentence(labels[name], labels[comparison['reference']], comparison)

@@ -19,14 +19,6 @@ def epoch_seconds(
     One more epoch of each comes first and does not count. One device computes, however many the
     study was trained on. Of examples that stream, a few batches of random images are trained from
     memory, and their time is scaled to an epoch: reading and decoding are not timed.
-
-    Args:
-      setups: of the trials, by name.
-      rounds: timed epochs of each.
-      observer: of every epoch.
-
-    Returns:
-      {name: seconds of an epoch in each round}.
     """
     on_device, epochs, scales = {}, {}, {}
     observer.on_timing_start(len(setups), rounds)
@@ -39,9 +31,8 @@ def epoch_seconds(
             scales[name] = setup.steps_per_epoch / steps
         else:
             key = setup.dataset.name, setup.dataset.fingerprint, dataset.train_split
-            train = on_device.get(key) or load_examples(
-                setup.dataset, dataset.train_split, dataset.cache_dir
-            )
+            if not (train := on_device.get(key)):
+                train = load_examples(setup.dataset, dataset.train_split, dataset.cache_dir)
             epochs[name] = TimedEpoch(one_seed, train)
             on_device[key] = epochs[name].examples
         observer.on_epoch_timed()

@@ -22,12 +22,8 @@ class StudyObserver:
 
     @contextlib.contextmanager
     def trial(self, trial: PreparedTrial, finished: bool) -> Iterator[Progress]:
-        """Around the training of one trial; yields the observer of its epochs.
-
-        Args:
-          trial: which.
-          finished: an earlier process trained it; it is only read.
-        """
+        """Around the training of a trial, or the reading of a finished one; yields the observer of
+        its epochs."""
         yield Progress()
 
     def on_trial_end(self, trial: PreparedTrial, summary: dict, finished: bool) -> None:

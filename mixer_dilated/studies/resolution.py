@@ -11,7 +11,6 @@ from mixer_dilated.studies.stats import compare_times, fit_exponent
 from mixer_dilated.studies.sweep import PreparedTrial
 from mixer_dilated.studies.verdicts import HELD, OPEN, REVERSED
 from mixer_dilated.studies.wording import is_significant, listing, ratio_text
-from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.state import network_layers
 from mixer_dilated.training.timing import TimedEpoch, on_random_images, take_turns
 
@@ -28,23 +27,25 @@ def resolution_rows(
     and step_seconds with its quartiles step_seconds_low and step_seconds_high, of round_seconds.
     One seed is measured, on one device.
     """
+    valid = [trial for trial in trials if not trial.invalid]
     for done, side in enumerate(sorted(image_sizes), 1):
-        measured = {
-            trial.name: _at_side(trial.setup, side) for trial in trials if not trial.invalid
-        }
-        seconds = take_turns({name: epoch for name, (epoch, _) in measured.items()}, ROUNDS)
-        for name, (_, costs) in measured.items():
-            of_steps = [of_epoch / STEPS for of_epoch in seconds[name]]
-            low, middle, high = statistics.quantiles(of_steps, n=4, method='inclusive')
-            yield {
-                'cell': name,
-                'image_size': side,
-                **costs,
-                'step_seconds': middle,
-                'step_seconds_low': low,
-                'step_seconds_high': high,
-                'round_seconds': of_steps,
+        epochs, costs = {}, {}
+        for trial in valid:
+            one_seed = trial.setup.changed({'num_seeds': 1})
+            setup = on_random_images(one_seed, (side, side), STEPS)
+            epochs[trial.name] = epoch = TimedEpoch(setup)
+            costs[trial.name] = {
+                'num_tokens': setup.num_tokens,
+                'flops_per_image': flops_per_image(network_layers(setup)),
+                'memory_bytes': epoch.training_bytes['temporary'],
+                'batch': setup.config.batch,
             }
+        for name, seconds in take_turns(epochs, ROUNDS).items():
+            of_steps = [of_epoch / STEPS for of_epoch in seconds]
+            low, middle, high = statistics.quantiles(of_steps, n=4, method='inclusive')
+            times = {'step_seconds': middle, 'step_seconds_low': low, 'step_seconds_high': high}
+            row = {'cell': name, 'image_size': side, **costs[name], **times}
+            yield row | {'round_seconds': of_steps}
         observer.on_measured(f'{side}×{side} pixels', done, len(image_sizes))
 
 
@@ -53,26 +54,18 @@ def resolution_statistics(
 ) -> dict:
     """Growth exponents over the image's side, and sentences: the content of `statistics.json`.
 
-    Args:
-      trials: the study's trials.
-      rows: as `resolution_rows` yields them.
-      references: {trial: trial that it is compared with at the largest side}.
-
     Returns:
-      {fits: {trial: {quantity: as `fit_exponent`}}, verdicts}.
+      {fits: {trial: {quantity: as `fit_exponent`}}, verdicts}, of rows of `resolution_rows`.
     """
     labels = {trial.name: trial.label for trial in trials if not trial.invalid}
     of_trial = {name: [row for row in rows if row['cell'] == name] for name in labels}
-    fits = {
-        name: {
-            quantity: fit_exponent(
-                [row['image_size'] for row in by_side], [row[quantity] for row in by_side]
-            )
-            for quantity in QUANTITIES
-        }
-        for name, by_side in of_trial.items()
-        if len(by_side) > 1
-    }
+    fits = {}
+    for name, by_side in of_trial.items():
+        if len(by_side) > 1:
+            sides = [row['image_size'] for row in by_side]
+            fits[name] = {
+                key: fit_exponent(sides, [row[key] for row in by_side]) for key in QUANTITIES
+            }
     verdicts = [
         _verdict(labels[name], labels[other], of_trial[name][-1], of_trial[other][-1])
         for name, other in references.items()
@@ -83,9 +76,9 @@ def resolution_statistics(
 
 def _verdict(label: str, reference_label: str, row: dict, reference: dict) -> str:
     """Whether less compute, time and memory, which the paper claims, held at the largest side."""
-    ratios = {name: row[name] / reference[name] for name in QUANTITIES if name != 'num_tokens'}
     times = compare_times(row['round_seconds'], reference['round_seconds'])
-    ratios['step_seconds'] = times['ratio']
+    ratios = {name: row[name] / reference[name] for name in QUANTITIES if name != 'num_tokens'}
+    ratios |= {'step_seconds': times['ratio']}
     outcomes = collections.defaultdict(list)
     for name, ratio in ratios.items():
         # FLOPs and memory are counted, seconds are measured.
@@ -93,13 +86,11 @@ def _verdict(label: str, reference_label: str, row: dict, reference: dict) -> st
         outcome = OPEN if is_open else HELD if ratio < 1 else REVERSED
         outcomes[outcome].append(QUANTITIES[name].noun)
     held = listing([f'{outcome} for {listing(nouns)}' for outcome, nouns in outcomes.items()])
-    listed = listing(
-        [f'{ratio_text(ratio)[0]} of the {QUANTITIES[name].noun}' for name, ratio in ratios.items()]
-    )
+    parts = [f'{ratio_text(r)[0]} of the {QUANTITIES[name].noun}' for name, r in ratios.items()]
     side = row['image_size']
     return (
         f'That {label} needs less than {reference_label} {held}: at {side}×{side} pixels a '
-        f'training step has {listed}, with {row["num_tokens"]} tokens for '
+        f'training step has {listing(parts)}, with {row["num_tokens"]} tokens for '
         f'{reference["num_tokens"]}.'
     )
 
@@ -114,15 +105,3 @@ def _growth_sentence(label: str, fits: dict) -> str:
         f"{label}: powers of the image's side that fit the growth (± standard error) are "
         f'{listing(powers)}.'
     )
-
-
-def _at_side(setup: Setup, side: int) -> tuple[TimedEpoch, dict]:
-    """An epoch of `STEPS` steps of the network on images of another side, and its costs."""
-    setup = on_random_images(setup.changed({'num_seeds': 1}), (side, side), STEPS)
-    epoch = TimedEpoch(setup)
-    return epoch, {
-        'num_tokens': setup.num_tokens,
-        'flops_per_image': flops_per_image(network_layers(setup)),
-        'memory_bytes': epoch.training_bytes['temporary'],
-        'batch': setup.config.batch,
-    }

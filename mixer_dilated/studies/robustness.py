@@ -25,12 +25,7 @@ def robustness_rows(
 ) -> Iterator[dict]:
     """One row a trial, corruption, severity and seed: cell, corruption, strength, seed, accuracy.
 
-    All trials and seeds see the same corrupted images.
-
-    Args:
-      trials: trained ones.
-      folder: of the study; the newest checkpoint of each trial is read.
-      observer: of every finished trial.
+    All trials, of which the newest checkpoints are read, and seeds see the same corrupted images.
     """
     for done, trial in enumerate(trials, 1):
         setup, dataset = trial.setup, trial.setup.config.dataset
@@ -67,12 +62,7 @@ def robustness_sentences(
 
     What is compared, paired by seed, is the loss (accuracy of the clean images − accuracy of the
     corrupted ones), so that a trial that is better to begin with does not look more robust for
-    that. p values are adjusted for the number of sentences by `holm`.
-
-    Args:
-      trials: trained ones.
-      rows: as `robustness_rows` yields them.
-      references: {trial: trial that it is compared with}.
+    that. p values are adjusted for the number of sentences by `correct_together`.
     """
     import pandas as pd
 
@@ -83,21 +73,19 @@ def robustness_sentences(
     for name, reference in references.items():
         for corruption in CORRUPTIONS.values():
             clean, *_, most = corruption.severities
-            lost = [
+            losses = [
                 accuracy[trial, corruption.name, clean] - accuracy[trial, corruption.name, most]
                 for trial in (name, reference)
             ]
-            comparison = compare(*lost, reference=reference)
-            compared.append((labels[name], labels[reference], corruption, comparison, *lost))
-    correct_together([comparison for _, _, _, comparison, _, _ in compared])
+            comparison = compare(*losses, reference=reference)
+            compared.append((labels[name], labels[reference], corruption, comparison, losses))
+    correct_together([comparison for _, _, _, comparison, _ in compared])
     return [_sentence(*of_trial) for of_trial in compared]
 
 
-def _sentence(label, reference_label, corruption, comparison, lost, reference_lost) -> str:
+def _sentence(label, reference_label, corruption, comparison, losses) -> str:
     """Which of two loses more, with the interval of the difference where there is one."""
-    ours, theirs = (
-        points_text(losses.mean(), signed=False)[0] for losses in (lost, reference_lost)
-    )
+    ours, theirs = (points_text(of_trial.mean(), signed=False)[0] for of_trial in losses)
     finding = 'neither loses significantly more'
     if is_significant(comparison['p_holm']):
         finding = f'{label if comparison["difference"] > 0 else reference_label} loses more'

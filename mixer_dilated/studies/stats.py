@@ -60,22 +60,12 @@ def compare(
         from scipy import stats
 
         t = mean / (std / math.sqrt(count))
-        bootstrap = stats.bootstrap(
-            (differences,),
-            np.mean,
-            n_resamples=bootstrap_samples,
-            method='percentile',
-            random_state=np.random.default_rng(0),
-        ).confidence_interval
-        comparison |= {
-            't': t,
-            'p': float(2 * stats.t.sf(abs(t), count - 1)),
-            'low': described['low'],
-            'high': described['high'],
-            'bootstrap_low': float(bootstrap.low),
-            'bootstrap_high': float(bootstrap.high),
-            'effect_size': mean / std,
-        }
+        draw = {'n_resamples': bootstrap_samples, 'random_state': np.random.default_rng(0)}
+        bootstrap = stats.bootstrap((differences,), np.mean, method='percentile', **draw)
+        low, high = map(float, bootstrap.confidence_interval)
+        comparison |= {key: described[key] for key in ('low', 'high')}
+        comparison |= {'t': t, 'p': float(2 * stats.t.sf(abs(t), count - 1))}
+        comparison |= {'bootstrap_low': low, 'bootstrap_high': high, 'effect_size': mean / std}
     elif std == 0 and mean == 0:
         comparison |= {**dict.fromkeys(_TESTED, 0.0), 'p': 1.0, 'p_holm': None}
     return comparison
@@ -86,10 +76,6 @@ def compare_times(trial_seconds: Sequence[float], reference_seconds: Sequence[fl
 
     The ratio is the geometric mean of the rounds' ratios; its interval and p are those of
     `compare` on the logarithms of the seconds.
-
-    Args:
-      trial_seconds: one positive number a round.
-      reference_seconds: the reference's, in the same order of rounds.
 
     Returns:
       {count, p, ratio, low, high}; low, high and p are None where `compare` has none.
@@ -115,8 +101,7 @@ def compare_trials(
 
     Args:
       table: rows of `results.jsonl`: each has cell (the trial), seed and the column.
-      trial: the trial's name.
-      reference: the reference's name.
+      trial, reference: names of the two.
       column: 'test_accuracy', 'train_accuracy', …
       seconds: {trial: seconds of an epoch in each round}; give time_ratio for two that took turns.
 
@@ -135,25 +120,21 @@ def compare_trials(
     return comparison
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """p values adjusted for being several (Holm 1979): all below 0.05 hold together.
+def correct_together(comparisons: Sequence[dict]) -> None:
+    """Sets 'p_holm' of comparisons that are judged together, where they are several.
 
-    Of m p values in ascending order the k-th becomes max over j ≤ k of min(1, (m − j + 1) · p_j).
-    A None stays one and does not count.
+    All that are then below 0.05 hold together (Holm 1979). Those without a p do not count.
     """
+    if len(comparisons) < 2:
+        return
     from statsmodels.stats.multitest import multipletests
 
-    tested = [p for p in p_values if p is not None]
-    adjusted = iter(multipletests(tested, method='holm')[1] if tested else ())
-    return [None if p is None else float(next(adjusted)) for p in p_values]
-
-
-def correct_together(comparisons: Sequence[dict]) -> None:
-    """Sets 'p_holm' of comparisons that are judged together, where they are several, by `holm`."""
-    if len(comparisons) > 1:
-        adjusted = holm([comparison['p'] for comparison in comparisons])
-        for comparison, p in zip(comparisons, adjusted, strict=True):
-            comparison['p_holm'] = p
+    tested = [row for row in comparisons if row['p'] is not None]
+    adjusted = multipletests([row['p'] for row in tested], method='holm')[1] if tested else ()
+    for row in comparisons:
+        row['p_holm'] = None
+    for row, p in zip(tested, adjusted, strict=True):
+        row['p_holm'] = float(p)
 
 
 def fit_exponent(x: Sequence[float], y: Sequence[float]) -> dict:

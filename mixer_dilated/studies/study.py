@@ -43,8 +43,7 @@ def run_study(
     anew each time.
 
     Args:
-      sweep: what to compare.
-      folder: the study's folder; made if it is not there.
+      sweep, folder: what to compare, and where; the folder is made if it is not there.
       command: the command that makes it, for the report.
       observer: of the study's progress.
 
@@ -80,20 +79,23 @@ def _lead(
     sweep: Sweep, trials: list[PreparedTrial], folder: pathlib.Path, observer: StudyObserver
 ) -> dict:
     """Runs the study in a locked folder; writes and returns its statistics."""
+    references = pair_with_reference(trials, sweep.reference)
     if sweep.kind == 'resolution':
         rows = list(resolution_rows(trials, sweep.image_sizes, observer))
         write_json_lines(folder / 'resolution.jsonl', rows)
-        statistics = resolution_statistics(
-            trials, rows, pair_with_reference(trials, sweep.reference)
-        )
+        statistics = resolution_statistics(trials, rows, references)
     else:
-        statistics = _train_and_compare(sweep, trials, folder, observer)
+        statistics = _train_and_compare(sweep.kind, trials, references, folder, observer)
     write_json(folder / 'statistics.json', statistics)
     return statistics
 
 
 def _train_and_compare(
-    sweep: Sweep, trials: list[PreparedTrial], folder: pathlib.Path, observer: StudyObserver
+    kind: str,
+    trials: list[PreparedTrial],
+    references: Mapping[str, str],
+    folder: pathlib.Path,
+    observer: StudyObserver,
 ) -> dict:
     """Trains and times the trials, writes the tables and returns the statistics."""
     valid = [trial for trial in trials if not trial.invalid]
@@ -106,15 +108,14 @@ def _train_and_compare(
         summaries[trial.name] = summary
         observer.on_trial_end(trial, summary, finished)
         write_table(folder, trials, summaries, seconds)
-    references = pair_with_reference(trials, sweep.reference)
     rounds = TIMED_ROUNDS if len(valid) <= FEW_TRIALS else TIMED_ROUNDS_OF_MANY
     for group in group_for_timing(valid, references):
         if not seconds.keys() >= {trial.name for trial in group}:
             seconds |= epoch_seconds({trial.name: trial.setup for trial in group}, rounds, observer)
             write_json(timing, seconds)
     rows = write_table(folder, trials, summaries, seconds)
-    statistics = analyze(sweep.kind, trials, rows, references, seconds)
-    if sweep.kind == 'robustness':
+    statistics = analyze(kind, trials, rows, references, seconds)
+    if kind == 'robustness':
         robustness = list(robustness_rows(valid, folder, observer))
         write_json_lines(folder / 'robustness.jsonl', robustness)
         statistics['verdicts'] += robustness_sentences(valid, robustness, references)
@@ -124,13 +125,9 @@ def _train_and_compare(
 def group_for_timing(
     trials: Sequence[PreparedTrial], references: Mapping[str, str], max_group: int = MAX_TIMED
 ) -> list[list[PreparedTrial]]:
-    """Groups of trials whose epochs are timed in turns; what is compared is in one group.
+    """Groups of at most `max_group` trials whose epochs are timed in turns.
 
-    Args:
-      trials: to be timed.
-      references: {trial: trial that it is compared with}.
-      max_group: trials in a group; if more are compared with the same trial, some of them are not
-        in its group.
+    What is compared is in one group, but for some of those that are too many for one.
     """
     families = collections.defaultdict(list)
     for trial in trials:
@@ -147,46 +144,43 @@ def group_for_timing(
 
 def _description(sweep: Sweep, trials: list[PreparedTrial], command: str) -> dict:
     """The content of `study.json`."""
+    cells = [
+        {
+            'name': trial.name,
+            'label': trial.label,
+            'settings': dict(trial.settings),
+            'changes': dict(trial.changes),
+            'impossible': trial.invalid,
+        }
+        for trial in trials
+    ]
     return {
-        'kind': sweep.kind,
-        'title': sweep.title,
-        'question': sweep.question,
+        **{key: getattr(sweep, key) for key in ('kind', 'title', 'question')},
         'command': command,
         'config': sweep.base.to_dict(),
         **environment(),
         'axes': [*trials[0].settings],
         'reference': dict(sweep.reference) if sweep.reference else None,
-        'cells': [
-            {
-                'name': trial.name,
-                'label': trial.label,
-                'settings': dict(trial.settings),
-                'changes': dict(trial.changes),
-                'impossible': trial.invalid,
-            }
-            for trial in trials
-        ],
+        'cells': cells,
     }
 
 
 def _write_description(folder: pathlib.Path, description: Mapping) -> None:
     """Writes `study.json`; raises UserError if the folder holds another study."""
     path = folder / 'study.json'
-    if path.exists():
-        there = read_json(path)
-        for key in ('kind', 'axes'):
-            if there.get(key) != description[key]:
-                raise UserError(
-                    f'--workdir={folder}: holds another study ({key} {there.get(key)!r}, here '
-                    f'{description[key]!r}); name another folder'
-                )
-        differing = differences(there.get('config', {}), description['config'])
-        if differing:
+    there = read_json(path) if path.exists() else description
+    for key in ('kind', 'axes'):
+        if there.get(key) != description[key]:
             raise UserError(
-                f'--workdir={folder}: holds this study with other settings (key: there, '
-                f'here): {"; ".join(differing)}. Name another folder, or give those settings'
+                f'--workdir={folder}: holds another study ({key} {there.get(key)!r}, here '
+                f'{description[key]!r}); name another folder'
             )
-        if there.get('cells') != json.loads(json.dumps(description['cells'])):
-            for name in OF_ALL_TRIALS:  # of all trials, which have changed
-                (folder / name).unlink(missing_ok=True)
+    if differing := differences(there.get('config', {}), description['config']):
+        raise UserError(
+            f'--workdir={folder}: holds this study with other settings (key: there, '
+            f'here): {"; ".join(differing)}. Name another folder, or give those settings'
+        )
+    if json.dumps(there.get('cells')) != json.dumps(description['cells']):
+        for name in OF_ALL_TRIALS:  # of all trials, which have changed
+            (folder / name).unlink(missing_ok=True)
     write_json(path, description)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from mixer_dilated.config import changed, check_key, validate
 from mixer_dilated.config_keys import ALIASES, preset_values
@@ -57,7 +57,7 @@ class Sweep:
 
     title: str
     question: str
-    base: ml_collections.ConfigDict
+    base: ConfigDict
     trials: Sequence[Trial]
     reference: Mapping[str, object] | None = None
     kind: str = 'sweep'
@@ -75,40 +75,33 @@ def grid(axes: Mapping[str, Iterable]) -> list[Trial]:
     for key, values in axes.items():
         if isinstance(values, str) or not isinstance(values, Iterable):
             raise UserError(f'grid: {key} = {values!r}: allowed are several values, like (1, 2)')
-    return product(
-        *(
-            [Trial({key.rsplit('.', 1)[-1]: value}, {key: value}) for value in values]
-            for key, values in axes.items()
-        )
+    groups = (
+        [Trial({key.rsplit('.', 1)[-1]: value}, {key: value}) for value in values]
+        for key, values in axes.items()
     )
+    return product(*groups)
 
 
 def product(*groups: Iterable[Trial]) -> list[Trial]:
     """Every combination of one trial of each group; a key that both change is the later one's."""
-    return [
-        Trial(
-            {name: value for trial in trials for name, value in trial.settings.items()},
-            {key: value for trial in trials for key, value in trial.changes.items()},
-        )
-        for trials in itertools.product(*map(tuple, groups))
-    ]
+    joined = []
+    for trials in itertools.product(*map(tuple, groups)):
+        settings, changes = {}, {}
+        for trial in trials:
+            settings |= trial.settings
+            changes |= trial.changes
+        joined.append(Trial(settings, changes))
+    return joined
 
 
 @dataclasses.dataclass(frozen=True)
 class PreparedTrial(Trial):
-    """A trial whose config is resolved and fits the data.
+    """A trial whose config is resolved and fits the data."""
 
-    Attributes:
-      name: of its folder; made of its settings.
-      label: what plots and sentences call it.
-      setup: its config and data; None if the trial is invalid.
-      invalid: the reason why it cannot be trained; '' if it can.
-    """
-
-    name: str
-    label: str
-    setup: 'Setup | None'
-    invalid: str = ''
+    name: str  # of its folder; made of its settings
+    label: str  # what plots and sentences call it
+    setup: 'Setup | None'  # its config and data; None if the trial is invalid
+    invalid: str = ''  # the reason why it cannot be trained
 
 
 def prepare(sweep: Sweep) -> list[PreparedTrial]:
@@ -131,44 +124,50 @@ def prepare(sweep: Sweep) -> list[PreparedTrial]:
 
 def check_sweep(sweep: Sweep) -> None:
     """Raises UserError, with what is allowed, if a field of a sweep has a wrong value."""
-    trials = sweep.trials
-    for name in ('title', 'question'):
-        if not isinstance(getattr(sweep, name), str):
-            raise UserError(f'{name} = {getattr(sweep, name)!r}: allowed is text')
-    if not isinstance(sweep.base, ml_collections.ConfigDict):
-        raise UserError(f'base = {sweep.base!r}: allowed is a ConfigDict, like base_config()')
-    if sweep.kind not in KINDS:
-        raise UserError(f'kind = {sweep.kind!r}: allowed are {", ".join(KINDS)}')
-    if not isinstance(sweep.reference, Mapping | None):
-        raise UserError(
-            f"reference = {sweep.reference!r}: allowed are settings, like {{'dilation': 1}}"
-        )
-    if not (isinstance(trials, tuple | list) and trials) or not all(
-        isinstance(trial, Trial)
-        and isinstance(trial.settings, Mapping)
-        and isinstance(trial.changes, Mapping)
-        for trial in trials
-    ):
+    trials, reference = sweep.trials, sweep.reference
+    sizes = 'are different integers, in pixels, like (28, 56)'
+    needs_sizes = sweep.kind == 'resolution'
+    allowed = {
+        'title': (isinstance(sweep.title, str), 'is text'),
+        'question': (isinstance(sweep.question, str), 'is text'),
+        'base': (isinstance(sweep.base, ConfigDict), 'is a ConfigDict, like base_config()'),
+        'kind': (sweep.kind in KINDS, f'are {", ".join(KINDS)}'),
+        'reference': (isinstance(reference, Mapping | None), "are settings, like {'dilation': 1}"),
+        'image_sizes': (not needs_sizes or _are_sizes(sweep.image_sizes), sizes),
+    }
+    for name, (is_right, what) in allowed.items():
+        if not is_right:
+            raise UserError(f'{name} = {getattr(sweep, name)!r}: allowed {what}')
+    if not (isinstance(trials, tuple | list) and trials and all(map(_is_trial, trials))):
         raise UserError(
             'trials: allowed is a list of at least one Trial of settings and changes, as grid() '
             'makes it'
         )
-    if len({tuple(trial.settings) for trial in trials}) > 1:
+    settings = [*trials[0].settings]
+    if any([*trial.settings] != settings for trial in trials):
         raise UserError('the trials of a sweep need the same settings, in the same order')
-    for name in trials[0].settings:
+    for name in settings:
         if name in ('cell', 'impossible', 'epoch_seconds', *OF_SEED, *OF_VALIDATION, *OF_TRIAL):
             raise UserError(f'a setting cannot be called {name!r}: a column of the results is')
-    unknown = [name for name in sweep.reference or {} if name not in trials[0].settings]
-    if unknown:
-        raise UserError(
-            f'reference = {dict(sweep.reference)}: no setting is called {unknown[0]!r}; those of '
-            f'the trials are {", ".join(map(str, trials[0].settings))}'
-        )
-    _check_changes(trials)
-    if sweep.kind == 'little_data' and not {'method', 'train_images'} <= set(trials[0].settings):
+    for name in reference or {}:
+        if name not in settings:
+            raise UserError(
+                f'reference = {dict(reference)}: no setting is called {name!r}; those of the '
+                f'trials are {", ".join(map(str, settings))}'
+            )
+    if sweep.kind == 'little_data' and not {'method', 'train_images'} <= {*settings}:
         raise UserError("kind = 'little_data': its trials need settings 'method', 'train_images'")
-    if sweep.kind == 'resolution':
-        _check_image_sizes(sweep.image_sizes)
+    _check_changes(trials)
+
+
+def _is_trial(trial) -> bool:
+    parts = (trial.settings, trial.changes) if isinstance(trial, Trial) else (None,)
+    return all(isinstance(part, Mapping) for part in parts)
+
+
+def _are_sizes(sides) -> bool:
+    numbers = isinstance(sides, tuple | list) and all(type(side) is int for side in sides)
+    return numbers and bool(sides) and min(sides) >= 1 and len(set(sides)) == len(sides)
 
 
 def _check_changes(trials: Sequence[Trial]) -> None:
@@ -181,23 +180,13 @@ def _check_changes(trials: Sequence[Trial]) -> None:
             continue
         check_key(key)
         if key in ('seed', 'num_seeds'):
-            raise UserError(
-                f'config.{key} cannot differ between trials, which are paired by seed; give it in '
-                'base'
-            )
+            paired = 'cannot differ between trials, which are paired by seed; give it in base'
+            raise UserError(f'config.{key} {paired}')
         validate({key: value})
     names = [_name(trial) for trial in trials]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f'two trials of the sweep have the settings {name}')
-
-
-def _check_image_sizes(sides) -> None:
-    numbers = isinstance(sides, tuple | list) and all(type(side) is int for side in sides)
-    if not numbers or not sides or min(sides) < 1 or len(set(sides)) < len(sides):
-        raise UserError(
-            f'image_sizes = {sides!r}: allowed are different integers, in pixels, like (28, 56)'
-        )
 
 
 def pair_with_reference(
@@ -226,10 +215,13 @@ def _name(trial: Trial) -> str:
 
 
 def _text(trial: Trial) -> str:
-    return ', '.join(f'{name} {_value_text(value)}' for name, value in trial.settings.items())
+    def text(value) -> str:
+        return '×'.join(map(text, value)) if isinstance(value, tuple | list) else str(value)
+
+    return ', '.join(f'{name} {text(value)}' for name, value in trial.settings.items())
 
 
-def _prepare(base: ml_collections.ConfigDict, trial: Trial) -> PreparedTrial:
+def _prepare(base: ConfigDict, trial: Trial) -> PreparedTrial:
     from mixer_dilated.training.setup import create_setup
 
     label = str(trial.settings['method']) if [*trial.settings] == ['method'] else _text(trial)
@@ -238,9 +230,3 @@ def _prepare(base: ml_collections.ConfigDict, trial: Trial) -> PreparedTrial:
         return prepared(setup=create_setup(changed(base, trial.changes)))
     except UserError as error:
         return prepared(setup=None, invalid=str(error))
-
-
-def _value_text(value) -> str:
-    if isinstance(value, tuple | list):
-        return '×'.join(map(_value_text, value))
-    return str(value)

@@ -5,6 +5,7 @@ one helps: it trains trials that no process has begun. The lock of a trial's fol
 it. On disk trials are called cells, as in studies of earlier versions.
 """
 
+import contextlib
 import json
 import pathlib
 import time
@@ -30,12 +31,7 @@ SHARED = ('kind', 'axes', 'reference', 'cells', 'versions')
 def train_all(
     trials: Sequence[PreparedTrial], folder: pathlib.Path, observer: StudyObserver
 ) -> Iterator[tuple[PreparedTrial, dict, bool]]:
-    """Trains every trial, or waits until another process has.
-
-    Args:
-      trials: valid ones.
-      folder: the study's.
-      observer: of the study's progress.
+    """Trains every valid trial of a study in its folder, or waits until another process has.
 
     Yields:
       A trial, its summary, and whether it was trained before.
@@ -51,13 +47,11 @@ def train_all(
             time.sleep(POLL_SECONDS)
         for trial in free:
             finished = is_finished(folder, trial)
-            try:
+            with contextlib.suppress(BusyError):  # another process was faster
                 summary = _train(trial, folder, finished, observer, not_finite)
-            except BusyError:  # another process was faster
-                continue
-            left.remove(trial)
-            if summary:
-                yield trial, summary, finished
+                left.remove(trial)
+                if summary:
+                    yield trial, summary, finished
     _raise_not_finite(not_finite, len(trials))
 
 
@@ -69,32 +63,27 @@ def help_train(
 ) -> int:
     """Trains trials that no process has begun, while another leads; returns how many.
 
-    Args:
-      trials: all of the study.
-      folder: the study's.
-      description: content of `study.json`, as this process would write it.
-      observer: of the study's progress.
+    `description` is the content of `study.json`, as this process would write it.
 
     Raises:
       UserError: the other process works at another study.
       NonFiniteError: as in `train_all`.
     """
     _check_same(folder, description)
-    free = [trial for trial in trials if not trial.invalid and _is_free(folder, trial)]
+
+    def is_free(trial: PreparedTrial) -> bool:
+        return not (is_finished(folder, trial) or is_locked(trial_folder(folder, trial)))
+
+    free = [trial for trial in trials if not trial.invalid and is_free(trial)]
     if free:
         observer.on_start(trials)
         observer.on_help()
     trained, not_finite = 0, []
-    for trial in free:
-        if not _is_free(folder, trial):  # no longer
-            continue
-        try:
-            summary = _train(trial, folder, False, observer, not_finite)
-        except BusyError:
-            continue
-        if summary:
-            observer.on_trial_end(trial, summary, False)
-            trained += 1
+    for trial in filter(is_free, free):  # looked up again before each
+        with contextlib.suppress(BusyError):
+            if summary := _train(trial, folder, False, observer, not_finite):
+                observer.on_trial_end(trial, summary, False)
+                trained += 1
     _raise_not_finite(not_finite, len(free))
     return trained
 
@@ -109,10 +98,6 @@ def is_finished(folder: pathlib.Path, trial: PreparedTrial) -> bool:
     return (trial_folder(folder, trial) / 'summary.json').exists()
 
 
-def _is_free(folder: pathlib.Path, trial: PreparedTrial) -> bool:
-    return not (is_finished(folder, trial) or is_locked(trial_folder(folder, trial)))
-
-
 def _train(
     trial: PreparedTrial,
     folder: pathlib.Path,
@@ -122,10 +107,9 @@ def _train(
 ) -> dict | None:
     """The summary of a trial; None, and its label in `not_finite`, if its loss did not stay so."""
     try:
+        config, workdir = trial.setup.config, trial_folder(folder, trial)
         with observer.trial(trial, finished) as epochs:
-            return train_and_evaluate(
-                trial.setup.config, trial_folder(folder, trial), name=trial.label, progress=epochs
-            )
+            return train_and_evaluate(config, workdir, name=trial.label, progress=epochs)
     except NonFiniteError as error:
         not_finite.append(trial.label)
         warnings.warn(f'{trial.label}: {error}', stacklevel=3)

@@ -38,20 +38,18 @@ def table1_verdicts(
       table: rows of `results.jsonl` of valid trials.
       labels: {trial: what a sentence calls it}, of every row of Table 1 in its order: the paper's
         baseline, the paper's method, the control and others.
-      seconds: {trial: seconds of an epoch in each round}, the trials taking turns within a round.
+      seconds: of the trials, which take turns within a round.
     """
     baseline, proposed, *others = labels
-    names = labels[proposed], labels[baseline]
-    sentences = []
+    names, sentences = (labels[proposed], labels[baseline]), []
     for column, accuracy in _COLUMNS.items():
         comparison = compare_trials(table, proposed, baseline, column)
-        outcome = _outcome(comparison['difference'], comparison['p'])
         sentence = _lower_first(comparison_sentence(*names, comparison, column))
         claim = _claim(f'raise {accuracy}', column, '{:.3f} against {:.3f}')
-        sentences.append(f'{claim} {outcome}: {sentence}')
+        sentences.append(f'{claim} {_outcome(comparison)}: {sentence}')
     times = compare_times(seconds[proposed], seconds[baseline])
+    outcome = _outcome({'difference': 1 - times['ratio'], 'p': times['p']})
     claim = _claim('take less time', 'seconds', '{} s against {} s')
-    outcome = _outcome(1 - times['ratio'], times['p'])
     sentences.append(f'{claim} {outcome}: {time_sentence(*names, times)}')
     for trial in others:
         comparison = compare_trials(table, trial, baseline, seconds=seconds)
@@ -61,14 +59,13 @@ def table1_verdicts(
             int(table.loc[table['cell'] == trial, 'num_tokens'].iloc[0])
             for trial in (control, proposed)
         )
-        same = f'with as many tokens ({tokens}) as {labels[proposed]}'
-        other = f'with {tokens} tokens where {labels[proposed]} has {of_proposed}'
+        beside = f'with {tokens} tokens where {labels[proposed]} has {of_proposed}'
+        if tokens == of_proposed:
+            beside = f'with as many tokens ({tokens}) as {labels[proposed]}'
         comparison = compare_trials(table, control, proposed, seconds=seconds)
         sentence = comparison_sentence(labels[control], labels[proposed], comparison)
-        sentences.append(
-            f'A control that the paper lacks is {labels[control]}, '
-            f'{same if tokens == of_proposed else other}: {_lower_first(sentence)}'
-        )
+        lacks = f'A control that the paper lacks is {labels[control]}'
+        sentences.append(f'{lacks}, {beside}: {_lower_first(sentence)}')
     return sentences
 
 
@@ -81,48 +78,38 @@ def _claim(what: str, measure: str, form: str) -> str:
 def comparison_sentence(
     label: str, reference_label: str, comparison: dict, column: str = 'test_accuracy'
 ) -> str:
-    """How a trial compares with the reference, of one `compare`.
+    """How a trial compares with the reference.
 
     Args:
-      label: what the sentence calls the trial.
-      reference_label: what it calls the reference.
+      label, reference_label: what the sentence calls the two.
       comparison: as `compare` returns it, of accuracies as parts of 1; where it has a p_holm, it
         is that which counts.
       column: 'test_accuracy' or 'train_accuracy'.
     """
-    difference, count = comparison['difference'], comparison['count']
+    difference, count, accuracy = comparison['difference'], comparison['count'], _COLUMNS[column]
     interval = (comparison[key] or 0 for key in ('low', 'high'))
     amount = points_text(abs(difference), *interval, signed=False)[0]
-    way = 'higher' if difference > 0 else 'lower'
-    accuracy = _COLUMNS[column]
+    points = f'{amount} percentage points {"higher" if difference > 0 else "lower"}'
     if not difference:
         finding = f'{label} and {reference_label} have the same mean {accuracy}'
     elif is_significant(_p(comparison)) or comparison['low'] is None:
-        finding = (
-            f'{label} is {amount} percentage points {way} in {accuracy} than {reference_label}'
-        )
+        finding = f'{label} is {points} in {accuracy} than {reference_label}'
     else:
         finding = (
             f'no difference in {accuracy} between {label} and {reference_label} is significant; on '
-            f'average {label} is {amount} percentage points {way}'
+            f'average {label} is {points}'
         )
     over = 'Of one seed' if count == 1 else f'Over {count} paired seeds'
-    sentence = f'{over} {finding}{_evidence(comparison)}'
+    time = ''
     if comparison['time_ratio'] is not None:
         ratio = ratio_text(comparison['time_ratio'])[0]
-        sentence += f'; an epoch of {label} takes {ratio} times as long'
-    return f'{sentence}.'
+        time = f'; an epoch of {label} takes {ratio} times as long'
+    return f'{over} {finding}{_evidence(comparison)}{time}.'
 
 
 def comparisons_summary(comparisons: Mapping[str, dict]) -> str:
-    """How many trials of a study are better, worse or neither than what they are compared with.
-
-    Args:
-      comparisons: `comparisons` of `statistics.json`, of test accuracies; at least two.
-    """
-    outcomes = collections.Counter(
-        _outcome(comparison['difference'], _p(comparison)) for comparison in comparisons.values()
-    )
+    """How many trials of a study are better, worse or neither than what they are compared with."""
+    outcomes = collections.Counter(map(_outcome, comparisons.values()))
     tested = sum(comparison['p'] is not None for comparison in comparisons.values())
     return (
         f'{len(comparisons)} trials are compared with another in test accuracy. More accurate: '
@@ -145,40 +132,37 @@ def time_sentence(label: str, reference_label: str, times: dict) -> str:
 
 
 def little_data_verdict(
-    label: str,
-    reference_label: str,
-    comparisons: Sequence[tuple[int, dict]],
-    claimed: bool,
+    label: str, reference_label: str, comparisons: Sequence[tuple[int, dict]], claimed: bool
 ) -> str:
     """At which sizes of training set a difference is significant, and whether a claim held.
 
     Args:
-      label: what a sentence calls the method.
-      reference_label: what it calls the reference.
+      label, reference_label: what a sentence calls the method and its reference.
       comparisons: (training images, `compare` of the test accuracies) of each size, corrected
         together.
-      claimed: whether this is the paper's first claim, that dilation helps with little data.
-
-    Returns:
-      A sentence. The outcome of the claim is that with the fewest images: a gain with many is no
-      gain on little data.
+      claimed: whether this is the paper's first claim, that dilation helps with little data. Its
+        outcome is that with the fewest images: a gain with many is no gain on little data.
     """
     comparisons = sorted(comparisons, key=lambda pair: pair[0])
-    outcomes = [_outcome(comparison['difference'], _p(comparison)) for _, comparison in comparisons]
+    outcomes = [_outcome(comparison) for _, comparison in comparisons]
     words = {
         HELD: f'{label} is better than {reference_label} with',
         REVERSED: f'{label} is worse than {reference_label} with',
         OPEN: f'{label} and {reference_label} do not differ significantly with',
     }
-    findings = []
-    for outcome, phrase in words.items():
-        sizes = [
-            f'{grouped_text(images)} ({_points_and_interval(comparison)})'
-            for at, (images, comparison) in zip(outcomes, comparisons, strict=True)
-            if at == outcome
-        ]
-        if sizes:
-            findings.append(f'{phrase} {listing(sizes)} training images')
+    sizes = collections.defaultdict(list)
+    for outcome, (images, comparison) in zip(outcomes, comparisons, strict=True):
+        amount = f'{points_text(comparison["difference"])[0]} points'
+        if comparison['low'] is not None:
+            keys = 'difference', 'low', 'high'
+            mean, low, high = points_text(*(comparison[key] for key in keys))
+            amount = f'{mean} points; 95 % interval {low} … {high}'
+        sizes[outcome].append(f'{grouped_text(images)} ({amount})')
+    findings = [
+        f'{phrase} {listing(sizes[outcome])} training images'
+        for outcome, phrase in words.items()
+        if outcome in sizes
+    ]
     sentence = f'{"; ".join(findings)}{_criterion([pair[1] for pair in comparisons])}.'
     if not claimed:
         return sentence[0].upper() + sentence[1:]
@@ -187,14 +171,6 @@ def little_data_verdict(
         f"The paper's claim that dilated patches help with little data {outcomes[0]}"
         f'{fewest if len(comparisons) > 1 else ""}: {sentence}'
     )
-
-
-def _points_and_interval(comparison: dict) -> str:
-    """'+0.40 points; 95 % interval +0.10 … +0.70'; the interval only where there is one."""
-    if comparison['low'] is None:
-        return f'{points_text(comparison["difference"])[0]} points'
-    mean, low, high = points_text(*(comparison[key] for key in ('difference', 'low', 'high')))
-    return f'{mean} points; 95 % interval {low} … {high}'
 
 
 def _criterion(comparisons: Sequence[dict]) -> str:
@@ -217,16 +193,16 @@ def _evidence(comparison: dict) -> str:
     return f' (95 % interval {low} … {high} points, {p_phrase(_p(comparison))}{corrected})'
 
 
-def _outcome(difference: float, p: float | None) -> str:
+def _outcome(comparison: dict) -> str:
     """Whether a claim of a positive difference held."""
-    if not is_significant(p):
+    if not is_significant(_p(comparison)):
         return OPEN
-    return HELD if difference > 0 else REVERSED
+    return HELD if comparison['difference'] > 0 else REVERSED
 
 
 def _p(comparison: dict) -> float | None:
     """The p to go by: corrected where the comparison is one of several."""
-    return comparison['p'] if comparison['p_holm'] is None else comparison['p_holm']
+    return comparison['p'] if comparison.get('p_holm') is None else comparison['p_holm']
 
 
 def _lower_first(sentence: str) -> str:

@@ -7,11 +7,50 @@ import numpy as np
 import pytest
 
 from mixer_dilated.benchmark import measure
+from mixer_dilated.benchmark.measure import flops, step_matmuls
 from mixer_dilated.benchmark.processes import ProcessError
 from mixer_dilated.cli.main import main
-from tests.conftest import ROOT, raising, run_python, small_config
+from mixer_dilated.models.costs import flops_per_image
+from mixer_dilated.training.setup import create_setup
+from mixer_dilated.training.state import network_layers
+from tests.conftest import ROOT, raising, refused, run_python, small_config
 
 DIGITS = f'--config={ROOT / "configs" / "digits_dilated.py"}'
+
+
+def test_products_of_a_step_are_counted_by_hand():
+    """`augment.random_phase` averages over all phases: at dilation 2 there are four."""
+    setup = create_setup(small_config(batch=128, **{'model.num_blocks': 4}))
+    forward, training = (step_matmuls(setup, kind) for kind in ('forward', 'training'))
+    token, channel, rows = setup.num_tokens, 8, 128 * setup.num_tokens
+    stem, head = (rows, 4, channel), (128, channel, 10)
+    blocks = {(128 * channel, token, 8): 4, (128 * channel, 8, token): 4, (rows, channel, 8): 8}
+    assert forward == {stem: 1, head: 1, **blocks}
+    assert flops({(3, 4, 5): 2}) == 240
+    assert flops(forward) == 128 * flops_per_image(network_layers(setup))
+    assert flops(training) == 3 * flops(forward) - flops({stem: 1})
+    assert training[channel, rows, 8] == 8  # a kernel's gradient
+    phases = setup.changed({'augment.random_phase': True})
+    assert flops(step_matmuls(phases, 'forward')) == 4 * flops(forward)
+    assert step_matmuls(phases, 'training') == training
+
+
+def test_a_json_file_that_cannot_be_written_is_refused_first(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(measure, 'benchmark', lambda *_, **__: pytest.fail('it was measured'))
+    for place in ('.', 'x' * 300):
+        json_file = tmp_path / place
+        line = refused(capsys, 'benchmark', DIGITS, f'--json={json_file}')
+        assert line.startswith(f'error: --json={json_file}: ')
+
+
+def test_a_json_file_is_left_alone_until_there_is_something_to_write(capsys, tmp_path):
+    old, new = tmp_path / 'old.json', tmp_path / 'new.json'
+    old.write_text('{}')
+    for file in (old, new):
+        # Refused after the file is checked, before anything is measured.
+        words = [DIGITS, '--config.model.remat=True', '--against=torch', f'--json={file}']
+        assert 'config.model.remat = True' in refused(capsys, 'benchmark', *words)
+    assert old.read_text() == '{}' and not new.exists()
 
 
 def test_a_process_that_fails_is_a_note(monkeypatch):
@@ -19,7 +58,7 @@ def test_a_process_that_fails_is_a_note(monkeypatch):
     for name in ('call_in_process', 'start_up_seconds'):
         monkeypatch.setattr(measure, name, fail)
     setup, notes = measure._one_seed_float32(small_config())
-    results = measure._measure_in_processes('x', setup, notes, log=lambda _: None)
+    results = measure._measure_in_processes(setup, notes)
     assert results == {'memory': None, 'start_up': None}
     assert notes == [f'{what} is not measured: x failed: cause' for what in ('memory', 'start-up')]
 
@@ -82,16 +121,15 @@ def check_every_variant_is_measured_in_every_round(result):
     own = ['training', 'forward', 'training bf16', 'forward bf16', '8 seeds']
     variants = result['variants']
     assert [name for name in variants if 'the side' not in name] == [*own, 'plain Flax']
-    rounds = [
-        variant[key] for variant in variants.values() for key in ('seconds', 'matmul_seconds')
-    ]
+    keys = 'seconds', 'matmul_seconds'
+    rounds = [variant[key] for variant in variants.values() for key in keys]
     rounds += result['large_matmul'].values()
     assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in rounds)
     assert set(result['large_matmul']) == {'float32', 'bfloat16'}
     assert {'cold', 'warm', 'programs_kept'} == set(result['start_up'])
     assert variants['training']['image_size'] == [8, 8]
-    assert variants['twice the side']['image_size'] == [16, 16]
-    assert variants['twice the side']['num_tokens'] == 100
+    twice = variants['twice the side']
+    assert twice['image_size'] == [16, 16] and twice['num_tokens'] == 100
     assert result['memory']['predicted'] > 0
     of_dtype, of_seeds = result['notes']
     assert of_dtype.startswith("config.dtype = 'bfloat16' ")

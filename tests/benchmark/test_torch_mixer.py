@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from mixer_dilated.benchmark.torch_mixer import TimedTorch, check_torch, mixer
+from mixer_dilated.benchmark.torch_mixer import check_torch, mixer, torch_step
+from mixer_dilated.benchmark.variants import time_torch
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import create_model
 from mixer_dilated.training.timing import on_random_images
@@ -38,7 +39,7 @@ def test_torch_is_asked_for_by_name_where_it_is_missing(monkeypatch):
     """Before the data is read: libraries that read it look for torch too."""
     monkeypatch.setitem(sys.modules, 'torch', None)
     with refuses('--against=torch'):
-        TimedTorch(create_setup(small_config()))
+        torch_step(create_setup(small_config()))
 
 
 def test_the_network_of_torch_is_the_same():
@@ -53,7 +54,7 @@ def test_the_network_of_torch_is_the_same():
         logits = network(torch.from_numpy(images.transpose(0, 3, 1, 2)))
     expected = model.apply({'params': params}, images, train=False)
     np.testing.assert_allclose(logits.numpy(), expected, atol=1e-5)
-    timed = TimedTorch(setup)
+    timed = time_torch(setup)
     assert timed.compile_seconds > 0 and timed.seconds() > 0
 
 

@@ -7,7 +7,6 @@ import pathlib
 import pytest
 
 from mixer_dilated.cli.compilation_cache import _processor
-from mixer_dilated.cli.main import main
 from tests.cli.conftest import SMALL
 from tests.conftest import GIVEN_FLAGS, run_cli
 
@@ -75,15 +74,8 @@ def test_summary_prints_what_patches_see_and_what_layers_cost(tmp_path):
     picture = tmp_path / 'patches.png'
     done = run_cli('summary', SMALL[0], f'--picture={picture}', '--config.model.num_blocks=2')
     assert done.returncode == 0, done.stderr
-    for words in (
-        'window',
-        'pixels',
-        'stem',
-        '2 × MixerBlock/token_mixing',
-        'head',
-        'total',
-        'MiB',
-    ):
+    block = '2 × MixerBlock/token_mixing'
+    for words in ('window', 'pixels', 'stem', block, 'head', 'total', 'MiB'):
         assert words in done.stdout, words
     assert f'picture: {picture}' in done.stdout
     assert max(map(len, own(done))) <= 80
@@ -123,12 +115,3 @@ def test_missing_mnist_is_refused_with_its_cause_and_what_to_do(tmp_path):
     for words in ('mnist', str(tmp_path / 'empty'), 'dataset.data_dir=', 'digits_dilated.py'):
         assert words in done.stderr, words
     assert not (tmp_path / 'run').exists()
-
-
-def test_keys_lists_every_key(capsys):
-    from mixer_dilated.config import KEYS
-
-    assert main(['keys'], started=0.0) == 0
-    text = capsys.readouterr().out
-    for key in KEYS:
-        assert key in text

@@ -51,14 +51,15 @@ def test_jaxs_own_settings_go_before(settings):
     assert not list(settings.iterdir())
 
 
-def test_it_stays_off_where_xla_refuses_what_it_kept(settings, monkeypatch):
-    monkeypatch.setattr(compilation_cache, '_processor', lambda: 'x86_64 GenuineIntel avx512f')
-    keep_compiled_programs()
-    assert jax.config.jax_compilation_cache_dir is None
-
-
-def test_a_cache_that_cannot_be_written_is_a_warning(settings):
-    (settings / 'mixer_dilated').write_text('a file in the way')
-    with warns('/mixer_dilated'):
+@pytest.mark.parametrize('why', ['Intel', 'a file in the way'])
+def test_it_stays_off_where_xla_refuses_what_it_kept_or_nothing_can_be_written(
+    settings, monkeypatch, why
+):
+    if why == 'Intel':
+        monkeypatch.setattr(compilation_cache, '_processor', lambda: 'x86_64 GenuineIntel avx512f')
         keep_compiled_programs()
+    else:
+        (settings / 'mixer_dilated').write_text(why)
+        with warns('/mixer_dilated'):
+            keep_compiled_programs()
     assert jax.config.jax_compilation_cache_dir is None

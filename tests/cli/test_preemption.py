@@ -89,7 +89,7 @@ import sys, time
 from mixer_dilated.cli import preemption
 preemption.GRACE_SECONDS = float(sys.argv[1])
 preemption.install_handlers()
-preemption.defer()
+preemption.on_signal("defer")
 print("ready", flush=True)
 while True:
     time.sleep(0.1)

@@ -17,7 +17,7 @@ from mixer_dilated.data.image_decoding import SUFFIXES
 from mixer_dilated.inference import prediction
 from mixer_dilated.reports.plots.figure import save_figure
 from mixer_dilated.reports.plots.image_grids import prediction_sheet
-from mixer_dilated.reports.tables.prediction_table import print_predictions
+from mixer_dilated.reports.tables.run_tables import print_predictions
 from tests.conftest import ROOT, raising, refused, refuses, run_python
 
 

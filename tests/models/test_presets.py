@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from mixer_dilated.cli.arguments import parse
-from mixer_dilated.cli.command_table import COMMANDS
+from mixer_dilated.cli.commands import COMMANDS
 from mixer_dilated.cli.config_files import load_config
 from mixer_dilated.config import base_config, changed, preset, resolve
 from mixer_dilated.models.costs import layers, num_params

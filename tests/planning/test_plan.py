@@ -9,7 +9,7 @@ import pytest
 from mixer_dilated.cli.main import main
 from mixer_dilated.data.dataset_facts import abstract_dataset
 from mixer_dilated.errors import UserError
-from mixer_dilated.planning import compiler, this_machine
+from mixer_dilated.planning import compiler
 from mixer_dilated.planning import plan as planning
 from mixer_dilated.planning.devices import Devices, Hardware, parse_devices
 from mixer_dilated.planning.plan import make_plan, plan_run
@@ -138,7 +138,7 @@ def test_results_are_kept_by_config(monkeypatch, tmp_path):
 def test_all_configs_are_planned_for_the_devices_that_they_name(
     compiled, monkeypatch, tmp_path, capsys
 ):
-    monkeypatch.setattr(compiler, 'check_compiler', lambda devices: None)
+    monkeypatch.setattr(planning, 'check_compiler', lambda devices: None)
     file = tmp_path / 'plans.json'
     assert main(['plan', f'--json={file}'], 0.0) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if str(file) not in line]
@@ -155,8 +155,8 @@ def test_all_configs_are_planned_for_the_devices_that_they_name(
 
 @pytest.mark.slow
 def test_this_machine_is_measured_and_so_is_a_step(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(this_machine, 'large_side', lambda: 64)
-    monkeypatch.setattr(this_machine, 'STEPS_SECONDS', 0.0)
+    monkeypatch.setattr(planning, 'large_side', lambda: 64)
+    monkeypatch.setattr(planning, 'STEPS_SECONDS', 0.0)
     file = tmp_path / 'plan.json'
     words = ['plan', '--config=configs/digits_dilated.py', '--config.model.num_blocks=1']
     words += ['--devices=this', '--against=measured', '--batch_per_device=64', f'--json={file}']

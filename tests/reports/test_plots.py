@@ -13,7 +13,7 @@ from matplotlib.text import Text
 from mixer_dilated.patches.geometry import Patches
 from mixer_dilated.reports.plots import study_plots
 from mixer_dilated.reports.plots.curves import CURVES, training_curves
-from mixer_dilated.reports.plots.figure import Plot, render, svg_text
+from mixer_dilated.reports.plots.figure import render
 from mixer_dilated.reports.plots.heat_maps import (
     accuracy_maps,
     confusion_matrices,
@@ -71,10 +71,14 @@ def test_epochs_are_integers(epochs):
     assert all(tick == round(tick) for axes in figure.axes for tick in axes.get_xticks())
 
 
-def test_accuracies_that_lie_close_fill_the_axis():
+def test_accuracies_that_lie_close_fill_the_axis_with_their_band():
     climb = 0.97 - 0.9 * np.exp(-np.arange(50) / 2)
     low, high = training_curves({'one': curves([climb])}).axes[0].get_ylim()
     assert low > 0.95 and high < 0.98
+    axes = training_curves({'one': curves([[0.96, 0.965], [0.97, 0.98]])}).axes[0]
+    heights = axes.collections[0].get_paths()[0].vertices[:, 1]
+    low, high = axes.get_ylim()
+    assert low < heights.min() and heights.max() < high
 
 
 def test_curves_join_the_epochs_that_were_evaluated():
@@ -88,18 +92,17 @@ def test_curves_without_a_number_to_draw_are_empty_panels():
     assert len(render(figure, 'png')) > 1000
 
 
-def test_the_band_of_few_seeds_is_inside_the_axis():
-    axes = training_curves({'one': curves([[0.96, 0.965], [0.97, 0.98]])}).axes[0]
-    heights = axes.collections[0].get_paths()[0].vertices[:, 1]
-    low, high = axes.get_ylim()
-    assert low < heights.min() and heights.max() < high
-
-
 @pytest.mark.filterwarnings('error')
-def test_weights_that_are_not_finite_leave_the_others_their_scale():
-    weights = np.full((2, 2, 3), 0.5)
-    weights[0, 0] = np.nan, np.inf, -2.0
-    assert weights_plot({'a': weights}).axes[0].images[0].get_clim() == (-2, 2)
+def test_weights_are_drawn_on_a_scale_around_zero_the_largest_first():
+    weights = np.zeros((2, 3, 70))
+    weights[..., 5], weights[..., 9] = -4, 2
+    image = weights_plot({'one': weights}).axes[0].images[0]
+    assert image.get_clim() == (-4, 4)
+    mosaic = np.asarray(image.get_array().filled(np.nan))
+    first_row = mosaic[0][~np.isnan(mosaic[0])]
+    assert (first_row[:24] == -4).all() and (first_row[24:48] == 2).all()
+    weights[0, 0, :3] = np.nan, np.inf, -8.0  # what is not finite leaves the others their scale
+    assert weights_plot({'a': weights}).axes[0].images[0].get_clim() == (-8, 8)
     weights_plot({'a': np.full((2, 2, 3), np.nan)})
 
 
@@ -129,6 +132,9 @@ def test_mistakes_stand_in_order_and_none_is_called_certain():
     mistakes = [(IMAGES[0], '4', '9', 0.99996), (IMAGES[0], '2', '7', 0.8765)]
     titles = [axes.get_title() for axes in mistakes_plot(mistakes).axes]
     assert titles[:2] == ['4 → 9\n0.999', '2 → 7\n0.876']
+    colours = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    axes = mistakes_plot([(colours, '1', '2', 0.5)]).axes[0]
+    np.testing.assert_array_equal(axes.images[0].get_array(), colours)
 
 
 def test_classes_are_called_by_their_names():
@@ -140,35 +146,12 @@ def test_classes_are_called_by_their_names():
     assert mistake.get_title() == 'automobile →\naeropla… 0.900'
 
 
-def test_colour_images_are_drawn_in_colour():
-    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
-    axes = mistakes_plot([(image, '1', '2', 0.5)]).axes[0]
-    np.testing.assert_array_equal(axes.images[0].get_array(), image)
-
-
-def test_identifiers_of_two_plots_never_meet_and_every_reference_is_met():
-    one, other = (
-        svg_text(Plot('', name, figure=figures('a method')['confusion']))
-        for name in ('one', 'other')
-    )
-    ids = [re.findall(r'\bid="([^"]+)"', svg) for svg in (one, other)]
-    assert ids[0] and not set(ids[0]) & set(ids[1])
-    for svg, known in zip((one, other), ids, strict=True):
-        assert len(known) == len(set(known))
-        assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg)) <= set(known)
-        assert svg.startswith('<svg') and '<metadata' not in svg and 'DOCTYPE' not in svg
-
-
 @pytest.mark.parametrize('name', ['seen', 'curves', 'confusion', 'weights', 'mistakes'])
-def test_any_label_is_drawn_and_the_same_data_give_the_same_bytes(name):
+def test_any_label_is_drawn_large_enough_to_read_and_in_the_same_bytes(name):
     for file_format in ('svg', 'png'):
         one, other = (render(figures(NASTY)[name], file_format) for _ in range(2))
         assert one == other
-    assert not re.search(rb'[\x00-\x08\x0b-\x1f]', render(figures(NASTY)[name], 'svg'))
-
-
-@pytest.mark.parametrize('name', ['seen', 'curves', 'confusion', 'weights', 'mistakes'])
-def test_all_text_is_large_enough_to_read(name):
+        assert file_format == 'png' or not re.search(rb'[\x00-\x08\x0b-\x1f]', one)
     texts = figures('a method')[name].findobj(Text)
     assert min(text.get_fontsize() for text in texts if text.get_text()) >= 9
 
@@ -240,16 +223,6 @@ def test_a_map_hatches_what_cannot_be_and_leaves_white_what_is_not_trained():
     assert [text.get_text() for text in axes.texts] == ['0.900', '0.800']
     (hatched,) = (drawn for drawn in axes.collections if drawn.get_hatch())
     assert [path.get_extents().bounds for path in hatched.get_paths()] == [(1, 0, 1, 1)]
-
-
-def test_weights_are_drawn_on_a_scale_around_zero_the_largest_first():
-    weights = np.zeros((2, 3, 70))
-    weights[..., 5], weights[..., 9] = -4, 2
-    image = weights_plot({'one': weights}).axes[0].images[0]
-    assert image.get_clim() == (-4, 4)
-    mosaic = np.asarray(image.get_array().filled(np.nan))
-    first_row = mosaic[0][~np.isnan(mosaic[0])]
-    assert (first_row[:24] == -4).all() and (first_row[24:48] == 2).all()
 
 
 def test_a_sweep_draws_the_trials_that_others_are_compared_with_as_outlines(tmp_path, monkeypatch):

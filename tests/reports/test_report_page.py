@@ -63,7 +63,8 @@ def test_a_page_is_whole_loads_nothing_and_holds_files_as_text(folders, kind):
     assert not any(name.startswith('on') for name, _ in page.attributes)
     assert not re.search(r'url\((?!#)|@import', text)
     ids = [value for name, value in page.attributes if name == 'id']
-    assert len(ids) == len(set(ids))
+    assert len(ids) == len(set(ids))  # those of two plots never meet, and every reference is met
+    assert {*re.findall(r'(?:href="#|url\(#)([^")]+)', text)} <= {*ids}
     plots = {link for link in links if link.endswith('.png')}
     assert len(plots) == page.tags.count('figure') > 0
     for plot in plots:

@@ -8,21 +8,26 @@ from mixer_dilated.reports.formatting import NOTHING
 from mixer_dilated.reports.page.result_tables import trials_tables
 from mixer_dilated.reports.plots.curves import training_curves
 from mixer_dilated.reports.result_files import read_run, read_study, split_text
-from mixer_dilated.reports.tables.study_table import print_study
+from mixer_dilated.reports.tables.run_tables import print_study
 from mixer_dilated.training.run_folder import write_summary
 from tests.report_folders import make_kind
 
 
 def validate(folder, accuracy):
-    """Turns a folder of a run into that of one with a validation split."""
+    """Turns a folder of a run into that of one with a validation split, also for its study."""
     summary = json.loads((folder / 'summary.json').read_text())
     summary |= {'val_split': 'train[300:]', 'val_examples': 100, 'val_accuracy': accuracy}
     for result in summary['results']:
         result |= {'val_accuracy': accuracy, 'val_correct': round(100 * accuracy), 'val_loss': 0.5}
     write_summary(folder, summary)
     path = folder / 'metrics.jsonl'
-    text = path.read_text().replace('"test_', '"val_')
-    path.write_text(text)
+    path.write_text(path.read_text().replace('"test_', '"val_'))
+    path = folder.parents[1] / 'statistics.json'
+    if path.exists():
+        statistics = json.loads(path.read_text())
+        spread = {'count': 3, 'mean': accuracy, 'std': 0.0, 'low': accuracy, 'high': accuracy}
+        statistics['cells'][folder.name]['val_accuracy'] = spread
+        path.write_text(json.dumps(statistics))
 
 
 def test_the_curves_of_a_run_are_of_its_validation_split(tmp_path):
@@ -43,15 +48,9 @@ def test_the_curves_of_a_run_are_of_its_validation_split(tmp_path):
 def test_trials_are_chosen_by_validation_accuracy(tmp_path, capsys):
     folder = make_kind('table1', tmp_path / 'study')
     study = read_study(folder)
-    trials = study.finished
-    by_test = max(trials, key=study.mean_accuracy)
-    statistics = json.loads((folder / 'statistics.json').read_text())
-    for trial in trials:
-        accuracy = 0.1 if trial.name == by_test.name else 0.9
-        validate(trial.run.folder, accuracy)
-        spread = {'count': 3, 'mean': accuracy, 'std': 0.0, 'low': accuracy, 'high': accuracy}
-        statistics['cells'][trial.name]['val_accuracy'] = spread
-    (folder / 'statistics.json').write_text(json.dumps(statistics))
+    by_test = max(study.finished, key=study.mean_accuracy)
+    for trial in study.finished:
+        validate(trial.run.folder, 0.1 if trial.name == by_test.name else 0.9)
     study = read_study(folder)
     best = max(study.finished, key=study.mean_accuracy)
     assert best.name != by_test.name and study.mean_accuracy(best) == pytest.approx(0.9)
@@ -61,12 +60,7 @@ def test_trials_are_chosen_by_validation_accuracy(tmp_path, capsys):
 
 def test_a_trial_without_a_validation_split_leaves_its_place_empty(tmp_path, capsys):
     folder = make_kind('table1', tmp_path / 'study')
-    first, *_ = read_study(folder).finished
-    validate(first.run.folder, 0.75)
-    statistics = json.loads((folder / 'statistics.json').read_text())
-    spread = {'count': 3, 'mean': 0.75, 'std': 0.0, 'low': 0.75, 'high': 0.75}
-    statistics['cells'][first.name]['val_accuracy'] = spread
-    (folder / 'statistics.json').write_text(json.dumps(statistics))
+    validate(read_study(folder).finished[0].run.folder, 0.75)
     print_study(folder)
     printed = capsys.readouterr().out
     study = read_study(folder)

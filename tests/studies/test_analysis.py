@@ -4,7 +4,7 @@ import re
 import types
 
 from mixer_dilated.studies.analysis import analyze
-from mixer_dilated.studies.stats import holm
+from tests.studies.test_stats import holm
 
 
 def table_of(accuracies):

@@ -15,7 +15,7 @@ from mixer_dilated.reports.formatting import count_text, setting_text
 from mixer_dilated.reports.page import result_tables
 from mixer_dilated.reports.page.result_tables import PageTable
 from mixer_dilated.reports.page.settings_tables import common_settings, differing_settings
-from mixer_dilated.reports.plots.figure import Plot, save_figure, svg_text
+from mixer_dilated.reports.plots.figure import save_figure, svg_text
 from mixer_dilated.reports.plots.run_plots import detail_plots, overview_plots
 from mixer_dilated.reports.plots.study_plots import study_plots
 from mixer_dilated.reports.result_files import Run, Study, read_run, read_study
@@ -55,18 +55,15 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page |= {'plots': [_draw(plot, folder) for plot in page['plots']], 'most_shown': MAX_SHOWN}
+    drawn = []
+    for plot in page['plots']:
+        if plot.figure:
+            save_figure(plot.figure, folder / f'{plot.name}.png')
+        drawn.append((plot, Markup(svg_text(plot)) if plot.figure else ''))
+    page |= {'plots': drawn, 'most_shown': MAX_SHOWN}
     path = folder / 'report.html'
     write_text(path, environment.get_template('report.html.j2').render(page) + '\n')
     return path
-
-
-def _draw(plot: Plot, folder: pathlib.Path) -> tuple[Plot, Markup]:
-    """A plot and its SVG; its PNG is written."""
-    if plot.omitted:
-        return plot, Markup()
-    save_figure(plot.figure, folder / f'{plot.name}.png')
-    return plot, Markup(svg_text(plot))
 
 
 def _run_page(run: Run) -> dict:
@@ -127,7 +124,7 @@ def _data_text(runs: Sequence[Run]) -> str:
         f'{", ".join(table.dataset.unique())}: trained on '
         f'{_range_text(table.train_examples, "image")}, tested on '
         f'{_range_text(table.test_examples, "image")}; '
-        f'{_range_text([run.config.num_epochs for run in runs], "epoch")}, '
+        f'{_range_text(table.num_epochs, "epoch")}, '
         f'{_range_text(table.results.map(len), "seed")}{left_out}.'
     )
 

@@ -1,6 +1,6 @@
 """The results of a run or a study as tables, each number beside its spread."""
 
-import dataclasses
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -21,23 +21,14 @@ from mixer_dilated.reports.result_files import Run, Study, Trial
 MAX_ROWS = 12
 
 
-@dataclasses.dataclass(frozen=True)
-class PageTable:
-    """A table of a page, which does not show an empty one: text only, whatever it holds.
-
-    Attributes:
-      title: what it shows, in a line.
-      texts: the first column names the row.
-      numbers: whether the columns after the first hold numbers, which are set to the right.
-      folded: whether the page shows it only when asked.
-      headed: whether it has a line of column names.
-    """
+class PageTable(NamedTuple):
+    """A table of a page, which does not show an empty one: text only, whatever it holds."""
 
     title: str
-    texts: pd.DataFrame
-    numbers: bool = True
-    folded: bool = False
-    headed: bool = True
+    texts: pd.DataFrame  # the first column names the row
+    numbers: bool = True  # in the columns after the first, which are set to the right
+    folded: bool = False  # the page shows it only when asked
+    headed: bool = True  # it has a line of column names
 
     def __bool__(self) -> bool:
         return not self.texts.empty
@@ -184,28 +175,26 @@ def _points_text(low: float | None, high: float | None) -> str:
 
 def resolution_tables(study: Study) -> list[PageTable]:
     """The measurements at every image side, and the exponents fitted to them."""
-    rows = [
-        {
-            'trial': row.label,
-            'side (pixels)': f'{row.image_size:g}',
-            'tokens': f'{row.num_tokens:g}',
-            'MFLOPs an image': f'{row.flops_per_image / 1e6:.3f}',
-            'training step (ms, median)': f'{row.step_seconds * 1e3:.2f}',
-            'its quartiles': interval_text(
-                row.step_seconds_low * 1e3, row.step_seconds_high * 1e3, '.2f'
-            ),
-            'memory (MiB)': f'{row.memory_bytes / 2**20:.1f}',
-            'batch': row.batch,
-        }
-        for row in study.resolution.itertuples()
-    ]
+    rows, table = study.resolution, pd.DataFrame()
+    if not rows.empty:
+        low, high = 1e3 * rows.step_seconds_low, 1e3 * rows.step_seconds_high
+        table = pd.DataFrame({
+            'trial': rows.label,
+            'side (pixels)': rows.image_size.map('{:g}'.format),
+            'tokens': rows.num_tokens.map('{:g}'.format),
+            'MFLOPs an image': (rows.flops_per_image / 1e6).map('{:.3f}'.format),
+            'training step (ms, median)': (rows.step_seconds * 1e3).map('{:.2f}'.format),
+            'its quartiles': [*map(interval_text, low, high, ['.2f'] * len(rows))],
+            'memory (MiB)': (rows.memory_bytes / 2**20).map('{:.1f}'.format),
+            'batch': rows.batch,
+        })  # fmt: skip
     exponents = [
         {'trial': label} | {QUANTITIES[name].noun: f'{power:.2f}' for name, power in powers.items()}
         for label, powers in study.exponents.items()
     ]
     title = 'Exponents: cost grows as the image’s side to this power'
     return [
-        PageTable('A training step at every image side', pd.DataFrame(rows)),
+        PageTable('A training step at every image side', table),
         PageTable(title, pd.DataFrame(exponents)),
     ]
 

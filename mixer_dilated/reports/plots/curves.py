@@ -53,27 +53,15 @@ def draw_lines(
     """
     labels = [*data.label.unique()]
     figure, panels = subplots(len(texts), 2, 5.2 if len(texts) > 1 else 8.6, height)
+    look = {'hue': 'label', 'style': 'label', 'hue_order': labels, 'style_order': labels}
+    look |= {'palette': seaborn.color_palette(COLOURS, len(labels)), 'markers': True}
+    look |= {'err_kws': {'alpha': 0.16, 'linewidth': 0}, 'errorbar': t_interval}
+    look |= {'linewidth': 1.7, 'markersize': 6, 'markeredgewidth': 0, **options}
     for axes, (panel, (title, x_label, y_label)) in zip(panels, texts.items(), strict=True):
         rows = data[data.panel == panel]
-        seaborn.lineplot(
-            rows[['x', 'y', 'label']],
-            x='x',
-            y='y',
-            hue='label',
-            style='label',
-            hue_order=labels,
-            style_order=labels,
-            palette=seaborn.color_palette(COLOURS, len(labels)),
-            markers=True,
-            **{'errorbar': t_interval, **options},
-            err_kws={'alpha': 0.16, 'linewidth': 0},
-            markevery=max(1, rows.x.nunique() // 12),
-            linewidth=1.7,
-            markersize=6,
-            markeredgewidth=0,
-            legend='full' if axes is panels[0] else False,
-            ax=axes,
-        )
+        every, legend = max(1, rows.x.nunique() // 12), 'full' if axes is panels[0] else False
+        drawn = rows[['x', 'y', 'label']]
+        seaborn.lineplot(drawn, x='x', y='y', markevery=every, legend=legend, ax=axes, **look)
         axes.set(title=label_text(title), xlabel=x_label, ylabel=y_label)
     legend_below(figure)
     return dict(zip(texts, panels, strict=True))
@@ -83,10 +71,8 @@ def draw_lines(
 def training_curves(curves: Mapping[str, pd.DataFrame], evaluated_on: str = 'test') -> Figure:
     """Four panels; a line a method, the mean over seeds, with a band of one standard deviation.
 
-    Args:
-      curves: {label: epoch, seed, accuracy, train_accuracy, loss, train_loss}; NaN is left out, and
-        epochs in which there is nothing else (those without an evaluation).
-      evaluated_on: 'test' or 'validation'.
+    Curves are {label: epoch, seed, accuracy, train_accuracy, loss, train_loss}, evaluated on 'test'
+    or 'validation'; NaN is left out, and epochs in which there is nothing else.
     """
     texts = {
         name: tuple(text.format(evaluated_on) for text in panel) for name, panel in CURVES.items()
@@ -119,17 +105,15 @@ def little_data_plot(study: Study) -> Plot:
     title = 'Accuracy by number of training images'
     if not study.finished:
         return Plot(title, omitted='no trial has been trained yet')
-    rows = [
-        {
-            'panel': '',
-            'label': setting_text(trial.settings.get('method', trial.label)),
-            'x': trial.run.summary['train_examples'],
-            'y': result['test_accuracy'],
-        }
-        for trial in study.finished
-        for result in trial.run.summary['results']
+    results = [
+        (trial, result) for trial in study.finished for result in trial.run.summary['results']
     ]
-    data = pd.DataFrame(rows)
+    data = pd.DataFrame({
+        'panel': '',
+        'label': [setting_text(trial.settings.get('method', trial.label)) for trial, _ in results],
+        'x': [trial.run.summary['train_examples'] for trial, _ in results],
+        'y': [result['test_accuracy'] for _, result in results],
+    })  # fmt: skip
     texts = {'': ('', 'training images', 'test accuracy, mean over seeds')}
     axes = draw_lines(data, texts, 5.2)['']
     axes.set_xscale('log')
@@ -188,13 +172,10 @@ def resolution_plot(study: Study) -> Plot:
     data['panel'] = data.panel.replace('_(low|high)$', '', regex=True)  # quartiles make the band
     data = data[data.panel.isin([*QUANTITIES])].rename(columns={'image_size': 'x'})
     data['y'] *= data.panel.map({name: quantity.scale for name, quantity in QUANTITIES.items()})
-    texts = {
-        name: (quantity.noun, 'side of the image (pixels)', quantity.axis)
-        for name, quantity in QUANTITIES.items()
-    }
-    panels = draw_lines(
-        data[data.y > 0].astype({'y': float}), texts, 4.0, estimator='median', errorbar=('pi', 100)
-    )
+    side = 'side of the image (pixels)'
+    texts = {name: (noun, side, axis) for name, (noun, axis, _) in QUANTITIES.items()}
+    data = data[data.y > 0].astype({'y': float})
+    panels = draw_lines(data, texts, 4.0, estimator='median', errorbar=('pi', 100))
     sides = sorted(data.x.unique())
     for name, axes in panels.items():
         axes.set(xscale='log', yscale='log')
@@ -208,6 +189,7 @@ def resolution_plot(study: Study) -> Plot:
         if powers:
             style = {'title_fontsize': 9, 'alignment': 'left', 'handlelength': 3.2}
             axes.legend(powers.keys(), powers.values(), title='grows as', **style)
+    largest = measured[measured.image_size == max(sides)].itertuples()
     return Plot(
         title,
         'resolution',
@@ -216,7 +198,7 @@ def resolution_plot(study: Study) -> Plot:
         '; '.join(
             f'{row.label} at {max(sides)} pixels: {row.num_tokens} tokens, '
             f'{1e3 * row.step_seconds:.1f} ms a step'
-            for row in measured[measured.image_size == max(sides)].itertuples()
+            for row in largest
         ),
         axes.figure,
     )

@@ -1,12 +1,12 @@
 """The one way to draw: how figures look, and how they become a file or a part of a page."""
 
-import dataclasses
 import functools
 import io
 import pathlib
 import re
 import warnings
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import matplotlib.style
 import numpy as np
@@ -32,55 +32,37 @@ _STYLE = {
     'text.parse_math': False,  # a label that holds `$` is drawn as it is
     'svg.hashsalt': 'mixer_dilated',
     'axes.titlesize': 10.5,
-    'xtick.labelsize': 9,
-    'ytick.labelsize': 9,
-    'legend.fontsize': 9,
-    'legend.frameon': False,
-    'figure.constrained_layout.w_pad': 0.08,
-    'figure.constrained_layout.h_pad': 0.08,
-    'axes.spines.top': False,
-    'axes.spines.right': False,
-    'axes.grid': True,
-    'axes.axisbelow': True,
+    **dict.fromkeys(('xtick.labelsize', 'ytick.labelsize', 'legend.fontsize'), 9),
+    **dict.fromkeys((f'figure.constrained_layout.{side}_pad' for side in 'wh'), 0.08),
+    **dict.fromkeys(('legend.frameon', 'axes.spines.top', 'axes.spines.right'), False),
+    **dict.fromkeys(('axes.grid', 'axes.axisbelow'), True),
     'grid.color': '#e4e4e4',
     'hatch.linewidth': 0.6,
-}  # fmt: skip
+}
 
 
 # Matplotlib's settings for a figure, as a decorator or a context: figure_style().
 figure_style = functools.partial(matplotlib.style.context, _STYLE, after_reset=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class Plot:
-    """One plot of a report, or why there is none.
-
-    Attributes:
-      title: a few words.
-      name: its file's name, without ending.
-      caption: one sentence on how to read it.
-      alt: what it shows, for those who cannot see it.
-      figure: what is drawn; None where there is nothing to draw.
-      omitted: why nothing is drawn.
-    """
+class Plot(NamedTuple):
+    """One plot of a report, or why there is none."""
 
     title: str
-    name: str = ''
-    caption: str = ''
-    alt: str = ''
+    name: str = ''  # of its file, without ending
+    caption: str = ''  # how to read it
+    alt: str = ''  # what it shows, for those who cannot see it
     figure: Figure | None = None
-    omitted: str = ''
+    omitted: str = ''  # why nothing is drawn
 
 
 @figure_style()
 def render(figure: Figure, file_format: str) -> bytes:
     """A figure as the content of a file, 'png', 'svg', 'pdf' and others that Matplotlib writes."""
-    content = io.BytesIO()
+    content, metadata = io.BytesIO(), _METADATA.get(file_format)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Glyph', UserWarning)  # letters without a shape
-        figure.savefig(
-            content, format=file_format, dpi=DOTS_PER_INCH, metadata=_METADATA.get(file_format)
-        )
+        figure.savefig(content, format=file_format, dpi=DOTS_PER_INCH, metadata=metadata)
     return content.getvalue()
 
 
@@ -95,9 +77,8 @@ def save_figure(figure: Figure, path: pathlib.Path, flag: str = '') -> None:
     if file_format not in allowed:
         endings = ', '.join(f'.{ending}' for ending in sorted(allowed))
         raise UserError(f'--{flag}={path}: allowed are names that end with {endings}')
-    content = render(figure, file_format)
     with AtomicFile(path, flag) as file:
-        file.write(content)
+        file.write(render(figure, file_format))
 
 
 def svg_text(plot: Plot) -> str:
@@ -157,12 +138,10 @@ def number_ticks(axis, values: Sequence[float] | None = None) -> None:
         locator = LogLocator(subs=(1, 2, 5) if high < 1e4 * low else (1,))
     axis.set_major_locator(locator)
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: quantity_text(value)))
-
-
-def quantity_text(value: float) -> str:
-    """12300 as '12 300', 0.25 as '0.25': four significant digits at most."""
-    return grouped_text(value) if abs(value) >= 1000 else f'{value:.4g}'
+    # 12300 is '12 300', 0.25 is '0.25': four significant digits at most.
+    axis.set_major_formatter(
+        FuncFormatter(lambda x, _: grouped_text(x) if abs(x) >= 1000 else f'{x:.4g}')
+    )
 
 
 def legend_below(figure: Figure) -> None:

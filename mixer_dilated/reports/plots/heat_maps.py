@@ -20,12 +20,8 @@ RIGHT = 'blend:#ededed,#ededed'
 
 
 def confusion_matrix(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Counts (true class, predicted class), summed over seeds.
-
-    Args:
-      labels: (examples,).
-      probabilities: (seeds, examples, classes).
-    """
+    """Counts (true class, predicted class), summed over seeds, of labels (examples,) and
+    probabilities (seeds, examples, classes)."""
     classes = probabilities.shape[-1]
     pairs = labels.astype(np.int64) * classes + probabilities.argmax(axis=-1)
     return np.bincount(pairs.ravel(), minlength=classes**2).reshape(classes, classes)
@@ -33,11 +29,9 @@ def confusion_matrix(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarra
 
 @figure_style()
 def confusion_matrices(counts: Mapping[str, np.ndarray], class_names: Sequence[str]) -> Figure:
-    """A panel a method; the colour is that of the errors, what is right is grey.
+    """A panel a method, of counts (true class, predicted class) by label.
 
-    Args:
-      counts: {label: counts (true class, predicted class)}.
-      class_names: of every class, at the sides of a small matrix.
+    The colour is that of the errors, what is right is grey; small matrices have numbers and names.
     """
     figure, panels = subplots(len(counts), 2, 5.3, 4.8)
     right = np.eye(len(class_names), dtype=bool)
@@ -45,7 +39,11 @@ def confusion_matrices(counts: Mapping[str, np.ndarray], class_names: Sequence[s
     small = len(right) <= MAX_CLASSES_WITH_NUMBERS
     names = [label_text(name, 16) for name in class_names] if small else 'auto'
     for axes, (label, of_method) in zip(panels, counts.items(), strict=True):
-        texts = np.vectorize(_count_text, otypes=[str])(of_method) if small else False
+        # A cell has little room: right answers of many seeds have more digits.
+        cell = np.vectorize(
+            lambda n: f'{n / 1000:.0f}k' if n >= 1e4 else str(n or ''), otypes=[str]
+        )
+        texts = cell(of_method) if small else False
         options = {'annot': texts, 'rasterized': not small, 'square': True, 'ax': axes}
         options |= {'xticklabels': names, 'yticklabels': names}
         _draw_map(of_method, mask=right, cmap=ERRORS, vmin=0, vmax=most, **options)
@@ -57,11 +55,6 @@ def confusion_matrices(counts: Mapping[str, np.ndarray], class_names: Sequence[s
     label = 'wrong predictions (all seeds)'
     figure.colorbar(panels[0].collections[0], ax=panels, label=label, shrink=0.9, aspect=30)
     return figure
-
-
-def _count_text(count: int) -> str:
-    """A count as a cell has room for it: right answers of many seeds have more digits."""
-    return '' if not count else str(count) if count < 10_000 else f'{count / 1000:.0f}k'
 
 
 def _draw_map(
@@ -77,10 +70,7 @@ def _draw_map(
 def map_axes(settings: pd.DataFrame) -> list[str]:
     """The last two settings that are numbers and vary, [down, across]; fewer if there are not two.
 
-    They change fastest in a `grid`.
-
-    Args:
-      settings: a row a trial, a column a setting.
+    They change fastest in a `grid`. `settings` has a row a trial, a column a setting.
     """
     numbers = settings.map(type).isin([int, float]).all()
     return [*settings.columns[numbers & (settings.nunique() > 1)]][-2:]
@@ -109,24 +99,13 @@ def accuracy_maps(data: pd.DataFrame, down: str, across: str) -> Figure:
             trials[name].unstack().reindex(index=rows, columns=columns)
             for name in ('accuracy', 'invalid')
         )
-        _draw_map(
-            values,
-            cmap=ACCURACIES,
-            vmin=low,
-            vmax=max(high, low + 1e-6),
-            annot=True,
-            fmt='.3f',
-            xticklabels=[*map(setting_text, columns)],
-            yticklabels=[*map(setting_text, rows)],
-            ax=axes,
-        )
-        axes.pcolor(
-            np.ma.masked_equal(invalid.eq(True).to_numpy(), False),
-            cmap=ListedColormap(['#f4f4f4']),
-            hatch='////',
-            edgecolor='#888888',
-            linewidth=0,
-        )
+        names = [[*map(setting_text, values)] for values in (columns, rows)]
+        scale = {'vmin': low, 'vmax': max(high, low + 1e-6), 'annot': True, 'fmt': '.3f'}
+        scale |= dict(zip(('xticklabels', 'yticklabels'), names, strict=True))
+        _draw_map(values, ACCURACIES, ax=axes, **scale)
+        look = {'hatch': '////', 'edgecolor': '#888888', 'linewidth': 0}
+        hatched = np.ma.masked_equal(invalid.eq(True).to_numpy(), False)
+        axes.pcolor(hatched, cmap=ListedColormap(['#f4f4f4']), **look)
         axes.set_title(label_text(title), fontsize=9.5)
         axes.set(xlabel=label_text(across, 20), ylabel=label_text(down, 20))
         axes.tick_params(rotation=0)

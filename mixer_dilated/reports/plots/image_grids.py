@@ -47,8 +47,7 @@ def image_grid(
 def mistakes_plot(mistakes: Sequence[tuple[np.ndarray, str, str, float]]) -> Figure:
     """Images in reading order; above each 'true → predicted' and the confidence; long names cut.
 
-    Args:
-      mistakes: (image, true class, predicted class, its probability).
+    A mistake is (image, true class, predicted class, its probability).
     """
     columns = min(8, len(mistakes))
     figure, grid = image_grid(len(mistakes), columns, (1.0, 1.0), row_gap=0.5, top=0.48)
@@ -65,12 +64,8 @@ def mistakes_plot(mistakes: Sequence[tuple[np.ndarray, str, str, float]]) -> Fig
 
 @figure_style()
 def augmentation_plot(columns: Mapping[str, np.ndarray]) -> Figure:
-    """One row an image, one column a way to show it.
-
-    Args:
-      columns: {title: uint8 (images, height, width, channels)}, all alike; a title has two lines
-        where a comma is.
-    """
+    """One row an image, one column a way to show it: {title: uint8 (images, height, width,
+    channels)}, all alike; a title has two lines where a comma is."""
     images = np.stack([*columns.values()], axis=1)
     rows, count, height, width, _ = images.shape
     size = 0.85 * height / width, 0.85
@@ -90,12 +85,10 @@ def prediction_sheet(
     images: Sequence[tuple[np.ndarray, str, list[tuple[str, float]]]], note: str = ''
 ) -> Figure:
     """Images in reading order; below each its file, and its classes with bars as long as their
-    probabilities.
+    probabilities; a note below all.
 
-    Args:
-      images: (uint8 image (height, width, channels), its file's name, its (class, probability)
-        pairs, the most probable first) of those to draw.
-      note: a line below all.
+    Of each image: uint8 (height, width, channels), its file's name, its (class, probability) pairs,
+    the most probable first.
     """
     lines = 1 + min(MAX_CLASSES, max(len(classes) for _, _, classes in images))
     columns = max(3, min(10, len(images)))
@@ -128,10 +121,9 @@ def _write_classes(axes: Axes, file: str, classes: list[tuple[str, float]], line
 def weights_plot(panels: Mapping[str, np.ndarray]) -> Figure:
     """Mosaics of units, those with the largest weights first; one scale, symmetric about 0.
 
-    Args:
-      panels: {title: weights (height, width, units)}, all with as many units; unit k is at the same
-        place in each. Of more than 64 units the largest are drawn, of more than 16 panels the
-        first. What is not finite, as after a divergence, is drawn as 0.
+    Panels are {title: weights (height, width, units)} of as many units; unit k is at the same place
+    in each. Of more than 64 units the largest are drawn, of more than 16 panels the first. What is
+    not finite, as after a divergence, is drawn as 0.
     """
     panels = {
         title: np.nan_to_num(weights, posinf=0, neginf=0)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mixer_dilated.reports.formatting import count_text
@@ -36,8 +35,7 @@ def pareto_plot(points: pd.DataFrame, cost_label: str, evaluated_on: str = 'test
       points: a row a trial: label, cost (above 0, in whatever unit the axis says), accuracy (mean
         over seeds), low and high (ends of its error bar, NaN for none), hollow (whether it is drawn
         as an outline).
-      cost_label: of the axis.
-      evaluated_on: 'test' or 'validation'.
+      cost_label, evaluated_on: for the axes; 'test' or 'validation'.
     """
     front = pareto_front(points)
     names_width = 0.5 + 0.078 * front.label.map(label_text).str.len().max()
@@ -53,39 +51,23 @@ def pareto_plot(points: pd.DataFrame, cost_label: str, evaluated_on: str = 'test
     axes.step(front.cost, front.accuracy, where='post', color=FRONT, linewidth=1.2)
     axes.set(xscale='log', xlabel=cost_label, ylabel=f'{evaluated_on} accuracy, mean over seeds')
     number_ticks(axes.xaxis)
-    if len(front) > 2:
-        _leave_out_far_below(axes, points, front)
-    _write_names(axes, front)
-    return figure
-
-
-def _leave_out_far_below(axes: Axes, points: pd.DataFrame, front: pd.DataFrame) -> None:
     lowest, highest = front.accuracy.min(), front.accuracy.max()
     bottom = lowest - 0.15 * (highest - lowest)
-    below = (points.accuracy < bottom).sum()
-    if below:
+    if len(front) > 2 and (below := (points.accuracy < bottom).sum()):
         axes.set_ylim(bottom, highest + 0.1 * (highest - lowest))
         text = f'{count_text(below, "trial")} below {bottom:.3f} not drawn'
         axes.text(0.99, 0.015, text, transform=axes.transAxes, ha='right', fontsize=9)
-
-
-def _write_names(axes: Axes, front: pd.DataFrame) -> None:
-    """Writes the labels of the front beside the axes, each with a line to its point."""
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
-    gap = LABEL_GAP / (axes.figure.get_figheight() * 0.8)
+    gap = LABEL_GAP / (figure.get_figheight() * 0.8)
     heights = spread_out(((front.accuracy - low) / (high - low)).tolist(), gap)
+    look = {'textcoords': 'axes fraction', 'va': 'center', 'fontsize': 9}
+    line = {'arrowstyle': '-', 'color': '#666666', 'linestyle': ':', 'linewidth': 0.7}
+    look['arrowprops'] = {**line, 'shrinkB': 5}
     for point, height in zip(front.itertuples(), heights, strict=True):
-        line = {'arrowstyle': '-', 'color': '#666666', 'linestyle': ':', 'linewidth': 0.7}
-        axes.annotate(
-            label_text(point.label),
-            (point.cost, point.accuracy),
-            (1.03, height),
-            textcoords='axes fraction',
-            va='center',
-            fontsize=9,
-            arrowprops={**line, 'shrinkB': 5},
-        )
+        place = point.cost, point.accuracy
+        axes.annotate(label_text(point.label), place, (1.03, height), **look)
+    return figure
 
 
 def spread_out(heights: Sequence[float], gap: float) -> list[float]:

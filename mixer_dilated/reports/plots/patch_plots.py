@@ -3,6 +3,7 @@
 import pathlib
 import textwrap
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,6 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from mixer_dilated.config import patch_branches
 from mixer_dilated.patches.geometry import Patches
 from mixer_dilated.reports.plots.figure import (
     figure_style,
@@ -18,6 +20,9 @@ from mixer_dilated.reports.plots.figure import (
     show_image,
     subplots,
 )
+
+if TYPE_CHECKING:  # a report needs no JAX
+    from mixer_dilated.training.setup import Setup
 
 WINDOW, SAMPLE, TOKEN = '#0072b2', '#56b4e9', '#d55e00'
 MAX_OUTLINES = 400
@@ -30,9 +35,8 @@ def coverage_plot(
 ) -> Figure:
     """One row a method: its name and facts, then each image with the pixels that it sees.
 
-    Args:
-      rows: (label, facts, branches, branch_merge, uint8 images (count, height, width, channels)),
-        of as many images each; branches and branch_merge as `show_patches` takes them.
+    Of each: label, facts, branches and branch_merge (of `show_patches`), and as many uint8 images
+    (count, height, width, channels).
     """
     columns = 1 + len(rows[0][-1])
     size = (IMAGE_INCHES + 0.1) * columns, (IMAGE_INCHES + 0.1) * len(rows)
@@ -49,19 +53,20 @@ def coverage_plot(
     return figure
 
 
-def draw_patches(branches: tuple[Patches, ...], image: np.ndarray, path: pathlib.Path) -> None:
-    """Draws an image as plain patches of the same size see it, and as the branches do.
+def draw_patches(setup: 'Setup', path: pathlib.Path) -> None:
+    """Draws a training image as plain patches of the same size see it, and as the network's do.
 
-    Args:
-      branches: patch geometries.
-      image: uint8 (height, width, channels).
-      path: of --picture; its ending chooses the format.
+    The ending of the path, which is that of --picture, chooses the format.
 
     Raises:
       UserError: the file cannot be written.
     """
+    from mixer_dilated.data.preprocessing import upsample
+
+    data_source = setup.dataset.data_source(setup.config.dataset.train_split)
+    image = upsample(data_source.read([0]).images, setup.image_size)[0]
     designs = {}  # by the pixels they sample: the same geometry is drawn once
-    for patches in branches:
+    for patches in patch_branches(setup.config.model):
         plain = Patches(size=patches.size, stride=patches.size, padding=patches.padding)
         for design in (plain, patches):
             indices = design.pixel_indices(image.shape[:2])
@@ -69,7 +74,13 @@ def draw_patches(branches: tuple[Patches, ...], image: np.ndarray, path: pathlib
     figure, panels = subplots(len(designs), len(designs), 4.2, 4.9)
     for axes, patches in zip(panels, designs.values(), strict=True):
         show_patches(axes, image, (patches,))
-        axes.set_title(_description(patches, image.shape[:2]), fontsize=11)
+        size, dilation, window = (
+            '×'.join(map(str, pair)) for pair in (patches.size, patches.dilation, patches.window)
+        )
+        seen = (patches.coverage(image.shape[:2]) > 0).mean()
+        title = f'{size} pixels, dilation {dilation}, window {window}\n'
+        title += f'{patches.num_tokens(image.shape[:2])} tokens, see {seen:.0%} of the pixels'
+        axes.set_title(title, fontsize=11)
         axes.set_xlabel('orange: the pixels of one token', fontsize=9)
     save_figure(figure, path, 'picture')
 
@@ -83,8 +94,7 @@ def show_patches(
     patch reaches into is drawn as a grey border.
 
     Args:
-      axes: where to draw.
-      image: uint8 (height, width, channels).
+      axes, image: where to draw a uint8 (height, width, channels).
       branches: patch geometries, all of them of one network.
       branch_merge: 'channels' (a token has the pixels of all branches at its place) or 'tokens'
         (the token in orange is one of the first branch).
@@ -133,14 +143,3 @@ def _tint(canvas: np.ndarray, ink: np.ndarray, places: np.ndarray, colour: str) 
     """Colours pixels (row, column) of the canvas, the ink showing through."""
     rows, columns = places.T
     canvas[rows, columns] = 0.45 * ink[rows, columns] + 0.55 * np.asarray(to_rgb(colour))
-
-
-def _description(patches: Patches, image_size: tuple[int, int]) -> str:
-    seen = (patches.coverage(image_size) > 0).mean()
-    size, dilation, window = (
-        '×'.join(map(str, pair)) for pair in (patches.size, patches.dilation, patches.window)
-    )
-    return (
-        f'{size} pixels, dilation {dilation}, window {window}\n'
-        f'{patches.num_tokens(image_size)} tokens, see {seen:.0%} of the pixels'
-    )

@@ -25,40 +25,40 @@ def overview_plots(runs: Mapping[str, Run]) -> Iterator[Plot]:
     known = [k for k in range(len(first)) if first[k].any()] or [0]
     preferred = [k for k in PREFERRED_CLASSES if k in known]
     shown = [*dict.fromkeys([*preferred, *known])][:IMAGES_SHOWN]
+    rows = [
+        (label, _facts(run), run.branches, run.config.model.branch_merge,
+         run.predictions['class_images'][shown])
+        for label, run in runs.items()
+    ]  # fmt: skip
     yield Plot(
         'Which pixels each method sees',
         'pixels_seen',
         'Blue pixels are seen by at least one token, plain ones by none; orange are the pixels of '
         'one token and its window, grey borders are padding.',
-        '; '.join(
-            f'{label}: {run.summary["num_tokens"]} tokens see {run.summary["pixels_seen"]} of '
-            f'{run.summary["pixels"]} pixels'
-            for label, run in runs.items()
-        ),
-        coverage_plot([
-            (label, _facts(run), run.branches, run.config.model.branch_merge,
-             run.predictions['class_images'][shown])
-            for label, run in runs.items()
-        ]),
-    )  # fmt: skip
+        _join(runs, '{num_tokens} tokens see {pixels_seen} of {pixels} pixels'),
+        coverage_plot(rows),
+    )
     if len(runs) == 1:
         yield from augmentation_plots(*runs.values())
+    curves = {label: run.curves for label, run in runs.items()}
     yield Plot(
         'Training curves',
         'training_curves',
         'Each line is the mean over seeds after that epoch, its band one standard deviation either '
         'way (train figures are taken while training, axes of accuracy leave out the first climb, '
         'those of loss are logarithmic).',
-        '; '.join(
-            f'{label}: test accuracy {spread_text(run.accuracy("test"))}, train '
-            f'accuracy {spread_text(run.accuracy("train"))} at the end'
-            for label, run in runs.items()
-        ),
-        training_curves(
-            {label: run.curves for label, run in runs.items()},
-            split_text(runs.values()),
-        ),
+        _join(runs, 'test accuracy {test}, train accuracy {train} at the end'),
+        training_curves(curves, split_text(runs.values())),
     )
+
+
+def _join(runs: Mapping[str, Run], form: str) -> str:
+    """A sentence for each run, of its accuracies and the numbers of its summary."""
+    texts = []
+    for label, run in runs.items():
+        accuracies = {part: spread_text(run.accuracy(part)) for part in ('test', 'train')}
+        texts.append(f'{label}: {form.format(**run.summary, **accuracies)}')
+    return '; '.join(texts)
 
 
 def detail_plots(runs: Mapping[str, Run]) -> Iterator[Plot]:
@@ -67,15 +67,20 @@ def detail_plots(runs: Mapping[str, Run]) -> Iterator[Plot]:
         label: confusion_matrix(run.predictions['labels'], run.predictions['probabilities'])
         for label, run in runs.items()
     }
-    names = next(iter(runs.values())).class_names
+    names, texts = next(iter(runs.values())).class_names, []
+    for label, of_run in counts.items():
+        errors = of_run * (1 - np.eye(len(of_run), dtype=int))
+        true, predicted = np.unravel_index(errors.argmax(), errors.shape)
+        texts.append(
+            f'{label}: {errors.sum()} of {of_run.sum()} wrong, most often {names[true]} taken for '
+            f'{names[predicted]} ({errors[true, predicted]} times)'
+        )
     yield Plot(
         'Confusion matrices',
         'confusion',
         'A row is a true class, a column what it was taken for, counts are summed over seeds; the '
         'grey diagonal is right, the darker the orange the more errors.',
-        '; '.join(
-            f'{label}: {_worst_confusion(of_run, names)}' for label, of_run in counts.items()
-        ),
+        '; '.join(texts),
         confusion_matrices(counts, names),
     )
     for plot in (_stem_plot, _mixing_plot, _mistakes_plot):
@@ -109,8 +114,8 @@ def _mistakes_plot(label: str, run: Run, suffix: str) -> Plot:
     if not len(index):
         return Plot(title, omitted='the first seed makes no mistake on the test images')
     probabilities = arrays['probabilities'][0, index].astype(np.float64)
-    true = [names[k] for k in arrays['labels'][index]]
-    predicted = [names[k] for k in probabilities.argmax(-1)]
+    pairs = zip(arrays['labels'][index], probabilities.argmax(-1), strict=True)
+    true, predicted = zip(*((names[a], names[b]) for a, b in pairs), strict=True)
     mistakes = zip(arrays['shown_images'], true, predicted, probabilities.max(-1), strict=True)
     return Plot(
         title,
@@ -149,17 +154,21 @@ def _stem_plot(label: str, run: Run, suffix: str) -> Plot:
 
 def _mixing_plot(label: str, run: Run, suffix: str) -> Plot:
     """The first layer of the first block's token mixing."""
-    title = f'How the first block mixes tokens: {label}'
-    if len(run.branches) > 1 and run.config.model.branch_merge == 'tokens':
-        return Plot(
-            title,
-            omitted='its branches add their tokens one after the other (model.branch_merge is '
-            'tokens), so they form no one grid',
-        )
+    title, (rows, columns) = (
+        f'How the first block mixes tokens: {label}',
+        run.branches[0].grid(run.image_size),
+    )
     kernel = run.weights.get('MixerBlock_0/token_mixing/Dense_0/kernel')
-    rows, columns = run.branches[0].grid(run.image_size)
-    if kernel is None or kernel.ndim != 2 or kernel.shape[0] != rows * columns:
-        return Plot(title, omitted=f'weights.npz has no kernel for its grid of {rows}×{columns}')
+    omitted = ''
+    if len(run.branches) > 1 and run.config.model.branch_merge == 'tokens':
+        omitted = (
+            'its branches add their tokens one after the other (model.branch_merge is tokens), so '
+            'they form no one grid'
+        )
+    elif kernel is None or kernel.ndim != 2 or kernel.shape[0] != rows * columns:
+        omitted = f'weights.npz has no kernel for its grid of {rows}×{columns}'
+    if omitted:
+        return Plot(title, omitted=omitted)
     return Plot(
         title,
         f'token_mixing{suffix}',
@@ -179,15 +188,6 @@ def _facts(run: Run) -> list[str]:
     if run.config.augment.random_phase:
         facts += ['in all its phases,', 'of which one is drawn']
     return facts
-
-
-def _worst_confusion(counts: np.ndarray, names: list[str]) -> str:
-    errors = counts * (1 - np.eye(len(counts), dtype=int))
-    true, predicted = np.unravel_index(errors.argmax(), errors.shape)
-    return (
-        f'{errors.sum()} of {counts.sum()} wrong, most often {names[true]} taken for '
-        f'{names[predicted]} ({errors[true, predicted]} times)'
-    )
 
 
 def _branch_texts(branches: tuple[Patches, ...]) -> list[str]:

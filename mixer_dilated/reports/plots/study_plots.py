@@ -76,60 +76,48 @@ def _shown_trials(study: Study) -> list[Trial]:
 def _points(study: Study, cost: str) -> pd.DataFrame:
     """The trials that have this cost, as `pareto_plot` takes them."""
     references = {comparison['reference'] for comparison in study.comparisons.values()}
-    rows = {
-        trial.name: {
-            **trial.run.accuracy(study.split),
-            'label': trial.label,
-            'time': study.epoch_seconds.get(trial.name),
-            'FLOPs': trial.run.summary['flops_per_image'] * trial.run.evaluation_passes / 1e6,
-            'hollow': trial.name in references,
-        }
-        for trial in study.finished
-    }
-    columns = {'label': 'label', 'mean': 'accuracy', 'low': 'low', 'high': 'high'}
-    columns |= {'hollow': 'hollow', cost: 'cost'}
-    points = pd.DataFrame.from_dict(rows, 'index').reindex(columns=[*columns])
-    points = points.rename(columns=columns).dropna(subset='cost')
+    rows = {}
+    for trial in study.finished:
+        accuracy = trial.run.accuracy(study.split)
+        amount = study.epoch_seconds.get(trial.name)
+        if cost == 'FLOPs':
+            amount = trial.run.summary['flops_per_image'] * trial.run.evaluation_passes / 1e6
+        ends, hollow = (accuracy['low'], accuracy['high']), trial.name in references
+        rows[trial.name] = trial.label, accuracy['mean'], *ends, hollow, amount
+    columns = ['label', 'accuracy', 'low', 'high', 'hollow', 'cost']
+    points = pd.DataFrame.from_dict(rows, 'index', columns=columns).dropna(subset='cost')
     return points.astype(dict.fromkeys(('cost', 'low', 'high'), float))
 
 
 def _pareto_plot(study: Study, cost: str) -> Plot:
-    title, (name, cost_label), points = (
-        f'Accuracy against {cost}',
-        COSTS[cost],
-        _points(study, cost),
-    )
+    title, (name, label), points = f'Accuracy against {cost}', COSTS[cost], _points(study, cost)
     if points.empty:
         return Plot(title, omitted='no trial has been trained and measured yet')
     hollow = '; hollow are the trials that others are compared with.'
+    on_front = '; '.join(
+        f'{point.label}: {point.accuracy:.4f} at {point.cost:.3g}'
+        for point in pareto_front(points).itertuples()
+    )
     return Plot(
         title,
         name,
         'Up is more accurate, left is cheaper; no trial is both cheaper and more accurate than '
         'an orange one, which are named from the cheapest at the bottom; bars are 95 % '
         f'intervals of the mean over seeds{hollow if points.hollow.any() else "."}',
-        'On the front: '
-        + '; '.join(
-            f'{point.label}: {point.accuracy:.4f} at {point.cost:.3g}'
-            for point in pareto_front(points).itertuples()
-        ),
-        pareto_plot(points, cost_label, SPLITS[study.split]),
+        f'On the front: {on_front}',
+        pareto_plot(points, label, SPLITS[study.split]),
     )
 
 
 def _map_plot(study: Study) -> Plot:
-    title = 'Accuracy by settings'
-    settings = pd.DataFrame(
-        [trial.settings for trial in study.trials], columns=study.content['axes'], dtype=object
-    )
+    title, rows = 'Accuracy by settings', [trial.settings for trial in study.trials]
+    settings = pd.DataFrame(rows, columns=study.content['axes'], dtype=object)
     axes = map_axes(settings)
     if len(axes) < 2:
-        return Plot(
-            title, omitted='a map needs two settings that are numbers and differ between trials'
-        )
+        why = 'a map needs two settings that are numbers and differ between trials'
+        return Plot(title, omitted=why)
     if not study.finished:
         return Plot(title, omitted='no trial has been trained yet')
-    down, across = axes
     others = settings.drop(columns=axes).map(setting_text)
     others = others.loc[:, others.nunique() > 1]
     data = settings[axes].assign(
@@ -141,9 +129,9 @@ def _map_plot(study: Study) -> Plot:
     return Plot(
         title,
         'accuracy_map',
-        f'{down} downwards, {across} across, a panel for each combination of the other settings; '
-        f'numbers are mean {SPLITS[study.split]} accuracies, hatched trials are invalid, white '
-        'ones are not trained.',
+        f'{axes[0]} downwards, {axes[1]} across, a panel for each combination of the other '
+        f'settings; numbers are mean {SPLITS[study.split]} accuracies, hatched trials are invalid, '
+        'white ones are not trained.',
         f'Highest: {best.label} with {study.mean_accuracy(best):.4f}',
-        accuracy_maps(data, down, across),
+        accuracy_maps(data, *axes),
     )

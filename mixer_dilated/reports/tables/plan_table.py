@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from rich.table import Table
-
 from mixer_dilated.errors import printable
 from mixer_dilated.reports.formatting import (
     NOTHING,
@@ -15,7 +13,7 @@ from mixer_dilated.reports.formatting import (
     seconds_text,
     setting_text,
 )
-from mixer_dilated.reports.tables.terminal import new_table, print_table, print_text
+from mixer_dilated.reports.tables.terminal import print_table, print_text
 
 GIB, MIB = 2**30, 2**20
 ESTIMATE = (
@@ -27,17 +25,12 @@ ESTIMATE = (
 
 
 def print_plans(plans: Mapping[str, Sequence[dict]]) -> None:
-    """Prints a line for each plan of several configs.
-
-    Args:
-      plans: `planning.plan.plan_run` for each of some devices, by the name of the config.
-    """
-    headings = 'devices', 'fits', 'GiB', 'of', 'a step', 'images/s', 'peak', 'compiled'
-    table = new_table('config', *headings, dense=True)
+    """Prints a line for each plan of `planning.plan.plan_run`, {config: plans}."""
+    rows, compiled = [], None
     for name, of_config in plans.items():
         for plan in of_config:
             devices, compiled, speed = plan['devices'], plan['compiled'], plan['images_per_second']
-            table.add_row(
+            rows.append((
                 printable(cut_front(name, 22)),
                 devices['asked'],
                 setting_text(plan['fits']),
@@ -47,18 +40,14 @@ def print_plans(plans: Mapping[str, Sequence[dict]]) -> None:
                 NOTHING if speed is None else grouped_text(speed),
                 optional_text(plan['peak_share'], '.0%'),
                 f'{compiled["compile_seconds"]:.0f} s',
-            )
-    print_table(table)
+            ))  # fmt: skip
+    headings = 'config', 'devices', 'fits', 'GiB', 'of', 'a step', 'images/s', 'peak', 'compiled'
+    print_table(headings, rows, dense=True)
     print_text(f'Compiled by {_versions_text(compiled)}.', ESTIMATE)
 
 
 def print_plan(name: str, plan: dict) -> None:
-    """Prints a plan.
-
-    Args:
-      name: of the config.
-      plan: `planning.plan.plan_run`.
-    """
+    """Prints a plan of `planning.plan.plan_run` for the config of that name."""
     devices, compiled, mesh = plan['devices'], plan['compiled'], plan['mesh']
     sizes = ', '.join(f'{axis}={size}' for axis, size in mesh.items())
     images = '×'.join(map(str, plan['image_shape']))
@@ -68,26 +57,33 @@ def print_plan(name: str, plan: dict) -> None:
         f'{grouped_text(compiled["num_params"])} parameters, {plan["dtype"]}; mesh {sizes}; batch '
         f'{plan["batch"]}: {plan["batch"] // mesh["data"]} images a device.'
     )
-    print_table(_memory_table(compiled['programs']))
+    programs, kinds = compiled['programs'], ('arguments', 'temporaries', 'total')
+    large = any((sizes['total'] or GIB) >= GIB for sizes in programs.values())
+    unit = GIB if large else MIB
+    rows = (
+        (program, *(_size(sizes[kind], unit) for kind in kinds))
+        for program, sizes in programs.items()
+    )
+    heading = f'memory of a device, {"GiB" if large else "MiB"}'
+    print_table((heading, *kinds), rows, dense=True)
     print_text(_fits_text(plan))
-    if plan.get('changes'):
-        print_table(_changes_table(plan['changes']))
+    if changes := plan.get('changes'):
+        rows = (
+            (
+                '\n'.join(f'--config.{key}={value}' for key, value in change['values'].items()),
+                _size(change['total_bytes']),
+                setting_text(change['fits']),
+                seconds_text(change['step_seconds']),
+            )
+            for change in changes
+        )
+        print_table(('change', 'GiB', 'fits', 'a step'), rows, dense=True)
     if plan['step_seconds']:
-        print_table(_parts_table(compiled))
-        if compiled['exchanges']:
-            print_table(_exchanges_table(compiled['exchanges']))
+        _print_parts(compiled)
+        _print_exchanges(compiled['exchanges'])
         print_text(_time_text(plan))
     made = f'Compiled in {compiled["compile_seconds"]:.0f} s by {_versions_text(compiled)}.'
     print_text(made, ESTIMATE, f'{devices["remark"]}. {devices["source"]}')
-
-
-def _memory_table(programs: dict) -> Table:
-    large = any((sizes['total'] or GIB) >= GIB for sizes in programs.values())
-    kinds, unit = ('arguments', 'temporaries', 'total'), GIB if large else MIB
-    table = new_table(f'memory of a device, {"GiB" if large else "MiB"}', *kinds, dense=True)
-    for program, sizes in programs.items():
-        table.add_row(program, *(_size(sizes[kind], unit) for kind in kinds))
-    return table
 
 
 def _fits_text(plan: dict) -> str:
@@ -104,44 +100,42 @@ def _fits_text(plan: dict) -> str:
     return text
 
 
-def _changes_table(changes: list[dict]) -> Table:
-    table = new_table('change', 'GiB', 'fits', 'a step', dense=True)
-    for change in changes:
-        flags = '\n'.join(f'--config.{key}={value}' for key, value in change['values'].items())
-        fits, step = setting_text(change['fits']), seconds_text(change['step_seconds'])
-        table.add_row(flags, _size(change['total_bytes']), fits, step)
-    return table
-
-
-def _parts_table(compiled: dict) -> Table:
+def _print_parts(compiled: dict) -> None:
     """Cycles, or bytes and kernels, by part of the network; the operations that cost most."""
     parts, kernels = compiled['cycles_by_part'], compiled['kernels_by_part'] or {}
     unit = 'cycles' if parts else 'B'
     parts = parts or compiled['bytes_by_part']
     total = sum(parts.values()) or 1
-    table = new_table(
-        'a step of a device', unit, 'share', *(['kernels'] if kernels else []), dense=True
-    )
-    for part, amount in (parts | {'in all': total}).items():
-        count = [str(kernels.get(part, compiled['kernels']))] if kernels else []
-        table.add_row(part, scaled_text(amount, ''), f'{amount / total:.0%}', *count)
-    table.add_row('the largest:')
+
+    def row(label: str, amount: float, *count: str) -> tuple:
+        return label, scaled_text(amount, ''), f'{amount / total:.0%}', *count
+
+    rows = [
+        row(part, amount, *([str(kernels.get(part, compiled['kernels']))] if kernels else []))
+        for part, amount in (parts | {'in all': total}).items()
+    ]
+    rows += [('the largest:',)]
     for name, amount in compiled['largest'].items():
-        label = f'  {printable(cut_front(name, 48))}'
-        table.add_row(label, scaled_text(amount, ''), f'{amount / total:.0%}')
-    return table
+        rows.append(row(f'  {printable(cut_front(name, 48))}', amount))
+    headings = 'a step of a device', unit, 'share', *(['kernels'] if kernels else [])
+    print_table(headings, rows, dense=True)
 
 
-def _exchanges_table(exchanges: list[dict]) -> Table:
-    table = new_table(
-        'exchanges along', 'kind', 'count', 'arrays', 'meanwhile', 'takes', dense=True
-    )
-    table.columns[1].justify = 'left'
-    for row in exchanges:
-        meanwhile = 'it computes' if row['is_async'] else 'it waits'
-        size, seconds = scaled_text(row['array_bytes'], 'B'), seconds_text(row['seconds'])
-        table.add_row(row['axis'], row['kind'], str(row['count']), size, meanwhile, seconds)
-    return table
+def _print_exchanges(exchanges: list[dict]) -> None:
+    rows = [
+        (
+            row['axis'],
+            row['kind'],
+            str(row['count']),
+            scaled_text(row['array_bytes'], 'B'),
+            'it computes' if row['is_async'] else 'it waits',
+            seconds_text(row['seconds']),
+        )
+        for row in exchanges
+    ]
+    headings = 'exchanges along', 'kind', 'count', 'arrays', 'meanwhile', 'takes'
+    if rows:
+        print_table(headings, rows, left=(0, 1), dense=True)
 
 
 def _time_text(plan: dict) -> str:

@@ -1,9 +1,27 @@
-"""What training, evaluation, export and probe print."""
+"""What training, evaluation, prediction, export, probe and a study print."""
+
+import pathlib
+import textwrap
+
+from rich.cells import cell_len
+from rich.text import Text
 
 from mixer_dilated.errors import printable
-from mixer_dilated.reports.formatting import count_text, interval_text, spread_text
+from mixer_dilated.reports.formatting import (
+    NOTHING,
+    count_text,
+    cut_front,
+    interval_text,
+    optional_text,
+    spread_text,
+)
 from mixer_dilated.reports.intervals import describe, wilson_interval
-from mixer_dilated.reports.tables.terminal import MAX_ROWS, new_table, print_facts, print_table
+from mixer_dilated.reports.tables.terminal import MAX_ROWS, print_facts, print_table
+
+MAX_SENTENCES = 8
+WIDTH, BETWEEN = 80, 3  # characters of a line, and from a column to the next
+FILE, CLASS = 30, 24  # characters of a name; what is longer is cut
+RANKS = {0: 'most probable', 1: '2nd', 2: '3rd'}
 
 
 def accuracy_text(correct: list[int], count: int) -> str:
@@ -25,10 +43,9 @@ def print_run(summary: dict) -> None:
         'parameters': str(summary['num_params']),
     }
     for part in ('train', 'val', 'test'):
-        if f'{part}_examples' not in summary:
-            continue
-        correct = [result[f'{part}_correct'] for result in summary['results']]
-        facts[f'{part} accuracy'] = accuracy_text(correct, summary[f'{part}_examples'])
+        if count := summary.get(f'{part}_examples'):
+            correct = [result[f'{part}_correct'] for result in summary['results']]
+            facts[f'{part} accuracy'] = accuracy_text(correct, count)
     if skipped:
         facts['left out'] = f'{count_text(skipped, "step")} whose loss was not finite'
     facts['seconds'] = (
@@ -39,40 +56,67 @@ def print_run(summary: dict) -> None:
 
 
 def print_evaluation(evaluation: dict) -> None:
-    """The result of `evaluate_checkpoint`."""
+    """The result of `evaluate_checkpoint`; of classes the accuracies, the lowest first."""
     results, calibration = evaluation['results'], evaluation['calibration']
-    correct = [result['correct'] for result in results]
+
+    def by_seed(key: str) -> str:
+        return _list(result[key] for result in results)
+
     facts = {
         'data set': printable(evaluation['dataset']),
         'split': printable(evaluation['split']),
         'checkpoint': f'step {evaluation["step"]}, epoch {evaluation["epoch"]:.4g}',
-        'loss': _list(result['loss'] for result in results),
-        'accuracy': accuracy_text(correct, evaluation['examples']),
-        'ECE': _list(result['ece'] for result in results),
+        'loss': by_seed('loss'),
+        'accuracy': accuracy_text([r['correct'] for r in results], evaluation['examples']),
+        'ECE': by_seed('ece'),
     }
     if calibration:
-        facts['temperature'] = _list(result['temperature'] for result in results)
+        facts['temperature'] = by_seed('temperature')
         facts['  fitted on'] = f'{calibration["split"]}, {calibration["examples"]} examples'
-        facts['  loss at it'] = _list(result['calibrated_loss'] for result in results)
-        facts['  ECE at it'] = _list(result['calibrated_ece'] for result in results)
+        facts['  loss at it'] = by_seed('calibrated_loss')
+        facts['  ECE at it'] = by_seed('calibrated_ece')
     print_facts(facts)
+    rows = [
+        (printable(row['name']), str(row['examples']), f'{row["accuracy"]:.4f}')
+        for row in sorted(
+            (row for row in evaluation['classes'] or () if row['examples']),
+            key=lambda row: row['accuracy'],
+        )
+    ]
     if evaluation['classes']:
-        _print_classes(evaluation['classes'])
-
-
-def _print_classes(classes: list[dict]) -> None:
-    """The accuracy of each class, the lowest first."""
-    rows = sorted((row for row in classes if row['examples']), key=lambda row: row['accuracy'])
-    table = new_table('class', 'images', 'accuracy')
-    for row in rows[:MAX_ROWS]:
-        table.add_row(printable(row['name']), str(row['examples']), f'{row["accuracy"]:.4f}')
-    print_table(table)
+        print_table(('class', 'images', 'accuracy'), rows[:MAX_ROWS])
     if len(rows) > MAX_ROWS:
         print(f'… and {len(rows) - MAX_ROWS} more with a higher accuracy')
 
 
 def _list(numbers) -> str:
     return '   '.join(f'{number:.4f}' for number in numbers)
+
+
+def print_predictions(rows: list[tuple[str, list[tuple[str, float]]]]) -> None:
+    """A line an image: its file, then its most probable classes with their probabilities.
+
+    A line of 80 characters has room for two or three classes with long names and more with short
+    ones; those that find none are left out.
+
+    Args:
+      rows: of each image its path and (name, probability) pairs, the most probable first.
+    """
+    columns = {'file': [cut_front(printable(path), FILE) for path, _ in rows]}
+    room = WIDTH - max(map(cell_len, ['file', *columns['file']]))
+    for rank, classes in enumerate(zip(*(classes for _, classes in rows), strict=True)):
+        names = (printable(name) for name, _ in classes)
+        names = (name if len(name) <= CLASS else f'{name[: CLASS - 1]}…' for name in names)
+        column = [f'{name} {p:.3f}' for name, (_, p) in zip(names, classes, strict=True)]
+        heading = RANKS.get(rank, f'{rank + 1}th')
+        room -= BETWEEN + max(map(cell_len, [heading, *column]))
+        if room < 0 and rank:
+            break
+        columns[heading] = column
+    rows = (
+        [Text(text, no_wrap=True) for text in row] for row in zip(*columns.values(), strict=True)
+    )
+    print_table([*columns], rows, left=range(len(columns)))
 
 
 def print_export(manifest: dict) -> None:
@@ -92,13 +136,46 @@ def print_export(manifest: dict) -> None:
 
 def print_probe(result: dict) -> None:
     """The result of `linear_probe`."""
-    for sentence in result['adapted']:
-        print(sentence)
-    table = new_table('strength', 'accuracy on validation', '')
-    table.columns[0].justify = 'right'
-    for strength, accuracy in result['validation'].items():
-        chosen = 'chosen' if strength == result['strength'] else ''
-        table.add_row(f'{strength:g}', f'{accuracy:.4f}', chosen)
-    print_table(table)
+    print(*result['adapted'], sep='\n', end='\n' * bool(result['adapted']))
+    rows = (
+        (f'{strength:g}', f'{accuracy:.4f}', 'chosen' * (strength == result['strength']))
+        for strength, accuracy in result['validation'].items()
+    )
+    print_table(('strength', 'accuracy on validation', ''), rows, left=())
     accuracy = accuracy_text([result['test_correct']], result['test_examples'])
     print_facts({'test accuracy': accuracy})
+
+
+def print_study(folder: pathlib.Path) -> None:
+    """A study's table, one row a trial, and sentences; of many trials the most accurate ones."""
+    from mixer_dilated.reports.result_files import read_study  # pandas: training need not wait
+
+    study = read_study(folder)
+    trials = [*study.statistics.get('cells', {}).items()]
+    rest = len(trials) - MAX_ROWS
+    if rest > 0:
+        accuracy = f'{study.split}_accuracy'
+        trials.sort(key=lambda trial: -trial[1][accuracy]['mean'])
+        del trials[MAX_ROWS:]
+    has_val = any('val_accuracy' in measures for _, measures in trials)
+    rows = []
+    for name, measures in trials:
+        test = measures['test_accuracy']
+        val = optional_text(measures.get('val_accuracy', {}).get('mean'), '.4f')
+        interval = interval_text(test['low'], test['high']).replace(NOTHING, '')
+        train = f'{measures["train_accuracy"]["mean"]:.4f}'
+        epoch = optional_text(study.epoch_seconds.get(name), '.2f')
+        label = printable(study.labels[name])
+        rows.append((label, *([val] * has_val), spread_text(test), interval, train, epoch))
+    headings = 'test accuracy', '95 % interval', 'train', 's an epoch'
+    if rows:
+        print_table(('', *(['val'] * has_val), *headings), rows)
+    if rest > 0:
+        print(f'\nthe {MAX_ROWS} most accurate trials; {rest} more in results.csv and the report')
+    if study.mixed_splits:
+        print(f'\n{study.mixed_splits}')
+    verdicts = study.statistics['verdicts']
+    for sentence in verdicts[:MAX_SENTENCES]:
+        print(f'\n{textwrap.fill(sentence, 80)}')
+    if len(verdicts) > MAX_SENTENCES:
+        print(f'\n… {len(verdicts) - MAX_SENTENCES} more sentences in the report')

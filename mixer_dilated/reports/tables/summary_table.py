@@ -6,7 +6,7 @@ import textwrap
 
 from mixer_dilated.config import num_phases, patch_branches, pixels_seen
 from mixer_dilated.models.costs import flops_per_image, num_params
-from mixer_dilated.reports.tables.terminal import new_table, print_table
+from mixer_dilated.reports.tables.terminal import print_table
 from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.state import network_layers
 
@@ -28,22 +28,21 @@ def print_summary(
     print(f'{config.dataset.name}: {height}×{width}×{channels}, {setup.num_tokens} tokens')
     for patches in patch_branches(config.model):
         rows, columns = patches.grid((height, width))
-        window = '×'.join(map(str, patches.window))
         coverage = patches.coverage((height, width))
         seen = int((coverage > 0).sum())
-        print(f'patches {patches}')
         _print_indented(
-            f'window {window}, grid {rows}×{columns}, '
+            f'patches {patches}',
+            f'window {"×".join(map(str, patches.window))}, grid {rows}×{columns}, '
             f'sees {seen} of {coverage.size} pixels ({seen / coverage.size:.1%}), '
-            f'each of them at most {coverage.max()}×'
+            f'each of them at most {coverage.max()}×',
         )
     if config.augment.random_phase:
         seen, phases = pixels_seen(config, (height, width)), math.prod(num_phases(config))
-        print('random_phase')
         _print_indented(
+            'random_phase',
             f'training shows an image at one of {phases} phases, evaluation averages over all of '
             f'them ({phases} times these FLOPs); together they see {seen.sum()} of '
-            f'{seen.size} pixels'
+            f'{seen.size} pixels',
         )
     _print_layers(setup)
     arguments, temporary = (training_bytes[name] / 2**20 for name in ('arguments', 'temporary'))
@@ -54,44 +53,35 @@ def print_summary(
         f'{temporary:.1f} for activations and gradients (batch {config.batch}{parts})'
     )
     if devices > 1:
-        _print_mesh(setup, mesh_shape, unsharded_params)
+        seeds, data, model = (mesh_shape[axis] for axis in ('seeds', 'data', 'model'))
+        fully = config.mesh.fsdp and data > 1
+        state = '; data splits parameters and optimizer state too' if fully else ''
+        print(f'mesh: seed {seeds} × data {data} × model {model}{state}')
+        if unsharded_params:
+            names = dict.fromkeys(f'  {_of_all_blocks(name, setup)}' for name in unsharded_params)
+            print('less split than that, since the devices do not divide them:', *names, sep='\n')
     print('FLOPs: matrix products forward, 2 a multiply-add')
 
 
-def _print_mesh(setup: Setup, mesh_shape: dict[str, int], unsharded_params: list[str]) -> None:
-    """How many devices do what, and which parameters that leaves whole."""
-    seeds, data, model = (mesh_shape[axis] for axis in ('seeds', 'data', 'model'))
-    fully = setup.config.mesh.fsdp and data > 1
-    state = '; data splits parameters and optimizer state too' if fully else ''
-    print(f'mesh: seed {seeds} × data {data} × model {model}{state}')
-    if unsharded_params:
-        names = [_of_all_blocks(name, setup) for name in unsharded_params]
-        print('less split than that, since the devices do not divide them:')
-        print('\n'.join(f'  {name}' for name in dict.fromkeys(names)))
-
-
-def _print_indented(text: str) -> None:
-    print(textwrap.fill(text, 80, initial_indent='  ', subsequent_indent='  '))
+def _print_indented(title: str, text: str) -> None:
+    print(title, textwrap.fill(text, 80, initial_indent='  ', subsequent_indent='  '), sep='\n')
 
 
 def _print_layers(setup: Setup) -> None:
     """A table of the network's parts; its blocks, which are alike, are taken together."""
-    parts = {'total': (layers := network_layers(setup))}
+    layers, parts = network_layers(setup), {}
     for layer in layers:
-        name = _of_all_blocks('/'.join(layer.path[:2]), setup)
-        parts.setdefault(name, []).append(layer)
-    costs = {
-        name: (str(num_params(part)), f'{flops_per_image(part) / 1e6:.3f}')
+        parts.setdefault(_of_all_blocks('/'.join(layer.path[:2]), setup), []).append(layer)
+    rows = [
+        (name, '×'.join(map(str, part[-1].output_shape)), *_costs(part))
         for name, part in parts.items()
-    }
-    table = new_table('layer', 'output', 'parameters', 'MFLOPs an image', show_footer=True)
-    table.columns[1].justify = 'left'
-    footer = 'total', '', *costs.pop('total')
-    for column, text in zip(table.columns, footer, strict=True):
-        column.footer = text
-    for name, texts in costs.items():
-        table.add_row(name, '×'.join(map(str, parts[name][-1].output_shape)), *texts)
-    print_table(table)
+    ]
+    headings = 'layer', 'output', 'parameters', 'MFLOPs an image'
+    print_table(headings, rows, left=(0, 1), footer=('total', '', *_costs(layers)))
+
+
+def _costs(layers: list) -> tuple[str, str]:
+    return str(num_params(layers)), f'{flops_per_image(layers) / 1e6:.3f}'
 
 
 def _of_all_blocks(name: str, setup: Setup) -> str:

@@ -1,36 +1,45 @@
-"""How a table looks on the terminal."""
+"""The one way to print tables, facts and sentences on the terminal, 80 columns wide."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mixer_dilated.config_keys import KEYS
 from mixer_dilated.errors import printable
 
 MAX_ROWS = 20
 
 
-def new_table(*headings: str, numbers: bool = True, dense: bool = False, **options) -> Table:
-    """An empty table.
+def print_table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str | Text]],
+    *,
+    left: Sequence[int] = (0,),
+    dense: bool = False,
+    footer: Sequence[str] = (),
+    **options,
+) -> None:
+    """Prints a table after an empty line, with the numbers left as they are.
 
     Args:
-      headings: of the columns.
-      numbers: whether columns after the first hold numbers, which are set to the right.
+      headings: of the columns; without any the table has no head.
+      rows: of each the text of every column.
+      left: columns that are set to the left; the others hold numbers.
       dense: whether the columns are many: less space between them, and no line is broken.
-      options: of `rich.table.Table`.
+      footer: texts below the columns.
+      options: of every column, as `rich.table.Table.add_column` takes them.
     """
-    options |= {'box': box.SIMPLE_HEAD, 'show_edge': False, 'pad_edge': False}
-    table = Table(collapse_padding=dense, **options)
+    shown = {'show_header': any(headings), 'show_footer': bool(footer), 'show_edge': False}
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=dense, **shown)
     for k, heading in enumerate(headings):
-        table.add_column(heading, justify='right' if numbers and k else 'left', no_wrap=dense)
-    return table
-
-
-def print_table(table: Table) -> None:
-    """Prints a table after an empty line, with the numbers left as they are."""
+        below, justify = footer[k] if footer else '', 'left' if k in left else 'right'
+        table.add_column(heading, below, justify=justify, no_wrap=dense, **options)
+    for row in rows:
+        table.add_row(*row)
     console = Console(highlight=False)
     with console.capture() as printed:
         console.print(table, markup=False)
@@ -40,28 +49,31 @@ def print_table(table: Table) -> None:
 
 
 def print_text(*sentences: str) -> None:
-    """Prints sentences, a paragraph each, 80 columns wide."""
-    print()
-    for sentence in sentences:
-        print(textwrap.fill(sentence, 80))
+    """Prints sentences, a paragraph each, after an empty line."""
+    print('', *(textwrap.fill(sentence, 80) for sentence in sentences), sep='\n')
 
 
 def print_facts(facts: Mapping[str, str]) -> None:
     """Prints a table of one line a fact."""
-    table = new_table('', '', numbers=False, show_header=False)
-    for name, value in facts.items():
-        table.add_row(name, value)
-    print_table(table)
+    print_table(('', ''), facts.items(), left=(0, 1))
 
 
-def mismatch_table(rows: Sequence[tuple[str, str, str, str]]) -> Table:
-    """What of some weights does not fit a network (see `errors.ShapeMismatchError`)."""
-    table = new_table('parameter', 'found', 'expected', 'set config.…', numbers=False)
-    for column in table.columns:
-        column.overflow = 'fold'
+def print_mismatches(rows: Sequence[tuple[str, str, str, str]]) -> None:
+    """Prints what of some weights does not fit a network (see `errors.ShapeMismatchError`)."""
+    table = []
     for name, *texts in rows[:MAX_ROWS]:
         broken = textwrap.fill(printable(name).replace('/', '/ '), 24).replace('/ ', '/')
-        table.add_row(*map(Text, (broken, *map(printable, texts))))
+        table.append([*map(Text, (broken, *map(printable, texts)))])
     if len(rows) > MAX_ROWS:
-        table.add_row(f'… and {len(rows) - MAX_ROWS} more', '', '', '')
-    return table
+        table.append((f'… and {len(rows) - MAX_ROWS} more', '', '', ''))
+    headings = 'parameter', 'found', 'expected', 'set config.…'
+    print_table(headings, table, left=range(4), overflow='fold')
+
+
+def print_keys() -> None:
+    """Prints every configuration key with its default, its meaning and what is allowed."""
+    rows = (
+        (Text(path, no_wrap=True), Text(repr(default)), Text(f'{meaning}; {kind.text}'))
+        for path, (default, kind, meaning) in KEYS.items()
+    )
+    print_table(('key', 'default', 'meaning; what is allowed'), rows, left=range(3))

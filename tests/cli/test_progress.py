@@ -3,7 +3,7 @@
 import numpy as np
 
 from mixer_dilated.cli.main import main
-from mixer_dilated.cli.run_progress import TerminalProgress, _classes_text
+from mixer_dilated.cli.progress import TerminalProgress, classes_text
 from mixer_dilated.training import train as train_module
 from mixer_dilated.training.setup import create_setup
 from tests.cli.conftest import CONFIG
@@ -24,10 +24,10 @@ def test_an_epoch_without_an_evaluation_shows_no_test_accuracy(capsys, tmp_path)
 
 def test_classes_are_printed_with_the_fewest_and_most_images():
     names = ('cat', 'Pembroke_Welsh_Corgi_dog', 'fox')
-    assert _classes_text(names, np.array([9, 7, 5])) == (
+    assert classes_text(names, np.array([9, 7, 5])) == (
         '3 classes: cat, Pembroke_Welsh_Corg…, fox; 5 (fox) to 9 (cat) training images'
     )
-    assert _classes_text(names[::2], np.array([4, 4])) == (
+    assert classes_text(names[::2], np.array([4, 4])) == (
         '2 classes: cat, fox; 4 training images each'
     )
 

@@ -3,8 +3,15 @@
 import pytest
 
 from mixer_dilated.cli.arguments import EXAMPLES
-from mixer_dilated.cli.command_table import COMMANDS
+from mixer_dilated.cli.commands import COMMANDS
 from mixer_dilated.cli.main import main
+from mixer_dilated.config_keys import KEYS
+
+
+def test_keys_lists_every_key(capsys):
+    assert main(['keys'], started=0.0) == 0
+    text = capsys.readouterr().out
+    assert all(key in text for key in KEYS)
 
 
 def test_help_is_short_and_has_examples(capsys):
