@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict
 
 from mixer_dilated.config import changed
 from mixer_dilated.data.examples import Dataset
@@ -127,7 +127,7 @@ def train_and_evaluate(
     """
     started = started or time.perf_counter()
     progress, workdir = progress or Progress(), as_path(workdir)
-    config = changed(config, {'dataset.name': dataset.name} if dataset else {})
+    config = changed(config, {} if dataset is None else {'dataset.name': dataset.name})
     assert_equal_across_hosts([config.to_dict(), versions()], CONFIGS_DIFFER)
     summary = on_primary(read_finished, workdir, config)
     if broadcast(bool(summary)):
@@ -229,11 +229,7 @@ def train_and_evaluate(
 
 
 def _set_up(
-    workdir: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    dataset: Dataset | None,
-    *,
-    is_new: bool,
+    workdir: pathlib.Path, config: ConfigDict, dataset: Dataset | None, *, is_new: bool
 ) -> tuple[Setup, CompiledFunctions, InitialParams | None]:
     orbax_path(workdir)  # a bucket that orbax cannot reach
     setup = open_setup(workdir, config, dataset)
@@ -289,7 +285,7 @@ def _first_run_state(
     return RunState(state, compiled.empty_metrics())
 
 
-def _save_due(checkpointing: ml_collections.ConfigDict, step: int, saved_at: float) -> bool:
+def _save_due(checkpointing: ConfigDict, step: int, saved_at: float) -> bool:
     at_step = checkpointing.every_steps and step % checkpointing.every_steps == 0
     seconds = broadcast(time.monotonic() - saved_at)
     return bool(at_step) or seconds >= 60 * checkpointing.every_minutes
