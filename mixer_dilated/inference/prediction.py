@@ -16,6 +16,7 @@ from mixer_dilated.data.image_decoding import SUFFIXES
 from mixer_dilated.data.image_files import Ignored, walk_images
 from mixer_dilated.data.preprocessing import decode_images
 from mixer_dilated.errors import UserError
+from mixer_dilated.files import PathLike, as_path
 from mixer_dilated.inference.calibration import apply_temperature, read_temperatures
 from mixer_dilated.inference.trained import read_trained_setup, restore_checkpoint
 from mixer_dilated.training.compiled import CompiledFunctions
@@ -121,7 +122,7 @@ def _list_folder(folder: str, ignored: Ignored) -> Iterator[ImagePath]:
 
 
 def open_classifier(
-    workdir: pathlib.Path,
+    workdir: PathLike,
     paths: Iterable[ImagePath],
     *,
     best: bool = False,
@@ -135,7 +136,7 @@ def open_classifier(
     Raises:
       UserError: no run there, or not a single path.
     """
-    paths = iter(paths)
+    workdir, paths = as_path(workdir), iter(paths)
     max_batch = read_config(workdir).batch_eval
     first = [*itertools.islice(paths, max_batch)]
     if not first:

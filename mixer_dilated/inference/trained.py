@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 
 from mixer_dilated.data.preprocessing import Preprocessing
 from mixer_dilated.errors import AllHostsError, UserError
-from mixer_dilated.files import as_path
+from mixer_dilated.files import PathLike, as_path
 from mixer_dilated.models.mixer import MlpMixer
 from mixer_dilated.parallel.multihost import broadcast, on_all_hosts
 from mixer_dilated.training.checkpoint import Checkpoints
@@ -60,7 +60,7 @@ class Trained:
         return {'params': jax.tree.map(lambda leaf: leaf[k], self.params)}
 
 
-def load_trained(workdir: pathlib.Path, *, best: bool = False) -> Trained:
+def load_trained(workdir: PathLike, *, best: bool = False) -> Trained:
     """Loads the newest undamaged checkpoint of a run, or that of the best validation accuracy.
 
     Raises UserError: no run or no checkpoint there.

@@ -13,6 +13,7 @@ import pandas as pd
 
 from mixer_dilated.config import changed, num_phases, patch_branches, resolve
 from mixer_dilated.errors import UserError
+from mixer_dilated.files import PathLike, as_path
 from mixer_dilated.patches.geometry import Patches
 from mixer_dilated.reports import schema
 from mixer_dilated.reports.intervals import describe
@@ -112,12 +113,13 @@ def split_text(runs: Iterable[Run]) -> str:
     return 'validation' if any(run.epoch_split == 'val' for run in runs) else 'test'
 
 
-def read_run(folder: pathlib.Path) -> Run:
+def read_run(folder: PathLike) -> Run:
     """The finished run in a folder.
 
     Raises:
       UserError: it is not finished, or a file is damaged.
     """
+    folder = as_path(folder)
     config_path, summary_path = folder / 'config.json', folder / 'summary.json'
     config = _apply(config_path, '', _resolve, schema.read_object(config_path, {}))
     if not summary_path.is_file():
@@ -208,12 +210,13 @@ class Study:
         }
 
 
-def read_study(folder: pathlib.Path) -> Study:
+def read_study(folder: PathLike) -> Study:
     """The study in a folder, as far as it is.
 
     Raises:
       UserError: a file is damaged.
     """
+    folder = as_path(folder)
     path, statistics = folder / 'study.json', folder / 'statistics.json'
     content = schema.read_object(path, schema.STUDY)
     if content['kind'] not in schema.KINDS:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from mixer_dilated.config_differences import differences
 from mixer_dilated.errors import BusyError, UserError
-from mixer_dilated.files import read_json, write_json, write_json_lines
+from mixer_dilated.files import PathLike, as_path, read_json, write_json, write_json_lines
 from mixer_dilated.studies.analysis import analyze, write_table
 from mixer_dilated.studies.epoch_times import epoch_seconds
 from mixer_dilated.studies.observer import StudyObserver
@@ -28,7 +28,7 @@ OF_ALL_TRIALS = ('statistics.json', 'robustness.jsonl', 'resolution.jsonl')
 
 def run_study(
     sweep: Sweep,
-    folder: pathlib.Path,
+    folder: PathLike,
     *,
     command: str,
     observer: StudyObserver | None = None,
@@ -55,7 +55,7 @@ def run_study(
         in it at another one, or at one of kind 'resolution', which is not shared.
       NonFiniteError: the loss of some trials did not stay finite; all others are trained.
     """
-    observer = observer or StudyObserver()
+    observer, folder = observer or StudyObserver(), as_path(folder)
     trials = prepare(sweep)
     check_workdir(folder, 'study', 'study.json')
     description = _description(sweep, trials, command)

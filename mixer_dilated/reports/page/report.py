@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import is_bucket, write_text
+from mixer_dilated.files import PathLike, as_path, is_bucket, write_text
 from mixer_dilated.reports.formatting import count_text, setting_text
 from mixer_dilated.reports.page import result_tables
 from mixer_dilated.reports.page.result_tables import PageTable
@@ -23,7 +23,7 @@ from mixer_dilated.reports.result_files import Run, Study, read_run, read_study
 MAX_SHOWN = 12  # sentences or invalid trials; more are folded away
 
 
-def write_report(folder: pathlib.Path) -> pathlib.Path:
+def write_report(folder: PathLike) -> pathlib.Path:
     """Writes `report.html`, which loads nothing from elsewhere, and every plot as a PNG beside it.
 
     Nothing is trained. The same files give the same bytes. A study may be unfinished: the page
@@ -39,6 +39,7 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
       UserError: no finished run and no study is there, a file of it is damaged, or the report
         cannot be written.
     """
+    folder = as_path(folder)
     if (folder / 'study.json').exists():
         page = _study_page(read_study(folder))
     elif (folder / 'config.json').exists():

@@ -43,13 +43,17 @@ def run_tables(run: Run) -> list[PageTable]:
         'seed': results.seed.astype(object),
         'test accuracy': results.test_accuracy.map('{:.4f}'.format),
         '95 % interval': intervals,
+        **_top5_column(results),
         'train accuracy': results.train_accuracy.map('{:.4f}'.format),
         'test loss': [optional_text(result['test_loss'], '.4f') for result in summary['results']],
     })  # fmt: skip
     if len(table) > 1:
         interval = f'{interval_text(test["low"], test["high"])} (t, of the mean)'
-        accuracies = texts['test accuracy'], interval, texts['train accuracy']
-        table.loc[len(table)] = f'{len(table)} seeds, mean ± std', *accuracies, NOTHING
+        row = {'seed': f'{len(table)} seeds, mean ± std', '95 % interval': interval}
+        row |= {f'{part} accuracy': texts[f'{part} accuracy'] for part in ('test', 'train')}
+        if 'test_top5_accuracy' in results:
+            row['test top-5'] = spread_text(describe(results.test_top5_accuracy))
+        table.loc[len(table)] = [row.get(column, NOTHING) for column in table.columns]
     costs = {
         'tokens': summary['num_tokens'],
         'pixels that at least one token sees': texts['pixels seen'],
@@ -63,6 +67,13 @@ def run_tables(run: Run) -> list[PageTable]:
         PageTable(title, table),
         PageTable('What the network costs', pd.DataFrame(costs.items()), headed=False),
     ]
+
+
+def _top5_column(results: pd.DataFrame) -> dict[str, pd.Series]:
+    """Of more than ten classes; else nothing."""
+    if 'test_top5_accuracy' not in results:
+        return {}
+    return {'test top-5': results.test_top5_accuracy.map('{:.4f}'.format)}
 
 
 def _run_texts(run: Run) -> dict[str, str]:

@@ -46,6 +46,9 @@ def print_run(summary: dict) -> None:
         if count := summary.get(f'{part}_examples'):
             correct = [result[f'{part}_correct'] for result in summary['results']]
             facts[f'{part} accuracy'] = accuracy_text(correct, count)
+            if f'{part}_top5_accuracy' in summary:
+                top5 = (result[f'{part}_top5_accuracy'] for result in summary['results'])
+                facts[f'{part} top-5'] = _list(top5)
     if skipped:
         facts['left out'] = f'{count_text(skipped, "step")} whose loss was not finite'
     facts['seconds'] = (
@@ -68,6 +71,7 @@ def print_evaluation(evaluation: dict) -> None:
         'checkpoint': f'step {evaluation["step"]}, epoch {evaluation["epoch"]:.4g}',
         'loss': by_seed('loss'),
         'accuracy': accuracy_text([r['correct'] for r in results], evaluation['examples']),
+        **({'top-5 accuracy': by_seed('top5_accuracy')} if 'top5_accuracy' in results[0] else {}),
         'ECE': by_seed('ece'),
     }
     if calibration:
