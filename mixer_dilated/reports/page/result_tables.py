@@ -48,7 +48,7 @@ def run_tables(run: Run) -> list[PageTable]:
         'test loss': [optional_text(result['test_loss'], '.4f') for result in summary['results']],
     })  # fmt: skip
     if len(table) > 1:
-        interval = f'{interval_text(test["low"], test["high"])} (t, of the mean)'
+        interval = interval_text(test['low'], test['high'])
         row = {'seed': f'{len(table)} seeds, mean ± std', '95 % interval': interval}
         row |= {f'{part} accuracy': texts[f'{part} accuracy'] for part in ('test', 'train')}
         if 'test_top5_accuracy' in results:
@@ -62,7 +62,8 @@ def run_tables(run: Run) -> list[PageTable]:
         'an epoch, all seeds together': f'{summary["seconds"]["epoch_median"]:.2f} s (median)',
         'training': f'{summary["seconds"]["train"]:.1f} s',
     }
-    title = f'Accuracy on {examples} test images; a seed has a Wilson interval over the images'
+    title = f"Accuracy on {examples} test images; intervals are Wilson's of a seed over the images"
+    title += ', t of the mean' * (len(table) > 1)
     return [
         PageTable(title, table),
         PageTable('What the network costs', pd.DataFrame(costs.items()), headed=False),
