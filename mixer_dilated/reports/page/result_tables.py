@@ -62,8 +62,8 @@ def run_tables(run: Run) -> list[PageTable]:
         'an epoch, all seeds together': f'{summary["seconds"]["epoch_median"]:.2f} s (median)',
         'training': f'{summary["seconds"]["train"]:.1f} s',
     }
-    title = f"Accuracy on {examples} test images; intervals are Wilson's of a seed over the images"
-    title += ', t of the mean' * (len(table) > 1)
+    title = f'Accuracy on {examples} test images, with Wilson intervals over the images'
+    title += '; that of the mean is a t interval' * (len(table) > 1)
     return [
         PageTable(title, table),
         PageTable('What the network costs', pd.DataFrame(costs.items()), headed=False),
