@@ -121,7 +121,7 @@ def table1(arguments: SimpleNamespace) -> None:
 def sweep(arguments: SimpleNamespace) -> None:
     """Trains every trial of a sweep file; the same command resumes it. Started meanwhile, as on
     another machine, it helps to train the trials. Writes a table, statistics, plots and
-    report.html. Default folder of both: runs/SWEEP."""
+    report.html. Default folder: runs/SWEEP."""
     study = load_sweep(arguments.sweep, arguments.overrides, arguments.seeds)
     name = file_name(arguments.sweep)
     from mixer_dilated.cli.progress import TerminalStudyProgress
@@ -167,9 +167,8 @@ def report(arguments: SimpleNamespace) -> None:
     'convert takes two names; for example convert Mixer-B_16.npz mixer_b16.safetensors',
 )
 def convert(arguments: SimpleNamespace) -> None:
-    """Writes weights as .npz (the original's names; its older ones are read too), .safetensors,
-    .pth (timm's names, which --names=timm gives .safetensors), or else a folder of orbax. IN may be
-    a run's folder."""
+    """Writes weights as .npz (the original's names), .safetensors, .pth (timm's names, as with
+    --names=timm), or else a folder of orbax. IN may be a run's folder."""
     from mixer_dilated.inference.conversion import convert
     from mixer_dilated.pretrained.weights_path import weights_path
 
@@ -194,8 +193,8 @@ def probe(arguments: SimpleNamespace) -> None:
 
 @command('--workdir=DIR --output=DIR [--checkpoint=best] [--format=onnx]')
 def export(arguments: SimpleNamespace) -> None:
-    """Writes the network of a run for CPU, CUDA and TPU, or for ONNX, with an example that loads it
-    with jax (and flatbuffers) or onnxruntime. The output is a new or empty folder."""
+    """Writes the network of a run for CPU, CUDA and TPU, or for ONNX, with an example that loads
+    it, to a new or empty folder."""
     from mixer_dilated.inference.export import export_run
     from mixer_dilated.reports.tables.run_tables import print_export
 
@@ -215,8 +214,9 @@ def benchmark(arguments: SimpleNamespace) -> None:
     times streamed examples instead, beside decoding alone."""
     preemption.on_signal('raise')  # ends the processes it starts
     against = arguments.against.split(',') if arguments.against else []
-    if unknown := {*against} - {'reference', 'torch'}:
-        raise UserError(f'--against: {unknown.pop()!r}: allowed are reference and torch')
+    if unknown := [name for name in against if name not in ('reference', 'torch')]:
+        named = f'--against={arguments.against}: {unknown[0]!r}'
+        raise UserError(f'{named}: allowed are reference, torch')
     if arguments.input and against:
         raise UserError('--against is not for --input, which is compared with decoding alone')
     configs = _load_configs(arguments, BENCHMARKED)

@@ -131,8 +131,9 @@ def test_a_host_reads_what_its_devices_hold_and_no_more():
 
 
 def test_only_fsdp_on_a_tpu_is_compiled_with_options():
-    (option,) = compiler_options('tpu', fsdp=True)
-    assert 'windowed_einsum' in option
+    options = compiler_options('tpu', fsdp=True)
+    assert 'xla_jf_spmd_threshold_for_windowed_einsum_mib' in options
+    assert {*options.values()} == {'1000000', 'true'}
     for platform, fsdp in (('tpu', False), ('cpu', True), ('gpu', True)):
         assert compiler_options(platform, fsdp) == {}
 

@@ -188,7 +188,7 @@ def test_an_orbax_that_does_not_reach_s3_is_named_before_anything_is_made(monkey
     monkeypatch.setattr(bucket_clients, '_teach_s3', lambda: False)
     path = files.as_path('s3://bucket/run')
     with refuses(path, f'orbax-checkpoint {importlib.metadata.version("orbax-checkpoint")}'):
-        _set_up(path, small_config(), is_new=True)
+        _set_up(path, small_config(), None, is_new=True)
 
 
 @pytest.mark.slow
