@@ -89,8 +89,8 @@ def compiler_options(platform: str, fsdp: bool) -> dict[str, str]:
 
     A TPU's compiler multiplies by gathered parameters in rounds, each of which sends a part on
     ("windowed einsum"); on 64 devices it gathers them by one sum that nothing is computed beside,
-    and on a v6e computes nothing beside gathers. Gathers beside other products are better: on 16 v5e a step of L/16 takes 0.60 of the
-    cycles and 0.55 of the temporaries.
+    and on a v6e computes nothing beside gathers. Gathers beside other products are better: on 16
+    v5e a step of L/16 takes 0.60 of the cycles and 0.55 of the temporaries.
     """
     if platform != 'tpu' or not fsdp:
         return {}
