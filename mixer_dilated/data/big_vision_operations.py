@@ -34,19 +34,19 @@ def invert(image: Image) -> Image:
 
 def posterize(image: Image, level: Level) -> Image:
     """Keeps the highest 4 · |level| bits of each value."""
-    bits = _whole(4 * jnp.abs(level)).astype(jnp.int32)
+    bits = _floor(4 * jnp.abs(level)).astype(jnp.int32)
     mask = 256 - (1 << jnp.clip(8 - bits, 0, 8))
     return (image & mask).astype(jnp.uint8)
 
 
 def solarize(image: Image, level: Level) -> Image:
     """Inverts the values from 256 · |level| on."""
-    return jnp.where(image < _whole(256 * jnp.abs(level)), image, 255 - image)
+    return jnp.where(image < _floor(256 * jnp.abs(level)), image, 255 - image)
 
 
 def solarize_add(image: Image, level: Level) -> Image:
     """Adds 110 · |level| to the values below 128."""
-    addition = _whole(MAX_ADDITION * jnp.abs(level)).astype(jnp.int32)
+    addition = _floor(MAX_ADDITION * jnp.abs(level)).astype(jnp.int32)
     added = jnp.minimum(image.astype(jnp.int32) + addition, 255).astype(jnp.uint8)
     return jnp.where(image < 128, added, image)
 
@@ -100,7 +100,7 @@ def cutout(image: Image, level: Level, point: Float[Array, '2'], fill: int) -> I
       point: the middle of the square, (row, column) as shares of the sides.
       fill: 0 … 255.
     """
-    half = _whole(MAX_CUTOUT * jnp.abs(level))
+    half = _floor(MAX_CUTOUT * jnp.abs(level))
     rows, columns = (
         (jnp.arange(side) >= jnp.floor(share * side) - half)
         & (jnp.arange(side) < jnp.floor(share * side) + half)
@@ -110,8 +110,8 @@ def cutout(image: Image, level: Level, point: Float[Array, '2'], fill: int) -> I
     return jnp.where(inside, fill, image).astype(jnp.uint8)
 
 
-def _whole(number: Float[Array, '']) -> Float[Array, '']:
-    """Without its fraction; a float32 product may lie a little below a whole number."""
+def _floor(number: Float[Array, '']) -> Float[Array, '']:
+    """Without its fraction; a float32 product may lie a little below an integer."""
     return jnp.floor(number + 1e-3)
 
 

@@ -53,7 +53,7 @@ def by_channel(function, image):
     return np.stack([function(channel) for channel in np.moveaxis(image, -1, 0)], -1)
 
 
-def whole(number):
+def floored(number):
     """2.3 · 110 is 252.99999999999997 in float64."""
     return int(round(number, 6))
 
@@ -70,15 +70,15 @@ def expected(name, image, magnitude):
         'equalize': lambda: by_channel(equalize, image),
         'invert': lambda: 255 - image,
         'posterize': lambda: (
-            (image >> max(8 - whole(share * 4), 0)) << max(8 - whole(share * 4), 0)
+            (image >> max(8 - floored(share * 4), 0)) << max(8 - floored(share * 4), 0)
         ),
-        'solarize': lambda: np.where(image < whole(share * 256), image, 255 - image),
+        'solarize': lambda: np.where(image < floored(share * 256), image, 255 - image),
         'color': lambda: blend(grey, wide, enhance),
         'contrast': lambda: blend(np.float32(min(image[..., 0].size // 256, 255)), wide, enhance),
         'brightness': lambda: blend(np.float32(0), wide, enhance),
         'sharpness': lambda: blend(smoothed(image).astype(np.float32), wide, enhance),
         'solarize_add': lambda: np.where(
-            image < 128, np.minimum(image.astype(int) + whole(share * 110), 255), image
+            image < 128, np.minimum(image.astype(int) + floored(share * 110), 255), image
         ),
     }[name]()
 
