@@ -10,21 +10,19 @@ and levels are those of `image_operations`.
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mixer_dilated.data import image_operations
 from mixer_dilated.data.image_operations import (
     Image,
     Level,
     Transform,
     auto_contrast,
     equalize,
-    rotate,
-    shear_x,
-    shear_y,
+    means_of_3x3,
 )
 from mixer_dilated.patches.geometry import Pair
 
 MAX_PIXELS, MAX_CUTOUT, MAX_ADDITION = 100, 40, 110
 LUMA = (0.2989, 0.587, 0.114)  # of TensorFlow's rgb_to_grayscale
-SMOOTH = ((1, 1, 1), (1, 5, 1), (1, 1, 1))  # of 13
 
 
 def invert(image: Image) -> Image:
@@ -69,16 +67,10 @@ def brightness(image: Image, level: Level) -> Image:
 
 def sharpness(image: Image, level: Level) -> Image:
     """Blends with means of 3×3 pixels whose middle weighs 5; border pixels stay."""
-    height, width, _ = image.shape
-    if min(height, width) < 3:
+    if min(image.shape[:2]) < 3:
         return image
-    smooth = sum(
-        weight * image[top : height - 2 + top, left : width - 2 + left].astype(jnp.float32)
-        for top, weights in enumerate(SMOOTH)
-        for left, weight in enumerate(weights)
-    )
-    degenerate = image.astype(jnp.float32).at[1:-1, 1:-1].set(jnp.floor(smooth / 13))
-    return _blend(degenerate, image, level)
+    smooth = jnp.floor(means_of_3x3(image))
+    return _blend(image.astype(jnp.float32).at[1:-1, 1:-1].set(smooth), image, level)
 
 
 def translate_x(level: Level, size: Pair) -> Transform:
@@ -141,10 +133,7 @@ COLOUR_OPERATIONS = {
     'sharpness': sharpness,
     'solarize_add': solarize_add,
 }
-TRANSFORMS = {
-    'rotate': rotate,
-    'shear_x': shear_x,
-    'shear_y': shear_y,
+TRANSFORMS = image_operations.TRANSFORMS | {
     'translate_x': translate_x,
     'translate_y': translate_y,
 }

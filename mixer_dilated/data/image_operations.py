@@ -72,16 +72,21 @@ def brightness(image: Image, level: Level) -> Image:
 
 def sharpness(image: Image, level: Level) -> Image:
     """Sharpens, or blends with means of 3×3 pixels whose middle weighs 5; border pixels stay."""
-    height, width, _ = image.shape
-    if min(height, width) < 3:
+    if min(image.shape[:2]) < 3:
         return image
+    smooth = jnp.round(means_of_3x3(image))
+    return image.at[1:-1, 1:-1].set(blend(smooth, image[1:-1, 1:-1], level))
+
+
+def means_of_3x3(image: Image) -> Float[Array, 'inner_height inner_width channels']:
+    """Of each pixel inside the border and its neighbours, the pixel itself weighted by 5."""
+    height, width, _ = image.shape
     shifted = [
         image[top : height - 2 + top, left : width - 2 + left].astype(jnp.float32)
         for top in range(3)
         for left in range(3)
     ]
-    smooth = jnp.round((sum(shifted) + 4 * shifted[4]) / 13)
-    return image.at[1:-1, 1:-1].set(blend(smooth, image[1:-1, 1:-1], level))
+    return (sum(shifted) + 4 * shifted[4]) / 13
 
 
 def rotate(level: Level, size: Pair) -> Transform:
