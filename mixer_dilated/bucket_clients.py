@@ -51,10 +51,10 @@ def _teach_s3() -> bool:
     etils and TensorStore have S3. Of orbax only these functions know 'gs://' and local paths alone:
     what they do for the former is right for S3 too.
     """
-    from orbax.checkpoint._src.path import gcs_utils
-    from orbax.checkpoint._src.serialization import tensorstore_utils
-
     try:
+        from orbax.checkpoint._src.path import gcs_utils
+        from orbax.checkpoint._src.serialization import tensorstore_utils
+
         is_of_gcs, spec_of_gcs = gcs_utils.is_gcs_path, gcs_utils.get_kvstore_for_gcs
         normalise = tensorstore_utils._normalize_path
         gcs_utils.is_gcs_path = lambda path: is_of_gcs(path) or _is_s3(path)
@@ -65,7 +65,7 @@ def _teach_s3() -> bool:
         tensorstore_utils._normalize_path = lambda path: normalise(path).replace('s3:/', 's3://')
         spec = tensorstore_utils.build_kvstore_tspec('s3://bucket/folder')
         return spec['base']['driver'] == 's3'
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (ImportError, AttributeError, KeyError, TypeError, ValueError):
         return False
 
 

@@ -80,6 +80,11 @@ def resolve(config: Mapping, *, warn: bool = True) -> ConfigDict:
             'allowed is at most that'
         )
     optimizer = tree['optimizer']
+    if optimizer['end_lr'] > optimizer['base_lr']:
+        raise UserError(
+            f'config.optimizer.end_lr = {optimizer["end_lr"]}: the schedule ends there; allowed is '
+            f'at most config.optimizer.base_lr, {optimizer["base_lr"]}'
+        )
     if optimizer['name'] == 'lamb' and optimizer['momentum_dtype'] != 'float32':
         raise UserError(
             f'config.optimizer.momentum_dtype = {optimizer["momentum_dtype"]!r}: lamb keeps its '

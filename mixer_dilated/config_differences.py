@@ -12,12 +12,15 @@ from mixer_dilated.dataset_names import split_path
 def differences(one: Mapping, other: Mapping) -> list[str]:
     """Keys in which two configs differ, as 'key: this value, that value'.
 
-    Keys of `RUNTIME_ONLY_KEYS` are left out.
+    Keys of `RUNTIME_ONLY_KEYS` are left out, and those of `transfer` where nothing is transferred.
     """
     one, other = flat(one), flat(other)
+    ignored = {*RUNTIME_ONLY_KEYS}
+    if not one.get('init_from') and not other.get('init_from'):
+        ignored |= {path for path in (*one, *other) if path.startswith('transfer.')}
     return [
         f'{path}: {one.get(path)!r}, {other.get(path)!r}'
-        for path in sorted({*one, *other} - {*RUNTIME_ONLY_KEYS})
+        for path in sorted({*one, *other} - ignored)
         if one.get(path) != other.get(path)
     ]
 

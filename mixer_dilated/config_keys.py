@@ -164,7 +164,9 @@ KEYS: dict[str, Key] = {
         one_of('constant', 'cosine', 'linear', 'rsqrt'),
         'learning rate schedule after warm-up',
     ),
-    'optimizer.end_lr': Key(0.0, NON_NEGATIVE, 'learning rate that cosine and linear end at'),
+    'optimizer.end_lr': Key(
+        0.0, NON_NEGATIVE, 'learning rate that cosine and linear end at, of others without effect'
+    ),
     'optimizer.timescale': Key(
         10_000, integer(1), 'of rsqrt: base_lr / √(1 + steps after warm-up / timescale)'
     ),

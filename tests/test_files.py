@@ -70,6 +70,17 @@ def test_a_link_of_an_output_keeps_leading_there_and_one_in_a_run_is_replaced(tm
     assert target.read_text() == 'after' and not (tmp_path / 'link').is_symlink()
 
 
+def test_what_a_link_with_the_name_of_an_unfinished_file_leads_to_stays_as_it_is(tmp_path):
+    """A folder may come from others."""
+    (tmp_path / 'precious').write_text('mine')
+    (tmp_path / '.a.unfinished').symlink_to('precious')
+    with AtomicFile(tmp_path / 'a', 'csv') as file:
+        file.write(b'after')
+    assert (tmp_path / '.a.unfinished').is_symlink()
+    files.write_text(tmp_path / 'a', 'new')
+    assert (tmp_path / 'precious').read_text() == 'mine' and not (tmp_path / 'a').is_symlink()
+
+
 def test_a_check_of_an_output_changes_nothing(tmp_path):
     (tmp_path / 'old').write_text('before')
     (tmp_path / 'nowhere').symlink_to(tmp_path / 'new')

@@ -11,8 +11,10 @@ from mixer_dilated.errors import UserError
 from mixer_dilated.training.setup import Setup
 
 # Keys that have to be at their defaults, and others with the one value that is compared.
-OF_MODEL = ('branches', 'phases', 'blur', 'dropout_rate', 'stoch_depth', 'remat')
-DEFAULTS_ONLY = ('augment.random_phase', *(f'model.{key}' for key in OF_MODEL))
+OF_MODEL = ('branches', 'phases', 'blur', 'dropout_rate', 'stoch_depth', 'remat', 'head_bias_init')
+OF_OPTIMIZER = ('beta2', 'eps', 'momentum_dtype')
+DEFAULTS_ONLY = ('loss', 'augment.random_phase', *(f'model.{key}' for key in OF_MODEL))
+DEFAULTS_ONLY += tuple(f'optimizer.{key}' for key in OF_OPTIMIZER)
 ADAMW_ONLY = {'optimizer.name': 'adamw', 'optimizer.grad_norm_clip': 0.0}
 LEFT_OUT = ('min_crop_area', 'flip', 'translate', 'mixup', 'cutmix', 'randaugment.num_layers')
 

@@ -92,7 +92,8 @@ def time_plain_flax(setup: Setup) -> TimedCall:
     create = functools.partial(create_train_state, network, optimizer, dataset.image_shape)
     key = jax.random.key(config.seed)
     state = jax.jit(create)(key)
-    step = functools.partial(train_step, augmentation=augmentation_from_config(config))
+    augmentation = augmentation_from_config(config)
+    step = functools.partial(train_step, loss=config.loss, augmentation=augmentation)
     step = jax.jit(step, donate_argnums=0)
     batches = [
         Examples(*(array[start : start + config.batch] for array in examples))

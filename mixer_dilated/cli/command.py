@@ -59,7 +59,7 @@ class Command(NamedTuple):
         usage = re.sub(r'\[.*?\]', lambda match: match[0].replace(' ', '\xa0'), self.usage)
         words = f'{" ".join(program())} {"[train]" if name == "train" else name} {usage}'
         lines = textwrap.wrap(words, 78, subsequent_indent=' ' * 8)
-        does = ' '.join(self.function.__doc__.split())
+        does = ' '.join((self.function.__doc__ or '').split())
         lines += textwrap.wrap(does, 78, initial_indent=' ' * 4, subsequent_indent=' ' * 4)
         return '\n'.join(lines).replace('\xa0', ' ')
 

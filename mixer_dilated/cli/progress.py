@@ -185,7 +185,9 @@ class TerminalStudyProgress(StudyObserver):
         test = f'test {statistics.fmean(accuracies):.4f}'
         if len(accuracies) > 1:
             test += f' ± {statistics.stdev(accuracies):.4f}'
-        self.on_measured(f'{trial.label}  {test}  {text}', self._done, self._count)
+        counted = _counted(self._done, self._count)
+        print(f'{counted}  {trial.label}  {test}  {text}', flush=True)
+        preemption.exit_if_requested()
 
     def on_timing_start(self, num_trials: int, rounds: int) -> None:
         self._timed, self._to_time = 0, num_trials * (rounds + 1)

@@ -1,5 +1,6 @@
 """Arrays of images and labels, from a file or folder, as a data set: `ArrayDataset`."""
 
+import functools
 import hashlib
 import math
 import pathlib
@@ -39,24 +40,13 @@ class ArrayDataset(InMemoryDataset):
     def __init__(
         self, dataset: ConfigDict, kind: str, path: pathlib.Path, image_size: Pair | None = None
     ):
-        if kind == 'npz':
-            arrays, notes = read_npz(path, dataset.image_key, dataset.label_key)
-        else:
-            arrays, notes = read_idx(path)
-        arrays = complete_splits(path, arrays, notes)
-        images = _convert_images(path, arrays, dataset.white, notes)
-        class_names, labels = _number_labels(path, arrays)
+        keys = dataset.image_key, dataset.label_key
+        class_names, splits, identity, notes = _load(kind, path, _stamps(path), dataset.white, keys)
         for note in notes:
             warnings.warn(f'{path}: {note}', stacklevel=2)
-        splits = {split: Examples(images[split], labels[split]) for split in arrays}
-        digest = hashlib.sha256(repr(class_names).encode())
-        for split, examples in splits.items():
-            digest.update(f'{split} {examples.images.shape}'.encode())
-            for array in examples:
-                digest.update(array)
-        identity = digest.hexdigest()
+        splits = dict(splits)
         if 'all' in splits:
-            numbers = labels['all'].tolist()
+            numbers = splits['all'].labels.tolist()
             files = [ImageFile(str(row), label, 0, 0) for row, label in enumerate(numbers)]
             folders = ClassFolders(class_names, {'all': files})
             options = dataset.test_fraction, dataset.split_seed
@@ -94,6 +84,32 @@ class ArrayDataset(InMemoryDataset):
         image = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
         resized = resize_image(image, self.image_shape[:2], self._resize)
         return np.asarray(resized).reshape(self.image_shape)
+
+
+def _stamps(path: pathlib.Path) -> tuple:
+    """Names, sizes and times of the files that may be read."""
+    folder = path if path.is_dir() else path.parent
+    statuses = [(file.name, file.stat()) for file in sorted(folder.iterdir()) if file.is_file()]
+    return tuple((name, status.st_size, status.st_mtime_ns) for name, status in statuses)
+
+
+# A sweep opens the same file for every trial.
+@functools.lru_cache(maxsize=1)
+def _load(
+    kind: str, path: pathlib.Path, stamps: tuple, white: float, keys: tuple[str, str]
+) -> tuple[tuple[str, ...], dict[str, Examples], str, list[str]]:
+    """Class names, examples by split, a digest of them, and notes for the user."""
+    arrays, notes = read_npz(path, *keys) if kind == 'npz' else read_idx(path)
+    arrays = complete_splits(path, arrays, notes)
+    images = _convert_images(path, arrays, white, notes)
+    class_names, labels = _number_labels(path, arrays)
+    splits = {split: Examples(images[split], labels[split]) for split in arrays}
+    digest = hashlib.sha256(repr(class_names).encode())
+    for split, examples in splits.items():
+        digest.update(f'{split} {examples.images.shape}'.encode())
+        for array in examples:
+            digest.update(array)
+    return class_names, splits, digest.hexdigest(), notes
 
 
 def _convert_images(

@@ -152,6 +152,8 @@ def _files_by_stem(folder: str) -> dict[str, list[str]]:
 def _sort_names(path: pathlib.Path, names: set[str]) -> list[str]:
     """By their value, if all are integers; UserError if two are one number, as '01' and '1'."""
     numbers = {name: int(name) for name in names if re.fullmatch(r'-?[0-9]{1,18}', name)}
+    if len(numbers) < len(names):
+        return sorted(names)
     by_number = {number: name for name, number in numbers.items()}
     for name, number in numbers.items():
         if by_number[number] != name:
@@ -159,4 +161,4 @@ def _sort_names(path: pathlib.Path, names: set[str]) -> list[str]:
                 f'{path}: labels {" and ".join(map(repr, sorted((name, by_number[number]))))} are '
                 'one number; allowed is one spelling for each class; write them alike'
             )
-    return sorted(names, key=numbers.get if len(numbers) == len(names) else None)
+    return sorted(names, key=numbers.get)

@@ -5,7 +5,6 @@ import dataclasses
 import ml_collections
 
 from mixer_dilated.data.datasets import open_dataset
-from mixer_dilated.data.examples import Dataset
 from mixer_dilated.data.preprocessing import image_shapes
 from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
@@ -33,7 +32,7 @@ class AbstractDataset:
     split_sizes: dict[str, int]
 
 
-def abstract_dataset(dataset: ml_collections.ConfigDict) -> AbstractDataset | Dataset:
+def abstract_dataset(dataset: ml_collections.ConfigDict) -> AbstractDataset:
     """Of `config.dataset`, from `FACTS` or as it lies here; nothing is downloaded.
 
     Raises:
@@ -42,7 +41,8 @@ def abstract_dataset(dataset: ml_collections.ConfigDict) -> AbstractDataset | Da
     if dataset.name not in FACTS:
         if dataset.name != 'digits' and not split_path(dataset.name)[0]:
             _check_prepared(dataset)
-        return open_dataset(dataset)
+        names, there = AbstractDataset.__annotations__, open_dataset(dataset)
+        return AbstractDataset(*(getattr(there, name) for name in names))
     size = integer_pair('dataset.image_size', dataset.image_size, 1) if dataset.image_size else None
     image_size, channels, num_classes, split_sizes = FACTS[dataset.name]
     if not size and not image_size:

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 
 from mixer_dilated.data.class_folders import SplitFiles, find_images
-from mixer_dilated.data.examples import Dataset, Examples, InMemoryDataset, checksums
+from mixer_dilated.data.examples import OWN, Dataset, Examples, InMemoryDataset, checksums
 from mixer_dilated.data.preprocessing import Preprocessing, is_upsample
 from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
@@ -38,6 +38,11 @@ def open_dataset(dataset: ml_collections.ConfigDict, recorded: SplitFiles | None
     kind, path = split_path(dataset.name)
     if dataset.name == 'digits':
         return Digits(size or (8, 8))
+    if dataset.name.startswith(OWN):
+        raise UserError(
+            f'config.dataset.name = {dataset.name!r}: arrays that train_and_evaluate was given; '
+            'give them to evaluate_checkpoint(workdir, dataset=…) too (docs/library.md)'
+        )
     if not kind:
         from mixer_dilated.data.tfds_dataset import TfdsDataset
 

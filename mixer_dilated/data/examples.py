@@ -13,6 +13,9 @@ from jaxtyping import Int32, UInt8
 from mixer_dilated.data.split_names import split_of
 from mixer_dilated.errors import UserError
 
+OWN = 'own:'  # begins the name of a data set of the caller's arrays
+MAX_LABELS = 2**20
+
 
 class Examples(NamedTuple):
     """Images and their labels, in memory or memory-mapped.
@@ -116,63 +119,6 @@ class InMemoryDataset:
     splits: dict[str, Examples]
     split_sizes: dict[str, int]
 
-    @classmethod
-    def from_arrays(
-        cls,
-        splits: Mapping[str, tuple[np.ndarray, np.ndarray]],
-        class_names: Sequence[str] | None = None,
-        name: str = 'arrays',
-    ) -> 'InMemoryDataset':
-        """A data set of one's own arrays, for `train_and_evaluate`.
-
-        Args:
-          splits: of 'train', 'test' and any others the images, uint8 (examples, height, width,
-            channels) or (examples, height, width), and the labels, integers (examples,) from 0 on.
-          class_names: of the labels; '0', '1', … up to the largest if None.
-          name: of the data set, in results.
-
-        Raises:
-          UserError: arrays of another form, or a label without a class.
-        """
-        dataset, digest = cls(), hashlib.sha256()
-        dataset.name, dataset.splits = name, {}
-        for split, (images, labels) in splits.items():
-            images, labels = np.asarray(images), np.asarray(labels)
-            images = images[..., None] if images.ndim == 3 else images
-            if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
-                raise UserError(
-                    f'splits[{split!r}]: images are {images.dtype} {images.shape}; allowed is '
-                    'uint8 (examples, height, width, channels)'
-                )
-            if (
-                labels.dtype.kind not in 'iu'
-                or labels.shape != images.shape[:1]
-                or labels.min() < 0
-            ):
-                raise UserError(
-                    f'splits[{split!r}]: labels are {labels.dtype} {labels.shape}; allowed are '
-                    f'integers from 0 on, one of each of the {len(images)} images'
-                )
-            dataset.splits[split] = Examples(images, labels.astype(np.int32))
-            digest.update(f'{split} {images.shape}'.encode())
-            for array in dataset.splits[split]:
-                digest.update(np.ascontiguousarray(array))
-        shapes = {examples.images.shape[1:] for examples in dataset.splits.values()}
-        if len(shapes) != 1:
-            raise UserError(f'splits: images of the shapes {sorted(shapes)}; allowed is one')
-        most = 1 + max(int(examples.labels.max()) for examples in dataset.splits.values())
-        dataset.class_names = tuple(map(str, range(most) if class_names is None else class_names))
-        dataset.num_classes = len(dataset.class_names)
-        if most > dataset.num_classes:
-            raise UserError(
-                f'class_names: {dataset.num_classes} names, and a label is {most - 1}; allowed are '
-                'at least as many names as labels'
-            )
-        (dataset.image_shape,) = (dataset.stored_shape,) = shapes
-        dataset.split_sizes = {split: len(of.labels) for split, of in dataset.splits.items()}
-        dataset.identity = dataset.fingerprint = digest.hexdigest()
-        return dataset
-
     def read(self, split: str) -> Examples:
         slices = split_slices('split', split, self.split_sizes)
         parts = [[array[a:b] for array in self.splits[name]] for name, a, b in slices]
@@ -180,6 +126,65 @@ class InMemoryDataset:
 
     def data_source(self, split: str) -> InMemoryDataSource:
         return InMemoryDataSource(self.read(split))
+
+
+def dataset_of_arrays(
+    splits: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    class_names: Sequence[str] | None = None,
+    name: str = 'arrays',
+) -> InMemoryDataset:
+    """A data set of one's own arrays, for `train_and_evaluate`.
+
+    Args:
+      splits: of 'train', 'test' and any others the images, uint8 (examples, height, width,
+        channels) or (examples, height, width), and the labels, integers (examples,) from 0 on.
+      class_names: of the labels; '0', '1', … up to the largest if None.
+      name: of the data set, in results.
+
+    Raises:
+      UserError: arrays of another form, or a label without a class.
+    """
+    if not isinstance(splits, Mapping):
+        raise UserError("splits: allowed is a dict, like {'train': (images, labels), …}")
+    dataset, digest = InMemoryDataset(), hashlib.sha256()
+    dataset.name, dataset.splits = f'{OWN}{name}', {}
+    for split, pair in splits.items():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise UserError(f'splits[{split!r}]: allowed is a pair (images, labels)')
+        images, labels = map(np.asarray, pair)
+        images = images[..., None] if images.ndim == 3 else images
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3, 4):
+            raise UserError(
+                f'splits[{split!r}]: images are {images.dtype} {images.shape}; allowed is uint8 '
+                '(examples, height, width, 1, 3 or 4 channels), channels last'
+            )
+        is_integer = labels.dtype.kind in 'iu' and labels.shape == images.shape[:1]
+        if not is_integer or not labels.size or labels.min() < 0 or labels.max() >= MAX_LABELS:
+            raise UserError(
+                f'splits[{split!r}]: labels are {labels.dtype} {labels.shape}'
+                + (f' from {labels.min()} to {labels.max()}' if is_integer and labels.size else '')
+                + '; allowed are '
+                f'integers from 0 to {MAX_LABELS - 1}, one of each of the {len(images)} images'
+            )
+        dataset.splits[split] = Examples(images, labels.astype(np.int32))
+        digest.update(f'{split} {images.shape}'.encode())
+        for array in dataset.splits[split]:
+            digest.update(np.ascontiguousarray(array))
+    shapes = {examples.images.shape[1:] for examples in dataset.splits.values()}
+    if len(shapes) != 1:
+        raise UserError(f'splits: images of the shapes {sorted(shapes)}; allowed is one')
+    most = 1 + max(int(examples.labels.max()) for examples in dataset.splits.values())
+    dataset.class_names = tuple(map(str, range(most) if class_names is None else class_names))
+    dataset.num_classes = len(dataset.class_names)
+    if most > dataset.num_classes:
+        raise UserError(
+            f'class_names: {dataset.num_classes} names, and a label is {most - 1}; allowed are at '
+            'least as many names as labels'
+        )
+    (dataset.image_shape,) = (dataset.stored_shape,) = shapes
+    dataset.split_sizes = {split: len(of.labels) for split, of in dataset.splits.items()}
+    dataset.identity = dataset.fingerprint = digest.hexdigest()
+    return dataset
 
 
 def split_slices(key: str, split: str, split_sizes: dict[str, int]) -> list[tuple[str, int, int]]:

@@ -101,7 +101,8 @@ class InMemoryPipeline:
         epoch = step // steps
         if epoch != self._epoch:
             permutations = self._permute(epoch)
-            self._permute(min(epoch + 1, config.num_epochs - 1))  # computed while this one trains
+            last = math.ceil(config.total_steps / steps) or config.num_epochs
+            self._permute(min(epoch + 1, last - 1))  # computed while this one trains
             rows = np.asarray(permutations)[:, : steps * config.batch]
             rows = rows.reshape(config.num_seeds, steps, config.batch)
             self._epoch, self._index = epoch, put_on_mesh(rows, train_sharding(self._mesh))

@@ -61,7 +61,9 @@ def convert(source: pathlib.Path, target: pathlib.Path, *, timm: bool = False) -
     if target.suffix in ('.npz', *TORCH_SUFFIXES) and weights.model:
         notes.append('without patches and grid, which this format does not record')
     if target.suffix == '.npz' and weights.gelu == 'exact':
-        notes.append('trained with exact GELU, where the original code takes tanh')
+        notes.append(
+            'trained with exact GELU, where the original code takes tanh (--config.model.gelu=exact)'
+        )
     if (timm or target.suffix in TORCH_SUFFIXES) and weights.gelu == 'tanh':
         notes.append(
             "trained with the tanh form of GELU, where timm's MlpMixer takes the exact one"

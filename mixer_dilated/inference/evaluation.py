@@ -172,7 +172,8 @@ def top5_accuracy(
 ) -> float:
     """Share of the examples whose label is one of the five most probable classes."""
     of_label = np.take_along_axis(log_probs, labels[:, None], axis=1)
-    return float(np.mean((log_probs >= of_label).sum(axis=1) <= 5))
+    rank = (log_probs >= of_label).sum(axis=1)  # 0 where they are not numbers
+    return float(np.mean((rank > 0) & (rank <= 5)))
 
 
 def _evaluate_seed(

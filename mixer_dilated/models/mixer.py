@@ -11,6 +11,7 @@ import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from mixer_dilated.allowed_values import RATE, Allowed, integer, one_of
@@ -48,7 +49,8 @@ class CheckedModule(nn.Module):
             key = KEYS.get(f'model.{name}')
             allowed = ALLOWED.get(name) or (key and key.allowed)
             value = getattr(self, name)
-            if allowed and not allowed.test(value):
+            plain = value.item() if isinstance(value, np.generic) else value
+            if allowed and not allowed.test(plain):
                 raise UserError(
                     f'{type(self).__name__}: {name} = {value!r}: allowed is {allowed.text}'
                 )
@@ -231,6 +233,10 @@ class MlpMixer(CheckedModule):
           UserError: patches do not fit the images, or branches that are merged by channels have
             different grids.
         """
+        if images.ndim != 4:
+            raise UserError(
+                f'images of shape {images.shape}: allowed is (batch, height, width, channels)'
+            )
         num_tokens(self.branches, self.branch_merge, images.shape[1:3])
         stem = functools.partial(
             self.stem_class, hidden_dim=self.hidden_dim, blur=self.blur, dtype=self.dtype

@@ -85,9 +85,10 @@ def adapt_params(
     arrays = {name: arrays[name] for name in arrays if _part(name) != 'stem'} | stem | mixing
     shapes = {name: array.shape for name, array in arrays.items()}
     if shapes != expected:
+        rows = shape_mismatches(shapes, expected, network, image_shape)
+        remedies = '; '.join(dict.fromkeys(row[3] for row in rows))
         raise ShapeMismatchError(
-            f'{file}: does not fit the network of the config; set its keys as the table says',
-            shape_mismatches(shapes, expected, network, image_shape),
+            f'{file}: does not fit the network of the config; set or take {remedies}', rows
         )
     notes = [*_describe_differences(weights, network, hints), *stem_notes, *mixing_notes]
     if 'stem' in is_new:
@@ -119,12 +120,9 @@ def _describe_differences(weights: Weights, network: nn.Module, hints: list[str]
             f'{whose}trained with GELU {gelu!r}, here config.model.gelu = {network.gelu!r}; for '
             f'that one set --config.model.gelu={gelu}'
         )
-    before = {'gelu': weights.gelu, 'blur': (weights.model or {}).get('blur')}
-    notes = [
-        f'trained with config.model.{key} = {value!r}, here {getattr(network, key)!r}'
-        for key, value in before.items()
-        if value not in (None, getattr(network, key))
-    ]
+    blur, notes = (weights.model or {}).get('blur'), []
+    if blur not in (None, network.blur):
+        notes.append(f'trained with config.model.blur = {blur!r}, here {network.blur!r}')
     old, new = weights.branches or (_old_patches(weights),), network.branches
     if not weights.model and new[0].window == new[0].size:
         old = new  # plain, as those of a file are taken to be; their stride is not known
@@ -132,7 +130,8 @@ def _describe_differences(weights: Weights, network: nn.Module, hints: list[str]
         differing = [k for k in range(len(new)) if old[k] != new[k]]
         for k in differing[:MAX_NAMED]:
             branch = f' of branch {k}' if len(new) > 1 else ''
-            notes.append(f'stem kernel{branch} trained on patches {old[k]}, here {new[k]}')
+            trained = 'trained on' if weights.model else 'taken for one of'
+            notes.append(f'stem kernel{branch} {trained} patches {old[k]}, here {new[k]}')
         if len(differing) > MAX_NAMED:
             notes.append(f'and so {len(differing) - MAX_NAMED} more branches')
     return notes
@@ -141,7 +140,7 @@ def _describe_differences(weights: Weights, network: nn.Module, hints: list[str]
 def _old_patches(weights: Weights) -> Patches | None:
     """The one branch of the weights: as they record it, else plain patches; None if several."""
     kernel = weights.arrays.get('stem/kernel')
-    if kernel is None or kernel.ndim != 4:
+    if kernel is None or kernel.ndim != 4 or not kernel.size:
         return None
     recorded = [patches for patches in weights.branches if patches.size == kernel.shape[:2]]
     return recorded[0] if recorded else Patches(kernel.shape[:2], stride=kernel.shape[:2])
@@ -179,8 +178,9 @@ def _adapt_stem(
             if pair != getattr(new[0], key)
         )
         hints.append(
-            f'{note}; for the patches of the weights set {flags}, for others choose '
-            '--config.transfer.stem=resize, or new in training'
+            f'{note}; for the patches of the weights set {flags}, else '
+            + ('--config.transfer.stem=resize, or ' if method == 'sample' else 'go on so, or ')
+            + '--config.transfer.stem=new for a random stem'
         )
     biases = dict.fromkeys(shapes, stem['stem/bias'])
     return {**biases, **dict(zip(names, kernels, strict=True))}, [note]
@@ -269,12 +269,14 @@ def shape_mismatches(
         shape = shapes.get(name)
         if shape == expected.get(name):
             continue
-        elif shape == resized.get(name):
+        elif shape == resized.get(name) or (sizes and 'token_mixing/' in name):
             remedy = ', '.join(f'model.{key}={size}' for key, size in sizes.items())
         elif name.startswith('head/'):
             remedy = 'transfer.head=new'
         elif name.startswith('stem'):
-            remedy = "the weights' patches, or transfer.stem=new"
+            same_sides = shape and expected.get(name) and shape[:2] == expected[name][:2]
+            patches = '' if same_sides or not shape else "the weights' patches, or "
+            remedy = f'{patches}transfer.stem=new'
         else:
             remedy = 'another file'
         row = re.sub(r'MixerBlock_\d+', 'MixerBlock_…', name), shape, expected.get(name)

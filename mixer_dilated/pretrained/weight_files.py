@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import pathlib
+import pickle
 import re
 import tempfile
 import zlib
@@ -219,10 +220,19 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     if path.suffix in TORCH_SUFFIXES:
         import torch
 
-        state = torch.load(path, map_location='cpu', weights_only=True)
-        state = next((state[key] for key in ('state_dict', 'model') if key in state), state)
+        try:
+            state = torch.load(path, map_location='cpu', weights_only=True)
+        except pickle.UnpicklingError:
+            raise ValueError(
+                'it holds more than tensors; save model.state_dict() instead of the model'
+            ) from None
+        keys = 'state_dict', 'model_state_dict', 'model'
+        state = next((state[key] for key in keys if key in state), state)
+        if odd := [name for name, leaf in state.items() if not isinstance(leaf, torch.Tensor)]:
+            raise ValueError(f'{odd[0]!r} is no tensor; save model.state_dict() alone')
+        arrays = {name: leaf.detach().float().numpy() for name, leaf in state.items()}
         # `nn.parallel` begins names with 'module.'.
-        return {name.removeprefix('module.'): leaf.float().numpy() for name, leaf in state.items()}
+        return {name.removeprefix('module.'): array for name, array in arrays.items()}
     import orbax.checkpoint as ocp
 
     params = path / _PARAMS

@@ -6,6 +6,7 @@ import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from mixer_dilated.config import resolve
 from mixer_dilated.config_differences import differences
 from mixer_dilated.errors import BusyError, UserError
 from mixer_dilated.files import PathLike, as_path, read_json, write_json, write_json_lines
@@ -175,7 +176,8 @@ def _write_description(folder: pathlib.Path, description: Mapping) -> None:
                 f'--workdir={folder}: holds another study ({key} {there.get(key)!r}, here '
                 f'{description[key]!r}); name another folder'
             )
-    if differing := differences(there.get('config', {}), description['config']):
+    recorded = resolve(there.get('config', {}), warn=False)  # of a version with fewer keys
+    if differing := differences(recorded, description['config']):
         raise UserError(
             f'--workdir={folder}: holds this study with other settings (key: there, '
             f'here): {"; ".join(differing)}. Name another folder, or give those settings'

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 
+from mixer_dilated.config import resolve
 from mixer_dilated.config_differences import differences
 from mixer_dilated.errors import BusyError, NonFiniteError, UserError
 from mixer_dilated.files import read_json
@@ -134,7 +135,7 @@ def _check_same(folder: pathlib.Path, description: Mapping) -> None:
     while True:
         there = read_json(folder / 'study.json') if (folder / 'study.json').exists() else {}
         differing = [key for key in SHARED if there.get(key) != here[key]]
-        differing += differences(there.get('config', {}), here['config'])
+        differing += differences(resolve(there.get('config', {}), warn=False), here['config'])
         if not differing:
             return
         if time.monotonic() > until:

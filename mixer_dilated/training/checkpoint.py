@@ -36,9 +36,12 @@ from mixer_dilated.training.run_state import (
 DAMAGED = 'damaged_checkpoints'
 
 
+NOTES = ('read_only=True', 'is read only', 'Metadata file does not exist')
+
+
 def _is_needed(record: logging.LogRecord) -> bool:
-    """False for orbax's warnings: that a manager only reads, and of files that are not needed."""
-    return record.levelno > logging.WARNING or 'orbax' not in record.pathname
+    """False for orbax's warnings that a manager only reads, and of a file that is not needed."""
+    return not any(note in str(record.msg) for note in NOTES)
 
 
 class Checkpoints:

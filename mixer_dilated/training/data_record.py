@@ -43,9 +43,10 @@ def open_setup(
     split_anew = hasattr(setup.dataset, 'split_files') and not exists(workdir / SPLIT_FILES)
     identity, *old = split_identities(setup, 'train')
     if split_anew and not _is_same_split(recorded.get('train'), {'identity': identity}, old):
+        has_changed = 'has changed' if recorded else 'may have changed'
         warnings.warn(
             f'{workdir}: of an earlier version, without a record of its split ({SPLIT_FILES}); '
-            f'{config.dataset.name} has changed since and is split anew, so that images that '
+            f'{config.dataset.name} {has_changed} since and is split anew, so that images that '
             'were trained on may be tested: take out what was added, or train a new run',
             stacklevel=2,
         )
@@ -82,7 +83,7 @@ def split_identities(setup: Setup, part: str) -> list[str]:
     They follow from names and sizes of files, and not from pixels.
     """
     split, dataset = setup.config.dataset[f'{part}_split'], setup.dataset
-    identities = dataset.identity, *dataset.old_identities
+    identities = dataset.identity, *getattr(dataset, 'old_identities', ())
     return [hashlib.sha256(f'{text}\n{split}'.encode()).hexdigest() for text in identities]
 
 

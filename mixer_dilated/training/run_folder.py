@@ -202,15 +202,34 @@ def check_same_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) 
     if not differing:
         return
     hint = 'Name another folder, or give the config that is there'
-    if config.num_epochs > recorded.num_epochs:
+    if config.num_epochs > recorded.num_epochs or config.total_steps > recorded.total_steps:
         hint += (
-            '; to train on where the learning rate is not constant, begin a new run with its '
+            '; to train on where the rest of it would change, begin a new run with its '
             f'weights: --config.init_from={workdir} --config.transfer.head=keep'
         )
     raise UserError(
         f'--workdir={workdir}: holds a run with another config (key: there, here): '
         f'{"; ".join(differing)}. {hint}'
     )
+
+
+def keep_gelu(
+    workdir: pathlib.Path, config: ml_collections.ConfigDict
+) -> ml_collections.ConfigDict:
+    """The config with the GELU of the run that is there, if both start from the same weights.
+
+    'auto' is what the weights record, which may be gone, or be read otherwise by another version.
+    """
+    if not config.init_from or not exists(workdir / 'config.json'):
+        return config
+    recorded = read_config(workdir)
+    if recorded.init_from != config.init_from or recorded.model.gelu == config.model.gelu:
+        return config
+    warnings.warn(
+        f'{workdir}: begun with config.model.gelu = {recorded.model.gelu!r}, which it keeps',
+        stacklevel=3,
+    )
+    return changed(config, {'model.gelu': recorded.model.gelu})
 
 
 def update_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:

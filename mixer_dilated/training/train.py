@@ -48,6 +48,7 @@ from mixer_dilated.training.run_folder import (
     check_workdir,
     claim,
     file_checksums,
+    keep_gelu,
     lock_folder,
     read_config,
     read_finished,
@@ -111,7 +112,7 @@ def train_and_evaluate(
     Args:
       config: its keys and their values, nested; those that are left out have their defaults.
       workdir: the run's folder; made if it does not exist.
-      dataset: to take for that of `config.dataset.name`, like `InMemoryDataset.from_arrays`.
+      dataset: to take for that of `config.dataset.name`, like `dataset_of_arrays`.
       name: of the run; the folder's name if empty.
       started: `time.perf_counter()` when the process started, from which start-up counts.
       progress: observes the run, and may ask it to stop.
@@ -127,7 +128,8 @@ def train_and_evaluate(
     """
     started = started or time.perf_counter()
     progress, workdir = progress or Progress(), as_path(workdir)
-    config = changed(config, {} if dataset is None else {'dataset.name': dataset.name})
+    own = {} if dataset is None else {'dataset.name': dataset.name}
+    config = keep_gelu(workdir, changed(config, own))
     assert_equal_across_hosts([config.to_dict(), versions()], CONFIGS_DIFFER)
     summary = on_primary(read_finished, workdir, config)
     if broadcast(bool(summary)):

@@ -132,7 +132,7 @@ def test_patches_that_nobody_set_are_said_before_anything_is_compiled(
     monkeypatch.setattr(CompiledFunctions, 'compile_training', raising(InterruptedError()))
     config = tune(original, **{'model.patches.size': 4, 'model.patches.stride': 4})
     with (
-        warns('w.npz', '2×2', '.patches.size=2', 'transfer.stem=resize'),
+        warns('w.npz', '2×2', '.patches.size=2', 'transfer.stem=new'),
         pytest.raises(InterruptedError),
     ):
         train_and_evaluate(config, tmp_path / 'run')

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mixer_dilated.data.datasets import Digits
-from mixer_dilated.data.examples import InMemoryDataset
+from mixer_dilated.data.examples import dataset_of_arrays
 from mixer_dilated.errors import UserError
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.inference.trained import load_trained
@@ -22,13 +22,13 @@ def digits_arrays():
 
 
 def test_arrays_train_like_the_data_set_that_they_are_of(tmp_path):
-    dataset = InMemoryDataset.from_arrays(digits_arrays(), name='mine')
+    dataset = dataset_of_arrays(digits_arrays(), name='mine')
     assert (dataset.image_shape, dataset.num_classes) == ((8, 8, 1), 10)
     named = {'dataset.train_split': 'train[:300]', 'dataset.test_split': 'test[:100]'}
     train_and_evaluate(small_config(**{**OWN, **named}), str(tmp_path / 'named'))
     config = small_config(**OWN)
     summary = train_and_evaluate(config, str(tmp_path / 'own'), dataset)
-    assert (summary['dataset'], summary['train_examples']) == ('mine', 300)
+    assert (summary['dataset'], summary['train_examples']) == ('own:mine', 300)
     one, other = (read_lines(tmp_path / run / 'metrics.jsonl') for run in ('named', 'own'))
     assert one == other
     results = evaluate_checkpoint(str(tmp_path / 'own'), dataset=dataset)['results']
@@ -38,7 +38,7 @@ def test_arrays_train_like_the_data_set_that_they_are_of(tmp_path):
         train_and_evaluate(
             small_config(**{**OWN, 'num_epochs': 1, 'batch_eval': 50}),
             tmp_path / 'own',
-            InMemoryDataset.from_arrays({**other, 'more': other['test']}, name='other'),
+            dataset_of_arrays({**other, 'more': other['test']}, name='other'),
         )
     assert 'dataset.name' in str(error.value)
 
@@ -74,14 +74,14 @@ def arrays(**changes):
 )
 def test_arrays_of_another_form_are_refused(splits, class_names, named):
     with pytest.raises(UserError) as error:
-        InMemoryDataset.from_arrays(splits, class_names)
+        dataset_of_arrays(splits, class_names)
     assert named in str(error.value) and '\n' not in str(error.value)
 
 
 def test_an_image_size_that_the_given_images_do_not_have_is_refused(tmp_path):
     config = small_config(**{**OWN, 'dataset.image_size': 16})
     with pytest.raises(UserError) as error:
-        train_and_evaluate(config, tmp_path / 'run', InMemoryDataset.from_arrays(digits_arrays()))
+        train_and_evaluate(config, tmp_path / 'run', dataset_of_arrays(digits_arrays()))
     assert 'config.dataset.image_size = 16' in str(error.value)
 
 
