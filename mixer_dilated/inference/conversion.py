@@ -62,7 +62,8 @@ def convert(source: pathlib.Path, target: pathlib.Path, *, timm: bool = False) -
         notes.append('without patches and grid, which this format does not record')
     if target.suffix == '.npz' and weights.gelu == 'exact':
         notes.append(
-            'trained with exact GELU, where the original code takes tanh (--config.model.gelu=exact)'
+            'trained with exact GELU, where the original code takes tanh; to start from it set '
+            '--config.model.gelu=exact'
         )
     if (timm or target.suffix in TORCH_SUFFIXES) and weights.gelu == 'tanh':
         notes.append(
