@@ -128,8 +128,7 @@ def train_and_evaluate(
     """
     started = started or time.perf_counter()
     progress, workdir = progress or Progress(), as_path(workdir)
-    own = {} if dataset is None else {'dataset.name': dataset.name}
-    config = keep_gelu(workdir, changed(config, own))
+    config = keep_gelu(workdir, changed(config, {'dataset.name': dataset.name} if dataset else {}))
     assert_equal_across_hosts([config.to_dict(), versions()], CONFIGS_DIFFER)
     summary = on_primary(read_finished, workdir, config)
     if broadcast(bool(summary)):
