@@ -58,7 +58,12 @@ def start_up_seconds(config: ml_collections.ConfigDict) -> dict[str, float | boo
     Raises:
       ProcessError: a run failed; the message has the end of what it printed.
     """
-    changes = {'num_epochs': 1, 'optimizer.warmup_steps': 0, 'dataset.cache_dir': ''}
+    changes = {
+        'num_epochs': 1,
+        'total_steps': 0,
+        'optimizer.warmup_steps': 0,
+        'dataset.cache_dir': '',
+    }
     seconds = {}
     try:
         with tempfile.TemporaryDirectory() as name:
