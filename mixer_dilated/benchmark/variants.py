@@ -6,15 +6,13 @@ import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 
 from mixer_dilated.benchmark.processes import end_of
 from mixer_dilated.benchmark.torch_mixer import left_out, torch_step
 from mixer_dilated.data.augmentation import augmentation_from_config
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.models.mixer import MlpMixer, Stem
-from mixer_dilated.patches.extraction import antialias
+from mixer_dilated.models.conv_stem import ConvStemMixer
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.optimizer import make_optimizer
 from mixer_dilated.training.setup import Setup
@@ -55,31 +53,6 @@ def time_forward(setup: Setup) -> TimedCall:
     return TimedCall(predict, compiled.compile_seconds - before)
 
 
-class ConvStem(Stem):
-    """`Stem` as a dilated convolution, which it is in the original code."""
-
-    @nn.compact
-    def __call__(self, images):
-        tokens = []
-        for patches in self.branches:
-            sampled = antialias(images, patches.dilation) if self.blur else images
-            conv = nn.Conv(
-                self.hidden_dim,
-                patches.size,
-                patches.stride,
-                patches.pads(images.shape[1:3]),
-                kernel_dilation=patches.dilation,
-            )
-            tokens.append(conv(sampled).reshape(len(images), -1, self.hidden_dim))
-        return sum(tokens)
-
-
-class ConvStemMixer(MlpMixer):
-    """The network as in the original code."""
-
-    stem_class = ConvStem
-
-
 def time_plain_flax(setup: Setup) -> TimedCall:
     """A training step of `ConvStemMixer` alone, jitted and called from Python for every batch.
 
@@ -87,7 +60,7 @@ def time_plain_flax(setup: Setup) -> TimedCall:
     """
     config, dataset = setup.config, setup.dataset
     model, examples = create_model(config, dataset.num_classes), dataset.read('train')
-    network = ConvStemMixer(**{name: getattr(model, name) for name in MlpMixer.__annotations__})
+    network = ConvStemMixer.like(model)
     optimizer = make_optimizer(config.optimizer, setup.total_steps)
     create = functools.partial(create_train_state, network, optimizer, dataset.image_shape)
     key = jax.random.key(config.seed)

@@ -1,11 +1,9 @@
 """A trained network as an ONNX model, converted by jax2onnx and checked by ONNX Runtime."""
 
-import dataclasses
 import functools
 import itertools
 import logging
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -15,7 +13,7 @@ from jaxtyping import Array, Float, UInt8
 
 from mixer_dilated.config import changed, num_phases
 from mixer_dilated.errors import UserError
-from mixer_dilated.models.mixer import MlpMixer, Stem
+from mixer_dilated.models.conv_stem import ConvStem, ConvStemMixer
 from mixer_dilated.patches.extraction import smooth
 from mixer_dilated.training.state import create_model
 from mixer_dilated.training.step import normalise
@@ -24,35 +22,6 @@ OPSET = 21
 MAX_BYTES = 2**31  # of a model in one file
 MAX_DIFFERENCE = 1e-4  # of probabilities
 CHECKED_BATCHES = (1, 3)
-
-
-class ConvStem(Stem):
-    """`Stem` as a dilated convolution for each branch."""
-
-    @nn.compact
-    def __call__(
-        self, images: Float[Array, 'batch height width channels_in']
-    ) -> Float[Array, 'batch tokens channels']:
-        x = self.param('bias', nn.initializers.zeros, (self.hidden_dim,))
-        for i, patches in enumerate(self.branches):
-            name = 'kernel' if len(self.branches) == 1 else f'kernel_{i}'
-            shape = (*patches.size, images.shape[-1], self.hidden_dim)
-            kernel = self.param(name, nn.initializers.zeros, shape)
-            sampled = _antialias(images, patches.dilation) if self.blur else images
-            pads = patches.pads(images.shape[1:3])
-            # ONNX has no convolution that crops.
-            (top, bottom), (left, right) = ((min(low, 0), min(high, 0)) for low, high in pads)
-            height, width = sampled.shape[1:3]
-            tokens = jax.lax.conv_general_dilated(
-                sampled[:, -top : height + bottom, -left : width + right],
-                kernel,
-                window_strides=patches.stride,
-                padding=[(max(low, 0), max(high, 0)) for low, high in pads],
-                rhs_dilation=patches.dilation,
-                dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-            )
-            x = x + tokens.reshape(-1, tokens.shape[1] * tokens.shape[2], self.hidden_dim)
-        return x
 
 
 def _antialias(images, dilation):
@@ -64,10 +33,16 @@ def _antialias(images, dilation):
     return smooth(images[:, rows][:, :, columns], dilation)
 
 
-class OnnxMlpMixer(MlpMixer):
-    """`MlpMixer` of what ONNX has operations for."""
+class OnnxStem(ConvStem):
+    """`ConvStem` of what jax2onnx converts."""
 
-    stem_class = ConvStem
+    antialias = staticmethod(_antialias)
+
+
+class OnnxMlpMixer(ConvStemMixer):
+    """`ConvStemMixer` of what jax2onnx converts."""
+
+    stem_class = OnnxStem
 
 
 def onnx_model(
@@ -136,10 +111,7 @@ def _classify(
     """The mean over the seeds of softmax(log p / T), p the mean over the phases; no loops."""
     num_classes = weights['head/bias'].shape[-1]
     plain = create_model(changed(config, {'dtype': 'float32'}), num_classes)
-    fields = (field.name for field in dataclasses.fields(plain))
-    model = OnnxMlpMixer(
-        **{name: getattr(plain, name) for name in fields if name not in ('parent', 'name')}
-    )
+    model = OnnxMlpMixer.like(plain)
     images, probabilities = images.astype(jnp.float32), 0.0
     for k, temperature in enumerate(temperatures):
         params = {name: jnp.asarray(array[k]) for name, array in weights.items()}
