@@ -31,6 +31,7 @@ from mixer_dilated.parallel.multihost import (
 )
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.data_record import open_setup
+from mixer_dilated.training.losses import is_in_top5
 from mixer_dilated.training.run_folder import read_config, versions
 from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import Setup
@@ -167,15 +168,6 @@ def _evaluate_classes(
     ]
 
 
-def top5_accuracy(
-    log_probs: Float[np.ndarray, 'examples classes'], labels: Int32[np.ndarray, ' examples']
-) -> float:
-    """Share of the examples whose label is one of the five most probable classes."""
-    of_label = np.take_along_axis(log_probs, labels[:, None], axis=1)
-    rank = (log_probs >= of_label).sum(axis=1)  # 0 where they are not numbers
-    return float(np.mean((rank > 0) & (rank <= 5)))
-
-
 def _evaluate_seed(
     log_probs: Float[np.ndarray, 'examples classes'],
     labels: Int32[np.ndarray, ' examples'],
@@ -185,10 +177,11 @@ def _evaluate_seed(
     results = {
         'loss': negative_log_likelihood(log_probs, labels),
         'accuracy': correct / len(labels),
-        **({'top5_accuracy': top5_accuracy(log_probs, labels)} if log_probs.shape[-1] > 10 else {}),
         'correct': correct,
         'ece': expected_calibration_error(log_probs, labels),
     }
+    if log_probs.shape[-1] > 10:
+        results['top5_accuracy'] = float(np.mean(is_in_top5(log_probs, labels)))
     if temperature is not None:
         calibrated = apply_temperature(log_probs, temperature)
         results['temperature'] = temperature

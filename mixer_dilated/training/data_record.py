@@ -28,8 +28,8 @@ def open_setup(
     """`create_setup` of a run, whose splits of a folder of images are those that it began with.
 
     `dataset` is taken for the one that the config names, if given. A run without checkpoints begins
-    anew. That a run of an earlier version has no record of its
-    splits is a warning, if its data have changed.
+    anew. That a run of an earlier version has no record of its splits is a warning, if its data
+    have changed.
 
     Raises:
       UserError: as `create_setup`; or the data set has other classes than that of the run, whose

@@ -15,6 +15,7 @@ from mixer_dilated.data.preprocessing import upsample
 from mixer_dilated.parallel.mesh import shard_batch, split_microbatches
 from mixer_dilated.patches.geometry import Pair
 from mixer_dilated.random_keys import purpose_key
+from mixer_dilated.training.losses import LOSSES, is_in_top5
 from mixer_dilated.training.run_state import TrainMetrics
 
 
@@ -23,18 +24,6 @@ def normalise(
 ) -> Float[Array, 'batch height width channels']:
     """uint8 0 … 255 to float32 -1 … 1, as the original Mixer takes its images."""
     return images.astype(jnp.float32) / 127.5 - 1.0
-
-
-def sigmoid_cross_entropy(
-    logits: Float[Array, 'batch classes'], targets: Float[Array, 'batch classes']
-) -> Float[Array, ' batch']:
-    """Sum over classes of the cross-entropy of each class against all others."""
-    return optax.sigmoid_binary_cross_entropy(logits, targets).sum(axis=-1)
-
-
-# What an evaluation sums over examples.
-EVALUATION = {'loss': jnp.float32, 'correct': jnp.int32, 'top5': jnp.int32}
-LOSSES = {'softmax': optax.softmax_cross_entropy, 'sigmoid': sigmoid_cross_entropy}
 
 
 class Batch(NamedTuple):
@@ -209,11 +198,10 @@ def eval_step(
     """
     log_probs = class_log_probs(state, images, num_phases=num_phases)
     of_label = jnp.take_along_axis(log_probs, labels[:, None], axis=1)
-    rank = jnp.sum(log_probs >= of_label, axis=-1)  # 0 where they are not numbers
     sums = {
         'loss': jnp.sum(-of_label[:, 0], where=counted),
         'correct': jnp.sum(log_probs.argmax(-1) == labels, where=counted),
-        'top5': jnp.sum((rank > 0) & (rank <= 5), where=counted),
+        'top5': jnp.sum(is_in_top5(log_probs, labels), where=counted),
     }
     return sums, log_probs
 
