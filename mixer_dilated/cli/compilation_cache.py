@@ -22,6 +22,8 @@ def keep_compiled_programs() -> None:
     """
     import jax
 
+    from mixer_dilated.parallel.multihost import all_devices
+
     if not jax.config.jax_enable_compilation_cache:
         return
     if _MIN_SECONDS.upper() not in os.environ:
@@ -30,7 +32,7 @@ def keep_compiled_programs() -> None:
     if jax.config.jax_compilation_cache_dir:
         return
     processor = _processor()
-    if 'GenuineIntel' in processor and jax.default_backend() == 'cpu':
+    if 'GenuineIntel' in processor and all_devices()[0].platform == 'cpu':
         return
     # Programs for one kind of processor may not run on another that shares the folder.
     kind = hashlib.sha256(processor.encode()).hexdigest()[:16]

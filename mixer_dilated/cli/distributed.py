@@ -100,7 +100,7 @@ def _initialize(settings: dict) -> None:
     import jax
     from jax.experimental import multihost_utils
 
-    from mixer_dilated.parallel.mesh import all_devices
+    from mixer_dilated.parallel.multihost import all_devices
 
     # It would take SIGTERM for itself; here a signal to one process stops all.
     jax.config.update('jax_enable_preemption_service', False)

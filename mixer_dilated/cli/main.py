@@ -11,7 +11,8 @@ import sys
 import threading
 import traceback
 import warnings
-from typing import NoReturn
+from collections.abc import Iterator
+from typing import NoReturn, TextIO
 
 import absl.logging
 
@@ -42,12 +43,6 @@ def main(argv: list[str], started: float) -> int:
       The exit status: 0; 1 for a defect of the program; 2 for input or surroundings that cannot
       be used; 3 for a loss that is not finite. An interrupt ends the process: see `preemption`.
     """
-    if '--help' in argv or '-h' in argv:
-        from mixer_dilated.cli import commands  # noqa: F401
-        from mixer_dilated.cli.command import help_text
-
-        print(help_text(argv[0]), end='')
-        return 0
     platforms.ignore_absent_accelerators()
     for name in ('stdout', 'stderr'):
         if getattr(sys, name) is None:  # closed, as by `>&-`
@@ -55,7 +50,7 @@ def main(argv: list[str], started: float) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='replace')  # × and … on a terminal that has no such letters
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stdout(_StandardOutput(sys.stdout)):
         warnings.simplefilter('ignore', DeprecationWarning)
         warnings.showwarning = _print_warning
         debug = '--debug' in argv
@@ -71,6 +66,33 @@ def main(argv: list[str], started: float) -> int:
             return _report(error, debug=debug)
 
 
+class _StandardOutput:
+    """A stream whose errors name it; the writing of it that fails is the last."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._name_errors():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._name_errors():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _name_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            error.filename = 'standard output'
+            raise
+
+
 def _report(error: BaseException, *, debug: bool) -> int:
     """Prints in one line what ended a command, and returns its exit status."""
     if debug:
@@ -84,7 +106,6 @@ def _report(error: BaseException, *, debug: bool) -> int:
     if isinstance(error, SystemExit):
         raise error
     if isinstance(error, BrokenPipeError):  # nobody reads on, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 128 + signal.SIGPIPE
     elif isinstance(error, AllHostsError | NonFiniteError) and distributed.is_distributed():
         # All processes raise it; the first prints it.
@@ -141,13 +162,20 @@ def _describe_error(error: BaseException) -> tuple[int, str]:
         return 2, f'not enough memory ({text[:150]}); choose a smaller {less}'
     if os.strerror(errno.ENOSPC) in text:
         return 2, f'the storage is full ({text[:150]}); when there is room, {resumes}'
-    return 1, f'{type(error).__name__}: {text}; a defect of this program (--debug shows where)'
+    settings = [f'{name}={os.environ[name]}' for name in sorted(os.environ) if name[:4] == 'JAX_']
+    without = f'; try again without {", ".join(settings)}' if settings else ''
+    defect = f'a defect of this program (--debug shows where){without}'
+    return 1, f'{type(error).__name__}: {text}; {defect}'
 
 
 def _run(argv: list[str], started: float) -> int:
     from mixer_dilated.cli.arguments import parse
+    from mixer_dilated.cli.command import help_text
     from mixer_dilated.cli.commands import COMMANDS
 
+    if '--help' in argv or '-h' in argv:
+        print(help_text(argv[0]), end='', flush=True)
+        return 0
     name, *words = argv if argv and not argv[0].startswith('-') else ['train', *argv]
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, 1)
@@ -156,9 +184,11 @@ def _run(argv: list[str], started: float) -> int:
     arguments = parse(COMMANDS[name], words)
     arguments.started = started
     COMMANDS[name].function(arguments)
+    sys.stdout.flush()
     return 0
 
 
 def _print_warning(message, category, filename, lineno, file=None, line=None):
-    if distributed.is_primary():
-        print(f'warning: {printable(str(message))}', file=sys.stderr)
+    with contextlib.suppress(OSError):  # of standard error
+        if distributed.is_primary():
+            print(f'warning: {printable(str(message))}', file=sys.stderr)

@@ -52,14 +52,20 @@ class TerminalProgress(SilentProgress):
 
     def __init__(self, name: str, workdir: pathlib.Path):
         self._name, self._workdir, self._bar = name, workdir, None
+        self._output_error = None  # of standard output: the run saves before it is raised
         self._hint = f'the same command with --workdir={workdir} resumes the run'
 
     def __exit__(self, kind, error, traceback):
         if self._bar:
             self._bar.stop()
         super().__exit__(kind, error, traceback)
+        if self._output_error and (error is None or isinstance(error, Preempted)):
+            raise self._output_error
         if isinstance(error, Preempted):
             print(f'\n{error};\n{self._hint}', flush=True)
+
+    def stop_requested(self) -> bool:
+        return bool(self._output_error) or super().stop_requested()
 
     def on_start(self, setup: Setup) -> None:
         val, seeds = setup.val_examples, setup.config.num_seeds
@@ -114,7 +120,10 @@ class TerminalProgress(SilentProgress):
         if self._bar:
             self._bar.update(self._bar_task, completed=epoch, description=text)
         else:
-            print(f'{_counted(epoch, self._num_epochs, "epoch ")}  {text}', flush=True)
+            try:
+                print(f'{_counted(epoch, self._num_epochs, "epoch ")}  {text}', flush=True)
+            except OSError as error:
+                self._output_error = self._output_error or error
 
 
 class TerminalStudyProgress(StudyObserver):

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mixer_dilated.config import changed
 from mixer_dilated.errors import UserError
+from mixer_dilated.parallel.multihost import all_devices, process_count
 
 AXES = ('seeds', 'data', 'model')
 
@@ -37,15 +38,6 @@ def make_mesh(
     sizes = mesh_sizes(config, len(devices))
     array = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     return Mesh(array, AXES)
-
-
-def all_devices() -> list[jax.Device]:
-    """`jax.devices()`; raises UserError if there are none."""
-    try:
-        return jax.devices()
-    except RuntimeError as error:
-        cause = ' '.join(str(error).split())
-        raise UserError(f'JAX finds no device: {cause}; check JAX_PLATFORMS') from None
 
 
 def mesh_sizes(config: ml_collections.ConfigDict, devices: int) -> tuple[int, int, int]:
@@ -141,7 +133,7 @@ def fit_devices(config: ml_collections.ConfigDict) -> list[jax.Device]:
     Warns if some are left out. Several hosts use all devices, or `check_batch` refuses them.
     """
     devices = all_devices()
-    if jax.process_count() > 1:
+    if process_count() > 1:
         return devices
 
     def fits(count: int) -> bool:

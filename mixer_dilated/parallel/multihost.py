@@ -5,6 +5,7 @@ Every host calls them at the same place of the program.
 
 import contextlib
 import json
+import os
 import pathlib
 import re
 import secrets
@@ -29,11 +30,49 @@ CONFIGS_DIFFER = (
 )
 WEIGHTS_DIFFER = 'config.init_from: the processes read different weights; give all the same file'
 DATA_DIFFERS = 'the processes found different examples; give all of them the same data'
+# Settings of JAX that change results, or with which nothing can be computed.
+SETTINGS = {
+    'jax_enable_x64': False,
+    'jax_default_prng_impl': 'threefry2x32',
+    'jax_threefry_partitionable': True,
+    'jax_random_seed_offset': 0,
+    'jax_disable_jit': False,
+    'jax_no_tracing': False,
+    'jax_numpy_dtype_promotion': 'standard',
+    'jax_numpy_rank_promotion': 'allow',
+    'jax_transfer_guard': None,
+}
+PLATFORMS = ('JAX_PLATFORMS', 'JAX_PLATFORM_NAME')
 # What libraries raise where another host has ended, or is out of reach.
 LOST = re.compile(
     'gloo|nccl|unavailable|deadline_?exceeded|heartbeat|socket closed|coordination service|barrier',
     re.IGNORECASE,
 )
+
+
+def all_devices() -> list[jax.Device]:
+    """`jax.devices()`; raises UserError if there are none, or for one of JAX's `SETTINGS`."""
+    for name, needed in SETTINGS.items():
+        value = getattr(jax.config, name, needed)
+        if value != needed:
+            raise UserError(
+                f'{name.upper()}={value}: results would not be those of the config, or there would '
+                f'be none; allowed is {needed}: unset it'
+            )
+    try:
+        return jax.devices()
+    # A platform that is not there is an AssertionError or a RuntimeError.
+    except (AssertionError, RuntimeError) as error:
+        cause = ' '.join(str(error).split()) or 'none of the platforms is here'
+        given = [f'{name}={os.environ[name]}' for name in PLATFORMS if name in os.environ]
+        names = ' and '.join(given or PLATFORMS)
+        raise UserError(f'JAX finds no device: {cause}; check {names}') from None
+
+
+def process_count() -> int:
+    """`jax.process_count()`; raises UserError as `all_devices`."""
+    all_devices()
+    return jax.process_count()
 
 
 def on_all_hosts(function: Callable, *args, **kwargs):
@@ -42,7 +81,7 @@ def on_all_hosts(function: Callable, *args, **kwargs):
     Raises:
       AllHostsError: it raised UserError on one of them, which is its cause there.
     """
-    if jax.process_count() == 1:
+    if process_count() == 1:
         return function(*args, **kwargs)
     result = error = None
     try:
@@ -70,21 +109,21 @@ def on_primary(function: Callable, *args, **kwargs):
 
 def broadcast(value):
     """A value of JSON as the first host has it."""
-    if jax.process_count() == 1:
+    if process_count() == 1:
         return value
     return json.loads(_broadcast_text(json.dumps(value)))
 
 
 def any_host(value: bool) -> bool:
     """Whether a value is true on one of the hosts."""
-    if jax.process_count() == 1:
+    if process_count() == 1:
         return value
     return bool(multihost_utils.process_allgather(np.int32(value)).any())
 
 
 def assert_equal_across_hosts(content, message: str) -> None:
     """Raises AllHostsError with a message unless all hosts have the same content, of JSON."""
-    if jax.process_count() == 1:
+    if process_count() == 1:
         return
     checksum = zlib.crc32(json.dumps(content, sort_keys=True).encode())
     try:
@@ -103,7 +142,7 @@ def to_numpy(tree):
             return multihost_utils.process_allgather(leaf, tiled=True)
         return np.asarray(leaf)
 
-    return jax.device_get(tree) if jax.process_count() == 1 else jax.tree.map(gather, tree)
+    return jax.device_get(tree) if process_count() == 1 else jax.tree.map(gather, tree)
 
 
 @contextlib.contextmanager
@@ -115,7 +154,7 @@ def translate_host_loss():
         # A UserError of this program's own is no loss, unless a library's error caused it.
         cause = error.__cause__ if isinstance(error, UserError) else error
         own = cause is None or isinstance(cause, UserError | OSError)
-        if jax.process_count() == 1 or own or not LOST.search(str(cause)):
+        if process_count() == 1 or own or not LOST.search(str(cause)):
             raise
         raise HostLostError(str(cause)) from error
 
@@ -131,7 +170,7 @@ def _broadcast_text(text: str, host: int = 0) -> str:
 
 def check_shared_disk(workdir: pathlib.Path) -> None:
     """Raises AllHostsError unless all hosts see the folder in which the first writes."""
-    if jax.process_count() == 1:
+    if process_count() == 1:
         return
     mark, token = workdir / '.seen', broadcast(secrets.token_hex())
     on_primary(write_text, mark, token)

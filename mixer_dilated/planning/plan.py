@@ -12,7 +12,8 @@ from mixer_dilated.config import changed
 from mixer_dilated.data.dataset_facts import abstract_dataset
 from mixer_dilated.errors import UserError
 from mixer_dilated.models.cpu import exact_gelu
-from mixer_dilated.parallel.mesh import all_devices, mesh_sizes
+from mixer_dilated.parallel.mesh import mesh_sizes
+from mixer_dilated.parallel.multihost import all_devices
 from mixer_dilated.planning.compiler import check_compiler, compile_for
 from mixer_dilated.planning.devices import Devices, Hardware, parse_devices
 from mixer_dilated.planning.programs import PROGRAMS

@@ -22,6 +22,7 @@ from mixer_dilated.parallel.multihost import (
     broadcast,
     on_all_hosts,
     on_primary,
+    process_count,
     wait_until_visible,
 )
 from mixer_dilated.training.orbax_errors import catch_damage, error_cause, write_errors
@@ -71,7 +72,7 @@ class Checkpoints:
             )
             self._writer = ocp.CheckpointManager(self.folder, options=options)
         # Each host reads by itself: a checkpoint that one finds damaged keeps no other waiting.
-        host = jax.process_index()
+        host = jax.process_index() if process_count() > 1 else 0
         alone = ocp.options.MultiprocessingOptions(host, {host}, f'reader-{host}')
         options = ocp.CheckpointManagerOptions(
             read_only=True, create=False, multiprocessing_options=alone

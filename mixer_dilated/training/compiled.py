@@ -22,7 +22,6 @@ from mixer_dilated.data.input_pipeline import (
     train_sharding,
 )
 from mixer_dilated.parallel.mesh import (
-    all_devices,
     fit_mesh,
     make_mesh,
     on_cpu,
@@ -31,7 +30,7 @@ from mixer_dilated.parallel.mesh import (
     seeds_sharding,
     vmap_seeds,
 )
-from mixer_dilated.parallel.multihost import to_numpy
+from mixer_dilated.parallel.multihost import all_devices, to_numpy
 from mixer_dilated.parallel.partition import Partition, compiler_options, state_shardings
 from mixer_dilated.random_keys import seed_keys
 from mixer_dilated.training.losses import EVALUATION

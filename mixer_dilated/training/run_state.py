@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.training.train_state import TrainState
 
-from mixer_dilated.parallel.multihost import to_numpy
+from mixer_dilated.parallel.multihost import process_count, to_numpy
 
 
 class TrainMetrics(NamedTuple):
@@ -117,7 +117,7 @@ def array_checksums(arrays, prefix: str = '') -> dict[str, int]:
 
     Those that lie on the devices of several hosts are gathered one by one.
     """
-    if jax.process_count() == 1:
+    if process_count() == 1:
         arrays = jax.device_get(arrays)
     return {
         prefix + jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(to_numpy(leaf)))

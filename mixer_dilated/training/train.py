@@ -27,6 +27,7 @@ from mixer_dilated.parallel.multihost import (
     check_shared_disk,
     on_all_hosts,
     on_primary,
+    process_count,
     to_numpy,
     translate_host_loss,
 )
@@ -135,7 +136,7 @@ def train_and_evaluate(
         progress.on_already_finished(workdir)
         return summary
     on_primary(check_workdir, workdir, 'run', 'config.json')
-    if jax.process_count() > 1:
+    if process_count() > 1:
         on_primary(open_setup, workdir, config, dataset)  # prepares the data set once, where needed
 
     # Set up. What does not fit is refused before there is a folder.
@@ -173,7 +174,7 @@ def train_and_evaluate(
         writer = on_primary(lambda: logs.enter_context(MetricsWriter(workdir, run)))
         step, chunk_steps, saved_at = run.step, FIRST_CHUNK, -math.inf
         # A stream that is late ends a chunk; several hosts do the same steps, late or not.
-        stream_seconds = CHUNK_SECONDS if jax.process_count() == 1 else None
+        stream_seconds = CHUNK_SECONDS if process_count() == 1 else None
         for epoch in range(run.epochs_done + 1, setup.num_epochs + 1):
             last_step = min(epoch * setup.steps_per_epoch, setup.total_steps)
             while step < last_step:

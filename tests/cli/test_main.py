@@ -1,5 +1,7 @@
 """Exit status and error messages of any command."""
 
+import io
+import os
 import signal
 
 import pytest
@@ -8,8 +10,8 @@ from mixer_dilated.cli import main as main_module
 from mixer_dilated.cli import preemption
 from mixer_dilated.cli.main import main
 from mixer_dilated.errors import UserError
-from tests.cli.conftest import CONFIG
-from tests.conftest import ROOT, raising, refused, run_cli
+from tests.cli.conftest import CONFIG, SMALL
+from tests.conftest import ROOT, raising, read_lines, refused, run_cli, run_python
 
 
 def test_a_folder_that_cannot_be_made_is_refused(capsys, tmp_path):
@@ -48,3 +50,49 @@ def test_a_defect_is_reported_in_one_line_and_shown_if_asked(monkeypatch, capsys
     assert line.startswith('error: RuntimeError: one broken \\x1b[31mthing; a defect')
     assert main(['keys', '--debug'], 0.0) == 1
     assert 'Traceback' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+@pytest.mark.parametrize('words', [('--help',), ('keys',)])
+def test_standard_output_that_nobody_reads_or_that_is_full(words, unbuffered):
+    environment = {'env': {'PYTHONUNBUFFERED': unbuffered}}
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = run_python('run.py', *words, stdout=writer, **environment)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, '')
+    with open('/dev/full', 'w') as full:
+        done = run_python('run.py', *words, stdout=full, **environment)
+    assert done.returncode == 2
+    assert done.stderr == 'error: standard output: No space left on device\n'
+
+
+class _ClosedAtEpochs(io.StringIO):
+    """Standard output whose reader ends at the first epoch."""
+
+    def write(self, text):
+        if text.startswith('epoch'):
+            raise BrokenPipeError(32, 'Broken pipe')
+        return super().write(text)
+
+
+@pytest.mark.parametrize('epochs', [1, 3])
+def test_a_run_whose_reader_is_gone_saves_first(epochs, monkeypatch, tmp_path):
+    folder = tmp_path / 'run'
+    stream = _ClosedAtEpochs()
+    with open(tmp_path / 'descriptor', 'w') as file, monkeypatch.context() as patch:
+        stream.fileno = file.fileno
+        patch.setattr('sys.stdout', stream)
+        assert main([*SMALL, f'--config.num_epochs={epochs}', f'--workdir={folder}'], 0.0) == 141
+    (row,) = read_lines(folder / 'metrics.jsonl')
+    assert row['epoch'] == 1 and (folder / 'checkpoints' / str(row['step'])).is_dir()
+    assert (folder / 'summary.json').exists() == (epochs == 1)
+
+
+def test_a_defect_names_the_settings_of_jax(monkeypatch, capsys):
+    monkeypatch.setenv('JAX_CHECK_TRACER_LEAKS', '1')
+    monkeypatch.setattr(main_module, '_run', raising(RuntimeError('broken')))
+    assert main(['keys'], 0.0) == 1
+    assert 'JAX_CHECK_TRACER_LEAKS=1' in capsys.readouterr().err
