@@ -91,12 +91,12 @@ def read_json_lines(path: PathLike, hint: str = REMOVE_HINT) -> list[dict]:
 
 
 def read_arrays(path: PathLike, hint: str = REMOVE_HINT) -> dict[str, np.ndarray]:
-    with (
-        _open_regular(path, hint, MAX_ARRAY_BYTES) as file,
-        np.load(file, allow_pickle=False) as archive,
-    ):
+    with _open_regular(path, hint, MAX_ARRAY_BYTES) as file, np.lib.npyio.NpzFile(file) as archive:
         _check_size(sum(member.file_size for member in archive.zip.infolist()), MAX_ARRAY_BYTES)
-        return {name: archive[name] for name in archive.files}
+        arrays = {name: archive[name] for name in archive.files}
+        if len(arrays) < len(archive.files):
+            raise ValueError('two arrays have one name')
+        return arrays
 
 
 @contextlib.contextmanager

@@ -132,6 +132,7 @@ def make_run(folder, config, images, labels, *, accuracy=0.93, name='a run', **c
         'seconds': {'startup': 1.5, 'compile': 3.2, 'train': 12.0, 'epoch_median': 1.2},
         'versions': {'python': '3.11.9', 'jax': '0.10.2'},
         'device': {'platform': 'cpu', 'kind': 'cpu', 'count': 1},
+        'files': {},
         **changes,
     }
     for key in ('train_accuracy', 'test_accuracy'):

@@ -23,7 +23,14 @@ from ml_collections import ConfigDict
 
 from mixer_dilated.config import patch_branches, resolve
 from mixer_dilated.errors import UserError, printable
-from mixer_dilated.files import MAX_ARRAY_BYTES, error_context, is_bucket, orbax_path, read_bytes
+from mixer_dilated.files import (
+    MAX_ARRAY_BYTES,
+    error_context,
+    is_bucket,
+    orbax_path,
+    read_arrays,
+    read_bytes,
+)
 from mixer_dilated.patches.geometry import Pair, Patches, integer_pair
 from mixer_dilated.pretrained.timm_names import from_timm, is_timm, to_timm
 from mixer_dilated.recorded_gelu import GELUS, HEADER_KEY, METADATA, read_metadata
@@ -91,7 +98,7 @@ def read_weights(path: pathlib.Path) -> Weights:
     """
     path = next((path / name for name in _HUGGING_FACE if (path / name).exists()), path)
     exists = path.exists()
-    if not exists or (path.suffix not in SUFFIXES and not path.is_dir()):
+    if not (path.is_dir() or (path.is_file() and path.suffix in SUFFIXES)):
         raise UserError(
             f'{path}: {"is of another kind" if exists else "no such file"}; allowed are a file of '
             f'{", ".join(SUFFIXES)}, a folder that convert wrote, or the folder of a run'
@@ -211,8 +218,7 @@ def to_linen_names(arrays: dict[str, np.ndarray], file: str) -> dict[str, np.nda
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     if path.suffix == '.npz':
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
+        return read_arrays(path)
     if path.suffix == '.safetensors':
         from safetensors.numpy import load_file
 
@@ -242,11 +248,13 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _check_dtype(name: str, array: np.ndarray) -> np.ndarray:
-    """Returns an array of real numbers; raises ValueError if it is of anything else."""
+    """Returns an array of finite numbers; raises ValueError if it is of anything else."""
     if array.dtype == 'V2':  # NumPy's files store bfloat16 as two bytes without a meaning
         array = array.view(jnp.bfloat16)
     if not any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer)):
         raise ValueError(f'{name} is of {array.dtype}, not of numbers')
+    if not np.isfinite(np.float32(array)).all():
+        raise ValueError(f'{name} holds numbers that are not finite')
     return array
 
 

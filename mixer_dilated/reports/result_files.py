@@ -13,12 +13,12 @@ import pandas as pd
 
 from mixer_dilated.config import changed, num_phases, patch_branches, resolve
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import PathLike, as_path
+from mixer_dilated.files import PathLike, as_path, exists
 from mixer_dilated.patches.geometry import Patches
 from mixer_dilated.reports import schema
 from mixer_dilated.reports.intervals import describe
 from mixer_dilated.reports.quantities import QUANTITIES
-from mixer_dilated.training.run_folder import read_summary
+from mixer_dilated.training.run_folder import file_checksums, read_summary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Run:
         and loss; NaN where a loss was not finite."""
         path = self.folder / 'metrics.jsonl'
         rows = schema.read_rows(path, schema.METRICS)
+        self._check_checksum('metrics.jsonl')
         if not rows:
             raise UserError(f'{path}: no epoch in it; {schema.HINT}')
         names = {f'{self.epoch_split}_{name}': name for name in schema.EVALUATION}
@@ -82,7 +83,7 @@ class Run:
         """Of every class; their numbers in runs of earlier versions, which kept no names."""
         classes = self.predictions['probabilities'].shape[-1]
         path = self.folder / 'preprocessing.json'
-        if not path.is_file():
+        if not exists(path):
             return [str(label) for label in range(classes)]
         names = schema.read_object(path, {'class_names': [str]})['class_names']
         if len(names) != classes:
@@ -92,7 +93,7 @@ class Run:
     @functools.cached_property
     def augmented(self) -> dict[str, np.ndarray]:
         """{title: images} of `augmented.npz`, 'original' first; {} where that file is not there."""
-        if not (self.folder / 'augmented.npz').is_file():
+        if not exists(self.folder / 'augmented.npz'):
             return {}
         arrays = self._read_arrays('augmented.npz', schema.AUGMENTED)
         drawn = zip(map(str, arrays['titles']), arrays['drawn'], strict=True)
@@ -105,7 +106,16 @@ class Run:
 
     def _read_arrays(self, name: str, axes: Mapping[str, str]) -> dict[str, np.ndarray]:
         sizes = zip(('height', 'width', 'channels'), self.summary['image_shape'], strict=True)
-        return schema.read_arrays(self.folder / name, axes, **dict(sizes))
+        arrays = schema.read_arrays(self.folder / name, axes, **dict(sizes))
+        self._check_checksum(name)
+        return arrays
+
+    def _check_checksum(self, name: str) -> None:
+        files = self.summary['files']
+        if name in files and file_checksums(self.folder, [name])[name] != files[name]:
+            raise UserError(
+                f'{self.folder / name}: its checksum is not that in summary.json; {schema.HINT}'
+            )
 
 
 def split_text(runs: Iterable[Run]) -> str:
@@ -122,7 +132,7 @@ def read_run(folder: PathLike) -> Run:
     folder = as_path(folder)
     config_path, summary_path = folder / 'config.json', folder / 'summary.json'
     config = _apply(config_path, '', _resolve, schema.read_object(config_path, {}))
-    if not summary_path.is_file():
+    if not exists(summary_path):
         raise UserError(
             f'{folder}: the run is not finished (no summary.json); give its training command '
             'with this folder again, then report'
@@ -244,7 +254,7 @@ def _read_trial(path: pathlib.Path, base: ml_collections.ConfigDict | None, row:
         raise UserError(f'{path}: {row["name"]!r} is no name of a trial')
     folder = path.parent / 'cells' / row['name']
     config = run = None
-    if not row['impossible'] and (folder / 'summary.json').is_file():
+    if not row['impossible'] and exists(folder / 'summary.json'):
         run = read_run(folder)
         config = run.config
     elif base and not row['impossible'] and 'changes' in row:

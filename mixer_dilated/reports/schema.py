@@ -38,7 +38,7 @@ SUMMARY = {
     'image_shape': [int],
     'results': [SEED],
     'seconds': {'train': NUMBER, 'epoch_median': NUMBER},
-    **dict.fromkeys(('versions', 'device'), dict),
+    **dict.fromkeys(('versions', 'device', 'files'), dict),
 }
 METRICS = {'epoch': int, 'seed': int, **dict.fromkeys(TRAINING, OPTIONAL)}
 METRICS |= {f'{part}_{name}?': OPTIONAL for part in ('val', 'test') for name in EVALUATION}
@@ -80,6 +80,7 @@ PREDICTIONS = {
     'shown_images': 'mistakes? height width channels',
     'class_images': 'classes height width channels',
 }
+DTYPES = {'labels': np.integer, 'shown_index': np.integer, 'probabilities': np.floating}
 AUGMENTED = {
     'images': 'shown height width channels',
     'drawn': 'columns shown height width channels',
@@ -138,6 +139,7 @@ def read_arrays(path: pathlib.Path, axes: Mapping[str, str], **sizes: int) -> di
         array = arrays.get(name, np.empty(()))
         if (
             array.ndim != len(names.split())
+            or not np.issubdtype(array.dtype, DTYPES.get(name, np.generic))
             or (names.endswith('channels') and array.dtype != np.uint8)
             or any(
                 sizes.setdefault(axis, size) != size or not (size or axis.endswith('?'))
@@ -145,7 +147,7 @@ def read_arrays(path: pathlib.Path, axes: Mapping[str, str], **sizes: int) -> di
             )
         ):
             raise UserError(
-                f'{path}: {name} has the shape {array.shape} of {array.dtype} and not ({names}); '
-                'make the run again'
+                f'{path}: {name} has the shape {array.shape} of {array.dtype} and not ({names}) of '
+                f'{DTYPES.get(name, array.dtype.type).__name__}; make the run again'
             )
     return arrays

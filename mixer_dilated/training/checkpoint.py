@@ -25,7 +25,12 @@ from mixer_dilated.parallel.multihost import (
     process_count,
     wait_until_visible,
 )
-from mixer_dilated.training.orbax_errors import catch_damage, error_cause, write_errors
+from mixer_dilated.training.orbax_errors import (
+    catch_damage,
+    check_regular_files,
+    error_cause,
+    write_errors,
+)
 from mixer_dilated.training.run_folder import versions
 from mixer_dilated.training.run_state import (
     RunState,
@@ -60,6 +65,7 @@ class Checkpoints:
     ):
         logging.getLogger('absl').addFilter(_is_needed)
         self.folder = orbax_path(workdir / 'checkpoints')
+        check_regular_files(self.folder)
         self.config, self.newest = config, None
         self._damaged = workdir / DAMAGED
         self._best = _KeepStep()

@@ -17,6 +17,14 @@ DAMAGE_ERRNOS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
 REFUSED = re.compile('UNAVAILABLE|PERMISSION_DENIED|UNAUTHENTICATED|DEADLINE_EXCEEDED')
 
 
+def check_regular_files(folder: pathlib.Path) -> None:
+    """Raises UserError for a pipe or device in a folder, for which orbax would wait for ever."""
+    for parent, _, names in () if is_bucket(folder) else os.walk(folder):
+        for path in (os.path.join(parent, name) for name in names):
+            if os.path.exists(path) and not os.path.isfile(path):
+                raise UserError(f'{path}: not a regular file; put back what was there')
+
+
 def catch_damage(folder: pathlib.Path, function: Callable, *args) -> tuple:
     """(result, None) of a function, or (None, error) if the checkpoint in `folder` is damaged.
 

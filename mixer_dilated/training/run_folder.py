@@ -166,6 +166,9 @@ def read_summary(workdir: pathlib.Path) -> dict | None:
     summary = read_json(path, hint)
     if summary != with_checksum(summary):
         raise UserError(f'{path}: its checksum is not that of its content; {hint}')
+    for name, kind in {'files': dict, 'num_epochs': int, 'skipped_steps': int}.items():
+        if not isinstance(summary.get(name), kind):
+            raise UserError(f'{path}: {name} = {summary.get(name)!r} cannot be; {hint}')
     return summary
 
 
@@ -261,7 +264,7 @@ def read_finished(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> d
         return None
     check_none_skipped(workdir, config, summary['skipped_steps'])
     checksums = file_checksums(workdir, RESULTS)
-    damaged = [name for name in RESULTS if checksums[name] != summary['files'][name]]
+    damaged = [name for name in RESULTS if checksums[name] != summary['files'].get(name)]
     if damaged:
         warnings.warn(
             f'{workdir}: {", ".join(damaged)} damaged or gone; made again from the checkpoint',

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import zipfile
 import zlib
 
 import chex
@@ -97,7 +99,9 @@ class Evil:
         return (print, ('executed',))
 
 
-@pytest.mark.parametrize('kind', ['pickle', 'cut', 'empty', 'text', 'other network', 'gone'])
+@pytest.mark.parametrize(
+    'kind', ['pickle', 'cut', 'empty', 'text', 'nan', 'pipe', 'other network', 'gone']
+)
 @pytest.mark.parametrize('suffix', ['.npz', '.safetensors'])
 def test_files_that_are_no_weights_are_refused_in_one_line(arrays, kind, suffix, tmp_path, capfd):
     path = tmp_path / f'w{suffix}'
@@ -107,8 +111,13 @@ def test_files_that_are_no_weights_are_refused_in_one_line(arrays, kind, suffix,
             np.savez(file, **{'stem/kernel': np.array([Evil()], object)})
     elif kind == 'other network':
         path.write_bytes(encode(Weights({'conv/kernel': np.ones(3, np.float32)}), suffix))
-    elif kind == 'gone':
+    elif kind == 'nan':
+        damaged = {**arrays, 'head/bias': np.full_like(arrays['head/bias'], np.nan)}
+        path.write_bytes(encode(Weights(damaged), suffix))
+    elif kind in ('gone', 'pipe'):
         path.unlink()
+        if kind == 'pipe':
+            os.mkfifo(path)
     else:
         content = {'cut': path.read_bytes()[:-40], 'empty': b'', 'text': b'hello'}[kind]
         path.write_bytes(content)
@@ -152,3 +161,17 @@ def test_a_folder_of_orbax_with_other_content_is_refused(image_size, change, wor
     (tmp_path / 'w' / 'model.json').write_text(json.dumps(metadata))
     with refuses(*words):
         read_weights(tmp_path / 'w')
+
+
+def test_an_array_or_two_of_one_name_in_an_archive_are_refused(arrays, tmp_path):
+    path = tmp_path / 'w.npz'
+    with path.open('wb') as file:
+        np.save(file, arrays['head/bias'])
+    with refuses(f'{path}: cannot be read') as refusal:
+        read_weights(path)
+    assert 'allow_pickle' not in str(refusal.value)
+    np.savez(path, **arrays)
+    with zipfile.ZipFile(path, 'a') as archive, pytest.warns(UserWarning):
+        archive.writestr('head/bias.npy', b'')
+    with refuses(f'{path}: cannot be read'):
+        read_weights(path)

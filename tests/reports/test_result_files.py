@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixer_dilated import files
 from mixer_dilated.reports.result_files import read_run, read_study
+from mixer_dilated.training.run_folder import (
+    RESULTS,
+    file_checksums,
+    read_summary,
+    write_summary,
+)
 from tests.conftest import refuses
 from tests.report_folders import digits_images, make_kind
 
@@ -78,6 +85,39 @@ def test_a_damaged_file_is_named_with_its_key(folders, tmp_path, kind, name, con
         path.write_text(content)
     with refuses(path, key):
         read(tmp_path / 'copy')
+
+
+@pytest.mark.parametrize('name', RESULTS)
+def test_a_file_of_another_run_is_refused_by_its_checksum(folders, tmp_path, name):
+    folder = shutil.copytree(folders['run'], tmp_path / 'copy')
+    write_summary(folder, {**read_run(folder).summary, 'files': file_checksums(folder, RESULTS)})
+    read(folder)
+    if name == 'metrics.jsonl':
+        (folder / name).write_text((folder / name).read_text() + '\n')
+    else:
+        arrays = files.read_arrays(folder / name)
+        np.savez(folder / name, **arrays, another=np.zeros(1))
+    with refuses(folder / name, 'checksum'):
+        read(folder)
+
+
+@pytest.mark.parametrize('dtype', ['bool', 'U3', 'M8[D]', [('a', 'i4')], 'f4'])
+def test_labels_of_another_type_are_refused(folders, tmp_path, dtype):
+    folder = shutil.copytree(folders['run'], tmp_path / 'copy')
+    arrays = files.read_arrays(folder / 'predictions.npz')
+    arrays['labels'] = np.ones(len(arrays['labels']), dtype)
+    files.write_arrays(folder / 'predictions.npz', **arrays)
+    with refuses(folder / 'predictions.npz', 'labels'):
+        read(folder)
+
+
+@pytest.mark.parametrize('key', ['files', 'num_epochs', 'skipped_steps'])
+def test_a_summary_without_what_a_run_goes_by_is_refused(folders, tmp_path, key):
+    folder = shutil.copytree(folders['run'], tmp_path / 'copy')
+    summary = read_run(folder).summary
+    write_summary(folder, {name: value for name, value in summary.items() if name != key})
+    with refuses(folder / 'summary.json', key):
+        read_summary(folder)
 
 
 @pytest.mark.parametrize('name', ['cell-9', '../cell-0'])

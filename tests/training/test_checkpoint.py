@@ -181,3 +181,13 @@ def test_each_checkpoint_holds_its_own_epoch(tmp_path):
         assert restored.step == step and restored.metrics == [{'epoch': step // 9}]
         chex.assert_trees_all_equal(content(restored.state), copy)
         shutil.rmtree(tmp_path / 'checkpoints' / str(step))
+
+
+@pytest.mark.parametrize('name', ['_CHECKPOINT_METADATA', 'record/metadata'])
+def test_a_pipe_in_a_checkpoint_is_refused_and_not_waited_for(name, plain_run, tmp_path):
+    folder = shutil.copytree(plain_run, tmp_path / 'run')
+    path = sorted((folder / 'checkpoints').glob('[0-9]*'))[-1] / name
+    path.unlink()
+    os.mkfifo(path)
+    with refuses(f'{path}: not a regular file'):
+        evaluate_checkpoint(folder)
