@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 END = """\
 Exit status: 0 done; 2 input, files or disk that cannot be used; 3 a loss that
-is not finite; 130 (Ctrl-C) or 143 (SIGTERM) stopped and saved within 10
-seconds: the same command with the same --workdir resumes; a second signal ends
-it at once. --debug shows the traceback of any error.
+is not finite; 130 (Ctrl-C) or 143 (SIGTERM), within 10 seconds, or 141 (nobody
+reads the output) saved: the same command with the same --workdir resumes; a
+second signal ends it at once. --debug shows the traceback of any error.
 
 Decoded images, downloaded weights, compiled programs and plans are kept in
 ~/.cache/mixer_dilated (under XDG_CACHE_HOME if set), which may be deleted at

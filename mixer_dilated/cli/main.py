@@ -157,6 +157,8 @@ def _describe_error(error: BaseException) -> tuple[int, str]:
         return 2, f'the bucket cannot be used: {cause}; when that is mended, {resumes}'
     if isinstance(error, OSError) and error.strerror:
         return 2, f'{error.filename}: {error.strerror}' if error.filename else error.strerror
+    if isinstance(error, ImportError) and 'failed to map segment' in text:
+        return 2, f'not enough memory to start ({text[:150]}); about 2 GiB are needed (ulimit -v)'
     if is_out_of_memory(error):
         less = 'config.batch, config.batch_eval, config.num_seeds or the sizes under config.model'
         return 2, f'not enough memory ({text[:150]}); choose a smaller {less}'

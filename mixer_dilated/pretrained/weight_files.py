@@ -28,7 +28,6 @@ from mixer_dilated.files import (
     error_context,
     is_bucket,
     orbax_path,
-    read_arrays,
     read_bytes,
 )
 from mixer_dilated.patches.geometry import Pair, Patches, integer_pair
@@ -218,7 +217,10 @@ def to_linen_names(arrays: dict[str, np.ndarray], file: str) -> dict[str, np.nda
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     if path.suffix == '.npz':
-        return read_arrays(path)
+        with np.lib.npyio.NpzFile(path) as archive:
+            if len(set(archive.files)) < len(archive.files):
+                raise ValueError('two arrays have one name')
+            return dict(archive)
     if path.suffix == '.safetensors':
         from safetensors.numpy import load_file
 

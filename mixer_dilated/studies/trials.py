@@ -109,6 +109,8 @@ def _train(
     """The summary of a trial; None, and its label in `not_finite`, if its loss did not stay so."""
     try:
         config, workdir = trial.setup.config, trial_folder(folder, trial)
+        if workdir.is_symlink():
+            raise UserError(f'{workdir}: a link, which would be trained into; put a folder there')
         with observer.trial(trial, finished) as epochs:
             return train_and_evaluate(config, workdir, name=trial.label, progress=epochs)
     except NonFiniteError as error:

@@ -96,3 +96,9 @@ def test_a_defect_names_the_settings_of_jax(monkeypatch, capsys):
     monkeypatch.setattr(main_module, '_run', raising(RuntimeError('broken')))
     assert main(['keys'], 0.0) == 1
     assert 'JAX_CHECK_TRACER_LEAKS=1' in capsys.readouterr().err
+
+
+def test_too_little_memory_to_start_is_no_defect(monkeypatch, capsys):
+    error = ImportError('libjax_common.so: failed to map segment from shared object')
+    monkeypatch.setattr(main_module, '_run', raising(error))
+    assert refused(capsys, 'keys').startswith('error: not enough memory to start')

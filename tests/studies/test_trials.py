@@ -95,3 +95,13 @@ def test_who_has_helped_compares_if_the_first_process_is_gone(begun, study):
     statistics = run_study(sweep, folder, command='run', observer=recorder)
     assert recorder.trained == ['method=plain', 'method=wide'] and len(recorder.read) == 3
     assert_same_accuracies(statistics, study[1])
+
+
+def test_a_trial_whose_folder_is_a_link_is_not_trained(begun, tmp_path):
+    folder, sweep = begun
+    cell = folder / 'cells' / 'method=plain'
+    elsewhere = cell.rename(tmp_path / 'elsewhere')
+    cell.symlink_to(elsewhere)
+    with refuses(f'{cell}: a link'):
+        run_study(sweep, folder, command='')
+    assert not (elsewhere / 'summary.json').exists()
