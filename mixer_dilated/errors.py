@@ -2,6 +2,7 @@
 
 import errno
 import os
+import unicodedata
 
 
 class UserError(ValueError):
@@ -74,11 +75,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def printable(text: str) -> str:
-    """`text` with control characters, which a terminal would obey, written as escapes.
+    """`text` with control characters, which a terminal or a page would obey, written as escapes.
 
     Names of files, data sets and labels may come from anywhere.
     """
     return ''.join(
-        letter if letter.isprintable() else letter.encode('unicode_escape').decode()
+        letter
+        if letter.isprintable() or unicodedata.category(letter) == 'Zs'  # as a no-break space
+        else letter.encode('unicode_escape').decode()
         for letter in text
     )

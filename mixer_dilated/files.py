@@ -18,60 +18,16 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mixer_dilated.bucket_clients import let_orbax_reach, prepare_client
 from mixer_dilated.errors import UserError
+from mixer_dilated.paths import PathLike, as_path, exists, is_bucket
 
 MAX_BYTES = 2**30  # of a file that is read whole
 MAX_ARRAY_BYTES = 2**36  # of the arrays of a file, unpacked
+# Above so many bytes, arrays are at most so many times as large as the file that holds them.
+SMALL_ARRAY_BYTES, MAX_PACKING = 2**28, 32
 REMOVE_HINT = 'remove it to have it made again'
-PathLike = str | os.PathLike
 
 _UNFINISHED: set[pathlib.Path] = set()
-
-
-def as_path(path: PathLike) -> pathlib.Path:
-    """`etils.epath.Path` of a bucket ('gs://…', 's3://…'), `pathlib.Path` of anything else; raises
-    UserError for a bucket whose client is not installed, or of a kind that is not known.
-    """
-    if not is_bucket(path):
-        return pathlib.Path(path)
-    try:
-        prepare_client(os.fspath(path).partition('://')[0])
-    except UserError as error:
-        raise UserError(f'{path}: {error}') from None
-    from etils import epath  # 0.1 s, which a local path need not pay
-
-    return epath.Path(path)
-
-
-def expand_user(path: PathLike) -> pathlib.Path:
-    """`as_path` with the home for '~' or '~name'; raises UserError if there is no such user."""
-    try:
-        return as_path(path).expanduser()
-    except RuntimeError:
-        user = os.fspath(path).split('/')[0]
-        raise UserError(f'{path}: no user {user}; write the path without ~') from None
-
-
-def is_bucket(path: PathLike) -> bool:
-    """Whether a path is of an object store, which has neither locks nor links."""
-    return '://' in os.fspath(path)
-
-
-def exists(path: PathLike) -> bool:
-    """Whether there is a file or folder; False for a name that no file can have."""
-    return as_path(path).exists() if is_bucket(path) else os.path.exists(path)
-
-
-def orbax_path(path: pathlib.Path) -> pathlib.Path:
-    """A path from the root on, as orbax wants it; UserError for a bucket that it cannot reach."""
-    let_orbax_reach(os.fspath(path))
-    return path if is_bucket(path) else path.absolute()
-
-
-def user_cache() -> pathlib.Path:
-    root = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-    return pathlib.Path(root, 'mixer_dilated')
 
 
 def read_bytes(path: PathLike, hint: str = REMOVE_HINT, max_bytes: int = MAX_BYTES) -> bytes:
@@ -91,8 +47,16 @@ def read_json_lines(path: PathLike, hint: str = REMOVE_HINT) -> list[dict]:
 
 
 def read_arrays(path: PathLike, hint: str = REMOVE_HINT) -> dict[str, np.ndarray]:
-    with _open_regular(path, hint, MAX_ARRAY_BYTES) as file, np.lib.npyio.NpzFile(file) as archive:
-        _check_size(sum(member.file_size for member in archive.zip.infolist()), MAX_ARRAY_BYTES)
+    with _open_regular(path, hint, MAX_ARRAY_BYTES) as file:
+        return unpack_arrays(file)
+
+
+def unpack_arrays(file: BinaryIO) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file; raises errors of many types if it is damaged or too large."""
+    packed = file.seek(0, os.SEEK_END)
+    with np.lib.npyio.NpzFile(file) as archive:
+        allowed = min(MAX_ARRAY_BYTES, max(SMALL_ARRAY_BYTES, MAX_PACKING * packed))
+        _check_size(sum(member.file_size for member in archive.zip.infolist()), allowed)
         arrays = {name: archive[name] for name in archive.files}
         if len(arrays) < len(archive.files):
             raise ValueError('two arrays have one name')
@@ -117,6 +81,8 @@ def _open_regular(path: PathLike, hint: str, max_bytes: int = MAX_BYTES) -> Iter
             yield file
     # Storage, json and NumPy raise errors of many types at damaged files; all mean the same.
     except Exception as error:
+        if isinstance(error, FileNotFoundError) and os.path.islink(path):
+            error = ValueError(f'it is a link to {os.readlink(path)}, which is not there')
         raise UserError(f'{path}: cannot be read: {error_text(error)}; {hint}') from None
 
 

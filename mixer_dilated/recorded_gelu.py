@@ -5,6 +5,7 @@ import pathlib
 import re
 
 from mixer_dilated.files import read_json
+from mixer_dilated.paths import exists
 
 GELUS = ('exact', 'tanh')
 # Of the header of a .safetensors file; the metadata of a folder of orbax.
@@ -45,4 +46,4 @@ def read_metadata(path: pathlib.Path) -> dict:
         with safe_open(path, 'numpy') as archive:
             return json.loads((archive.metadata() or {}).get(HEADER_KEY, '{}'))
     name = 'config.json' if (path / 'checkpoints').is_dir() else METADATA
-    return read_json(path / name) if (path / name).exists() else {}
+    return read_json(path / name) if exists(path / name) else {}

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from mixer_dilated import files
+from mixer_dilated import files, paths
 from mixer_dilated.data.datasets import open_dataset
-from mixer_dilated.files import AtomicFile, check_output, expand_user
+from mixer_dilated.files import AtomicFile, check_output
+from mixer_dilated.paths import expand_user
 from tests.conftest import raising, refuses, small_config, start_python
 
 
@@ -145,14 +146,32 @@ def test_arrays_that_unpack_to_more_than_the_bound_are_refused(tmp_path, monkeyp
         files.read_arrays(tmp_path / 'a.npz')
 
 
+def test_a_small_file_does_not_unpack_to_much(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, 'SMALL_ARRAY_BYTES', 10**4)
+    files.write_arrays(tmp_path / 'a.npz', x=np.zeros(10**6, np.uint8))
+    with refuses('a.npz: cannot be read: ', '1000128 bytes; allowed are at most'):
+        files.read_arrays(tmp_path / 'a.npz')
+    content = np.random.default_rng(0).integers(0, 256, 10**6, np.uint8)
+    files.write_arrays(tmp_path / 'a.npz', x=content)
+    np.testing.assert_equal(files.read_arrays(tmp_path / 'a.npz'), {'x': content})
+
+
+@pytest.mark.parametrize('read', READERS)
+def test_a_link_to_nothing_is_there_and_told_as_that(read, tmp_path):
+    (tmp_path / 'a').symlink_to('gone')
+    assert paths.exists(tmp_path / 'a')
+    with refuses(f'{tmp_path / "a"}: cannot be read: it is a link to gone, which is not there'):
+        read(tmp_path / 'a')
+
+
 def test_a_bucket_is_written_and_read_as_a_folder(monkeypatch):
     """In memory, by the interface through which `epath` reaches object stores."""
     fsspec = pytest.importorskip('fsspec')
     memory = fsspec.filesystem('memory')
     monkeypatch.setattr(fsspec, 'filesystem', lambda *_, **__: memory)
-    monkeypatch.setattr(files, 'prepare_client', lambda _: None)
-    folder = files.as_path('gs://bucket/run')
-    assert not files.exists(folder / 'a.json')
+    monkeypatch.setattr(paths, 'prepare_client', lambda _: None)
+    folder = paths.as_path('gs://bucket/run')
+    assert not paths.exists(folder / 'a.json')
     files.write_json(folder / 'a.json', {'a': 1})
     files.append_json_lines(folder / 'a.jsonl', [{'a': 1}])
     files.append_json_lines(folder / 'a.jsonl', [{'a': 2}])

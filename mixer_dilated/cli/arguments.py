@@ -15,7 +15,7 @@ from mixer_dilated.config import check_key, flat_keys, nested
 from mixer_dilated.config_keys import ALIASES, KEYS
 from mixer_dilated.config_synonyms import SYNONYMS
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import as_path, expand_user, is_bucket
+from mixer_dilated.paths import as_path, expand_user, is_bucket
 
 EXAMPLES = {  # of what may be missing
     'config': '--config=configs/digits_dilated.py',

@@ -17,7 +17,8 @@ from mixer_dilated.cli.command import command, program
 from mixer_dilated.cli.compilation_cache import keep_compiled_programs
 from mixer_dilated.cli.config_files import SHIPPED, file_name, load_config, load_configs, load_sweep
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import AtomicFile, as_path, check_output, expand_user, is_bucket
+from mixer_dilated.files import AtomicFile, check_output
+from mixer_dilated.paths import as_path, expand_user, is_bucket
 
 BENCHMARKED = [str(SHIPPED / f'mnist_{name}.py') for name in ('baseline', 'dilated')]
 print_now = functools.partial(print, flush=True)

@@ -7,7 +7,7 @@ import platform
 import tempfile
 import warnings
 
-from mixer_dilated.files import user_cache
+from mixer_dilated.paths import user_cache
 
 _MIN_SECONDS = 'jax_persistent_cache_min_compile_time_secs'
 

@@ -6,6 +6,7 @@ import errno
 import io
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -30,6 +31,7 @@ from mixer_dilated.errors import (
 
 # Characters of a message; a value that was given may be of any length.
 MAX_MESSAGE_CHARS = 1500
+START_BYTES = 6 * 2**30  # of addresses, which JAX's threads reserve and hardly use
 
 
 def main(argv: list[str], started: float) -> int:
@@ -157,11 +159,15 @@ def _describe_error(error: BaseException) -> tuple[int, str]:
         return 2, f'the bucket cannot be used: {cause}; when that is mended, {resumes}'
     if isinstance(error, OSError) and error.strerror:
         return 2, f'{error.filename}: {error.strerror}' if error.filename else error.strerror
-    if isinstance(error, ImportError) and 'failed to map segment' in text:
-        return 2, f'not enough memory to start ({text[:150]}); about 2 GiB are needed (ulimit -v)'
-    if is_out_of_memory(error):
+    if is_out_of_memory(error) or 'failed to map segment' in text:  # of a library
         less = 'config.batch, config.batch_eval, config.num_seeds or the sizes under config.model'
-        return 2, f'not enough memory ({text[:150]}); choose a smaller {less}'
+        has_config = any(word.startswith('--config') for word in sys.argv)
+        hint = (
+            f'choose a smaller {less}'
+            if has_config
+            else 'end other programs, or take a larger machine'
+        )
+        return 2, f'not enough memory ({" ".join(text.split())[:150]}); {hint}'
     if os.strerror(errno.ENOSPC) in text:
         return 2, f'the storage is full ({text[:150]}); when there is room, {resumes}'
     settings = [f'{name}={os.environ[name]}' for name in sorted(os.environ) if name[:4] == 'JAX_']
@@ -183,6 +189,13 @@ def _run(argv: list[str], started: float) -> int:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         meant = f'; did you mean {near[0]}?' if near else f'; allowed are {", ".join(COMMANDS)}'
         raise UserError(f'{name}: no such command{meant} (see --help)')
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    computes = name not in ('keys', 'report')
+    if computes and allowed != resource.RLIM_INFINITY and allowed < START_BYTES:
+        raise UserError(
+            f'not enough memory to start ({allowed / 2**30:.1f} GiB of addresses allowed, about '
+            f'{START_BYTES >> 30} needed); raise the limit: ulimit -v'
+        )
     arguments = parse(COMMANDS[name], words)
     arguments.started = started
     COMMANDS[name].function(arguments)

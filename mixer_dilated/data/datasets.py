@@ -17,8 +17,8 @@ from mixer_dilated.data.examples import OWN, Dataset, Examples, InMemoryDataset,
 from mixer_dilated.data.preprocessing import Preprocessing, is_upsample
 from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import expand_user, user_cache
 from mixer_dilated.patches.geometry import integer_pair
+from mixer_dilated.paths import expand_user, user_cache
 
 # What `dataset.preprocess` = 'auto' means for a data set; for any other, 'resize'.
 AUTO_PREPROCESS = {'mnist': 'mnist', 'fashion_mnist': 'fill', 'digits': 'fill'}

@@ -24,7 +24,8 @@ from mixer_dilated.data.examples import Examples, cache_name, split_slices
 from mixer_dilated.data.image_decoding import white_of
 from mixer_dilated.data.preprocessing import Preprocessing, decode_images
 from mixer_dilated.errors import UnreadableError, UserError
-from mixer_dilated.files import expand_user, user_cache, write_json
+from mixer_dilated.files import write_json
+from mixer_dilated.paths import expand_user, user_cache
 
 MAX_NAMED = 3
 SAMPLE = 100  # files that are looked at for their range of values

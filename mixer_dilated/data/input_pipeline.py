@@ -26,7 +26,7 @@ from mixer_dilated.data.examples import (
     checksums,
     count_examples,
 )
-from mixer_dilated.data.workers import num_workers
+from mixer_dilated.data.workers import memory_limit, num_workers
 from mixer_dilated.parallel.mesh import process_local_indices, put_on_mesh, replicated
 from mixer_dilated.random_keys import purpose_key, seed_keys
 
@@ -56,7 +56,8 @@ def streams(settings: ml_collections.ConfigDict, dataset: Dataset, count: int) -
     """Whether `config.input` has `count` images decoded when needed instead of kept in memory."""
     if settings.mode != 'auto':
         return settings.mode == 'stream'
-    return count * math.prod(dataset.stored_shape) > settings.memory_gib * 2**30
+    allowed = min(settings.memory_gib * 2**30, memory_limit() / 2)
+    return count * math.prod(dataset.stored_shape) > allowed
 
 
 def class_counts(data_source: RandomAccessDataSource, num_classes: int) -> np.ndarray | None:

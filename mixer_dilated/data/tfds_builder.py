@@ -10,7 +10,7 @@ import numpy as np
 
 from mixer_dilated.dataset_names import PATH_KINDS
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import expand_user
+from mixer_dilated.paths import expand_user
 
 CONVERSION_NEEDS = 'tensorflow', 'apache_beam', 'mlcroissant', 'array_record'
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import multiprocessing.util
 import os
 import pathlib
@@ -14,10 +15,11 @@ import threading
 from mixer_dilated.errors import UserError
 
 SLICE_BYTES = 2**23  # of a slice of a batch, at most
-# Shared memory and open files that a worker takes.
-WORKER_BYTES, WORKER_FILES = 10 * SLICE_BYTES, 30
+# Shared memory, memory and open files that a worker takes.
+WORKER_BYTES, WORKER_MEMORY, WORKER_FILES = 10 * SLICE_BYTES, 2**28, 30
 MAX_CORES_FOR_THREADS = 4  # of sixteen, threads keep five busy
 QUOTA = pathlib.Path('/sys/fs/cgroup/cpu.max')  # of a container: microseconds, of a period
+MEMORY = QUOTA.with_name('memory.max')  # bytes
 
 
 def num_cores() -> int:
@@ -30,6 +32,13 @@ def num_cores() -> int:
     return cores
 
 
+def memory_limit() -> float:
+    """Bytes that a container's limit allows; infinite where there is none."""
+    with contextlib.suppress(OSError, ValueError):  # no such file, or 'max'
+        return int(MEMORY.read_text())
+    return math.inf
+
+
 def num_workers(workers: int | str) -> int:
     """Processes that decode, by `config.input.workers`: 'auto' is one a core of more than four."""
     if workers != 'auto':
@@ -39,8 +48,9 @@ def num_workers(workers: int | str) -> int:
 
 
 def room_for_workers() -> int:
-    """Workers by shared memory and open files, half of which are left to other streams."""
-    limits, files = [2**16], resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    """Workers by memory, shared memory and open files, half of which are left to other streams."""
+    limits = [2**16, int(min(memory_limit(), 2**60)) // WORKER_MEMORY]
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with contextlib.suppress(OSError):
         limits.append(shutil.disk_usage('/dev/shm').free // WORKER_BYTES)
     if files != resource.RLIM_INFINITY:
@@ -102,6 +112,8 @@ def worker_error(error: Exception) -> Exception:
             f'{os.strerror(error.errno)}; each worker takes about {WORKER_FILES} (`ulimit -n` '
             'prints the limit)'
         )
+    elif os.strerror(errno.ENOSPC) in str(error):
+        cause = f'no room in /dev/shm, of which each worker takes {WORKER_BYTES >> 20} MiB'
     elif exit_code := re.search(r'exit code (-?\d+)', str(error)):
         code, likely = int(exit_code[1]), 'memory or shared memory (/dev/shm) ran out'
         how = f'exit status {code}' if code > 0 else signal.strsignal(-code)

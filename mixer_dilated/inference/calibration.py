@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import exists, read_json
+from mixer_dilated.files import read_json
+from mixer_dilated.paths import exists
 from mixer_dilated.training.run_folder import read_config
 
 BINS = 15

@@ -13,7 +13,7 @@ from mixer_dilated.data.examples import Dataset, check_disjoint, count_examples
 from mixer_dilated.data.input_pipeline import open_input
 from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import PathLike, as_path, expand_user, write_json
+from mixer_dilated.files import write_json
 from mixer_dilated.inference.calibration import (
     CALIBRATION,
     apply_temperature,
@@ -29,6 +29,7 @@ from mixer_dilated.parallel.multihost import (
     on_all_hosts,
     on_primary,
 )
+from mixer_dilated.paths import PathLike, as_path, expand_user
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.data_record import open_setup
 from mixer_dilated.training.losses import is_in_top5

@@ -18,10 +18,11 @@ from jaxtyping import Array, Float, UInt8
 
 from mixer_dilated.config import num_phases
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import PathLike, as_path, atomic_folder, write_bytes, write_json
+from mixer_dilated.files import atomic_folder, write_bytes, write_json
 from mixer_dilated.inference.calibration import read_calibration, read_temperatures
 from mixer_dilated.inference.trained import Trained, load_trained
 from mixer_dilated.models.mixer import MlpMixer
+from mixer_dilated.paths import PathLike, as_path
 from mixer_dilated.pretrained.weight_files import Weights, encode
 from mixer_dilated.training.run_folder import versions
 from mixer_dilated.training.state import create_model

@@ -16,9 +16,9 @@ from mixer_dilated.data.image_decoding import SUFFIXES
 from mixer_dilated.data.image_files import Ignored, walk_images
 from mixer_dilated.data.preprocessing import decode_images
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import PathLike, as_path
 from mixer_dilated.inference.calibration import apply_temperature, read_temperatures
 from mixer_dilated.inference.trained import read_trained_setup, restore_checkpoint
+from mixer_dilated.paths import PathLike, as_path
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.run_folder import read_config
 

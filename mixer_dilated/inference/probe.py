@@ -21,7 +21,7 @@ from mixer_dilated.data.examples import (
 from mixer_dilated.data.input_pipeline import streams
 from mixer_dilated.data.preprocessing import upsample
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import exists
+from mixer_dilated.paths import exists
 from mixer_dilated.pretrained.weights_path import weights_path
 from mixer_dilated.training.run_folder import read_config
 from mixer_dilated.training.setup import Setup, create_setup

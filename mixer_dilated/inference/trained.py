@@ -10,9 +10,9 @@ from flax.traverse_util import flatten_dict
 
 from mixer_dilated.data.preprocessing import Preprocessing
 from mixer_dilated.errors import AllHostsError, UserError
-from mixer_dilated.files import PathLike, as_path
 from mixer_dilated.models.mixer import MlpMixer
 from mixer_dilated.parallel.multihost import broadcast, on_all_hosts
+from mixer_dilated.paths import PathLike, as_path
 from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.run_folder import read_config

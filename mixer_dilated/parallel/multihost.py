@@ -18,7 +18,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from mixer_dilated.errors import AllHostsError, HostLostError, UserError
-from mixer_dilated.files import exists, read_bytes, write_text
+from mixer_dilated.files import read_bytes, write_text
+from mixer_dilated.paths import exists
 
 SHARED_DISK_SECONDS = 30  # within which all hosts see what the first has written
 POLL_SECONDS = 0.1

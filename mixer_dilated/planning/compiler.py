@@ -13,7 +13,8 @@ import sys
 from collections.abc import Callable
 
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import read_json, user_cache, write_json
+from mixer_dilated.files import read_json, write_json
+from mixer_dilated.paths import user_cache
 from mixer_dilated.planning.devices import Devices
 from mixer_dilated.planning.programs import compile_programs, compiler_versions
 from mixer_dilated.training.setup import Setup

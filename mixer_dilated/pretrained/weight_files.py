@@ -22,15 +22,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from mixer_dilated.config import patch_branches, resolve
-from mixer_dilated.errors import UserError, printable
-from mixer_dilated.files import (
-    MAX_ARRAY_BYTES,
-    error_context,
-    is_bucket,
-    orbax_path,
-    read_bytes,
-)
+from mixer_dilated.errors import UserError, is_out_of_memory, printable
+from mixer_dilated.files import MAX_ARRAY_BYTES, error_context, read_bytes, unpack_arrays
 from mixer_dilated.patches.geometry import Pair, Patches, integer_pair
+from mixer_dilated.paths import is_bucket, orbax_path
 from mixer_dilated.pretrained.timm_names import from_timm, is_timm, to_timm
 from mixer_dilated.recorded_gelu import GELUS, HEADER_KEY, METADATA, read_metadata
 
@@ -117,6 +112,8 @@ def read_weights(path: pathlib.Path) -> Weights:
             model, image_size, gelu = _parse_metadata(metadata)
         # The readers raise errors of many types at files that are damaged or no such archive.
         except Exception as error:
+            if is_out_of_memory(error):
+                raise UserError(f'{path}: not enough memory to read it: {error}') from error
             cause = printable(' '.join(str(error).split()))[:200]
             raise UserError(
                 f'{path}: cannot be read: {type(error).__name__}: {cause}; it is damaged or of '
@@ -217,10 +214,8 @@ def to_linen_names(arrays: dict[str, np.ndarray], file: str) -> dict[str, np.nda
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     if path.suffix == '.npz':
-        with np.lib.npyio.NpzFile(path) as archive:
-            if len(set(archive.files)) < len(archive.files):
-                raise ValueError('two arrays have one name')
-            return dict(archive)
+        with path.open('rb') as file:
+            return unpack_arrays(file)
     if path.suffix == '.safetensors':
         from safetensors.numpy import load_file
 

@@ -9,7 +9,8 @@ import urllib.request
 from collections.abc import Iterator
 
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import AtomicFile, error_context, expand_user, user_cache
+from mixer_dilated.files import AtomicFile, error_context
+from mixer_dilated.paths import expand_user, user_cache
 from mixer_dilated.pretrained.weight_files import SUFFIXES
 
 MAX_BYTES = 2**34  # of a download

@@ -13,8 +13,8 @@ import pandas as pd
 
 from mixer_dilated.config import changed, num_phases, patch_branches, resolve
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import PathLike, as_path, exists
 from mixer_dilated.patches.geometry import Patches
+from mixer_dilated.paths import PathLike, as_path, exists
 from mixer_dilated.reports import schema
 from mixer_dilated.reports.intervals import describe
 from mixer_dilated.reports.quantities import QUANTITIES
@@ -242,7 +242,7 @@ def read_study(folder: PathLike) -> Study:
         content,
         base,
         trials,
-        schema.read_object(statistics, schema.STATISTICS) if statistics.exists() else {},
+        schema.read_object(statistics, schema.STATISTICS) if exists(statistics) else {},
         {row['cell']: row['epoch_seconds'] for row in rows if row.get('epoch_seconds')},
         _labelled_rows(folder / 'robustness.jsonl', schema.ROBUSTNESS, trials),
         _labelled_rows(folder / 'resolution.jsonl', schema.RESOLUTION, trials),

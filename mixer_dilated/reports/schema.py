@@ -13,6 +13,7 @@ import numpy as np
 
 from mixer_dilated import files
 from mixer_dilated.errors import UserError
+from mixer_dilated.paths import exists
 from mixer_dilated.reports.quantities import QUANTITIES
 
 KINDS = ('table1', 'sweep', 'little_data', 'resolution', 'robustness')
@@ -120,7 +121,7 @@ def read_object(path: pathlib.Path, schema: Mapping) -> dict:
 
 def read_rows(path: pathlib.Path, schema: Mapping) -> list[dict]:
     """The objects of a file of one a line; [] where there is no file."""
-    rows = files.read_json_lines(path, HINT) if path.exists() else []
+    rows = files.read_json_lines(path, HINT) if exists(path) else []
     check(path, rows, [schema])
     return rows
 

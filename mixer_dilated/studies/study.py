@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from mixer_dilated.config import resolve
 from mixer_dilated.config_differences import differences
 from mixer_dilated.errors import BusyError, UserError
-from mixer_dilated.files import PathLike, as_path, read_json, write_json, write_json_lines
+from mixer_dilated.files import read_json, write_json, write_json_lines
+from mixer_dilated.paths import PathLike, as_path, exists
 from mixer_dilated.studies.analysis import analyze, write_table
 from mixer_dilated.studies.epoch_times import epoch_seconds
 from mixer_dilated.studies.observer import StudyObserver
@@ -101,7 +102,7 @@ def _train_and_compare(
     """Trains and times the trials, writes the tables and returns the statistics."""
     valid = [trial for trial in trials if not trial.invalid]
     summaries, timing = {}, folder / 'timing.json'
-    seconds = read_json(timing) if timing.exists() else {}
+    seconds = read_json(timing) if exists(timing) else {}
     for trial in valid:  # an earlier trial of this name may have been timed
         if not is_finished(folder, trial) and seconds.pop(trial.name, None):
             write_json(timing, seconds)
@@ -169,7 +170,7 @@ def _description(sweep: Sweep, trials: list[PreparedTrial], command: str) -> dic
 def _write_description(folder: pathlib.Path, description: Mapping) -> None:
     """Writes `study.json`; raises UserError if the folder holds another study."""
     path = folder / 'study.json'
-    there = read_json(path) if path.exists() else description
+    there = read_json(path) if exists(path) else description
     for key in ('kind', 'axes'):
         if there.get(key) != description[key]:
             raise UserError(

@@ -18,6 +18,7 @@ from mixer_dilated.config import resolve
 from mixer_dilated.config_differences import differences
 from mixer_dilated.errors import BusyError, NonFiniteError, UserError
 from mixer_dilated.files import read_json
+from mixer_dilated.paths import exists
 from mixer_dilated.studies.observer import StudyObserver
 from mixer_dilated.studies.sweep import PreparedTrial
 from mixer_dilated.training.run_folder import is_locked
@@ -96,7 +97,7 @@ def trial_folder(folder: pathlib.Path, trial: PreparedTrial) -> pathlib.Path:
 
 def is_finished(folder: pathlib.Path, trial: PreparedTrial) -> bool:
     """Whether a trial of the study in a folder is trained."""
-    return (trial_folder(folder, trial) / 'summary.json').exists()
+    return exists(trial_folder(folder, trial) / 'summary.json')
 
 
 def _train(
@@ -135,7 +136,7 @@ def _check_same(folder: pathlib.Path, description: Mapping) -> None:
     here = json.loads(json.dumps(description))
     until = time.monotonic() + GRACE_SECONDS
     while True:
-        there = read_json(folder / 'study.json') if (folder / 'study.json').exists() else {}
+        there = read_json(folder / 'study.json') if exists(folder / 'study.json') else {}
         differing = [key for key in SHARED if there.get(key) != here[key]]
         differing += differences(resolve(there.get('config', {}), warn=False), here['config'])
         if not differing:

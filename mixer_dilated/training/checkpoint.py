@@ -16,7 +16,6 @@ from orbax.checkpoint import checkpoint_managers as policies
 from mixer_dilated.config import resolve
 from mixer_dilated.config_differences import differences, differences_on_resume
 from mixer_dilated.errors import AllHostsError, HostLostError, UserError
-from mixer_dilated.files import is_bucket, orbax_path
 from mixer_dilated.parallel.multihost import (
     any_host,
     broadcast,
@@ -25,12 +24,8 @@ from mixer_dilated.parallel.multihost import (
     process_count,
     wait_until_visible,
 )
-from mixer_dilated.training.orbax_errors import (
-    catch_damage,
-    check_regular_files,
-    error_cause,
-    write_errors,
-)
+from mixer_dilated.paths import is_bucket, orbax_path
+from mixer_dilated.training.orbax_errors import catch_damage, error_cause, write_errors
 from mixer_dilated.training.run_folder import versions
 from mixer_dilated.training.run_state import (
     RunState,
@@ -65,7 +60,6 @@ class Checkpoints:
     ):
         logging.getLogger('absl').addFilter(_is_needed)
         self.folder = orbax_path(workdir / 'checkpoints')
-        check_regular_files(self.folder)
         self.config, self.newest = config, None
         self._damaged = workdir / DAMAGED
         self._best = _KeepStep()

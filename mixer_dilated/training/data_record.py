@@ -14,8 +14,9 @@ from mixer_dilated.data.class_folders import SplitFiles
 from mixer_dilated.data.datasets import open_dataset
 from mixer_dilated.data.examples import Dataset
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import exists, read_arrays, read_json, write_arrays, write_json
+from mixer_dilated.files import read_arrays, read_json, write_arrays, write_json
 from mixer_dilated.parallel.multihost import DATA_DIFFERS, assert_equal_across_hosts, on_primary
+from mixer_dilated.paths import exists
 from mixer_dilated.training.setup import Setup, create_setup
 
 RECORD, SPLIT_FILES = 'data.json', 'splits.npz'

@@ -1,23 +1,25 @@
 """Metrics of a run: rows of JSON, and scalars for TensorBoard."""
 
+import itertools
 import math
+import operator
 import pathlib
 import statistics
 import tempfile
 import time
 import warnings
+from collections.abc import Mapping
 
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import (
     append_json_lines,
     error_context,
-    exists,
-    is_bucket,
     read_bytes,
     write_bytes,
     write_json_lines,
 )
 from mixer_dilated.parallel.multihost import to_numpy
+from mixer_dilated.paths import exists, is_bucket
 from mixer_dilated.training.optimizer import learning_rate_schedule
 from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import Setup
@@ -35,7 +37,8 @@ class MetricsWriter:
 
     The events are written by the thread that trains, so that a full disk ends the run there: that
     of tensorboardX's own `SummaryWriter` dies of it, and the next write blocks for ever. For a
-    bucket they are written to a local file, of which a copy is put there.
+    bucket they are written to a local file, of which a copy is put there. A run that resumes writes
+    all of them again: a kill loses those since the last flush.
 
     Rows of the files that `run` does not have are dropped. Raises UserError if a file cannot be
     written, as its methods do.
@@ -48,16 +51,18 @@ class MetricsWriter:
         self._workdir, self._folder = workdir, workdir / TENSORBOARD
         write_json_lines(workdir / METRICS, run.metrics)
         write_json_lines(workdir / SPEED, run.speed)
-        next_step = run.metrics[-1]['step'] + 1 if run.metrics else 0
         self._to_copy = tempfile.TemporaryDirectory() if is_bucket(workdir) else None
         folder = pathlib.Path(self._to_copy.name) if self._to_copy else self._folder
         with error_context(self._folder):
             folder.mkdir(parents=True, exist_ok=True)
             # The time in the name: a run may be stopped and resumed within a second.
             self._events = EventsWriter(str(folder / 'events'), f'.{time.time_ns()}')
-            # TensorBoard drops what earlier files hold from this step on.
-            self._write_event(next_step, session_log=SessionLog(status=SessionLog.START))
+            # TensorBoard drops what earlier files hold.
+            self._write_event(0, session_log=SessionLog(status=SessionLog.START))
             self._flushed = time.monotonic()
+            speed = {row['epoch']: row for row in run.speed}
+            for epoch, rows in itertools.groupby(run.metrics, operator.itemgetter('epoch')):
+                self._write_scalars([*rows], speed.get(epoch, {}))
 
     def __enter__(self):
         return self
@@ -76,10 +81,16 @@ class MetricsWriter:
 
     def write(self, rows: list[dict], speed: dict) -> None:
         """Writes the metrics of one epoch, a row a seed; TensorBoard gets the means over seeds."""
-        from tensorboardX.proto.summary_pb2 import Summary
-
         append_json_lines(self._workdir / METRICS, rows)
         append_json_lines(self._workdir / SPEED, [speed])
+        with error_context(self._folder):
+            self._write_scalars(rows, speed)
+            if time.monotonic() - self._flushed > FLUSH_SECONDS:
+                self._flush()
+
+    def _write_scalars(self, rows: list[dict], speed: Mapping[str, float]) -> None:
+        from tensorboardX.proto.summary_pb2 import Summary
+
         names = [name for name, value in rows[0].items() if value is not None]
         means = {name: statistics.fmean(row[name] for row in rows) for name in names}
         scalars = [
@@ -87,10 +98,7 @@ class MetricsWriter:
             for name, value in (means | speed).items()
             if name not in ('step', 'seed') and math.isfinite(value)
         ]
-        with error_context(self._folder):
-            self._write_event(rows[0]['step'], summary=Summary(value=scalars))
-            if time.monotonic() - self._flushed > FLUSH_SECONDS:
-                self._flush()
+        self._write_event(rows[0]['step'], summary=Summary(value=scalars))
 
     def _flush(self) -> None:
         self._events.flush()

@@ -9,20 +9,13 @@ from collections.abc import Callable
 
 from mixer_dilated.bucket_clients import is_client_error
 from mixer_dilated.errors import UserError, is_out_of_memory
-from mixer_dilated.files import error_text, is_bucket
+from mixer_dilated.files import error_text
+from mixer_dilated.paths import is_bucket
 
 # Errors of the system that mean damage; others, as too many open files, pass.
 DAMAGE_ERRNOS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
 # What orbax's storage says of a bucket that refuses or cannot be reached.
 REFUSED = re.compile('UNAVAILABLE|PERMISSION_DENIED|UNAUTHENTICATED|DEADLINE_EXCEEDED')
-
-
-def check_regular_files(folder: pathlib.Path) -> None:
-    """Raises UserError for a pipe or device in a folder, for which orbax would wait for ever."""
-    for parent, _, names in () if is_bucket(folder) else os.walk(folder):
-        for path in (os.path.join(parent, name) for name in names):
-            if os.path.exists(path) and not os.path.isfile(path):
-                raise UserError(f'{path}: not a regular file; put back what was there')
 
 
 def catch_damage(folder: pathlib.Path, function: Callable, *args) -> tuple:

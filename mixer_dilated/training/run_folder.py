@@ -18,15 +18,8 @@ import mixer_dilated
 from mixer_dilated.config import changed, resolve
 from mixer_dilated.config_differences import changes_on_resume, differences_on_resume
 from mixer_dilated.errors import BusyError, UserError
-from mixer_dilated.files import (
-    MAX_ARRAY_BYTES,
-    exists,
-    is_bucket,
-    json_line,
-    read_bytes,
-    read_json,
-    write_json,
-)
+from mixer_dilated.files import MAX_ARRAY_BYTES, json_line, read_bytes, read_json, write_json
+from mixer_dilated.paths import exists, is_bucket
 
 # Errors of a file system that has no locks, as a mounted Google Drive.
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)

@@ -16,8 +16,9 @@ from mixer_dilated.data.examples import Dataset, check_disjoint, count_examples,
 from mixer_dilated.data.input_pipeline import streams
 from mixer_dilated.data.preprocessing import PREPROCESS_MODES, RESIZE_MODES
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import exists, read_json, write_json
+from mixer_dilated.files import read_json, write_json
 from mixer_dilated.patches.geometry import Pair, integer_pair, num_tokens
+from mixer_dilated.paths import exists
 
 PREPROCESSING = 'preprocessing.json'
 REMOVE_HINT = 'remove it, and the same command takes the facts from the data set'

@@ -16,7 +16,6 @@ from mixer_dilated.config import changed
 from mixer_dilated.data.examples import Dataset
 from mixer_dilated.data.input_pipeline import InputPipeline, class_counts, open_input
 from mixer_dilated.errors import Preempted
-from mixer_dilated.files import PathLike, as_path, orbax_path
 from mixer_dilated.parallel.mesh import check_batch, fit_devices
 from mixer_dilated.parallel.multihost import (
     CONFIGS_DIFFER,
@@ -31,6 +30,7 @@ from mixer_dilated.parallel.multihost import (
     to_numpy,
     translate_host_loss,
 )
+from mixer_dilated.paths import PathLike, as_path, orbax_path
 from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.data_record import open_setup, record_data

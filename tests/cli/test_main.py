@@ -98,7 +98,20 @@ def test_a_defect_names_the_settings_of_jax(monkeypatch, capsys):
     assert 'JAX_CHECK_TRACER_LEAKS=1' in capsys.readouterr().err
 
 
-def test_too_little_memory_to_start_is_no_defect(monkeypatch, capsys):
+LIMITED = """
+import resource, runpy
+resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))
+runpy.run_path('run.py', run_name='__main__')
+"""
+
+
+def test_too_little_memory_is_no_defect(monkeypatch, capsys, tmp_path):
+    done = run_python('-c', LIMITED, 'train', CONFIG, f'--workdir={tmp_path / "run"}')
+    assert done.returncode == 2 and done.stderr.startswith('error: not enough memory to start (4.0')
+    assert not list(tmp_path.iterdir())
     error = ImportError('libjax_common.so: failed to map segment from shared object')
     monkeypatch.setattr(main_module, '_run', raising(error))
-    assert refused(capsys, 'keys').startswith('error: not enough memory to start')
+    monkeypatch.setattr('sys.argv', ['run.py', 'report', 'runs/NAME'])
+    assert 'config' not in refused(capsys, 'report', 'runs/NAME')
+    monkeypatch.setattr('sys.argv', ['run.py', CONFIG])
+    assert 'config.batch' in refused(capsys, CONFIG)

@@ -119,8 +119,10 @@ def test_a_run_of_other_versions_goes_on_from_the_one_before_a_damaged_checkpoin
     check_same_bytes(copy, run[1])
     assert [path.name.split('-')[0] for path in (copy / DAMAGED).iterdir()] == ['27']
     (added,) = {*(copy / 'tensorboard').iterdir()} - earlier
-    starts = [event.step for event in events(added) if event.HasField('session_log')]
-    assert starts == [19]  # what an earlier process wrote from step 19 on is void
+    written = [*events(added)]
+    starts = [event.step for event in written if event.HasField('session_log')]
+    assert starts == [0]  # what an earlier process wrote is void, and stands here again
+    assert [event.step for event in written if event.summary.value] == [9, 18, 27]
 
 
 def test_evaluation_passes_over_a_damaged_checkpoint_and_changes_nothing(copy):

@@ -9,8 +9,9 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from mixer_dilated.errors import UserError
-from mixer_dilated.files import PathLike, as_path, is_bucket, write_text
+from mixer_dilated.errors import UserError, printable
+from mixer_dilated.files import write_text
+from mixer_dilated.paths import PathLike, as_path, exists, is_bucket
 from mixer_dilated.reports.formatting import count_text, setting_text
 from mixer_dilated.reports.page import result_tables
 from mixer_dilated.reports.page.result_tables import PageTable
@@ -40,9 +41,9 @@ def write_report(folder: PathLike) -> pathlib.Path:
         cannot be written.
     """
     folder = as_path(folder)
-    if (folder / 'study.json').exists():
+    if exists(folder / 'study.json'):
         page = _study_page(read_study(folder))
-    elif (folder / 'config.json').exists():
+    elif exists(folder / 'config.json'):
         page = _run_page(read_run(folder))
     else:
         raise UserError(
@@ -52,6 +53,7 @@ def write_report(folder: PathLike) -> pathlib.Path:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
         undefined=jinja2.ChainableUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

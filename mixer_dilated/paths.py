@@ -1,0 +1,62 @@
+"""Paths that a user names: local, or of a bucket."""
+
+import os
+import pathlib
+
+from mixer_dilated.bucket_clients import let_orbax_reach, prepare_client
+from mixer_dilated.errors import UserError
+
+PathLike = str | os.PathLike
+
+
+def as_path(path: PathLike) -> pathlib.Path:
+    """`etils.epath.Path` of a bucket ('gs://…', 's3://…'), `pathlib.Path` of anything else; raises
+    UserError for a bucket whose client is not installed, or of a kind that is not known.
+    """
+    if not is_bucket(path):
+        return pathlib.Path(path)
+    try:
+        prepare_client(os.fspath(path).partition('://')[0])
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from None
+    from etils import epath  # 0.1 s, which a local path need not pay
+
+    return epath.Path(path)
+
+
+def expand_user(path: PathLike) -> pathlib.Path:
+    """`as_path` with the home for '~' or '~name'; raises UserError if there is no such user."""
+    try:
+        return as_path(path).expanduser()
+    except RuntimeError:
+        user = os.fspath(path).split('/')[0]
+        raise UserError(f'{path}: no user {user}; write the path without ~') from None
+
+
+def is_bucket(path: PathLike) -> bool:
+    """Whether a path is of an object store, which has neither locks nor links."""
+    return '://' in os.fspath(path)
+
+
+def exists(path: PathLike) -> bool:
+    """Whether there is a file or folder, or a link, whatever it leads to."""
+    return as_path(path).exists() if is_bucket(path) else os.path.lexists(path)
+
+
+def orbax_path(path: pathlib.Path) -> pathlib.Path:
+    """A path from the root on, as orbax wants it; raises UserError for a bucket that it cannot
+    reach, and for a folder with a pipe or device, for which it would wait for ever.
+    """
+    let_orbax_reach(os.fspath(path))
+    if is_bucket(path):
+        return path
+    for folder, _, names in os.walk(path):
+        for file in (os.path.join(folder, name) for name in names):
+            if os.path.exists(file) and not os.path.isfile(file):
+                raise UserError(f'{file}: not a regular file; put back what was there')
+    return path.absolute()
+
+
+def user_cache() -> pathlib.Path:
+    root = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    return pathlib.Path(root, 'mixer_dilated')
