@@ -16,7 +16,7 @@ from mixer_dilated.studies.stats import compare, fit_exponent
 from mixer_dilated.training.run_folder import write_summary
 from tests.conftest import small_config
 
-NASTY = '<script>alert(1)</script> & $\\badmath{$ "x'
+NASTY = '<script>alert(1)</script> & $\\badmath{$ "x\u202e\x1b'
 KINDS = ('run', 'table1', 'sweep', 'little_data', 'resolution', 'robustness')
 
 

@@ -9,13 +9,14 @@ import shutil
 import signal
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
 
 from mixer_dilated.data import workers
 from mixer_dilated.data.batch_stream import BatchStream, IndexSampler
-from mixer_dilated.data.input_pipeline import StreamingPipeline
+from mixer_dilated.data.input_pipeline import StreamingPipeline, streams
 from mixer_dilated.parallel.mesh import make_mesh
 from tests.conftest import config_file, refuses, run_python, small_config, start_python
 from tests.data.test_input_pipeline import numbered, sequential, shuffled, take
@@ -57,10 +58,24 @@ def test_a_stream_can_be_closed_while_its_workers_start(seconds):
     assert not closing.is_alive()
 
 
-def test_too_many_open_files_name_the_key_to_change():
-    error = OSError(errno.EMFILE, os.strerror(errno.EMFILE), '/psm_1')
-    with refuses('config.input.workers: Too many open files'):
-        raise workers.worker_error(error)
+def test_a_limit_of_memory_of_a_container_counts_for_workers_and_for_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, 'MEMORY', tmp_path / 'memory.max')
+    monkeypatch.setattr(workers, 'num_cores', lambda: 99)
+    dataset = types.SimpleNamespace(stored_shape=(8, 8, 1))
+    settings = small_config().input
+    for text, room, in_memory in (('max', 99, 2**25), (str(2**31), 4, 2**24)):
+        workers.MEMORY.write_text(text)
+        assert min(workers.room_for_workers(), 99) == room
+        assert not streams(settings, dataset, in_memory)
+        assert streams(settings, dataset, in_memory + 1)
+
+
+@pytest.mark.parametrize(
+    ('number', 'words'), [(errno.EMFILE, 'Too many open files'), (errno.ENOSPC, '/dev/shm')]
+)
+def test_what_workers_have_no_room_for_names_the_key_to_change(number, words):
+    with refuses('config.input.workers: ', words):
+        raise workers.worker_error(OSError(number, os.strerror(number), '/psm_1'))
 
 
 SCRIPT = """
