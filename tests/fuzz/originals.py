@@ -1,0 +1,104 @@
+"""The undamaged folders of the fuzzer, what commands print of them, and the cases made of them."""
+
+import pathlib
+import random
+import shutil
+
+import numpy as np
+from PIL import Image
+
+from mixer_dilated.cli.commands import COMMANDS
+from mixer_dilated.config_keys import KEYS
+from tests.conftest import config_file, small_config
+from tests.report_folders import KINDS, make_kind
+
+CONFIG = {'num_epochs': 1, 'num_seeds': 2, 'dataset.val_split': 'train[300:400]'}
+CONFIG |= {'checkpoints.every_steps': 4}
+RESULTS = ('metrics.jsonl', 'weights.npz', 'predictions.npz')
+SWEEP = """
+from ml_collections import ConfigDict
+from mixer_dilated.studies.sweep import Sweep, grid
+
+
+def get_sweep():
+    trials = grid({'model.patches.dilation': (1, 2)})
+    base = ConfigDict(%r)
+    return Sweep(title='Small', question='Which?', base=base, trials=trials,
+                 reference={'dilation': 1})
+"""
+ODD = ('', ' ', '-1', '0', '1.5', 'nan', '1e999', '()', '(1,', '[[]]', '{}', 'None', 'True', '=')
+ODD += ('\x1b[2J', '9' * 40, 'x' * 5000, '../..', '.', '..', 'run', 'images', '--', '-', '\u202e')
+ODD += ('fifo', 'socket', 'gs://', 'test[', 'train[:0]', 'test[::2]', 'test', 'x.npz', 'é' * 300)
+WORDS = ('--workdir', '--config', '--split', '--data_dir', '--checkpoint', '--calibrate', '--top')
+WORDS += ('--csv', '--json', '--sheet', '--max_pixels', '--picture', '--sweep', '--seeds')
+WORDS += ('--output', '--format', '--names', '--num_processes', '--x', '--config.', '-h')
+
+
+def make_originals(folder: pathlib.Path, call) -> None:
+    """Makes run, unfinished, study, weights, images, kinds/KIND and files; `call(words)` runs a
+    command.
+    """
+    config_file(folder, **CONFIG)
+    (folder / 'sweep.py').write_text(SWEEP % small_config(**CONFIG).to_dict())
+    call('train', '--config=config.py', '--workdir=run')
+    shutil.copytree(folder / 'run', folder / 'unfinished')
+    for name in ('summary.json', 'weights.npz', 'predictions.npz', 'checkpoints/9'):
+        path = folder / 'unfinished' / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    call('sweep', '--sweep=sweep.py', '--workdir=study')
+    for kind in KINDS[1:]:
+        make_kind(kind, folder / 'kinds' / kind)
+    (folder / 'weights').mkdir()
+    for name in ('w.npz', 'w.safetensors', 'w.pth', 'orbax'):
+        call('convert', 'run', f'weights/{name}')
+    (folder / 'images').mkdir()
+    for k in range(2):
+        image = np.random.default_rng(k).integers(0, 255, (8, 8), np.uint8)
+        Image.fromarray(image).save(folder / 'images' / f'{k}.png')
+
+
+# What is damaged, which files of it, and the command. WEIGHTS stands for one of the weight files.
+CASES = [
+    (3, 'run', '**/*', 'report run'),
+    (2, 'kinds', '**/*', 'report'),
+    (1, 'study', '**/*', 'report study'),
+    (3, 'run', '**/*', 'evaluate --workdir=run'),
+    (1, 'run', '**/*', 'evaluate --workdir=run --calibrate=train[300:400]'),
+    (3, 'run', '**/*', 'predict --workdir=run images'),
+    (1, 'images', '*', 'predict --workdir=run images'),
+    (3, 'run', '**/*', 'train --config=config.py --workdir=run'),
+    (2, 'unfinished', '**/*', 'train --config=config.py --workdir=unfinished'),
+    (2, 'study', '**/*', 'sweep --sweep=sweep.py --workdir=study'),
+    (3, 'run', '**/*', 'export --workdir=run --output=out'),
+    (3, 'run', '**/*', 'convert run out.npz'),
+    (4, 'weights', '**/*', 'convert WEIGHTS out.safetensors'),
+    (3, 'weights', '**/*', 'probe --config=config.py --config.init_from=WEIGHTS '
+     '--split=train[300:350]'),
+    (2, 'weights', '**/*', 'train --config=config.py --config.init_from=WEIGHTS --workdir=new'),
+    (1, 'run', '**/*', 'train --config=config.py --config.init_from=run --workdir=new'),
+    (1, '.', 'config.py', 'summary --config=config.py'),
+    (5, None, '', 'words'),
+]  # fmt: skip
+
+
+def odd_words(draw: random.Random) -> list[str]:
+    """A command line of which some words are odd."""
+    commands = [name for name in COMMANDS if name not in ('benchmark', 'plan', 'table1')]
+    whole = draw.choice([case[3] for case in CASES[3:-1]]).replace('WEIGHTS', 'weights/w.npz')
+    words = whole.split(' ')
+    for _ in range(draw.choice((1, 1, 2, 3))):
+        key = draw.choice([key for key in KEYS if key not in ('dataset.name', 'num_epochs')])
+        flag = draw.choice((*WORDS, f'--config.{key}', f'--config.{key}'))
+        odd = draw.choice(ODD)
+        word = draw.choice((odd, f'{flag}={odd}', f'{flag}={odd}', f'{flag}={odd}', flag))
+        how = draw.randrange(4)
+        if how == 0 and len(words) > 1:
+            words[draw.randrange(1, len(words))] = word
+        elif how == 1 and len(words) > 1:
+            number = draw.randrange(1, len(words))
+            words[number] = f'{words[number].partition("=")[0]}={odd}'
+        elif how == 2:
+            words[0] = draw.choice((*commands, odd))
+        else:
+            words.insert(draw.randrange(len(words) + 1), word)
+    return words
