@@ -13,6 +13,7 @@ import pathlib
 import secrets
 import stat
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
@@ -22,6 +23,7 @@ from mixer_dilated.errors import UserError
 from mixer_dilated.paths import PathLike, as_path, exists, is_bucket
 
 MAX_BYTES = 2**30  # of a file that is read whole
+MAX_JSON_BYTES = 2**26  # of a JSON value, which takes some twenty times as many in memory
 MAX_ARRAY_BYTES = 2**36  # of the arrays of a file, unpacked
 # Above so many bytes, arrays are at most so many times as large as the file that holds them.
 SMALL_ARRAY_BYTES, MAX_PACKING = 2**28, 32
@@ -36,14 +38,24 @@ def read_bytes(path: PathLike, hint: str = REMOVE_HINT, max_bytes: int = MAX_BYT
         return file.read()
 
 
+def file_checksum(path: PathLike, hint: str = REMOVE_HINT) -> int:
+    """CRC-32 of a file, of which little is in memory at once."""
+    checksum = 0
+    with _open_regular(path, hint, MAX_ARRAY_BYTES) as file:
+        while block := file.read(2**24):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
 def read_json(path: PathLike, hint: str = REMOVE_HINT) -> dict:
-    with _open_regular(path, hint) as file:
+    with _open_regular(path, hint, MAX_JSON_BYTES) as file:
         return _json_object(file.read())
 
 
 def read_json_lines(path: PathLike, hint: str = REMOVE_HINT) -> list[dict]:
     with _open_regular(path, hint) as file:
-        return [_json_object(line) for line in file if line.strip()]
+        lines = iter(lambda: file.readline(MAX_JSON_BYTES), b'')
+        return [_json_object(line) for line in lines if line.strip()]
 
 
 def read_arrays(path: PathLike, hint: str = REMOVE_HINT) -> dict[str, np.ndarray]:

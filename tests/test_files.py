@@ -4,6 +4,8 @@ import contextlib
 import errno
 import os
 import signal
+import tracemalloc
+import zlib
 
 import hypothesis.strategies as st
 import numpy as np
@@ -14,7 +16,7 @@ from mixer_dilated import files, paths
 from mixer_dilated.data.datasets import open_dataset
 from mixer_dilated.files import AtomicFile, check_output
 from mixer_dilated.paths import expand_user
-from tests.conftest import raising, refuses, small_config, start_python
+from tests.conftest import raising, random_bytes, refuses, small_config, start_python
 
 
 @given(parts=st.lists(st.binary(max_size=9), max_size=5))
@@ -94,7 +96,8 @@ def test_a_check_of_an_output_changes_nothing(tmp_path):
             check_output('csv', tmp_path / place)
 
 
-READERS = (files.read_bytes, files.read_json, files.read_json_lines, files.read_arrays)
+PARSERS = (files.read_json, files.read_json_lines, files.read_arrays)
+READERS = (files.read_bytes, files.file_checksum, *PARSERS)
 
 
 @pytest.mark.parametrize('read', READERS)
@@ -115,6 +118,32 @@ def test_only_a_regular_file_within_a_bound_is_read(read, kind, tmp_path, monkey
         read(path, 'give another')
 
 
+@pytest.mark.parametrize('read', [files.read_json, files.read_json_lines])
+def test_of_a_huge_json_value_little_is_in_memory(read, tmp_path):
+    (tmp_path / 'a').write_bytes(b'{"a": "')
+    os.truncate(tmp_path / 'a', 2**29)
+    tracemalloc.start()
+    try:
+        with refuses(tmp_path / 'a'):
+            read(tmp_path / 'a')
+        assert tracemalloc.get_traced_memory()[1] < 2**28
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_checksum_is_of_the_whole_file_of_which_little_is_in_memory(tmp_path):
+    path, content = tmp_path / 'a', random_bytes(2**24 + 5).tobytes()
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        assert files.file_checksum(path) == zlib.crc32(content)
+        os.truncate(path, 2**27)
+        files.file_checksum(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()
+
+
 def test_what_is_written_is_read(tmp_path):
     rows = [{'a': 1, 'b': 'ü\u2028'}, {'a': float('nan')}]
     files.write_json(tmp_path / 'a.json', rows[0])
@@ -128,7 +157,7 @@ def test_what_is_written_is_read(tmp_path):
 
 
 @pytest.mark.parametrize('text', ['', '[]', '{"a":', '\xff', '[' * 200_000, '{}\n3'])
-@pytest.mark.parametrize('read', READERS[1:])
+@pytest.mark.parametrize('read', PARSERS)
 def test_a_file_that_does_not_hold_what_it_should_is_named_in_a_line(read, text, tmp_path):
     path = tmp_path / 'a'
     path.write_bytes(text.encode('latin1'))

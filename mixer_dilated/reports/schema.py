@@ -112,9 +112,9 @@ def check(path: pathlib.Path, value, schema, key: str = '') -> None:
             raise UserError(f'{path}: {name} = {value!r} cannot be; restore it, or make it again')
 
 
-def read_object(path: pathlib.Path, schema: Mapping) -> dict:
+def read_object(path: pathlib.Path, schema: Mapping, hint: str = HINT) -> dict:
     """The object in a JSON file."""
-    content = files.read_json(path, HINT)
+    content = files.read_json(path, hint)
     check(path, content, schema)
     return content
 

@@ -4,13 +4,15 @@ import collections
 import contextlib
 import json
 import pathlib
+import reprlib
 from collections.abc import Mapping, Sequence
 
 from mixer_dilated.config import resolve
 from mixer_dilated.config_differences import differences
 from mixer_dilated.errors import BusyError, UserError
-from mixer_dilated.files import read_json, write_json, write_json_lines
+from mixer_dilated.files import REMOVE_HINT, write_json, write_json_lines
 from mixer_dilated.paths import PathLike, as_path, exists
+from mixer_dilated.reports.schema import NUMBER, read_object
 from mixer_dilated.studies.analysis import analyze, write_table
 from mixer_dilated.studies.epoch_times import epoch_seconds
 from mixer_dilated.studies.observer import StudyObserver
@@ -102,7 +104,7 @@ def _train_and_compare(
     """Trains and times the trials, writes the tables and returns the statistics."""
     valid = [trial for trial in trials if not trial.invalid]
     summaries, timing = {}, folder / 'timing.json'
-    seconds = read_json(timing) if exists(timing) else {}
+    seconds = _read_times(timing) if exists(timing) else {}
     for trial in valid:  # an earlier trial of this name may have been timed
         if not is_finished(folder, trial) and seconds.pop(trial.name, None):
             write_json(timing, seconds)
@@ -122,6 +124,18 @@ def _train_and_compare(
         write_json_lines(folder / 'robustness.jsonl', robustness)
         statistics['verdicts'] += robustness_sentences(valid, robustness, references)
     return statistics
+
+
+def _read_times(path: pathlib.Path) -> dict[str, list[float]]:
+    """Seconds of an epoch of each trial in each round. Raises UserError if they cannot be."""
+    times = read_object(path, {str: [NUMBER]}, REMOVE_HINT)
+    for name, seconds in times.items():
+        if not seconds or min(seconds) <= 0:
+            raise UserError(
+                f'{path}: {name} = {reprlib.repr(seconds)}: allowed are seconds above 0, of each '
+                f'round; {REMOVE_HINT}'
+            )
+    return times
 
 
 def group_for_timing(
@@ -170,7 +184,7 @@ def _description(sweep: Sweep, trials: list[PreparedTrial], command: str) -> dic
 def _write_description(folder: pathlib.Path, description: Mapping) -> None:
     """Writes `study.json`; raises UserError if the folder holds another study."""
     path = folder / 'study.json'
-    there = read_json(path) if exists(path) else description
+    there = read_object(path, {'config?': dict}, REMOVE_HINT) if exists(path) else description
     for key in ('kind', 'axes'):
         if there.get(key) != description[key]:
             raise UserError(

@@ -17,8 +17,8 @@ import jax
 from mixer_dilated.config import resolve
 from mixer_dilated.config_differences import differences
 from mixer_dilated.errors import BusyError, NonFiniteError, UserError
-from mixer_dilated.files import read_json
 from mixer_dilated.paths import exists
+from mixer_dilated.reports.schema import read_object
 from mixer_dilated.studies.observer import StudyObserver
 from mixer_dilated.studies.sweep import PreparedTrial
 from mixer_dilated.training.run_folder import is_locked
@@ -133,10 +133,10 @@ def _raise_not_finite(labels: Sequence[str], num_trials: int) -> None:
 
 def _check_same(folder: pathlib.Path, description: Mapping) -> None:
     """Raises UserError unless `study.json` of the process that leads is that of this study."""
-    here = json.loads(json.dumps(description))
+    here, path = json.loads(json.dumps(description)), folder / 'study.json'
     until = time.monotonic() + GRACE_SECONDS
     while True:
-        there = read_json(folder / 'study.json') if exists(folder / 'study.json') else {}
+        there = read_object(path, {'config?': dict}) if exists(path) else {}
         differing = [key for key in SHARED if there.get(key) != here[key]]
         differing += differences(resolve(there.get('config', {}), warn=False), here['config'])
         if not differing:

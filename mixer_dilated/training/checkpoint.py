@@ -26,7 +26,7 @@ from mixer_dilated.parallel.multihost import (
 )
 from mixer_dilated.paths import is_bucket, orbax_path
 from mixer_dilated.training.orbax_errors import catch_damage, error_cause, write_errors
-from mixer_dilated.training.run_folder import versions
+from mixer_dilated.training.run_folder import check_is_last, versions
 from mixer_dilated.training.run_state import (
     RunState,
     array_checksums,
@@ -133,6 +133,7 @@ class Checkpoints:
         for step in steps:
             if run := self._restore_step(step, abstract):
                 self.newest = step
+                self._check_is_last(step, steps)
                 return run
         if steps or broadcast(expected or self._damaged.exists()):
             raise AllHostsError(
@@ -160,9 +161,11 @@ class Checkpoints:
 
         One process reads them alone, wherever they were trained. Raises UserError without any.
         """
-        for step in self._local_steps():
+        steps = self._local_steps()
+        for step in steps:
             params, error = self._catch_damage(self._read_params, step)
             if params:
+                self._check_is_last(step, steps)
                 return params
             self._set_aside(step, error)
         raise UserError(f'{self.folder}: no undamaged checkpoint there; train the run first')
@@ -239,6 +242,10 @@ class Checkpoints:
 
     def _catch_damage(self, function, step: int, *args) -> tuple:
         return catch_damage(self.folder / str(step), function, step, *args)
+
+    def _check_is_last(self, step: int, steps: list[int]) -> None:
+        if self._writer is None and step == steps[0]:  # of a damaged one is warned
+            check_is_last(self._damaged.parent, self.config, step)
 
     def _set_aside(self, step: int, error: Exception) -> None:
         folder, cause = self.folder / str(step), error_cause(error)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import reprlib
 import types
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from mixer_dilated.errors import UserError
 from mixer_dilated.files import read_arrays, read_json, write_arrays, write_json
 from mixer_dilated.parallel.multihost import DATA_DIFFERS, assert_equal_across_hosts, on_primary
 from mixer_dilated.paths import exists
-from mixer_dilated.training.setup import Setup, create_setup
+from mixer_dilated.training.setup import Setup, create_setup, is_list_of_names
 
 RECORD, SPLIT_FILES = 'data.json', 'splits.npz'
 HINT = 'remove it, and the same command writes it again'
@@ -53,6 +54,11 @@ def open_setup(
         )
     names, own = recorded.get('class_names'), [*setup.dataset.class_names]
     if names and names != own:
+        if not is_list_of_names(names):
+            shown = reprlib.repr(names)
+            raise UserError(
+                f'{workdir / RECORD}: class_names = {shown}: allowed is a list of names; {HINT}'
+            )
         differing = sorted({*names} ^ {*own})
         how = f'{differing[0]!r} is in one of them only' if differing else 'their order is another'
         raise UserError(

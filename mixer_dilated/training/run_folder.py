@@ -18,7 +18,7 @@ import mixer_dilated
 from mixer_dilated.config import changed, resolve
 from mixer_dilated.config_differences import changes_on_resume, differences_on_resume
 from mixer_dilated.errors import BusyError, UserError
-from mixer_dilated.files import MAX_ARRAY_BYTES, json_line, read_bytes, read_json, write_json
+from mixer_dilated.files import file_checksum, json_line, read_json, write_json
 from mixer_dilated.paths import exists, is_bucket
 
 # Errors of a file system that has no locks, as a mounted Google Drive.
@@ -165,6 +165,20 @@ def read_summary(workdir: pathlib.Path) -> dict | None:
     return summary
 
 
+def check_is_last(workdir: pathlib.Path, config: ml_collections.ConfigDict, step: int) -> None:
+    """Warns where a finished run's newest checkpoint, of `step`, is not that of its end."""
+    with contextlib.suppress(UserError):  # of a summary, which who reads a checkpoint need not have
+        summary = read_summary(workdir) or {}
+        steps_per_epoch = summary.get('train_examples', 0) // config.batch
+        end = config.total_steps or config.num_epochs * steps_per_epoch
+        if summary and step < end:
+            warnings.warn(
+                f'{workdir}: the run is finished, after {end} steps, and its newest checkpoint is '
+                f'of step {step}: restore the last one, or remove summary.json and resume the run',
+                stacklevel=4,
+            )
+
+
 def write_summary(workdir: pathlib.Path, summary: dict) -> dict:
     """Writes `summary.json`, with_checksum, and returns its content."""
     summary = json.loads(json_line(with_checksum(summary)))
@@ -183,7 +197,7 @@ def file_checksums(workdir: pathlib.Path, names: Iterable[str]) -> dict[str, int
     checksums = dict.fromkeys(names)
     for name in checksums:
         with contextlib.suppress(UserError):
-            checksums[name] = zlib.crc32(read_bytes(workdir / name, max_bytes=MAX_ARRAY_BYTES))
+            checksums[name] = file_checksum(workdir / name)
     return checksums
 
 

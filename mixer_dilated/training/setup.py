@@ -222,13 +222,13 @@ def _is_image_shape(value) -> bool:
     return is_shape and all(map(integer(1, 2**15 - 1).test, value))
 
 
-def _is_list_of_names(value) -> bool:
+def is_list_of_names(value) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
 
 
 # The content of `preprocessing.json`, which a person may edit.
 ALLOWED = {
-    'class_names': Allowed('a list of names', _is_list_of_names),
+    'class_names': Allowed('a list of names', is_list_of_names),
     'image_shape': Allowed('height, width and 1, 3 or 4 channels', _is_image_shape),
     'preprocess': one_of(*PREPROCESS_MODES),
     'resize': one_of(*RESIZE_MODES),

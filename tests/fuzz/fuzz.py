@@ -29,7 +29,12 @@ from tests.fuzz.damage import damage, pipe, unix_socket
 from tests.fuzz.originals import CASES, RESULTS, make_originals, odd_words
 
 MAX_SECONDS, MAX_GIB, MAX_LISTED = 20, 2, 30
-EDITABLE = ('config.json', 'preprocessing.json', '0.png', '1.png')  # by a person, with other results
+EDITABLE = (
+    'config.json',
+    'preprocessing.json',
+    '0.png',
+    '1.png',
+)  # by a person, with other results
 NOT_IMPORTED = ('__main__', 'export_example', 'configs')
 
 

@@ -13,7 +13,7 @@ from tests.conftest import config_file, small_config
 from tests.report_folders import KINDS, make_kind
 
 CONFIG = {'num_epochs': 1, 'num_seeds': 2, 'dataset.val_split': 'train[300:400]'}
-CONFIG |= {'checkpoints.every_steps': 4}
+CONFIG |= {'checkpoints.every_steps': 4, 'augment.translate': 1}
 RESULTS = ('metrics.jsonl', 'weights.npz', 'predictions.npz')
 SWEEP = """
 from ml_collections import ConfigDict
@@ -41,6 +41,7 @@ def make_originals(folder: pathlib.Path, call) -> None:
     config_file(folder, **CONFIG)
     (folder / 'sweep.py').write_text(SWEEP % small_config(**CONFIG).to_dict())
     call('train', '--config=config.py', '--workdir=run')
+    call('evaluate', '--workdir=run', '--calibrate=train[300:400]')
     shutil.copytree(folder / 'run', folder / 'unfinished')
     for name in ('summary.json', 'weights.npz', 'predictions.npz', 'checkpoints/9'):
         path = folder / 'unfinished' / name

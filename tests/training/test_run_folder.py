@@ -31,6 +31,14 @@ def test_a_damaged_file_of_a_run_is_named_and_nothing_is_trained(run, copy, name
         train_and_evaluate(run[0], copy)
 
 
+@pytest.mark.parametrize('names', [7, True, {'a': 1}, ['x', 7], [['x']]])
+def test_class_names_of_another_type_are_refused_with_their_file(run, copy, names):
+    data = json.loads((copy / 'data.json').read_text())
+    (copy / 'data.json').write_text(json.dumps({**data, 'class_names': names}))
+    with refuses(copy / 'data.json', 'class_names'):
+        train_and_evaluate(run[0], copy)
+
+
 def test_a_folder_of_something_else_is_refused(run, tmp_path):
     other = small_config(**RUN, **{'model.hidden_dim': 9, 'seed': 4})
     with refuses(run[1], 'model.hidden_dim: 8, 9', 'seed: 0, 4'):

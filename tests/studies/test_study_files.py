@@ -1,0 +1,27 @@
+"""Files of a study that are of other types than a study writes."""
+
+import json
+
+import pytest
+
+from mixer_dilated.studies.study import run_study
+from tests.conftest import refuses
+from tests.studies.conftest import small_sweep
+
+
+@pytest.mark.parametrize('config', [7, None, [], 'x'])
+def test_a_config_of_another_type_is_refused_with_its_file(config, tmp_path):
+    content = {'kind': 'sweep', 'axes': ['method'], 'config': config}
+    (tmp_path / 'study.json').write_text(json.dumps(content))
+    with refuses(tmp_path / 'study.json', f'config = {config!r}'):
+        run_study(small_sweep(), tmp_path, command='run')
+
+
+@pytest.mark.parametrize('seconds', [7, None, [], [None], [0.5, 0], 'x'])
+def test_times_of_another_type_are_refused_with_their_file(seconds, tmp_path):
+    sweep = small_sweep()
+    content = {'kind': 'sweep', 'axes': ['method'], 'config': sweep.base.to_dict()}
+    (tmp_path / 'study.json').write_text(json.dumps(content))
+    (tmp_path / 'timing.json').write_text(json.dumps({'method=plain': seconds}))
+    with refuses(tmp_path / 'timing.json', 'method=plain'):
+        run_study(sweep, tmp_path, command='run')
