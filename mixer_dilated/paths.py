@@ -7,6 +7,7 @@ from mixer_dilated.bucket_clients import let_orbax_reach, prepare_client
 from mixer_dilated.errors import UserError
 
 PathLike = str | os.PathLike
+MAX_INDEX_BYTES = 2**28  # of a file of a checkpoint that is read whole: names, shapes, places
 
 
 def as_path(path: PathLike) -> pathlib.Path:
@@ -45,7 +46,8 @@ def exists(path: PathLike) -> bool:
 
 def orbax_path(path: pathlib.Path) -> pathlib.Path:
     """A path from the root on, as orbax wants it; raises UserError for a bucket that it cannot
-    reach, and for a folder with a pipe or device, for which it would wait for ever.
+    reach, and for a folder with a pipe or device, for which it would wait for ever, or with a file
+    too large to be read whole, for which it would end the process.
     """
     let_orbax_reach(os.fspath(path))
     if is_bucket(path):
@@ -54,6 +56,13 @@ def orbax_path(path: pathlib.Path) -> pathlib.Path:
         for file in (os.path.join(folder, name) for name in names):
             if os.path.exists(file) and not os.path.isfile(file):
                 raise UserError(f'{file}: not a regular file; put back what was there')
+            is_data = os.path.basename(folder) == 'd'  # of which it reads parts
+            size = os.path.getsize(file) if os.path.exists(file) and not is_data else 0
+            if size > MAX_INDEX_BYTES:
+                raise UserError(
+                    f'{file}: {size} bytes; allowed are at most {MAX_INDEX_BYTES}; put back what '
+                    'was there'
+                )
     return path.absolute()
 
 

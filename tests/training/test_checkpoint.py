@@ -14,7 +14,9 @@ from orbax.checkpoint import CheckpointManager
 
 from mixer_dilated.config import changed
 from mixer_dilated.data.datasets import Digits
+from mixer_dilated.inference.conversion import convert
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
+from mixer_dilated.paths import orbax_path
 from mixer_dilated.training.checkpoint import DAMAGED, Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.run_state import RunState
@@ -185,6 +187,16 @@ def test_each_checkpoint_holds_its_own_epoch(tmp_path):
         shutil.rmtree(tmp_path / 'checkpoints' / str(step))
 
 
+def test_a_last_checkpoint_that_is_gone_is_a_warning(plain_run, tmp_path):
+    folder = shutil.copytree(plain_run, tmp_path / 'run')
+    *others, last = sorted((folder / 'checkpoints').glob('[0-9]*'), key=lambda p: int(p.name))
+    shutil.rmtree(last)
+    with warns(folder, last.name, others[-1].name):
+        assert evaluate_checkpoint(folder)['step'] == int(others[-1].name)
+    with warns(folder, last.name, others[-1].name):
+        convert(folder, tmp_path / 'w.npz')
+
+
 @pytest.mark.parametrize('name', ['_CHECKPOINT_METADATA', 'record/metadata'])
 def test_a_pipe_in_a_checkpoint_is_refused_and_not_waited_for(name, plain_run, tmp_path):
     folder = shutil.copytree(plain_run, tmp_path / 'run')
@@ -193,3 +205,15 @@ def test_a_pipe_in_a_checkpoint_is_refused_and_not_waited_for(name, plain_run, t
     os.mkfifo(path)
     with refuses(f'{path}: not a regular file'):
         evaluate_checkpoint(folder)
+
+
+def test_a_file_of_a_checkpoint_that_would_fill_the_memory_is_refused(tmp_path):
+    """TensorStore ends the process where it has no memory for a manifest."""
+    (tmp_path / 'd').mkdir()
+    for path in (tmp_path / 'd' / 'data', tmp_path / 'manifest.ocdbt'):
+        path.touch()
+        os.truncate(path, 2**40)
+    with refuses(tmp_path / 'manifest.ocdbt', 2**40):
+        orbax_path(tmp_path)
+    os.truncate(tmp_path / 'manifest.ocdbt', 100)
+    assert orbax_path(tmp_path) == tmp_path
