@@ -55,7 +55,7 @@ def damage(
         kinds = [removed, dangling_link, link_elsewhere, file_instead, renamed]
     else:
         path = draw.choices(files, weights)[0]
-        kinds = [*ANY, *len(ANY) * contents(path)]
+        kinds = [*ANY, *2 * len(ANY) * contents(path)]
     kind = draw.choice(kinds)
     name = path.relative_to(folder)
     text = kind(draw, path, precious / name)
@@ -301,4 +301,4 @@ def renamed(draw, path, _):
 
 
 ANY = [empty, cut, bits, appended, huge, pipe, unix_socket, directory, removed, dangling_link]
-ANY += [link_to_itself, link_elsewhere, link_elsewhere]
+ANY += [link_to_itself, link_elsewhere]

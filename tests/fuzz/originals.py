@@ -60,9 +60,9 @@ def make_originals(folder: pathlib.Path, call) -> None:
 
 # What is damaged, which files of it, and the command. WEIGHTS stands for one of the weight files.
 CASES = [
-    (3, 'run', '**/*', 'report run'),
-    (2, 'kinds', '**/*', 'report'),
-    (1, 'study', '**/*', 'report study'),
+    (2, 'run', '**/*', 'report run'),
+    (1.5, 'kinds', '**/*', 'report'),
+    (0.5, 'study', '**/*', 'report study'),
     (3, 'run', '**/*', 'evaluate --workdir=run'),
     (1, 'run', '**/*', 'evaluate --workdir=run --calibrate=train[300:400]'),
     (3, 'run', '**/*', 'predict --workdir=run images'),

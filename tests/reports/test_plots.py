@@ -216,6 +216,8 @@ def test_a_map_hatches_what_cannot_be_and_leaves_white_what_is_not_trained():
     with_stride = pd.concat([settings.assign(stride=stride) for stride in (4, 7)])
     assert map_axes(with_stride[['stride', 'size', 'dilation']]) == ['size', 'dilation']
     assert map_axes(settings[['padding', 'size']]) == ['size']
+    phases = settings.assign(phases=[[1, 2], [1, 2], 1, 1])  # a list is no number
+    assert map_axes(phases[['size', 'phases', 'dilation']]) == ['size', 'dilation']
     data = settings.assign(
         panel='', accuracy=[0.9, np.nan, 0.8, np.nan], invalid=[False, True, False, False]
     )

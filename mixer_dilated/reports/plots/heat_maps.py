@@ -72,8 +72,8 @@ def map_axes(settings: pd.DataFrame) -> list[str]:
 
     They change fastest in a `grid`. `settings` has a row a trial, a column a setting.
     """
-    numbers = settings.map(type).isin([int, float]).all()
-    return [*settings.columns[numbers & (settings.nunique() > 1)]][-2:]
+    numbers = settings.columns[settings.map(type).isin([int, float]).all()]  # others may be lists
+    return [axis for axis in numbers if settings[axis].nunique() > 1][-2:]
 
 
 @figure_style()
