@@ -196,6 +196,25 @@ def plain_run(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def disk(tmp_path):
+    """Makes a file system of a certain size at a folder, or changes the size of the one there."""
+    folder = tmp_path / 'disk'
+    folder.mkdir()
+
+    def resize(options, again=False):
+        options = f'remount,{options}' if again else options
+        done = subprocess.run(
+            ['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', str(folder)], capture_output=True
+        )
+        if done.returncode:
+            pytest.skip('file systems cannot be mounted here')
+        return folder
+
+    yield resize
+    subprocess.run(['umount', str(folder)], capture_output=True)
+
+
 @pytest.fixture(scope='session')
 def mnist():
     """Folder of real MNIST, prepared by TFDS; a test without it is skipped, but never in CI."""

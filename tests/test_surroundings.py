@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import subprocess
 
 import pytest
 
@@ -34,25 +33,6 @@ def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp('undisturbed') / 'run'
     assert run_cli(*TRAIN, f'--workdir={folder}').returncode == 0
     return folder
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """Makes a file system of a certain size at a folder, or changes the size of the one there."""
-    folder = tmp_path / 'disk'
-    folder.mkdir()
-
-    def resize(options, again=False):
-        options = f'remount,{options}' if again else options
-        done = subprocess.run(
-            ['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', str(folder)], capture_output=True
-        )
-        if done.returncode:
-            pytest.skip('file systems cannot be mounted here')
-        return folder
-
-    yield resize
-    subprocess.run(['umount', str(folder)], capture_output=True)
 
 
 # MIXER_LONG=1 fills the disk at more moments.

@@ -1,31 +1,91 @@
-"""A run that is killed again and again ends with the bits of one that was left alone."""
+"""A run that is interrupted, by whatever, ends with the bits of one that was left alone.
 
+MIXER_SOAK=100 is the long form: so many interruptions, in runs of half a minute. The first words of
+a test's name say by what, its last the seed of the moment.
+"""
+
+import contextlib
+import itertools
 import json
 import os
 import random
-import re
 import signal
-import subprocess
 import time
 
 import pytest
 
+from mixer_dilated.files import read_json_lines
 from tests.conftest import config_file, start_python
+from tests.data.test_workers import workers_of
+from tests.parallel.test_processes import Processes
+from tests.training.interruptions import INTERRUPTIONS, Surroundings, preload_clock
 
 pytestmark = pytest.mark.slow
 
-# MIXER_KILLS=100 is the long form.
-KILLS = int(os.environ.get('MIXER_KILLS', '2'))
-EPOCHS_A_KILL = 2
+SOAK = int(os.environ.get('MIXER_SOAK', '0'))
+EPOCHS, PAUSE = (500, 30) if SOAK else (60, 5)
+WAIT = 300  # seconds, in a test that fails
+CHANGES = {
+    'one seed': {},
+    'eight seeds': {'num_seeds': 8, 'num_epochs': EPOCHS // 3},
+    'stream': {'input.mode': 'stream', 'input.workers': 1, 'num_epochs': EPOCHS // 3},
+    'two processes': {'num_seeds': 2, 'num_epochs': EPOCHS // 3},
+    'sweep': {'num_epochs': EPOCHS // 2},
+}
+SWEEP = """
+from mixer_dilated.studies.sweep import Sweep, grid
+from tests.conftest import small_config
+
+def get_sweep():
+    trials = grid({{'model.hidden_dim': (8, 12)}})
+    base = small_config(**{changes})
+    return Sweep(title='Interrupted', question='Is it resumed?', base=base, trials=trials)
+"""
+SHORT = [
+    ('KILL', 'one seed'),
+    ('moved', 'one seed'),
+    ('read-only', 'one seed'),
+    ('suspended', 'one seed'),
+    ('clock-1d', 'one seed'),
+    ('worker', 'stream'),
+]
+LONG = [
+    (name, kind)
+    for kind, name in itertools.product(CHANGES, INTERRUPTIONS)
+    if name != 'worker' or kind == 'stream'
+]
+CASES = [
+    (*case, k)
+    for k, case in enumerate(itertools.islice(itertools.cycle(LONG), SOAK) if SOAK else SHORT)
+]
 
 
-def start(config, workdir, *more):
-    words = ('run.py', config, f'--workdir={workdir}', *more)
-    return start_python(*words, stderr=subprocess.STDOUT)
+def start(kind, folder, workdir):
+    """The processes of a run, or sweep, of a kind, whose config is in a folder."""
+    flags = [f'--workdir={workdir}', f'--config={folder / "config.py"}']
+    if kind == 'two processes':
+        return Processes(*flags).all
+    if kind == 'sweep':
+        flags = ['sweep', f'--sweep={folder / "sweep.py"}', flags[0]]
+    return [start_python('run.py', *flags)]
+
+
+def wait(processes):
+    """Exit status and errors of each process."""
+    try:
+        errors = [process.communicate(timeout=WAIT)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, err) for process, err in zip(processes, errors, strict=True)]
 
 
 def results(workdir):
-    """Everything that must not depend on how often a run was stopped."""
+    """Everything that must not depend on how often a run, or the trials of a sweep, stopped."""
+    if cells := [*workdir.glob('cells/*')]:
+        rows = read_json_lines(workdir / 'results.jsonl')
+        rows = [{**row, 'epoch_seconds': None} for row in rows]
+        return {'rows': rows} | {cell.name: results(cell) for cell in cells}
     summary = json.loads((workdir / 'summary.json').read_text())
     newest = max((workdir / 'checkpoints').iterdir(), key=lambda path: int(path.name))
     record = json.loads((newest / 'record' / 'metadata').read_text())
@@ -39,47 +99,83 @@ def results(workdir):
     }
 
 
+def count_rows(workdir):
+    folders = [workdir, *workdir.glob('cells/*')]
+    with contextlib.suppress(FileNotFoundError):
+        return sum((folder / 'metrics.jsonl').read_bytes().count(b'\n') for folder in folders)
+    return 0
+
+
 @pytest.fixture(scope='module')
 def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('undisturbed')
-    changes = {'num_epochs': EPOCHS_A_KILL * KILLS, 'model.dropout_rate': 0.1}
-    config = config_file(folder, **changes)
-    run = start(config, folder / 'run')
-    output, _ = run.communicate(timeout=300)
-    assert run.returncode == 0, output
-    return config, results(folder / 'run')
+    """By kind: a folder with the config, the results, and how many rows of metrics there are."""
+    runs = {}
+
+    def run(kind):
+        if kind not in runs:
+            folder = tmp_path_factory.mktemp('undisturbed')
+            changes = {'model.dropout_rate': 0.1, 'checkpoints.every_steps': 9}
+            changes |= {'num_epochs': EPOCHS, **CHANGES[kind]}
+            config_file(folder, **changes)
+            (folder / 'sweep.py').write_text(SWEEP.format(changes=changes))
+            ends = wait(start(kind, folder, folder / 'run'))
+            assert all(end == (0, '') for end in ends), ends
+            runs[kind] = folder, results(folder / 'run'), count_rows(folder / 'run')
+        return runs[kind]
+
+    return run
 
 
-def test_a_run_that_is_killed_at_random_moments_ends_with_the_same_bits(undisturbed, tmp_path):
-    config, expected = undisturbed
-    draw = random.Random(0)
-    kills, steps = 0, [0]
-    while True:
-        # Checkpoints are being written nearly all the time, so that kills meet them.
-        run = start(config, tmp_path / 'run', '--config.checkpoints.every_steps=1')
-        output = kill_while(draw, run) if kills < KILLS else ''
-        output += run.communicate(timeout=300)[0]
-        steps += map(int, re.findall(r'continues after step (\d+)', output))
-        assert 'Traceback' not in output and 'error' not in output, output
-        if run.returncode == 0:
-            break
-        assert run.returncode == -signal.SIGKILL, output
-        kills += 1
-    print(f'{kills} kills; resumed after steps {steps}')
-    assert kills == KILLS and steps == sorted(steps)
-    assert results(tmp_path / 'run') == expected
+@pytest.mark.parametrize(('name', 'kind', 'seed'), CASES)
+def test_an_interrupted_run_resumes_to_the_same_bits(
+    name, kind, seed, undisturbed, request, tmp_path, monkeypatch
+):
+    folder, expected, num_rows = undisturbed(kind)
+    on_disk = name in ('full', 'read-only')
+    place = request.getfixturevalue('disk')('size=60m') if on_disk else tmp_path
+    workdir, draw = place / 'run', random.Random(seed)
+    with monkeypatch.context() as patch:
+        if name.startswith('clock'):
+            preload_clock(tmp_path, patch)
+        processes = start(kind, folder, workdir)
+    run = Surroundings(place, workdir, processes, tmp_path / 'ahead', draw, PAUSE)
+    wait_for_a_moment(run, num_rows, has_workers=name == 'worker')
+    with INTERRUPTIONS[name](run) as statuses:
+        ends = wait(processes)
+    check_ends(ends, statuses)
+    if any(status for status, _ in ends):
+        ends = wait(start(kind, folder, workdir))
+        assert all(end == (0, '') for end in ends), ends
+    assert [part for part, value in results(workdir).items() if value != expected[part]] == []
 
 
-def kill_while(draw, run):
-    """Kills a run: one in five at a random moment of its start, the others while it trains."""
-    read = []
-    if draw.random() < 0.2:
-        time.sleep(draw.uniform(0, 4))
+def wait_for_a_moment(run, num_rows, *, has_workers):
+    """One in five while the run starts, the others while it trains."""
+    until(run.workdir.exists, run)
+    if run.draw.random() < 0.2:
+        time.sleep(run.draw.uniform(0, 3))
     else:
-        for line in run.stdout:
-            read.append(line)
-            if line.startswith(('epoch', 'continues')):
-                break
-        time.sleep(draw.uniform(0, 1.2))
-    run.kill()
-    return ''.join(read)
+        rows = run.draw.uniform(0.02, 0.6) * num_rows
+        until(lambda: count_rows(run.workdir) > rows, run)
+    if has_workers:
+        until(lambda: workers_of(run.processes[0].pid), run)
+
+
+def until(condition, run):
+    """Waits for what becomes true while the processes run."""
+    end = time.monotonic() + WAIT
+    while not condition():
+        if time.monotonic() > end or any(process.poll() is not None for process in run.processes):
+            pytest.fail(f'the run did not come so far: {wait(run.processes)}')
+        time.sleep(0.01)
+
+
+def check_ends(ends, statuses):
+    """One process has one of the statuses, others may end for it; an error is one line."""
+    of_others = (2, 128 + signal.SIGTERM) if len(ends) > 1 else ()
+    assert any(status in statuses for status, _ in ends), ends
+    for status, err in ends:
+        lines = [line for line in err.splitlines() if not line.startswith('warning: ')]
+        assert status in (*statuses, *of_others) and 'Traceback' not in err, ends
+        if status == 2 and len(ends) == 1:
+            assert len(lines) == 1 and lines[0].startswith('error: '), err
