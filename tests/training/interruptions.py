@@ -101,10 +101,12 @@ def fill_disk(run: Surroundings) -> Iterator[tuple[int, ...]]:
 @contextlib.contextmanager
 def make_read_only(run: Surroundings) -> Iterator[tuple[int, ...]]:
     """Files that are open stay writable, as a disk of which somebody writes cannot be remounted."""
-    for options in (['--bind', run.disk], ['-o', 'remount,bind,ro']):
-        subprocess.run(['mount', *options, run.disk], check=True)
-    yield (2,)
-    subprocess.run(['umount', run.disk], check=True)
+    subprocess.run(['mount', '--bind', run.disk, run.disk], check=True)
+    try:
+        subprocess.run(['mount', '-o', 'remount,bind,ro', run.disk], check=True)
+        yield (2,)
+    finally:
+        subprocess.run(['umount', run.disk], check=True)
 
 
 @contextlib.contextmanager
