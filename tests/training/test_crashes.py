@@ -23,7 +23,7 @@ from tests.training.interruptions import INTERRUPTIONS, Surroundings, preload_cl
 pytestmark = pytest.mark.slow
 
 SOAK = int(os.environ.get('MIXER_SOAK', '0'))
-EPOCHS, PAUSE = (500, 30) if SOAK else (60, 5)
+EPOCHS, PAUSE = (300, 30) if SOAK else (60, 5)
 WAIT = 300  # seconds, in a test that fails
 CHANGES = {
     'one seed': {},
