@@ -44,7 +44,9 @@ class Processes:
     `own` has words, and `homes` the HOME, by the number of the process; each has `devices`.
     """
 
-    def __init__(self, *words: str, count: int = 2, own=(), homes=(), devices: int = 1):
+    def __init__(
+        self, *words: str, count: int = 2, own=(), homes=(), devices: int = 1, program=('run.py',)
+    ):
         flags = [f'--coordinator=127.0.0.1:{free_port()}', f'--num_processes={count}']
         environment = {'JAX_PLATFORMS': 'cpu'}
         several = f'--xla_force_host_platform_device_count={devices}' if devices > 1 else ''
@@ -54,7 +56,7 @@ class Processes:
         for k in range(count):
             more = [f'--process_id={k}', *dict(own).get(k, [])]
             home = {'HOME': str(homes[k])} if homes else {}
-            process = start_python('run.py', *words, *flags, *more, env=environment | home)
+            process = start_python(*program, *words, *flags, *more, env=environment | home)
             self.all.append(process)
 
     def wait(self) -> list[tuple[int, str, str]]:

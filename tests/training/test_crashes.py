@@ -23,15 +23,29 @@ from tests.training.interruptions import INTERRUPTIONS, Surroundings, preload_cl
 pytestmark = pytest.mark.slow
 
 SOAK = int(os.environ.get('MIXER_SOAK', '0'))
-EPOCHS, PAUSE = (300, 30) if SOAK else (60, 5)
+EPOCHS, PAUSE = (300, 30) if SOAK else (30, 5)
 WAIT = 300  # seconds, in a test that fails
 CHANGES = {
     'one seed': {},
-    'eight seeds': {'num_seeds': 8, 'num_epochs': EPOCHS // 3},
-    'stream': {'input.mode': 'stream', 'input.workers': 1, 'num_epochs': EPOCHS // 3},
-    'two processes': {'num_seeds': 2, 'num_epochs': EPOCHS // 3},
+    'eight seeds': {'num_seeds': 8},
+    'stream': {'input.mode': 'stream', 'input.workers': 1},
+    'two processes': {'num_seeds': 2},
     'sweep': {'num_epochs': EPOCHS // 2},
 }
+# Epochs take a tenth of a second, at which no processor works.
+SLOW = """
+import os, runpy, time
+os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'  # as several processes set it before they import JAX
+from mixer_dilated.training import metrics
+
+write = metrics.MetricsWriter.write
+def write_slowly(*args):
+    time.sleep(0.1)
+    write(*args)
+
+metrics.MetricsWriter.write = write_slowly
+runpy.run_path('run.py', run_name='__main__')
+"""
 SWEEP = """
 from mixer_dilated.studies.sweep import Sweep, grid
 from tests.conftest import small_config
@@ -62,10 +76,10 @@ def start(kind, folder, workdir):
     """The processes of a run, or sweep, of a kind, whose config is in a folder."""
     flags = [f'--workdir={workdir}', f'--config={folder / "config.py"}']
     if kind == 'two processes':
-        return Processes(*flags).all
+        return Processes(*flags, program=('-c', SLOW)).all
     if kind == 'sweep':
         flags = ['sweep', f'--sweep={folder / "sweep.py"}', flags[0]]
-    return [start_python('run.py', *flags)]
+    return [start_python('-c', SLOW, *flags)]
 
 
 def wait(processes):
@@ -112,7 +126,7 @@ def undisturbed(tmp_path_factory):
     def run(kind):
         if kind not in runs:
             folder = tmp_path_factory.mktemp('undisturbed')
-            changes = {'model.dropout_rate': 0.1, 'checkpoints.every_steps': 9}
+            changes = {'model.dropout_rate': 0.1, 'checkpoints.every_steps': 40}
             changes |= {'num_epochs': EPOCHS, **CHANGES[kind]}
             config_file(folder, **changes)
             (folder / 'sweep.py').write_text(SWEEP.format(changes=changes))
@@ -144,6 +158,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     finally:
         for process in processes:
             process.kill()
+    print(f'{name}, {kind}, seed {seed}: {ends}')
     check_ends(ends, statuses)
     if any(status for status, _ in ends):
         ends = wait(start(kind, folder, workdir))
