@@ -114,11 +114,14 @@ KEYS: dict[str, Key] = {
     # Input pipeline
     'input.mode': Key(
         'auto',
-        one_of('auto', 'memory', 'stream'),
-        "decoded images in device memory, or decoded every epoch; 'auto' decides by memory_gib",
+        one_of('auto', 'memory', 'disk', 'stream'),
+        "decoded images in device memory, on disk, or decoded every epoch; 'auto' by their size",
     ),
     'input.memory_gib': Key(
         2.0, NON_NEGATIVE, "GiB of a decoded split up to which 'auto' is memory"
+    ),
+    'input.disk_gib': Key(
+        32.0, NON_NEGATIVE, "GiB of decoded images kept on disk, in the cache; 'auto' if they fit"
     ),
     'input.workers': Key(
         'auto', either('auto', integer(0, 1000)), 'decoding processes of a stream; 0 is threads'

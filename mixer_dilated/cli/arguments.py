@@ -63,7 +63,7 @@ def _integer(text: str, minimum: int = 1) -> int:
 INTEGERS = 'seeds', 'top', 'max_pixels', 'batch_per_device', 'num_processes'
 PARSERS = {
     'workdir': _Parser(_folder),
-    **dict.fromkeys(('output', 'picture', 'json', 'csv', 'sheet'), _Parser(_path)),
+    **dict.fromkeys(('output', 'picture', 'json', 'csv', 'sheet', 'trace'), _Parser(_path)),
     **dict.fromkeys(INTEGERS, _Parser(_integer)),
     'process_id': _Parser(functools.partial(_integer, minimum=0)),
     'checkpoint': flags.EnumParser(['newest', 'best']),

@@ -25,11 +25,11 @@ print_now = functools.partial(print, flush=True)
 PROCESSES = '[--coordinator=HOST:PORT --num_processes=N --process_id=K]'
 
 
-@command(f'--config=FILE [--workdir=DIR] [--config.KEY=VALUE ...] {PROCESSES}')
+@command(f'--config=FILE [--workdir=DIR] [--trace=DIR] [--config.KEY=VALUE ...] {PROCESSES}')
 def train(arguments: SimpleNamespace) -> None:
-    """Trains, or resumes the run of a folder. Default folder: runs/CONFIG-TIME.
-    Several processes that train, or evaluate, together find each other on Cloud TPU and under
-    Slurm's srun; elsewhere each is given the last three flags."""
+    """Trains, or resumes the run of a folder (default: runs/CONFIG-TIME); --trace traces ten steps.
+    Processes that train or evaluate together find each other on Cloud TPU and under Slurm's srun;
+    elsewhere each is given the last three flags."""
     config, name = load_config(arguments.config, arguments.overrides), file_name(arguments.config)
     _init_distributed(arguments)
     from mixer_dilated.cli.progress import SilentProgress, TerminalProgress
@@ -44,9 +44,8 @@ def train(arguments: SimpleNamespace) -> None:
         workdir = as_path(broadcast(str(workdir)))
         is_primary = distributed.is_primary()
         with TerminalProgress(name, workdir) if is_primary else SilentProgress() as progress:
-            summary = train_and_evaluate(
-                config, workdir, name=name, started=arguments.started, progress=progress
-            )
+            observed = {'progress': progress, 'trace': arguments.trace, 'name': name}
+            summary = train_and_evaluate(config, workdir, started=arguments.started, **observed)
     if summary:
         print_run(summary)
 

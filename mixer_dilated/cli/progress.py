@@ -16,11 +16,18 @@ from mixer_dilated.errors import Preempted, printable
 from mixer_dilated.reports.formatting import count_text
 from mixer_dilated.studies.observer import StudyObserver
 from mixer_dilated.studies.sweep import PreparedTrial
+from mixer_dilated.training.run_progress import Progress
 from mixer_dilated.training.setup import Setup
-from mixer_dilated.training.train import Progress
 
 # What an epoch of no tokens would cost, in tokens: a step takes time whatever it computes.
 TOKENS_OF_A_STEP = 4
+# A share of an epoch that is worth a line, and what to do about it, by `config.input.mode`.
+SLOW_INPUT = 0.05
+INPUT_HINTS = {
+    'auto': 'a larger config.input.disk_gib or memory_gib keeps them',
+    'disk': 'later epochs read what is decoded; else see config.input.workers',
+    'stream': "config.input.mode='disk' decodes them once",
+}
 
 
 class SilentProgress(Progress):
@@ -90,7 +97,7 @@ class TerminalProgress(SilentProgress):
 
     def on_ready(self, setup: Setup, step: int, counts: np.ndarray | None) -> None:
         print(classes_text(setup.dataset.class_names, counts), flush=True)
-        self._num_epochs = setup.num_epochs
+        self._num_epochs, self._input_mode = setup.num_epochs, setup.config.input.mode
         self._epochs_before = step / setup.steps_per_epoch
         self._start = time.perf_counter()
         if step:
@@ -117,13 +124,16 @@ class TerminalProgress(SilentProgress):
         )
         eta = _eta(pace * (self._num_epochs - epoch))
         text = f'{accuracies}  {speed["images_per_second"]:.0f} images/s{eta}'
-        if self._bar:
-            self._bar.update(self._bar_task, completed=epoch, description=text)
-        else:
-            try:
+        try:
+            if self._bar:
+                self._bar.update(self._bar_task, completed=epoch, description=text)
+            else:
                 print(f'{_counted(epoch, self._num_epochs, "epoch ")}  {text}', flush=True)
-            except OSError as error:
-                self._output_error = self._output_error or error
+            if speed['input_share'] > SLOW_INPUT:
+                hint = INPUT_HINTS[self._input_mode]
+                print(f'  {speed["input_share"]:.0%} of it waited for images; {hint}', flush=True)
+        except OSError as error:
+            self._output_error = self._output_error or error
 
 
 class TerminalStudyProgress(StudyObserver):

@@ -18,6 +18,7 @@ from jaxtyping import Int32
 
 from mixer_dilated.data.batch_stream import BatchStream, DevicePrefetcher, IndexSampler
 from mixer_dilated.data.datasets import load_examples
+from mixer_dilated.data.disk_source import keep_on_disk
 from mixer_dilated.data.examples import (
     Dataset,
     Examples,
@@ -53,9 +54,9 @@ class Chunk(NamedTuple):
 
 
 def streams(settings: ml_collections.ConfigDict, dataset: Dataset, count: int) -> bool:
-    """Whether `config.input` has `count` images decoded when needed instead of kept in memory."""
+    """Whether `config.input` has `count` images read when needed instead of kept in memory."""
     if settings.mode != 'auto':
-        return settings.mode == 'stream'
+        return settings.mode != 'memory'
     allowed = min(settings.memory_gib * 2**30, memory_limit() / 2)
     return count * math.prod(dataset.stored_shape) > allowed
 
@@ -206,14 +207,15 @@ InputPipeline = InMemoryPipeline | StreamingPipeline
 def open_input(
     config: ml_collections.ConfigDict, dataset: Dataset, split: str, mesh: Mesh
 ) -> InputPipeline:
-    """The input pipeline of a split, in memory or streaming as `config.input` selects.
+    """The input pipeline of a split, in memory, on disk or streaming as `config.input` selects.
 
     Raises:
-      UserError: the examples cannot be read.
+      UserError: the examples cannot be read, or have no room.
     """
     count = count_examples('split', split, dataset.split_sizes)
     if streams(config.input, dataset, count):
-        return StreamingPipeline(dataset.data_source(split), config, mesh)
+        source = keep_on_disk(dataset, split, config.input, config.dataset.cache_dir)
+        return StreamingPipeline(source, config, mesh)
     examples = load_examples(dataset, split, config.dataset.cache_dir)
     return InMemoryPipeline(examples, config, mesh)
 

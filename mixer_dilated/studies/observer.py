@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterator
 
 from mixer_dilated.studies.sweep import PreparedTrial
-from mixer_dilated.training.train import Progress
+from mixer_dilated.training.run_progress import Progress
 
 
 class StudyObserver:

@@ -164,7 +164,8 @@ def accuracies(setup: Setup, part: str, result: dict | None, k: int) -> dict[str
     }
 
 
-def epoch_speed(setup: Setup, run: RunState, epoch: int) -> dict:
-    """The row of `speed.jsonl`."""
+def epoch_speed(setup: Setup, run: RunState, epoch: int, waited: float) -> dict:
+    """The row of `speed.jsonl`, of an epoch that waited some seconds for its images."""
     images = setup.config.num_seeds * setup.steps_of_epoch(epoch) * setup.config.batch
-    return {'epoch': epoch, 'seconds': run.seconds, 'images_per_second': images / run.seconds}
+    speed = {'epoch': epoch, 'seconds': run.seconds, 'images_per_second': images / run.seconds}
+    return {**speed, 'input_share': min(1.0, waited / run.seconds)}

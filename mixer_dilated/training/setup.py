@@ -61,9 +61,13 @@ class Setup:
         """Epochs, the last of which `config.total_steps` may cut short."""
         return math.ceil(self.total_steps / self.steps_per_epoch)
 
+    def last_step(self, epoch: int) -> int:
+        """Steps of the run that are done after the epoch of this number, from 1 on."""
+        return min(epoch * self.steps_per_epoch, self.total_steps)
+
     def steps_of_epoch(self, epoch: int) -> int:
         """Steps of the epoch of this number, from 1 on."""
-        return min(self.steps_per_epoch, self.total_steps - (epoch - 1) * self.steps_per_epoch)
+        return self.last_step(epoch) - (epoch - 1) * self.steps_per_epoch
 
     @property
     def image_size(self) -> Pair:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from mixer_dilated.config import changed
@@ -57,7 +56,9 @@ from mixer_dilated.training.run_folder import (
     versions,
     write_summary,
 )
+from mixer_dilated.training.run_progress import Progress
 from mixer_dilated.training.run_state import RunState, array_checksums
+from mixer_dilated.training.run_trace import TRACED_STEPS, make_trace_folder, trace_steps
 from mixer_dilated.training.setup import Setup, check_keep_best, write_preprocessing
 from mixer_dilated.training.state import (
     InitialParams,
@@ -70,35 +71,6 @@ CHUNK_SECONDS = 1.0  # of training, after which the run may save or stop
 FIRST_CHUNK, CHUNK_GROWTH = 8, 4
 
 
-class Progress:
-    """Observes a run, and may ask it to stop; this one is silent."""
-
-    def on_start(self, setup: Setup) -> None:
-        """The config fits; next the data is opened and the functions are compiled."""
-
-    def on_restore(self) -> None:
-        """From here to `on_train_end` the run polls `stop_requested`; else a signal may end it."""
-
-    def on_already_finished(self, workdir: pathlib.Path) -> None:
-        """The folder holds this run, finished; its summary is returned."""
-
-    def on_initial_params(self, initial: dict) -> None:
-        """The weights of `config.init_from` are loaded; gets the content of `initial.json`."""
-
-    def on_ready(self, setup: Setup, step: int, counts: np.ndarray | None) -> None:
-        """Training starts, after `step` steps, on examples whose `class_counts` are given."""
-
-    def on_epoch_end(self, rows: list[dict], speed: dict) -> None:
-        """An epoch is done; gets its rows of `metrics.jsonl`, one a seed, and of `speed.jsonl`."""
-
-    def on_train_end(self) -> None:
-        """All epochs are done and saved."""
-
-    def stop_requested(self) -> bool:
-        """Whether the run should save and stop; polled about once a second."""
-        return False
-
-
 def train_and_evaluate(
     config: Mapping,
     workdir: PathLike,
@@ -107,6 +79,7 @@ def train_and_evaluate(
     name: str = '',
     started: float | None = None,
     progress: Progress | None = None,
+    trace: PathLike | None = None,
 ) -> dict | None:
     """Trains a config in a folder, from its newest checkpoint if it has one.
 
@@ -117,6 +90,7 @@ def train_and_evaluate(
       name: of the run; the folder's name if empty.
       started: `time.perf_counter()` when the process started, from which start-up counts.
       progress: observes the run, and may ask it to stop.
+      trace: folder for a `jax.profiler` trace of `TRACED_STEPS` steps after the first chunk.
 
     Returns:
       The content of `summary.json`; None on other processes than the first.
@@ -128,6 +102,8 @@ def train_and_evaluate(
       Preempted: the run was asked to stop, and its state is saved.
     """
     started = started or time.perf_counter()
+    if trace:
+        make_trace_folder(trace)
     progress, workdir = progress or Progress(), as_path(workdir)
     config = keep_gelu(workdir, changed(config, {'dataset.name': dataset.name} if dataset else {}))
     assert_equal_across_hosts([config.to_dict(), versions()], CONFIGS_DIFFER)
@@ -173,10 +149,11 @@ def train_and_evaluate(
         logs = stack.enter_context(contextlib.ExitStack())
         writer = on_primary(lambda: logs.enter_context(MetricsWriter(workdir, run)))
         step, chunk_steps, saved_at = run.step, FIRST_CHUNK, -math.inf
-        # A stream that is late ends a chunk; several hosts do the same steps, late or not.
+        trace_from = step + FIRST_CHUNK if trace else math.inf
+        # A late stream ends a chunk; several hosts do the same steps, late or not.
         stream_seconds = CHUNK_SECONDS if process_count() == 1 else None
         for epoch in range(run.epochs_done + 1, setup.num_epochs + 1):
-            last_step = min(epoch * setup.steps_per_epoch, setup.total_steps)
+            last_step, waited = setup.last_step(epoch), inputs['train'].waited
             while step < last_step:
                 if any_host(progress.stop_requested()):
                     _save(checkpoints, run, wait=True)
@@ -185,12 +162,17 @@ def train_and_evaluate(
                 num_steps = min(chunk_steps, last_step - step)
                 if every := checkpointing.every_steps:
                     num_steps = min(num_steps, every - step % every)
-                for chunk in inputs['train'].train_chunks(step, num_steps, stream_seconds):
-                    previous = metrics
-                    state, metrics = compiled.train_chunk(state, metrics, chunk)
-                    jax.block_until_ready(previous)  # the host is at most one chunk ahead
-                    step += chunk.num_steps
-                jax.block_until_ready(metrics)
+                tracing = contextlib.nullcontext()
+                if step >= trace_from:
+                    tracing, trace_from = trace_steps(trace), math.inf
+                    num_steps = min(num_steps, TRACED_STEPS)
+                with tracing:
+                    for chunk in inputs['train'].train_chunks(step, num_steps, stream_seconds):
+                        previous = metrics
+                        state, metrics = compiled.train_chunk(state, metrics, chunk)
+                        jax.block_until_ready(previous)  # the host is at most one chunk ahead
+                        step += chunk.num_steps
+                    jax.block_until_ready(metrics)
                 seconds = broadcast(time.perf_counter() - start)
                 run = dataclasses.replace(
                     run, state=state, epoch_metrics=metrics, seconds=run.seconds + seconds
@@ -208,7 +190,8 @@ def train_and_evaluate(
             # stand in the way of the one with them.
             evaluates = epoch % config.eval_every == 0 or epoch == setup.num_epochs
             result = compiled.evaluate(state, inputs[setup.epoch_split]) if evaluates else None
-            rows, speed = epoch_rows(setup, run, epoch, result), epoch_speed(setup, run, epoch)
+            rows = epoch_rows(setup, run, epoch, result)
+            speed = epoch_speed(setup, run, epoch, inputs['train'].waited - waited)
             metrics = compiled.empty_metrics()
             run = RunState(state, metrics, [*run.metrics, *rows], [*run.speed, speed])
             is_best = checkpointing.keep_best and run.best_step == step

@@ -14,10 +14,12 @@ def test_an_epoch_without_an_evaluation_shows_no_test_accuracy(capsys, tmp_path)
     progress = TerminalProgress('run', tmp_path)
     progress.on_ready(create_setup(small_config(num_epochs=2)), 0, None)
     row = {'epoch': 1, 'train_accuracy': 0.5, 'test_accuracy': None}
-    speed = {'seconds': 1.0, 'images_per_second': 10.0}
+    speed = {'seconds': 1.0, 'images_per_second': 10.0, 'input_share': 0.0}
     progress.on_epoch_end([row], speed)
-    progress.on_epoch_end([{**row, 'epoch': 2, 'test_accuracy': 0.25}], speed)
-    _, first, second = capsys.readouterr().out.splitlines()
+    late = {**speed, 'input_share': 0.06}
+    progress.on_epoch_end([{**row, 'epoch': 2, 'test_accuracy': 0.25}], late)
+    _, first, second, hint = capsys.readouterr().out.splitlines()
+    assert hint.startswith('  6% of it waited for images; ') and 'config.input.' in hint
     assert first.startswith('epoch 1/2  train 0.5000  10 images/s')
     assert second.startswith('epoch 2/2  train 0.5000  test 0.2500  10 images/s')
 

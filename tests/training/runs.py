@@ -5,8 +5,8 @@ import jax
 from mixer_dilated.data.datasets import Digits
 from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
+from mixer_dilated.training.run_progress import Progress
 from mixer_dilated.training.setup import create_setup
-from mixer_dilated.training.train import Progress
 from tests.conftest import read_lines
 
 RANDOM = {'model.dropout_rate': 0.1, 'augment.translate': 1}
