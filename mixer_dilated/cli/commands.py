@@ -27,9 +27,9 @@ PROCESSES = '[--coordinator=HOST:PORT --num_processes=N --process_id=K]'
 
 @command(f'--config=FILE [--workdir=DIR] [--trace=DIR] [--config.KEY=VALUE ...] {PROCESSES}')
 def train(arguments: SimpleNamespace) -> None:
-    """Trains, or resumes the run of a folder, by default runs/CONFIG-TIME. --trace traces ten steps.
-    Processes that train together find each other on Cloud TPU and under srun; else each gets the
-    last three flags."""
+    """Trains, or resumes the run of a folder, by default runs/CONFIG-TIME. --trace traces ten
+    steps. Processes that train together find each other on Cloud TPU and under srun; else each gets
+    the last three flags."""
     config, name = load_config(arguments.config, arguments.overrides), file_name(arguments.config)
     _init_distributed(arguments)
     from mixer_dilated.cli.progress import SilentProgress, TerminalProgress

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from mixer_dilated.data.batch_stream import BatchStream
+from mixer_dilated.data.tfds_dataset import TfdsDataSource
 from mixer_dilated.errors import Preempted, UserError
 from mixer_dilated.training import train
 from mixer_dilated.training.train import train_and_evaluate
-from tests.conftest import refuses, small_config
+from tests.conftest import raising, refuses, small_config
+from tests.tfds_files import encoded, grey, write_set
 from tests.training.runs import OF_SEEDS, Recorder, check_same_bytes, newest, rows_of
 
 STREAM = {**OF_SEEDS, 'input.mode': 'stream'}
@@ -97,3 +99,22 @@ def test_a_run_stops_while_it_waits_for_its_data(streamed, tmp_path, monkeypatch
     monkeypatch.setattr(BatchStream, '_next_slice', decode_long)
     with refuses('step 0', error=Preempted):
         train_and_evaluate(streamed[0], tmp_path, progress=Recorder(3))
+
+
+@pytest.mark.parametrize('workers', [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_images_kept_on_disk_are_decoded_once_and_train_the_same(workers, tmp_path, monkeypatch):
+    write_set(tmp_path, [(encoded(grey(k)), k % 10) for k in range(40)])
+    data = {
+        'dataset.name': 'tiny',
+        'dataset.data_dir': str(tmp_path),
+        'dataset.train_split': 'train',
+    }
+    data |= {'dataset.test_split': 'test', 'dataset.cache_dir': str(tmp_path / 'cache')}
+    data |= {'batch': 8, 'num_epochs': 2, 'input.workers': workers}
+    for mode in ('stream', 'disk'):
+        train_and_evaluate(small_config(**data, **{'input.mode': mode}), tmp_path / mode)
+    check_same_bytes(tmp_path / 'disk', tmp_path / 'stream')
+    assert len([*(tmp_path / 'cache' / 'decoded').iterdir()]) == 2  # splits
+    monkeypatch.setattr(TfdsDataSource, 'decode', raising(AssertionError('decoded again')))
+    train_and_evaluate(small_config(**data, **{'input.mode': 'disk'}), tmp_path / 'again')
+    check_same_bytes(tmp_path / 'again', tmp_path / 'stream')
