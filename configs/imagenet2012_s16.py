@@ -2,12 +2,12 @@
 
 python run.py --config=configs/imagenet2012_s16.py
 
-300 epochs of 309 steps. Different from big_vision: the central square of each image is resized to
-224 pixels when it is decoded, random crops are boxes of that square, and stochastic depth rescales
-what it keeps. Its weight decay of 1e-4 and the end of its schedule, 1e-5, are relative to the
-learning rate there. All of the images would be 191 GB in memory, so they stream
+300 epochs of 309 steps. Different from big_vision: crops are taken of the whole image at 256×256
+pixels (`dataset.decode_size`) instead of the file, so that small ones have less detail, and
+stochastic depth rescales what it keeps. Its weight decay of 1e-4 and the end of its schedule, 1e-5,
+are relative to the learning rate there. All of the images would be 250 GB in memory, so they stream
 (`input.mode='auto'`): threads or processes (`input.workers`) decode them in every epoch, or, with
-`--config.input.disk_gib=190`, in the first.
+`--config.input.disk_gib=250`, in the first.
 
 Only a few steps were run, on random images of several sizes, in memory and streaming. The accuracy
 is not known.
@@ -21,6 +21,7 @@ def get_config():
     config.devices = 'v5e:8x8, h100:8'
     config.dataset.name = 'imagenet2012'
     config.dataset.image_size = 224
+    config.dataset.decode_size = 256
     config.dataset.train_split = 'train[:99%]'
     config.dataset.val_split = 'train[99%:]'
     config.dataset.test_split = 'validation'

@@ -95,6 +95,11 @@ KEYS: dict[str, Key] = {
     'dataset.image_size': Key(
         0, either(0, IMAGE_SIZE), 'size images are resized to; 0 is their own, not for image files'
     ),
+    'dataset.decode_size': Key(
+        0,
+        either(0, integer(1)),
+        'pixels a side that whole images are kept at, to be cropped; 0: off',
+    ),
     'dataset.channels': Key(3, one_of(1, 3), 'grey or RGB images of image files'),
     'dataset.resize': Key(
         'crop', one_of('crop', 'pad', 'squash'), 'other aspect ratio: crop, pad with black, distort'

@@ -14,8 +14,9 @@ from PIL import Image
 from mixer_dilated.data.array_files import LabelledImages, read_idx, read_npz
 from mixer_dilated.data.class_folders import ClassFolders, ImageFile, split_images
 from mixer_dilated.data.examples import Examples, InMemoryDataset, cache_name
-from mixer_dilated.data.preprocessing import Preprocessing, image_shapes, resize_image
+from mixer_dilated.data.preprocessing import Preprocessing, resize_image
 from mixer_dilated.data.split_names import complete_splits
+from mixer_dilated.data.stored_images import image_shapes
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair
 

@@ -14,12 +14,19 @@ from jaxtyping import Array, Float, Int32, UInt8
 
 from mixer_dilated.config import num_phases
 from mixer_dilated.data.randaugment import randaugment
+from mixer_dilated.data.stored_images import (
+    Stored,
+    aspect_ratios,
+    crop_and_resize,
+    is_square,
+    to_input,
+)
 from mixer_dilated.patches.geometry import Pads, Pair
 from mixer_dilated.random_keys import purpose_key
 
 Images = UInt8[Array, 'batch height width channels']
 Batch = Float[Array, 'batch ...']
-ASPECT_RATIOS = (3 / 4, 4 / 3)  # width : height, relative to that of the image
+ASPECT_RATIOS = (3 / 4, 4 / 3)  # width : height
 CROP_TRIES = 10
 
 
@@ -57,12 +64,25 @@ def _pad_and_crop(images: Images, starts: Int32[Array, 'batch 2'], padding: Pads
     return jax.vmap(crop)(padded, starts)
 
 
-def random_resized_crop(key: jax.Array, images: Images, min_area: float) -> Images:
-    """Resizes a box of each image to the size of the image (Szegedy et al., arXiv:1409.4842)."""
-    return crop_and_resize(images, draw_boxes(key, len(images), min_area))
+def random_resized_crop(
+    key: jax.Array, images: Stored, min_area: float, size: Pair | None = None
+) -> Images:
+    """Resizes a box of each image to (height, width) (Szegedy et al., arXiv:1409.4842).
+
+    Of a whole square the box is one that would have been drawn on the image that it is of. `size`
+    is that of the image if None.
+    """
+    size, ratios = size or images.shape[1:3], 1.0
+    if is_square(images.shape[1:3], size):
+        ratios, images = aspect_ratios(images)[:, None], images[:, :-1]
+    else:
+        images = to_input(images, size)
+    return crop_and_resize(images, draw_boxes(key, len(images), min_area, ratios), size)
 
 
-def draw_boxes(key: jax.Array, count: int, min_area: float) -> Float[Array, 'count 2 2']:
+def draw_boxes(
+    key: jax.Array, count: int, min_area: float, ratios: Float[Array, 'count 1'] | float = 1.0
+) -> Float[Array, 'count 2 2']:
     """Draws boxes inside an image: area and log aspect ratio uniform, then the position.
 
     Of ten boxes the first that fits into the image is taken, or the whole image if none does.
@@ -71,6 +91,8 @@ def draw_boxes(key: jax.Array, count: int, min_area: float) -> Float[Array, 'cou
       key: random key.
       count: of boxes.
       min_area: share of the area of the image; the most is 1.
+      ratios: width / height of the images, whose boxes are to have `ASPECT_RATIOS` in pixels; 1 for
+        boxes of these relative to the image.
 
     Returns:
       float32 (count, 2, 2): (start, length) along (height, width), as shares of the sides.
@@ -79,31 +101,13 @@ def draw_boxes(key: jax.Array, count: int, min_area: float) -> Float[Array, 'cou
     shape = (count, CROP_TRIES)
     area = jax.random.uniform(area_key, shape, minval=min_area)
     low, high = jnp.log(jnp.array(ASPECT_RATIOS))
-    aspect = jnp.exp(jax.random.uniform(aspect_key, shape, minval=low, maxval=high))
+    aspect = jnp.exp(jax.random.uniform(aspect_key, shape, minval=low, maxval=high)) / ratios
     candidates = jnp.stack([jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)], axis=-1)
     fits = (candidates <= 1).all(axis=-1)
     first = jnp.take_along_axis(candidates, fits.argmax(axis=1)[:, None, None], axis=1)[:, 0]
     lengths = jnp.where(fits.any(axis=1)[:, None], first, 1.0)
     starts = jax.random.uniform(start_key, (count, 2)) * (1 - lengths)
     return jnp.stack([starts, lengths], axis=-1)
-
-
-def crop_and_resize(images: Images, boxes: Float[Array, 'batch 2 2']) -> Images:
-    """Resizes a box of each image, as `draw_boxes` returns them, bilinearly to the whole size.
-
-    A box is never larger than the image, so nothing shrinks, and no antialiasing is needed.
-    """
-    sizes = jnp.array(images.shape[1:3])
-
-    def resize(image, box):
-        start, length = box.T
-        placing = 1 / length, -start * sizes / length
-        pixels = image.astype(jnp.float32)
-        return jax.image.scale_and_translate(
-            pixels, image.shape, (0, 1), *placing, 'linear', antialias=False
-        )
-
-    return jnp.round(jax.vmap(resize)(images, boxes)).astype(jnp.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,11 +208,22 @@ class Augmentation:
             if getattr(self, names[0]) != getattr(NO_AUGMENTATION, names[0])
         }
 
-    def apply(self, seed_key: jax.Array, step: Int32[Array, ''] | int, images: Images) -> Images:
-        """Augments the images (B, H, W, C) of a step of a seed; they are mixed afterwards."""
-        key = functools.partial(purpose_key, seed_key, index=step)
+    def apply(
+        self,
+        seed_key: jax.Array,
+        step: Int32[Array, ''] | int,
+        images: Stored,
+        size: Pair | None = None,
+    ) -> Images:
+        """Augments the images of a step of a seed; they are mixed afterwards.
+
+        They are stored images, and become (B, H, W, C) of (height, width); as they are if None.
+        """
+        key, size = functools.partial(purpose_key, seed_key, index=step), size or images.shape[1:3]
         if self.min_crop_area:
-            images = random_resized_crop(key('crop'), images, self.min_crop_area)
+            images = random_resized_crop(key('crop'), images, self.min_crop_area, size)
+        else:
+            images = to_input(images, size)
         if self.flip:
             images = random_flip(key('flip'), images)
         if self.translate:

@@ -5,7 +5,7 @@ import dataclasses
 import ml_collections
 
 from mixer_dilated.data.datasets import open_dataset
-from mixer_dilated.data.preprocessing import image_shapes
+from mixer_dilated.data.stored_images import image_shapes
 from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import integer_pair
@@ -50,7 +50,8 @@ def abstract_dataset(dataset: ml_collections.ConfigDict) -> AbstractDataset:
             f'config.dataset.image_size = 0: the images of {dataset.name!r} are of several sizes, '
             'and are brought to one; set it, for example --config.dataset.image_size=224'
         )
-    shapes = image_shapes((*(image_size or (None, None)), channels), size)
+    own_shape = (*(image_size or (None, None)), channels)
+    shapes = image_shapes(own_shape, size, dataset.decode_size)
     return AbstractDataset(dataset.name, *shapes, num_classes, split_sizes)
 
 

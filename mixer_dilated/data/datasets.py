@@ -14,7 +14,8 @@ import numpy as np
 
 from mixer_dilated.data.class_folders import SplitFiles, find_images
 from mixer_dilated.data.examples import OWN, Dataset, Examples, InMemoryDataset, checksums
-from mixer_dilated.data.preprocessing import Preprocessing, is_upsample
+from mixer_dilated.data.preprocessing import Preprocessing
+from mixer_dilated.data.stored_images import is_upsample
 from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import integer_pair
@@ -36,6 +37,11 @@ def open_dataset(dataset: ml_collections.ConfigDict, recorded: SplitFiles | None
     """
     size = integer_pair('dataset.image_size', dataset.image_size, 1) if dataset.image_size else None
     kind, path = split_path(dataset.name)
+    if dataset.decode_size and (dataset.name == 'digits' or kind in ('npz', 'idx')):
+        raise UserError(
+            f'config.dataset.decode_size = {dataset.decode_size}: those of {dataset.name!r} are '
+            'not decoded; allowed is 0'
+        )
     if dataset.name == 'digits':
         return Digits(size or (8, 8))
     if dataset.name.startswith(OWN):
@@ -94,7 +100,8 @@ def preprocessing_of(dataset: ml_collections.ConfigDict, image_shape: tuple) -> 
         elif kind == 'idx':  # the format of both
             name = 'fashion_mnist' if 'fashion' in path.lower() else 'mnist'
         how = AUTO_PREPROCESS.get(name, 'resize') if image_shape[2] == 1 else 'resize'
-    return Preprocessing(tuple(image_shape), how, dataset.resize, dataset.max_pixels, dataset.white)
+    settings = dataset.resize, dataset.max_pixels, dataset.white, dataset.decode_size
+    return Preprocessing(tuple(image_shape), how, *settings)
 
 
 def load_examples(dataset: Dataset, split: str, cache_dir: str) -> Examples:

@@ -64,7 +64,7 @@ class ImageFolder:
     ):
         root = source if source.is_dir() else source.parent
         self.name = cache_name('folder' if source == root else 'csv', source)
-        self.image_shape = self.stored_shape = preprocessing.image_shape
+        self.image_shape, self.stored_shape = preprocessing.image_shape, preprocessing.stored_shape
         self._root, self._preprocessing, self._decoded = root, preprocessing, {}
         notes = [*folders.notes]
         if dataset.on_corrupt == 'skip':
@@ -142,7 +142,7 @@ class ImageFolder:
         self, files: list[ImageFile], *, keep: bool = True
     ) -> tuple[Examples, dict[str, str]]:
         """The examples of usable files (none unless `keep`), and {path: cause} of corrupt ones."""
-        images = np.empty((len(files) if keep else 0, *self.image_shape), np.uint8)
+        images = np.empty((len(files) if keep else 0, *self.stored_shape), np.uint8)
         labels, corrupt = [], {}
         paths = (os.path.join(self._root, file.path) for file in files)
         with warnings.catch_warnings():
@@ -176,7 +176,7 @@ class ImageFolder:
         except (OSError, ValueError, RecursionError):
             pass
         files = [file for files in splits.values() for file in files]
-        keep = len(files) * math.prod(self.image_shape) <= MAX_KEPT_BYTES
+        keep = len(files) * math.prod(self.stored_shape) <= MAX_KEPT_BYTES
         examples, corrupt = self._decode(files, keep=keep)
         if keep:  # `read` need not decode them again
             usable = (file.path for file in files if file.path not in corrupt)
@@ -200,7 +200,7 @@ class ImageFolderDataSource:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return self.preprocessing.image_shape
+        return self.preprocessing.stored_shape
 
     def __len__(self) -> int:
         return len(self.paths)

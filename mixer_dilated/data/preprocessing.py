@@ -9,13 +9,12 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from mixer_dilated.data.image_decoding import MAX_PIXELS, read_image
+from mixer_dilated.data.stored_images import square_of, square_shape
 from mixer_dilated.data.workers import num_cores
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair
@@ -33,7 +32,8 @@ class Preprocessing:
     They are brought to the style of MNIST's by 'mnist' (see `to_mnist_style`) and by 'fill', in
     which the thing fills the image and its middle is the centre; both take 1 channel. They are
     resized by 'crop' (the largest part of the right aspect ratio around the centre), 'pad' (the
-    whole, black on two sides) or 'squash' (the whole, its aspect ratio changed).
+    whole, black on two sides) or 'squash' (the whole, its aspect ratio changed); with a
+    `decode_size` they are stored as whole squares (see `square_of`), which are cropped later.
     """
 
     image_shape: tuple[int, int, int]  # (height, width, channels) of the result
@@ -41,6 +41,7 @@ class Preprocessing:
     resize: str = 'crop'  # or 'pad' or 'squash'
     max_pixels: int = MAX_PIXELS  # of a file
     white: float = 0  # the value that is white in images of more than 8 bits; 0 is 65535
+    decode_size: int = 0  # pixels a side of the square; 0 stores images of `image_shape`
 
     def __post_init__(self):
         if self.how != 'resize' and self.image_shape[2] != 1:
@@ -48,17 +49,39 @@ class Preprocessing:
                 f'config.dataset.preprocess = {self.how!r}: it is for grey images, and these have '
                 f"{self.image_shape[2]} channels; allowed is 'resize'"
             )
+        if self.decode_size and self.decode_size < max(self.image_shape[:2]):
+            raise UserError(
+                f'config.dataset.decode_size = {self.decode_size}: images of '
+                f'{self.image_shape[0]}×{self.image_shape[1]} are cut out of it; allowed are 0 and '
+                f'integers from {max(self.image_shape[:2])}'
+            )
+        if self.decode_size and (self.how, self.resize) != ('resize', 'crop'):
+            raise UserError(
+                f'config.dataset.decode_size = {self.decode_size}: is for images that are cropped; '
+                "allowed is 0, or dataset.preprocess = 'resize' with dataset.resize = 'crop'"
+            )
+
+    @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of what `read` returns."""
+        if not self.decode_size:
+            return self.image_shape
+        return square_shape(self.decode_size, self.image_shape[2])
 
     @property
     def identities(self) -> list[str]:
         """What the images depend on, as a text; and the texts of earlier versions, with a bound."""
         fields = f'image_shape={self.image_shape!r}, how={self.how!r}, resize={self.resize!r}'
         white = f', white={self.white!r}' if self.white else ''
+        if self.decode_size:
+            return [
+                f'Preprocessing(decode_size={self.decode_size!r}, {self.stored_shape!r}{white})'
+            ]
         bounds = '', *(f', max_pixels={most}' for most in (2**24, self.max_pixels))
         return [f'Preprocessing({fields}{bound}{white})' for bound in bounds]
 
     def read(self, path: str | os.PathLike | bytes) -> UInt8[np.ndarray, 'height width channels']:
-        """The image of a file, or of a file's content.
+        """The image of a file, or of a file's content, in `stored_shape`.
 
         Raises:
           UserError: why it cannot be used; the message does not name the file.
@@ -67,8 +90,10 @@ class Preprocessing:
 
         *size, channels = self.image_shape
         # A digit may take a small part of its image.
-        min_side = (2 if self.how == 'resize' else 20) * max(size)
+        min_side = (2 if self.how == 'resize' else 20) * max(*size, self.decode_size)
         image = read_image(path, channels, self.max_pixels, min_side, self.white)
+        if self.decode_size:
+            return square_of(image, self.decode_size)
         if self.how == 'resize':
             return np.array(resize_image(image, tuple(size), self.resize)).reshape(self.image_shape)
         style = {'box': 1.0, 'by_mass': False} if self.how == 'fill' else {}
@@ -129,34 +154,3 @@ def decode_images(
             yield from jobs.popleft().result()
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
-
-
-def is_upsample(stored: Pair, size: Pair) -> bool:
-    """Whether `upsample` makes images of one (height, width) those of another undistorted."""
-    same_aspect_ratio = stored[0] * size[1] == stored[1] * size[0]
-    return same_aspect_ratio and size[0] >= stored[0]
-
-
-def image_shapes(
-    own_shape: tuple, size: Pair | None
-) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """The shape that the network sees of images, and the one that they are stored in.
-
-    Images that are only upsampled to `size` are stored as they are, others resized when they are
-    decoded. Height and width are None in the shape of images of several sizes.
-    """
-    *own_size, channels = own_shape
-    seen = (*(size or own_size), channels)
-    is_stored = None not in own_size and is_upsample(own_size, seen[:2])
-    return seen, tuple(own_shape) if is_stored else seen
-
-
-def upsample(
-    images: UInt8[Array, 'batch stored_height stored_width channels'], size: Pair
-) -> UInt8[Array, 'batch height width channels']:
-    """Images at (height, width), by linear interpolation rounded to integers; can be jitted."""
-    if images.shape[1:3] == size:
-        return images
-    shape = (len(images), *size, images.shape[3])
-    upsampled = jax.image.resize(images.astype(jnp.float32), shape, 'linear')
-    return jnp.round(upsampled).astype(jnp.uint8)

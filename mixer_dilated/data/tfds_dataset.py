@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.image_decoding import MODES, decode_image
-from mixer_dilated.data.preprocessing import Preprocessing, image_shapes
+from mixer_dilated.data.preprocessing import Preprocessing
+from mixer_dilated.data.stored_images import image_shapes
 from mixer_dilated.data.tfds_builder import find_keys, open_builder
 from mixer_dilated.data.workers import num_cores
 from mixer_dilated.errors import UserError
@@ -44,7 +45,8 @@ class TfdsDataset:
         info = self._builder.info
         self._keys = find_keys(name, info, dataset.image_key, dataset.label_key)
         image, label = (info.features[key] for key in self._keys)
-        self.image_shape, self.stored_shape = image_shapes(image.shape, image_size)
+        shapes = image_shapes(image.shape, image_size, dataset.decode_size)
+        self.image_shape, self.stored_shape = shapes
         self.split_sizes = {name: split.num_examples for name, split in info.splits.items()}
         dtype = np.dtype(image.np_dtype)
         if image.shape[2] not in MODES or dtype != np.uint8:
@@ -64,7 +66,10 @@ class TfdsDataset:
                 f'{dataset.max_pixels} (config.dataset.max_pixels)'
             )
         preprocessing = Preprocessing(
-            self.image_shape, resize=dataset.resize, max_pixels=dataset.max_pixels
+            self.image_shape,
+            resize=dataset.resize,
+            max_pixels=dataset.max_pixels,
+            decode_size=dataset.decode_size,
         )
         # Images that are stored as they are must have the size that the set promises.
         resized = self.stored_shape != tuple(image.shape)

@@ -173,6 +173,7 @@ def _describe(trained: Trained) -> dict:
             'dtype': 'uint8',
             'preprocess': trained.preprocessing.how,
             'resize': trained.preprocessing.resize,
+            'decode_size': trained.preprocessing.decode_size,
         },
         'output': {
             'shape': ['batch', setup.dataset.num_classes],

@@ -15,6 +15,7 @@ from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.image_decoding import SUFFIXES
 from mixer_dilated.data.image_files import Ignored, walk_images
 from mixer_dilated.data.preprocessing import decode_images
+from mixer_dilated.data.stored_images import to_input
 from mixer_dilated.errors import UserError
 from mixer_dilated.inference.calibration import apply_temperature, read_temperatures
 from mixer_dilated.inference.trained import read_trained_setup, restore_checkpoint
@@ -63,11 +64,15 @@ class Classifier:
 
         Where the uint8 images are fewer than `batch`, so are the rows that mean anything.
         """
-        batch = np.zeros((self.batch, *self.preprocessing.image_shape), np.uint8)
+        batch = np.zeros((self.batch, *self.preprocessing.stored_shape), np.uint8)
         batch[: len(images)] = images
         (chunk,) = self._compiled.in_memory(Examples(batch, self._labels)).eval_chunks()
         _, log_probs = self._compiled.eval_chunk(self._state, self._sums, chunk)
         return log_probs[:, 0, : self.batch]
+
+    def seen(self, image: np.ndarray) -> UInt8[np.ndarray, 'height width channels']:
+        """A stored image as the network sees it."""
+        return np.asarray(to_input(image[None], self.preprocessing.image_shape[:2])[0])
 
     def mean_probabilities(
         self, log_probs: Float[Array, 'seeds batch classes']
@@ -189,4 +194,4 @@ def _make_predictions(
         if isinstance(image, UserError):
             yield Prediction(path, error=str(image))
         else:
-            yield Prediction(path, next(rows), image)
+            yield Prediction(path, next(rows), classifier.seen(image))

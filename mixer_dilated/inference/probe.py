@@ -19,7 +19,7 @@ from mixer_dilated.data.examples import (
     split_slices,
 )
 from mixer_dilated.data.input_pipeline import streams
-from mixer_dilated.data.preprocessing import upsample
+from mixer_dilated.data.stored_images import to_input
 from mixer_dilated.errors import UserError
 from mixer_dilated.paths import exists
 from mixer_dilated.pretrained.weights_path import weights_path
@@ -151,7 +151,7 @@ def compute_features(
 
     @jax.jit
     def mean_pre_logits(params, images):
-        images = upsample(images, setup.image_size)
+        images = to_input(images, setup.image_size)
         function = functools.partial(pre_logits, params)
         return at_every_phase(function, images, num_phases(config)).mean(0)
 

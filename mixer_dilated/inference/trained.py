@@ -86,9 +86,8 @@ def read_trained_setup(workdir: pathlib.Path) -> tuple[Setup, Preprocessing]:
     shape = tuple(content['image_shape'])
     how = content['preprocess'], content['resize']
     try:
-        preprocessing = Preprocessing(
-            shape, *how, config.dataset.max_pixels, content.get('white', 0)
-        )
+        settings = config.dataset.max_pixels, content.get('white', 0), config.dataset.decode_size
+        preprocessing = Preprocessing(shape, *how, *settings)
     except UserError as error:
         raise UserError(f'{workdir / PREPROCESSING}: {error}; {REMOVE_HINT}') from None
     parts = [part for part in ('train', 'val', 'test') if f'{part}_examples' in content]

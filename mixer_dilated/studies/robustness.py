@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from mixer_dilated.data.corruption import CORRUPTIONS
 from mixer_dilated.data.datasets import load_examples
 from mixer_dilated.data.examples import Examples
+from mixer_dilated.data.stored_images import is_square, to_input
 from mixer_dilated.inference.evaluation import restore_checkpoint
 from mixer_dilated.random_keys import purpose_key
 from mixer_dilated.reports.formatting import count_text
@@ -32,7 +33,10 @@ def robustness_rows(
         programs = CompiledFunctions(setup)
         state = restore_checkpoint(trial_folder(folder, trial), programs).state
         test = load_examples(setup.dataset, dataset.test_split, dataset.cache_dir)
-        for name, severity, images in corrupt(jnp.asarray(test.images)):
+        clean = jnp.asarray(test.images)
+        if is_square(clean.shape[1:3], setup.image_size):  # with a row that is no image
+            clean = to_input(clean, setup.image_size)
+        for name, severity, images in corrupt(clean):
             inputs = programs.in_memory(Examples(images, test.labels))
             correct = programs.evaluate(state, inputs)['correct']
             for k, count in enumerate(correct):

@@ -194,12 +194,13 @@ class CompiledFunctions:
             train_step,
             loss=config.loss,
             augmentation=augmentation_from_config(config),
+            image_size=self.setup.image_size,
             param_transform=functools.partial(stop_frozen_gradients, config.optimizer),
             accum_steps=config.accum_steps,
             # On a CPU `cond` is a branch and free, so the update is guarded with 'stop' too.
             skip_nonfinite=config.on_nonfinite == 'skip' or on_cpu(self.mesh),
         )
-        function = functools.partial(train_chunk, step=step, image_size=self.setup.image_size)
+        function = functools.partial(train_chunk, step=step)
         keys, chunk = self._abstract_keys(), self._abstract_chunk()
         arguments = run.state, run.epoch_metrics, keys, *chunk
         shardings = _shardings(run.state), seeds_sharding(self.mesh)

@@ -16,7 +16,7 @@ from mixer_dilated.config import pixels_seen
 from mixer_dilated.data.augmentation import Augmentation, augmentation_from_config
 from mixer_dilated.data.examples import RandomAccessDataSource
 from mixer_dilated.data.input_pipeline import InputPipeline
-from mixer_dilated.data.preprocessing import upsample
+from mixer_dilated.data.stored_images import to_input
 from mixer_dilated.files import write_arrays
 from mixer_dilated.models.costs import flops_per_image, num_params
 from mixer_dilated.parallel.multihost import on_primary, to_numpy
@@ -126,8 +126,8 @@ def write_predictions(
         labels=labels,
         probabilities=probabilities,
         shown_index=shown.astype(np.int32),
-        shown_images=np.asarray(upsample(test.data_source.read(shown).images, image_size)),
-        class_images=np.asarray(upsample(class_images, image_size)),
+        shown_images=np.asarray(to_input(test.data_source.read(shown).images, image_size)),
+        class_images=np.asarray(to_input(class_images, image_size)),
     )
 
 
@@ -167,12 +167,15 @@ def write_augmented_images(
     if not individual:
         return
     first = data_source.read(_first_of_each_class(data_source)).images
-    images = np.asarray(upsample(first, image_size))
-    seed_key = jax.random.key(config.seed)
-    drawn = {name: _augment(change, seed_key, 0, images) for name, change in individual.items()}
+    images, seed_key = np.asarray(to_input(first, image_size)), jax.random.key(config.seed)
+
+    def augment(augmentation, step):
+        return _augment(augmentation, image_size, seed_key, step, first)
+
+    drawn = {name: augment(change, 0) for name, change in individual.items()}
     prefix = 'together, ' if len(individual) > 1 else f'{drawn.popitem()[0]}, '
     for step in range(STEPS):
-        drawn[f'{prefix}step {step + 1}'] = _augment(whole, seed_key, step, images)
+        drawn[f'{prefix}step {step + 1}'] = augment(whole, step)
     write_arrays(
         workdir / 'augmented.npz',
         images=images,
@@ -194,11 +197,11 @@ def _first_of_each_class(data_source: RandomAccessDataSource) -> list[int]:
     return [*first.values()]
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _augment(
-    augmentation: Augmentation, seed_key: jax.Array, step: int, images: jax.Array
+    augmentation: Augmentation, size: Pair, seed_key: jax.Array, step: int, images: jax.Array
 ) -> jax.Array:
     """uint8 images as a step shows them, mixed."""
-    shown = augmentation.apply(seed_key, step, images).astype(jnp.float32)
-    mixed = augmentation.draw_mixing(seed_key, step, images.shape[1:3]).mix_images(shown)
+    shown = augmentation.apply(seed_key, step, images, size).astype(jnp.float32)
+    mixed = augmentation.draw_mixing(seed_key, step, size).mix_images(shown)
     return jnp.round(mixed).astype(jnp.uint8)

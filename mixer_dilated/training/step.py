@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from mixer_dilated.data.augmentation import NO_AUGMENTATION, Augmentation, shift_phase
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.data.preprocessing import upsample
+from mixer_dilated.data.stored_images import to_input
 from mixer_dilated.parallel.mesh import shard_batch, split_microbatches
 from mixer_dilated.patches.geometry import Pair
 from mixer_dilated.random_keys import purpose_key
@@ -49,6 +49,7 @@ def train_step(
     *,
     loss: str = 'softmax',
     augmentation: Augmentation = NO_AUGMENTATION,
+    image_size: Pair | None = None,
     param_transform: Callable = lambda params: params,
     accum_steps: int = 1,
     skip_nonfinite: bool = True,
@@ -57,10 +58,11 @@ def train_step(
 
     Args:
       state: parameters, optimizer state, step.
-      images, labels: uint8 (B, H, W, C), int32 (B,).
+      images, labels: uint8 (B, H, W, C), as they are stored, int32 (B,).
       seed_key: `jax.random.key(config.seed)`.
       loss: of `LOSSES`.
       augmentation: of images and labels.
+      image_size: (height, width) that the network takes; None for that of the images.
       param_transform: applied to parameters in the loss, to stop gradients of frozen ones.
       accum_steps: microbatches that are computed one after the other. Images are augmented and
         mixed before; only dropout draws other numbers than in one batch.
@@ -73,7 +75,8 @@ def train_step(
       and 'finite': whether the loss and the norm of its gradient are.
     """
     with jax.named_scope('augment'):
-        batch = Batch(augmentation.apply(seed_key, state.step, images), labels)
+        images = augmentation.apply(seed_key, state.step, images, image_size)
+        batch = Batch(images, labels)
         mixing = augmentation.draw_mixing(seed_key, state.step, images.shape[1:3])
     dropout_key = purpose_key(seed_key, 'dropout', state.step)
 
@@ -214,7 +217,6 @@ def train_chunk(
     shared: tuple[Examples | None, jax.Array, jax.Array],
     *,
     step: Callable,
-    image_size: Pair | None = None,
 ) -> tuple[TrainState, TrainMetrics]:
     """Trains the next steps of an epoch on the rows of an `input_pipeline.Chunk`.
 
@@ -227,14 +229,13 @@ def train_chunk(
       shared: what all seeds read: in a stream (None, first_step, num_steps), in memory (the whole
         split, first_step, num_steps).
       step: `train_step` with its settings bound.
-      image_size: (height, width) that images are upsampled to; None for their own.
     """
     (own_examples, index), (examples, first_step, num_steps) = own, shared
     examples = own_examples or examples
 
     def body(_, carry):
         state, metrics = carry
-        images, labels = gather_batch(examples, index, state.step - first_step, image_size)
+        images, labels = gather_batch(examples, index, state.step - first_step)
         state, step_metrics = step(state, images, labels, seed_key)
         return state, metrics.merge(step_metrics, state.step)
 
@@ -256,7 +257,7 @@ def eval_chunk(
       sums: those of `eval_step` of the chunks before.
       shared: examples, and their rows, -1 for those that only fill a batch.
       step: `eval_step` with its settings bound.
-      image_size: as in `train_chunk`.
+      image_size: (height, width) that the network takes; None for that of the images.
 
     Returns:
       The sums with these, and the log-probabilities of all rows.
@@ -264,7 +265,8 @@ def eval_chunk(
     examples, index = shared
 
     def body(sums, row):
-        images, labels = gather_batch(examples, index, row, image_size)
+        images, labels = gather_batch(examples, index, row)
+        images = to_input(images, image_size) if image_size else images
         batch_sums, log_probs = step(state, images, labels, shard_batch(index[row] >= 0))
         return jax.tree.map(jnp.add, sums, batch_sums), log_probs
 
@@ -272,13 +274,9 @@ def eval_chunk(
 
 
 def gather_batch(
-    examples: Examples,
-    index: Int32[Array, 'steps batch'] | None,
-    row: jax.Array,
-    image_size: Pair | None,
+    examples: Examples, index: Int32[Array, 'steps batch'] | None, row: jax.Array
 ) -> Examples:
     """The batch of one row: of `examples` (steps, batch, …), or by `index` of (examples, …)."""
     if examples.labels.ndim == 1:
         row = shard_batch(jnp.maximum(index[row], 0))
-    images, labels = (shard_batch(array[row]) for array in examples)
-    return Examples(upsample(images, image_size) if image_size else images, labels)
+    return Examples(*(shard_batch(array[row]) for array in examples))

@@ -12,7 +12,8 @@ from PIL import Image
 
 from mixer_dilated.data.datasets import Digits
 from mixer_dilated.data.examples import Examples
-from mixer_dilated.data.preprocessing import Preprocessing, upsample
+from mixer_dilated.data.preprocessing import Preprocessing
+from mixer_dilated.data.stored_images import to_input
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.reports.result_files import read_run
 from mixer_dilated.training.compiled import CompiledFunctions
@@ -27,7 +28,7 @@ from tests.tfds_files import encoded, grey, open_set, write_set
 def test_upsampled_images_are_those_of_pillow(side, factor, channels, seed):
     images = random_bytes((2, side, 6, channels), seed)
     size = (side * factor + factor // 2, 6 * factor)
-    upsampled = np.asarray(upsample(images, size))
+    upsampled = np.asarray(to_input(images, size))
     assert upsampled.shape == (2, *size, channels) and upsampled.dtype == np.uint8
     for pixels, image in zip(upsampled, images, strict=True):
         pillow = Image.fromarray(image.squeeze(-1) if channels == 1 else image)
@@ -120,7 +121,7 @@ def test_training_is_that_on_images_upsampled_before():
     results = []
     for dataset, pixels in (
         (setup.dataset, images),
-        (large, np.asarray(upsample(images, (12, 12)))),
+        (large, np.asarray(to_input(images, (12, 12)))),
     ):
         programs = CompiledFunctions(dataclasses.replace(setup, dataset=dataset))
         inputs = programs.in_memory(Examples(pixels, labels))

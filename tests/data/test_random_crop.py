@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
-from mixer_dilated.data.augmentation import crop_and_resize, draw_boxes, random_resized_crop
+from mixer_dilated.data.augmentation import draw_boxes, random_resized_crop
+from mixer_dilated.data.stored_images import crop_and_resize
 from tests.conftest import random_bytes
 
 draw = jax.jit(draw_boxes, static_argnums=1)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mixer_dilated.config import changed
 from mixer_dilated.data.datasets import Digits
-from mixer_dilated.data.preprocessing import upsample
+from mixer_dilated.data.stored_images import to_input
 from mixer_dilated.errors import ShapeMismatchError
 from mixer_dilated.inference.probe import STRENGTHS, compute_features, fit_ridge, linear_probe
 from mixer_dilated.training.setup import create_setup
@@ -39,7 +39,7 @@ def test_a_probe_sees_what_the_network_sees(plain_run):
     np.testing.assert_array_equal(labels, examples.labels)
     network = create_model(config, 10)
     head = {'kernel': np.zeros((config.model.hidden_dim, 10)), 'bias': np.zeros(10)}
-    padded = np.pad(upsample(examples.images, (12, 12)), ((0, 0), (0, 1), (0, 1), (0, 0)))
+    padded = np.pad(to_input(examples.images, (12, 12)), ((0, 0), (0, 1), (0, 1), (0, 0)))
     expected = [
         network.apply(
             {'params': {'head': head, **params}},

@@ -61,10 +61,10 @@ def draw_patches(setup: 'Setup', path: pathlib.Path) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    from mixer_dilated.data.preprocessing import upsample
+    from mixer_dilated.data.stored_images import to_input
 
     data_source = setup.dataset.data_source(setup.config.dataset.train_split)
-    image = upsample(data_source.read([0]).images, setup.image_size)[0]
+    image = to_input(data_source.read([0]).images, setup.image_size)[0]
     designs = {}  # by the pixels they sample: the same geometry is drawn once
     for patches in patch_branches(setup.config.model):
         plain = Patches(size=patches.size, stride=patches.size, padding=patches.padding)

@@ -1,0 +1,138 @@
+"""Whole squares: nothing is cut off; crops are of the original, evaluation sees its centre."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from mixer_dilated.data.augmentation import ASPECT_RATIOS, draw_boxes, random_resized_crop
+from mixer_dilated.data.stored_images import (
+    aspect_ratios,
+    crop_and_resize,
+    is_square,
+    square_of,
+    square_shape,
+    to_input,
+)
+from mixer_dilated.inference.prediction import open_classifier, predict
+from mixer_dilated.training.train import train_and_evaluate
+from tests.conftest import random_bytes, refuses, small_config
+from tests.data.image_sets import open_folder
+from tests.training.runs import check_same_bytes
+
+SIDES = st.integers(40, 120)
+
+
+def smooth(width, height, seed=0):
+    """An image without detail that resizing would lose."""
+    few = Image.fromarray(random_bytes((height // 10, width // 10, 3), seed))
+    return few.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def resized(image, size, box=None):
+    return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR, box=box))
+
+
+def differ(image, expected):
+    return np.abs(np.asarray(image).astype(int) - expected).mean()
+
+
+@given(SIDES, SIDES)
+def test_a_square_holds_the_whole_image_and_its_ratio(width, height):
+    image = smooth(width, height)
+    square = square_of(image, 64)
+    assert square.shape == square_shape(64, 3) == (65, 64, 3)
+    assert is_square(square.shape[:2], (56, 56)) and not is_square((64, 64), (56, 56))
+    np.testing.assert_array_equal(square[:64], resized(image, (64, 64)))
+    np.testing.assert_allclose(aspect_ratios(square[None]), width / height, rtol=2e-4)
+
+
+@given(SIDES, SIDES)
+def test_evaluation_sees_the_centre_of_what_resizing_the_shorter_side_gives(width, height):
+    image = smooth(width, height)
+    cut = 56 / 64 * min(width, height)  # pixels of the original
+    left, top = (width - cut) / 2, (height - cut) / 2
+    expected = resized(image, (56, 56), (left, top, left + cut, top + cut))
+    (seen,) = to_input(square_of(image, 64)[None], (56, 56))
+    assert differ(seen, expected) < 3
+
+
+def test_a_square_of_a_square_is_cut_to_the_pixel():
+    image = Image.fromarray(random_bytes((64, 64, 3)))
+    (seen,) = to_input(square_of(image, 64)[None], (56, 56))
+    np.testing.assert_array_equal(seen, np.asarray(image)[4:60, 4:60])
+
+
+@pytest.mark.parametrize('ratio', [0.4, 1.0, 1.5, 3.0])
+def test_boxes_have_their_proportions_on_the_original(ratio):
+    boxes = np.asarray(draw_boxes(jax.random.key(0), 2000, 0.05, np.full((2000, 1), ratio)))
+    starts, (heights, widths) = boxes[..., 0], boxes[..., 1].T
+    assert (starts >= 0).all() and (starts + boxes[..., 1] <= 1 + 1e-6).all()
+    drawn = (heights < 1) | (widths < 1)  # else none of ten fitted
+    low, high = ASPECT_RATIOS
+    proportions = (widths * ratio / heights)[drawn]
+    assert low - 1e-5 <= proportions.min() and proportions.max() <= high + 1e-5
+    assert drawn.mean() > 0.95 and (heights * widths)[drawn].min() >= 0.05 - 1e-6
+
+
+def test_a_crop_of_a_square_is_the_crop_of_the_original():
+    image = smooth(120, 80)
+    boxes = np.asarray(draw_boxes(jax.random.key(1), 8, 0.2, 1.5))
+    crops = crop_and_resize(np.repeat(square_of(image, 64)[None, :64], 8, 0), boxes, (56, 56))
+    for crop, ((top, height), (left, width)) in zip(crops, boxes, strict=True):
+        box = (left * 120, top * 80, (left + width) * 120, (top + height) * 80)
+        assert differ(crop, resized(image, (56, 56), box)) < 4
+    drawn = random_resized_crop(
+        jax.random.key(1), np.repeat(square_of(image, 64)[None], 8, 0), 0.2, (56, 56)
+    )
+    assert np.abs(np.asarray(drawn).astype(int) - np.asarray(crops)).max() <= 1
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Files of two classes, of several sizes."""
+    for name, low in (('dark', 0), ('bright', 128)):
+        (tmp_path / 'photos' / name).mkdir(parents=True)
+        for k in range(20):
+            pixels = random_bytes((12 + k, 30 - k, 3), k, low, low + 128)
+            Image.fromarray(pixels).save(tmp_path / 'photos' / name / f'{k}.png')
+    return tmp_path / 'photos'
+
+
+def test_a_run_in_memory_streaming_and_from_disk_predicts_what_it_evaluated(photos, tmp_path):
+    changes = {
+        'dataset.name': f'folder:{photos}', 'dataset.image_size': 8, 'dataset.decode_size': 10,
+        'dataset.train_split': 'train', 'dataset.test_split': 'test', 'batch': 8, 'num_epochs': 2,
+        'dataset.cache_dir': str(tmp_path / 'cache'), 'augment.min_crop_area': 0.3,
+    }  # fmt: skip
+    for mode in ('memory', 'stream', 'disk'):
+        config = small_config(**changes, **{'input.mode': mode})
+        summary = train_and_evaluate(config, tmp_path / mode)
+        assert summary['image_shape'] == [8, 8, 3]
+    check_same_bytes(tmp_path / 'disk', tmp_path / 'stream')
+    arrays = [np.load(tmp_path / mode / 'predictions.npz') for mode in ('memory', 'stream')]
+    np.testing.assert_allclose(*(of_run['probabilities'] for of_run in arrays), rtol=1e-4)
+    augmented = np.load(tmp_path / 'memory' / 'augmented.npz')
+    assert augmented['images'].shape[1:] == augmented['drawn'].shape[2:] == (8, 8, 3)
+    dataset = open_folder(photos, image_size=8, decode_size=10, channels=3)
+    paths = [str(photos / path) for path in dataset.split_files.paths['test']]
+    classifier, paths = open_classifier(tmp_path / 'memory', paths)
+    predictions = [*predict(classifier, paths)]
+    np.testing.assert_allclose(
+        [prediction.probabilities for prediction in predictions],
+        arrays[0]['probabilities'].mean(0),
+        rtol=1e-5,
+    )
+    assert {prediction.image.shape for prediction in predictions} == {(8, 8, 3)}
+
+
+def test_a_size_that_does_not_fit_is_refused(photos):
+    for keys, words in (
+        ({'decode_size': 7, 'image_size': 8}, 'integers from 8'),
+        ({'decode_size': 10, 'image_size': 8, 'resize': 'pad'}, 'dataset.resize'),
+        ({'decode_size': 10, 'name': 'digits'}, 'not decoded'),
+    ):
+        with refuses(f'config.dataset.decode_size = {keys["decode_size"]}', words):
+            open_folder(photos, **keys)
