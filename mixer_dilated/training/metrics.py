@@ -1,14 +1,16 @@
 """Metrics of a run: rows of JSON, and scalars for TensorBoard."""
 
+import contextlib
 import itertools
 import math
 import operator
 import pathlib
 import statistics
+import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import (
@@ -45,8 +47,9 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: pathlib.Path, run: RunState):
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import SessionLog
+        with _not_imported('torch', 'boto3', 'google.cloud.storage'):
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto.event_pb2 import SessionLog
 
         self._workdir, self._folder = workdir, workdir / TENSORBOARD
         write_json_lines(workdir / METRICS, run.metrics)
@@ -110,6 +113,18 @@ class MetricsWriter:
         from tensorboardX.proto.event_pb2 import Event
 
         self._events.write_event(Event(wall_time=time.time(), step=step, **content))
+
+
+@contextlib.contextmanager
+def _not_imported(*names: str) -> Iterator[None]:
+    """Lets imports of these fail: tensorboardX would take seconds for what is not used here."""
+    absent = {*names} - sys.modules.keys()
+    sys.modules.update(dict.fromkeys(absent))
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
 
 
 def has_rows(path: pathlib.Path) -> bool:

@@ -83,11 +83,12 @@ def test_summary_prints_what_patches_see_and_what_layers_cost(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_on_prepared_data_never_imports_tensorflow(mnist, tmp_path):
-    """A package named tensorflow that cannot be imported without a trace stands in its way."""
+def test_a_run_on_prepared_data_imports_no_other_framework(mnist, tmp_path):
+    """Packages of these names that cannot be imported without a trace stand in its way."""
     trap = tmp_path / 'trap' / 'tensorflow'
-    trap.mkdir(parents=True)
-    (trap / '__init__.py').write_text('raise SystemExit("tensorflow was imported")')
+    for name in ('tensorflow', 'torch', 'boto3'):
+        (trap.parent / name).mkdir(parents=True)
+        (trap.parent / name / '__init__.py').write_text(f'raise SystemExit("{name} was imported")')
     done = run_cli(
         '--config=configs/mnist_dilated.py',
         '--config.num_epochs=1',
@@ -99,7 +100,7 @@ def test_a_run_on_prepared_data_never_imports_tensorflow(mnist, tmp_path):
         PYTHONPATH=str(trap.parent),
     )
     assert done.returncode == 0, done.stderr
-    assert 'tensorflow was imported' not in done.stdout + done.stderr
+    assert 'was imported' not in done.stdout + done.stderr
 
 
 def test_missing_mnist_is_refused_with_its_cause_and_what_to_do(tmp_path):
