@@ -84,6 +84,7 @@ def test_the_manifest_says_what_is_there(run, exported):
     assert manifest['classes'] == [str(label) for label in range(10)]
     assert manifest['input'] == {
         'shape': ['batch', 8, 8, 1], 'dtype': 'uint8', 'preprocess': 'resize', 'resize': 'crop',
+        'decode_size': 0,
     }  # fmt: skip
     assert manifest['output']['shape'] == ['batch', 10]
     assert (manifest['step'], manifest['epoch'], manifest['seeds']) == (27, 3, [0, 1])
