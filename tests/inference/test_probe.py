@@ -103,6 +103,7 @@ def follow(refusal, config):
     return changes
 
 
+@pytest.mark.slow
 def test_where_no_examples_are_free_a_split_is_divided(plain_run, tmp_path):
     """A folder of images, all of which are of train or test; then what a run trained on is not."""
     for k, (image, label) in enumerate(zip(*Digits().read('train[:60]'), strict=True)):

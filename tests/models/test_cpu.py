@@ -71,6 +71,7 @@ def test_remat_changes_no_value_and_no_name(form):
     )
 
 
+@pytest.mark.slow
 def test_remat_keeps_one_block_in_memory_instead_of_all():
     images = jnp.zeros((64, 28, 28, 1))
     memory = []

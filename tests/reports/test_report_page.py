@@ -53,7 +53,12 @@ class Page(html.parser.HTMLParser):
         self.text += data
 
 
-@pytest.mark.parametrize('kind', KINDS)
+# The other kinds draw dozens of plots.
+SOME = 'run', 'table1', 'resolution'
+PAGES = [kind if kind in SOME else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+
+
+@pytest.mark.parametrize('kind', PAGES)
 def test_a_page_is_whole_loads_nothing_and_holds_files_as_text(folders, kind):
     text = (folders[kind] / 'report.html').read_text()
     page = Page(text)
@@ -78,7 +83,7 @@ def test_a_page_is_whole_loads_nothing_and_holds_files_as_text(folders, kind):
     assert ('One & <all> cost $x$.' in page.text) == (kind != 'run')
 
 
-@pytest.mark.parametrize('kind', ['run', 'sweep'])
+@pytest.mark.parametrize('kind', ['run', pytest.param('sweep', marks=pytest.mark.slow)])
 def test_the_same_files_give_the_same_bytes(folders, kind, tmp_path):
     again = tmp_path / 'folder'
     shutil.copytree(folders[kind], again, ignore=shutil.ignore_patterns('*.png', 'report.html'))

@@ -99,6 +99,7 @@ def test_a_run_that_goes_on_needs_its_weights_no_more(plain_run, tmp_path):
         train_and_evaluate(config, tmp_path / 'other')
 
 
+@pytest.mark.slow
 def test_weights_get_the_gelu_they_were_trained_with(plain_run, tmp_path):
     """What a file knows goes along when it is converted, and when a run begins with it."""
     original, converted = str(tmp_path / 'w.npz'), str(tmp_path / 'w.safetensors')

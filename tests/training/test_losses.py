@@ -34,6 +34,7 @@ def test_losses_in_numpy():
         np.testing.assert_allclose(loss(logits, targets), expected[name], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_step_is_the_one_of_the_config():
     config = small_config(**{'model.head_bias_init': -2.0})
     state, seed_key = fresh(config)

@@ -193,6 +193,7 @@ def test_epochs_are_evaluated_on_validation_examples_and_the_end_on_the_test_spl
     assert result['results'][0]['accuracy'] == best['val_accuracy']
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_goes_on_by_its_test_accuracy(tmp_path):
     config = small_config(**{'dataset.train_split': 'train[:64]', 'num_epochs': 1})
     train_and_evaluate(config, tmp_path)

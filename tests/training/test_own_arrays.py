@@ -42,6 +42,7 @@ def test_arrays_train_like_the_data_set_that_they_are_of(tmp_path):
     assert 'dataset.name' in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_config_need_not_be_resolved(tmp_path):
     config = {'dataset': {'name': 'digits', **{'train_split': 'train[:64]'}}, 'num_epochs': 1}
     config |= {'batch': 32, 'model': {'num_blocks': 1, 'patches': {'size': 2, 'stride': 2}}}

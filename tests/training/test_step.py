@@ -49,6 +49,7 @@ def digits(split='train[:300]'):
     return Digits().read(split)
 
 
+@pytest.mark.slow
 def test_training_with_every_optimizer_lowers_the_loss():
     for name, base_lr in (('adamw', 0.01), ('sgd', 0.1), ('lamb', 0.03)):
         config = small_config(**{'optimizer.name': name, 'optimizer.base_lr': base_lr})
