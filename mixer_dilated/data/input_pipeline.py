@@ -88,6 +88,10 @@ class InMemoryPipeline:
             functools.partial(epoch_permutations, config.seed, config.num_seeds, len(self.labels))
         )
 
+    def prepare(self) -> None:
+        """Compiles what draws an epoch, and draws the first."""
+        self._permute(0)
+
     def train_chunks(self, step: int, num_steps: int, seconds: float | None) -> Iterator[Chunk]:
         """Chunks of the next training batches.
 
@@ -150,6 +154,9 @@ class StreamingPipeline:
     @property
     def waited(self) -> float:
         return self._prefetcher.waited if self._prefetcher else 0.0
+
+    def prepare(self) -> None:
+        """Does nothing: a stream begins at the step that is asked for."""
 
     def train_chunks(self, step: int, num_steps: int, seconds: float | None) -> Iterator[Chunk]:
         config, count = self._config, len(self.data_source)

@@ -1,7 +1,9 @@
 """Metrics of a run: rows of JSON, and scalars for TensorBoard."""
 
 import contextlib
+import functools
 import itertools
+import json
 import math
 import operator
 import pathlib
@@ -10,7 +12,10 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+
+import jax
+from ml_collections import ConfigDict
 
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import (
@@ -136,7 +141,7 @@ def epoch_rows(setup: Setup, run: RunState, epoch: int, result: dict | None) -> 
     """The rows of `metrics.jsonl`, one a seed; without an evaluation its values are None."""
     config, steps, split = setup.config, setup.steps_of_epoch(epoch), setup.epoch_split
     training = to_numpy(run.epoch_metrics).compute(steps, config.batch)
-    schedule = learning_rate_schedule(config.optimizer, setup.total_steps)
+    learning_rate = _learning_rate(config.optimizer.to_json(), setup.total_steps)
     rows = [
         {
             'epoch': epoch,
@@ -147,7 +152,7 @@ def epoch_rows(setup: Setup, run: RunState, epoch: int, result: dict | None) -> 
             'skipped_steps': int(training['skipped'][k]),
             f'{split}_loss': float(result['loss'][k]) if result else None,
             **accuracies(setup, split, result, k),
-            'learning_rate': float(schedule(run.step - 1)),
+            'learning_rate': float(learning_rate(run.step - 1)),
         }
         for k in range(config.num_seeds)
     ]
@@ -159,6 +164,12 @@ def epoch_rows(setup: Setup, run: RunState, epoch: int, result: dict | None) -> 
                 stacklevel=2,
             )
     return rows
+
+
+@functools.lru_cache(maxsize=1)
+def _learning_rate(optimizer: str, total_steps: int) -> Callable[[int], jax.Array]:
+    """The schedule as one program; each of its operations alone would be compiled too."""
+    return jax.jit(learning_rate_schedule(ConfigDict(json.loads(optimizer)), total_steps))
 
 
 def accuracies(setup: Setup, part: str, result: dict | None, k: int) -> dict[str, float | None]:

@@ -236,6 +236,7 @@ def _open_and_compile(
         compiling = threads.submit(compiled.compile_training, initialise=initialise)
         splits = {part: config.dataset[f'{part}_split'] for part in setup.num_examples}
         inputs = {part: open_input(config, dataset, splits[part], compiled.mesh) for part in splits}
+        inputs['train'].prepare()
         compiling.result()
     finally:
         threads.shutdown(wait=False)  # an error, or Ctrl-C, does not wait for the compiler
