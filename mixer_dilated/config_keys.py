@@ -97,7 +97,7 @@ KEYS: dict[str, Key] = {
     ),
     'dataset.decode_size': Key(
         0,
-        either(0, integer(1)),
+        either(0, integer(2)),
         'pixels a side that whole images are kept at, to be cropped; 0: off',
     ),
     'dataset.channels': Key(3, one_of(1, 3), 'grey or RGB images of image files'),

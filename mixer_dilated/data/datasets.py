@@ -39,8 +39,8 @@ def open_dataset(dataset: ml_collections.ConfigDict, recorded: SplitFiles | None
     kind, path = split_path(dataset.name)
     if dataset.decode_size and (dataset.name == 'digits' or kind in ('npz', 'idx')):
         raise UserError(
-            f'config.dataset.decode_size = {dataset.decode_size}: those of {dataset.name!r} are '
-            'not decoded; allowed is 0'
+            f'config.dataset.decode_size = {dataset.decode_size}: is for image files and TFDS sets, '
+            f'not for the arrays of {dataset.name!r}; allowed is 0'
         )
     if dataset.name == 'digits':
         return Digits(size or (8, 8))

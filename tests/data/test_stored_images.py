@@ -132,7 +132,7 @@ def test_a_size_that_does_not_fit_is_refused(photos):
     for keys, words in (
         ({'decode_size': 7, 'image_size': 8}, 'integers from 8'),
         ({'decode_size': 10, 'image_size': 8, 'resize': 'pad'}, 'dataset.resize'),
-        ({'decode_size': 10, 'name': 'digits'}, 'not decoded'),
+        ({'decode_size': 10, 'name': 'digits'}, 'arrays'),
     ):
         with refuses(f'config.dataset.decode_size = {keys["decode_size"]}', words):
             open_folder(photos, **keys)
