@@ -39,7 +39,7 @@ def open_dataset(dataset: ml_collections.ConfigDict, recorded: SplitFiles | None
     kind, path = split_path(dataset.name)
     if dataset.decode_size and (dataset.name == 'digits' or kind in ('npz', 'idx')):
         raise UserError(
-            f'config.dataset.decode_size = {dataset.decode_size}: is for image files and TFDS sets, '
+            f'config.dataset.decode_size = {dataset.decode_size}: is for image files and TFDS, '
             f'not for the arrays of {dataset.name!r}; allowed is 0'
         )
     if dataset.name == 'digits':
