@@ -109,12 +109,12 @@ def keep_on_disk(
             allowed = min(allowed, shutil.disk_usage(folder).free + _disk_bytes(path))
         if needed <= allowed:
             return kept
-        cause = f'config.input.disk_gib and the disk allow {allowed / 2**30:.1f}'
+        cause = f'config.input.disk_gib and the disk allow {allowed / 2**30:.3g}'
     except OSError as error:
         cause = f'{folder}: {error.strerror}'
     if settings.mode == 'disk':
         raise UserError(
-            f"config.input.mode = 'disk': {split!r} takes {needed / 2**30:.1f} GiB decoded; "
+            f"config.input.mode = 'disk': {split!r} takes {needed / 2**30:.3g} GiB decoded; "
             f"{cause}; change it, or config.dataset.cache_dir, or set the mode 'stream'"
         )
     return source
