@@ -25,7 +25,12 @@ from mixer_dilated.parallel.multihost import (
     wait_until_visible,
 )
 from mixer_dilated.paths import is_bucket, orbax_path
-from mixer_dilated.training.orbax_errors import catch_damage, error_cause, write_errors
+from mixer_dilated.training.orbax_errors import (
+    catch_damage,
+    error_cause,
+    open_manager,
+    write_errors,
+)
 from mixer_dilated.training.run_folder import check_is_last, versions
 from mixer_dilated.training.run_state import (
     RunState,
@@ -35,8 +40,6 @@ from mixer_dilated.training.run_state import (
 )
 
 DAMAGED = 'damaged_checkpoints'
-
-
 NOTES = ('read_only=True', 'is read only', 'Metadata file does not exist')
 
 
@@ -66,18 +69,17 @@ class Checkpoints:
         self._writer = None
         if not read_only:
             keep = [policies.LatestN(config.checkpoints.keep), self._best]
-            options = ocp.CheckpointManagerOptions(
+            self._writer = open_manager(
+                self.folder,
                 preservation_policy=policies.AnyPreservationPolicy(keep),
                 cleanup_tmp_directories=True,  # of a run that was killed while it saved
             )
-            self._writer = ocp.CheckpointManager(self.folder, options=options)
         # Each host reads by itself: a checkpoint that one finds damaged keeps no other waiting.
         host = jax.process_index() if process_count() > 1 else 0
         alone = ocp.options.MultiprocessingOptions(host, {host}, f'reader-{host}')
-        options = ocp.CheckpointManagerOptions(
-            read_only=True, create=False, multiprocessing_options=alone
+        self._reader = open_manager(
+            self.folder, read_only=True, create=False, multiprocessing_options=alone
         )
-        self._reader = ocp.CheckpointManager(self.folder, options=options)
 
     def __enter__(self):
         return self

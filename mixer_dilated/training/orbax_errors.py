@@ -7,6 +7,8 @@ import pathlib
 import re
 from collections.abc import Callable
 
+import orbax.checkpoint as ocp
+
 from mixer_dilated.bucket_clients import is_client_error
 from mixer_dilated.errors import UserError, is_out_of_memory
 from mixer_dilated.files import error_text
@@ -38,6 +40,20 @@ def catch_damage(folder: pathlib.Path, function: Callable, *args) -> tuple:
                 'command resumes'
             ) from error
         return None, error
+
+
+def open_manager(folder: pathlib.Path, **options) -> ocp.CheckpointManager:
+    """orbax's manager of the checkpoints in a folder, which it lists at once.
+
+    Raises UserError where what they say of themselves is damaged.
+    """
+    try:
+        return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(**options))
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise UserError(
+            f'{folder}: cannot be listed: {error_text(error)}; restore _CHECKPOINT_METADATA of '
+            'each checkpoint, or move those away where it is damaged'
+        ) from error
 
 
 @contextlib.contextmanager

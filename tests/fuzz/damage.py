@@ -167,7 +167,8 @@ def arrays(draw, path, _):
     what, extra = '', {}
     if how == 'dtype':
         what = draw.choice(DTYPES)
-        new = np.zeros(array.shape, what) if what in ('V8', 'M8[s]') else array.astype(what)
+        zeros = what in ('V8', 'M8[s]') or array.dtype.kind in 'US'
+        new = np.zeros(array.shape, what) if zeros else array.astype(what)
         packed[name] = array_bytes(new)
     elif how == 'shape':
         what, new = draw.choice((

@@ -187,6 +187,14 @@ def test_each_checkpoint_holds_its_own_epoch(tmp_path):
         shutil.rmtree(tmp_path / 'checkpoints' / str(step))
 
 
+def test_checkpoints_that_orbax_cannot_list_are_named(plain_run, tmp_path):
+    folder = shutil.copytree(plain_run, tmp_path / 'run')
+    path = next((folder / 'checkpoints').glob('[0-9]*')) / '_CHECKPOINT_METADATA'
+    path.write_text(json.dumps({**json.loads(path.read_text()), 'custom_metadata': np.inf}))
+    with refuses(folder / 'checkpoints', path.name):
+        evaluate_checkpoint(folder)
+
+
 def test_a_last_checkpoint_that_is_gone_is_a_warning(plain_run, tmp_path):
     folder = shutil.copytree(plain_run, tmp_path / 'run')
     *others, last = sorted((folder / 'checkpoints').glob('[0-9]*'), key=lambda p: int(p.name))
