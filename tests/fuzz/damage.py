@@ -34,15 +34,8 @@ def damage(
 ) -> tuple[str, str, pathlib.Path]:
     """Damages one file of a folder, or rarely a folder in it.
 
-    Args:
-      draw: decides.
-      folder: to be damaged.
-      precious: an equal folder, which links may lead to.
-      only: pattern of what may be damaged.
-      damaged: what already is, and is left.
-
-    Returns:
-      The kind of damage, a text that says what was done, and the path in the folder.
+    Links may lead to `precious`, an equal folder; `only` is a pattern of what may be damaged, and
+    `damaged` what already is. Returns the kind, what was done, and the path in the folder.
     """
     paths = sorted(path for path in folder.glob(only) if path.name != '.lock')
     paths = [path for path in paths if path.relative_to(folder) not in damaged]
