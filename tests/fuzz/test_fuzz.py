@@ -22,6 +22,7 @@ def test_damaged_folders_are_refused_in_one_line_or_give_the_right_results(tmp_p
         'JAX_COMPILATION_CACHE_DIR': str(cache / 'compiled'),
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
         'OPENBLAS_NUM_THREADS': '1',
+        'XLA_FLAGS': os.environ['XLA_FLAGS'],  # the quick compiler of all tests
     }
     words = '-m', 'tests.fuzz.fuzz', tmp_path / 'fuzz', CASES, SEED
     with start_python(*words, env=environment, stdout=None, stderr=None) as process:
