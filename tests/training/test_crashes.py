@@ -54,14 +54,7 @@ def get_sweep():
     base = small_config(**{changes})
     return Sweep(title='Interrupted', question='Is it resumed?', base=base, trials=trials)
 """
-SHORT = [
-    ('KILL', 'one seed'),
-    ('moved', 'one seed'),
-    ('read-only', 'one seed'),
-    ('suspended', 'one seed'),
-    ('clock-1d', 'one seed'),
-    ('worker', 'stream'),
-]
+SHORT = [(name, 'stream') for name in ('KILL', 'moved', 'suspended', 'clock-1d', 'worker')]
 EVERY = [
     (name, kind)
     for kind, name in itertools.product(CHANGES, INTERRUPTIONS)
