@@ -247,12 +247,15 @@ def write_json_lines(path: PathLike, rows: Iterable[dict]) -> None:
 
 
 def append_json_lines(path: PathLike, rows: Iterable[dict]) -> None:
-    """Appends JSON objects, one a line; to an object of a bucket by writing it anew."""
+    """Appends JSON objects, one a line, to a file that is there; to an object of a bucket by
+    writing it anew.
+    """
     lines = ''.join(map(json_line, rows)).encode()
     if is_bucket(path):
         write_bytes(path, (read_bytes(path) if exists(path) else b'') + lines)
     else:
-        with error_context(path), open(path, 'ab') as file:
+        with error_context(path), open(path, 'r+b') as file:
+            file.seek(0, os.SEEK_END)
             file.write(lines)
 
 

@@ -117,6 +117,8 @@ class Checkpoints:
         record['checksums'] = {**array_checksums(run.arrays), 'record': metadata_checksum(record)}
         items = {'arrays': ocp.args.StandardSave(run.arrays), 'record': ocp.args.JsonSave(record)}
         with write_errors(self.folder):
+            if not is_bucket(self.folder):
+                self.folder.stat()  # orbax would make a folder that is gone again
             self._writer.save(run.step, args=ocp.args.Composite(**items))
         self.newest = run.step
 

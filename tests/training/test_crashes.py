@@ -39,8 +39,9 @@ from mixer_dilated.training import metrics
 
 write = metrics.MetricsWriter.write
 def write_slowly(*args):
-    time.sleep(0.1)
+    time.sleep(0.05)
     write(*args)
+    time.sleep(0.05)
 
 metrics.MetricsWriter.write = write_slowly
 runpy.run_path('run.py', run_name='__main__')

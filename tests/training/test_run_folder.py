@@ -7,12 +7,13 @@ import os
 import filelock
 import pytest
 
+from mixer_dilated.config import changed
 from mixer_dilated.errors import BusyError
 from mixer_dilated.training.data_record import check_same_data
 from mixer_dilated.training.run_folder import lock_folder
-from mixer_dilated.training.train import train_and_evaluate
+from mixer_dilated.training.train import Progress, train_and_evaluate
 from tests.conftest import raising, refuses, small_config, warns
-from tests.training.runs import RUN
+from tests.training.runs import RUN, check_same_bytes
 
 
 def test_a_damaged_summary_is_refused(run, copy):
@@ -92,3 +93,21 @@ def test_a_file_system_without_locks_is_a_warning(error, tmp_path, monkeypatch):
     monkeypatch.setattr(filelock.FileLock, 'acquire', raising(error))
     with warns(tmp_path), lock_folder(tmp_path):
         pass
+
+
+@pytest.mark.parametrize('every_steps', [0, 4])
+def test_a_folder_that_is_moved_away_ends_the_run_and_is_not_made_again(run, every_steps, tmp_path):
+    """Next comes a row of metrics, or a checkpoint; back at its place the run goes on."""
+    workdir, elsewhere = tmp_path / 'run', tmp_path / 'elsewhere'
+
+    class Moves(Progress):
+        def on_epoch_end(self, rows, speed):
+            workdir.rename(elsewhere)
+
+    config = changed(run[0], {'checkpoints.every_steps': every_steps})
+    with refuses(workdir, 'No such file'):
+        train_and_evaluate(config, workdir, progress=Moves())
+    assert not workdir.exists()
+    elsewhere.rename(workdir)
+    train_and_evaluate(config, workdir)
+    check_same_bytes(workdir, run[1])
