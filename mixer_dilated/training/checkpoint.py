@@ -77,9 +77,8 @@ class Checkpoints:
         # Each host reads by itself: a checkpoint that one finds damaged keeps no other waiting.
         host = jax.process_index() if process_count() > 1 else 0
         alone = ocp.options.MultiprocessingOptions(host, {host}, f'reader-{host}')
-        self._reader = open_manager(
-            self.folder, read_only=True, create=False, multiprocessing_options=alone
-        )
+        reading = {'read_only': True, 'create': False, 'multiprocessing_options': alone}
+        self._reader = open_manager(self.folder, **reading)
 
     def __enter__(self):
         return self
@@ -100,14 +99,13 @@ class Checkpoints:
                 raise
 
     def has_any(self) -> bool:
-        """Whether the run has saved a checkpoint, those included that were set aside as damaged."""
+        """Whether the run has saved a checkpoint, even one that was set aside as damaged."""
         return bool(self._steps()) or broadcast(self._damaged.exists())
 
     def save(self, run: RunState) -> None:
         """Begins to write a checkpoint, which later changes of its arrays do not affect.
 
-        Nothing is done if its step has one. Raises UserError if it, or the one before, cannot be
-        written.
+        Nothing is done if its step has one. Raises UserError if it, or the last, cannot be written.
         """
         if run.step == self.newest:
             return
