@@ -115,3 +115,17 @@ def test_too_little_memory_is_no_defect(monkeypatch, capsys, tmp_path):
     assert 'config' not in refused(capsys, 'report', 'runs/NAME')
     monkeypatch.setattr('sys.argv', ['run.py', CONFIG])
     assert 'config.batch' in refused(capsys, CONFIG)
+
+
+WAITS = """
+import sys, threading, time
+from mixer_dilated.__main__ import run
+threading.Thread(target=time.sleep, args=(1000,)).start()
+sys.argv[1:] = ['nothing']
+run()
+"""
+
+
+def test_an_error_ends_the_program_though_a_thread_of_a_library_waits():
+    done = run_python('-c', WAITS)
+    assert done.returncode == 2 and done.stderr.startswith('error: nothing')
