@@ -54,8 +54,7 @@ def read_json(path: PathLike, hint: str = REMOVE_HINT) -> dict:
 
 def read_json_lines(path: PathLike, hint: str = REMOVE_HINT) -> list[dict]:
     with _open_regular(path, hint) as file:
-        lines = iter(lambda: file.readline(MAX_JSON_BYTES), b'')
-        return [_json_object(line) for line in lines if line.strip()]
+        return [_json_object(line) for line in file if line.strip()]
 
 
 def read_arrays(path: PathLike, hint: str = REMOVE_HINT) -> dict[str, np.ndarray]:
@@ -115,6 +114,7 @@ def _check_size(size: int, max_bytes: int) -> None:
 
 
 def _json_object(text: bytes) -> dict:
+    _check_size(len(text), MAX_JSON_BYTES)
     content = json.loads(text)
     if not isinstance(content, dict):
         raise ValueError(f'{str(content)[:40]!r} is not a JSON object')
