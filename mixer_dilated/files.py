@@ -23,7 +23,7 @@ from mixer_dilated.errors import UserError
 from mixer_dilated.paths import PathLike, as_path, exists, is_bucket
 
 MAX_BYTES = 2**30  # of a file that is read whole
-MAX_JSON_BYTES = 2**26  # of a JSON value, which takes some twenty times as many in memory
+MAX_JSON_BYTES = 2**26  # of a file of JSON, which takes some twenty times as many in memory
 MAX_ARRAY_BYTES = 2**36  # of the arrays of a file, unpacked
 # Above so many bytes, arrays are at most so many times as large as the file that holds them.
 SMALL_ARRAY_BYTES, MAX_PACKING = 2**28, 32
@@ -53,7 +53,7 @@ def read_json(path: PathLike, hint: str = REMOVE_HINT) -> dict:
 
 
 def read_json_lines(path: PathLike, hint: str = REMOVE_HINT) -> list[dict]:
-    with _open_regular(path, hint) as file:
+    with _open_regular(path, hint, MAX_JSON_BYTES) as file:
         return [_json_object(line) for line in file if line.strip()]
 
 
@@ -114,7 +114,6 @@ def _check_size(size: int, max_bytes: int) -> None:
 
 
 def _json_object(text: bytes) -> dict:
-    _check_size(len(text), MAX_JSON_BYTES)
     content = json.loads(text)
     if not isinstance(content, dict):
         raise ValueError(f'{str(content)[:40]!r} is not a JSON object')

@@ -16,8 +16,11 @@ def as_path(path: PathLike) -> pathlib.Path:
     """
     if not is_bucket(path):
         return pathlib.Path(path)
+    scheme, _, name = os.fspath(path).partition('://')
     try:
-        prepare_client(os.fspath(path).partition('://')[0])
+        if not name.strip('/'):
+            raise UserError('names no bucket; allowed is gs://BUCKET/FOLDER or s3://BUCKET/FOLDER')
+        prepare_client(scheme)
     except UserError as error:
         raise UserError(f'{path}: {error}') from None
     from etils import epath  # 0.1 s, which a local path need not pay

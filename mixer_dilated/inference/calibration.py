@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import read_json
 from mixer_dilated.paths import exists
-from mixer_dilated.training.run_folder import read_config
+from mixer_dilated.training.run_folder import read_config, with_checksum
 
 BINS = 15
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
@@ -98,8 +98,9 @@ def fit_temperature(
 def read_calibration(workdir: pathlib.Path, step: int) -> dict | None:
     """Reads `calibration.json`; None if there is none, or it is of another checkpoint.
 
-    It has 'step' of the checkpoint, 'temperatures' (one per seed), and the 'dataset', 'split' and
-    number of 'examples' that they were fitted on. Raises UserError if the file is damaged.
+    It has 'step' of the checkpoint, 'temperatures' (one per seed), 'dataset', 'split' and number
+    of 'examples' that they were fitted on, and, but for earlier versions, a 'checksum'. Raises
+    UserError if the file is damaged.
     """
     path = workdir / CALIBRATION
     if not exists(path):
@@ -112,6 +113,7 @@ def read_calibration(workdir: pathlib.Path, step: int) -> dict | None:
         or not isinstance(temperatures, list)
         or len(temperatures) != num_seeds
         or not all(type(t) in (int, float) and t > 0 and math.isfinite(t) for t in temperatures)
+        or ('checksum' in calibration and calibration != with_checksum(calibration))
     ):
         raise UserError(
             f'{path}: not a calibration of the {num_seeds} seeds of this run; remove it, or make '

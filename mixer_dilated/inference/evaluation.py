@@ -33,7 +33,7 @@ from mixer_dilated.paths import PathLike, as_path, expand_user
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.data_record import open_setup
 from mixer_dilated.training.losses import is_in_top5
-from mixer_dilated.training.run_folder import read_config, versions
+from mixer_dilated.training.run_folder import read_config, versions, with_checksum
 from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import Setup
 
@@ -150,7 +150,8 @@ def _fit_calibration(setup: Setup, compiled: CompiledFunctions, run: RunState, s
     log_probs, labels = _predict(setup, compiled, run, split)
     key, of = f'--calibrate = {split!r}', {'dataset': setup.config.dataset.name, 'split': split}
     temperatures = [fit_temperature(key, of_seed, labels) for of_seed in log_probs]
-    return {'step': run.step, **of, 'examples': len(labels), 'temperatures': temperatures}
+    fitted = {'step': run.step, **of, 'examples': len(labels), 'temperatures': temperatures}
+    return with_checksum(fitted)
 
 
 def _evaluate_classes(

@@ -123,6 +123,10 @@ def test_a_fitted_temperature_is_kept_for_its_checkpoint_and_changes_no_accuracy
     np.testing.assert_array_equal(read_temperatures(copy, 27), noted['temperatures'])
     np.testing.assert_array_equal(read_temperatures(copy, 26), [1, 1])
     assert read_calibration(copy, 26) is None
+    damaged = {**noted, 'temperatures': [1.5, 1.5]}
+    (copy / 'calibration.json').write_text(json.dumps(damaged))
+    with refuses(f'{copy}/calibration.json: '):
+        read_temperatures(copy, 27)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +155,7 @@ NOTED = {'step': 27, 'temperatures': [1.0, 1], 'dataset': 'd', 'split': 's', 'ex
         {**NOTED, 'temperatures': [1.0, -1]},
         {**NOTED, 'temperatures': [1.0, float('nan')]},
         {**NOTED, 'step': 'x'},
+        {**NOTED, 'checksum': 7},
     ],
     ids=str,
 )

@@ -52,6 +52,7 @@ def test_without_a_client_a_bucket_is_refused_before_anything_is_made(
 @pytest.mark.parametrize(
     ('words', 'values'),
     [
+        (['--workdir=gs://'], ['--workdir=gs://', 'names no bucket']),
         (['--workdir=hdfs://host/run'], ['--workdir=hdfs://host/run', 'gs://…, s3://…']),
         (['--workdir=https://host/run'], ['--workdir=https://host/run', 'gs://…, s3://…']),
         (['--config.init_from=gs://bucket/a.npz'], ['gs://bucket/a.npz', 'pip install gcsfs']),
