@@ -50,6 +50,8 @@ def open_manager(folder: pathlib.Path, **options) -> ocp.CheckpointManager:
     try:
         return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(**options))
     except (ValueError, TypeError, AttributeError, KeyError) as error:
+        if is_bucket(folder) or is_out_of_memory(error) or _system_errno(error):
+            raise  # the storage's, not of what it holds
         raise UserError(
             f'{folder}: cannot be listed: {error_text(error)}; restore _CHECKPOINT_METADATA of '
             'each checkpoint, or move those away where it is damaged'
