@@ -150,8 +150,8 @@ def _fit_calibration(setup: Setup, compiled: CompiledFunctions, run: RunState, s
     log_probs, labels = _predict(setup, compiled, run, split)
     key, of = f'--calibrate = {split!r}', {'dataset': setup.config.dataset.name, 'split': split}
     temperatures = [fit_temperature(key, of_seed, labels) for of_seed in log_probs]
-    fitted = {'step': run.step, **of, 'examples': len(labels), 'temperatures': temperatures}
-    return with_checksum(fitted)
+    of |= {'step': run.step, 'examples': len(labels), 'temperatures': temperatures}
+    return with_checksum(of)
 
 
 def _evaluate_classes(

@@ -77,6 +77,8 @@ def results(folder: pathlib.Path, words: list[str]) -> dict:
     if words[0] in ('evaluate', 'predict'):
         lines = (folder / 'stdout').read_text().splitlines()
         content['stdout'] = '\n'.join(line for line in lines if ' a second' not in line)
+    if words[0] == 'report':
+        content['report.html'] = (folder / words[1] / 'report.html').read_bytes()
     if words[0] == 'convert' and words[1] == 'run':
         content['out.npz'] = (folder / 'out.npz').read_bytes()
     if words[0] == 'export':
