@@ -42,8 +42,10 @@ def is_upsample(stored: Pair, size: Pair) -> bool:
 
 
 def is_square(stored: Pair, size: Pair) -> bool:
-    """Whether images of one (height, width), for an input of another, are whole squares."""
-    return stored[0] == stored[1] + 1 and not is_upsample(stored, size)
+    """Whether images of one (height, width), for an input of another, are whole squares, which are
+    never smaller than the input; what is upsampled is.
+    """
+    return stored[0] == stored[1] + 1 and stored[1] >= max(size)
 
 
 def square_shape(side: int, channels: int) -> tuple[int, int, int]:
