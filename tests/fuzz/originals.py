@@ -3,6 +3,7 @@
 import pathlib
 import random
 import shutil
+from importlib.util import find_spec
 
 import numpy as np
 from PIL import Image
@@ -50,7 +51,9 @@ def make_originals(folder: pathlib.Path, call) -> None:
     for kind in KINDS[1:]:
         make_kind(kind, folder / 'kinds' / kind)
     (folder / 'weights').mkdir()
-    for name in ('w.npz', 'w.safetensors', 'w.pth', 'orbax'):
+    torch = ['w.pth'] if find_spec('torch') else []  # writes this format
+    names = 'w.npz', 'w.safetensors', 'orbax', *torch
+    for name in names:
         call('convert', 'run', f'weights/{name}')
     (folder / 'images').mkdir()
     for k in range(2):
