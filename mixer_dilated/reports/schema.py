@@ -1,11 +1,11 @@
 """What the files of a run and a study hold, and the one way to read them.
 
 A schema is a type or a tuple of types; {key: schema} for an object, where 'key?' may be missing and
-`str` stands for every key; [schema] for a list. Numbers must be finite. Whatever is missing,
-damaged or of another type raises a UserError of one line that names file, key and value.
+`str` stands for every key; [schema] for a list. Numbers must be finite, and in float32's range.
+Whatever is missing, damaged or of another type raises a UserError of one line that names file, key
+and value.
 """
 
-import math
 import pathlib
 from collections.abc import Mapping
 
@@ -20,6 +20,7 @@ KINDS = ('table1', 'sweep', 'little_data', 'resolution', 'robustness')
 TRAINING = ('train_accuracy', 'train_loss')
 EVALUATION = ('accuracy', 'loss')  # of 'val_' where there is a validation split, else of 'test_'
 HINT = 'restore it, or give the command that made it again: it resumes from the newest checkpoint'
+MAX_NUMBER = 1e39  # above all of float32, which a loss may be; its square is one of float64
 NUMBER, OPTIONAL = (int, float), (int, float, type(None))
 
 SEED = {
@@ -106,8 +107,8 @@ def check(path: pathlib.Path, value, schema, key: str = '') -> None:
             check(path, content, schema[0], f'{key}[{number}]')
     else:
         types = {dict: dict, list: list}.get(type(schema), schema)
-        is_finite = not isinstance(value, float) or math.isfinite(value)
-        if not isinstance(value, types) or not is_finite:
+        is_number = isinstance(value, (int, float))
+        if not isinstance(value, types) or (is_number and not abs(value) < MAX_NUMBER):
             name = key.lstrip('.') or 'its content'
             raise UserError(f'{path}: {name} = {value!r} cannot be; restore it, or make it again')
 

@@ -74,6 +74,7 @@ def test_everything_in_whole_files_is_read(folders):
         ('resolution', 'statistics.json', '{"verdicts": [3]}', 'verdicts[0]'),
         ('resolution', 'statistics.json', '{"fits": {"cell-0": {}}}', 'num_tokens'),
         ('resolution', 'results.jsonl', '{"cell": "cell-0", "epoch_seconds": NaN}\n', 'nan'),
+        ('resolution', 'results.jsonl', '{"cell": "cell-0", "epoch_seconds": 1e308}\n', '1e+308'),
         ('resolution', 'resolution.jsonl', '{"cell": "cell-0", "image_size": "large"}\n', 'large'),
     ],
 )  # fmt: skip
