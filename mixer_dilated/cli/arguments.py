@@ -66,6 +66,7 @@ PARSERS = {
     **dict.fromkeys(('output', 'picture', 'json', 'csv', 'sheet', 'trace'), _Parser(_path)),
     **dict.fromkeys(INTEGERS, _Parser(_integer)),
     'process_id': _Parser(functools.partial(_integer, minimum=0)),
+    'halving': _Parser(functools.partial(_integer, minimum=2)),
     'checkpoint': flags.EnumParser(['newest', 'best']),
     'format': flags.EnumParser(['jax', 'onnx']),
     'names': flags.EnumParser(['linen', 'timm']),

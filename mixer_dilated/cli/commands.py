@@ -117,14 +117,16 @@ def table1(arguments: SimpleNamespace) -> None:
     sweep(arguments)
 
 
-@command('--sweep=FILE [--seeds=N] [--workdir=DIR] [--config.KEY=VALUE ...]')
+@command('--sweep=FILE [--seeds=N] [--halving=3] [--workdir=DIR] [--config.KEY=VALUE ...]')
 def sweep(arguments: SimpleNamespace) -> None:
     """Trains every trial of a sweep file; the same command resumes it. Started meanwhile, as on
     another machine, it helps to train the trials. Writes a table, statistics, plots and
-    report.html. Default folder: runs/SWEEP."""
+    report.html. With --halving=3 a few epochs of one seed come first, and a third goes on each
+    time. Default folder: runs/SWEEP."""
     study = load_sweep(arguments.sweep, arguments.overrides, arguments.seeds)
     name = file_name(arguments.sweep)
     from mixer_dilated.cli.progress import TerminalStudyProgress
+    from mixer_dilated.studies.halving import successive_halving
     from mixer_dilated.studies.study import run_study
 
     keep_compiled_programs()
@@ -136,10 +138,13 @@ def sweep(arguments: SimpleNamespace) -> None:
             'does not have; name a local folder, and copy it there afterwards'
         )
     line = shlex.join([*program(), *sys.argv[1:]])
+    halving = getattr(arguments, 'halving', None)
+    run = functools.partial(successive_halving, factor=halving) if halving else run_study
     with TerminalStudyProgress(name, folder) as observer:
-        if run_study(study, folder, command=line, observer=observer) is None:
+        if run(study, folder, command=line, observer=observer) is None:
             print('no trial is left to begin')
             return
+        folder = folder / 'final' if halving else folder
         # pandas and seaborn, which the training need not wait for.
         from mixer_dilated.reports.page.report import write_report
         from mixer_dilated.reports.tables.run_tables import print_study

@@ -155,6 +155,9 @@ class TerminalStudyProgress(StudyObserver):
         if isinstance(error, Preempted):
             print(f'\n{self._hint}', file=sys.stderr, flush=True)
 
+    def on_rung(self, what: str, folder: pathlib.Path) -> None:
+        self._name, self._folder = what, folder
+
     def on_start(self, trials: list[PreparedTrial]) -> None:
         valid = [trial for trial in trials if not trial.invalid]
         self._left = {trial.name: _work(trial.setup) for trial in valid}

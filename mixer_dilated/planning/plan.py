@@ -10,6 +10,7 @@ import ml_collections
 
 from mixer_dilated.config import changed
 from mixer_dilated.data.dataset_facts import abstract_dataset
+from mixer_dilated.data.workers import memory_limit
 from mixer_dilated.errors import UserError
 from mixer_dilated.models.cpu import exact_gelu
 from mixer_dilated.parallel.mesh import mesh_sizes
@@ -214,7 +215,7 @@ def measure_hardware(setup: Setup) -> Hardware:
       UserError: JAX finds no device.
     """
     config, device, side = setup.config, all_devices()[0], large_side()
-    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    memory = int(min(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'), memory_limit()))
     if stats := device.memory_stats():
         memory = stats['bytes_limit']
     matmul = _fastest(time_matmul(side, side, side, config.dtype))

@@ -44,6 +44,11 @@ class Run:
         """How many times evaluation shows an image: once in every phase of a `random_phase`."""
         return math.prod(num_phases(self.config))
 
+    @property
+    def evaluation_mflops(self) -> float:
+        """Of an image, forward, in all passes."""
+        return self.summary['flops_per_image'] * self.evaluation_passes / 1e6
+
     def accuracy(self, part: str) -> dict[str, float]:
         """The accuracies of all seeds on 'train', 'val' or 'test', as `describe` has them."""
         return describe([result[f'{part}_accuracy'] for result in self.summary['results']])
@@ -208,6 +213,17 @@ class Study:
     def comparisons(self) -> dict[str, dict]:
         """{trial: its paired comparison with the reference}."""
         return self.statistics.get('comparisons', {})
+
+    @property
+    def datasets(self) -> dict[str, 'Study']:
+        """{data set: the part of the study on it}, by the setting 'dataset'; {'': all} without."""
+        names = dict.fromkeys(str(trial.settings.get('dataset', '')) for trial in self.trials)
+        return {
+            name: dataclasses.replace(
+                self, trials=[t for t in self.trials if str(t.settings.get('dataset', '')) == name]
+            )
+            for name in names
+        }
 
     @property
     def exponents(self) -> dict[str, dict[str, float]]:

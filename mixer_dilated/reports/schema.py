@@ -58,9 +58,12 @@ COMPARISON = {
     **dict.fromkeys(('low', 'high', 'bootstrap_low', 'bootstrap_high', 't', 'p'), OPTIONAL),
     **dict.fromkeys(('p_holm?', 'effect_size', 'time_ratio'), OPTIONAL),
 }
+DATASETS = {'trials': {str: str}, 'mean_rank': NUMBER, 'reference?': str}
+DATASETS |= dict.fromkeys(('difference?', 'low?', 'high?', 'p?', 'tau?'), OPTIONAL)
 STATISTICS = {
     'cells?': {str: {'test_accuracy': SPREAD, 'train_accuracy': SPREAD, 'val_accuracy?': SPREAD}},
     'comparisons?': {str: COMPARISON},
+    'datasets?': {str: DATASETS},
     'verdicts?': [str],
     'fits?': {str: {name: {'exponent': NUMBER} for name in QUANTITIES}},
 }

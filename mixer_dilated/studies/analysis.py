@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 
 from mixer_dilated.files import write_json_lines, write_text
 from mixer_dilated.reports.intervals import describe
+from mixer_dilated.studies.meta_analysis import over_datasets
 from mixer_dilated.studies.methods import DILATED
 from mixer_dilated.studies.stats import compare_trials, correct_together
 from mixer_dilated.studies.sweep import OF_SEED, OF_TRIAL, OF_VALIDATION, PreparedTrial
 from mixer_dilated.studies.verdicts import (
     comparison_sentence,
     comparisons_summary,
+    datasets_sentence,
     little_data_verdict,
     table1_verdicts,
 )
@@ -89,7 +91,12 @@ def analyze(
         verdicts = _little_data_verdicts(trials, comparisons)
     else:
         verdicts = _comparison_verdicts(labels, comparisons)
-    return {'cells': cells, 'comparisons': comparisons, 'verdicts': verdicts}
+    accuracies = {name: spreads['test_accuracy']['mean'] for name, spreads in cells.items()}
+    datasets = over_datasets(trials, accuracies, comparisons)
+    combined = {m: result for m, result in datasets.items() if result.get('low') is not None}
+    verdicts = [datasets_sentence(*pair) for pair in [*combined.items()][:MANY]] + verdicts
+    statistics = {'cells': cells, 'comparisons': comparisons, 'verdicts': verdicts}
+    return statistics | ({'datasets': datasets} if datasets else {})
 
 
 def _comparison_verdicts(labels, comparisons) -> list[str]:

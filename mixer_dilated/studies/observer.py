@@ -11,6 +11,9 @@ from mixer_dilated.training.run_progress import Progress
 class StudyObserver:
     """Called as a study goes on; this one does nothing, others print."""
 
+    def on_rung(self, what: str, folder: pathlib.Path) -> None:
+        """The next study of successive halving begins, 'rung 1 of 3' or 'final study'."""
+
     def on_start(self, trials: list[PreparedTrial]) -> None:
         """The study's trials are known, invalid ones among them."""
 

@@ -2,9 +2,11 @@
 
 import collections
 import contextlib
+import dataclasses
 import json
 import pathlib
 import reprlib
+import statistics
 from collections.abc import Mapping, Sequence
 
 from mixer_dilated.config import resolve
@@ -27,6 +29,7 @@ TIMED_ROUNDS, FEW_TRIALS, TIMED_ROUNDS_OF_MANY = 9, 20, 3
 # Programs that are held at once for timing; each takes some 450 of the 65 530 memory mappings that
 # Linux gives a process.
 MAX_TIMED = 40
+TIMES = 'timing.json'
 OF_ALL_TRIALS = ('statistics.json', 'robustness.jsonl', 'resolution.jsonl')
 
 
@@ -36,6 +39,8 @@ def run_study(
     *,
     command: str,
     observer: StudyObserver | None = None,
+    timed: bool = True,
+    chosen: str = '',
 ) -> dict | None:
     """Runs a study in a folder; a trial that is trained there already is not trained again.
 
@@ -50,6 +55,8 @@ def run_study(
       sweep, folder: what to compare, and where; the folder is made if it is not there.
       command: the command that makes it, for the report.
       observer: of the study's progress.
+      timed: whether epochs are timed when all is trained.
+      chosen: a sentence on how its trials were chosen, which comes before what is found.
 
     Returns:
       The content of `statistics.json`; None if another process leads, which writes it.
@@ -61,69 +68,133 @@ def run_study(
     """
     observer, folder = observer or StudyObserver(), as_path(folder)
     trials = prepare(sweep)
+    references = pair_with_reference(trials, sweep.reference)
     check_workdir(folder, 'study', 'study.json')
-    description = _description(sweep, trials, command)
     while True:
         with contextlib.ExitStack() as held:
             try:
                 held.enter_context(lock_folder(folder))
             except BusyError:
-                if sweep.kind == 'resolution':
+                if sweep.kind == 'resolution' or (sweep.train_seconds and not _epochs(folder)):
                     raise
             else:
-                _write_description(folder, description)
+                if sweep.train_seconds:
+                    trials = _fit_epochs(sweep, trials, references, folder, observer)
+                _write_description(folder, _description(sweep, trials, command))
                 observer.on_start(trials)
-                return _lead(sweep, trials, folder, observer)
+                results = _lead(sweep, trials, references, folder, observer, timed)
+                results['verdicts'] = [chosen] * bool(chosen) + results['verdicts']
+                write_json(folder / 'statistics.json', results)
+                return results
+        if sweep.train_seconds:
+            trials = _fit_epochs(sweep, trials, references, folder, observer)
         # Where it has helped, the process that led may be gone meanwhile.
-        if not help_train(trials, folder, description, observer):
+        if not help_train(trials, folder, _description(sweep, trials, command), observer):
             return None
 
 
 def _lead(
-    sweep: Sweep, trials: list[PreparedTrial], folder: pathlib.Path, observer: StudyObserver
-) -> dict:
-    """Runs the study in a locked folder; writes and returns its statistics."""
-    references = pair_with_reference(trials, sweep.reference)
-    if sweep.kind == 'resolution':
-        rows = list(resolution_rows(trials, sweep.image_sizes, observer))
-        write_json_lines(folder / 'resolution.jsonl', rows)
-        statistics = resolution_statistics(trials, rows, references)
-    else:
-        statistics = _train_and_compare(sweep.kind, trials, references, folder, observer)
-    write_json(folder / 'statistics.json', statistics)
-    return statistics
-
-
-def _train_and_compare(
-    kind: str,
+    sweep: Sweep,
     trials: list[PreparedTrial],
     references: Mapping[str, str],
     folder: pathlib.Path,
     observer: StudyObserver,
+    timed: bool,
+) -> dict:
+    """Runs the study in a locked folder; returns its statistics."""
+    if sweep.kind == 'resolution':
+        rows = list(resolution_rows(trials, sweep.image_sizes, observer))
+        write_json_lines(folder / 'resolution.jsonl', rows)
+        return resolution_statistics(trials, rows, references)
+    return _train_and_compare(sweep, trials, references, folder, observer, timed)
+
+
+def _train_and_compare(
+    sweep: Sweep,
+    trials: list[PreparedTrial],
+    references: Mapping[str, str],
+    folder: pathlib.Path,
+    observer: StudyObserver,
+    timed: bool,
 ) -> dict:
     """Trains and times the trials, writes the tables and returns the statistics."""
-    valid = [trial for trial in trials if not trial.invalid]
-    summaries, timing = {}, folder / 'timing.json'
-    seconds = _read_times(timing) if exists(timing) else {}
+    valid, summaries, seconds = [trial for trial in trials if not trial.invalid], {}, {}
+    if exists(folder / TIMES):
+        seconds = _read_times(folder / TIMES)
     for trial in valid:  # an earlier trial of this name may have been timed
-        if not is_finished(folder, trial) and seconds.pop(trial.name, None):
-            write_json(timing, seconds)
+        if not (sweep.train_seconds or is_finished(folder, trial)) and seconds.pop(trial.name, 0):
+            write_json(folder / TIMES, seconds)
     for trial, summary, finished in train_all(valid, folder, observer):
         summaries[trial.name] = summary
         observer.on_trial_end(trial, summary, finished)
         write_table(folder, trials, summaries, seconds)
-    rounds = TIMED_ROUNDS if len(valid) <= FEW_TRIALS else TIMED_ROUNDS_OF_MANY
-    for group in group_for_timing(valid, references):
-        if not seconds.keys() >= {trial.name for trial in group}:
-            seconds |= epoch_seconds({trial.name: trial.setup for trial in group}, rounds, observer)
-            write_json(timing, seconds)
+    if timed:
+        seconds = _time(valid, references, folder, observer)
     rows = write_table(folder, trials, summaries, seconds)
-    statistics = analyze(kind, trials, rows, references, seconds)
-    if kind == 'robustness':
+    results = analyze(sweep.kind, trials, rows, references, seconds)
+    if sweep.kind == 'robustness':
         robustness = list(robustness_rows(valid, folder, observer))
         write_json_lines(folder / 'robustness.jsonl', robustness)
-        statistics['verdicts'] += robustness_sentences(valid, robustness, references)
-    return statistics
+        results['verdicts'] += robustness_sentences(valid, robustness, references)
+    return results
+
+
+def _epochs(folder: pathlib.Path) -> dict[str, int]:
+    """{trial: the epochs that `study.json` has for it}, where it says so."""
+    path, schema = (
+        folder / 'study.json',
+        {'cells': [{'name': str, 'changes': {'num_epochs?': int}}]},
+    )
+    cells = read_object(path, schema, REMOVE_HINT)['cells'] if exists(path) else []
+    return {
+        cell['name']: cell['changes']['num_epochs']
+        for cell in cells
+        if 'num_epochs' in cell['changes']
+    }
+
+
+def _fit_epochs(
+    sweep: Sweep,
+    trials: list[PreparedTrial],
+    references: Mapping[str, str],
+    folder: pathlib.Path,
+    observer: StudyObserver,
+) -> list[PreparedTrial]:
+    """The trials with as many epochs as `sweep.train_seconds` allow.
+
+    Those of `study.json` stay, so that a study that is resumed has the same bits; other trials are
+    timed, in turns.
+    """
+    valid, epochs = [trial for trial in trials if not trial.invalid], _epochs(folder)
+    if not epochs.keys() >= {trial.name for trial in valid}:
+        for name, seconds in _time(valid, references, folder, observer).items():
+            fit = int(sweep.train_seconds / statistics.median(seconds))
+            epochs.setdefault(name, max(1, fit))
+    fitted = []
+    for trial in trials:
+        if trial.name in epochs and not trial.invalid:
+            change = {'num_epochs': epochs[trial.name]}
+            setup = trial.setup.changed(change)
+            trial = dataclasses.replace(trial, changes={**trial.changes, **change}, setup=setup)
+        fitted.append(trial)
+    return fitted
+
+
+def _time(
+    trials: Sequence[PreparedTrial],
+    references: Mapping[str, str],
+    folder: pathlib.Path,
+    observer: StudyObserver,
+) -> dict[str, list[float]]:
+    """Seconds of an epoch of each trial in each round; those that `timing.json` lacks are timed."""
+    path = folder / TIMES
+    seconds = _read_times(path) if exists(path) else {}
+    rounds = TIMED_ROUNDS if len(trials) <= FEW_TRIALS else TIMED_ROUNDS_OF_MANY
+    for group in group_for_timing(trials, references):
+        if not seconds.keys() >= {trial.name for trial in group}:
+            seconds |= epoch_seconds({trial.name: trial.setup for trial in group}, rounds, observer)
+            write_json(path, seconds)
+    return seconds
 
 
 def _read_times(path: pathlib.Path) -> dict[str, list[float]]:
@@ -171,7 +242,7 @@ def _description(sweep: Sweep, trials: list[PreparedTrial], command: str) -> dic
         for trial in trials
     ]
     return {
-        **{key: getattr(sweep, key) for key in ('kind', 'title', 'question')},
+        **{key: getattr(sweep, key) for key in ('kind', 'title', 'question', 'train_seconds')},
         'command': command,
         'config': sweep.base.to_dict(),
         **environment(),
@@ -185,7 +256,7 @@ def _write_description(folder: pathlib.Path, description: Mapping) -> None:
     """Writes `study.json`; raises UserError if the folder holds another study."""
     path = folder / 'study.json'
     there = read_object(path, {'config?': dict}, REMOVE_HINT) if exists(path) else description
-    for key in ('kind', 'axes'):
+    for key in ('kind', 'axes', 'train_seconds'):
         if there.get(key) != description[key]:
             raise UserError(
                 f'--workdir={folder}: holds another study ({key} {there.get(key)!r}, here '

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # a wrong override is refused before JAX is imported
     from mixer_dilated.training.setup import Setup
 
 MAX_NAME_CHARS = 200  # characters of a folder's name; file systems allow 255
+NAMED = ('method', 'dataset')  # settings that are names, which stand for themselves
 # Columns that the table of results has beside those of the settings.
 OF_SEED = ('seed', 'train_accuracy', 'test_accuracy', 'train_loss', 'test_loss')
 OF_VALIDATION = ('val_accuracy', 'val_loss')  # where there is a validation split
@@ -53,6 +55,8 @@ class Sweep:
         'robustness' evaluates corrupted test images too, 'resolution' measures the cost of a step
         at image sides `image_sizes` and trains nothing.
       image_sizes: pixels a side, for 'resolution'.
+      train_seconds: that one seed of each trial trains for; `num_epochs` is then the whole epochs
+        that fit, at least one, by epochs of all trials that are timed in turns before.
     """
 
     title: str
@@ -62,6 +66,7 @@ class Sweep:
     reference: Mapping[str, object] | None = None
     kind: str = 'sweep'
     image_sizes: tuple[int, ...] = ()
+    train_seconds: float | None = None
 
 
 def grid(axes: Mapping[str, Iterable]) -> list[Trial]:
@@ -134,6 +139,7 @@ def check_sweep(sweep: Sweep) -> None:
         'kind': (sweep.kind in KINDS, f'are {", ".join(KINDS)}'),
         'reference': (isinstance(reference, Mapping | None), "are settings, like {'dilation': 1}"),
         'image_sizes': (not needs_sizes or _are_sizes(sweep.image_sizes), sizes),
+        'train_seconds': (_is_time(sweep.train_seconds), 'are None or a number above 0'),
     }
     for name, (is_right, what) in allowed.items():
         if not is_right:
@@ -170,6 +176,10 @@ def _are_sizes(sides) -> bool:
     return numbers and bool(sides) and min(sides) >= 1 and len(set(sides)) == len(sides)
 
 
+def _is_time(seconds) -> bool:
+    return seconds is None or (type(seconds) in (int, float) and 0 < seconds < math.inf)
+
+
 def _check_changes(trials: Sequence[Trial]) -> None:
     for key, value in (change for trial in trials for change in trial.changes.items()):
         if key == 'model' and isinstance(value, str):
@@ -204,7 +214,8 @@ def pair_with_reference(
 
 def _name(trial: Trial) -> str:
     """What the trial's folder is called."""
-    text = _text(trial).replace(', ', '_').replace(' ', '=')
+    words = (f'{name}={_value_text(value)}' for name, value in trial.settings.items())
+    text = '_'.join(words).replace(', ', '_').replace(' ', '=')
     name = re.sub(r'[^A-Za-z0-9_.=-]+', '-', text).strip('-')
     if not 0 < len(name) <= MAX_NAME_CHARS:
         raise UserError(
@@ -214,17 +225,22 @@ def _name(trial: Trial) -> str:
     return name
 
 
-def _text(trial: Trial) -> str:
-    def text(value) -> str:
-        return '×'.join(map(text, value)) if isinstance(value, tuple | list) else str(value)
+def settings_text(settings: Mapping[str, object]) -> str:
+    """What plots and sentences call settings: 'plain 4×4, MNIST', 'size 4, dilation 2'."""
+    return ', '.join(
+        _value_text(value) if name in NAMED else f'{name} {_value_text(value)}'
+        for name, value in settings.items()
+    )
 
-    return ', '.join(f'{name} {text(value)}' for name, value in trial.settings.items())
+
+def _value_text(value) -> str:
+    return '×'.join(map(_value_text, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def _prepare(base: ConfigDict, trial: Trial) -> PreparedTrial:
     from mixer_dilated.training.setup import create_setup
 
-    label = str(trial.settings['method']) if [*trial.settings] == ['method'] else _text(trial)
+    label = settings_text(trial.settings)
     prepared = functools.partial(PreparedTrial, **vars(trial), name=_name(trial), label=label)
     try:
         return prepared(setup=create_setup(changed(base, trial.changes)))

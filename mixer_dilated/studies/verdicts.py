@@ -119,6 +119,24 @@ def comparisons_summary(comparisons: Mapping[str, dict]) -> str:
     )
 
 
+def datasets_sentence(method: str, result: Mapping) -> str:
+    """How a method compares with its reference over all data sets, of one of `over_datasets`."""
+    difference, reference = result['difference'], result['reference']
+    amount = points_text(abs(difference), result['low'], result['high'], signed=False)[0]
+    points = f'{amount} percentage points {"higher" if difference > 0 else "lower"}'
+    over = f'Over {len(result["trials"])} data sets'
+    finding = f'{over} {method} is {points} in test accuracy than {reference}'
+    if not is_significant(result['p']):
+        finding = (
+            f'{over} no difference in test accuracy between {method} and {reference} is '
+            f'significant; on average {method} is {points}'
+        )
+    low, high = points_text(result['low'], result['high'])
+    return (
+        f'{finding} (random effects, 95 % interval {low} … {high} points, {p_phrase(result["p"])}).'
+    )
+
+
 def time_sentence(label: str, reference_label: str, times: dict) -> str:
     """How many times as long an epoch takes, of one `compare_times`; starts in lower case."""
     ratio = ratio_text(times['ratio'])[0]

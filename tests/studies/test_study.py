@@ -1,6 +1,7 @@
 """Studies: one folder from sweep to statistics, resumed trial by trial."""
 
 import csv
+import dataclasses
 import json
 import shutil
 import signal
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mixer_dilated.studies import study as study_module
 from mixer_dilated.studies.study import group_for_timing, run_study
 from tests.conftest import ROOT, read_lines, refuses
-from tests.studies.conftest import Recorder, small_sweep, table1_sweep
+from tests.studies.conftest import METHODS, Recorder, small_sweep, table1_sweep
 
 pytestmark = pytest.mark.slow
 
@@ -83,6 +85,34 @@ def test_times_of_a_trial_that_is_trained_anew_are_not_kept(study, tmp_path):
     assert after.keys() == before.keys()
     assert all(after[name] != before[name] for name in before)  # rounds are paired: all anew
     assert statistics['cells'] == study[1]['cells']
+
+
+def test_trials_of_equal_time_have_the_epochs_that_fit_and_keep_them(tmp_path, monkeypatch):
+    seconds = {'method=plain': 0.4, 'method=dilated': 1.1}
+    monkeypatch.setattr(
+        study_module,
+        'epoch_seconds',
+        lambda setups, rounds, _: {name: [seconds[name]] * rounds for name in setups},
+    )
+    sweep = dataclasses.replace(small_sweep(METHODS[:2]), train_seconds=1.3)
+    folder = tmp_path / 'study'
+    statistics = run_study(sweep, folder, command='run')
+    epochs = {
+        trial: read_lines(folder / 'cells' / trial / 'metrics.jsonl')[-1] for trial in seconds
+    }
+    assert {trial: row['epoch'] for trial, row in epochs.items()} == {
+        'method=plain': 3,
+        'method=dilated': 1,
+    }
+    # The machine is slower when a lost trial is trained again.
+    seconds.update(dict.fromkeys(seconds, 5.0))
+    files = [folder / 'cells' / trial / 'weights.npz' for trial in seconds]
+    before = [path.read_bytes() for path in files]
+    shutil.rmtree(folder / 'cells' / 'method=plain')
+    assert run_study(sweep, folder, command='run') == statistics
+    assert [path.read_bytes() for path in files] == before
+    with refuses('train_seconds 1.3, here 2'):
+        run_study(dataclasses.replace(sweep, train_seconds=2), folder, command='run')
 
 
 def test_of_many_trials_those_are_timed_together_that_are_compared():

@@ -1,6 +1,7 @@
 """Sweeps: grids of trials, what is refused, the shipped sweep files."""
 
 import dataclasses
+import pathlib
 
 import pytest
 
@@ -90,6 +91,9 @@ def test_an_invalid_sweep_is_refused_by_key_and_value(changes, value):
 def test_every_sweep_file_can_be_prepared(path, mnist):
     sweep = config_of(path, 'get_sweep')
     sweep.base.dataset.data_dir = mnist
+    names = {trial.changes.get('dataset.name', 'mnist') for trial in sweep.trials}
+    if missing := [name for name in names if not pathlib.Path(mnist, name).is_dir()]:
+        pytest.skip(f'no prepared {missing[0]} in {mnist}')
     trials = prepare(sweep)
     assert len({trial.name for trial in trials}) == len(trials) > 1
     reasons = [trial.invalid for trial in trials if trial.invalid]

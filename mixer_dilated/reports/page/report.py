@@ -14,6 +14,7 @@ from mixer_dilated.files import write_text
 from mixer_dilated.paths import PathLike, as_path, exists, is_bucket
 from mixer_dilated.reports.formatting import count_text, setting_text
 from mixer_dilated.reports.page import result_tables
+from mixer_dilated.reports.page.equal_cost import equal_cost_table
 from mixer_dilated.reports.page.result_tables import PageTable
 from mixer_dilated.reports.page.settings_tables import common_settings, differing_settings
 from mixer_dilated.reports.plots.figure import save_figure, svg_text
@@ -95,7 +96,9 @@ def _study_page(study: Study) -> dict:
         'unfinished': _unfinished_text(study),
         'settings': [*common_settings(configs), differing_settings(study)],
         'results': [
+            result_tables.datasets_table(study),
             *result_tables.trials_tables(study),
+            equal_cost_table(study),
             result_tables.paper_table(study),
             *result_tables.resolution_tables(study),
             result_tables.robustness_table(study),

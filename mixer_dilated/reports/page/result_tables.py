@@ -181,6 +181,27 @@ def comparisons_table(study: Study) -> PageTable:
     return PageTable(title, table, folded=len(rows) > 2 * MAX_ROWS)
 
 
+def datasets_table(study: Study) -> PageTable:
+    """Every method over all data sets: mean rank, accuracy on each, and the combined difference."""
+    rows, finished = [], {trial.name: trial for trial in study.finished}
+    for method, result in study.statistics.get('datasets', {}).items():
+        row = {'method': method, 'mean rank': f'{result["mean_rank"]:.4g}'}
+        for dataset, name in result['trials'].items():
+            if trial := finished.get(name):
+                row[f'test accuracy, {dataset}'] = spread_text(trial.run.accuracy('test'))
+        if result.get('low') is not None:
+            row['against'] = result['reference']
+            row['difference (points)'] = optional_text(100 * result['difference'], '+.2f')
+            row['95 % interval'] = _points_text(result['low'], result['high'])
+            row['p'] = p_text(result['p'])
+            row['spread between data sets'] = f'{100 * result["tau"]:.2f}'
+        rows.append(row)
+    title = 'Over all data sets, the lowest mean rank first; differences are combined by random '
+    title += 'effects, in percentage points'
+    table = pd.DataFrame(rows, dtype=object).fillna(NOTHING)
+    return PageTable(title, table, folded=len(rows) > 2 * MAX_ROWS)
+
+
 def _points_text(low: float | None, high: float | None) -> str:
     return NOTHING if low is None else interval_text(100 * low, 100 * high, '+.2f')
 

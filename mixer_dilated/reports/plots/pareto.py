@@ -26,7 +26,12 @@ def pareto_front(points: pd.DataFrame) -> pd.DataFrame:
 
 
 @figure_style()
-def pareto_plot(points: pd.DataFrame, cost_label: str, evaluated_on: str = 'test') -> Figure:
+def pareto_plot(
+    points: pd.DataFrame,
+    cost_label: str,
+    accuracy_label: str = 'test accuracy',
+    limits: tuple[tuple[float, float], tuple[float, float]] | None = None,
+) -> Figure:
     """Accuracy against cost; the front's trials are named in a column beside the plot.
 
     Trials far below a front of several are counted, not drawn: they would press it flat.
@@ -35,7 +40,8 @@ def pareto_plot(points: pd.DataFrame, cost_label: str, evaluated_on: str = 'test
       points: a row a trial: label, cost (above 0, in whatever unit the axis says), accuracy (mean
         over seeds), low and high (ends of its error bar, NaN for none), hollow (whether it is drawn
         as an outline).
-      cost_label, evaluated_on: for the axes; 'test' or 'validation'.
+      cost_label, accuracy_label: of the axes.
+      limits: of costs and accuracies, where the axes are those of other plots too.
     """
     front = pareto_front(points)
     names_width = 0.5 + 0.078 * front.label.map(label_text).str.len().max()
@@ -49,12 +55,16 @@ def pareto_plot(points: pd.DataFrame, cost_label: str, evaluated_on: str = 'test
         faces = some.hollow.map({True: 'white', False: colour})
         axes.scatter(some.cost, some.accuracy, 24 * width, faces, **style)
     axes.step(front.cost, front.accuracy, where='post', color=FRONT, linewidth=1.2)
-    axes.set(xscale='log', xlabel=cost_label, ylabel=f'{evaluated_on} accuracy, mean over seeds')
-    number_ticks(axes.xaxis)
+    axes.set(xscale='log', xlabel=cost_label, ylabel=f'{accuracy_label}, mean over seeds')
     lowest, highest = front.accuracy.min(), front.accuracy.max()
-    bottom = lowest - 0.15 * (highest - lowest)
-    if len(front) > 2 and (below := (points.accuracy < bottom).sum()):
-        axes.set_ylim(bottom, highest + 0.1 * (highest - lowest))
+    room = highest - lowest
+    if limits:
+        axes.set(xlim=limits[0], ylim=limits[1])
+    elif len(front) > 2 and points.accuracy.min() < lowest - 0.15 * room:
+        axes.set_ylim(lowest - 0.15 * room, highest + 0.1 * room)
+    number_ticks(axes.xaxis)
+    bottom = axes.get_ylim()[0]
+    if below := (points.accuracy < bottom).sum():
         text = f'{count_text(below, "trial")} below {bottom:.3f} not drawn'
         axes.text(0.99, 0.015, text, transform=axes.transAxes, ha='right', fontsize=9)
     low, high = axes.get_ylim()

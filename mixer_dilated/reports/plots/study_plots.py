@@ -1,16 +1,24 @@
 """The plots of a study, by its kind."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
 from mixer_dilated.reports.formatting import setting_text
-from mixer_dilated.reports.plots.curves import little_data_plot, resolution_plot, robustness_plot
+from mixer_dilated.reports.plots.curves import (
+    little_data_plot,
+    resolution_plot,
+    robustness_plot,
+    seconds_curves,
+)
 from mixer_dilated.reports.plots.figure import Plot
 from mixer_dilated.reports.plots.heat_maps import accuracy_maps, map_axes
 from mixer_dilated.reports.plots.pareto import pareto_front, pareto_plot
 from mixer_dilated.reports.plots.run_plots import detail_plots, overview_plots
 from mixer_dilated.reports.result_files import Study, Trial
+
+Limits = tuple[tuple[float, float], tuple[float, float]]  # of costs, of accuracies
 
 MAX_METHODS = 8
 SPLITS = {'val': 'validation', 'test': 'test'}
@@ -27,9 +35,20 @@ PLOTS = {
 
 
 def study_plots(study: Study) -> Iterator[Plot]:
-    """All plots that the files of a study allow, in the order of the page."""
+    """All plots that the files of a study allow, in the order of the page, data set by data set."""
+    limits = {cost: _shared_limits(study, cost) for cost in COSTS}
+    for dataset, part in study.datasets.items():
+        for plot in _plots(part, limits):
+            if dataset:
+                name = re.sub('[^A-Za-z0-9_.-]+', '-', f'{plot.name}_{dataset}')
+                plot = plot._replace(title=f'{plot.title}: {dataset}', name=name)
+            yield plot
+
+
+def _plots(study: Study, limits: Mapping[str, Limits | None]) -> Iterator[Plot]:
+    """The plots of one data set."""
     if study.kind == 'sweep':
-        yield from (_pareto_plot(study, cost) for cost in COSTS)
+        yield from (_pareto_plot(study, cost, limits[cost]) for cost in COSTS)
         yield _map_plot(study)
     elif study.kind in PLOTS:
         yield PLOTS[study.kind](study)
@@ -42,13 +61,23 @@ def study_plots(study: Study) -> Iterator[Plot]:
         reference = compared.get('reference')  # its name; in the study itself its settings
         others = [trial for trial in study.finished if trial is not best]
         detailed = [best, *(t for t in others if reference in (t.name, t.settings))]
+        names = {trial.name for trial in detailed}
+        others = [trial for trial in shown if trial.name not in names]
+        yield _seconds_plot(study, [*reversed(detailed), *others][:MAX_METHODS])
     yield from overview_plots({trial.label: trial.run for trial in shown})
     yield from detail_plots({trial.label: trial.run for trial in detailed})
 
 
 def front_marks(study: Study) -> dict[str, str]:
     """{trial: 'time', 'FLOPs' or both}: the Pareto fronts of accuracy and cost it is on."""
-    fronts = {cost: pareto_front(_points(study, cost)).index for cost in COSTS}
+    fronts = {
+        cost: [
+            name
+            for part in study.datasets.values()
+            for name in pareto_front(_points(part, cost)).index
+        ]
+        for cost in COSTS
+    }
     return {
         trial.name: ', '.join(cost for cost, names in fronts.items() if trial.name in names)
         for trial in study.finished
@@ -81,7 +110,7 @@ def _points(study: Study, cost: str) -> pd.DataFrame:
         accuracy = trial.run.accuracy(study.split)
         amount = study.epoch_seconds.get(trial.name)
         if cost == 'FLOPs':
-            amount = trial.run.summary['flops_per_image'] * trial.run.evaluation_passes / 1e6
+            amount = trial.run.evaluation_mflops
         ends, hollow = (accuracy['low'], accuracy['high']), trial.name in references
         rows[trial.name] = trial.label, accuracy['mean'], *ends, hollow, amount
     columns = ['label', 'accuracy', 'low', 'high', 'hollow', 'cost']
@@ -89,8 +118,34 @@ def _points(study: Study, cost: str) -> pd.DataFrame:
     return points.astype(dict.fromkeys(('cost', 'low', 'high'), float))
 
 
-def _pareto_plot(study: Study, cost: str) -> Plot:
-    title, (name, label), points = f'Accuracy against {cost}', COSTS[cost], _points(study, cost)
+def _relative_points(study: Study, cost: str) -> pd.DataFrame:
+    """`_points` in accuracy above, and costs times those, of the one reference of a data set; empty
+    if there is not one."""
+    points = _points(study, cost)
+    reference = points[points.hollow]
+    if len(reference) != 1:
+        return points.head(0)
+    reference = reference.iloc[0]
+    accuracies = ['accuracy', 'low', 'high']
+    points[accuracies] = 100 * (points[accuracies] - reference.accuracy)
+    return points.assign(cost=points.cost / reference.cost)
+
+
+def _shared_limits(study: Study, cost: str) -> Limits | None:
+    """Of both axes, for the relative points of several data sets; None where there is no such."""
+    parts = [_relative_points(part, cost) for part in study.datasets.values()]
+    if len(parts) < 2 or any(part.empty for part in parts):
+        return None
+    fronts = pd.concat(map(pareto_front, parts))
+    points = pd.concat(parts)
+    low, high = fronts.accuracy.min(), points.high.fillna(points.accuracy).max()
+    room = 0.08 * (high - low) or 1
+    return (points.cost.min() / 1.1, points.cost.max() * 1.1), (low - room, high + room)
+
+
+def _pareto_plot(study: Study, cost: str, limits: Limits | None) -> Plot:
+    title, (name, label) = f'Accuracy against {cost}', COSTS[cost]
+    points, accuracy_label = _points(study, cost), f'{SPLITS[study.split]} accuracy'
     if points.empty:
         return Plot(title, omitted='no trial has been trained and measured yet')
     hollow = '; hollow are the trials that others are compared with.'
@@ -98,14 +153,45 @@ def _pareto_plot(study: Study, cost: str) -> Plot:
         f'{point.label}: {point.accuracy:.4f} at {point.cost:.3g}'
         for point in pareto_front(points).itertuples()
     )
+    relative = ''
+    if limits:
+        reference = points[points.hollow].label.iloc[0]
+        points = _relative_points(study, cost)
+        accuracy_label += ', points above the reference'
+        label = f'{label.partition(",")[0]}, times the reference, logarithmic'
+        relative = f'Both axes are relative to {reference}, and the same on every data set. '
     return Plot(
         title,
         name,
-        'Up is more accurate, left is cheaper; no trial is both cheaper and more accurate than '
-        'an orange one, which are named from the cheapest at the bottom; bars are 95 % '
-        f'intervals of the mean over seeds{hollow if points.hollow.any() else "."}',
+        f'{relative}Up is more accurate, left is cheaper; no trial is both cheaper and more '
+        'accurate than an orange one, which are named from the cheapest at the bottom; bars are '
+        f'95 % intervals of the mean over seeds{hollow if points.hollow.any() else "."}',
         f'On the front: {on_front}',
-        pareto_plot(points, label, SPLITS[study.split]),
+        pareto_plot(points, label, accuracy_label, limits),
+    )
+
+
+def _seconds_plot(study: Study, shown: Sequence[Trial]) -> Plot:
+    """Accuracy after so many seconds of training, of trials whose epochs are timed."""
+    title, timed = 'Accuracy by seconds of training', study.epoch_seconds
+    curves = {
+        trial.label: trial.run.curves.assign(x=trial.run.curves.epoch * timed[trial.name])
+        for trial in shown
+        if trial.name in timed
+    }
+    if not curves:
+        return Plot(title, omitted='no epoch has been timed yet')
+    return Plot(
+        title,
+        'accuracy_by_seconds',
+        'Each line is the mean over seeds after so many seconds of training epochs of one seed, '
+        'without start-up and evaluation, its band one standard deviation either way.',
+        '; '.join(
+            f'{label}: {rows[rows.epoch == rows.epoch.max()].accuracy.mean():.4f} after '
+            f'{rows.x.max():.3g} s'
+            for label, rows in curves.items()
+        ),
+        seconds_curves(curves, SPLITS[study.split]),
     )
 
 

@@ -1,0 +1,64 @@
+"""What is most accurate at equal cost: equal tokens and parameters, FLOPs, or time."""
+
+import pandas as pd
+
+from mixer_dilated.reports.formatting import spread_text
+from mixer_dilated.reports.page.result_tables import MAX_ROWS, PageTable
+from mixer_dilated.reports.result_files import Study
+
+TOLERANCE = 0.05
+# Ways in which trials may cost the same: of each the costs, and how an amount is written.
+EQUAL = (
+    ('tokens and parameters', ('tokens', 'parameters'), '{tokens} tokens, {parameters} parameters'),
+    ('FLOPs', ('mflops',), '{mflops:.3g} MFLOPs an image'),
+    ('time', ('seconds',), '{seconds:.3g} s an epoch'),
+)
+
+
+def equal_cost_table(study: Study) -> PageTable:
+    """Of the trials of a sweep that cost the same, in each way to count, the most accurate two."""
+    rows = []
+    for dataset, part in study.datasets.items() if study.kind == 'sweep' else ():
+        for equal, costs, form in EQUAL:
+            for group in _groups(part, costs):
+                trials = [row['trial'] for row in group]
+                best, second = sorted(trials, key=study.mean_accuracy, reverse=True)[:2]
+                rows.append({
+                    'equal in': f'{equal}, {dataset}' if dataset else equal,
+                    'from': form.format(**group[0]),
+                    'trials': len(trials),
+                    'the most accurate': best.label,
+                    f'{study.split} accuracy': spread_text(best.run.accuracy(study.split)),
+                    'the next': second.label,
+                    'its accuracy': spread_text(second.run.accuracy(study.split)),
+                })  # fmt: skip
+    title = f'The most accurate of trials whose cost differs by {TOLERANCE:.0%} at most'
+    return PageTable(title, pd.DataFrame(rows), folded=len(rows) > MAX_ROWS)
+
+
+def _groups(study: Study, costs: tuple[str, ...]) -> list[list[dict]]:
+    """Groups of two trials or more, each with its costs, that are equal in these costs."""
+    rows = [
+        {
+            'trial': trial,
+            'tokens': trial.run.summary['num_tokens'],
+            'parameters': trial.run.summary['num_params'],
+            'mflops': trial.run.evaluation_mflops,
+            'seconds': study.epoch_seconds.get(trial.name),
+        }
+        for trial in study.finished
+    ]
+    groups = [[row for row in rows if all(row[cost] for cost in costs)]]
+    for cost in costs:
+        groups = [part for group in groups for part in _split(group, cost)]
+    return [group for group in groups if len(group) > 1]
+
+
+def _split(rows: list[dict], cost: str) -> list[list[dict]]:
+    """The rows from the cheapest; a new group starts where one costs too much for the last."""
+    groups = []
+    for row in sorted(rows, key=lambda row: row[cost]):
+        if not groups or row[cost] > (1 + TOLERANCE) * groups[-1][0][cost]:
+            groups.append([])
+        groups[-1].append(row)
+    return groups

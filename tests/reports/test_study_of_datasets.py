@@ -1,0 +1,103 @@
+"""A study over data sets: its tables, and plots of each data set on shared axes."""
+
+import json
+
+import pytest
+
+from mixer_dilated.reports.page.equal_cost import TOLERANCE, equal_cost_table
+from mixer_dilated.reports.page.result_tables import datasets_table
+from mixer_dilated.reports.plots import study_plots
+from mixer_dilated.reports.result_files import read_study
+from mixer_dilated.studies.meta_analysis import over_datasets
+from mixer_dilated.studies.stats import compare
+from mixer_dilated.studies.sweep import Trial
+from tests.conftest import read_lines, small_config
+from tests.report_folders import digits_images, make_study, patches
+
+DATASETS = {'MNIST': 0.9, 'a / b': 0.55}
+SIZES = (1, 2, 3)
+
+
+class Named(Trial):
+    """A trial and its name."""
+
+    def __init__(self, cell):
+        super().__init__(cell['settings'], {})
+        object.__setattr__(self, 'name', cell['name'])
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('reports') / 'study'
+    trials = {
+        f'size {size}, {dataset}': (
+            {'size': size, 'dataset': dataset},
+            small_config(num_seeds=3, **patches(size=size)),
+            accuracy + 0.02 * size,
+        )
+        for dataset, accuracy in DATASETS.items()
+        for size in SIZES
+    }
+    make_study(folder, 'sweep', trials, *digits_images())
+    accuracies = {}
+    for row in read_lines(folder / 'results.jsonl'):
+        accuracies.setdefault(row['cell'], []).append(row['test_accuracy'])
+    cells = json.loads((folder / 'study.json').read_text())['cells']
+    comparisons = {
+        cell['name']: compare(
+            accuracies[cell['name']], accuracies[other['name']], reference=other['name']
+        )
+        for cell in cells
+        for other in cells
+        if other is not cell and other['settings'] == {**cell['settings'], 'size': 1}
+    }
+    means = {name: sum(values) / 3 for name, values in accuracies.items()}
+    datasets = over_datasets([*map(Named, cells)], means, comparisons)
+    statistics = json.loads((folder / 'statistics.json').read_text())
+    statistics |= {'comparisons': comparisons, 'datasets': datasets}
+    (folder / 'statistics.json').write_text(json.dumps(statistics))
+    return folder
+
+
+def test_a_table_has_every_method_on_every_data_set(folder):
+    table = datasets_table(read_study(folder)).texts
+    assert {*table.method} == {'size 1', 'size 2', 'size 3'}
+    assert [*table['mean rank'].astype(float)] == sorted(table['mean rank'].astype(float))
+    against = dict(zip(table.method, table.against, strict=True))
+    assert against == {'size 1': '–', 'size 2': 'size 1', 'size 3': 'size 1'}
+    study = read_study(folder)
+    trial = study.trials[0]
+    (text,) = table['test accuracy, MNIST'][table.method == 'size 1']
+    assert text.startswith(f'{study.mean_accuracy(trial):.4f}')
+
+
+def test_plots_are_of_one_data_set_each_and_costs_share_their_axes(folder, monkeypatch):
+    for of_runs in ('overview_plots', 'detail_plots'):
+        monkeypatch.setattr(study_plots, of_runs, lambda runs: ())
+    plots = {plot.name: plot for plot in study_plots.study_plots(read_study(folder))}
+    for cost in ('time', 'flops'):
+        first, second = plots[f'pareto_{cost}_MNIST'], plots[f'pareto_{cost}_a-b']
+        axes = [plot.figure.axes[0] for plot in (first, second)]
+        assert axes[0].get_xlim() == axes[1].get_xlim()
+        assert axes[0].get_ylim() == axes[1].get_ylim()
+        reference = min(axes[0].get_xlim()) <= 1 <= max(axes[0].get_xlim())
+        assert reference and 'relative to size 1, MNIST' in first.caption
+    lines = plots['accuracy_by_seconds_MNIST'].figure.axes[0].lines
+    seconds = read_study(folder).epoch_seconds
+    longest = max(3 * value for value in seconds.values())
+    assert max(line.get_xdata().max() for line in lines if len(line.get_xdata())) == pytest.approx(
+        longest
+    )
+
+
+def test_equal_costs_are_equal_to_5_percent_and_the_most_accurate_comes_first(folder):
+    study = read_study(folder)
+    runs = {trial.label: trial for trial in study.trials}
+    table = equal_cost_table(study).texts
+    rows = table[table['equal in'] == 'FLOPs, MNIST']
+    assert len(table) and (table.trials > 1).all()
+    for row in rows.itertuples(index=False):
+        best, second = runs[row[3]], runs[row[5]]
+        assert study.mean_accuracy(best) >= study.mean_accuracy(second)
+        costs = sorted(trial.run.evaluation_mflops for trial in (best, second))
+        assert costs[1] <= (1 + TOLERANCE) * costs[0]

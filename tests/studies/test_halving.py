@@ -1,0 +1,126 @@
+"""Successive halving: who goes on, for how many epochs, and what is said of it."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from mixer_dilated.errors import NonFiniteError
+from mixer_dilated.studies import halving
+from mixer_dilated.studies.observer import StudyObserver
+from mixer_dilated.studies.sweep import Trial, grid, prepare, product
+from tests.conftest import read_lines, refuses, run_cli
+from tests.report_folders import write_jsonl
+from tests.studies.conftest import small_sweep
+
+METHODS = grid({'model.patches.size': (1, 2, 3), 'model.patches.dilation': (1, 2)})
+DATASETS = [
+    Trial({'dataset': name}, {'dataset.train_split': split})
+    for name, split in (('first', 'train[:300]'), ('second', 'train[400:700]'))
+]
+REFERENCE = 'size=2_dilation=1'
+VALIDATION = {'num_epochs': 9, 'num_seeds': 4, 'dataset.val_split': 'train[300:400]'}
+
+
+def halve(sweep, accuracies, folder, factor=2):
+    """The studies that halving makes, (folder's name, sweep), of trials with given accuracies.
+
+    A trial without one does not stay finite.
+    """
+    studies = []
+
+    def run_study(sweep, folder, **others):
+        studies.append((folder.name, sweep))
+        folder.mkdir(parents=True)
+        names = [trial.name for trial in prepare(sweep)]
+        rows = [{'cell': n, 'val_accuracy': accuracies[n]} for n in names if n in accuracies]
+        write_jsonl(folder / 'results.jsonl', rows)
+        if len(rows) < len(names):
+            raise NonFiniteError('some')
+        return others
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(halving, 'run_study', run_study)
+        others = {'command': 'run', 'observer': StudyObserver()}
+        done = halving.successive_halving(sweep, folder, factor, **others)
+    return studies, done['chosen']
+
+
+def names_of(sweep):
+    return {trial.name for trial in prepare(sweep)}
+
+
+def test_the_most_accurate_go_on_for_more_epochs_and_at_the_end_with_all_seeds(tmp_path):
+    sweep = small_sweep(METHODS, reference={'size': 2, 'dilation': 1}, **VALIDATION)
+    names = [trial.name for trial in prepare(sweep)]
+    accuracies = dict(zip(names, (0.3, 0.5, 0.1, 0.7, 0.6, 0.4), strict=True))
+    studies, text = halve(sweep, accuracies, tmp_path)
+    assert [name for name, _ in studies] == ['rung-1', 'rung-2', 'final']
+    sweeps = [sweep for _, sweep in studies]
+    assert [of.base.num_seeds for of in sweeps] == [1, 1, 4]
+    epochs = [trial.setup.config.num_epochs for of in sweeps for trial in prepare(of)[:1]]
+    assert epochs == [4, 9, 9]
+    assert [trial.setup.config.eval_every for trial in prepare(sweeps[0])] == [4] * 6
+    best = ['size=2_dilation=2', 'size=3_dilation=1', 'size=1_dilation=2']
+    assert [*map(names_of, sweeps)] == [{*names}, {REFERENCE, *best}, {REFERENCE, *best[:2]}]
+    assert '5 methods were looked at: rungs of 5 and 3' in text and '2 went on' in text
+
+
+@settings(max_examples=10)
+@given(draw=st.data())
+def test_over_several_data_sets_the_lowest_mean_ranks_go_on(draw, tmp_path_factory):
+    sweep = small_sweep(product(METHODS, DATASETS), **VALIDATION)
+    names = [trial.name for trial in prepare(sweep)]
+    drawn = draw.draw(st.permutations(range(len(names))))
+    accuracies = dict(zip(names, drawn, strict=True))
+    studies, _ = halve(sweep, accuracies, tmp_path_factory.mktemp('rungs'), factor=3)
+    ranks = [stats.rankdata([-accuracies[name] for name in names[k::2]]) for k in (0, 1)]
+    best = np.argsort(np.mean(ranks, axis=0), kind='stable')[:2]
+    assert names_of(studies[-1][1]) == {names[2 * k + part] for k in best for part in (0, 1)}
+
+
+def test_a_method_that_does_not_stay_finite_is_out(tmp_path):
+    sweep = small_sweep(METHODS, **VALIDATION)
+    names = [trial.name for trial in prepare(sweep)]
+    accuracies = dict(zip(names[:2], (0.1, 0.2), strict=True))
+    studies, _ = halve(sweep, accuracies, tmp_path / 'two', factor=3)
+    assert names_of(studies[-1][1]) == {*names[:2]}
+    with pytest.raises(NonFiniteError):
+        halve(sweep, {}, tmp_path / 'none')
+
+
+def test_what_cannot_be_halved_is_refused(tmp_path):
+    wrong = {
+        ('dataset.val_split',): small_sweep(METHODS, num_epochs=2),
+        ('total_steps = 7',): small_sweep(METHODS, **VALIDATION, total_steps=7),
+        ("kind = 'table1'",): small_sweep(METHODS, kind='table1', **VALIDATION),
+    }
+    for words, sweep in wrong.items():
+        with refuses('--halving', *words):
+            halve(sweep, {}, tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+SWEEP_FILE = """
+from mixer_dilated.studies.sweep import Sweep, grid
+from tests.conftest import small_config
+
+def get_sweep():
+    base = small_config(num_epochs=2, num_seeds=2, **{'dataset.val_split': 'train[300:400]'})
+    trials = grid({'model.patches.dilation': (1, 2), 'model.hidden_dim': (8, 12)})
+    return Sweep('Halved', 'Who is left?', base, trials, {'dilation': 1, 'hidden_dim': 8})
+"""
+
+
+@pytest.mark.slow
+def test_the_same_command_resumes_the_rungs(tmp_path):
+    (tmp_path / 'halved.py').write_text(SWEEP_FILE)
+    words = 'sweep', f'--sweep={tmp_path}/halved.py', f'--workdir={tmp_path}/study', '--halving=2'
+    first, again = run_cli(*words), run_cli(*words)
+    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
+    rows = [read_lines(path) for path in (tmp_path / 'study').glob('*/results.jsonl')]
+    assert sorted(map(len, rows)) == [4, 6]
+    assert again.stdout.count('was trained before') == 4 + 3
+    assert first.stdout.splitlines()[-1] == again.stdout.splitlines()[-1]
+    assert (tmp_path / 'study' / 'final' / 'report.html').is_file()

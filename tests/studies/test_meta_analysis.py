@@ -1,0 +1,79 @@
+"""One result over several data sets, against its formulas written out in NumPy."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import optimize, stats
+
+from mixer_dilated.studies.meta_analysis import combine, over_datasets
+from mixer_dilated.studies.sweep import Trial
+from mixer_dilated.studies.verdicts import datasets_sentence
+
+DIFFERENCES = st.floats(-0.05, 0.05)
+DEVIATIONS = st.floats(0.001, 0.02)
+
+
+@given(
+    rows=st.lists(st.tuples(DIFFERENCES, DEVIATIONS, st.integers(2, 20)), min_size=2, max_size=6)
+)
+def test_differences_are_combined_as_paule_and_mandel_do(rows):
+    mean, std, count = np.array(rows).T
+    combined = combine([{'difference': m, 'std': s, 'count': n} for m, s, n in rows])
+
+    def weigh(between):
+        weights = 1 / (std**2 / count + between)
+        return weights, (weights * mean).sum() / weights.sum()
+
+    def excess(between):
+        weights, centre = weigh(between)
+        return (weights * (mean - centre) ** 2).sum() - (len(rows) - 1)
+
+    between = optimize.brentq(excess, 0, 1) if excess(0) > 0 else 0
+    weights, difference = weigh(between)
+    error = weights.sum() ** -0.5
+    assert combined['tau'] == pytest.approx(between**0.5, abs=1e-5)
+    assert combined['difference'] == pytest.approx(difference, abs=1e-6)
+    ends = difference - 1.959964 * error, difference + 1.959964 * error
+    assert (combined['low'], combined['high']) == pytest.approx(ends, abs=1e-5)
+    p = 2 * (1 - stats.norm.cdf(abs(difference) / error))
+    assert combined['p'] == pytest.approx(p, abs=1e-3)
+
+
+def test_seeds_that_do_not_differ_or_are_one_give_no_interval():
+    one_seed = {'difference': 0.01, 'std': None, 'count': 1}
+    several = {'difference': 0.01, 'std': 0.01, 'count': 5}
+    assert set(combine([several, one_seed]).values()) == {None}
+
+
+class Named(Trial):
+    """A trial and its name."""
+
+    @property
+    def name(self):
+        return '_'.join(self.settings.values())
+
+
+def trials_of(methods, datasets):
+    return [Named({'method': m, 'dataset': d}, {}) for m in methods for d in datasets]
+
+
+def test_methods_of_all_data_sets_are_ranked_and_compared():
+    trials = trials_of('abc', 'xyz')
+    accuracies = dict(zip([t.name for t in trials], [9, 5, 6, 8, 6, 6, 7, 7, 5], strict=True))
+    del accuracies['c_z']
+    row = {'difference': -0.02, 'std': 0.01, 'count': 5}
+    comparisons = {f'b_{d}': {**row, 'reference': f'a_{d}'} for d in 'xyz'}
+    results = over_datasets(trials, accuracies, comparisons)
+    assert [*results] == ['a', 'b']  # c was not trained on z
+    # x: a, b; y: b, a; z: both share the ranks 1 and 2
+    assert [result['mean_rank'] for result in results.values()] == [1.5, 1.5]
+    assert results['b']['trials'] == {'x': 'b_x', 'y': 'b_y', 'z': 'b_z'}
+    assert results['b']['reference'] == 'a' and 'difference' not in results['a']
+    text = datasets_sentence('b', results['b'])
+    assert 'Over 3 data sets b is 2.00 percentage points lower in test accuracy than a' in text
+
+
+def test_a_study_of_one_data_set_has_no_mean_ranks():
+    trials = trials_of('ab', 'x')
+    assert over_datasets(trials, {'a_x': 0.9, 'b_x': 0.8}, {}) == {}
