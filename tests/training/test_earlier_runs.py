@@ -54,8 +54,9 @@ def test_a_run_of_the_version_before_is_the_run_of_its_command(finished, tmp_pat
 
 
 def test_a_study_of_the_version_before_is_the_study_of_its_command(tmp_path):
-    description = {'kind': 'sweep', 'axes': [], 'cells': [], 'config': small_config().to_dict()}
-    before = {**description, 'config': of_before(description['config'])}
+    before = {'kind': 'sweep', 'axes': [], 'cells': [], 'config': small_config().to_dict()}
+    description = {**before, 'train_seconds': None}
+    before['config'] = of_before(description['config'])
     write_json(tmp_path / 'study.json', before)
     _write_description(tmp_path, description)
     assert read_json(tmp_path / 'study.json') == json.loads(json.dumps(description))
