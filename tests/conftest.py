@@ -157,11 +157,13 @@ def start_python(*words: str, **settings) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, *map(str, words)], text=True, **settings)
 
 
-def run_python(*words: str, stdin: str = '', **settings) -> subprocess.CompletedProcess:
+def run_python(
+    *words: str, stdin: str = '', timeout: float = 300, **settings
+) -> subprocess.CompletedProcess:
     """`python WORDS` as `start_python` starts it, when it has ended."""
     with start_python(*words, stdin=subprocess.PIPE, **settings) as process:
         try:
-            out, err = process.communicate(stdin, timeout=300)
+            out, err = process.communicate(stdin, timeout=timeout)
         finally:
             process.kill()
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)

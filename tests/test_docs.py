@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -93,11 +94,25 @@ def write_pets(folder) -> None:
     shutil.copy(folder / 'album' / '0.jpg', folder / 'photo.jpg')
 
 
-def run_in(folder, words: list[str]) -> str:
-    """The output of `python run.py …` in a folder; it must succeed."""
-    assert words[:2] == ['python', 'run.py']
-    done = run_python(*words[1:], cwd=folder, env={'PYTHONPATH': str(folder)})
-    assert done.returncode == 0, (words, done.stderr)
+# One process runs all commands, which import the same.
+RUN_ALL = """
+import json, sys, time
+from mixer_dilated.cli.main import main
+for words in json.load(sys.stdin):
+    sys.argv = ['run.py', *words]
+    if status := main(words, time.perf_counter()):
+        sys.exit(f'{words} ends with {status}')
+"""
+
+
+def run_in(folder, package, commands: list[list[str]]) -> str:
+    """The output of commands, `python run.py …`, in a folder; they must succeed."""
+    assert all(words[:2] == ['python', 'run.py'] for words in commands)
+    content = json.dumps([words[2:] for words in commands])
+    path = os.pathsep.join(map(str, (folder, package)))
+    settings = {'cwd': folder, 'env': {'PYTHONPATH': path}, 'timeout': 900}
+    done = run_python('-c', RUN_ALL, stdin=content, **settings)
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
@@ -218,14 +233,15 @@ def test_configs_state_their_command(path, parse, monkeypatch):
 @pytest.mark.slow
 def test_the_first_commands_of_the_readme_run(mnist, beside_configs, monkeypatch):
     monkeypatch.setenv('TFDS_DATA_DIR', mnist)
-    (beside_configs / 'run.py').symlink_to(ROOT / 'run.py')
     write_pets(beside_configs)
     sections = 'Start', 'Train, override, evaluate', 'Own images, and prediction', 'A config'
-    for section in sections:
-        for words in read_commands(README, section):
-            if 'run.py' in words:
-                small = SMALL if words[2].startswith('--config=') else ()
-                assert run_in(beside_configs, [*words, *small])
+    commands = [
+        [*words, *(SMALL if words[2].startswith('--config=') else ())]
+        for section in sections
+        for words in read_commands(README, section)
+        if 'run.py' in words
+    ]
+    assert run_in(beside_configs, ROOT, commands)
     for name in ('patches.png', 'sheet.png', 'classes.csv'):
         assert (beside_configs / name).stat().st_size
 
@@ -244,13 +260,12 @@ def test_examples_of_extending_are_as_short_as_the_page_says(section):
 def test_examples_of_extending_run_in_a_copy_of_the_package(tmp_path):
     for name in ('mixer_dilated', 'configs'):
         shutil.copytree(ROOT / name, tmp_path / name)
-    shutil.copy(ROOT / 'run.py', tmp_path)
     for path, content in extended_files().items():
         (tmp_path / path).write_text(content, encoding='utf-8')
     write_python_files(tmp_path)
     write_pets(tmp_path)
-    for words in read_commands(EXTENDING):
-        assert run_in(tmp_path, [*words, '--config.num_epochs=1'])
+    commands = [[*words, '--config.num_epochs=1'] for words in read_commands(EXTENDING)]
+    assert run_in(tmp_path, tmp_path, commands)
     assert len(os.listdir(tmp_path / 'runs')) == 4
 
 
