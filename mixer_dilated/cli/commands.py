@@ -113,8 +113,8 @@ def summary(arguments: SimpleNamespace) -> None:
 def table1(arguments: SimpleNamespace) -> None:
     """The paper's Table 1: its two methods and a control, many seeds, paired differences. The same
     as a sweep of configs/sweeps/table1.py."""
-    arguments.sweep = str(SHIPPED / 'sweeps' / 'table1.py')
-    sweep(arguments)
+    table1 = str(SHIPPED / 'sweeps' / 'table1.py')
+    sweep(SimpleNamespace(**vars(arguments), sweep=table1, halving=None))
 
 
 @command('--sweep=FILE [--seeds=N] [--halving=3] [--workdir=DIR] [--config.KEY=VALUE ...]')
@@ -130,21 +130,20 @@ def sweep(arguments: SimpleNamespace) -> None:
     from mixer_dilated.studies.study import run_study
 
     keep_compiled_programs()
-    # No time in its name: the same command resumes the study.
-    folder = arguments.workdir or pathlib.Path('runs', name)
+    folder = arguments.workdir or pathlib.Path('runs', name)  # no time: the command resumes it
     if is_bucket(folder):
         raise UserError(
             f'--workdir={folder}: processes of a study share its trials by locks, which a bucket '
             'does not have; name a local folder, and copy it there afterwards'
         )
     line = shlex.join([*program(), *sys.argv[1:]])
-    halving = getattr(arguments, 'halving', None)
-    run = functools.partial(successive_halving, factor=halving) if halving else run_study
+    factor = arguments.halving
+    run = functools.partial(successive_halving, factor=factor) if factor else run_study
     with TerminalStudyProgress(name, folder) as observer:
         if run(study, folder, command=line, observer=observer) is None:
             print('no trial is left to begin')
             return
-        folder = folder / 'final' if halving else folder
+        folder = folder / 'final' if factor else folder
         # pandas and seaborn, which the training need not wait for.
         from mixer_dilated.reports.page.report import write_report
         from mixer_dilated.reports.tables.run_tables import print_study
@@ -220,8 +219,7 @@ def benchmark(arguments: SimpleNamespace) -> None:
     preemption.on_signal('raise')  # ends the processes it starts
     against = arguments.against.split(',') if arguments.against else []
     if unknown := [name for name in against if name not in ('reference', 'torch')]:
-        named = f'--against={arguments.against}: {unknown[0]!r}'
-        raise UserError(f'{named}: allowed are reference, torch')
+        raise UserError(f'--against={arguments.against}: {unknown[0]!r}: allowed: reference, torch')
     if arguments.input and against:
         raise UserError('--against is not for --input, which is compared with decoding alone')
     configs = _load_configs(arguments, BENCHMARKED)
@@ -262,10 +260,7 @@ def plan(arguments: SimpleNamespace) -> None:
         plans[name].append(result)
     if not is_one:
         print_plans(plans)
-    contents = [
-        {'name': name, 'config': config.to_dict(), 'plans': plans[name]}
-        for name, config in configs.items()
-    ]
+    contents = [{'name': n, 'config': c.to_dict(), 'plans': plans[n]} for n, c in configs.items()]
     _write_json(arguments.json, contents[0] if is_one else contents)
 
 

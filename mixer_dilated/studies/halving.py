@@ -15,6 +15,7 @@ import numpy as np
 
 from mixer_dilated.config import changed
 from mixer_dilated.errors import NonFiniteError, UserError
+from mixer_dilated.paths import exists
 from mixer_dilated.reports.formatting import count_text
 from mixer_dilated.reports.schema import OPTIONAL, read_rows
 from mixer_dilated.studies.meta_analysis import DATASET, method_text
@@ -43,12 +44,16 @@ def successive_halving(
       What `run_study` does of the final study; None if another process leads that or a rung.
 
     Raises:
-      UserError: the sweep is of another kind than 'sweep', a trial has no validation split or has
-        `total_steps`, or as `run_study`.
+      UserError: the sweep is of another kind than 'sweep', the folder is that of a study, a trial
+        has no validation split or has `total_steps`, or as `run_study`.
       NonFiniteError: no method's loss stayed finite.
     """
     if sweep.kind != 'sweep':
         raise UserError(f"--halving: kind = {sweep.kind!r}: only a sweep of kind 'sweep' is halved")
+    if exists(folder / 'study.json'):
+        raise UserError(
+            f'--workdir={folder}: holds a study that is not halved; name another folder'
+        )
     valid = [trial for trial in prepare(sweep) if not trial.invalid]
     for trial in valid:
         _check(trial)

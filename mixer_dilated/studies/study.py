@@ -106,18 +106,6 @@ def _lead(
         rows = list(resolution_rows(trials, sweep.image_sizes, observer))
         write_json_lines(folder / 'resolution.jsonl', rows)
         return resolution_statistics(trials, rows, references)
-    return _train_and_compare(sweep, trials, references, folder, observer, timed)
-
-
-def _train_and_compare(
-    sweep: Sweep,
-    trials: list[PreparedTrial],
-    references: Mapping[str, str],
-    folder: pathlib.Path,
-    observer: StudyObserver,
-    timed: bool,
-) -> dict:
-    """Trains and times the trials, writes the tables and returns the statistics."""
     valid, summaries, seconds = [trial for trial in trials if not trial.invalid], {}, {}
     if exists(folder / TIMES):
         seconds = _read_times(folder / TIMES)
@@ -141,10 +129,8 @@ def _train_and_compare(
 
 def _epochs(folder: pathlib.Path) -> dict[str, int]:
     """{trial: the epochs that `study.json` has for it}, where it says so."""
-    path, schema = (
-        folder / 'study.json',
-        {'cells': [{'name': str, 'changes': {'num_epochs?': int}}]},
-    )
+    path, cell = folder / 'study.json', {'name': str, 'changes': {'num_epochs?': int}}
+    schema = {'cells': [cell]}
     cells = read_object(path, schema, REMOVE_HINT)['cells'] if exists(path) else []
     return {
         cell['name']: cell['changes']['num_epochs']
@@ -173,7 +159,7 @@ def _fit_epochs(
     fitted = []
     for trial in trials:
         if trial.name in epochs and not trial.invalid:
-            change = {'num_epochs': epochs[trial.name]}
+            change = {'num_epochs': epochs[trial.name], 'total_steps': 0}
             setup = trial.setup.changed(change)
             trial = dataclasses.replace(trial, changes={**trial.changes, **change}, setup=setup)
         fitted.append(trial)

@@ -100,6 +100,9 @@ def test_what_cannot_be_halved_is_refused(tmp_path):
         with refuses('--halving', *words):
             halve(sweep, {}, tmp_path)
     assert not [*tmp_path.iterdir()]
+    (tmp_path / 'study.json').touch()
+    with refuses(f'--workdir={tmp_path}'):
+        halve(small_sweep(METHODS, **VALIDATION), {}, tmp_path)
 
 
 SWEEP_FILE = """
