@@ -98,9 +98,12 @@ def resolve(config: Mapping, *, warn: bool = True) -> ConfigDict:
 def changed(config: Mapping, changes: Mapping) -> ConfigDict:
     """`config` with other values of some keys, {'model.patches.size': 4, …}, as `resolve` has it.
 
-    'model' may be the name of a preset, which the other keys change.
+    'model' may be the name of a preset, which the other keys change. Epochs that are changed alone
+    count, whatever the `total_steps` before.
     """
     values = flat_keys(config)
+    if 'num_epochs' in changes:
+        values['total_steps'] = 0
     if isinstance(changes.get('model'), str):
         values = {path: value for path, value in values.items() if not path.startswith('model.')}
     return resolve(values | flat_keys(changes))

@@ -159,7 +159,7 @@ def _fit_epochs(
     fitted = []
     for trial in trials:
         if trial.name in epochs and not trial.invalid:
-            change = {'num_epochs': epochs[trial.name], 'total_steps': 0}
+            change = {'num_epochs': epochs[trial.name]}
             setup = trial.setup.changed(change)
             trial = dataclasses.replace(trial, changes={**trial.changes, **change}, setup=setup)
         fitted.append(trial)

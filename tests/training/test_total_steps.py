@@ -4,6 +4,7 @@ import chex
 import numpy as np
 import pytest
 
+from mixer_dilated.config import changed
 from mixer_dilated.data.datasets import Digits
 from mixer_dilated.errors import Preempted
 from mixer_dilated.training.compiled import CompiledFunctions
@@ -46,3 +47,10 @@ def test_it_is_stopped_resumed_and_finished_like_any_run(tmp_path):
     again = Recorder()
     assert train_and_evaluate(config, tmp_path / 'whole', progress=again) == whole
     assert again.resumed_after is None
+
+
+def test_epochs_that_are_changed_alone_take_its_place():
+    config = small_config(**STEPS)
+    assert changed(config, {'num_epochs': 2}).total_steps == 0
+    assert changed(config, {'num_epochs': 2, 'total_steps': 5}).total_steps == 5
+    assert changed(config, {'batch': 16}).total_steps == 13
