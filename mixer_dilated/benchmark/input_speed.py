@@ -47,7 +47,7 @@ def benchmark_input(
     busy, inputs = busy_cores(), {}
     # A TPU serves one process at a time: the others come before this one computes.
     for name, setup in setups.items():
-        log(f'{name}: memory, each in a process of its own')
+        log(f'{name}: memory, each in a separate process')
         inputs[name] = _measure_memory(setup)
     for name, setup in setups.items():
         inputs[name] = _measure(setup, name, log) | inputs[name]

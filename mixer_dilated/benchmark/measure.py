@@ -66,7 +66,7 @@ def benchmark(
     results = {}
     # A TPU serves one process at a time: the others come before this one computes.
     for name, setup in setups.items():
-        log(f'{name}: memory, start-up cold and warm, each in a process of its own')
+        log(f'{name}: memory, start-up cold and warm, each in a separate process')
         results[name] = _measure_in_processes(setup, notes[name])
     with _no_compilation_cache():
         large = (large_side(),) * 3

@@ -1,4 +1,4 @@
-"""Peak memory of training and of streaming; each function runs in a process of its own."""
+"""Peak memory of training and of streaming; each function runs in a separate process."""
 
 import contextlib
 import ctypes

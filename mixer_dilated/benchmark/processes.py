@@ -48,7 +48,7 @@ def call_in_process(function: Callable, **arguments):
 def start_up_seconds(config: ml_collections.ConfigDict) -> dict[str, float | bool]:
     """Seconds from `python run.py` to the first training step, with empty caches and full ones.
 
-    Each is a whole run of one epoch in a process of its own; the decoded images and the compiled
+    Each is a whole run of one epoch in a separate process; the decoded images and the compiled
     programs of the first are there for the second.
 
     Returns:

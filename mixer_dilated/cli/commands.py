@@ -121,7 +121,7 @@ def table1(arguments: SimpleNamespace) -> None:
 def sweep(arguments: SimpleNamespace) -> None:
     """Trains every trial of a sweep file; the same command resumes it. Started meanwhile, as on
     another machine, it helps to train the trials. Writes a table, statistics, plots and
-    report.html. With --halving=3 a few epochs of one seed come first, and a third goes on each
+    report.html. With --halving=3 a few epochs of one seed come first, and a third is kept each
     time. Default folder: runs/SWEEP."""
     study = load_sweep(arguments.sweep, arguments.overrides, arguments.seeds)
     name = file_name(arguments.sweep)
@@ -294,7 +294,7 @@ def _write_json(path: pathlib.Path | None, content: dict | list) -> None:
 
 
 def _before_compiling(text: str) -> None:
-    """Prints on a terminal what is compiled, which may take minutes in a process of its own."""
+    """Prints on a terminal what is compiled, which may take minutes in a separate process."""
     preemption.on_signal('raise')  # ends that process
     if sys.stderr.isatty():
         print(f'compiles for {text} …', file=sys.stderr)

@@ -220,7 +220,7 @@ _abort_handler = None  # kept as long as the process lives
 def print_on_abort(text: Callable[[], str], to: int = 2) -> None:
     """Makes an abort of this process print one line as its error, with exit status 2.
 
-    JAX aborts from a thread of its own, which Python's signal handlers do not reach in time.
+    JAX aborts from a separate thread, which Python's signal handlers do not reach in time.
     """
     global _abort_handler
 
@@ -235,7 +235,7 @@ def print_on_abort(text: Callable[[], str], to: int = 2) -> None:
 
 @contextlib.contextmanager
 def hold_back_stderr(abort_text: Callable[[str], str]) -> Iterator[None]:
-    """Holds back what libraries write to standard error; Python's `sys.stderr` goes on.
+    """Holds back what libraries write to standard error; Python's `sys.stderr` still works.
 
     An abort prints `abort_text` of it instead, and an exception, which says it all, drops it.
     """

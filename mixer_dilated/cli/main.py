@@ -57,7 +57,7 @@ def main(argv: list[str], started: float) -> int:
         warnings.showwarning = _print_warning
         debug = '--debug' in argv
         if not debug:
-            # What goes wrong in a library's thread reaches the main one as an error of its own.
+            # What goes wrong in a library's thread reaches the main one as a separate error.
             threading.excepthook = sys.unraisablehook = lambda _: None
             absl.logging.set_verbosity(absl.logging.FATAL)
             for library in ('asyncio', 'gcsfs'):

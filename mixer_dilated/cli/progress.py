@@ -256,7 +256,7 @@ def _eta(seconds: float) -> str:
 
 
 def _work(setup: Setup) -> float:
-    """How long a trial takes beside others, in a unit of its own."""
+    """How long a trial takes beside others, in a unit that only compares."""
     steps = setup.total_steps * setup.config.num_seeds
     return steps * setup.config.batch * (TOKENS_OF_A_STEP + setup.num_tokens)
 

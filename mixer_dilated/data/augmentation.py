@@ -181,7 +181,7 @@ def _mix(array: jax.Array, partners: jax.Array | None, weight: jax.Array | None)
 class Augmentation:
     """The augmentation of a training batch; by default none.
 
-    Each random change has a key of its own purpose, from the seed and the step.
+    Each random change has a key for its purpose, from the seed and the step.
     """
 
     min_crop_area: float = 0.0  # of random resized crops, as a share of the area

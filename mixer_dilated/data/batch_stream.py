@@ -216,7 +216,7 @@ def _decode_ahead(
         threads = num_cores() + 2  # cores stay busy while some wait for Python's lock
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 4)
         return iter(numbers.to_iter_dataset(options))
-    if not absl.flags.FLAGS.is_parsed():  # Grain reads flags of its own, which have defaults
+    if not absl.flags.FLAGS.is_parsed():  # Grain reads its own flags, which have defaults
         absl.flags.FLAGS.mark_as_parsed()
     start_quiet_tracker()
     raise_file_limit()

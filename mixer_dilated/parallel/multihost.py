@@ -27,7 +27,7 @@ MAX_TEXT_BYTES = 4096  # of a message, or a path
 CONFIGS_DIFFER = (
     'the processes were started with different configs, or have different versions installed; '
     'start all with the same command, in the same environment (or independently, with '
-    '--num_processes=1 and each in a folder of its own)'
+    '--num_processes=1 and each in a separate folder)'
 )
 WEIGHTS_DIFFER = 'config.init_from: the processes read different weights; give all the same file'
 DATA_DIFFERS = 'the processes found different examples; give all of them the same data'

@@ -1,4 +1,4 @@
-"""The compilers of devices that are not there, each asked in a process of its own."""
+"""The compilers of devices that are not there, each asked in a separate process."""
 
 import contextlib
 import dataclasses

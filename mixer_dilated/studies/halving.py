@@ -1,8 +1,8 @@
 """Successive halving (Jamieson and Talwalkar 2016): all methods shortly, the best of them longer.
 
-Each rung is a study in a folder of its own, `rung-1`, `rung-2`, …: one seed of every method that is
-left, for η times the epochs of the rung before. One of η goes on, those of the highest validation
-accuracy; over several data sets, of the lowest mean rank. Who is left at the end is trained with
+Each rung is a study in a separate folder, `rung-1`, `rung-2`, …: one seed of every method that is
+left, for η times the epochs of the rung before. One of η is kept, those of the highest validation
+accuracy; over several data sets, of the lowest mean rank. What is left at the end is trained with
 all seeds, in the folder `final`.
 """
 
@@ -32,12 +32,12 @@ def successive_halving(
 ) -> dict | None:
     """Runs the rungs and the final study; the same call resumes it.
 
-    Methods that others are compared with go on in any case, and do not count.
+    Methods that others are compared with are always kept, and do not count.
 
     Args:
       sweep: its trials have the epochs (or the sweep the seconds) of the last rung and the final.
       folder: for the folders of the rungs.
-      factor: η; one method of so many goes on.
+      factor: η; one method of so many is kept.
       command, observer: as of `run_study`.
 
     Returns:
@@ -85,7 +85,7 @@ def successive_halving(
     chosen = (
         f'{count_text(looked_at[0], "method")} were looked at: rungs of '
         f'{listing([*map(str, looked_at)])}, one seed each, by validation accuracy; {len(left)} '
-        'went on to this study.'
+        'were kept for this study.'
     )
     return run_study(final, path, command=command, observer=observer, chosen=chosen)
 

@@ -9,7 +9,7 @@ from mixer_dilated.training.run_progress import Progress
 
 
 class StudyObserver:
-    """Called as a study goes on; this one does nothing, others print."""
+    """Called while a study runs; this one does nothing, others print."""
 
     def on_rung(self, what: str, folder: pathlib.Path) -> None:
         """The next study of successive halving begins, 'rung 1 of 3' or 'final study'."""

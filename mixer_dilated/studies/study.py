@@ -156,14 +156,14 @@ def _fit_epochs(
         for name, seconds in _time(valid, references, folder, observer).items():
             fit = int(sweep.train_seconds / statistics.median(seconds))
             epochs.setdefault(name, max(1, fit))
-    fitted = []
+    with_epochs = []
     for trial in trials:
         if trial.name in epochs and not trial.invalid:
             change = {'num_epochs': epochs[trial.name]}
             setup = trial.setup.changed(change)
             trial = dataclasses.replace(trial, changes={**trial.changes, **change}, setup=setup)
-        fitted.append(trial)
-    return fitted
+        with_epochs.append(trial)
+    return with_epochs
 
 
 def _time(

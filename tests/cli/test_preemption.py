@@ -16,7 +16,7 @@ LONG = (CONFIG, '--config.num_epochs=100000')
 
 
 def start_training(*words):
-    """A run in a process of its own, when its first epoch is done."""
+    """A run in a separate process, when its first epoch is done."""
     process = start_python('run.py', *words)
     for line in process.stdout:
         if line.startswith('epoch'):

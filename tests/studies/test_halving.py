@@ -64,7 +64,7 @@ def test_the_most_accurate_go_on_for_more_epochs_and_at_the_end_with_all_seeds(t
     assert [trial.setup.config.eval_every for trial in prepare(sweeps[0])] == [4] * 6
     best = ['size=2_dilation=2', 'size=3_dilation=1', 'size=1_dilation=2']
     assert [*map(names_of, sweeps)] == [{*names}, {REFERENCE, *best}, {REFERENCE, *best[:2]}]
-    assert '5 methods were looked at: rungs of 5 and 3' in text and '2 went on' in text
+    assert '5 methods were looked at: rungs of 5 and 3' in text and '2 were kept' in text
 
 
 @settings(max_examples=10)
