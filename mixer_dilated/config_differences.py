@@ -37,7 +37,8 @@ def changes_on_resume(recorded: ConfigDict, config: ConfigDict) -> dict[str, obj
     if kind and kind == kind_before and path != path_before:
         changes['dataset.name'] = config.dataset.name
     endless = config.optimizer.decay_type in ('constant', 'rsqrt')
-    if config.num_epochs > recorded.num_epochs and endless and not config.total_steps:
+    by_epochs = not (config.total_steps or recorded.total_steps)
+    if config.num_epochs > recorded.num_epochs and endless and by_epochs:
         changes['num_epochs'] = config.num_epochs
     return changes
 

@@ -99,21 +99,23 @@ RUN_ALL = """
 import json, sys, time
 from mixer_dilated.cli.main import main
 for words in json.load(sys.stdin):
+    print(end='\\x1e')
     sys.argv = ['run.py', *words]
     if status := main(words, time.perf_counter()):
         sys.exit(f'{words} ends with {status}')
 """
 
 
-def run_in(folder, package, commands: list[list[str]]) -> str:
-    """The output of commands, `python run.py …`, in a folder; they must succeed."""
+def run_in(folder, package, commands: list[list[str]]) -> None:
+    """Runs commands, `python run.py …`, in a folder; each must succeed and print something."""
     assert all(words[:2] == ['python', 'run.py'] for words in commands)
     content = json.dumps([words[2:] for words in commands])
     path = os.pathsep.join(map(str, (folder, package)))
     settings = {'cwd': folder, 'env': {'PYTHONPATH': path}, 'timeout': 900}
     done = run_python('-c', RUN_ALL, stdin=content, **settings)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    outputs = done.stdout.split('\x1e')[1:]
+    assert len(outputs) == len(commands) and all(outputs), done.stdout
 
 
 @pytest.fixture
@@ -241,7 +243,7 @@ def test_the_first_commands_of_the_readme_run(mnist, beside_configs, monkeypatch
         for words in read_commands(README, section)
         if 'run.py' in words
     ]
-    assert run_in(beside_configs, ROOT, commands)
+    run_in(beside_configs, ROOT, commands)
     for name in ('patches.png', 'sheet.png', 'classes.csv'):
         assert (beside_configs / name).stat().st_size
 
@@ -265,7 +267,7 @@ def test_examples_of_extending_run_in_a_copy_of_the_package(tmp_path):
     write_python_files(tmp_path)
     write_pets(tmp_path)
     commands = [[*words, '--config.num_epochs=1'] for words in read_commands(EXTENDING)]
-    assert run_in(tmp_path, tmp_path, commands)
+    run_in(tmp_path, tmp_path, commands)
     assert len(os.listdir(tmp_path / 'runs')) == 4
 
 

@@ -1,4 +1,4 @@
-"""The search for patches that hold on data they were not chosen on: MNIST and CIFAR-10 together.
+"""The search for patches that are good on several data sets: MNIST and CIFAR-10 together.
 
 python run.py sweep --sweep=configs/sweeps/geometry.py --halving=4
 
@@ -39,7 +39,7 @@ def get_sweep():
     base.model.patches.padding = 'SAME'
     strides = grid({'model.patches.stride': (4, 5, 6, 7, 8)})
     single = grid({'model.patches.size': (3, 4, 5, 6, 7, 8), 'model.patches.dilation': (1, 2, 3)})
-    # A solid patch, and 4×4 pixels further apart beside it: as many weights as 5×5 or 6×6 pixels.
+    # A solid patch, and 4×4 pixels further apart beside it: the weights of 25 or 32 pixels.
     two = [
         Trial(
             {'size': size, 'dilation': 1, 'context': apart},

@@ -149,6 +149,7 @@ class TerminalStudyProgress(StudyObserver):
         self._hint = f'interrupted; {folder} holds what is done, the same command resumes it'
 
     def __enter__(self):
+        preemption.set_exit_message(self._hint)
         return self
 
     def __exit__(self, kind, error, _):
@@ -168,7 +169,6 @@ class TerminalStudyProgress(StudyObserver):
             + (f'; {cannot} more cannot be (the report says why)' if cannot else '')
         )
         print(f'folder: {self._folder}', flush=True)
-        preemption.set_exit_message(self._hint)
 
     def on_help(self) -> None:
         print(

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import ml_collections
@@ -123,11 +123,6 @@ class Run:
             )
 
 
-def split_text(runs: Iterable[Run]) -> str:
-    """What the epochs of runs are evaluated on: 'validation' or 'test' images."""
-    return 'validation' if any(run.epoch_split == 'val' for run in runs) else 'test'
-
-
 def read_run(folder: PathLike) -> Run:
     """The finished run in a folder.
 
@@ -190,12 +185,12 @@ class Study:
 
     @property
     def split(self) -> str:
-        """What trials are ranked on: 'val' if all that are finished have it, else 'test'."""
+        """What trials are ranked on: 'val' if all finished ones have it, else 'test'."""
         return 'val' if all(t.run.epoch_split == 'val' for t in self.finished) else 'test'
 
     @property
     def mixed_splits(self) -> str:
-        """Why a study whose trials partly have a validation split is not ranked on it; else ''."""
+        """Why trials that partly have a validation split are not ranked on it; else ''."""
         if self.split == 'val' or all(t.run.epoch_split == 'test' for t in self.finished):
             return ''
         return 'ranked by test accuracy: not all trials have a validation split'
@@ -217,13 +212,18 @@ class Study:
     @property
     def datasets(self) -> dict[str, 'Study']:
         """{data set: the part of the study on it}, by the setting 'dataset'; {'': all} without."""
-        names = dict.fromkeys(str(trial.settings.get('dataset', '')) for trial in self.trials)
-        return {
-            name: dataclasses.replace(
-                self, trials=[t for t in self.trials if str(t.settings.get('dataset', '')) == name]
-            )
-            for name in names
-        }
+        parts = {}
+        for trial in self.trials:
+            parts.setdefault(str(trial.settings.get('dataset', '')), []).append(trial)
+        if len(parts) == 1:
+            return {'': self}
+        return {name: self._part(trials) for name, trials in parts.items()}
+
+    def _part(self, trials: list[Trial]) -> 'Study':
+        labels, rows = [trial.label for trial in trials], {}
+        for name, table in (('robustness', self.robustness), ('resolution', self.resolution)):
+            rows[name] = table if table.empty else table[table.label.isin(labels)]
+        return dataclasses.replace(self, trials=trials, **rows)
 
     @property
     def exponents(self) -> dict[str, dict[str, float]]:

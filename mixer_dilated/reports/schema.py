@@ -20,7 +20,7 @@ KINDS = ('table1', 'sweep', 'little_data', 'resolution', 'robustness')
 TRAINING = ('train_accuracy', 'train_loss')
 EVALUATION = ('accuracy', 'loss')  # of 'val_' where there is a validation split, else of 'test_'
 HINT = 'restore it, or give the command that made it again: it resumes from the newest checkpoint'
-MAX_NUMBER = 1e39  # above all of float32, which a loss may be; its square is one of float64
+MAX_NUMBER = 3.5e38  # a loss is a float32; its square is one of float64
 NUMBER, OPTIONAL = (int, float), (int, float, type(None))
 
 SEED = {
@@ -47,6 +47,7 @@ METRICS |= {f'{part}_{name}?': OPTIONAL for part in ('val', 'test') for name in 
 TRIAL = {**dict.fromkeys(('name', 'label', 'impossible'), str), 'settings': dict}
 STUDY = {
     **dict.fromkeys(('kind', 'title', 'question', 'command'), str),
+    'train_seconds?': OPTIONAL,
     'axes': [str],
     'cells': [TRIAL],
 }
@@ -58,8 +59,9 @@ COMPARISON = {
     **dict.fromkeys(('low', 'high', 'bootstrap_low', 'bootstrap_high', 't', 'p'), OPTIONAL),
     **dict.fromkeys(('p_holm?', 'effect_size', 'time_ratio'), OPTIONAL),
 }
-DATASETS = {'trials': {str: str}, 'mean_rank': NUMBER, 'reference?': str}
-DATASETS |= dict.fromkeys(('difference?', 'low?', 'high?', 'p?', 'tau?'), OPTIONAL)
+COMBINED = {'reference': str}
+COMBINED |= dict.fromkeys(('difference', 'low', 'high', 'p', 'p_holm', 'tau'), OPTIONAL)
+DATASETS = {'trials': {str: str}, 'mean_rank': NUMBER, 'comparison?': COMBINED}
 STATISTICS = {
     'cells?': {str: {'test_accuracy': SPREAD, 'train_accuracy': SPREAD, 'val_accuracy?': SPREAD}},
     'comparisons?': {str: COMPARISON},

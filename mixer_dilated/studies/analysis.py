@@ -14,7 +14,7 @@ from mixer_dilated.reports.intervals import describe
 from mixer_dilated.studies.meta_analysis import over_datasets
 from mixer_dilated.studies.methods import DILATED
 from mixer_dilated.studies.stats import compare_trials, correct_together
-from mixer_dilated.studies.sweep import OF_SEED, OF_TRIAL, OF_VALIDATION, PreparedTrial
+from mixer_dilated.studies.sweep import DATASET, OF_SEED, OF_TRIAL, OF_VALIDATION, PreparedTrial
 from mixer_dilated.studies.verdicts import (
     comparison_sentence,
     comparisons_summary,
@@ -91,10 +91,15 @@ def analyze(
         verdicts = _little_data_verdicts(trials, comparisons)
     else:
         verdicts = _comparison_verdicts(labels, comparisons)
-    accuracies = {name: spreads['test_accuracy']['mean'] for name, spreads in cells.items()}
+    # By validation accuracy where all have one, as trials are ranked everywhere.
+    column = 'val_accuracy' if all('val_accuracy' in of for of in cells.values()) else ACCURACIES[0]
+    accuracies = {name: spreads[column]['mean'] for name, spreads in cells.items()}
     datasets = over_datasets(trials, accuracies, comparisons)
-    combined = {m: result for m, result in datasets.items() if result.get('low') is not None}
-    verdicts = [datasets_sentence(*pair) for pair in [*combined.items()][:MANY]] + verdicts
+    combined = {m: of['comparison'] for m, of in datasets.items() if 'comparison' in of}
+    if len(combined) <= MANY:
+        count = len({trial.settings.get(DATASET) for trial in trials})
+        sentences = [datasets_sentence(method, row, count) for method, row in combined.items()]
+        verdicts = [*filter(None, sentences), *verdicts]
     statistics = {'cells': cells, 'comparisons': comparisons, 'verdicts': verdicts}
     return statistics | ({'datasets': datasets} if datasets else {})
 

@@ -6,103 +6,140 @@ accuracy; over several data sets, of the lowest mean rank. What is left at the e
 all seeds, in the folder `final`.
 """
 
-import collections
 import dataclasses
 import pathlib
-from collections.abc import Sequence
-
-import numpy as np
+import re
+import time
+from collections.abc import Mapping, Sequence
 
 from mixer_dilated.config import changed
 from mixer_dilated.errors import NonFiniteError, UserError
 from mixer_dilated.paths import exists
 from mixer_dilated.reports.formatting import count_text
-from mixer_dilated.reports.schema import OPTIONAL, read_rows
-from mixer_dilated.studies.meta_analysis import DATASET, method_text
+from mixer_dilated.studies.meta_analysis import (
+    dataset_text,
+    group_by_method,
+    mean_ranks,
+)
 from mixer_dilated.studies.observer import StudyObserver
 from mixer_dilated.studies.study import run_study
 from mixer_dilated.studies.sweep import PreparedTrial, Sweep, Trial, pair_with_reference, prepare
+from mixer_dilated.studies.trials import POLL_SECONDS, is_finished, trial_folder
 from mixer_dilated.studies.wording import listing
+from mixer_dilated.training.run_folder import is_locked, read_summary
+from mixer_dilated.training.setup import create_setup, example_val_split
 
-RESULTS = {'cell': str, 'val_accuracy?': OPTIONAL}
+FOLDERS = 'rung-[0-9]+|final'
 
 
 def successive_halving(
     sweep: Sweep, folder: pathlib.Path, factor: int, *, command: str, observer: StudyObserver
 ) -> dict | None:
-    """Runs the rungs and the final study; the same call resumes it.
+    """Runs the rungs and the final study; the same call resumes it, or helps another process.
 
-    Methods that others are compared with are always kept, and do not count.
+    What a method is compared with is trained beside it, and does not compete.
 
     Args:
-      sweep: its trials have the epochs (or the sweep the seconds) of the last rung and the final.
+      sweep: its trials have the epochs of the last rung and the final study.
       folder: for the folders of the rungs.
       factor: η; one method of so many is kept.
       command, observer: as of `run_study`.
 
     Returns:
-      What `run_study` does of the final study; None if another process leads that or a rung.
+      What `run_study` does of the final study.
 
     Raises:
-      UserError: the sweep is of another kind than 'sweep', the folder is that of a study, a trial
-        has no validation split or has `total_steps`, or as `run_study`.
+      UserError: the sweep is of another kind than 'sweep' or has `train_seconds`, the folder holds
+        other files, a data set has no valid trial, a trial has no validation split, has
+        `total_steps` or is too short for the first rung, or as `run_study`.
       NonFiniteError: no method's loss stayed finite.
     """
-    if sweep.kind != 'sweep':
-        raise UserError(f"--halving: kind = {sweep.kind!r}: only a sweep of kind 'sweep' is halved")
-    if exists(folder / 'study.json'):
+    _check(sweep, folder)
+    trials = prepare(sweep)
+    valid = [trial for trial in trials if not trial.invalid]
+    pairs = pair_with_reference(valid, sweep.reference)
+    competing = [trial for trial in valid if trial.name not in pairs.values()]
+    methods = group_by_method(competing)
+    lacking = {dataset_text(trial.settings): trial for trial in trials if trial.invalid}
+    for dataset in lacking.keys() - {dataset_text(trial.settings) for trial in valid}:
+        raise UserError(f'--halving: data set {dataset}: {lacking[dataset].invalid}')
+    if not methods:
         raise UserError(
-            f'--workdir={folder}: holds a study that is not halved; name another folder'
+            '--halving: no method has a valid trial on every data set, beside those that others '
+            'are compared with; add methods'
         )
-    valid = [trial for trial in prepare(sweep) if not trial.invalid]
+    divisors, looked_at = _divisors(valid, len(methods), factor), []
     for trial in valid:
-        _check(trial)
-    references = {*pair_with_reference(valid, sweep.reference).values()}
-    methods = {trial.name: method_text(trial.settings) for trial in valid}
-    kept = {methods[name] for name in references}
-    left = [method for method in dict.fromkeys(methods.values()) if method not in kept]
-    divisors, looked_at = _divisors(valid, len(left), factor), []
+        _check_trial(trial, divisors[0])
     for number, divisor in enumerate(divisors, 1):
-        looked_at.append(len(left))
         path, not_finite = folder / f'rung-{number}', None
-        trials = [trial for trial in valid if methods[trial.name] in {*left, *kept}]
+        rung = _with_references(valid, methods, pairs)
+        looked_at.append(len(methods))
         observer.on_rung(f'rung {number} of {len(divisors)}', path)
+        part = _rung(sweep, rung, divisor)
         try:
-            rung = _rung(sweep, trials, divisor)
-            if not run_study(rung, path, command=command, observer=observer, timed=False):
-                return None
+            while not run_study(part, path, command=command, observer=observer, timed=False):
+                _wait(path, observer)  # for the process that leads
         except NonFiniteError as error:  # those trials are out
             not_finite = error
-        ranks = _mean_ranks(trials, read_rows(path / 'results.jsonl', RESULTS))
-        best = sorted((method for method in ranks if method in left), key=ranks.get)
+            _wait(path, observer)
+        finished = [trial for trial in rung if is_finished(path, trial)]
+        accuracies = {
+            trial.name: read_summary(trial_folder(path, trial))['val_accuracy']
+            for trial in finished
+        }
+        best = [*mean_ranks(methods, accuracies)][: -(-len(methods) // factor)]
         if not best:
             raise not_finite
-        left = best[: -(-len(left) // factor)]
+        methods = {method: methods[method] for method in best}
     path = folder / 'final'
-    trials = [trial for trial in valid if methods[trial.name] in {*left, *kept}]
     observer.on_rung('final study', path)
-    final = dataclasses.replace(sweep, trials=[Trial(t.settings, t.changes) for t in trials])
+    invalid = [trial for trial in trials if trial.invalid]  # which its report names
+    final = _part(sweep, [*_with_references(valid, methods, pairs), *invalid])
     chosen = (
-        f'{count_text(looked_at[0], "method")} were looked at: rungs of '
-        f'{listing([*map(str, looked_at)])}, one seed each, by validation accuracy; {len(left)} '
+        f'Methods looked at: {looked_at[0]}, in {count_text(len(looked_at), "rung")} of '
+        f'{listing([*map(str, looked_at)])}, one seed each, by validation accuracy; {len(methods)} '
         'were kept for this study.'
     )
     return run_study(final, path, command=command, observer=observer, chosen=chosen)
 
 
-def _check(trial: PreparedTrial) -> None:
+def _check(sweep: Sweep, folder: pathlib.Path) -> None:
+    """Raises UserError if a sweep cannot be halved, or not in this folder."""
+    if sweep.kind != 'sweep':
+        raise UserError(f"--halving: kind = {sweep.kind!r}: only a sweep of kind 'sweep' is halved")
+    if sweep.train_seconds:
+        raise UserError(
+            f'--halving: train_seconds = {sweep.train_seconds}: rungs are parts of num_epochs; '
+            'leave train_seconds out of the sweep'
+        )
+    names = [path.name for path in folder.iterdir()] if exists(folder) else []
+    for name in names:
+        if not re.fullmatch(FOLDERS, name):
+            raise UserError(
+                f'--workdir={folder}: holds {name}, which is of no halved sweep; name a new folder'
+            )
+
+
+def _check_trial(trial: PreparedTrial, divisor: int) -> None:
     """Raises UserError if a trial cannot be tried for a part of its epochs."""
     config = trial.setup.config
     if not config.dataset.val_split:
         raise UserError(
             f'--halving: {trial.label} has no validation examples, by which methods are chosen; '
-            "set dataset.val_split, for example --config.dataset.val_split='train[50000:]'"
+            f'set them apart in the sweep file or with {example_val_split(trial.setup)}'
         )
     if config.total_steps:
         raise UserError(
             f'--halving: {trial.label} has total_steps = {config.total_steps}; rungs are parts of '
             'num_epochs: set that instead'
         )
+    epochs = _epochs(trial, divisor)
+    try:
+        create_setup(changed(config, {'num_epochs': epochs}), trial.setup.dataset)
+    except UserError as error:
+        what = f'{trial.label}, for {count_text(epochs, "epoch")} in rung 1'
+        raise UserError(f'--halving: {what}: {error}') from None
 
 
 def _divisors(valid: Sequence[PreparedTrial], count: int, factor: int) -> list[int]:
@@ -115,33 +152,45 @@ def _divisors(valid: Sequence[PreparedTrial], count: int, factor: int) -> list[i
     return divisors
 
 
+def _epochs(trial: PreparedTrial, divisor: int) -> int:
+    return max(1, round(trial.setup.config.num_epochs / divisor))
+
+
+def _with_references(
+    valid: Sequence[PreparedTrial],
+    methods: Mapping[str, Mapping[str, str]],
+    pairs: Mapping[str, str],
+) -> list[PreparedTrial]:
+    """The trials of methods, and those that they are compared with, in the sweep's order."""
+    names = {name for of_method in methods.values() for name in of_method.values()}
+    names |= {pairs[name] for name in names if name in pairs}
+    return [trial for trial in valid if trial.name in names]
+
+
 def _rung(sweep: Sweep, trials: Sequence[PreparedTrial], divisor: int) -> Sweep:
     """One seed of each trial, evaluated once, after a part of its epochs."""
-    shorter = []
-    for trial in trials:
-        epochs = max(1, round(trial.setup.config.num_epochs / divisor))
-        changes = {'num_epochs': epochs, 'eval_every': epochs}
-        shorter.append(Trial(trial.settings, {**trial.changes, **changes}))
-    seconds = sweep.train_seconds and sweep.train_seconds / divisor
-    base = changed(sweep.base, {'num_seeds': 1})
-    return dataclasses.replace(sweep, base=base, trials=shorter, train_seconds=seconds)
+    changes = {trial.name: {'num_epochs': _epochs(trial, divisor)} for trial in trials}
+    for of_trial in changes.values():
+        of_trial['eval_every'] = of_trial['num_epochs']
+    part = _part(sweep, trials, changes)
+    return dataclasses.replace(part, base=changed(sweep.base, {'num_seeds': 1}))
 
 
-def _mean_ranks(trials: Sequence[PreparedTrial], rows: Sequence[dict]) -> dict[str, float]:
-    """{method: mean over the data sets of its rank in validation accuracy}, of those that have one
-    on every data set.
-    """
-    from scipy import stats
+def _part(
+    sweep: Sweep, trials: Sequence[PreparedTrial], changes: Mapping[str, Mapping] | None = None
+) -> Sweep:
+    """The sweep of some trials, with further changes; without a reference if none has a pair."""
+    changes = changes or {}
+    pairs = pair_with_reference(trials, sweep.reference)
+    return dataclasses.replace(
+        sweep,
+        trials=[Trial(t.settings, {**t.changes, **changes.get(t.name, {})}) for t in trials],
+        reference=sweep.reference if pairs else None,
+    )
 
-    datasets = collections.defaultdict(dict)
-    accuracies = {row['cell']: row.get('val_accuracy') for row in rows}
-    for trial in trials:
-        if accuracies.get(trial.name) is not None:
-            of_dataset = datasets[trial.settings.get(DATASET)]
-            of_dataset[method_text(trial.settings)] = accuracies[trial.name]
-    ranks = collections.defaultdict(list)
-    for of_dataset in datasets.values():
-        of_each = stats.rankdata([-accuracy for accuracy in of_dataset.values()])
-        for method, rank in zip(of_dataset, of_each, strict=True):
-            ranks[method].append(rank)
-    return {method: np.mean(of) for method, of in ranks.items() if len(of) == len(datasets)}
+
+def _wait(folder: pathlib.Path, observer: StudyObserver) -> None:
+    """Until no other process works in a folder."""
+    while is_locked(folder):
+        observer.on_wait([folder])
+        time.sleep(POLL_SECONDS)

@@ -33,7 +33,7 @@ class StudyObserver:
         """A trial is trained, or was before."""
 
     def on_timing_start(self, num_trials: int, rounds: int) -> None:
-        """All trials are trained; `rounds` epochs of each are timed next, after one untimed."""
+        """`rounds` epochs of each trial are timed next, after one untimed."""
 
     def on_epoch_timed(self) -> None:
         """One of these epochs is done."""

@@ -9,11 +9,12 @@ import reprlib
 import statistics
 from collections.abc import Mapping, Sequence
 
-from mixer_dilated.config import resolve
+from mixer_dilated.config import changed, resolve
 from mixer_dilated.config_differences import differences
 from mixer_dilated.errors import BusyError, UserError
 from mixer_dilated.files import REMOVE_HINT, write_json, write_json_lines
 from mixer_dilated.paths import PathLike, as_path, exists
+from mixer_dilated.reports.formatting import count_text
 from mixer_dilated.reports.schema import NUMBER, read_object
 from mixer_dilated.studies.analysis import analyze, write_table
 from mixer_dilated.studies.epoch_times import epoch_seconds
@@ -23,6 +24,7 @@ from mixer_dilated.studies.robustness import robustness_rows, robustness_sentenc
 from mixer_dilated.studies.sweep import PreparedTrial, Sweep, pair_with_reference, prepare
 from mixer_dilated.studies.trials import help_train, is_finished, train_all
 from mixer_dilated.training.run_folder import check_workdir, environment, lock_folder
+from mixer_dilated.training.setup import create_setup
 
 # Epochs of each trial that are timed: of a few trials more than of many.
 TIMED_ROUNDS, FEW_TRIALS, TIMED_ROUNDS_OF_MANY = 9, 20, 3
@@ -71,25 +73,30 @@ def run_study(
     references = pair_with_reference(trials, sweep.reference)
     check_workdir(folder, 'study', 'study.json')
     while True:
+        description = _description(sweep, trials, command)
+        epochs = _recorded_epochs(folder, description) if sweep.train_seconds else {}
         with contextlib.ExitStack() as held:
             try:
                 held.enter_context(lock_folder(folder))
             except BusyError:
-                if sweep.kind == 'resolution' or (sweep.train_seconds and not _epochs(folder)):
+                unknown = {t.name for t in trials if not t.invalid} - epochs.keys()
+                if sweep.kind == 'resolution' or (sweep.train_seconds and unknown):
                     raise
             else:
+                _write_description(folder, _with_epochs(description, epochs))
                 if sweep.train_seconds:
-                    trials = _fit_epochs(sweep, trials, references, folder, observer)
-                _write_description(folder, _description(sweep, trials, command))
+                    epochs = _fit_epochs(sweep, trials, epochs, references, folder, observer)
+                    description = _with_epochs(description, epochs)
+                    write_json(folder / 'study.json', description)
+                    trials = _change_epochs(trials, epochs)
                 observer.on_start(trials)
                 results = _lead(sweep, trials, references, folder, observer, timed)
                 results['verdicts'] = [chosen] * bool(chosen) + results['verdicts']
                 write_json(folder / 'statistics.json', results)
                 return results
-        if sweep.train_seconds:
-            trials = _fit_epochs(sweep, trials, references, folder, observer)
         # Where it has helped, the process that led may be gone meanwhile.
-        if not help_train(trials, folder, _description(sweep, trials, command), observer):
+        helped = _change_epochs(trials, epochs)
+        if not help_train(helped, folder, _with_epochs(description, epochs), observer):
             return None
 
 
@@ -127,43 +134,70 @@ def _lead(
     return results
 
 
-def _epochs(folder: pathlib.Path) -> dict[str, int]:
-    """{trial: the epochs that `study.json` has for it}, where it says so."""
-    path, cell = folder / 'study.json', {'name': str, 'changes': {'num_epochs?': int}}
-    schema = {'cells': [cell]}
-    cells = read_object(path, schema, REMOVE_HINT)['cells'] if exists(path) else []
-    return {
-        cell['name']: cell['changes']['num_epochs']
-        for cell in cells
-        if 'num_epochs' in cell['changes']
-    }
+def _recorded_epochs(folder: pathlib.Path, description: Mapping) -> dict[str, int]:
+    """{trial: the epochs that fit}, of the trials whose changes `study.json` has as here."""
+    path = folder / 'study.json'
+    if not exists(path):
+        return {}
+    content = read_object(path, {'cells': [{'name': str, 'epochs?': int}]}, REMOVE_HINT)
+    recorded = {cell['name']: cell for cell in content['cells']}
+    epochs = {}
+    for cell in json.loads(json.dumps(description['cells'])):
+        there = recorded.get(cell['name'], {})
+        if 'epochs' in there and there.get('changes') == cell['changes']:
+            epochs[cell['name']] = there['epochs']
+    return epochs
+
+
+def _with_epochs(description: Mapping, epochs: Mapping[str, int]) -> dict:
+    """The content of `study.json` with the epochs that fit."""
+    cells = [
+        {**cell, **({'epochs': epochs[cell['name']]} if cell['name'] in epochs else {})}
+        for cell in description['cells']
+    ]
+    return {**description, 'cells': cells}
 
 
 def _fit_epochs(
     sweep: Sweep,
-    trials: list[PreparedTrial],
+    trials: Sequence[PreparedTrial],
+    recorded: Mapping[str, int],
     references: Mapping[str, str],
     folder: pathlib.Path,
     observer: StudyObserver,
-) -> list[PreparedTrial]:
-    """The trials with as many epochs as `sweep.train_seconds` allow.
+) -> dict[str, int]:
+    """{trial: as many epochs as `sweep.train_seconds` allow}, one at least.
 
-    Those of `study.json` stay, so that a study that is resumed has the same bits; other trials are
-    timed, in turns.
+    Those that are recorded stay, so that a study that is resumed has the same bits; other trials
+    are timed, in turns.
     """
-    valid, epochs = [trial for trial in trials if not trial.invalid], _epochs(folder)
+    valid, epochs = [trial for trial in trials if not trial.invalid], dict(recorded)
+    if recorded and exists(folder / TIMES):  # trials of these names may have had other changes
+        times = _read_times(folder / TIMES)
+        write_json(folder / TIMES, {name: times[name] for name in times if name in recorded})
     if not epochs.keys() >= {trial.name for trial in valid}:
         for name, seconds in _time(valid, references, folder, observer).items():
             fit = int(sweep.train_seconds / statistics.median(seconds))
             epochs.setdefault(name, max(1, fit))
-    with_epochs = []
+    return {trial.name: epochs[trial.name] for trial in valid}
+
+
+def _change_epochs(
+    trials: Sequence[PreparedTrial], epochs: Mapping[str, int]
+) -> list[PreparedTrial]:
+    """Trials with these epochs; raises UserError if they do not suffice for a trial's warm-up."""
+    changed_trials = []
     for trial in trials:
-        if trial.name in epochs and not trial.invalid:
-            change = {'num_epochs': epochs[trial.name]}
-            setup = trial.setup.changed(change)
-            trial = dataclasses.replace(trial, changes={**trial.changes, **change}, setup=setup)
-        with_epochs.append(trial)
-    return with_epochs
+        if trial.name in epochs:
+            config = changed(trial.setup.config, {'num_epochs': epochs[trial.name]})
+            try:
+                setup = create_setup(config, trial.setup.dataset)
+            except UserError as error:
+                fit = count_text(epochs[trial.name], 'epoch')
+                raise UserError(f'{trial.label}: train_seconds gives it {fit}: {error}') from None
+            trial = dataclasses.replace(trial, setup=setup)
+        changed_trials.append(trial)
+    return changed_trials
 
 
 def _time(

@@ -19,7 +19,8 @@ if TYPE_CHECKING:  # a wrong override is refused before JAX is imported
     from mixer_dilated.training.setup import Setup
 
 MAX_NAME_CHARS = 200  # characters of a folder's name; file systems allow 255
-NAMED = ('method', 'dataset')  # settings that are names, which stand for themselves
+DATASET = 'dataset'  # the setting that says which data set a trial is of
+NAMED = ('method', DATASET)  # settings that are names, which stand for themselves
 # Columns that the table of results has beside those of the settings.
 OF_SEED = ('seed', 'train_accuracy', 'test_accuracy', 'train_loss', 'test_loss')
 OF_VALIDATION = ('val_accuracy', 'val_loss')  # where there is a validation split
@@ -155,6 +156,11 @@ def check_sweep(sweep: Sweep) -> None:
     for name in settings:
         if name in ('cell', 'impossible', 'epoch_seconds', *OF_SEED, *OF_VALIDATION, *OF_TRIAL):
             raise UserError(f'a setting cannot be called {name!r}: a column of the results is')
+    if DATASET in (reference or {}):
+        raise UserError(
+            f'reference = {dict(reference)}: each trial is compared with one of its own data set; '
+            f'leave {DATASET!r} out'
+        )
     for name in reference or {}:
         if name not in settings:
             raise UserError(

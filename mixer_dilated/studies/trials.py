@@ -27,7 +27,7 @@ from mixer_dilated.training.train import train_and_evaluate
 POLL_SECONDS = 0.5  # at trials that other processes train
 GRACE_SECONDS = 10  # for the first process to write `study.json`
 # What of `study.json` processes that share a study have in common.
-SHARED = ('kind', 'axes', 'reference', 'cells', 'versions')
+SHARED = ('kind', 'axes', 'reference', 'train_seconds', 'cells', 'versions')
 
 
 def train_all(

@@ -119,22 +119,21 @@ def comparisons_summary(comparisons: Mapping[str, dict]) -> str:
     )
 
 
-def datasets_sentence(method: str, result: Mapping) -> str:
-    """How a method compares with its reference over all data sets, of one of `over_datasets`."""
-    difference, reference = result['difference'], result['reference']
-    amount = points_text(abs(difference), result['low'], result['high'], signed=False)[0]
+def datasets_sentence(method: str, comparison: Mapping, count: int) -> str:
+    """How a method compares with its reference over `count` data sets, of one of `over_datasets`;
+    '' where its seeds give no interval."""
+    if comparison['low'] is None:
+        return ''
+    difference, reference = comparison['difference'], comparison['reference']
+    amount = points_text(abs(difference), comparison['low'], comparison['high'], signed=False)[0]
     points = f'{amount} percentage points {"higher" if difference > 0 else "lower"}'
-    over = f'Over {len(result["trials"])} data sets'
-    finding = f'{over} {method} is {points} in test accuracy than {reference}'
-    if not is_significant(result['p']):
+    finding = f'{method} is {points} in test accuracy than {reference}'
+    if not is_significant(_p(comparison)):
         finding = (
-            f'{over} no difference in test accuracy between {method} and {reference} is '
-            f'significant; on average {method} is {points}'
+            f'no difference in test accuracy between {method} and {reference} is significant; on '
+            f'average {method} is {points}'
         )
-    low, high = points_text(result['low'], result['high'])
-    return (
-        f'{finding} (random effects, 95 % interval {low} … {high} points, {p_phrase(result["p"])}).'
-    )
+    return f'Over {count} data sets {finding} (random effects, {_evidence(comparison)[2:]}.'
 
 
 def time_sentence(label: str, reference_label: str, times: dict) -> str:
@@ -202,7 +201,7 @@ def _criterion(comparisons: Sequence[dict]) -> str:
 
 def _evidence(comparison: dict) -> str:
     """The interval and p in parentheses, as far as there are any."""
-    if comparison['count'] == 1:
+    if comparison.get('count') == 1:
         return '; one seed gives no p value'
     if comparison['low'] is None:
         return ', by the same in every seed, which gives no interval and no p value'

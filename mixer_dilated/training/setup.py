@@ -147,11 +147,11 @@ def check_keep_best(setup: Setup) -> None:
     if setup.config.checkpoints.keep_best and not setup.val_examples:
         raise UserError(
             'config.checkpoints.keep_best = True: the best checkpoint is chosen on validation '
-            f'examples; set some apart, for example {_example_val_split(setup)}'
+            f'examples; set some apart, for example {example_val_split(setup)}'
         )
 
 
-def _example_val_split(setup: Setup) -> str:
+def example_val_split(setup: Setup) -> str:
     """Flags that set validation examples apart from those that the run trains and tests on."""
     dataset, sizes = setup.config.dataset, setup.dataset.split_sizes
     (name, start, stop), *_ = split_slices('split', dataset.train_split, sizes)

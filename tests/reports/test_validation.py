@@ -7,7 +7,8 @@ import pytest
 from mixer_dilated.reports.formatting import NOTHING
 from mixer_dilated.reports.page.result_tables import trials_tables
 from mixer_dilated.reports.plots.curves import training_curves
-from mixer_dilated.reports.result_files import read_run, read_study, split_text
+from mixer_dilated.reports.plots.run_plots import split_text
+from mixer_dilated.reports.result_files import read_run, read_study
 from mixer_dilated.reports.tables.run_tables import print_study
 from mixer_dilated.training.run_folder import write_summary
 from tests.report_folders import make_kind

@@ -1,5 +1,8 @@
 """Successive halving: who goes on, for how many epochs, and what is said of it."""
 
+import contextlib
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,8 +13,9 @@ from mixer_dilated.errors import NonFiniteError
 from mixer_dilated.studies import halving
 from mixer_dilated.studies.observer import StudyObserver
 from mixer_dilated.studies.sweep import Trial, grid, prepare, product
+from mixer_dilated.studies.trials import trial_folder
+from mixer_dilated.training.run_folder import lock_folder, write_summary
 from tests.conftest import read_lines, refuses, run_cli
-from tests.report_folders import write_jsonl
 from tests.studies.conftest import small_sweep
 
 METHODS = grid({'model.patches.size': (1, 2, 3), 'model.patches.dilation': (1, 2)})
@@ -23,6 +27,14 @@ REFERENCE = 'size=2_dilation=1'
 VALIDATION = {'num_epochs': 9, 'num_seeds': 4, 'dataset.val_split': 'train[300:400]'}
 
 
+def finish(folder, trial, accuracy):
+    """Makes what halving reads of a trial."""
+    workdir = trial_folder(folder, trial)
+    workdir.mkdir(parents=True, exist_ok=True)
+    checked = {'files': {}, 'num_epochs': 1, 'skipped_steps': 0}
+    write_summary(workdir, {**checked, 'val_accuracy': accuracy})
+
+
 def halve(sweep, accuracies, folder, factor=2):
     """The studies that halving makes, (folder's name, sweep), of trials with given accuracies.
 
@@ -32,11 +44,11 @@ def halve(sweep, accuracies, folder, factor=2):
 
     def run_study(sweep, folder, **others):
         studies.append((folder.name, sweep))
-        folder.mkdir(parents=True)
-        names = [trial.name for trial in prepare(sweep)]
-        rows = [{'cell': n, 'val_accuracy': accuracies[n]} for n in names if n in accuracies]
-        write_jsonl(folder / 'results.jsonl', rows)
-        if len(rows) < len(names):
+        trials = [trial for trial in prepare(sweep) if not trial.invalid]
+        for trial in trials:
+            if trial.name in accuracies:
+                finish(folder, trial, accuracies[trial.name])
+        if not accuracies.keys() >= {trial.name for trial in trials}:
             raise NonFiniteError('some')
         return others
 
@@ -64,7 +76,7 @@ def test_the_most_accurate_go_on_for_more_epochs_and_at_the_end_with_all_seeds(t
     assert [trial.setup.config.eval_every for trial in prepare(sweeps[0])] == [4] * 6
     best = ['size=2_dilation=2', 'size=3_dilation=1', 'size=1_dilation=2']
     assert [*map(names_of, sweeps)] == [{*names}, {REFERENCE, *best}, {REFERENCE, *best[:2]}]
-    assert '5 methods were looked at: rungs of 5 and 3' in text and '2 were kept' in text
+    assert 'Methods looked at: 5, in 2 rungs of 5 and 3' in text and '2 were kept' in text
 
 
 @settings(max_examples=10)
@@ -90,19 +102,82 @@ def test_a_method_that_does_not_stay_finite_is_out(tmp_path):
         halve(sweep, {}, tmp_path / 'none')
 
 
+def test_invalid_trials_do_not_compete_and_are_named_at_the_end(tmp_path):
+    wrong = {'method': 'wrong'}, {'model.patches.size': 9, 'model.patches.padding': 'VALID'}
+    methods = [Trial({'method': 'a'}, {}), Trial({'method': 'b'}, {}), Trial(*wrong)]
+    sweep = small_sweep(product(methods, DATASETS), **VALIDATION)
+    accuracies = {f'method={m}_dataset={d}': 0.5 for m in 'ab' for d in ('first', 'second')}
+    studies, text = halve(sweep, accuracies, tmp_path)
+    assert 'Methods looked at: 2' in text and len(prepare(studies[0][1])) == 4
+    final = prepare(studies[-1][1])
+    assert [bool(trial.invalid) for trial in final] == [False, False, True, True]
+
+
+def test_what_no_method_that_is_left_is_compared_with_goes(tmp_path):
+    sweep = small_sweep(METHODS, reference={'dilation': 1}, **VALIDATION)
+    names = [trial.name for trial in prepare(sweep)]
+    accuracies = dict(zip(names, (0.1, 0.2, 0.3, 0.9, 0.5, 0.6), strict=True))
+    studies, _ = halve(sweep, accuracies, tmp_path, factor=3)
+    assert names_of(studies[-1][1]) == {'size=2_dilation=1', 'size=2_dilation=2'}
+    alone = [METHODS[0], METHODS[1], METHODS[3], METHODS[5]]
+    sweep = small_sweep(alone, reference={'dilation': 1}, **VALIDATION)
+    studies, _ = halve(sweep, accuracies, tmp_path / 'alone', factor=3)
+    assert names_of(studies[-1][1]) == {'size=2_dilation=2'}
+    assert studies[-1][1].reference is None
+
+
 def test_what_cannot_be_halved_is_refused(tmp_path):
+    missing = [DATASETS[0], Trial({'dataset': 'gone'}, {'dataset.name': 'folder:/nowhere'})]
+    unlike = [
+        Trial({'method': m, 'dataset': d.settings['dataset']}, d.changes)
+        for m, d in zip('ab', DATASETS, strict=True)
+    ]
+    seconds = dataclasses.replace(small_sweep(METHODS, **VALIDATION), train_seconds=3)
     wrong = {
         ('dataset.val_split',): small_sweep(METHODS, num_epochs=2),
         ('total_steps = 7',): small_sweep(METHODS, **VALIDATION, total_steps=7),
         ("kind = 'table1'",): small_sweep(METHODS, kind='table1', **VALIDATION),
+        ('train_seconds = 3',): seconds,
+        ('warmup_steps', 'rung 1'): small_sweep(
+            METHODS, **VALIDATION, **{'optimizer.warmup_steps': 50}
+        ),
+        ('gone', '/nowhere'): small_sweep(product(METHODS, missing), **VALIDATION),
+        ('every data set',): small_sweep(unlike, **VALIDATION),
     }
     for words, sweep in wrong.items():
         with refuses('--halving', *words):
             halve(sweep, {}, tmp_path)
     assert not [*tmp_path.iterdir()]
-    (tmp_path / 'study.json').touch()
-    with refuses(f'--workdir={tmp_path}'):
+    (tmp_path / 'summary.json').touch()
+    with refuses(f'--workdir={tmp_path}', 'summary.json'):
         halve(small_sweep(METHODS, **VALIDATION), {}, tmp_path)
+
+
+def test_a_process_that_helps_waits_for_the_one_that_leads_and_chooses_the_same(
+    tmp_path, monkeypatch
+):
+    sweep = small_sweep(METHODS[:2], **VALIDATION)
+    names = [trial.name for trial in prepare(sweep)]
+    held, calls = contextlib.ExitStack(), []
+
+    def run_study(sweep, folder, **others):
+        calls.append(folder.name)
+        if len(calls) == 1:  # another process leads the first rung, and has one trial to go
+            folder.mkdir(parents=True)
+            held.enter_context(lock_folder(folder))
+            return None
+        for trial in prepare(sweep):
+            finish(folder, trial, float(trial.name == names[1]))
+        return {'names': names_of(sweep)}
+
+    class Observer(StudyObserver):
+        def on_wait(self, folders):
+            held.close()
+
+    monkeypatch.setattr(halving, 'run_study', run_study)
+    settings = {'command': 'run', 'observer': Observer()}
+    done = halving.successive_halving(sweep, tmp_path, 2, **settings)
+    assert calls == ['rung-1', 'rung-1', 'final'] and done == {'names': {names[1]}}
 
 
 SWEEP_FILE = """

@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mixer_dilated.errors import BusyError
 from mixer_dilated.studies import study as study_module
 from mixer_dilated.studies.study import group_for_timing, run_study
+from mixer_dilated.studies.sweep import Trial
+from mixer_dilated.training.run_folder import lock_folder
 from tests.conftest import ROOT, read_lines, refuses
 from tests.studies.conftest import METHODS, Recorder, small_sweep, table1_sweep
 
@@ -87,32 +90,63 @@ def test_times_of_a_trial_that_is_trained_anew_are_not_kept(study, tmp_path):
     assert statistics['cells'] == study[1]['cells']
 
 
-def test_trials_of_equal_time_have_the_epochs_that_fit_and_keep_them(tmp_path, monkeypatch):
-    seconds = {'method=plain': 0.4, 'method=dilated': 1.1}
-    monkeypatch.setattr(
-        study_module,
-        'epoch_seconds',
-        lambda setups, rounds, _: {name: [seconds[name]] * rounds for name in setups},
-    )
+@pytest.fixture
+def timed(monkeypatch):
+    """Seconds of an epoch of each trial, in place of timing; [] of the trials that were timed."""
+    seconds, asked = {'method=plain': 0.4, 'method=dilated': 1.1}, []
+
+    def epoch_seconds(setups, rounds, observer):
+        asked.append([*setups])
+        return {name: [seconds[name]] * rounds for name in setups}
+
+    monkeypatch.setattr(study_module, 'epoch_seconds', epoch_seconds)
+    return seconds, asked
+
+
+def epochs_of(folder, trials=('method=plain', 'method=dilated')):
+    rows = (read_lines(folder / 'cells' / trial / 'metrics.jsonl')[-1] for trial in trials)
+    return [row['epoch'] for row in rows]
+
+
+def test_trials_of_equal_time_have_the_epochs_that_fit_and_keep_them(tmp_path, timed):
+    seconds, asked = timed
     sweep = dataclasses.replace(small_sweep(METHODS[:2]), train_seconds=1.3)
     folder = tmp_path / 'study'
     statistics = run_study(sweep, folder, command='run')
-    epochs = {
-        trial: read_lines(folder / 'cells' / trial / 'metrics.jsonl')[-1] for trial in seconds
-    }
-    assert {trial: row['epoch'] for trial, row in epochs.items()} == {
-        'method=plain': 3,
-        'method=dilated': 1,
-    }
+    assert epochs_of(folder) == [3, 1]
     # The machine is slower when a lost trial is trained again.
     seconds.update(dict.fromkeys(seconds, 5.0))
     files = [folder / 'cells' / trial / 'weights.npz' for trial in seconds]
     before = [path.read_bytes() for path in files]
     shutil.rmtree(folder / 'cells' / 'method=plain')
     assert run_study(sweep, folder, command='run') == statistics
-    assert [path.read_bytes() for path in files] == before
+    assert [path.read_bytes() for path in files] == before and len(asked) == 1
+    # A trial that is changed is timed again, with those that it is compared with.
+    wider = Trial(METHODS[0].settings, {**METHODS[0].changes, 'model.hidden_dim': 12})
+    shutil.rmtree(folder / 'cells' / 'method=plain')
+    changed = dataclasses.replace(sweep, trials=[wider, METHODS[1]])
+    run_study(changed, folder, command='run')
+    assert epochs_of(folder) == [1, 1] and len(asked) == 2
+
+
+def test_a_study_of_equal_time_is_no_other_study(tmp_path, timed, study):
+    sweep = dataclasses.replace(small_sweep(METHODS[:2]), train_seconds=1.3)
+    folder = tmp_path / 'study'
+    with lock_folder(folder), refuses(folder, error=BusyError):  # no epochs are known yet
+        run_study(sweep, folder, command='run')
+    run_study(sweep, folder, command='run')
     with refuses('train_seconds 1.3, here 2'):
         run_study(dataclasses.replace(sweep, train_seconds=2), folder, command='run')
+    before = (study[0] / 'timing.json').read_bytes()
+    with refuses('train_seconds None, here 5'):
+        run_study(dataclasses.replace(table1_sweep(), train_seconds=5), study[0], command='run')
+    assert (study[0] / 'timing.json').read_bytes() == before
+
+
+def test_a_time_that_is_too_short_for_the_warm_up_is_refused_with_the_trial(tmp_path, timed):
+    sweep = small_sweep(METHODS[:1], num_epochs=9, **{'optimizer.warmup_steps': 20})
+    with refuses('plain: train_seconds gives it 1 epoch', 'warmup_steps = 20'):
+        run_study(dataclasses.replace(sweep, train_seconds=0.5), tmp_path / 'study', command='run')
 
 
 def test_of_many_trials_those_are_timed_together_that_are_compared():

@@ -1,6 +1,7 @@
 """Sweeps: grids of trials, what is refused, the shipped sweep files."""
 
 import dataclasses
+import os
 import pathlib
 
 import pytest
@@ -93,7 +94,8 @@ def test_every_sweep_file_can_be_prepared(path, mnist):
     sweep.base.dataset.data_dir = mnist
     names = {trial.changes.get('dataset.name', 'mnist') for trial in sweep.trials}
     if missing := [name for name in names if not pathlib.Path(mnist, name).is_dir()]:
-        pytest.skip(f'no prepared {missing[0]} in {mnist}')
+        reason = f'no prepared {missing[0]} in {mnist}'
+        pytest.fail(reason) if os.environ.get('REQUIRE_MNIST') else pytest.skip(reason)
     trials = prepare(sweep)
     assert len({trial.name for trial in trials}) == len(trials) > 1
     reasons = [trial.invalid for trial in trials if trial.invalid]

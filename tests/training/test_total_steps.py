@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mixer_dilated.config import changed
+from mixer_dilated.config_differences import changes_on_resume, differences_on_resume
 from mixer_dilated.data.datasets import Digits
 from mixer_dilated.errors import Preempted
 from mixer_dilated.training.compiled import CompiledFunctions
@@ -54,3 +55,12 @@ def test_epochs_that_are_changed_alone_take_its_place():
     assert changed(config, {'num_epochs': 2}).total_steps == 0
     assert changed(config, {'num_epochs': 2, 'total_steps': 5}).total_steps == 5
     assert changed(config, {'batch': 16}).total_steps == 13
+
+
+def test_a_run_of_steps_does_not_become_one_of_epochs():
+    steps = small_config(**STEPS, **{'optimizer.decay_type': 'constant'})
+    epochs = changed(steps, {'num_epochs': 60})
+    assert not changes_on_resume(steps, epochs)
+    assert any('total_steps' in text for text in differences_on_resume(steps, epochs))
+    more = changed(epochs, {'num_epochs': 70})
+    assert changes_on_resume(epochs, more) == {'num_epochs': 70}

@@ -4,10 +4,11 @@ import pandas as pd
 
 from mixer_dilated.reports.formatting import spread_text
 from mixer_dilated.reports.page.result_tables import MAX_ROWS, PageTable
+from mixer_dilated.reports.plots.study_plots import SPLITS
 from mixer_dilated.reports.result_files import Study
 
 TOLERANCE = 0.05
-# Ways in which trials may cost the same: of each the costs, and how an amount is written.
+# Ways in which trials may cost the same: name, costs, and the text of an amount.
 EQUAL = (
     ('tokens and parameters', ('tokens', 'parameters'), '{tokens} tokens, {parameters} parameters'),
     ('FLOPs', ('mflops',), '{mflops:.3g} MFLOPs an image'),
@@ -19,18 +20,19 @@ def equal_cost_table(study: Study) -> PageTable:
     """Of the trials of a sweep that cost the same, in each way to count, the most accurate two."""
     rows = []
     for dataset, part in study.datasets.items() if study.kind == 'sweep' else ():
-        for equal, costs, form in EQUAL:
+        ways = EQUAL[:-1] if study.content.get('train_seconds') else EQUAL  # of equal time
+        for equal, costs, form in ways:
             for group in _groups(part, costs):
                 trials = [row['trial'] for row in group]
-                best, second = sorted(trials, key=study.mean_accuracy, reverse=True)[:2]
+                best, second = sorted(trials, key=part.mean_accuracy, reverse=True)[:2]
                 rows.append({
                     'equal in': f'{equal}, {dataset}' if dataset else equal,
                     'from': form.format(**group[0]),
                     'trials': len(trials),
                     'the most accurate': best.label,
-                    f'{study.split} accuracy': spread_text(best.run.accuracy(study.split)),
+                    f'{SPLITS[part.split]} accuracy': spread_text(best.run.accuracy(part.split)),
                     'the next': second.label,
-                    'its accuracy': spread_text(second.run.accuracy(study.split)),
+                    'its accuracy': spread_text(second.run.accuracy(part.split)),
                 })  # fmt: skip
     title = f'The most accurate of trials whose cost differs by {TOLERANCE:.0%} at most'
     return PageTable(title, pd.DataFrame(rows), folded=len(rows) > MAX_ROWS)

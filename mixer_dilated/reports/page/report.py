@@ -49,7 +49,8 @@ def write_report(folder: PathLike) -> pathlib.Path:
     else:
         raise UserError(
             f'{folder}: no run or study there (no config.json, no study.json); name the folder '
-            'that a training or a sweep has made, for example runs/NAME'
+            'that a training or a sweep has made, for example runs/NAME, or runs/NAME/final of a '
+            'halved sweep'
         )
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
@@ -97,7 +98,9 @@ def _study_page(study: Study) -> dict:
         'settings': [*common_settings(configs), differing_settings(study)],
         'results': [
             result_tables.datasets_table(study),
-            *result_tables.trials_tables(study),
+            *itertools.chain.from_iterable(
+                map(result_tables.trials_tables, study.datasets.values())
+            ),
             equal_cost_table(study),
             result_tables.paper_table(study),
             *result_tables.resolution_tables(study),

@@ -14,7 +14,7 @@ from mixer_dilated.reports.formatting import (
 )
 from mixer_dilated.reports.intervals import describe, wilson_interval
 from mixer_dilated.reports.paper import TABLE1
-from mixer_dilated.reports.plots.study_plots import front_marks
+from mixer_dilated.reports.plots.study_plots import SPLITS, front_marks
 from mixer_dilated.reports.quantities import QUANTITIES
 from mixer_dilated.reports.result_files import Run, Study, Trial
 
@@ -189,15 +189,19 @@ def datasets_table(study: Study) -> PageTable:
         for dataset, name in result['trials'].items():
             if trial := finished.get(name):
                 row[f'test accuracy, {dataset}'] = spread_text(trial.run.accuracy('test'))
-        if result.get('low') is not None:
-            row['against'] = result['reference']
-            row['difference (points)'] = optional_text(100 * result['difference'], '+.2f')
-            row['95 % interval'] = _points_text(result['low'], result['high'])
-            row['p'] = p_text(result['p'])
-            row['spread between data sets'] = f'{100 * result["tau"]:.2f}'
+        combined = result.get('comparison', {})
+        if None not in (combined.get('low'), combined.get('high')):
+            row['against'] = combined['reference']
+            row['difference (points)'] = optional_text(100 * combined['difference'], '+.2f')
+            row['95 % interval'] = _points_text(combined['low'], combined['high'])
+            row['p'] = p_text(combined['p'])
+            row['p, Holm'] = p_text(combined['p_holm'])
+            row['spread between data sets'] = f'{100 * combined["tau"]:.2f}'
         rows.append(row)
-    title = 'Over all data sets, the lowest mean rank first; differences are combined by random '
-    title += 'effects, in percentage points'
+    title = (
+        f'Over all data sets, the lowest mean rank in {SPLITS[study.split]} accuracy first; '
+        'differences in test accuracy are combined by random effects, in percentage points'
+    )
     table = pd.DataFrame(rows, dtype=object).fillna(NOTHING)
     return PageTable(title, table, folded=len(rows) > 2 * MAX_ROWS)
 

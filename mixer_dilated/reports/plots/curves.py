@@ -59,7 +59,8 @@ def draw_lines(
     look |= {'linewidth': 1.7, 'markersize': 6, 'markeredgewidth': 0, **options}
     for axes, (panel, (title, x_label, y_label)) in zip(panels, texts.items(), strict=True):
         rows = data[data.panel == panel]
-        every, legend = max(1, rows.x.nunique() // 12), 'full' if axes is panels[0] else False
+        every = max(1, rows.groupby('label').x.nunique().max() // 12)
+        legend = 'full' if axes is panels[0] else False
         drawn = rows[['x', 'y', 'label']]
         seaborn.lineplot(drawn, x='x', y='y', markevery=every, legend=legend, ax=axes, **look)
         axes.set(title=label_text(title), xlabel=x_label, ylabel=y_label)

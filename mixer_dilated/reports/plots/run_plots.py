@@ -1,7 +1,7 @@
 """The plots of runs, one or several side by side: what they see, learn, reach and get wrong."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from mixer_dilated.reports.plots.figure import Plot
 from mixer_dilated.reports.plots.heat_maps import confusion_matrices, confusion_matrix
 from mixer_dilated.reports.plots.image_grids import augmentation_plot, mistakes_plot, weights_plot
 from mixer_dilated.reports.plots.patch_plots import coverage_plot
-from mixer_dilated.reports.result_files import Run, split_text
+from mixer_dilated.reports.result_files import Run
 
 IMAGES_SHOWN = 3
 PREFERRED_CLASSES = (4, 2, 8)
@@ -50,6 +50,11 @@ def overview_plots(runs: Mapping[str, Run]) -> Iterator[Plot]:
         _join(runs, 'test accuracy {test}, train accuracy {train} at the end'),
         training_curves(curves, split_text(runs.values())),
     )
+
+
+def split_text(runs: Iterable[Run]) -> str:
+    """What the epochs of runs are evaluated on: 'validation' or 'test' images."""
+    return 'validation' if any(run.epoch_split == 'val' for run in runs) else 'test'
 
 
 def _join(runs: Mapping[str, Run], form: str) -> str:

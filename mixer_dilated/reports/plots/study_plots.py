@@ -40,7 +40,8 @@ def study_plots(study: Study) -> Iterator[Plot]:
     for dataset, part in study.datasets.items():
         for plot in _plots(part, limits):
             if dataset:
-                name = re.sub('[^A-Za-z0-9_.-]+', '-', f'{plot.name}_{dataset}')
+                name = f'{plot.name}_{dataset}'.replace(' ', '=')  # as names of trials
+                name = re.sub('[^A-Za-z0-9_.=-]+', '-', name)
                 plot = plot._replace(title=f'{plot.title}: {dataset}', name=name)
             yield plot
 
@@ -120,7 +121,7 @@ def _points(study: Study, cost: str) -> pd.DataFrame:
 
 def _relative_points(study: Study, cost: str) -> pd.DataFrame:
     """`_points` in accuracy above, and costs times those, of the one reference of a data set; empty
-    if there is not one."""
+    if it has none or several."""
     points = _points(study, cost)
     reference = points[points.hollow]
     if len(reference) != 1:
@@ -132,13 +133,13 @@ def _relative_points(study: Study, cost: str) -> pd.DataFrame:
 
 
 def _shared_limits(study: Study, cost: str) -> Limits | None:
-    """Of both axes, for the relative points of several data sets; None where there is no such."""
+    """Of both axes, for the relative points of several data sets; None if there are none."""
     parts = [_relative_points(part, cost) for part in study.datasets.values()]
     if len(parts) < 2 or any(part.empty for part in parts):
         return None
     fronts = pd.concat(map(pareto_front, parts))
     points = pd.concat(parts)
-    low, high = fronts.accuracy.min(), points.high.fillna(points.accuracy).max()
+    low, high = min(0, fronts.accuracy.min()), points.high.fillna(points.accuracy).max()
     room = 0.08 * (high - low) or 1
     return (points.cost.min() / 1.1, points.cost.max() * 1.1), (low - room, high + room)
 
@@ -146,6 +147,8 @@ def _shared_limits(study: Study, cost: str) -> Limits | None:
 def _pareto_plot(study: Study, cost: str, limits: Limits | None) -> Plot:
     title, (name, label) = f'Accuracy against {cost}', COSTS[cost]
     points, accuracy_label = _points(study, cost), f'{SPLITS[study.split]} accuracy'
+    if cost == 'time' and (seconds := study.content.get('train_seconds')):
+        return Plot(title, omitted=f'every trial trains for {seconds:g} s')
     if points.empty:
         return Plot(title, omitted='no trial has been trained and measured yet')
     hollow = '; hollow are the trials that others are compared with.'

@@ -155,12 +155,15 @@ def print_study(folder: pathlib.Path) -> None:
     from mixer_dilated.reports.result_files import read_study  # pandas: training need not wait
 
     study = read_study(folder)
-    trials = [*study.statistics.get('cells', {}).items()]
-    rest = len(trials) - MAX_ROWS
-    if rest > 0:
-        accuracy = f'{study.split}_accuracy'
-        trials.sort(key=lambda trial: -trial[1][accuracy]['mean'])
-        del trials[MAX_ROWS:]
+    cells, trials = study.statistics.get('cells', {}), []
+    rest, accuracy = len(cells) - MAX_ROWS, f'{study.split}_accuracy'
+    for part in study.datasets.values():
+        of_part = [(trial.name, cells[trial.name]) for trial in part.trials if trial.name in cells]
+        if rest > 0:
+            of_part.sort(key=lambda trial: -trial[1][accuracy]['mean'])
+            del of_part[MAX_ROWS // len(study.datasets) or 1 :]
+        trials += of_part
+    rest = len(cells) - len(trials)
     has_val = any('val_accuracy' in measures for _, measures in trials)
     rows = []
     for name, measures in trials:
@@ -175,7 +178,9 @@ def print_study(folder: pathlib.Path) -> None:
     if rows:
         print_table(('', *(['val'] * has_val), *headings), rows)
     if rest > 0:
-        print(f'\nthe {MAX_ROWS} most accurate trials; {rest} more in results.csv and the report')
+        print(
+            f'\nthe {len(trials)} most accurate trials; {rest} more in results.csv and the report'
+        )
     if study.mixed_splits:
         print(f'\n{study.mixed_splits}')
     verdicts = study.statistics['verdicts']
