@@ -119,10 +119,9 @@ def table1(arguments: SimpleNamespace) -> None:
 
 @command('--sweep=FILE [--seeds=N] [--halving=3] [--workdir=DIR] [--config.KEY=VALUE ...]')
 def sweep(arguments: SimpleNamespace) -> None:
-    """Trains every trial of a sweep file; the same command resumes it. Started meanwhile, as on
-    another machine, it helps to train the trials. Writes a table, statistics, plots and
-    report.html. With --halving=3 a few epochs of one seed come first, and a third is kept each
-    time. Default folder: runs/SWEEP."""
+    """Trains every trial of a sweep file, and compares them; the same command resumes it, or helps.
+    --halving=3 trains one seed for few epochs first, and keeps a third of the methods each time.
+    Default folder: runs/SWEEP."""
     study = load_sweep(arguments.sweep, arguments.overrides, arguments.seeds)
     name = file_name(arguments.sweep)
     from mixer_dilated.cli.progress import TerminalStudyProgress

@@ -26,6 +26,7 @@ def test_nothing_is_left_behind_by_refusals(capsys, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_terminal_without_such_letters_gets_others():
     done = run_cli('summary', CONFIG, PYTHONIOENCODING='ascii')
     assert done.returncode == 0, done.stderr

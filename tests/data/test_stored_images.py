@@ -101,6 +101,7 @@ def photos(tmp_path):
     return tmp_path / 'photos'
 
 
+@pytest.mark.slow
 def test_a_run_in_memory_streaming_and_from_disk_predicts_what_it_evaluated(photos, tmp_path):
     changes = {
         'dataset.name': f'folder:{photos}', 'dataset.image_size': 8, 'dataset.decode_size': 10,

@@ -183,6 +183,7 @@ def test_a_worker_that_is_killed_is_reported_and_the_others_end():
     assert len(pids) == 2 and not alive(pids)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_leaves_no_worker_and_no_file_behind(tmp_path):
     (tmp_path / 'script.py').write_text(SCRIPT)
     run = start_python(tmp_path / 'script.py')

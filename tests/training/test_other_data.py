@@ -62,6 +62,7 @@ def copied(pets, tmp_path):
     return root, workdir
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_its_images_were_moved_to(copied, tmp_path):
     root, workdir = copied
     moved = root.rename(tmp_path / 'moved')
@@ -173,6 +174,7 @@ def test_a_run_whose_schedule_ends_names_the_way_to_train_on(pets):
 VALIDATED = {'dataset.val_split': 'train[300:400]', 'checkpoints.keep_best': True}
 
 
+@pytest.mark.slow
 def test_epochs_are_evaluated_on_validation_examples_and_the_end_on_the_test_split(tmp_path):
     rough = {'optimizer.base_lr': 0.2, 'optimizer.decay_type': 'constant', 'num_epochs': 6}
     keep = {'checkpoints.keep': 1, 'checkpoints.every_steps': 3}

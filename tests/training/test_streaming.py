@@ -58,6 +58,7 @@ def test_a_stream_that_is_resumed_in_an_epoch_has_the_bits_of_one_that_was_not(s
     assert [row['epoch'] for row in rows_of(tmp_path, 'speed')] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_run_may_go_on_in_the_other_mode(run_of_seeds, streamed, tmp_path):
     config, _, summary = run_of_seeds
     with pytest.raises(Preempted):
