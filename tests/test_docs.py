@@ -29,7 +29,7 @@ EXTENDING = ROOT / 'docs' / 'extending.md'
 FINE_TUNING = ROOT / 'docs' / 'fine-tuning.md'
 PAGES = [README, *sorted((ROOT / 'docs').glob('*.md'))]
 PROGRAMS = ('python', 'pip', 'curl', 'find')
-# What the commands of the README are run with here, to be quick.
+# What the pages' commands are run with here, to be quick.
 SMALL = ('--config.num_epochs=1', '--config.model.num_blocks=1', '--config.model.hidden_dim=8')
 
 every_page = pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
@@ -267,7 +267,7 @@ def test_examples_of_extending_run_in_a_copy_of_the_package(tmp_path):
         (tmp_path / path).write_text(content, encoding='utf-8')
     write_python_files(tmp_path)
     write_pets(tmp_path)
-    commands = [[*words, '--config.num_epochs=1'] for words in read_commands(EXTENDING)]
+    commands = [[*words, *SMALL] for words in read_commands(EXTENDING)]
     run_in(tmp_path, tmp_path, commands)
     assert len(os.listdir(tmp_path / 'runs')) == 4
 

@@ -28,7 +28,7 @@ TRAINED = {
     'optimizer.name': 'sgd',  # as in mesh_runs.py
     'optimizer.base_lr': 0.1,
 }
-WAIT = 120  # seconds, in a test that fails
+WAIT = 240  # seconds, in a test that fails
 DONE = (0, '', '')  # of a process that is not the first
 
 

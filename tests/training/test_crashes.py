@@ -55,7 +55,7 @@ def get_sweep():
     base = small_config(**{changes})
     return Sweep(title='Interrupted', question='Is it resumed?', base=base, trials=trials)
 """
-SHORT = [(name, 'stream') for name in ('KILL', 'worker')]
+SHORT = [('KILL', 'stream')]
 EVERY = [
     (name, kind)
     for kind, name in itertools.product(CHANGES, INTERRUPTIONS)
