@@ -113,8 +113,8 @@ def summary(arguments: SimpleNamespace) -> None:
 def table1(arguments: SimpleNamespace) -> None:
     """The paper's Table 1: its two methods and a control, many seeds, paired differences. The same
     as a sweep of configs/sweeps/table1.py."""
-    table1 = str(SHIPPED / 'sweeps' / 'table1.py')
-    sweep(SimpleNamespace(**vars(arguments), sweep=table1, halving=None))
+    path = str(SHIPPED / 'sweeps' / 'table1.py')
+    sweep(SimpleNamespace(**vars(arguments), sweep=path, halving=None))
 
 
 @command('--sweep=FILE [--seeds=N] [--halving=3] [--workdir=DIR] [--config.KEY=VALUE ...]')

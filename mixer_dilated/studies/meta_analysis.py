@@ -44,9 +44,10 @@ def mean_ranks(
     from scipy import stats
 
     ranked = [method for method, names in methods.items() if accuracies.keys() >= {*names.values()}]
-    table = np.array([[accuracies[name] for name in methods[m].values()] for m in ranked])
     if not ranked:
         return {}
+    datasets = [*methods[ranked[0]]]  # trials may list them in another order
+    table = np.array([[accuracies[methods[m][d]] for d in datasets] for m in ranked])
     ranks = stats.rankdata(-table, axis=0).mean(axis=1)
     order = np.argsort(ranks, kind='stable')
     return {ranked[k]: float(ranks[k]) for k in order}

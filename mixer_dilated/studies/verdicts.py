@@ -133,7 +133,7 @@ def datasets_sentence(method: str, comparison: Mapping, count: int) -> str:
             f'no difference in test accuracy between {method} and {reference} is significant; on '
             f'average {method} is {points}'
         )
-    return f'Over {count} data sets {finding} (random effects, {_evidence(comparison)[2:]}.'
+    return f'Over {count} data sets {finding} (random effects, {_interval_and_p(comparison)}).'
 
 
 def time_sentence(label: str, reference_label: str, times: dict) -> str:
@@ -201,13 +201,17 @@ def _criterion(comparisons: Sequence[dict]) -> str:
 
 def _evidence(comparison: dict) -> str:
     """The interval and p in parentheses, as far as there are any."""
-    if comparison.get('count') == 1:
+    if comparison['count'] == 1:
         return '; one seed gives no p value'
     if comparison['low'] is None:
         return ', by the same in every seed, which gives no interval and no p value'
+    return f' ({_interval_and_p(comparison)})'
+
+
+def _interval_and_p(comparison: Mapping) -> str:
     low, high = points_text(comparison['low'], comparison['high'])
     corrected = '' if comparison['p_holm'] is None else " after Holm's correction"
-    return f' (95 % interval {low} … {high} points, {p_phrase(_p(comparison))}{corrected})'
+    return f'95 % interval {low} … {high} points, {p_phrase(_p(comparison))}{corrected}'
 
 
 def _outcome(comparison: dict) -> str:

@@ -100,6 +100,14 @@ def test_p_values_of_several_methods_are_corrected_together():
     assert b['p_holm'] == pytest.approx(2 * b['p']) and c['p_holm'] == pytest.approx(c['p'])
 
 
+def test_ranks_are_within_a_data_set_in_whatever_order_trials_are():
+    trials = trials_of('ab', 'xy')
+    accuracies = dict(zip([trial.name for trial in trials], (0.9, 0.2, 0.8, 0.1), strict=True))
+    for order in (trials, [*trials[:2], *trials[:1:-1]]):  # a: x, y; b: x, y or y, x
+        results = over_datasets(order, accuracies, {})
+        assert [(m, result['mean_rank']) for m, result in results.items()] == [('a', 1), ('b', 2)]
+
+
 def test_a_study_of_one_data_set_has_no_mean_ranks():
     trials = trials_of('ab', 'x')
     assert over_datasets(trials, {'a_x': 0.9, 'b_x': 0.8}, {}) == {}
