@@ -228,7 +228,7 @@ def test_configs_state_their_command(path, parse, monkeypatch):
     monkeypatch.chdir(ROOT)
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))
     command = re.search(r'python run.py (.*)', docstring)[1]
-    named = command.removesuffix(' --halving=4')
+    named = re.sub(' --halving=[0-9]+$', '', command)
     assert command == 'table1' or named.endswith(f'={path.relative_to(ROOT)}')
     assert parse(command.split()) == 0
 

@@ -52,6 +52,11 @@ def load_sweep(path: str, overrides: Mapping, seeds: int | None):
         check_sweep(sweep)
     except UserError as error:
         raise UserError(f'--sweep={path}: {error}') from None
+    if sweep.train_seconds and 'num_epochs' in overrides:
+        raise UserError(
+            f'--config.num_epochs: the sweep has train_seconds = {sweep.train_seconds}, and each '
+            'trial the epochs that fit; change train_seconds in the sweep file'
+        )
     for key in overrides:
         if all(key in trial.changes for trial in sweep.trials):
             raise UserError(

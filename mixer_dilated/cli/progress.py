@@ -203,12 +203,13 @@ class TerminalStudyProgress(StudyObserver):
             self._worked += work
             left = self._seconds / self._worked * sum(self._left.values())
             text = f'{seconds:.0f} s{_eta(left) if self._left else ""}'
-        accuracies = [result['test_accuracy'] for result in summary['results']]
-        test = f'test {statistics.fmean(accuracies):.4f}'
+        part = trial.setup.epoch_split  # 'val', by which methods are chosen, where there is one
+        accuracies = [result[f'{part}_accuracy'] for result in summary['results']]
+        accuracy = f'{part} {statistics.fmean(accuracies):.4f}'
         if len(accuracies) > 1:
-            test += f' ± {statistics.stdev(accuracies):.4f}'
+            accuracy += f' ± {statistics.stdev(accuracies):.4f}'
         counted = _counted(self._done, self._count)
-        print(f'{counted}  {trial.label}  {test}  {text}', flush=True)
+        print(f'{counted}  {trial.label}  {accuracy}  {text}', flush=True)
         preemption.exit_if_requested()
 
     def on_timing_start(self, num_trials: int, rounds: int) -> None:

@@ -9,7 +9,7 @@ import reprlib
 import statistics
 from collections.abc import Mapping, Sequence
 
-from mixer_dilated.config import changed, resolve
+from mixer_dilated.config import changed
 from mixer_dilated.config_differences import differences
 from mixer_dilated.errors import BusyError, UserError
 from mixer_dilated.files import REMOVE_HINT, write_json, write_json_lines
@@ -22,7 +22,7 @@ from mixer_dilated.studies.observer import StudyObserver
 from mixer_dilated.studies.resolution import resolution_rows, resolution_statistics
 from mixer_dilated.studies.robustness import robustness_rows, robustness_sentences
 from mixer_dilated.studies.sweep import PreparedTrial, Sweep, pair_with_reference, prepare
-from mixer_dilated.studies.trials import help_train, is_finished, train_all
+from mixer_dilated.studies.trials import help_train, is_finished, recorded_config, train_all
 from mixer_dilated.training.run_folder import check_workdir, environment, lock_folder
 from mixer_dilated.training.setup import create_setup
 
@@ -282,8 +282,7 @@ def _write_description(folder: pathlib.Path, description: Mapping) -> None:
                 f'--workdir={folder}: holds another study ({key} {there.get(key)!r}, here '
                 f'{description[key]!r}); name another folder'
             )
-    recorded = resolve(there.get('config', {}), warn=False)  # of a version with fewer keys
-    if differing := differences(recorded, description['config']):
+    if differing := differences(recorded_config(path, there), description['config']):
         raise UserError(
             f'--workdir={folder}: holds this study with other settings (key: there, '
             f'here): {"; ".join(differing)}. Name another folder, or give those settings'

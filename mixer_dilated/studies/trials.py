@@ -13,10 +13,12 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
 import jax
+from ml_collections import ConfigDict
 
 from mixer_dilated.config import resolve
 from mixer_dilated.config_differences import differences
 from mixer_dilated.errors import BusyError, NonFiniteError, UserError
+from mixer_dilated.files import REMOVE_HINT
 from mixer_dilated.paths import exists
 from mixer_dilated.reports.schema import read_object
 from mixer_dilated.studies.observer import StudyObserver
@@ -122,6 +124,14 @@ def _train(
         jax.clear_caches()  # no trial needs the programs of another
 
 
+def recorded_config(path: pathlib.Path, there: Mapping) -> ConfigDict:
+    """The settings of all trials in `study.json`; raises UserError if they are not allowed."""
+    try:
+        return resolve(there.get('config', {}), warn=False)  # of a version with fewer keys
+    except UserError as error:
+        raise UserError(f'{path}: {error}; {REMOVE_HINT}') from None
+
+
 def _raise_not_finite(labels: Sequence[str], num_trials: int) -> None:
     if labels:
         raise NonFiniteError(
@@ -138,7 +148,7 @@ def _check_same(folder: pathlib.Path, description: Mapping) -> None:
     while True:
         there = read_object(path, {'config?': dict}) if exists(path) else {}
         differing = [key for key in SHARED if there.get(key) != here[key]]
-        differing += differences(resolve(there.get('config', {}), warn=False), here['config'])
+        differing += differences(recorded_config(path, there), here['config'])
         if not differing:
             return
         if time.monotonic() > until:

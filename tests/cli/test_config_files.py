@@ -66,6 +66,20 @@ def test_a_sweep_file_of_wrong_types_is_refused(capsys, tmp_path, fields, value)
     assert not (tmp_path / 'study').exists()
 
 
+def test_epochs_of_a_sweep_whose_time_decides_them_are_refused(capsys, tmp_path):
+    path = tmp_path / 'sweep.py'
+    path.write_text(
+        'from mixer_dilated.config import base_config\n'
+        'from mixer_dilated.studies.sweep import Sweep, Trial\n'
+        'def get_sweep():\n'
+        "    trials = [Trial({'method': 'a'}, {'model.patches.size': 2})]\n"
+        "    return Sweep('a', 'b?', base_config(), trials, train_seconds=60)\n"
+    )
+    flags = f'--sweep={path}', f'--workdir={tmp_path}/study', '--config.num_epochs=3'
+    error = refused(capsys, 'sweep', *flags)
+    assert '--config.num_epochs' in error and 'train_seconds = 60' in error
+
+
 def test_configs_that_are_compared_have_names_of_their_own(tmp_path, capsys):
     text = (
         'from mixer_dilated.config import base_config\n\n\ndef get_config(word="3"):\n'

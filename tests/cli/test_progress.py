@@ -1,13 +1,16 @@
 """What is printed while a run trains."""
 
 import numpy as np
+import pytest
 
 from mixer_dilated.cli.main import main
-from mixer_dilated.cli.progress import TerminalProgress, classes_text
+from mixer_dilated.cli.progress import TerminalProgress, TerminalStudyProgress, classes_text
+from mixer_dilated.studies.sweep import prepare
 from mixer_dilated.training import train as train_module
 from mixer_dilated.training.setup import create_setup
 from tests.cli.conftest import CONFIG
 from tests.conftest import small_config
+from tests.studies.conftest import small_sweep
 
 
 def test_an_epoch_without_an_evaluation_shows_no_test_accuracy(capsys, tmp_path):
@@ -42,3 +45,17 @@ def test_a_run_that_a_cluster_stops_ends_as_by_a_signal(monkeypatch, capsys, tmp
     out, err = capsys.readouterr()
     assert 'stopped after step 8, which is saved;\nthe same command with' in out
     assert err == '' and (tmp_path / 'run' / 'checkpoints' / '8').is_dir()
+
+
+@pytest.mark.parametrize(
+    ('split', 'shown'), [('', 'test 0.2500'), ('train[300:400]', 'val 0.7500')]
+)
+def test_trials_are_shown_by_what_methods_are_chosen_by(split, shown, capsys, tmp_path):
+    progress = TerminalStudyProgress('s', tmp_path)
+    trials = prepare(small_sweep(**{'dataset.val_split': split}))
+    progress.on_start(trials)
+    with progress.trial(trials[0], False):
+        pass
+    summary = {'results': [{'test_accuracy': 0.25, 'val_accuracy': 0.75}]}
+    progress.on_trial_end(trials[0], summary, False)
+    assert f'plain  {shown}  0 s' in capsys.readouterr().out

@@ -17,6 +17,16 @@ def test_a_config_of_another_type_is_refused_with_its_file(config, tmp_path):
         run_study(small_sweep(), tmp_path, command='run')
 
 
+@pytest.mark.parametrize(
+    ('config', 'key'), [({'batch': 0}, 'config.batch = 0'), ({'model': {'sise': 4}}, 'model.sise')]
+)
+def test_a_value_that_is_not_allowed_is_refused_with_its_file(config, key, tmp_path):
+    content = {'kind': 'sweep', 'axes': ['method'], 'config': config}
+    (tmp_path / 'study.json').write_text(json.dumps(content))
+    with refuses(tmp_path / 'study.json', key, 'remove it'):
+        run_study(small_sweep(), tmp_path, command='run')
+
+
 @pytest.mark.parametrize('seconds', [7, None, [], [None], [0.5, 0], 'x'])
 def test_times_of_another_type_are_refused_with_their_file(seconds, tmp_path):
     sweep = small_sweep()
