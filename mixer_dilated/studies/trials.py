@@ -114,6 +114,11 @@ def _train(
         config, workdir = trial.setup.config, trial_folder(folder, trial)
         if workdir.is_symlink():
             raise UserError(f'{workdir}: a link, which would be trained into; put a folder there')
+        if not exists(folder / 'study.json'):  # `workdir` would be made in what is no study
+            raise UserError(
+                f'{folder}: gone while the study was running (no study.json); put it back, and the '
+                'same command resumes it, or begin it anew with that'
+            )
         with observer.trial(trial, finished) as epochs:
             return train_and_evaluate(config, workdir, name=trial.label, progress=epochs)
     except NonFiniteError as error:

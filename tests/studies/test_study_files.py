@@ -1,10 +1,14 @@
 """Files of a study that are of other types than a study writes."""
 
 import json
+import shutil
 
 import pytest
 
+from mixer_dilated.studies.observer import StudyObserver
 from mixer_dilated.studies.study import run_study
+from mixer_dilated.studies.sweep import prepare
+from mixer_dilated.studies.trials import SHARED, help_train
 from tests.conftest import refuses
 from tests.studies.conftest import small_sweep
 
@@ -35,3 +39,30 @@ def test_times_of_another_type_are_refused_with_their_file(seconds, tmp_path):
     (tmp_path / 'timing.json').write_text(json.dumps({'method=plain': seconds}))
     with refuses(tmp_path / 'timing.json', 'method=plain'):
         run_study(sweep, tmp_path, command='run')
+
+
+class Remover(StudyObserver):
+    """Takes the folder of a study away while it runs."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_start(self, trials):
+        shutil.rmtree(self.folder)
+
+
+def test_a_process_that_leads_a_study_does_not_make_its_folder_again(tmp_path):
+    folder = tmp_path / 'study'
+    with refuses(folder, 'gone'):
+        run_study(small_sweep(), folder, command='run', observer=Remover(folder))
+    assert not folder.exists()
+
+
+def test_a_process_that_helps_a_study_does_not_make_its_folder_again(tmp_path):
+    sweep, folder = small_sweep(), tmp_path / 'study'
+    description = {**dict.fromkeys(SHARED), 'config': sweep.base.to_dict()}
+    folder.mkdir()
+    (folder / 'study.json').write_text(json.dumps(description))
+    with refuses(folder, 'gone'):
+        help_train(prepare(sweep), folder, description, Remover(folder))
+    assert not folder.exists()
