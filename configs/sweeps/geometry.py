@@ -26,8 +26,8 @@ DATASETS = [
             'dataset.train_split': 'train[:20000]',
             'dataset.val_split': 'train[20000:25000]',
             'augment.flip': True,
-            # After three epochs the baseline has a validation accuracy of 0.503 with a batch of 128
-            # and 0.01, 0.523 with these.
+            # After three epochs the baseline has a validation accuracy of 0.523 with these, and
+            # 0.503 with a batch of 128 and a learning rate of 0.01.
             'batch': 32,
             'optimizer.base_lr': 0.003,
         },

@@ -52,10 +52,10 @@ def load_sweep(path: str, overrides: Mapping, seeds: int | None):
         check_sweep(sweep)
     except UserError as error:
         raise UserError(f'--sweep={path}: {error}') from None
-    if sweep.train_seconds and 'num_epochs' in overrides:
+    for key in overrides.keys() & {'num_epochs', 'total_steps'} if sweep.train_seconds else ():
         raise UserError(
-            f'--config.num_epochs: the sweep has train_seconds = {sweep.train_seconds}, and each '
-            'trial the epochs that fit; change train_seconds in the sweep file'
+            f'--config.{key}: the sweep has train_seconds = {sweep.train_seconds}, and each trial '
+            'the epochs that fit; change train_seconds in the sweep file'
         )
     for key in overrides:
         if all(key in trial.changes for trial in sweep.trials):

@@ -116,8 +116,8 @@ def _train(
             raise UserError(f'{workdir}: a link, which would be trained into; put a folder there')
         if not exists(folder / 'study.json'):  # `workdir` would be made in what is no study
             raise UserError(
-                f'{folder}: gone while the study was running (no study.json); put it back, and the '
-                'same command resumes it, or begin it anew with that'
+                f'{folder}: gone while the study was running (no study.json); the same command '
+                'resumes the study where the folder is put back, and else begins it anew'
             )
         with observer.trial(trial, finished) as epochs:
             return train_and_evaluate(config, workdir, name=trial.label, progress=epochs)

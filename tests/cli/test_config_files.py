@@ -66,7 +66,8 @@ def test_a_sweep_file_of_wrong_types_is_refused(capsys, tmp_path, fields, value)
     assert not (tmp_path / 'study').exists()
 
 
-def test_epochs_of_a_sweep_whose_time_decides_them_are_refused(capsys, tmp_path):
+@pytest.mark.parametrize('key', ['num_epochs', 'total_steps'])
+def test_epochs_of_a_sweep_whose_time_decides_them_are_refused(key, capsys, tmp_path):
     path = tmp_path / 'sweep.py'
     path.write_text(
         'from mixer_dilated.config import base_config\n'
@@ -75,9 +76,9 @@ def test_epochs_of_a_sweep_whose_time_decides_them_are_refused(capsys, tmp_path)
         "    trials = [Trial({'method': 'a'}, {'model.patches.size': 2})]\n"
         "    return Sweep('a', 'b?', base_config(), trials, train_seconds=60)\n"
     )
-    flags = f'--sweep={path}', f'--workdir={tmp_path}/study', '--config.num_epochs=3'
+    flags = f'--sweep={path}', f'--workdir={tmp_path}/study', f'--config.{key}=3'
     error = refused(capsys, 'sweep', *flags)
-    assert '--config.num_epochs' in error and 'train_seconds = 60' in error
+    assert f'--config.{key}: ' in error and 'train_seconds = 60' in error
 
 
 def test_configs_that_are_compared_have_names_of_their_own(tmp_path, capsys):
