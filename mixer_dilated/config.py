@@ -16,8 +16,14 @@ from ml_collections import ConfigDict, FieldReference
 from mixer_dilated.config_keys import ALIASES, KEYS, PRESETS, preset_values
 from mixer_dilated.config_synonyms import SYNONYMS
 from mixer_dilated.errors import UserError
+from mixer_dilated.patches.auto import auto_patches
 from mixer_dilated.patches.geometry import Pair, Patches, integer_pair
 from mixer_dilated.recorded_gelu import recorded_gelu
+
+STRIDE = 'model.patches.stride'
+# What `model.patches = 'auto'` sets until `fit_patches` knows the size of the images.
+AUTO = {path: key.default for path, key in KEYS.items() if path.startswith('model.patches.')}
+AUTO |= {'model.branches': (), STRIDE: 'auto'}
 
 
 def base_config() -> ConfigDict:
@@ -65,9 +71,12 @@ def resolve(config: Mapping, *, warn: bool = True) -> ConfigDict:
     tree = nested(values | {path: float(values[path]) for path in floats})
     model = tree['model']
     try:
-        # The geometry's own spelling, so that 4 and (4, 4), valid and VALID are the same run.
-        model['patches'] = dataclasses.asdict(Patches(**model['patches']))
-        patch_branches(ConfigDict(model))
+        if is_auto(model):
+            _validate_auto(values)
+        else:
+            # The geometry's own spelling, so that 4 and (4, 4), valid and VALID are the same run.
+            model['patches'] = dataclasses.asdict(Patches(**model['patches']))
+            patch_branches(ConfigDict(model))
         model['phases'] = integer_pair('phases', model['phases'], 1)
     except UserError as error:
         raise UserError(f'config.model.{error}') from None
@@ -109,13 +118,30 @@ def changed(config: Mapping, changes: Mapping) -> ConfigDict:
     return resolve(values | flat_keys(changes))
 
 
+def is_auto(model: Mapping) -> bool:
+    """Whether the patches follow from the size of the images, which `fit_patches` knows."""
+    return model['patches']['stride'] == 'auto'
+
+
+def fit_patches(config: ConfigDict, image_size: Pair) -> ConfigDict:
+    """The config with patches in numbers for images of (height, width) pixels, if they are auto."""
+    if not is_auto(config.model):
+        return config
+    return changed(config, auto_patches(image_size, config.model.max_tokens))
+
+
 def flat_keys(config: Mapping, *, warn: bool = True) -> dict:
-    """{path: value} of a config by the current names of its keys, a preset's name expanded.
+    """{path: value} of a config by the current names of its keys; presets and 'auto' expanded.
 
     Raises:
       UserError: an unknown key or preset, or a key that has different values under both names.
     """
     values = flat(config)
+    if values.get('model.patches') == 'auto':
+        del values['model.patches']
+        for path in [path for path in values if path.startswith('model.patches.')]:
+            raise UserError(f"config.{path}: config.model.patches = 'auto' sets it; leave one out")
+        values = AUTO | values
     if isinstance(values.get('model'), str):
         values = flat({'model': preset_values(values.pop('model'))}) | values
     values = _rename_keys(values, warn=warn)
@@ -152,8 +178,9 @@ def check_key(path: str) -> None:
     if path in sections:
         inside = ', '.join(known for known in KEYS if known.startswith(f'{path}.'))
         preset = f', or name a preset: {", ".join(PRESETS)}' if path == 'model' else ''
+        auto = ", or config.model.patches to 'auto'" if path == 'model.patches' else ''
         raise UserError(
-            f'config.{path} is a group of keys, not a value; set one of {inside}{preset}'
+            f'config.{path} is a group of keys, not a value; set one of {inside}{preset}{auto}'
         )
     last = path.rsplit('.', 1)[-1]
     same_name = [known for known in KEYS if known.rsplit('.', 1)[-1] == last]
@@ -162,7 +189,7 @@ def check_key(path: str) -> None:
             f'config.{path}: no such key; the number of classes is that of the data set'
         )
     synonym = [SYNONYMS[last]] if last in SYNONYMS else []
-    known = (path in SYNONYMS and synonym) or same_name or synonym or KEYS
+    known = (path in SYNONYMS and synonym) or same_name or synonym or (*KEYS, *sections)
     nearest = difflib.get_close_matches(path, known, n=1, cutoff=0.0)[0]
     # repr: a name may hold anything, a message is one line.
     raise UserError(f'config.{repr(path)[1:-1]}: no such key; did you mean config.{nearest}?')
@@ -180,8 +207,19 @@ def validate(values: Mapping) -> None:
             raise UserError(f'config.{path} = {value!r}: allowed is {allowed.text}')
 
 
+def _validate_auto(values: Mapping) -> None:
+    for path, only in {**AUTO, 'model.branch_merge': 'channels'}.items():
+        if values[path] != only:
+            raise UserError(
+                f"{path.removeprefix('model.')} = {values[path]!r}: with {STRIDE} = 'auto' allowed "
+                f'is {only!r}; leave it out, or make the stride a number'
+            )
+
+
 def _validate_random_phase(model: Mapping) -> None:
-    if model['branches']:
+    if is_auto(model):
+        needed = "it needs one grid, 'auto' has two; set config.model.patches in numbers"
+    elif model['branches']:
         needed = 'it needs the one grid of config.model.patches; leave config.model.branches out'
     elif model['phases'] != (1, 1):
         needed = 'it needs one phase at a time; leave config.model.phases at 1'

@@ -135,9 +135,12 @@ KEYS: dict[str, Key] = {
     # Model
     'model.patches.size': Key(4, LENGTH, 'P: pixels sampled per side'),
     'model.patches.dilation': Key(1, LENGTH, 'pixels between neighbouring samples of a patch'),
-    'model.patches.stride': Key(4, LENGTH, 'pixels between neighbouring patches'),
+    'model.patches.stride': Key(
+        4, either('auto', LENGTH), "pixels between patches; 'auto' is patches by max_tokens"
+    ),
     'model.patches.padding': Key('VALID', PADDING, 'zeros around the image'),
     'model.patches.offset': Key(0, OFFSET, 'pixels by which the grid is moved down and right'),
+    'model.max_tokens': Key(49, integer(1), "at most so many tokens of patches 'auto'"),
     'model.branches': Key((), BRANCHES, 'several patch geometries, as changes of model.patches'),
     'model.phases': Key(1, LENGTH, 'phases of the dilated grid, a branch each; up to the dilation'),
     'model.branch_merge': Key(

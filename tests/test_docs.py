@@ -25,6 +25,7 @@ from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import ROOT, run_python, small_config
 
 README, CONFIGS = ROOT / 'README.md', ROOT / 'configs'
+TRAINING_PAGES = 'library', 'export'  # whose code takes longest
 EXTENDING = ROOT / 'docs' / 'extending.md'
 FINE_TUNING = ROOT / 'docs' / 'fine-tuning.md'
 PAGES = [README, *sorted((ROOT / 'docs').glob('*.md'))]
@@ -185,7 +186,13 @@ def test_the_page_of_the_configuration_is_what_the_keys_make():
     assert PAGE.read_text(encoding='utf-8') == configuration_page(), 'python -m docs.configuration'
 
 
-@every_page
+@pytest.mark.parametrize(
+    'page',
+    [
+        pytest.param(page, id=page.stem, marks=[pytest.mark.slow] * (page.stem in TRAINING_PAGES))
+        for page in PAGES
+    ],
+)
 def test_python_code_runs(page, beside_configs):
     code = [block for block in read_blocks(page, 'python') if 'timm' not in block]
     if any('runs/digits' in block for block in code):

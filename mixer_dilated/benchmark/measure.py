@@ -60,9 +60,9 @@ def benchmark(
     """
     against, busy, setups, notes = set(against), busy_cores(), {}, {}
     for name, config in configs.items():
-        if 'torch' in against:
-            check_torch(config)
         setups[name], notes[name] = _one_seed_float32(config)
+        if 'torch' in against:
+            check_torch(setups[name].config)
     results = {}
     # A TPU serves one process at a time: the others come before this one computes.
     for name, setup in setups.items():

@@ -60,6 +60,7 @@ def _integer(text: str, minimum: int = 1) -> int:
     return value
 
 
+GROUPS = {'model': 'a preset', 'model.patches': 'auto'}  # of keys, which a word sets
 INTEGERS = 'seeds', 'top', 'max_pixels', 'batch_per_device', 'num_processes'
 PARSERS = {
     'workdir': _Parser(_folder),
@@ -78,7 +79,7 @@ def parse(command, argv: list[str]) -> SimpleNamespace:
 
     Returns:
       The value of every flag, None where it is not given; 'words', which are no flags; and
-      'overrides', {key: value} of --config.KEY=VALUE, of 'model' a preset's name.
+      'overrides', {key: value} of --config.KEY=VALUE, of `GROUPS` a word.
 
     Raises:
       UserError: an unknown flag or key, a value that is not allowed, or something is missing.
@@ -100,8 +101,9 @@ def parse(command, argv: list[str]) -> SimpleNamespace:
     arguments = SimpleNamespace(**given, words=tuple(words), overrides={})
     if overrides is not None:
         arguments.overrides = flat_keys(config_flags.get_override_values(overrides))
-        if values['config.model'].value is not None:
-            arguments.overrides['model'] = values['config.model'].value
+        for group in GROUPS:
+            if values[f'config.{group}'].value is not None:
+                arguments.overrides[group] = values[f'config.{group}'].value
     for name in command.required:
         if getattr(arguments, name) is None:
             raise UserError(f'--{name} is missing; for example {EXAMPLES[name]} (see --help)')
@@ -116,15 +118,16 @@ def _define_overrides(values: flags.FlagValues, argv: list[str]) -> flags.Flag:
     """Defines a flag for each --config.KEY of `argv`; returns the flag that has their values."""
     keys = [match[1] for word in argv if (match := re.match(r'--?(?:no)?config\.([^=]*)', word))]
     for key in keys:
-        if key != 'model' and key not in ALIASES:
+        if key not in (*GROUPS, *ALIASES):
             check_key(key)
     fields = {key: FieldReference(None, field_type=object) for key in (*KEYS, *ALIASES)}
-    flags.DEFINE_string('config.model', None, 'a preset', flag_values=values)
+    for group, value in GROUPS.items():
+        flags.DEFINE_string(f'config.{group}', None, value, flag_values=values)
     config_flags.DEFINE_config_dict(
         'config',
         ConfigDict(nested(fields)),
         flag_values=values,
-        sys_argv=[f'--config.{key}' for key in keys if key != 'model'],
+        sys_argv=[f'--config.{key}' for key in keys if key not in GROUPS],
     )
     overrides = values['config']
     del values.config  # this name is free for the flag of the file

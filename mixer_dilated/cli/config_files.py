@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 import mixer_dilated
-from mixer_dilated.config import changed, flat, flat_keys
-from mixer_dilated.config_keys import KEYS, preset_values
+from mixer_dilated.config import STRIDE, changed, flat_keys
+from mixer_dilated.config_keys import KEYS
 from mixer_dilated.errors import UserError
 
 PACKAGE = pathlib.Path(mixer_dilated.__file__).parent
@@ -58,7 +58,8 @@ def load_sweep(path: str, overrides: Mapping, seeds: int | None):
             'the epochs that fit; change train_seconds in the sweep file'
         )
     for key in overrides:
-        if all(key in trial.changes for trial in sweep.trials):
+        own = STRIDE if key == 'model.patches' else key  # 'auto' is of the stride
+        if all(own in trial.changes for trial in sweep.trials):
             raise UserError(
                 f'--config.{key}: every trial of the sweep sets this key itself, so that this '
                 'would change nothing; change the trials in the sweep file'
@@ -90,7 +91,7 @@ def load_configs(paths: list[str], overrides: Mapping) -> dict[str, ConfigDict]:
 def _override(config: Mapping, overrides: Mapping) -> ConfigDict:
     """Resolves a config with the overrides; warns of keys that a preset among them replaces."""
     if preset := overrides.get('model'):
-        kept = {*flat({'model': preset_values(preset)}), *overrides}
+        kept = flat_keys(overrides, warn=False)
         replaced = [
             f'config.{key} = {value!r}'
             for key, value in flat_keys(config, warn=False).items()

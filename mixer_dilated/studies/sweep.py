@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
-from mixer_dilated.config import changed, check_key, validate
+from mixer_dilated.config import changed, check_key, is_auto, validate
 from mixer_dilated.config_keys import ALIASES, preset_values
 from mixer_dilated.errors import UserError
 from mixer_dilated.reports.schema import KINDS
@@ -118,6 +118,13 @@ def prepare(sweep: Sweep) -> list[PreparedTrial]:
     """
     check_sweep(sweep)
     trials = [_prepare(sweep.base, trial) for trial in sweep.trials]
+    if sweep.kind == 'resolution':
+        for trial in (trial for trial in trials if not trial.invalid):
+            if is_auto(changed(sweep.base, trial.changes).model):
+                raise UserError(
+                    "kind = 'resolution': patches 'auto' differ at every size; set "
+                    'config.model.patches in numbers'
+                )
     if all(trial.invalid for trial in trials):
         raise UserError(f'no trial of the sweep can be trained: {trials[0].invalid}')
     if sweep.reference and not pair_with_reference(trials, sweep.reference):
@@ -190,6 +197,8 @@ def _check_changes(trials: Sequence[Trial]) -> None:
     for key, value in (change for trial in trials for change in trial.changes.items()):
         if key == 'model' and isinstance(value, str):
             preset_values(value)
+            continue
+        if (key, value) == ('model.patches', 'auto'):
             continue
         key = ALIASES.get(key, key)
         if key is None:  # a key that is gone

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import ml_collections
 
 from mixer_dilated.allowed_values import NON_NEGATIVE, Allowed, integer, one_of
-from mixer_dilated.config import changed, patch_branches
+from mixer_dilated.config import changed, fit_patches, patch_branches
 from mixer_dilated.data.datasets import open_dataset, preprocessing_of
 from mixer_dilated.data.examples import Dataset, check_disjoint, count_examples, split_slices
 from mixer_dilated.data.input_pipeline import streams
@@ -89,6 +89,7 @@ def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = No
     Raises UserError: they do not, or the data set is not to be had.
     """
     dataset = dataset or open_dataset(config.dataset)
+    config = fit_patches(config, dataset.image_shape[:2])
     if dataset.num_classes < 2:
         raise UserError(
             f'config.dataset.name = {config.dataset.name!r}: has one class, '
@@ -169,7 +170,8 @@ def example_val_split(setup: Setup) -> str:
 def grid_tokens(config: ml_collections.ConfigDict, image_shape: Sequence[int]) -> int:
     """S for images (height, width, channels); raises UserError if no patch fits into them."""
     size = image_shape[0], image_shape[1]
-    return num_tokens(patch_branches(config.model), config.model.branch_merge, size)
+    model = fit_patches(config, size).model
+    return num_tokens(patch_branches(model), model.branch_merge, size)
 
 
 def write_preprocessing(workdir: pathlib.Path, setup: Setup) -> None:
@@ -219,6 +221,15 @@ def read_preprocessing(workdir: pathlib.Path, config: ml_collections.ConfigDict)
     except UserError as error:
         raise UserError(f'{path}: {error}; {REMOVE_HINT}') from None
     return content
+
+
+def image_size_of_run(
+    workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dataset | None
+) -> Pair:
+    """(height, width) of the images of a run that has begun, or else of the data set."""
+    if exists(workdir / PREPROCESSING):
+        return tuple(read_preprocessing(workdir, config)['image_shape'][:2])
+    return create_setup(config, dataset).image_size
 
 
 def _is_image_shape(value) -> bool:

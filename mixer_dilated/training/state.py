@@ -35,7 +35,7 @@ def create_model(
     All forms have the same parameters; without a platform, 'cpu', 'gpu' or 'tpu', it is `MlpMixer`.
     """
     model, network = config.model, CpuMlpMixer if platform == 'cpu' else MlpMixer
-    keys = {*model} - {'patches', 'branches', 'phases'}  # that make the geometries
+    keys = {*model} - {'patches', 'max_tokens', 'branches', 'phases'}  # that make the geometries
     return network(
         branches=patch_branches(model),
         num_classes=num_classes,

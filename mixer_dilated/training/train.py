@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 from ml_collections import ConfigDict
 
-from mixer_dilated.config import changed
+from mixer_dilated.config import changed, fit_patches, is_auto
 from mixer_dilated.data.examples import Dataset
 from mixer_dilated.data.input_pipeline import InputPipeline, class_counts, open_input
 from mixer_dilated.errors import Preempted
@@ -59,7 +59,12 @@ from mixer_dilated.training.run_folder import (
 from mixer_dilated.training.run_progress import Progress
 from mixer_dilated.training.run_state import RunState, array_checksums
 from mixer_dilated.training.run_trace import TRACED_STEPS, make_trace_folder, trace_steps
-from mixer_dilated.training.setup import Setup, check_keep_best, write_preprocessing
+from mixer_dilated.training.setup import (
+    Setup,
+    check_keep_best,
+    image_size_of_run,
+    write_preprocessing,
+)
 from mixer_dilated.training.state import (
     InitialParams,
     load_initial_params,
@@ -107,6 +112,9 @@ def train_and_evaluate(
     progress, workdir = progress or Progress(), as_path(workdir)
     config = keep_gelu(workdir, changed(config, {'dataset.name': dataset.name} if dataset else {}))
     assert_equal_across_hosts([config.to_dict(), versions()], CONFIGS_DIFFER)
+    if is_auto(config.model):
+        image_size = broadcast(on_primary(image_size_of_run, workdir, config, dataset))
+        config = fit_patches(config, tuple(image_size))
     summary = on_primary(read_finished, workdir, config)
     if broadcast(bool(summary)):
         progress.on_already_finished(workdir)

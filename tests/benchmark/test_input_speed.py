@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from mixer_dilated.benchmark import input_speed, memory
 from mixer_dilated.cli.main import main
 from tests.conftest import config_file
@@ -12,6 +14,7 @@ def test_workers_are_timed_up_to_one_a_core():
     assert counts == {1: [0, 1, 2], 2: [0, 1, 2], 6: [0, 1, 2, 4, 6], 16: [0, 1, 2, 4, 8, 16]}
 
 
+@pytest.mark.slow
 def test_the_input_is_timed_against_decoding_alone(tmp_path, capsys, monkeypatch):
     changes = {'ROUNDS': 2, 'TURN_SECONDS': 0.02, 'WAITING_SECONDS': 0.02}
     for name, value in changes.items():

@@ -23,8 +23,15 @@ from tests.conftest import raising, small_config
 
 @pytest.mark.parametrize(
     'changes',
-    [{}, {'model.branches': ({'dilation': 1}, {'dilation': 2})}, {'model.blur': True}],
-    ids=['plain', 'branches', 'blur'],
+    [
+        pytest.param({}, id='plain'),
+        pytest.param(
+            {'model.branches': ({'dilation': 1}, {'dilation': 2})},
+            id='branches',
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({'model.blur': True}, id='blur', marks=pytest.mark.slow),
+    ],
 )
 def test_all_variants_train_the_same_batches(changes):
     """What is timed side by side does the same work: as many steps of as many parameters."""

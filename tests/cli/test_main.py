@@ -79,6 +79,7 @@ class _ClosedAtEpochs(io.StringIO):
         return super().write(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('epochs', [1, 3])
 def test_a_run_whose_reader_is_gone_saves_first(epochs, monkeypatch, tmp_path):
     folder = tmp_path / 'run'

@@ -37,6 +37,7 @@ def test_an_interrupt_while_compiling_ends_with_130_and_a_hint(tmp_path):
     assert err.count('\n') == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('command', ['train', 'evaluate'])
 def test_a_signal_at_any_moment_of_the_start_ends_the_program(command, trained, tmp_path):
     """Also inside an import, where Python's own KeyboardInterrupt would be lost."""

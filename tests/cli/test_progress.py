@@ -37,6 +37,7 @@ def test_classes_are_printed_with_the_fewest_and_most_images():
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_a_cluster_stops_ends_as_by_a_signal(monkeypatch, capsys, tmp_path):
     """Another process says so at the second look; no signal came here."""
     looks = iter([False, True])

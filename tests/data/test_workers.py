@@ -46,6 +46,7 @@ def test_a_quota_of_a_container_counts_as_cores(quota, allowed, tmp_path, monkey
         assert workers.num_cores() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('seconds', [0, 0.5])
 def test_a_stream_can_be_closed_while_its_workers_start(seconds):
     config = small_config(**{'input.workers': 3, 'batch': 4})
@@ -94,6 +95,7 @@ if __name__ == '__main__':
 """
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_is_reported(tmp_path):
     (tmp_path / 'script.py').write_text(SCRIPT.replace("__name__ == '__main__'", 'True'))
     done = run_python(tmp_path / 'script.py')

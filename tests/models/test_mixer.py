@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixer_dilated.config import resolve
+from mixer_dilated.config import fit_patches, resolve
 from mixer_dilated.models.cpu import CpuMixerBlock, CpuMlpMixer
 from mixer_dilated.models.mixer import MixerBlock, MlpBlock, MlpMixer, Stem
 from mixer_dilated.patches.extraction import antialias, extract_patches
@@ -50,6 +50,7 @@ def random_variables(module, *args, seed=1, **kwargs):
 def test_logits_and_tokens_of_every_config(path):
     config = resolve(config_of(path))
     shape = (8, 8, 1) if config.dataset.name == 'digits' else (28, 28, 1)
+    config = fit_patches(config, shape[:2])
     model = create_model(config, num_classes=10)
     logits, variables = jax.eval_shape(
         lambda: model.init_with_output(jax.random.key(0), jnp.zeros((3, *shape)), train=False)

@@ -40,6 +40,7 @@ def test_a_platform_that_is_not_here_is_refused_by_its_variable(error, monkeypat
             function()
 
 
+@pytest.mark.slow
 def test_a_run_is_not_damaged_under_another_setting(plain_run, tmp_path):
     words = ('convert', plain_run, tmp_path / 'out.npz')
     for name, value in (('JAX_ENABLE_X64', '1'), ('JAX_PLATFORMS', 'no_such')):

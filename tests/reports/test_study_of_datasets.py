@@ -5,6 +5,7 @@ import types
 
 import pytest
 
+from mixer_dilated.reports.formatting import p_text
 from mixer_dilated.reports.page.equal_cost import TOLERANCE, equal_cost_table
 from mixer_dilated.reports.page.result_tables import datasets_table
 from mixer_dilated.reports.plots import study_plots
@@ -93,3 +94,10 @@ def test_equal_costs_are_equal_to_5_percent_and_the_most_accurate_comes_first(fo
         assert study.mean_accuracy(best) >= study.mean_accuracy(second)
         costs = sorted(trial.run.evaluation_mflops for trial in (best, second))
         assert costs[1] <= (1 + TOLERANCE) * costs[0]
+        accuracies = [
+            [result['test_accuracy'] for result in trial.run.summary['results']]
+            for trial in (best, second)
+        ]
+        expected = compare(*accuracies, reference='')
+        assert row[7] == f'{100 * expected["difference"]:+.2f}'
+        assert row[9] == ('–' if expected['p'] is None else p_text(expected['p']))

@@ -95,6 +95,7 @@ def test_a_file_system_without_locks_is_a_warning(error, tmp_path, monkeypatch):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('every_steps', [0, 4])
 def test_a_folder_that_is_moved_away_ends_the_run_and_is_not_made_again(run, every_steps, tmp_path):
     """Next comes a row of metrics, or a checkpoint; back at its place the run goes on."""

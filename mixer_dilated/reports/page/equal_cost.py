@@ -2,10 +2,11 @@
 
 import pandas as pd
 
-from mixer_dilated.reports.formatting import spread_text
-from mixer_dilated.reports.page.result_tables import MAX_ROWS, PageTable
+from mixer_dilated.reports.formatting import NOTHING, optional_text, p_text, spread_text
+from mixer_dilated.reports.intervals import describe
+from mixer_dilated.reports.page.result_tables import MAX_ROWS, PageTable, points_text
 from mixer_dilated.reports.plots.study_plots import SPLITS
-from mixer_dilated.reports.result_files import Study
+from mixer_dilated.reports.result_files import Study, Trial
 
 TOLERANCE = 0.05
 # Ways in which trials may cost the same: name, costs, and the text of an amount.
@@ -33,9 +34,34 @@ def equal_cost_table(study: Study) -> PageTable:
                     f'{SPLITS[part.split]} accuracy': spread_text(best.run.accuracy(part.split)),
                     'the next': second.label,
                     'its accuracy': spread_text(second.run.accuracy(part.split)),
+                    **_difference(best, second, part.split),
                 })  # fmt: skip
-    title = f'The most accurate of trials whose cost differs by {TOLERANCE:.0%} at most'
-    return PageTable(title, pd.DataFrame(rows), folded=len(rows) > MAX_ROWS)
+    title = (
+        f'The most accurate of trials whose cost differs by {TOLERANCE:.0%} at most; differences '
+        'are paired by seed, in percentage points'
+    )
+    return PageTable(title, pd.DataFrame(rows).fillna(NOTHING), folded=len(rows) > MAX_ROWS)
+
+
+def _difference(best: Trial, second: Trial, split: str) -> dict[str, str]:
+    """How much more accurate the best trial is, paired by seed."""
+    of_best, of_second = (
+        {result['seed']: result[f'{split}_accuracy'] for result in trial.run.summary['results']}
+        for trial in (best, second)
+    )
+    if of_best.keys() != of_second.keys():
+        return {}
+    difference = describe([of_best[seed] - of_second[seed] for seed in of_best], 1)
+    p = NOTHING
+    if difference['std']:
+        from scipy import stats
+
+        p = p_text(stats.ttest_rel([*of_best.values()], [of_second[s] for s in of_best]).pvalue)
+    return {
+        'difference (points)': optional_text(100 * difference['mean'], '+.2f'),
+        '95 % interval': points_text(difference['low'], difference['high']),
+        'p, uncorrected': p,
+    }
 
 
 def _groups(study: Study, costs: tuple[str, ...]) -> list[list[dict]]:

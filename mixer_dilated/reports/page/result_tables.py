@@ -164,8 +164,8 @@ def comparisons_table(study: Study) -> PageTable:
             'against': labels.get(row['reference'], row['reference']),
             'paired seeds': row['count'],
             'difference (points)': optional_text(100 * row['difference'], '+.2f'),
-            '95 % t interval': _points_text(row['low'], row['high']),
-            '95 % bootstrap interval': _points_text(row['bootstrap_low'], row['bootstrap_high']),
+            '95 % t interval': points_text(row['low'], row['high']),
+            '95 % bootstrap interval': points_text(row['bootstrap_low'], row['bootstrap_high']),
             't (paired)': optional_text(row['t'], '+.2f'),
             'p, uncorrected': p_text(row['p']),
             'p, Holm': p_text(row.get('p_holm')),
@@ -193,7 +193,7 @@ def datasets_table(study: Study) -> PageTable:
         if None not in (combined.get('low'), combined.get('high')):
             row['against'] = combined['reference']
             row['difference (points)'] = optional_text(100 * combined['difference'], '+.2f')
-            row['95 % interval'] = _points_text(combined['low'], combined['high'])
+            row['95 % interval'] = points_text(combined['low'], combined['high'])
             row['p'] = p_text(combined['p'])
             row['p, Holm'] = p_text(combined['p_holm'])
             row['spread between data sets'] = f'{100 * combined["tau"]:.2f}'
@@ -206,7 +206,8 @@ def datasets_table(study: Study) -> PageTable:
     return PageTable(title, table, folded=len(rows) > 2 * MAX_ROWS)
 
 
-def _points_text(low: float | None, high: float | None) -> str:
+def points_text(low: float | None, high: float | None) -> str:
+    """An interval of parts of 1 in percentage points."""
     return NOTHING if low is None else interval_text(100 * low, 100 * high, '+.2f')
 
 
