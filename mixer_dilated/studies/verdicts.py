@@ -111,10 +111,12 @@ def comparisons_summary(comparisons: Mapping[str, dict]) -> str:
     """How many trials of a study are better, worse or neither than what they are compared with."""
     outcomes = collections.Counter(map(_outcome, comparisons.values()))
     tested = sum(comparison['p'] is not None for comparison in comparisons.values())
+    compared = f'{len(comparisons)} trials are compared with another in test accuracy'
+    if not tested:
+        return f'{compared}; their seeds give no p values, so that no difference is significant.'
     return (
-        f'{len(comparisons)} trials are compared with another in test accuracy. More accurate: '
-        f'{outcomes[HELD]}; less accurate: {outcomes[REVERSED]}; not significant: '
-        f"{outcomes[OPEN]} (significant: p < 0.05 after Holm's correction for {tested} "
+        f'{compared}. More accurate: {outcomes[HELD]}; less accurate: {outcomes[REVERSED]}; not '
+        f"significant: {outcomes[OPEN]} (significant: p < 0.05 after Holm's correction for {tested} "
         'comparisons).'
     )
 

@@ -114,3 +114,8 @@ def test_many_comparisons_are_counted_by_their_outcome():
     comparisons['close']['p'] = comparisons['worse too']['p'] = 0.03  # 0.03 · 2 > 0.05
     correct_together([*comparisons.values()])
     assert 'less accurate: 1; not significant: 3' in comparisons_summary(comparisons)
+    alone = {name: {**row, 'p': None, 'p_holm': None} for name, row in comparisons.items()}
+    assert comparisons_summary(alone) == (
+        '5 trials are compared with another in test accuracy; their seeds give no p values, so '
+        'that no difference is significant.'
+    )
