@@ -112,12 +112,12 @@ def comparisons_summary(comparisons: Mapping[str, dict]) -> str:
     outcomes = collections.Counter(map(_outcome, comparisons.values()))
     tested = sum(comparison['p'] is not None for comparison in comparisons.values())
     compared = f'{len(comparisons)} trials are compared with another in test accuracy'
+    corrected = f"p < 0.05 after Holm's correction for {tested} comparisons"
     if not tested:
         return f'{compared}; their seeds give no p values, so that no difference is significant.'
     return (
         f'{compared}. More accurate: {outcomes[HELD]}; less accurate: {outcomes[REVERSED]}; not '
-        f"significant: {outcomes[OPEN]} (significant: p < 0.05 after Holm's correction for {tested} "
-        'comparisons).'
+        f'significant: {outcomes[OPEN]} (significant: {corrected}).'
     )
 
 
