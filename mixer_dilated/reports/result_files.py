@@ -217,12 +217,15 @@ class Study:
             parts.setdefault(str(trial.settings.get('dataset', '')), []).append(trial)
         if len(parts) == 1:
             return {'': self}
-        return {name: self._part(trials) for name, trials in parts.items()}
+        return {name: self._part(name, trials) for name, trials in parts.items()}
 
-    def _part(self, trials: list[Trial]) -> 'Study':
+    def _part(self, dataset: str, trials: list[Trial]) -> 'Study':
         labels, rows = [trial.label for trial in trials], {}
         for name, table in (('robustness', self.robustness), ('resolution', self.resolution)):
             rows[name] = table if table.empty else table[table.label.isin(labels)]
+        if self.kind == 'sweep':  # labels need not say of which data set
+            words = [[w for w in t.label.split(', ') if w != dataset] or [t.label] for t in trials]
+            trials = [t._replace(label=', '.join(w)) for t, w in zip(trials, words, strict=True)]
         return dataclasses.replace(self, trials=trials, **rows)
 
     @property

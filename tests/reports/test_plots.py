@@ -103,6 +103,10 @@ def test_weights_are_drawn_on_a_scale_around_zero_the_largest_first():
     assert (first_row[:24] == -4).all() and (first_row[24:48] == 2).all()
     weights[0, 0, :3] = np.nan, np.inf, -8.0  # what is not finite leaves the others their scale
     assert weights_plot({'a': weights}).axes[0].images[0].get_clim() == (-8, 8)
+    of_two_sizes = weights_plot({'a': weights, 'b': np.full((3, 4, weights.shape[-1]), 9.0)})
+    images = [axes.images[0] for axes in of_two_sizes.axes[:2]]
+    assert [image.get_clim() for image in images] == [(-9, 9)] * 2
+    assert images[0].get_array().shape != images[1].get_array().shape
     weights_plot({'a': np.full((2, 2, 3), np.nan)})
 
 

@@ -150,7 +150,7 @@ def test_a_folder_without_run_or_study_is_refused(tmp_path, folders):
 
 def test_branches_that_add_tokens_have_no_plot_of_token_mixing(tmp_path):
     several = small_config(**{
-        'model.branches': ({'dilation': 1}, {'dilation': 2}), 'model.branch_merge': 'tokens',
+        'model.branches': ({'size': 3}, {'dilation': 2}), 'model.branch_merge': 'tokens',
     })  # fmt: skip
     make_run(tmp_path / 'a', several, *digits_images())
     assert 'form no one grid' in Page(write_report(tmp_path / 'a').read_text()).text

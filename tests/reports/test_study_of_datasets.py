@@ -74,7 +74,7 @@ def test_plots_are_of_one_data_set_each_and_costs_share_their_axes(folder, monke
         assert axes[0].get_xlim() == axes[1].get_xlim()
         assert axes[0].get_ylim() == axes[1].get_ylim()
         (low, _), (below, above) = axes[0].get_xlim(), axes[0].get_ylim()
-        assert low < 1 and below < 0 < above and 'relative to size 1, MNIST' in first.caption
+        assert low < 1 and below < 0 < above and 'relative to size 1, and' in first.caption
     lines = plots['accuracy_by_seconds_MNIST'].figure.axes[0].lines
     seconds = read_study(folder).epoch_seconds
     longest = max(3 * value for value in seconds.values())
@@ -85,7 +85,8 @@ def test_plots_are_of_one_data_set_each_and_costs_share_their_axes(folder, monke
 
 def test_equal_costs_are_equal_to_5_percent_and_the_most_accurate_comes_first(folder):
     study = read_study(folder)
-    runs = {trial.label: trial for trial in study.trials}
+    runs = {trial.label: trial for trial in study.datasets['MNIST'].trials}
+    assert [*runs] == [f'size {size}' for size in SIZES]
     table = equal_cost_table(study).texts
     rows = table[table['equal in'] == 'FLOPs, MNIST']
     assert len(rows) and (table.trials > 1).all()

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from mixer_dilated.errors import UserError, printable
 from mixer_dilated.files import write_text
 from mixer_dilated.paths import PathLike, as_path, exists, is_bucket
-from mixer_dilated.reports.formatting import count_text, setting_text
+from mixer_dilated.reports.formatting import count_text, grouped_text, setting_text
 from mixer_dilated.reports.page import result_tables
 from mixer_dilated.reports.page.equal_cost import equal_cost_table
 from mixer_dilated.reports.page.result_tables import PageTable
@@ -99,7 +99,8 @@ def _study_page(study: Study) -> dict:
         'results': [
             result_tables.datasets_table(study),
             *itertools.chain.from_iterable(
-                map(result_tables.trials_tables, study.datasets.values())
+                result_tables.trials_tables(part, dataset)
+                for dataset, part in study.datasets.items()
             ),
             equal_cost_table(study),
             result_tables.paper_table(study),
@@ -140,7 +141,11 @@ def _data_text(runs: Sequence[Run]) -> str:
 
 def _range_text(numbers: Sequence[int], noun: str) -> str:
     low, high = min(numbers), max(numbers)
-    return count_text(high, noun) if low == high else f'{low} to {count_text(high, noun)}'
+    return (
+        count_text(high, noun)
+        if low == high
+        else f'{grouped_text(low)} to {count_text(high, noun)}'
+    )
 
 
 def _unfinished_text(study: Study) -> str:

@@ -91,12 +91,13 @@ def _run_texts(run: Run) -> dict[str, str]:
     }
 
 
-def trials_tables(study: Study) -> list[PageTable]:
+def trials_tables(study: Study, dataset: str = '') -> list[PageTable]:
     """One row a trained trial; of very many trials the best first, all of them folded away.
 
     Those of a sweep are ordered by accuracy, with the Pareto fronts that they are on.
     """
     title, trials, marks = 'Mean over seeds ± standard deviation', study.finished, {}
+    title += f' on {dataset}' if dataset else ''
     if study.kind == 'sweep':
         title, marks = f'{title}, the most accurate first', front_marks(study)
         title += f'; {study.mixed_splits}' if study.mixed_splits else ''

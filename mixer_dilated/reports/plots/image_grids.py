@@ -121,9 +121,9 @@ def _write_classes(axes: Axes, file: str, classes: list[tuple[str, float]], line
 def weights_plot(panels: Mapping[str, np.ndarray]) -> Figure:
     """Mosaics of units, those with the largest weights first; one scale, symmetric about 0.
 
-    Panels are {title: weights (height, width, units)} of as many units; unit k is at the same place
-    in each. Of more than 64 units the largest are drawn, of more than 16 panels the first. What is
-    not finite, as after a divergence, is drawn as 0.
+    Panels are {title: weights (height, width, units)} of as many units, each of any height and
+    width; unit k is at the same place in each. Of more than 64 units the largest are drawn, of more
+    than 16 panels the first. What is not finite, as after a divergence, is drawn as 0.
     """
     panels = {
         title: np.nan_to_num(weights, posinf=0, neginf=0)
@@ -132,7 +132,7 @@ def weights_plot(panels: Mapping[str, np.ndarray]) -> Figure:
     size = sum((weights**2).sum(axis=(0, 1)) for weights in panels.values())
     order = np.argsort(-size, kind='stable')[:MAX_UNITS]
     mosaics = [_mosaic(weights[..., order]) for weights in panels.values()]
-    limit = np.nanmax(np.abs(mosaics)) or 1.0
+    limit = max(np.nanmax(np.abs(mosaic)) for mosaic in mosaics) or 1.0
     width, letters = (4.1, 64) if len(panels) < 3 else (2.4, 32)
     height = min(max(width * mosaics[0].shape[0] / mosaics[0].shape[1], 1.2), 8.0)
     bar = 1.0 / min(PANELS_A_ROW, len(panels))

@@ -29,7 +29,7 @@ def pareto_front(points: pd.DataFrame) -> pd.DataFrame:
 def pareto_plot(
     points: pd.DataFrame,
     cost_label: str,
-    accuracy_label: str = 'test accuracy',
+    accuracy_label: str = 'test accuracy, mean over seeds',
     limits: tuple[tuple[float, float], tuple[float, float]] | None = None,
 ) -> Figure:
     """Accuracy against cost; the front's trials are named in a column beside the plot.
@@ -55,7 +55,7 @@ def pareto_plot(
         faces = some.hollow.map({True: 'white', False: colour})
         axes.scatter(some.cost, some.accuracy, 24 * width, faces, **style)
     axes.step(front.cost, front.accuracy, where='post', color=FRONT, linewidth=1.2)
-    axes.set(xscale='log', xlabel=cost_label, ylabel=f'{accuracy_label}, mean over seeds')
+    axes.set(xscale='log', xlabel=cost_label, ylabel=accuracy_label)
     lowest, highest = front.accuracy.min(), front.accuracy.max()
     room = highest - lowest
     if limits:

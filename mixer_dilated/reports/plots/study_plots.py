@@ -146,7 +146,10 @@ def _shared_limits(study: Study, cost: str) -> Limits | None:
 
 def _pareto_plot(study: Study, cost: str, limits: Limits | None) -> Plot:
     title, (name, label) = f'Accuracy against {cost}', COSTS[cost]
-    points, accuracy_label = _points(study, cost), f'{SPLITS[study.split]} accuracy'
+    points, accuracy_label = (
+        _points(study, cost),
+        f'{SPLITS[study.split]} accuracy, mean over seeds',
+    )
     if cost == 'time' and (seconds := study.content.get('train_seconds')):
         return Plot(title, omitted=f'every trial trains for {seconds:g} s')
     if points.empty:
@@ -160,7 +163,7 @@ def _pareto_plot(study: Study, cost: str, limits: Limits | None) -> Plot:
     if limits:
         reference = points[points.hollow].label.iloc[0]
         points = _relative_points(study, cost)
-        accuracy_label += ', points above the reference'
+        accuracy_label = f'{SPLITS[study.split]} accuracy, points above the reference'
         label = f'{label.partition(",")[0]}, times the reference, logarithmic'
         relative = f'Both axes are relative to {reference}, and the same on every data set. '
     return Plot(
