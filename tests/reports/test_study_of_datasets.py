@@ -74,6 +74,7 @@ def test_plots_are_of_one_data_set_each_and_costs_share_their_axes(folder, monke
         assert axes[0].get_xlim() == axes[1].get_xlim()
         assert axes[0].get_ylim() == axes[1].get_ylim()
         (low, _), (below, above) = axes[0].get_xlim(), axes[0].get_ylim()
+        assert not any('not drawn' in text.get_text() for text in axes[0].texts + axes[1].texts)
         assert low < 1 and below < 0 < above and 'relative to size 1, and' in first.caption
     lines = plots['accuracy_by_seconds_MNIST'].figure.axes[0].lines
     seconds = read_study(folder).epoch_seconds

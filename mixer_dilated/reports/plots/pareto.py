@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mixer_dilated.reports.formatting import count_text
+from mixer_dilated.reports.formatting import count_text, optional_text
 from mixer_dilated.reports.plots.figure import figure_style, label_text, number_ticks
 
 FRONT, OTHERS = '#d55e00', '#8a8a8a'
@@ -65,7 +65,7 @@ def pareto_plot(
     number_ticks(axes.xaxis)
     bottom = axes.get_ylim()[0]
     if below := (points.accuracy < bottom).sum():
-        text = f'{count_text(below, "trial")} below {bottom:.3f} not drawn'
+        text = f'{count_text(below, "trial")} below {optional_text(bottom, ".3f")} not drawn'
         axes.text(0.99, 0.015, text, transform=axes.transAxes, ha='right', fontsize=9)
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)

@@ -21,6 +21,7 @@ from mixer_dilated.reports.result_files import Study, Trial
 Limits = tuple[tuple[float, float], tuple[float, float]]  # of costs, of accuracies
 
 MAX_METHODS = 8
+FEW_TRIALS = 20  # up to which plots of several data sets show every one, not those near the front
 SPLITS = {'val': 'validation', 'test': 'test'}
 # Of the two costs: the plot's name and the label of its axis.
 COSTS = {
@@ -137,9 +138,10 @@ def _shared_limits(study: Study, cost: str) -> Limits | None:
     parts = [_relative_points(part, cost) for part in study.datasets.values()]
     if len(parts) < 2 or any(part.empty for part in parts):
         return None
-    fronts = pd.concat(map(pareto_front, parts))
     points = pd.concat(parts)
-    low, high = min(0, fronts.accuracy.min()), points.high.fillna(points.accuracy).max()
+    lowest = pd.concat(map(pareto_front, parts)) if len(points) > FEW_TRIALS else points
+    low = min(0, lowest.low.fillna(lowest.accuracy).min())
+    high = points.high.fillna(points.accuracy).max()
     room = 0.08 * (high - low) or 1
     return (points.cost.min() / 1.1, points.cost.max() * 1.1), (low - room, high + room)
 
