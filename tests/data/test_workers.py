@@ -171,6 +171,7 @@ def test_a_signal_to_all_processes_saves_and_leaves_none_behind(tmp_path):
         assert len(pids) == 2 and not alive(pids)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_reported_and_the_others_end():
     order = sequential(64, 8)
     stream = BatchStream(numbered(64), order, workers=2)

@@ -71,6 +71,7 @@ def test_without_augmentation_nothing_is_left(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_report_shows_what_was_left(run):
     text = write_report(run).read_text()
     assert 'What training shows' in text and '6 images under flip, translate' in text

@@ -92,6 +92,7 @@ def test_the_same_files_give_the_same_bytes(folders, kind, tmp_path):
         assert path.read_bytes() == (again / path.name).read_bytes(), path.name
 
 
+@pytest.mark.slow
 def test_a_report_needs_no_jax(folders):
     program = (
         'import pathlib, sys; from mixer_dilated.reports.page.report import write_report; '

@@ -187,6 +187,7 @@ def test_each_checkpoint_holds_its_own_epoch(tmp_path):
         shutil.rmtree(tmp_path / 'checkpoints' / str(step))
 
 
+@pytest.mark.slow
 def test_checkpoints_that_orbax_cannot_list_are_named(plain_run, tmp_path):
     folder = shutil.copytree(plain_run, tmp_path / 'run')
     path = next((folder / 'checkpoints').glob('[0-9]*')) / '_CHECKPOINT_METADATA'

@@ -79,6 +79,7 @@ def test_a_run_goes_on_where_its_images_were_moved_to(copied, tmp_path):
         train_and_evaluate(pets_config(moved), workdir)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_no_result_of_other_data(copied, tmp_path):
     root, workdir = copied
     moved = shutil.copytree(root, tmp_path / 'moved')

@@ -40,6 +40,7 @@ def test_seed_k_of_many_equals_seed_k_alone():
     assert not np.array_equal(kernels[0], kernels[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('num_seeds', [2, 1])
 def test_seeds_at_once_on_an_accelerator_have_the_numbers_of_seeds_in_turn(num_seeds):
     """One seed is computed without `vmap`."""

@@ -36,6 +36,7 @@ def test_the_last_epoch_is_cut_short_and_the_schedule_ends_there(tmp_path):
     assert rows[1]['train_accuracy'] == int(metrics.correct[0]) / (4 * config.batch)
 
 
+@pytest.mark.slow
 def test_it_is_stopped_resumed_and_finished_like_any_run(tmp_path):
     config = small_config(**STEPS)
     whole = train_and_evaluate(config, tmp_path / 'whole')
