@@ -90,6 +90,7 @@ def test_a_split_without_a_best_temperature_is_refused():
             fit_temperature('here', values, labels)
 
 
+@pytest.mark.slow
 def test_evaluation_reports_the_calibration_error_of_every_seed(run):
     result = evaluate_checkpoint(run)
     assert result['calibration'] is None

@@ -20,6 +20,7 @@ from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import PLAIN, refused, refuses, small_config
 
 
+@pytest.mark.slow
 def test_a_probe_sees_what_the_network_sees(plain_run):
     """Enlarged images, at every phase."""
     changes = {

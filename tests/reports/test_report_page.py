@@ -135,6 +135,7 @@ def test_an_unfinished_study_says_how_much_of_it_is_there(tmp_path, kind, there)
     assert f'{there} trials are there' in text
 
 
+@pytest.mark.slow
 def test_invalid_trials_are_listed_with_the_reason(folders):
     text = Page((folders['sweep'] / 'report.html').read_text()).text
     assert 'too large' in text and '1 invalid trial' in text
