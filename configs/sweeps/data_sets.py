@@ -8,30 +8,14 @@ tokens, weights and FLOPs. With 12 epochs instead of 10 the dilated ones spend t
 save against the baseline.
 """
 
+import pathlib
+import runpy
+
 from mixer_dilated.config import base_config
 from mixer_dilated.studies.sweep import Sweep, Trial, product
 
-DATASETS = [
-    Trial(
-        {'dataset': 'MNIST'},
-        {
-            'dataset.name': 'mnist',
-            'dataset.train_split': 'train[:10000]',
-            'dataset.test_split': 'test[5000:]',
-        },
-    ),
-    Trial(
-        {'dataset': 'CIFAR-10'},
-        {
-            'dataset.name': 'cifar10',
-            'dataset.train_split': 'train[:20000]',
-            'dataset.test_split': 'test',
-            'augment.flip': True,
-            'batch': 32,
-            'optimizer.base_lr': 0.003,
-        },
-    ),
-]
+SEARCH = pathlib.Path(__file__).with_name('geometry.py')  # which has the same recipes
+TEST_SPLITS = {'MNIST': 'test[5000:]', 'CIFAR-10': 'test'}
 TWO_BRANCHES = {'model.branches': ({'size': 3}, {'size': 4, 'dilation': 2})}
 
 
@@ -47,6 +31,17 @@ def get_sweep():
     base.num_seeds = 10
     base.model.patches.padding = 'SAME'
     base.model.patches.stride = 5
+    datasets = [
+        Trial(
+            trial.settings,
+            {
+                **trial.changes,
+                'dataset.val_split': '',
+                'dataset.test_split': TEST_SPLITS[trial.settings['dataset']],
+            },
+        )
+        for trial in runpy.run_path(str(SEARCH))['DATASETS']
+    ]
     baseline = _plain(4, 4)
     longer = TWO_BRANCHES | {'num_epochs': 12}
     methods = [
@@ -62,6 +57,6 @@ def get_sweep():
             'and than plain patches of their cost, in accuracy and in time?'
         ),
         base=base,
-        trials=product(methods, DATASETS),
+        trials=product(methods, datasets),
         reference=baseline.settings,
     )

@@ -2,7 +2,8 @@
 
 import pytest
 
-from mixer_dilated.cli.config_files import load_configs
+from mixer_dilated.cli.config_files import load_config, load_configs
+from mixer_dilated.config import is_auto
 from tests.cli.conftest import CONFIG
 from tests.conftest import refused
 
@@ -99,3 +100,17 @@ def test_configs_that_are_compared_have_names_of_their_own(tmp_path, capsys):
     assert names(f'{one}:1', f'{two}:1', two) == {f'{one}:1': 1, f'{two}:1': 1, 'word': 3}
     line = refused(capsys, 'benchmark', f'--config={one}', f'--config={one}')
     assert f'--config: {one}, {one}' in line
+
+
+def test_patches_auto_are_refused_where_every_trial_sets_its_own(capsys, tmp_path):
+    flags = f'--workdir={tmp_path}/study', '--config.model.patches=auto'
+    error = refused(capsys, 'table1', *flags)
+    assert error.startswith('error: --config.model.patches: every trial of the sweep sets')
+    assert not (tmp_path / 'study').exists()
+
+
+@pytest.mark.filterwarnings('error')
+def test_a_preset_beside_patches_auto_is_no_warning():
+    overrides = {'model': 'S/16', 'model.patches': 'auto'}
+    config = load_config('configs/mnist_dilated.py', overrides)
+    assert config.model.hidden_dim == 512 and is_auto(config.model)
