@@ -11,17 +11,10 @@ _ROUNDING = 8 * np.finfo(np.float64).eps
 
 
 def describe(values: Sequence[float], scale: float | None = None) -> dict:
-    """Mean, sample standard deviation and 95 % t interval of the mean.
+    """{count, mean, std, low, high}: sample standard deviation s, mean ± t(0.975, n − 1) · s / √n.
 
-    With n values, s² = Σ (x − mean)² / (n − 1); the interval is mean ± t(0.975, n − 1) · s / √n.
-
-    Args:
-      values: one number a seed, at least one.
-      scale: size of the numbers that the values are differences of, by default of the values; a
-        mean or standard deviation that is no more than the rounding of it is 0.
-
-    Returns:
-      {count, mean, std, low, high}; of one value std, low and high are None.
+    Of one value std, low and high are None. A mean or std within the rounding of `scale` is 0: the
+    size of the numbers that the values are differences of, by default of the values.
 
     Raises:
       ValueError: no values, or one that is not finite.
@@ -52,10 +45,9 @@ def t_interval(values: Sequence[float]) -> np.ndarray:
 def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     """95 % Wilson score interval of a proportion p of n, with z = Φ⁻¹(0.975):
 
-        (p + z² / 2n ± z √(p (1 − p) / n + z² / 4n²)) / (1 + z² / n)
-
-    Every run prints some, and SciPy's would be imported for it alone.
+    (p + z² / 2n ± z √(p (1 − p) / n + z² / 4n²)) / (1 + z² / n)
     """
+    # Every run prints some, and SciPy's would be imported for it alone.
     z, p = statistics.NormalDist().inv_cdf(0.975), correct / count
     middle = p + z**2 / (2 * count)
     half = z * math.sqrt(p * (1 - p) / count + (z / (2 * count)) ** 2)

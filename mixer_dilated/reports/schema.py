@@ -23,61 +23,52 @@ HINT = 'restore it, or give the command that made it again: it resumes from the 
 MAX_NUMBER = 3.5e38  # a loss is a float32; its square is one of float64
 NUMBER, OPTIONAL = (int, float), (int, float, type(None))
 
+
+def _each(kind, keys: str) -> dict:
+    """A schema of several keys of one kind."""
+    return dict.fromkeys(keys.split(), kind)
+
+
 SEED = {
-    **dict.fromkeys(('seed', 'train_correct', 'test_correct'), int),
-    **dict.fromkeys(('train_accuracy', 'test_accuracy'), NUMBER),
-    **dict.fromkeys(('train_loss', 'test_loss'), OPTIONAL),
-    **{'val_correct?': int, 'val_accuracy?': NUMBER, 'val_loss?': OPTIONAL},
+    **_each(int, 'seed train_correct test_correct val_correct?'),
+    **_each(NUMBER, 'train_accuracy test_accuracy val_accuracy?'),
+    **_each(OPTIONAL, 'train_loss test_loss val_loss?'),
 }
 SUMMARY = {
-    **dict.fromkeys(('config_name', 'dataset', 'train_split', 'test_split'), str),
-    **dict.fromkeys(
-        ('train_examples', 'test_examples', 'num_epochs', 'num_tokens', 'num_params'), int
-    ),
-    **dict.fromkeys(('skipped_steps', 'pixels_seen', 'pixels'), int),
-    **dict.fromkeys(('flops_per_image', 'train_accuracy', 'test_accuracy'), NUMBER),
-    **{'val_split?': str, 'val_examples?': int, 'val_accuracy?': NUMBER},
-    'image_shape': [int],
-    'results': [SEED],
-    'seconds': {'train': NUMBER, 'epoch_median': NUMBER},
-    **dict.fromkeys(('versions', 'device', 'files'), dict),
+    **_each(str, 'config_name dataset train_split test_split val_split?'),
+    **_each(int, 'train_examples test_examples val_examples? num_epochs num_tokens num_params'),
+    **_each(int, 'skipped_steps pixels_seen pixels'),
+    **_each(NUMBER, 'flops_per_image train_accuracy test_accuracy val_accuracy?'),
+    **{'image_shape': [int], 'results': [SEED], 'seconds': _each(NUMBER, 'train epoch_median')},
+    **_each(dict, 'versions device files'),
 }
-METRICS = {'epoch': int, 'seed': int, **dict.fromkeys(TRAINING, OPTIONAL)}
+METRICS = _each(int, 'epoch seed') | dict.fromkeys(TRAINING, OPTIONAL)
 METRICS |= {f'{part}_{name}?': OPTIONAL for part in ('val', 'test') for name in EVALUATION}
-TRIAL = {**dict.fromkeys(('name', 'label', 'impossible'), str), 'settings': dict}
 STUDY = {
-    **dict.fromkeys(('kind', 'title', 'question', 'command'), str),
-    'train_seconds?': OPTIONAL,
-    'axes': [str],
-    'cells': [TRIAL],
+    **_each(str, 'kind title question command'),
+    **{'train_seconds?': OPTIONAL, 'axes': [str]},
+    'cells': [_each(str, 'name label impossible') | {'settings': dict}],
 }
-SPREAD = {'count': int, 'mean': NUMBER, **dict.fromkeys(('std', 'low', 'high'), OPTIONAL)}
+SPREAD = {'count': int, 'mean': NUMBER, **_each(OPTIONAL, 'std low high')}
 COMPARISON = {
-    'reference': str,
-    'count': int,
-    'difference': NUMBER,
-    **dict.fromkeys(('low', 'high', 'bootstrap_low', 'bootstrap_high', 't', 'p'), OPTIONAL),
-    **dict.fromkeys(('p_holm?', 'effect_size', 'time_ratio'), OPTIONAL),
+    **{'reference': str, 'count': int, 'difference': NUMBER},
+    **_each(OPTIONAL, 'low high bootstrap_low bootstrap_high t p p_holm? effect_size time_ratio'),
 }
-COMBINED = {'reference': str}
-COMBINED |= dict.fromkeys(('difference', 'low', 'high', 'p', 'p_holm', 'tau'), OPTIONAL)
+COMBINED = {'reference': str, **_each(OPTIONAL, 'difference low high p p_holm tau')}
 DATASETS = {'trials': {str: str}, 'mean_rank': NUMBER, 'comparison?': COMBINED}
 STATISTICS = {
-    'cells?': {str: {'test_accuracy': SPREAD, 'train_accuracy': SPREAD, 'val_accuracy?': SPREAD}},
+    'cells?': {str: _each(SPREAD, 'test_accuracy train_accuracy val_accuracy?')},
     'comparisons?': {str: COMPARISON},
     'datasets?': {str: DATASETS},
     'verdicts?': [str],
     'fits?': {str: {name: {'exponent': NUMBER} for name in QUANTITIES}},
 }
 RESULTS = {'cell': str, 'epoch_seconds?': OPTIONAL}
-ROBUSTNESS = {
-    **dict.fromkeys(('cell', 'corruption'), str),
-    **dict.fromkeys(('strength', 'seed', 'accuracy'), NUMBER),
-}
+ROBUSTNESS = _each(str, 'cell corruption') | _each(NUMBER, 'strength seed accuracy')
 RESOLUTION = {
-    'cell': str,
-    **dict.fromkeys(('image_size', 'batch', *QUANTITIES), NUMBER),
-    **dict.fromkeys(('step_seconds_low', 'step_seconds_high'), NUMBER),
+    **_each(str, 'cell'),
+    **_each(NUMBER, 'image_size batch step_seconds_low step_seconds_high'),
+    **dict.fromkeys(QUANTITIES, NUMBER),
 }
 # The axes of arrays.
 PREDICTIONS = {
@@ -144,10 +135,10 @@ def read_arrays(path: pathlib.Path, axes: Mapping[str, str], **sizes: int) -> di
     arrays = files.read_arrays(path, HINT)
     for name, names in axes.items():
         array = arrays.get(name, np.empty(()))
+        dtype = np.uint8 if names.endswith('channels') else DTYPES.get(name, np.generic)
         if (
             array.ndim != len(names.split())
-            or not np.issubdtype(array.dtype, DTYPES.get(name, np.generic))
-            or (names.endswith('channels') and array.dtype != np.uint8)
+            or not np.issubdtype(array.dtype, dtype)
             or any(
                 sizes.setdefault(axis, size) != size or not (size or axis.endswith('?'))
                 for axis, size in zip(names.split(), array.shape, strict=True)
@@ -155,6 +146,6 @@ def read_arrays(path: pathlib.Path, axes: Mapping[str, str], **sizes: int) -> di
         ):
             raise UserError(
                 f'{path}: {name} has the shape {array.shape} of {array.dtype} and not ({names}) of '
-                f'{DTYPES.get(name, array.dtype.type).__name__}; make the run again'
+                f'{dtype.__name__}; make the run again'
             )
     return arrays

@@ -4,7 +4,7 @@ import pandas as pd
 
 from mixer_dilated.reports.formatting import NOTHING, optional_text, p_text, spread_text
 from mixer_dilated.reports.intervals import describe
-from mixer_dilated.reports.page.result_tables import MAX_ROWS, PageTable, points_text
+from mixer_dilated.reports.page.result_tables import points_text
 from mixer_dilated.reports.plots.study_plots import SPLITS
 from mixer_dilated.reports.result_files import Study, Trial
 
@@ -17,7 +17,7 @@ EQUAL = (
 )
 
 
-def equal_cost_table(study: Study) -> PageTable:
+def equal_cost_table(study: Study) -> pd.DataFrame:
     """Of the trials of a sweep that cost the same, in each way to count, the most accurate two."""
     rows = []
     for dataset, part in study.datasets.items() if study.kind == 'sweep' else ():
@@ -36,11 +36,7 @@ def equal_cost_table(study: Study) -> PageTable:
                     'its accuracy': spread_text(second.run.accuracy(part.split)),
                     **_difference(best, second, part.split),
                 })  # fmt: skip
-    title = (
-        f'The most accurate of trials whose cost differs by {TOLERANCE:.0%} at most; differences '
-        'are paired by seed, in percentage points'
-    )
-    return PageTable(title, pd.DataFrame(rows).fillna(NOTHING), folded=len(rows) > MAX_ROWS)
+    return pd.DataFrame(rows).fillna(NOTHING)
 
 
 def _difference(best: Trial, second: Trial, split: str) -> dict[str, str]:
@@ -52,15 +48,15 @@ def _difference(best: Trial, second: Trial, split: str) -> dict[str, str]:
     if of_best.keys() != of_second.keys():
         return {}
     difference = describe([of_best[seed] - of_second[seed] for seed in of_best], 1)
-    p = NOTHING
+    p = None
     if difference['std']:
         from scipy import stats
 
-        p = p_text(stats.ttest_rel([*of_best.values()], [of_second[s] for s in of_best]).pvalue)
+        p = stats.ttest_rel([*of_best.values()], [of_second[seed] for seed in of_best]).pvalue
     return {
         'difference (points)': optional_text(100 * difference['mean'], '+.2f'),
         '95 % interval': points_text(difference['low'], difference['high']),
-        'p, uncorrected': p,
+        'p, uncorrected': p_text(p),
     }
 
 

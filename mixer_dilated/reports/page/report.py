@@ -15,14 +15,11 @@ from mixer_dilated.paths import PathLike, as_path, exists, is_bucket
 from mixer_dilated.reports.formatting import count_text, grouped_text, setting_text
 from mixer_dilated.reports.page import result_tables
 from mixer_dilated.reports.page.equal_cost import equal_cost_table
-from mixer_dilated.reports.page.result_tables import PageTable
 from mixer_dilated.reports.page.settings_tables import common_settings, differing_settings
 from mixer_dilated.reports.plots.figure import save_figure, svg_text
 from mixer_dilated.reports.plots.run_plots import detail_plots, overview_plots
-from mixer_dilated.reports.plots.study_plots import study_plots
+from mixer_dilated.reports.plots.study_plots import SPLITS, study_plots
 from mixer_dilated.reports.result_files import Run, Study, read_run, read_study
-
-MAX_SHOWN = 12  # sentences or invalid trials; more are folded away
 
 
 def write_report(folder: PathLike) -> pathlib.Path:
@@ -65,7 +62,7 @@ def write_report(folder: PathLike) -> pathlib.Path:
         if plot.figure:
             save_figure(plot.figure, folder / f'{plot.name}.png')
         drawn.append((plot, Markup(svg_text(plot)) if plot.figure else ''))
-    page |= {'plots': drawn, 'most_shown': MAX_SHOWN}
+    page |= {'plots': drawn, 'tables': result_tables, 'equal_cost_table': equal_cost_table}
     path = folder / 'report.html'
     write_text(path, environment.get_template('report.html.j2').render(page) + '\n')
     return path
@@ -74,11 +71,11 @@ def write_report(folder: PathLike) -> pathlib.Path:
 def _run_page(run: Run) -> dict:
     name = run.summary['config_name']
     return {
+        'run': run,
         'title': name,
         'question': f'How well does it tell the classes of {run.summary["dataset"]} apart?',
         'data': _data_text([run]),
         'settings': common_settings([run.config]),
-        'results': result_tables.run_tables(run),
         'plots': itertools.chain(overview_plots({name: run}), detail_plots({name: run})),
         'made': _origin([run.summary], run.folder),
     }
@@ -87,34 +84,17 @@ def _run_page(run: Run) -> dict:
 def _study_page(study: Study) -> dict:
     runs = [trial.run for trial in study.finished]
     configs = [trial.config for trial in study.trials if trial.config]
-    if not configs and study.config:
-        configs = [study.config]
-    invalid = [{'trial': t.label, 'why': t.invalid} for t in study.trials if t.invalid]
     return {
+        'study': study,
         'title': study.content['title'],
         'question': study.content['question'],
         'data': _data_text(runs),
         'unfinished': _unfinished_text(study),
-        'settings': [*common_settings(configs), differing_settings(study)],
-        'results': [
-            result_tables.datasets_table(study),
-            *itertools.chain.from_iterable(
-                result_tables.trials_tables(part, dataset)
-                for dataset, part in study.datasets.items()
-            ),
-            equal_cost_table(study),
-            result_tables.paper_table(study),
-            *result_tables.resolution_tables(study),
-            result_tables.robustness_table(study),
-        ],
-        'verdicts': study.statistics.get('verdicts', []),
-        'comparisons': result_tables.comparisons_table(study),
-        'invalid': PageTable(
-            count_text(len(invalid), 'invalid trial'),
-            pd.DataFrame(invalid),
-            numbers=False,
-            folded=len(invalid) > MAX_SHOWN,
+        'settings': [*common_settings(configs or [study.config]), differing_settings(study)],
+        'invalid': pd.DataFrame(
+            [(t.label, t.invalid) for t in study.trials if t.invalid], columns=['trial', 'why']
         ),
+        'split': SPLITS[study.split],
         'plots': study_plots(study),
         'made': [
             ('made by', study.content['command']),

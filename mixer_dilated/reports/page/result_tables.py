@@ -1,6 +1,7 @@
-"""The results of a run or a study as tables, each number beside its spread."""
+"""The results of a run or a study as tables of texts, each number beside its spread.
 
-from typing import NamedTuple
+The first column names the row; a table without rows is not shown.
+"""
 
 import pandas as pd
 
@@ -14,128 +15,94 @@ from mixer_dilated.reports.formatting import (
 )
 from mixer_dilated.reports.intervals import describe, wilson_interval
 from mixer_dilated.reports.paper import TABLE1
-from mixer_dilated.reports.plots.study_plots import SPLITS, front_marks
+from mixer_dilated.reports.plots.study_plots import front_marks
 from mixer_dilated.reports.quantities import QUANTITIES
 from mixer_dilated.reports.result_files import Run, Study, Trial
 
-MAX_ROWS = 12
 
-
-class PageTable(NamedTuple):
-    """A table of a page, which does not show an empty one: text only, whatever it holds."""
-
-    title: str
-    texts: pd.DataFrame  # the first column names the row
-    numbers: bool = True  # in the columns after the first, which are set to the right
-    folded: bool = False  # the page shows it only when asked
-    headed: bool = True  # it has a line of column names
-
-    def __bool__(self) -> bool:
-        return not self.texts.empty
-
-
-def run_tables(run: Run) -> list[PageTable]:
-    """Accuracies of a run by seed, and what its network costs."""
-    summary, texts, test = run.summary, _run_texts(run), run.accuracy('test')
-    examples, results = summary['test_examples'], pd.DataFrame(summary['results'])
-    intervals = [interval_text(*wilson_interval(c, examples)) for c in results.test_correct]
+def accuracy_table(run: Run) -> pd.DataFrame:
+    """Accuracies of a run by seed, and those of their mean."""
+    texts, test, results = _run_texts(run), run.accuracy('test'), run.summary['results']
+    top5 = [row['test_top5_accuracy'] for row in results if 'test_top5_accuracy' in row]
+    examples = run.summary['test_examples']
     table = pd.DataFrame({
-        'seed': results.seed.astype(object),
-        'test accuracy': results.test_accuracy.map('{:.4f}'.format),
-        '95 % interval': intervals,
-        **_top5_column(results),
-        'train accuracy': results.train_accuracy.map('{:.4f}'.format),
-        'test loss': [optional_text(result['test_loss'], '.4f') for result in summary['results']],
+        'seed': [str(row['seed']) for row in results],
+        'test accuracy': [f'{row["test_accuracy"]:.4f}' for row in results],
+        '95 % interval': [
+            interval_text(*wilson_interval(row['test_correct'], examples)) for row in results
+        ],
+        **({'test top-5': [f'{value:.4f}' for value in top5]} if top5 else {}),
+        'train accuracy': [f'{row["train_accuracy"]:.4f}' for row in results],
+        'test loss': [optional_text(row['test_loss'], '.4f') for row in results],
     })  # fmt: skip
     if len(table) > 1:
-        interval = interval_text(test['low'], test['high'])
-        row = {'seed': f'{len(table)} seeds, mean ± std', '95 % interval': interval}
-        row |= {f'{part} accuracy': texts[f'{part} accuracy'] for part in ('test', 'train')}
-        if 'test_top5_accuracy' in results:
-            row['test top-5'] = spread_text(describe(results.test_top5_accuracy))
+        row = texts | {'seed': f'{len(table)} seeds, mean ± std'}
+        row['95 % interval'] = interval_text(test['low'], test['high'])
+        row |= {'test top-5': spread_text(describe(top5))} if top5 else {}
         table.loc[len(table)] = [row.get(column, NOTHING) for column in table.columns]
+    return table
+
+
+def cost_table(run: Run) -> pd.DataFrame:
+    """What a run's network costs."""
+    seconds, texts = run.summary['seconds'], _run_texts(run)
     costs = {
-        'tokens': summary['num_tokens'],
+        'tokens': run.summary['num_tokens'],
         'pixels that at least one token sees': texts['pixels seen'],
-        'parameters': summary['num_params'],
+        'parameters': run.summary['num_params'],
         'MFLOPs an image, forward': texts['MFLOPs an image'],
-        'an epoch, all seeds together': f'{summary["seconds"]["epoch_median"]:.2f} s (median)',
-        'training': f'{summary["seconds"]["train"]:.1f} s',
+        'an epoch, all seeds together': f'{seconds["epoch_median"]:.2f} s (median)',
+        'training': f'{seconds["train"]:.1f} s',
     }
-    title = f'Accuracy on {examples} test images, with Wilson intervals over the images'
-    title += '; that of the mean is a t interval' * (len(table) > 1)
-    return [
-        PageTable(title, table),
-        PageTable('What the network costs', pd.DataFrame(costs.items()), headed=False),
-    ]
-
-
-def _top5_column(results: pd.DataFrame) -> dict[str, pd.Series]:
-    """Of more than ten classes; else nothing."""
-    if 'test_top5_accuracy' not in results:
-        return {}
-    return {'test top-5': results.test_top5_accuracy.map('{:.4f}'.format)}
+    return pd.DataFrame(costs.items())
 
 
 def _run_texts(run: Run) -> dict[str, str]:
     """What several tables say of a run."""
     # '3.349 × 4' where evaluation shows an image four times
     times = f' × {run.evaluation_passes}' if run.evaluation_passes > 1 else ''
-    val = run.epoch_split == 'val'
+    parts = {'val': 'validation', 'test': 'test', 'train': 'train'}
     return {
-        **({'validation accuracy': spread_text(run.accuracy('val'))} if val else {}),
-        'test accuracy': spread_text(run.accuracy('test')),
-        'train accuracy': spread_text(run.accuracy('train')),
+        f'{name} accuracy': spread_text(run.accuracy(part))
+        for part, name in parts.items()
+        if f'{part}_accuracy' in run.summary
+    } | {
         'pixels seen': share_text(run.summary['pixels_seen'], run.summary['pixels']),
         'MFLOPs an image': f'{run.summary["flops_per_image"] / 1e6:.3f}{times}',
     }
 
 
-def trials_tables(study: Study, dataset: str = '') -> list[PageTable]:
-    """One row a trained trial; of very many trials the best first, all of them folded away.
-
-    Those of a sweep are ordered by accuracy, with the Pareto fronts that they are on.
-    """
-    title, trials, marks = 'Mean over seeds ± standard deviation', study.finished, {}
-    title += f' on {dataset}' if dataset else ''
+def trials_table(study: Study) -> pd.DataFrame:
+    """One row a trained trial; those of a sweep are ordered by accuracy, with the Pareto fronts
+    that they are on."""
+    trials, marks = study.finished, {}
     if study.kind == 'sweep':
-        title, marks = f'{title}, the most accurate first', front_marks(study)
-        title += f'; {study.mixed_splits}' if study.mixed_splits else ''
-        trials = sorted(trials, key=study.mean_accuracy, reverse=True)
-    table = pd.DataFrame([_trial_row(study, trial, marks) for trial in trials]).fillna(NOTHING)
-    if len(table) <= 2 * MAX_ROWS:
-        return [PageTable(title, table)]
-    first = f'The first {MAX_ROWS}: {title[0].lower()}{title[1:]}'
-    return [
-        PageTable(first, table.head(MAX_ROWS)),
-        PageTable(f'All {len(table)} trained trials', table, folded=True),
-    ]
-
-
-def _trial_row(study: Study, trial: Trial, marks: dict[str, str]) -> dict:
-    test, texts = trial.run.accuracy('test'), _run_texts(trial.run)
-    val = 'validation accuracy' in texts
-    return {
-        'trial': trial.label,
-        **({'front of accuracy and': marks[trial.name]} if marks else {}),
-        'seeds': test['count'],
-        **({'validation accuracy': texts['validation accuracy']} if val else {}),
-        'test accuracy': texts['test accuracy'],
-        '95 % interval of the mean': interval_text(test['low'], test['high']),
-        'train accuracy': texts['train accuracy'],
-        'epoch, one seed on one device (s)': _epoch_text(study, trial),
-        'tokens': trial.run.summary['num_tokens'],
-        'pixels seen': texts['pixels seen'],
-        'MFLOPs an image': texts['MFLOPs an image'],
-        'parameters': trial.run.summary['num_params'],
-    }
+        trials, marks = sorted(trials, key=study.mean_accuracy, reverse=True), front_marks(study)
+    rows = []
+    for trial in trials:
+        test, texts = trial.run.accuracy('test'), _run_texts(trial.run)
+        rows.append({
+            'trial': trial.label,
+            **({'front of accuracy and': marks[trial.name]} if marks else {}),
+            'seeds': test['count'],
+            **{name: text for name, text in texts.items() if name == 'validation accuracy'},
+            'test accuracy': texts['test accuracy'],
+            '95 % interval of the mean': interval_text(test['low'], test['high']),
+            'train accuracy': texts['train accuracy'],
+            'epoch, one seed on one device (s)': _epoch_text(study, trial),
+            'tokens': trial.run.summary['num_tokens'],
+            'pixels seen': texts['pixels seen'],
+            'MFLOPs an image': texts['MFLOPs an image'],
+            'parameters': trial.run.summary['num_params'],
+        })  # fmt: skip
+    return pd.DataFrame(rows).fillna(NOTHING)
 
 
 def _epoch_text(study: Study, trial: Trial) -> str:
     return optional_text(study.epoch_seconds.get(trial.name), '.2f')
 
 
-def paper_table(study: Study) -> PageTable:
+def paper_table(study: Study) -> pd.DataFrame:
     """The figures of a study of Table 1 beside the paper's."""
     rows = []
     for trial in study.finished if study.kind == 'table1' else ():
@@ -152,14 +119,13 @@ def paper_table(study: Study) -> PageTable:
             'training here, all seeds divided by their number (s)': f'{seconds:.1f}',
             'training in the paper (s)': optional_text(paper.get('seconds'), '.0f'),
         })  # fmt: skip
-    title = 'Beside the paper’s Table 1, which gives one run of each method and has no control'
-    return PageTable(title, pd.DataFrame(rows))
+    return pd.DataFrame(rows)
 
 
-def comparisons_table(study: Study) -> PageTable:
-    """Test accuracy of each trial less that of its reference, paired by seed."""
+def comparisons_table(study: Study) -> pd.DataFrame:
+    """Test accuracy of each trial less that of its reference, paired by seed, in points."""
     labels = study.labels
-    rows = [
+    table = pd.DataFrame(
         {
             'trial': labels.get(name, name),
             'against': labels.get(row['reference'], row['reference']),
@@ -174,15 +140,13 @@ def comparisons_table(study: Study) -> PageTable:
             'time, times the other’s': optional_text(row['time_ratio'], '.2f'),
         }
         for name, row in study.comparisons.items()
-    ]
-    table = pd.DataFrame(rows)
-    if rows and (table['p, Holm'] == NOTHING).all():  # none is judged with others
+    )
+    if len(table) and (table['p, Holm'] == NOTHING).all():  # none is judged with others
         del table['p, Holm']
-    title = 'Difference in test accuracy, in percentage points; above 0 the trial is better'
-    return PageTable(title, table, folded=len(rows) > 2 * MAX_ROWS)
+    return table
 
 
-def datasets_table(study: Study) -> PageTable:
+def datasets_table(study: Study) -> pd.DataFrame:
     """Every method over all data sets: mean rank, accuracy on each, and the combined difference."""
     rows, finished = [], {trial.name: trial for trial in study.finished}
     for method, result in study.statistics.get('datasets', {}).items():
@@ -192,19 +156,16 @@ def datasets_table(study: Study) -> PageTable:
                 row[f'test accuracy, {dataset}'] = spread_text(trial.run.accuracy('test'))
         combined = result.get('comparison', {})
         if None not in (combined.get('low'), combined.get('high')):
-            row['against'] = combined['reference']
-            row['difference (points)'] = optional_text(100 * combined['difference'], '+.2f')
-            row['95 % interval'] = points_text(combined['low'], combined['high'])
-            row['p'] = p_text(combined['p'])
-            row['p, Holm'] = p_text(combined['p_holm'])
-            row['spread between data sets'] = f'{100 * combined["tau"]:.2f}'
+            row |= {
+                'against': combined['reference'],
+                'difference (points)': optional_text(100 * combined['difference'], '+.2f'),
+                '95 % interval': points_text(combined['low'], combined['high']),
+                'p': p_text(combined['p']),
+                'p, Holm': p_text(combined['p_holm']),
+                'spread between data sets': f'{100 * combined["tau"]:.2f}',
+            }
         rows.append(row)
-    title = (
-        f'Over all data sets, the lowest mean rank in {SPLITS[study.split]} accuracy first; '
-        'differences in test accuracy are combined by random effects, in percentage points'
-    )
-    table = pd.DataFrame(rows, dtype=object).fillna(NOTHING)
-    return PageTable(title, table, folded=len(rows) > 2 * MAX_ROWS)
+    return pd.DataFrame(rows, dtype=object).fillna(NOTHING)
 
 
 def points_text(low: float | None, high: float | None) -> str:
@@ -212,33 +173,34 @@ def points_text(low: float | None, high: float | None) -> str:
     return NOTHING if low is None else interval_text(100 * low, 100 * high, '+.2f')
 
 
-def resolution_tables(study: Study) -> list[PageTable]:
-    """The measurements at every image side, and the exponents fitted to them."""
-    rows, table = study.resolution, pd.DataFrame()
-    if not rows.empty:
-        low, high = 1e3 * rows.step_seconds_low, 1e3 * rows.step_seconds_high
-        table = pd.DataFrame({
-            'trial': rows.label,
-            'side (pixels)': rows.image_size.map('{:g}'.format),
-            'tokens': rows.num_tokens.map('{:g}'.format),
-            'MFLOPs an image': (rows.flops_per_image / 1e6).map('{:.3f}'.format),
-            'training step (ms, median)': (rows.step_seconds * 1e3).map('{:.2f}'.format),
-            'its quartiles': [*map(interval_text, low, high, ['.2f'] * len(rows))],
-            'memory (MiB)': (rows.memory_bytes / 2**20).map('{:.1f}'.format),
-            'batch': rows.batch,
-        })  # fmt: skip
-    exponents = [
+def resolution_table(study: Study) -> pd.DataFrame:
+    """The measurements at every image side."""
+    return pd.DataFrame(
+        {
+            'trial': row.label,
+            'side (pixels)': f'{row.image_size:g}',
+            'tokens': f'{row.num_tokens:g}',
+            'MFLOPs an image': f'{row.flops_per_image / 1e6:.3f}',
+            'training step (ms, median)': f'{1e3 * row.step_seconds:.2f}',
+            'its quartiles': interval_text(
+                1e3 * row.step_seconds_low, 1e3 * row.step_seconds_high, '.2f'
+            ),
+            'memory (MiB)': f'{row.memory_bytes / 2**20:.1f}',
+            'batch': row.batch,
+        }
+        for row in study.resolution.itertuples()
+    )
+
+
+def exponents_table(study: Study) -> pd.DataFrame:
+    """The powers of the image's side that its costs grow as."""
+    return pd.DataFrame(
         {'trial': label} | {QUANTITIES[name].noun: f'{power:.2f}' for name, power in powers.items()}
         for label, powers in study.exponents.items()
-    ]
-    title = 'Exponents: cost grows as the image’s side to this power'
-    return [
-        PageTable('A training step at every image side', table),
-        PageTable(title, pd.DataFrame(exponents)),
-    ]
+    )
 
 
-def robustness_table(study: Study) -> PageTable:
+def robustness_table(study: Study) -> pd.DataFrame:
     """Accuracy on corrupted test images: a row a corruption and strength, a column a trial."""
     texts, places = study.robustness, ['corruption', 'strength']
     if not texts.empty:
@@ -247,5 +209,4 @@ def robustness_table(study: Study) -> PageTable:
         )
         texts = texts.fillna(NOTHING).reset_index()
         texts['corruption'] += texts.pop('strength').map(' {:g}'.format)
-    title = 'Accuracy on corrupted test images, mean over seeds ± standard deviation'
-    return PageTable(title, texts, folded=True)
+    return texts

@@ -9,28 +9,23 @@ import pandas as pd
 from mixer_dilated.config import resolve
 from mixer_dilated.config_keys import KEYS, RUNTIME_ONLY_KEYS
 from mixer_dilated.reports.formatting import NOTHING, setting_text
-from mixer_dilated.reports.page.result_tables import PageTable
 from mixer_dilated.reports.result_files import Study
 
 _SHOWN = [path for path in KEYS if path not in RUNTIME_ONLY_KEYS]
 
 
-def common_settings(configs: Sequence[ml_collections.ConfigDict]) -> list[PageTable]:
-    """Keys with one value in all configs: those that differ from the default, then the rest."""
-    if not configs:
-        return []
+def common_settings(configs: Sequence[ml_collections.ConfigDict | None]) -> list[pd.DataFrame]:
+    """Keys with one value in all configs: those that differ from the default, then the rest.
+
+    A config that is not known is None."""
     texts = _texts(configs)
     table = pd.DataFrame({'key': _SHOWN, 'value': texts.iloc[0]})
     table['meaning'] = [KEYS[path][2] for path in _SHOWN]
     common, is_default = texts.nunique() == 1, table.value == _texts([resolve({})]).iloc[0]
-    rest = f'{(common & is_default).sum()} further keys, which have their defaults'
-    return [
-        PageTable('Set for this experiment', table[common & ~is_default], numbers=False),
-        PageTable(rest, table[common & is_default], numbers=False, folded=True),
-    ]
+    return [table[common & ~is_default], table[common & is_default]]
 
 
-def differing_settings(study: Study) -> PageTable:
+def differing_settings(study: Study) -> pd.DataFrame:
     """What tells the trials of a study apart: its axes, and the config keys that differ."""
     labels = [trial.label for trial in study.trials]
     settings = pd.DataFrame([trial.settings for trial in study.trials], dtype=object)
@@ -44,8 +39,7 @@ def differing_settings(study: Study) -> PageTable:
     settings = settings.loc[:, [column.tolist() != labels for _, column in settings.items()]]
     if len(settings.columns):
         settings.insert(0, 'trial', labels)
-    title = f'What differs between the {len(labels)} trials'
-    return PageTable(title, settings, numbers=False, folded=len(labels) > 12)
+    return settings
 
 
 def _texts(configs: Sequence[ml_collections.ConfigDict | None]) -> pd.DataFrame:
