@@ -14,7 +14,6 @@ from mixer_dilated.files import write_text
 from mixer_dilated.paths import PathLike, as_path, exists, is_bucket
 from mixer_dilated.reports.formatting import count_text, grouped_text, setting_text
 from mixer_dilated.reports.page import result_tables
-from mixer_dilated.reports.page.equal_cost import equal_cost_table
 from mixer_dilated.reports.page.settings_tables import common_settings, differing_settings
 from mixer_dilated.reports.plots.figure import save_figure, svg_text
 from mixer_dilated.reports.plots.run_plots import detail_plots, overview_plots
@@ -26,17 +25,11 @@ def write_report(folder: PathLike) -> pathlib.Path:
     """Writes `report.html`, which loads nothing from elsewhere, and every plot as a PNG beside it.
 
     Nothing is trained. The same files give the same bytes. A study may be unfinished: the page
-    then says how much of it is there.
-
-    Args:
-      folder: of a run (`config.json`, `summary.json`) or of a study (`study.json`).
-
-    Returns:
-      The path of the page.
+    then says how much of it is there. Returns the path of the page.
 
     Raises:
-      UserError: no finished run and no study is there, a file of it is damaged, or the report
-        cannot be written.
+      UserError: no finished run and no study is in the folder, a file of it is damaged, or the
+        report cannot be written.
     """
     folder = as_path(folder)
     if exists(folder / 'study.json'):
@@ -62,7 +55,7 @@ def write_report(folder: PathLike) -> pathlib.Path:
         if plot.figure:
             save_figure(plot.figure, folder / f'{plot.name}.png')
         drawn.append((plot, Markup(svg_text(plot)) if plot.figure else ''))
-    page |= {'plots': drawn, 'tables': result_tables, 'equal_cost_table': equal_cost_table}
+    page |= {'plots': drawn, 'tables': result_tables, 'count_text': count_text}
     path = folder / 'report.html'
     write_text(path, environment.get_template('report.html.j2').render(page) + '\n')
     return path
@@ -121,11 +114,7 @@ def _data_text(runs: Sequence[Run]) -> str:
 
 def _range_text(numbers: Sequence[int], noun: str) -> str:
     low, high = min(numbers), max(numbers)
-    return (
-        count_text(high, noun)
-        if low == high
-        else f'{grouped_text(low)} to {count_text(high, noun)}'
-    )
+    return (f'{grouped_text(low)} to ' if low < high else '') + count_text(high, noun)
 
 
 def _unfinished_text(study: Study) -> str:
