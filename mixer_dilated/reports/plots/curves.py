@@ -42,14 +42,9 @@ def draw_lines(
 ) -> dict[str, Axes]:
     """A line for each label, with at most twelve markers and a band, in every panel of a figure.
 
-    Args:
-      data: panel, label, x and y, a row a seed; rows in which y is NaN are left out.
-      texts: {panel: (title, label of the x axis, label of the y axis)}.
-      height: of a panel, in inches.
-      options: of seaborn's lineplot; by default the band is the 95 % t interval of the mean.
-
-    Returns:
-      {panel: its axes}, not yet logarithmic: means are those of the numbers.
+    Data are panel, label, x and y, a row a seed, texts {panel: (title, x label, y label)}; a panel
+    has a height in inches. Options are those of seaborn's lineplot; by default the band is the 95 %
+    t interval of the mean. The axes returned are not yet logarithmic: means are of the numbers.
     """
     labels = [*data.label.unique()]
     figure, panels = subplots(len(texts), 2, 5.2 if len(texts) > 1 else 8.6, height)
@@ -72,8 +67,7 @@ def draw_lines(
 def training_curves(curves: Mapping[str, pd.DataFrame], evaluated_on: str = 'test') -> Figure:
     """Four panels; a line a method, the mean over seeds, with a band of one standard deviation.
 
-    Curves are {label: epoch, seed, accuracy, train_accuracy, loss, train_loss}, evaluated on 'test'
-    or 'validation'; NaN is left out, and epochs in which there is nothing else.
+    Curves are {label: `Run.curves`}, evaluated on 'test' or 'validation'; NaN is left out.
     """
     texts = {
         name: tuple(text.format(evaluated_on) for text in panel) for name, panel in CURVES.items()
@@ -117,15 +111,16 @@ def little_data_plot(study: Study) -> Plot:
     title = 'Accuracy by number of training images'
     if not study.finished:
         return Plot(title, omitted='no trial has been trained yet')
-    results = [
-        (trial, result) for trial in study.finished for result in trial.run.summary['results']
-    ]
-    data = pd.DataFrame({
-        'panel': '',
-        'label': [setting_text(trial.settings.get('method', trial.label)) for trial, _ in results],
-        'x': [trial.run.summary['train_examples'] for trial, _ in results],
-        'y': [result['test_accuracy'] for _, result in results],
-    })  # fmt: skip
+    data = pd.DataFrame(
+        {
+            'panel': '',
+            'label': setting_text(trial.settings.get('method', trial.label)),
+            'x': trial.run.summary['train_examples'],
+            'y': result['test_accuracy'],
+        }
+        for trial in study.finished
+        for result in trial.run.summary['results']
+    )
     texts = {'': ('', 'training images', 'test accuracy, mean over seeds')}
     axes = draw_lines(data, texts, 5.2)['']
     axes.set_xscale('log')
@@ -151,7 +146,7 @@ def robustness_plot(study: Study) -> Plot:
     texts = {name: (name, UNITS.get(name, 'strength'), 'test accuracy') for name in data.panel}
     panels = draw_lines(data, texts, 3.8)
     for name, axes in panels.items():
-        axes.sharey(next(iter(panels.values())))
+        axes.sharey(axes.figure.axes[0])
         strengths = sorted(data[data.panel == name].x.unique())
         axes.set_xticks(strengths, [f'{strength:g}' for strength in strengths])
     strongest = data[data.x == data.groupby('panel').x.transform('max')]
@@ -201,7 +196,6 @@ def resolution_plot(study: Study) -> Plot:
         if powers:
             style = {'title_fontsize': 9, 'alignment': 'left', 'handlelength': 3.2}
             axes.legend(powers.keys(), powers.values(), title='grows as', **style)
-    largest = measured[measured.image_size == max(sides)].itertuples()
     return Plot(
         title,
         'resolution',
@@ -210,7 +204,7 @@ def resolution_plot(study: Study) -> Plot:
         '; '.join(
             f'{row.label} at {max(sides)} pixels: {row.num_tokens} tokens, '
             f'{1e3 * row.step_seconds:.1f} ms a step'
-            for row in largest
+            for row in measured[measured.image_size == max(sides)].itertuples()
         ),
         axes.figure,
     )

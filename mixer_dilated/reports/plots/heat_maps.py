@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import seaborn
-from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
@@ -38,14 +37,11 @@ def confusion_matrices(counts: Mapping[str, np.ndarray], class_names: Sequence[s
     most = max(1, *(of_method[~right].max(initial=0) for of_method in counts.values()))
     small = len(right) <= MAX_CLASSES_WITH_NUMBERS
     names = [label_text(name, 16) for name in class_names] if small else 'auto'
+    # A cell has little room: right answers of many seeds have more digits.
+    cell = np.vectorize(lambda n: f'{n / 1000:.0f}k' if n >= 1e4 else str(n or ''), otypes=[str])
     for axes, (label, of_method) in zip(panels, counts.items(), strict=True):
-        # A cell has little room: right answers of many seeds have more digits.
-        cell = np.vectorize(
-            lambda n: f'{n / 1000:.0f}k' if n >= 1e4 else str(n or ''), otypes=[str]
-        )
-        texts = cell(of_method) if small else False
-        options = {'annot': texts, 'rasterized': not small, 'square': True, 'ax': axes}
-        options |= {'xticklabels': names, 'yticklabels': names}
+        options = {'annot': cell(of_method) if small else False, 'rasterized': not small}
+        options |= {'xticklabels': names, 'yticklabels': names, 'square': True, 'ax': axes}
         _draw_map(of_method, mask=right, cmap=ERRORS, vmin=0, vmax=most, **options)
         _draw_map(of_method, mask=~right, cmap=RIGHT, colour='#777777', **options)
         axes.set(xlabel='predicted class', ylabel='true class')
@@ -57,14 +53,12 @@ def confusion_matrices(counts: Mapping[str, np.ndarray], class_names: Sequence[s
     return figure
 
 
-def _draw_map(
-    values, cmap: str, *, ax: Axes, fmt: str = '', colour: str = 'black', **options
-) -> None:
+def _draw_map(values, cmap: str, fmt: str = '', colour: str = 'black', **options) -> None:
     """seaborn's heat map in the look of a report."""
     options |= {'cmap': seaborn.color_palette(cmap, as_cmap=True), 'cbar': False, 'fmt': fmt}
-    seaborn.heatmap(values, ax=ax, annot_kws={'fontsize': 9, 'color': colour}, **options)
-    ax.tick_params(length=0)
-    ax.grid(False)
+    axes = seaborn.heatmap(values, annot_kws={'fontsize': 9, 'color': colour}, **options)
+    axes.tick_params(length=0)
+    axes.grid(False)
 
 
 def map_axes(settings: pd.DataFrame) -> list[str]:
@@ -80,10 +74,8 @@ def map_axes(settings: pd.DataFrame) -> list[str]:
 def accuracy_maps(data: pd.DataFrame, down: str, across: str) -> Figure:
     """A panel for each combination of the other settings, all on one colour scale.
 
-    Args:
-      data: a row a trial: panel (its title), the two settings, accuracy (the mean over seeds, NaN
-        where it is not trained yet) and invalid (whether it cannot be trained, which is hatched).
-      down, across: the two settings' names.
+    Data are a row a trial: panel (its title), the settings `down` and `across`, accuracy (the mean
+    over seeds, NaN where it is not trained yet) and invalid (it cannot be trained: hatched).
     """
     rows, columns = (sorted(data[axis].unique()) for axis in (down, across))
     low, high = data.accuracy.min(), data.accuracy.max()
@@ -99,9 +91,9 @@ def accuracy_maps(data: pd.DataFrame, down: str, across: str) -> Figure:
             trials[name].unstack().reindex(index=rows, columns=columns)
             for name in ('accuracy', 'invalid')
         )
-        names = [[*map(setting_text, values)] for values in (columns, rows)]
         scale = {'vmin': low, 'vmax': max(high, low + 1e-6), 'annot': True, 'fmt': '.3f'}
-        scale |= dict(zip(('xticklabels', 'yticklabels'), names, strict=True))
+        scale |= {'xticklabels': [*map(setting_text, columns)]}
+        scale |= {'yticklabels': [*map(setting_text, rows)]}
         _draw_map(values, ACCURACIES, ax=axes, **scale)
         look = {'hatch': '////', 'edgecolor': '#888888', 'linewidth': 0}
         hatched = np.ma.masked_equal(invalid.eq(True).to_numpy(), False)

@@ -18,12 +18,12 @@ MAX_CLASSES, MAX_LETTERS, LINE_INCHES = 5, 17, 0.19  # letters beside one anothe
 MAX_UNITS, UNITS_A_ROW, MAX_PANELS, PANELS_A_ROW = 64, 8, 16, 4
 
 
-def image_grid(
+def _image_grid(
     count: int,
     columns: int,
-    image_size: tuple[float, float],
+    size: tuple[float, float],
     row_gap: float,
-    top: float,
+    top: float = 0.48,
     gap: float = 0.15,
     bottom: float = 0.02,
 ) -> tuple[Figure, np.ndarray]:
@@ -32,7 +32,7 @@ def image_grid(
     All sizes are in inches: (height, width) of an image, the gaps between rows and columns, what is
     above and below all. So the layout is known, which takes long to find for so many panels.
     """
-    (height, width), rows = image_size, -(-count // columns)
+    (height, width), rows = size, -(-count // columns)
     size = columns * (width + gap), rows * (height + row_gap) - row_gap + top + bottom
     figure = Figure(figsize=size, layout='none')
     room = {'left': gap / 2 / size[0], 'right': 1 - gap / 2 / size[0], 'wspace': gap / width}
@@ -50,15 +50,13 @@ def mistakes_plot(mistakes: Sequence[tuple[np.ndarray, str, str, float]]) -> Fig
     A mistake is (image, true class, predicted class, its probability).
     """
     columns = min(8, len(mistakes))
-    figure, grid = image_grid(len(mistakes), columns, (1.0, 1.0), row_gap=0.5, top=0.48)
+    figure, grid = _image_grid(len(mistakes), columns, (1.0, 1.0), row_gap=0.5)
     for axes, (image, true, predicted, probability) in zip(grid.flat, mistakes, strict=False):
         show_image(axes, image, as_ink=True)
-        title, confidence = f'{true} → {predicted}', f'{min(probability, 0.999):.3f}'
-        if len(title) > 12:
-            title = f'{label_text(true, 12)} →\n{label_text(predicted, 8)} {confidence}'
-        else:
-            title += f'\n{confidence}'
-        axes.set_title(title, fontsize=9.5)
+        title, confidence = f'{true} → {predicted}\n', f'{min(probability, 0.999):.3f}'
+        if len(title) > 13:
+            title = f'{label_text(true, 12)} →\n{label_text(predicted, 8)} '
+        axes.set_title(title + confidence, fontsize=9.5)
     return figure
 
 
@@ -69,7 +67,7 @@ def augmentation_plot(columns: Mapping[str, np.ndarray]) -> Figure:
     images = np.stack([*columns.values()], axis=1)
     rows, count, height, width, _ = images.shape
     size = 0.85 * height / width, 0.85
-    figure, grid = image_grid(rows * count, count, size, row_gap=0.085, top=0.48, gap=0.085)
+    figure, grid = _image_grid(rows * count, count, size, row_gap=0.085, gap=0.085)
     for axes, image in zip(grid.flat, images.reshape(-1, *images.shape[2:]), strict=True):
         axes.set_axis_on()
         show_image(axes, image, as_ink=True)
@@ -96,7 +94,7 @@ def prediction_sheet(
     size = 1.25 * height / width, 1.25
     text_height, below = lines * LINE_INCHES, 0.3 if note else 0.05
     bottom, row_gap = text_height + below, text_height + 0.6 * LINE_INCHES
-    figure, grid = image_grid(len(images), columns, size, row_gap, top=0.08, bottom=bottom)
+    figure, grid = _image_grid(len(images), columns, size, row_gap, top=0.08, bottom=bottom)
     for axes, (image, file, classes) in zip(grid.flat, images, strict=False):
         show_image(axes, image)
         box = 0, -(text_height + 0.04) / size[0], 1, text_height / size[0]
@@ -119,11 +117,11 @@ def _write_classes(axes: Axes, file: str, classes: list[tuple[str, float]], line
 
 @figure_style()
 def weights_plot(panels: Mapping[str, np.ndarray]) -> Figure:
-    """Mosaics of units, those with the largest weights first; one scale, symmetric about 0.
+    """Mosaics of the 64 units with the largest weights; one scale, symmetric about 0.
 
     Panels are {title: weights (height, width, units)} of as many units, each of any height and
-    width; unit k is at the same place in each. Of more than 64 units the largest are drawn, of more
-    than 16 panels the first. What is not finite, as after a divergence, is drawn as 0.
+    width; unit k is at the same place in each of the first 16, which are drawn. What is not finite,
+    as after a divergence, is drawn as 0.
     """
     panels = {
         title: np.nan_to_num(weights, posinf=0, neginf=0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -36,12 +37,9 @@ def pareto_plot(
 
     Trials far below a front of several are counted, not drawn: they would press it flat.
 
-    Args:
-      points: a row a trial: label, cost (above 0, in whatever unit the axis says), accuracy (mean
-        over seeds), low and high (ends of its error bar, NaN for none), hollow (whether it is drawn
-        as an outline).
-      cost_label, accuracy_label: of the axes.
-      limits: of costs and accuracies, where the axes are those of other plots too.
+    Points are a row a trial: label, cost (above 0), accuracy (mean over seeds), low and high (ends
+    of its error bar, NaN for none), hollow (whether it is drawn as an outline). Limits are of costs
+    and accuracies, where the axes are those of other plots too.
     """
     front = pareto_front(points)
     names_width = 0.5 + 0.078 * front.label.map(label_text).str.len().max()
@@ -63,17 +61,14 @@ def pareto_plot(
     elif len(front) > 2 and points.accuracy.min() < lowest - 0.15 * room:
         axes.set_ylim(lowest - 0.15 * room, highest + 0.1 * room)
     number_ticks(axes.xaxis)
-    bottom = axes.get_ylim()[0]
-    if below := (points.accuracy < bottom).sum():
-        text = f'{count_text(below, "trial")} below {optional_text(bottom, ".3f")} not drawn'
+    low, high = axes.set_ylim(axes.get_ylim())
+    if below := (points.accuracy < low).sum():
+        text = f'{count_text(below, "trial")} below {optional_text(low, ".3f")} not drawn'
         axes.text(0.99, 0.015, text, transform=axes.transAxes, ha='right', fontsize=9)
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high)
     gap = LABEL_GAP / (figure.get_figheight() * 0.8)
     heights = spread_out(((front.accuracy - low) / (high - low)).tolist(), gap)
-    look = {'textcoords': 'axes fraction', 'va': 'center', 'fontsize': 9}
-    line = {'arrowstyle': '-', 'color': '#666666', 'linestyle': ':', 'linewidth': 0.7}
-    look['arrowprops'] = {**line, 'shrinkB': 5}
+    line = {'arrowstyle': '-', 'color': '#666666', 'linestyle': ':', 'linewidth': 0.7, 'shrinkB': 5}
+    look = {'textcoords': 'axes fraction', 'va': 'center', 'fontsize': 9, 'arrowprops': line}
     for point, height in zip(front.itertuples(), heights, strict=True):
         place = point.cost, point.accuracy
         axes.annotate(label_text(point.label), place, (1.03, height), **look)
@@ -82,12 +77,7 @@ def pareto_plot(
 
 def spread_out(heights: Sequence[float], gap: float) -> list[float]:
     """Moves ascending heights apart to at least `gap`, within 0 … 1 as far as there is room."""
-    gap = min(gap, 1 / max(len(heights) - 1, 1))
-    spread = []
-    for k, height in enumerate(heights):
-        lowest = spread[-1] + gap if spread else 0.0
-        spread.append(max(height, lowest, k * gap))
-    for k in reversed(range(len(spread))):
-        above = spread[k + 1] - gap if k + 1 < len(spread) else 1.0
-        spread[k] = min(spread[k], above)
-    return spread
+    places = np.arange(len(heights)) * min(gap, 1 / max(len(heights) - 1, 1))
+    # With the gaps taken out, heights only have to ascend.
+    spread = np.maximum.accumulate(np.maximum(np.subtract(heights, places), 0))
+    return (np.minimum(spread, 1 - places.max(initial=0)) + places).tolist()

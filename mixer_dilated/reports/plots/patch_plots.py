@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # a report needs no JAX
 
 WINDOW, SAMPLE, TOKEN = '#0072b2', '#56b4e9', '#d55e00'
 MAX_OUTLINES = 400
-IMAGE_INCHES = 2.0
+IMAGE_INCHES = 2.1  # with the gap beside it
 
 
 @figure_style()
@@ -39,12 +39,9 @@ def coverage_plot(
     (count, height, width, channels).
     """
     columns = 1 + len(rows[0][-1])
-    size = (IMAGE_INCHES + 0.1) * columns, (IMAGE_INCHES + 0.1) * len(rows)
-    figure = Figure(figsize=size, layout='constrained')
-    grid = figure.subplots(len(rows), columns, squeeze=False)
-    for (first, *others), (label, facts, branches, branch_merge, images) in zip(
-        grid, rows, strict=True
-    ):
+    figure, panels = subplots(len(rows) * columns, columns, IMAGE_INCHES, IMAGE_INCHES)
+    for row, (label, facts, branches, branch_merge, images) in enumerate(rows):
+        first, *others = panels[row * columns :][:columns]
         first.set_axis_off()
         text = '\n'.join([textwrap.fill(label_text(label, 60), 22), '', *map(label_text, facts)])
         first.text(0, 0.5, text, va='center', transform=first.transAxes)
@@ -56,10 +53,7 @@ def coverage_plot(
 def draw_patches(setup: 'Setup', path: pathlib.Path) -> None:
     """Draws a training image as plain patches of the same size see it, and as the network's do.
 
-    The ending of the path, which is that of --picture, chooses the format.
-
-    Raises:
-      UserError: the file cannot be written.
+    The path is that of --picture; a UserError says so where it cannot be written.
     """
     from mixer_dilated.data.stored_images import to_input
 
@@ -74,9 +68,8 @@ def draw_patches(setup: 'Setup', path: pathlib.Path) -> None:
     figure, panels = subplots(len(designs), len(designs), 4.2, 4.9)
     for axes, patches in zip(panels, designs.values(), strict=True):
         show_patches(axes, image, (patches,))
-        size, dilation, window = (
-            '×'.join(map(str, pair)) for pair in (patches.size, patches.dilation, patches.window)
-        )
+        pairs = patches.size, patches.dilation, patches.window
+        size, dilation, window = ('×'.join(map(str, pair)) for pair in pairs)
         seen = (patches.coverage(image.shape[:2]) > 0).mean()
         title = f'{size} pixels, dilation {dilation}, window {window}\n'
         title += f'{patches.num_tokens(image.shape[:2])} tokens, see {seen:.0%} of the pixels'
@@ -91,13 +84,9 @@ def show_patches(
     """Draws an image with every sampled pixel in blue, and the pixels of one token in orange.
 
     Windows are outlined, those of other tokens only where they do not overlap. Padding that a
-    patch reaches into is drawn as a grey border.
-
-    Args:
-      axes, image: where to draw a uint8 (height, width, channels).
-      branches: patch geometries, all of them of one network.
-      branch_merge: 'channels' (a token has the pixels of all branches at its place) or 'tokens'
-        (the token in orange is one of the first branch).
+    patch reaches into is drawn as a grey border. The image is uint8 (height, width, channels).
+    Branches are those of one network: merged by 'channels' a token has the pixels of all of them
+    at its place, by 'tokens' the one in orange is of the first branch.
     """
     height, width = image.shape[:2]
     sampled = [patches.pixel_indices((height, width)) for patches in branches]
@@ -110,12 +99,10 @@ def show_patches(
     ink = canvas.copy()
     _tint(canvas, ink, everything - origin, SAMPLE)
     _tint(canvas, ink, of_tokens[chosen] - origin, TOKEN)
-    top, left = origin - 0.5
-    bottom, right = origin + canvas.shape[:2] - 0.5
+    (top, left), (bottom, right) = origin - 0.5, origin + canvas.shape[:2] - 0.5
     show_image(axes, canvas, extent=(left, right, bottom, top))
     _outline(axes, (-0.5, -0.5), (height, width), '#999999', 0.6)
-    corners, ends = of_tokens.min(axis=1) - 0.5, of_tokens.max(axis=1) + 0.5
-    sizes = ends - corners
+    corners, sizes = of_tokens.min(axis=1) - 0.5, np.ptp(of_tokens, axis=1) + 1
     one_grid = branch_merge == 'channels' or len(branches) == 1
     apart = (sizes[0] <= branches[0].stride).all() and len(sizes) <= MAX_OUTLINES
     others = [token for token in range(len(sizes)) if token != chosen]

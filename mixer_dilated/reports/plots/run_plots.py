@@ -25,11 +25,10 @@ def overview_plots(runs: Mapping[str, Run]) -> Iterator[Plot]:
     known = [k for k in range(len(first)) if first[k].any()] or [0]
     preferred = [k for k in PREFERRED_CLASSES if k in known]
     shown = [*dict.fromkeys([*preferred, *known])][:IMAGES_SHOWN]
-    rows = [
-        (label, _facts(run), run.branches, run.config.model.branch_merge,
-         run.predictions['class_images'][shown])
-        for label, run in runs.items()
-    ]  # fmt: skip
+    rows = []
+    for label, run in runs.items():
+        images, branch_merge = run.predictions['class_images'], run.config.model.branch_merge
+        rows.append((label, _facts(run), run.branches, branch_merge, images[shown]))
     yield Plot(
         'Which pixels each method sees',
         'pixels_seen',
@@ -99,7 +98,7 @@ def augmentation_plots(run: Run) -> Iterator[Plot]:
         return
     augment = run.config.augment
     amounts = {**augment, 'randaugment': augment.randaugment.num_layers}
-    names = [name for name, amount in amounts.items() if amount]
+    names = [name for name in amounts if amounts[name]]
     yield Plot(
         'What training shows',
         'augmentation',
@@ -119,8 +118,8 @@ def _mistakes_plot(label: str, run: Run, suffix: str) -> Plot:
     if not len(index):
         return Plot(title, omitted='the first seed makes no mistake on the test images')
     probabilities = arrays['probabilities'][0, index].astype(np.float64)
-    pairs = zip(arrays['labels'][index], probabilities.argmax(-1), strict=True)
-    true, predicted = zip(*((names[a], names[b]) for a, b in pairs), strict=True)
+    true = [names[k] for k in arrays['labels'][index]]
+    predicted = [names[k] for k in probabilities.argmax(-1)]
     mistakes = zip(arrays['shown_images'], true, predicted, probabilities.max(-1), strict=True)
     return Plot(
         title,
@@ -136,7 +135,7 @@ def _stem_plot(label: str, run: Run, suffix: str) -> Plot:
     """The stem's kernels (P_h, P_w, C_in, hidden), a panel a branch."""
     title = f'What the stem has learned: {label}'
     of_branches = {
-        int(re.sub(r'\D', '', name) or 0): kernel
+        int(re.sub(r'\D', '', name) or 0): kernel.mean(axis=2)
         for name, kernel in run.weights.items()
         if re.fullmatch(r'stem(_\d+)?/kernel(_\d+)?', name) and kernel.ndim == 4
     }
@@ -144,36 +143,29 @@ def _stem_plot(label: str, run: Run, suffix: str) -> Plot:
     kernels = {text: of_branches[k] for k, text in texts if k in of_branches}
     if not kernels:
         return Plot(title, omitted='weights.npz has no stem kernel')
-    *_, channels, units = next(iter(kernels.values())).shape
+    units = next(iter(kernels.values())).shape[-1]
     pixels = ' or '.join(dict.fromkeys('×'.join(map(str, p.size)) for p in run.branches))
     return Plot(
         title,
         f'stem_kernels{suffix}',
         f'Each small image is what one channel of a token weighs its {pixels} sampled '
         'pixels with (first seed, largest first): red adds, blue subtracts, white ignores'
-        + ('; mean over the colours of the image.' if channels > 1 else '.'),
+        + ('; mean over the colours of the image.' if run.summary['image_shape'][2] > 1 else '.'),
         f'{min(units, 64)} of {units} kernels in {len(kernels)} panels',
-        weights_plot({name: kernel.mean(axis=2) for name, kernel in kernels.items()}),
+        weights_plot(kernels),
     )
 
 
 def _mixing_plot(label: str, run: Run, suffix: str) -> Plot:
     """The first layer of the first block's token mixing."""
-    title, (rows, columns) = (
-        f'How the first block mixes tokens: {label}',
-        run.branches[0].grid(run.image_size),
-    )
-    kernel = run.weights.get('MixerBlock_0/token_mixing/Dense_0/kernel')
-    omitted = ''
+    title = f'How the first block mixes tokens: {label}'
     if len(run.branches) > 1 and run.config.model.branch_merge == 'tokens':
-        omitted = (
-            'its branches add their tokens one after the other (model.branch_merge is tokens), so '
-            'they form no one grid'
-        )
-    elif kernel is None or kernel.ndim != 2 or kernel.shape[0] != rows * columns:
-        omitted = f'weights.npz has no kernel for its grid of {rows}×{columns}'
-    if omitted:
-        return Plot(title, omitted=omitted)
+        why = 'its branches add their tokens one after the other (model.branch_merge is tokens)'
+        return Plot(title, omitted=f'{why}, so they form no one grid')
+    rows, columns = run.branches[0].grid(run.image_size)
+    kernel = run.weights.get('MixerBlock_0/token_mixing/Dense_0/kernel', np.empty(()))
+    if kernel.ndim != 2 or len(kernel) != rows * columns:
+        return Plot(title, omitted=f'weights.npz has no kernel for its grid of {rows}×{columns}')
     return Plot(
         title,
         f'token_mixing{suffix}',

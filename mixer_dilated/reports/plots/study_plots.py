@@ -40,10 +40,10 @@ def study_plots(study: Study) -> Iterator[Plot]:
     limits = {cost: _shared_limits(study, cost) for cost in COSTS}
     for dataset, part in study.datasets.items():
         for plot in _plots(part, limits):
-            if dataset:
-                name = f'{plot.name}_{dataset}'.replace(' ', '=')  # as names of trials
-                name = re.sub('[^A-Za-z0-9_.=-]+', '-', name)
-                plot = plot._replace(title=f'{plot.title}: {dataset}', name=name)
+            if dataset:  # in names as in those of trials
+                suffix = re.sub('[^A-Za-z0-9_.=-]+', '-', dataset.replace(' ', '='))
+                title, name = f'{plot.title}: {dataset}', f'{plot.name}_{suffix}'
+                plot = plot._replace(title=title, name=name)
             yield plot
 
 
@@ -61,25 +61,17 @@ def _plots(study: Study, limits: Mapping[str, Limits | None]) -> Iterator[Plot]:
         best = max(study.finished, key=study.mean_accuracy)
         compared = study.comparisons.get(best.name, study.content)
         reference = compared.get('reference')  # its name; in the study itself its settings
-        others = [trial for trial in study.finished if trial is not best]
-        detailed = [best, *(t for t in others if reference in (t.name, t.settings))]
-        names = {trial.name for trial in detailed}
-        others = [trial for trial in shown if trial.name not in names]
+        references = [t for t in study.finished if reference in (t.name, t.settings)]
+        detailed = [best, *(trial for trial in references if trial is not best)]
+        others = [trial for trial in shown if trial not in detailed]
         yield _seconds_plot(study, [*reversed(detailed), *others][:MAX_METHODS])
     yield from overview_plots({trial.label: trial.run for trial in shown})
     yield from detail_plots({trial.label: trial.run for trial in detailed})
 
 
 def front_marks(study: Study) -> dict[str, str]:
-    """{trial: 'time', 'FLOPs' or both}: the Pareto fronts of accuracy and cost it is on."""
-    fronts = {
-        cost: [
-            name
-            for part in study.datasets.values()
-            for name in pareto_front(_points(part, cost)).index
-        ]
-        for cost in COSTS
-    }
+    """{trial: 'time', 'FLOPs' or both}: the Pareto fronts of one data set that it is on."""
+    fronts = {cost: pareto_front(_points(study, cost)).index for cost in COSTS}
     return {
         trial.name: ', '.join(cost for cost, names in fronts.items() if trial.name in names)
         for trial in study.finished
@@ -87,17 +79,14 @@ def front_marks(study: Study) -> dict[str, str]:
 
 
 def _shown_trials(study: Study) -> list[Trial]:
-    """The trials whose runs are drawn, at most 8.
-
-    Of a sweep those on a Pareto front, the most accurate of them; of little data those with the
-    most training images; of other studies the first.
-    """
+    """The trials whose runs are drawn, at most 8: of a sweep the most accurate on a Pareto front,
+    of little data those with the most training images, of other studies the first."""
     trials = study.finished
     if study.kind == 'sweep':
         marks = front_marks(study)
-        best = sorted(trials, key=study.mean_accuracy, reverse=True)
-        chosen = [trial for trial in best if marks[trial.name]][:MAX_METHODS]
-        trials = [trial for trial in trials if trial in chosen]
+        on_front = [trial for trial in trials if marks[trial.name]]
+        best = sorted(on_front, key=study.mean_accuracy, reverse=True)[:MAX_METHODS]
+        trials = [trial for trial in on_front if trial in best]
     if study.kind == 'little_data' and trials:
         most = max(trial.run.summary['train_examples'] for trial in trials)
         trials = [trial for trial in trials if trial.run.summary['train_examples'] == most]
@@ -106,29 +95,27 @@ def _shown_trials(study: Study) -> list[Trial]:
 
 def _points(study: Study, cost: str) -> pd.DataFrame:
     """The trials that have this cost, as `pareto_plot` takes them."""
-    references = {comparison['reference'] for comparison in study.comparisons.values()}
-    rows = {}
-    for trial in study.finished:
-        accuracy = trial.run.accuracy(study.split)
-        amount = study.epoch_seconds.get(trial.name)
-        if cost == 'FLOPs':
-            amount = trial.run.evaluation_mflops
-        ends, hollow = (accuracy['low'], accuracy['high']), trial.name in references
-        rows[trial.name] = trial.label, accuracy['mean'], *ends, hollow, amount
-    columns = ['label', 'accuracy', 'low', 'high', 'hollow', 'cost']
-    points = pd.DataFrame.from_dict(rows, 'index', columns=columns).dropna(subset='cost')
-    return points.astype(dict.fromkeys(('cost', 'low', 'high'), float))
+    runs = {trial.name: trial.run for trial in study.finished}
+    spreads = [run.accuracy(study.split) for run in runs.values()]
+    costs = study.epoch_seconds
+    if cost == 'FLOPs':
+        costs = {name: run.evaluation_mflops for name, run in runs.items()}
+    points = pd.DataFrame(spreads, [*runs], ['mean', 'low', 'high'], float)
+    points = points.rename(columns={'mean': 'accuracy'}).assign(
+        label=[trial.label for trial in study.finished],
+        hollow=points.index.isin([row['reference'] for row in study.comparisons.values()]),
+        cost=pd.Series(costs, dtype=float),
+    )
+    return points.dropna(subset='cost')
 
 
 def _relative_points(study: Study, cost: str) -> pd.DataFrame:
     """`_points` in accuracy above, and costs times those, of the one reference of a data set; empty
     if it has none or several."""
     points = _points(study, cost)
-    reference = points[points.hollow]
-    if len(reference) != 1:
+    if points.hollow.sum() != 1:
         return points.head(0)
-    reference = reference.iloc[0]
-    accuracies = ['accuracy', 'low', 'high']
+    reference, accuracies = points[points.hollow].iloc[0], ['accuracy', 'low', 'high']
     points[accuracies] = 100 * (points[accuracies] - reference.accuracy)
     return points.assign(cost=points.cost / reference.cost)
 
@@ -147,25 +134,20 @@ def _shared_limits(study: Study, cost: str) -> Limits | None:
 
 
 def _pareto_plot(study: Study, cost: str, limits: Limits | None) -> Plot:
-    title, (name, label) = f'Accuracy against {cost}', COSTS[cost]
-    points, accuracy_label = (
-        _points(study, cost),
-        f'{SPLITS[study.split]} accuracy, mean over seeds',
-    )
+    title, (name, label), points = f'Accuracy against {cost}', COSTS[cost], _points(study, cost)
     if cost == 'time' and (seconds := study.content.get('train_seconds')):
         return Plot(title, omitted=f'every trial trains for {seconds:g} s')
     if points.empty:
         return Plot(title, omitted='no trial has been trained and measured yet')
-    hollow = '; hollow are the trials that others are compared with.'
+    hollow = '; hollow are the trials that others are compared with' if points.hollow.any() else ''
     on_front = '; '.join(
         f'{point.label}: {point.accuracy:.4f} at {point.cost:.3g}'
         for point in pareto_front(points).itertuples()
     )
-    relative = ''
+    relative, above = '', 'mean over seeds'
     if limits:
-        reference = points[points.hollow].label.iloc[0]
-        points = _relative_points(study, cost)
-        accuracy_label = f'{SPLITS[study.split]} accuracy, points above the reference'
+        reference, points = points[points.hollow].label.iloc[0], _relative_points(study, cost)
+        above = 'points above the reference'
         label = f'{label.partition(",")[0]}, times the reference, logarithmic'
         relative = f'Both axes are relative to {reference}, and the same on every data set. '
     return Plot(
@@ -173,9 +155,9 @@ def _pareto_plot(study: Study, cost: str, limits: Limits | None) -> Plot:
         name,
         f'{relative}Up is more accurate, left is cheaper; no trial is both cheaper and more '
         'accurate than an orange one, which are named from the cheapest at the bottom; bars are '
-        f'95 % intervals of the mean over seeds{hollow if points.hollow.any() else "."}',
+        f'95 % intervals of the mean over seeds{hollow}.',
         f'On the front: {on_front}',
-        pareto_plot(points, label, accuracy_label, limits),
+        pareto_plot(points, label, f'{SPLITS[study.split]} accuracy, {above}', limits),
     )
 
 
@@ -206,10 +188,9 @@ def _seconds_plot(study: Study, shown: Sequence[Trial]) -> Plot:
 def _map_plot(study: Study) -> Plot:
     title, rows = 'Accuracy by settings', [trial.settings for trial in study.trials]
     settings = pd.DataFrame(rows, columns=study.content['axes'], dtype=object)
-    axes = map_axes(settings)
+    axes, why = map_axes(settings), 'two settings that are numbers and differ between trials'
     if len(axes) < 2:
-        why = 'a map needs two settings that are numbers and differ between trials'
-        return Plot(title, omitted=why)
+        return Plot(title, omitted=f'a map needs {why}')
     if not study.finished:
         return Plot(title, omitted='no trial has been trained yet')
     others = settings.drop(columns=axes).map(setting_text)

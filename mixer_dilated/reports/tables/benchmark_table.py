@@ -26,16 +26,15 @@ def print_benchmark(results: dict) -> None:
         _print_variants(result)
         print_text(*_sentences(result))
     rows, _, columns = results['large_shape']
-    start_ups = [result['start_up'] or {} for result in results['configs'].values()]
-    kept = all(start_up.get('programs_kept', True) for start_up in start_ups)
-    caches = 'full caches: of images; on Intel CPUs no compiled programs are kept.'
+    start_ups = [result['start_up'] for result in results['configs'].values()]
+    kept = all(start_up is None or start_up['programs_kept'] for start_up in start_ups)
     print_text(
         f'{", ".join(UNITS)}: a step, median over the rounds; of several seeds, for each of them.',
         'GFLOP/s: of the matrix products alone.',
         f'large: share of the speed of a product of {rows}×{columns} matrices of the same dtype.',
         "own: share of the step's time that its products take alone, at their own shapes.",
         'compile: seconds, with an empty cache.',
-        *([] if kept else [caches]),
+        *([] if kept else ['full caches: of images; on Intel CPUs no compiled programs are kept.']),
         *_busy_sentences(results),
     )
 
@@ -70,25 +69,21 @@ def _limits(result: dict, variant: dict) -> list[float]:
 
 
 def _sentences(result: dict) -> list[str]:
-    step, start_up, memory = (
-        result['variants']['training'],
-        result['start_up'],
-        result['memory'] or {'predicted': None, 'measured': None},
-    )
+    step, start_up, memory = (result['variants']['training'], result['start_up'], result['memory'])
     sentences = [
         f'A {step["dtype"]} training step takes '
         f'{_ratio(step["seconds"], _limits(result, step)):.2f} times what its products would '
         'take at the speed of the large one.'
     ]
     for name, variant in result['variants'].items():
-        seeds, longer = variant['seeds'], _ratio(variant['seconds'], step['seconds'])
-        if seeds > 1:
+        if (seeds := variant['seeds']) > 1:
             faster = _ratio(step['seconds'], variant['seconds'])
             sentences.append(
                 f'{seeds} seeds in one program have {faster:.2f} times the throughput of {seeds} '
                 'runs of one.'
             )
         if variant['described']:
+            longer = _ratio(variant['seconds'], step['seconds'])
             sentences.append(
                 f'A step of {variant["described"]} takes {longer:.2f} times as long as the '
                 'training step.'
@@ -96,13 +91,15 @@ def _sentences(result: dict) -> list[str]:
         if variant['image_size'] != step['image_size']:
             side, tokens = _by(variant['image_size']), count_text(variant['num_tokens'], 'token')
             sentences.append(f'Images of {name} have {side} pixels, {tokens}.')
-    peak = _mebibytes(memory['measured'], '.1f', 'not reported by this system')
+    peak = predicted = NOTHING
+    if memory:
+        peak = _mebibytes(memory['measured'], '.1f', 'not reported by this system')
+        predicted = _mebibytes(memory['predicted'], '.1f')
     cold, warm = (f'{start_up[s]:.1f} s' if start_up else NOTHING for s in ('cold', 'warm'))
     return [
         *sentences,
-        f'Peak memory of training: {peak if result["memory"] else NOTHING}, predicted '
-        f'{_mebibytes(memory["predicted"], ".1f")}. From python run.py to the first step: {cold} '
-        f'with empty caches, {warm} with full ones.',
+        f'Peak memory of training: {peak}, predicted {predicted}. From python run.py to the first '
+        f'step: {cold} with empty caches, {warm} with full ones.',
         *result['notes'],
     ]
 

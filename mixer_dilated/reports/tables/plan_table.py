@@ -59,24 +59,23 @@ def print_plan(name: str, plan: dict) -> None:
     )
     programs, kinds = compiled['programs'], ('arguments', 'temporaries', 'total')
     large = any((sizes['total'] or GIB) >= GIB for sizes in programs.values())
-    unit = GIB if large else MIB
-    rows = (
+    unit, name = (GIB, 'GiB') if large else (MIB, 'MiB')
+    rows = [
         (program, *(_size(sizes[kind], unit) for kind in kinds))
         for program, sizes in programs.items()
-    )
-    heading = f'memory of a device, {"GiB" if large else "MiB"}'
-    print_table((heading, *kinds), rows, dense=True)
+    ]
+    print_table((f'memory of a device, {name}', *kinds), rows, dense=True)
     print_text(_fits_text(plan))
-    if changes := plan.get('changes'):
-        rows = (
-            (
-                '\n'.join(f'--config.{key}={value}' for key, value in change['values'].items()),
-                _size(change['total_bytes']),
-                setting_text(change['fits']),
-                seconds_text(change['step_seconds']),
-            )
-            for change in changes
+    rows = [
+        (
+            '\n'.join(f'--config.{key}={value}' for key, value in change['values'].items()),
+            _size(change['total_bytes']),
+            setting_text(change['fits']),
+            seconds_text(change['step_seconds']),
         )
+        for change in plan.get('changes', ())
+    ]
+    if rows:
         print_table(('change', 'GiB', 'fits', 'a step'), rows, dense=True)
     if plan['step_seconds']:
         _print_parts(compiled)
@@ -114,25 +113,18 @@ def _print_parts(compiled: dict) -> None:
         row(part, amount, *([str(kernels.get(part, compiled['kernels']))] if kernels else []))
         for part, amount in (parts | {'in all': total}).items()
     ]
-    rows += [('the largest:',)]
-    for name, amount in compiled['largest'].items():
-        rows.append(row(f'  {printable(cut_front(name, 48))}', amount))
+    largest = compiled['largest'].items()
+    rows += [('the largest:',), *(row(f'  {printable(cut_front(n, 48))}', a) for n, a in largest)]
     headings = 'a step of a device', unit, 'share', *(['kernels'] if kernels else [])
     print_table(headings, rows, dense=True)
 
 
 def _print_exchanges(exchanges: list[dict]) -> None:
     rows = [
-        (
-            row['axis'],
-            row['kind'],
-            str(row['count']),
-            scaled_text(row['array_bytes'], 'B'),
-            'it computes' if row['is_async'] else 'it waits',
-            seconds_text(row['seconds']),
-        )
+        (row['axis'], row['kind'], str(row['count']), scaled_text(row['array_bytes'], 'B'),
+         'it computes' if row['is_async'] else 'it waits', seconds_text(row['seconds']))
         for row in exchanges
-    ]
+    ]  # fmt: skip
     headings = 'exchanges along', 'kind', 'count', 'arrays', 'meanwhile', 'takes'
     if rows:
         print_table(headings, rows, left=(0, 1), dense=True)
@@ -147,11 +139,11 @@ def _time_text(plan: dict) -> str:
         f'of the network; {scaled_text(accessed, "B")} accessed. The '
         f'{grouped_text(plan["steps"])} steps of the run: {seconds_text(plan["run_seconds"])}.'
     )
-    if measured:
-        text += (
-            f' Measured on random images: {seconds_text(measured)}, {measured / step:.2f} times.'
-        )
-    return text
+    if not measured:
+        return text
+    return (
+        f'{text} Measured on random images: {seconds_text(measured)}, {measured / step:.2f} times.'
+    )
 
 
 def _versions_text(compiled: dict) -> str:

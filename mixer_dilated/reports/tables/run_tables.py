@@ -80,14 +80,12 @@ def print_evaluation(evaluation: dict) -> None:
         facts['  loss at it'] = by_seed('calibrated_loss')
         facts['  ECE at it'] = by_seed('calibrated_ece')
     print_facts(facts)
+    classes = [row for row in evaluation['classes'] or () if row['examples']]
     rows = [
         (printable(row['name']), str(row['examples']), f'{row["accuracy"]:.4f}')
-        for row in sorted(
-            (row for row in evaluation['classes'] or () if row['examples']),
-            key=lambda row: row['accuracy'],
-        )
+        for row in sorted(classes, key=lambda row: row['accuracy'])
     ]
-    if evaluation['classes']:
+    if rows:
         print_table(('class', 'images', 'accuracy'), rows[:MAX_ROWS])
     if len(rows) > MAX_ROWS:
         print(f'… and {len(rows) - MAX_ROWS} more with a higher accuracy')
@@ -98,14 +96,8 @@ def _list(numbers) -> str:
 
 
 def print_predictions(rows: list[tuple[str, list[tuple[str, float]]]]) -> None:
-    """A line an image: its file, then its most probable classes with their probabilities.
-
-    A line of 80 characters has room for two or three classes with long names and more with short
-    ones; those that find none are left out.
-
-    Args:
-      rows: of each image its path and (name, probability) pairs, the most probable first.
-    """
+    """A line an image: its path, then its (class, probability) pairs, the most probable first, as
+    far as 80 characters have room for them."""
     columns = {'file': [cut_front(printable(path), FILE) for path, _ in rows]}
     room = WIDTH - max(map(cell_len, ['file', *columns['file']]))
     for rank, classes in enumerate(zip(*(classes for _, classes in rows), strict=True)):
@@ -117,10 +109,8 @@ def print_predictions(rows: list[tuple[str, list[tuple[str, float]]]]) -> None:
         if room < 0 and rank:
             break
         columns[heading] = column
-    rows = (
-        [Text(text, no_wrap=True) for text in row] for row in zip(*columns.values(), strict=True)
-    )
-    print_table([*columns], rows, left=range(len(columns)))
+    texts = ([Text(text, no_wrap=True) for text in column] for column in columns.values())
+    print_table([*columns], zip(*texts, strict=True), left=range(len(columns)))
 
 
 def print_export(manifest: dict) -> None:
@@ -156,12 +146,12 @@ def print_study(folder: pathlib.Path) -> None:
 
     study = read_study(folder)
     cells, trials = study.statistics.get('cells', {}), []
-    rest, accuracy = len(cells) - MAX_ROWS, f'{study.split}_accuracy'
-    for part in study.datasets.values():
+    accuracy, datasets = f'{study.split}_accuracy', study.datasets.values()
+    for part in datasets:
         of_part = [(trial.name, cells[trial.name]) for trial in part.trials if trial.name in cells]
-        if rest > 0:
+        if len(cells) > MAX_ROWS:
             of_part.sort(key=lambda trial: -trial[1][accuracy]['mean'])
-            del of_part[MAX_ROWS // len(study.datasets) or 1 :]
+            del of_part[MAX_ROWS // len(datasets) or 1 :]
         trials += of_part
     rest = len(cells) - len(trials)
     has_val = any('val_accuracy' in measures for _, measures in trials)
@@ -178,9 +168,8 @@ def print_study(folder: pathlib.Path) -> None:
     if rows:
         print_table(('', *(['val'] * has_val), *headings), rows)
     if rest > 0:
-        print(
-            f'\nthe {len(trials)} most accurate trials; {rest} more in results.csv and the report'
-        )
+        more = f'{rest} more in results.csv and the report'
+        print(f'\nthe {len(trials)} most accurate trials; {more}')
     if study.mixed_splits:
         print(f'\n{study.mixed_splits}')
     verdicts = study.statistics['verdicts']

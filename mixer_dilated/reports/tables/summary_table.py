@@ -17,12 +17,7 @@ def print_summary(
     mesh_shape: dict[str, int],
     unsharded_params: list[str],
 ) -> None:
-    """Prints tokens, window, coverage, parameters and FLOPs by layer, and memory.
-
-    Args:
-      setup: whose patches and network.
-      training_bytes, mesh_shape, unsharded_params: of the setup.
-    """
+    """Prints tokens, window, coverage, parameters and FLOPs by layer, and memory of a setup."""
     config, devices = setup.config, math.prod(mesh_shape.values())
     height, width, channels = setup.dataset.image_shape
     print(f'{config.dataset.name}: {height}×{width}×{channels}, {setup.num_tokens} tokens')

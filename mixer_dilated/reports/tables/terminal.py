@@ -25,13 +25,9 @@ def print_table(
 ) -> None:
     """Prints a table after an empty line, with the numbers left as they are.
 
-    Args:
-      headings: of the columns; without any the table has no head.
-      rows: of each the text of every column.
-      left: columns that are set to the left; the others hold numbers.
-      dense: whether the columns are many: less space between them, and no line is broken.
-      footer: texts below the columns.
-      options: of every column, as `rich.table.Table.add_column` takes them.
+    Columns in `left` are set to the left, others hold numbers; of many columns a `dense` table has
+    less space between them, and breaks no line. Without any heading the table has no head. Options
+    are those of `rich.table.Table.add_column`.
     """
     shown = {'show_header': any(headings), 'show_footer': bool(footer), 'show_edge': False}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=dense, **shown)
