@@ -9,31 +9,26 @@ import pytest
 from mixer_dilated.benchmark import measure
 from mixer_dilated.cli.main import main
 from mixer_dilated.reports.tables.benchmark_table import print_benchmark
-from tests.conftest import ROOT
+from tests.conftest import ROOT, raising
 
 
 def by_hand(**changes) -> dict:
     """What a benchmark measured, in three rounds, in numbers whose shares a person can work out."""
 
-    def variant(seconds, matmuls, kind='training', dtype='float32', seeds=1, described='', **of):
-        flops = {'training': 6e9, 'forward': 2e9}[kind]
-        return {'kind': kind, 'dtype': dtype, 'seeds': seeds, 'described': described,
+    def variant(seconds, matmuls, flops=6e9, **of):
+        return {'kind': 'training', 'dtype': 'float32', 'seeds': 1, 'described': '',
                 'image_size': [8, 9], 'num_tokens': 7, 'flops': flops, 'seconds': seconds,
                 'matmul_seconds': matmuls, 'compile_seconds': 3.14, **of}  # fmt: skip
 
-    training, training_bf16 = [0.04, 0.03, 0.05], [0.06, 0.07, 0.01]
-    forward, forward_bf16 = [0.005, 0.008, 0.004], [0.03, 0.018, 0.008]
-    plain = 'plain Flax, slow,'
+    training, forward, plain = [0.04, 0.03, 0.05], [0.005, 0.008, 0.004], 'plain Flax, slow,'
+    training_bf16, forward_bf16 = [0.06, 0.07, 0.01], [0.03, 0.018, 0.008]
     result = {
-        'num_tokens': 7,
-        'num_params': 123,
-        'image_shape': [8, 9, 1],
-        'batch': 100,
+        **{'num_tokens': 7, 'num_params': 123, 'image_shape': [8, 9, 1], 'batch': 100},
         'variants': {
             'training': variant([0.05, 0.06, 0.10], training),
-            'forward': variant([0.02, 0.02, 0.04], forward, 'forward'),
+            'forward': variant([0.02, 0.02, 0.04], forward, 2e9),
             'training bf16': variant([0.12, 0.10, 0.10], training_bf16, dtype='bfloat16'),
-            'forward bf16': variant([0.04, 0.02, 0.01], forward_bf16, 'forward', 'bfloat16'),
+            'forward bf16': variant([0.04, 0.02, 0.01], forward_bf16, 2e9, dtype='bfloat16'),
             '5 seeds': variant([0.03, 0.03, 0.05], training, seeds=5),
             'half the side': variant([0.02, 0.04, 0.06], training, image_size=[4, 4], num_tokens=2),
             'plain Flax': variant([0.10, 0.18, 0.10], training, described=plain),
@@ -44,13 +39,8 @@ def by_hand(**changes) -> dict:
         'notes': ['Something was left out.'],
         **changes,
     }
-    return {
-        'device': {'kind': 'abacus'},
-        'versions': {'jax': '0.10', 'python': '3.11'},
-        'large_shape': [64, 32, 16],
-        'busy_cores': 0.5,
-        'configs': {'small': result},
-    }
+    of_all = {'device': {'kind': 'abacus'}, 'versions': {'jax': '0.10', 'python': '3.11'}}
+    return of_all | {'large_shape': [64, 32, 16], 'busy_cores': 0.5, 'configs': {'small': result}}
 
 
 def cells(text: str, first: str) -> list[str]:
@@ -59,13 +49,12 @@ def cells(text: str, first: str) -> list[str]:
     return row.removeprefix(first).split()
 
 
-def test_the_table_says_what_its_footer_promises(capsys):
+def test_the_table_says_what_its_footer_promises_and_sentences_compare_round_by_round(capsys):
     """Every cell, by hand: limits are flops / large, large is limit / time, own products / time."""
     print_benchmark(by_hand())
     text = capsys.readouterr().out
-    names = ['quartiles', 'images/s', 'GFLOP/s', 'large', 'own', 'compile']
-    assert cells(text, 'step of') == ['ms', *names]
     expected = {
+        'step of': 'ms quartiles images/s GFLOP/s large own compile',
         'training': '60.0 55.0–80.0 1667 100 60% 50% 3.1',
         'forward': '20.0 20.0–30.0 5000 100 50% 25% 3.1',
         'training bf16': '100 100–110 1000 60 20% 50% 3.1',
@@ -75,11 +64,7 @@ def test_the_table_says_what_its_footer_promises(capsys):
         'half the side': '40.0 30.0–50.0 2500 150 100% 83% 3.1',
     }
     assert {name: ' '.join(cells(text, name)) for name in expected} == expected
-
-
-def test_the_sentences_compare_round_by_round(capsys):
-    print_benchmark(by_hand())
-    text = ' '.join(capsys.readouterr().out.split())
+    text = ' '.join(text.split())
     for sentence in (
         'abacus, jax 0.10, Python 3.11; one device small: 8×9×1, 7 tokens, 123 parameters, ',
         'large matrix product: 150 GFLOP/s in float32, 300 GFLOP/s in bfloat16 ',
@@ -90,10 +75,10 @@ def test_the_sentences_compare_round_by_round(capsys):
         'Peak memory of training: 3.0 MiB, predicted 2.5 MiB. From python run.py to the first ',
         'first step: 6.0 s with empty caches, 2.5 s with full ones. Something was left out. ',
         'a product of 64×16 matrices of the same dtype',
+        'Other programs kept 0.5 cores busy before it began',
     ):
         assert sentence in text
     assert 'Intel' not in text
-    assert 'Other programs kept 0.5 cores busy before it began' in text
 
 
 def test_what_was_not_measured_is_a_dash(capsys):
@@ -101,12 +86,9 @@ def test_what_was_not_measured_is_a_dash(capsys):
     text = ' '.join(capsys.readouterr().out.split())
     assert 'training: –, predicted –. From python run.py' in text
     assert 'first step: – with empty caches, – with full ones.' in text
-    print_benchmark(
-        by_hand(
-            memory={'predicted': 2**20, 'measured': None},
-            start_up={'cold': 2.0, 'warm': 1.0, 'programs_kept': False},
-        )
-    )
+    memory = {'predicted': 2**20, 'measured': None}
+    start_up = {'cold': 2.0, 'warm': 1.0, 'programs_kept': False}
+    print_benchmark(by_hand(memory=memory, start_up=start_up))
     text = ' '.join(capsys.readouterr().out.split())
     assert 'training: not reported by this system, predicted 1.0 MiB.' in text
     assert 'full caches: of images; on Intel CPUs no compiled programs are kept.' in text
@@ -115,39 +97,31 @@ def test_what_was_not_measured_is_a_dash(capsys):
 @pytest.mark.parametrize(
     ('shortest', 'unit', 'shown'),
     [
-        (6.049e-7, 'µs', '0.60'),
-        (59.7e-6, 'µs', '59.7'),
-        (999.7e-6, 'µs', '1000'),
-        (3.9e-3, 'ms', '3.90'),
-        (96.9e-3, 'ms', '96.9'),
-        (0.9996, 'ms', '1000'),
+        (6.049e-7, 'µs', '0.60'), (59.7e-6, 'µs', '59.7'), (999.7e-6, 'µs', '1000'),
+        (3.9e-3, 'ms', '3.90'), (96.9e-3, 'ms', '96.9'), (0.9996, 'ms', '1000'),
         (12.3, 's', '12.3'),
     ],
-)
+)  # fmt: skip
 def test_no_cell_is_cut_in_80_columns(capsys, shortest, unit, shown):
     results = by_hand()
-    result = results['configs']['small']
-    like = {**result['variants']['training'], 'flops': shortest * 1e11, 'compile_seconds': 123.4}
-    slower = {'forward': 1, 'training': 4, 'plain Flax': 300, 'PyTorch compiled': 99}
+    variants = results['configs']['small']['variants']
+    like = {**variants.pop('training'), 'flops': shortest * 1e11, 'compile_seconds': 123.4}
     like['matmul_seconds'] = [shortest / 2] * 3
-    result['variants'] = {
-        name: {**like, 'seconds': [times * shortest * noise for noise in (0.97, 1, 1.1)]}
-        for name, times in slower.items()
-    }
+    variants.clear()
+    for name, times in {'forward': 1, 'training': 4, 'plain Flax': 300, 'PyTorch': 99}.items():
+        seconds = [times * shortest * noise for noise in (0.97, 1, 1.1)]
+        variants[name] = {**like, 'seconds': seconds}
     print_benchmark(results)
     text = capsys.readouterr().out
     assert '…' not in text and max(map(len, text.splitlines())) <= 80
     assert cells(text, 'step of')[0] == unit and cells(text, 'forward')[0] == shown
-    assert all(len(cells(text, name)) == 7 for name in slower)
+    assert all(len(cells(text, name)) == 7 for name in variants)
 
 
 def test_a_disk_that_fills_meanwhile_is_one_line(monkeypatch, capsys, tmp_path):
     file = tmp_path / 'speed.json'
-
-    def full(_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, 'fsync', full)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(os, 'fsync', raising(full))
     monkeypatch.setattr(measure, 'benchmark', lambda *_, **__: by_hand())
     config = ROOT / 'configs' / 'digits_dilated.py'
     assert main(['benchmark', f'--config={config}', f'--json={file}'], 0.0) == 2
