@@ -1,6 +1,7 @@
 """Folders as runs and studies leave them, made up: random but plausible, and quick to make."""
 
 import json
+import types
 import zlib
 
 import numpy as np
@@ -8,10 +9,12 @@ import pandas as pd
 
 from mixer_dilated.config import patch_branches
 from mixer_dilated.data.corruption import CORRUPTIONS
+from mixer_dilated.data.examples import Examples, InMemoryDataSource
 from mixer_dilated.patches.geometry import num_tokens
 from mixer_dilated.reports.intervals import describe
 from mixer_dilated.reports.quantities import QUANTITIES
 from mixer_dilated.studies.stats import compare, fit_exponent
+from mixer_dilated.training.results import write_predictions
 from mixer_dilated.training.run_folder import write_summary
 from tests.conftest import small_config
 
@@ -77,16 +80,9 @@ def make_run(folder, config, images, labels, *, accuracy=0.93, name='a run', **c
     branches, size = patch_branches(config.model), images.shape[1:3]
     tokens = num_tokens(branches, config.model.branch_merge, size)
     probabilities = _probabilities(draw, labels, config.num_seeds, accuracy)
-    wrong = np.flatnonzero(probabilities[0].argmax(-1) != labels)
-    shown = wrong[np.argsort(-probabilities[0][wrong].max(-1))][:24]
-    np.savez(
-        folder / 'predictions.npz',
-        labels=labels.astype(np.int32),
-        probabilities=probabilities.astype(np.float16),
-        shown_index=shown.astype(np.int32),
-        shown_images=images[shown],
-        class_images=images[[int(np.flatnonzero(labels == k)[0]) for k in range(10)]],
-    )
+    test = InMemoryDataSource(Examples(images, labels))
+    pipeline = types.SimpleNamespace(labels=labels, data_source=test)
+    write_predictions(folder, pipeline, np.log(probabilities), size)
     np.savez(folder / 'weights.npz', **_weights(draw, config, branches, tokens, images.shape[3]))
     counts = (probabilities.argmax(-1) == labels).sum(axis=1).tolist()
     results = [

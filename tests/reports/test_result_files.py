@@ -1,6 +1,5 @@
 """The reader of result files: whatever is damaged is an error of one line that names the file."""
 
-import io
 import shutil
 
 import numpy as np
@@ -23,14 +22,17 @@ from tests.report_folders import digits_images, make_kind
 @pytest.fixture(scope='module')
 def folders(tmp_path_factory):
     """The folders of a run, which has augmented images, and of a study."""
-    folders = {
-        kind: make_kind(kind, tmp_path_factory.mktemp(kind) / 'folder')
-        for kind in ('run', 'resolution')
-    }
-    images = digits_images()[0][:6]
-    titles = np.array(['flip', 'together, step 1'])
-    np.savez(folders['run'] / 'augmented.npz', images=images, drawn=[images] * 2, titles=titles)
+    kinds, (digits, _) = ('run', 'resolution'), digits_images()
+    folders = {kind: make_kind(kind, tmp_path_factory.mktemp(kind) / 'folder') for kind in kinds}
+    arrays = {'images': digits[:6], 'drawn': [digits[:6]] * 2, 'titles': ['flip', 'both, step 1']}
+    np.savez(folders['run'] / 'augmented.npz', **arrays)
     return folders
+
+
+@pytest.fixture
+def copy(folders, tmp_path):
+    """copy(kind): a folder to damage."""
+    return lambda kind: shutil.copytree(folders[kind], tmp_path / 'copy')
 
 
 def read(folder):
@@ -41,11 +43,19 @@ def read(folder):
     return run.curves, run.predictions, run.class_names, run.augmented, run.weights
 
 
+def images(*shape):
+    return np.zeros(shape, np.uint8)
+
+
+def rewrite_arrays(path, **changes):
+    np.savez(path, **files.read_arrays(path) | changes)
+
+
 def test_everything_in_whole_files_is_read(folders):
     curves, predictions, class_names, augmented, _ = read(folders['run'])
     assert len(curves) == 9 and predictions['labels'].shape == (300,)
     assert class_names == [*'0123456789']
-    assert [*augmented] == ['original', 'flip', 'together, step 1']
+    assert [*augmented] == ['original', 'flip', 'both, step 1']
     study = read(folders['resolution'])
     assert len(study.resolution) == 8 and set(study.exponents) == set(study.labels.values())
 
@@ -78,56 +88,46 @@ def test_everything_in_whole_files_is_read(folders):
         ('resolution', 'resolution.jsonl', '{"cell": "cell-0", "image_size": "large"}\n', 'large'),
     ],
 )  # fmt: skip
-def test_a_damaged_file_is_named_with_its_key(folders, tmp_path, kind, name, content, key):
-    shutil.copytree(folders[kind], tmp_path / 'copy')
-    path = tmp_path / 'copy' / name
+def test_a_damaged_file_is_named_with_its_key(copy, kind, name, content, key):
+    path = copy(kind) / name
     path.unlink(missing_ok=True)
     if content is not None:
         path.write_text(content)
     with refuses(path, key):
-        read(tmp_path / 'copy')
+        read(path.parent)
 
 
 @pytest.mark.parametrize('name', RESULTS)
-def test_a_file_of_another_run_is_refused_by_its_checksum(folders, tmp_path, name):
-    folder = shutil.copytree(folders['run'], tmp_path / 'copy')
+def test_a_file_of_another_run_is_refused_by_its_checksum(copy, name):
+    folder = copy('run')
     write_summary(folder, {**read_run(folder).summary, 'files': file_checksums(folder, RESULTS)})
     read(folder)
     if name == 'metrics.jsonl':
         (folder / name).write_text((folder / name).read_text() + '\n')
     else:
-        arrays = files.read_arrays(folder / name)
-        np.savez(folder / name, **arrays, another=np.zeros(1))
+        rewrite_arrays(folder / name, another=np.zeros(1))
     with refuses(folder / name, 'checksum'):
         read(folder)
 
 
-@pytest.mark.parametrize('dtype', ['bool', 'U3', 'M8[D]', [('a', 'i4')], 'f4'])
-def test_labels_of_another_type_are_refused(folders, tmp_path, dtype):
-    folder = shutil.copytree(folders['run'], tmp_path / 'copy')
-    arrays = files.read_arrays(folder / 'predictions.npz')
-    arrays['labels'] = np.ones(len(arrays['labels']), dtype)
-    files.write_arrays(folder / 'predictions.npz', **arrays)
-    with refuses(folder / 'predictions.npz', 'labels'):
-        read(folder)
-
-
 @pytest.mark.parametrize('key', ['files', 'num_epochs', 'skipped_steps'])
-def test_a_summary_without_what_a_run_goes_by_is_refused(folders, tmp_path, key):
-    folder = shutil.copytree(folders['run'], tmp_path / 'copy')
+def test_a_summary_without_what_a_run_goes_by_is_refused(copy, key):
+    folder = copy('run')
     summary = read_run(folder).summary
-    write_summary(folder, {name: value for name, value in summary.items() if name != key})
+    del summary[key]
+    write_summary(folder, summary)
     with refuses(folder / 'summary.json', key):
         read_summary(folder)
 
 
-@pytest.mark.parametrize('name', ['cell-9', '../cell-0'])
-def test_a_trial_that_there_cannot_be_is_refused(folders, tmp_path, name):
-    shutil.copytree(folders['resolution'], tmp_path / 'copy')
-    path = tmp_path / 'copy' / ('resolution.jsonl' if name == 'cell-9' else 'study.json')
+@pytest.mark.parametrize(
+    ('file', 'name'), [('resolution.jsonl', 'cell-9'), ('study.json', '../cell-0')]
+)
+def test_a_trial_that_there_cannot_be_is_refused(copy, file, name):
+    path = copy('resolution') / file
     path.write_text(path.read_text().replace('cell-0', name))
     with refuses(path, name):
-        read(tmp_path / 'copy')
+        read(path.parent)
 
 
 @settings(max_examples=60, deadline=None)
@@ -145,22 +145,20 @@ def test_arrays_that_are_cut_off_are_refused(folders, tmp_path_factory, cut, put
     ('name', 'changes'),
     [
         ('augmented', {'images': np.zeros((6, 8, 8, 1), np.float32)}),
-        ('augmented', {'images': np.zeros((6, 9, 8, 1), np.uint8),
-                       'drawn': np.zeros((2, 6, 9, 8, 1), np.uint8)}),
-        ('augmented', {'images': np.zeros((0, 8, 8, 1), np.uint8),
-                       'drawn': np.zeros((2, 0, 8, 8, 1), np.uint8)}),
-        ('augmented', {'drawn': np.zeros((6, 8, 8, 1), np.uint8)}),
+        ('augmented', {'images': images(6, 9, 8, 1), 'drawn': images(2, 6, 9, 8, 1)}),
+        ('augmented', {'images': images(0, 8, 8, 1), 'drawn': images(2, 0, 8, 8, 1)}),
+        ('augmented', {'drawn': images(6, 8, 8, 1)}),
         ('augmented', {'titles': np.array(['one'])}),
         ('predictions', {'labels': np.zeros(299, int)}),
         ('predictions', {'labels': np.full(300, 10)}),
         ('predictions', {'shown_index': np.array([300] * 24)}),
-        ('predictions', {'class_images': np.zeros((10, 8, 9, 1), np.uint8)}),
+        ('predictions', {'class_images': images(10, 8, 9, 1)}),
+        *(('predictions', {'labels': np.ones(300, dtype)})
+          for dtype in ('bool', 'U3', 'M8[D]', [('a', 'i4')], 'f4')),
     ],
 )  # fmt: skip
-def test_arrays_that_do_not_fit_are_refused(folders, tmp_path, name, changes):
-    shutil.copytree(folders['run'], tmp_path / 'copy')
-    path = tmp_path / 'copy' / f'{name}.npz'
-    with np.load(io.BytesIO(path.read_bytes())) as arrays:
-        np.savez(path, **{**arrays, **changes})
+def test_arrays_that_do_not_fit_are_refused(copy, name, changes):
+    path = copy('run') / f'{name}.npz'
+    rewrite_arrays(path, **changes)
     with refuses(path, name):
-        read(tmp_path / 'copy')
+        read(path.parent)
