@@ -68,9 +68,9 @@ class Run:
         if not rows:
             raise UserError(f'{path}: no epoch in it; {schema.HINT}')
         names = {f'{self.epoch_split}_{name}': name for name in schema.EVALUATION}
-        columns = ['epoch', 'seed', *schema.TRAINING, *names]
-        curves = pd.DataFrame(rows, columns=columns).rename(columns=names)
-        return curves.astype(dict.fromkeys(curves.columns[2:], float))
+        columns = [*schema.TRAINING, *names]
+        curves = pd.DataFrame(rows, columns=['epoch', 'seed', *columns])
+        return curves.astype(dict.fromkeys(columns, float)).rename(columns=names)
 
     @functools.cached_property
     def predictions(self) -> dict[str, np.ndarray]:
@@ -78,7 +78,7 @@ class Run:
         arrays = self._read_arrays('predictions.npz', schema.PREDICTIONS)
         examples, classes = arrays['probabilities'].shape[1:]
         for name, size in (('labels', classes), ('shown_index', examples)):
-            if not ((arrays[name] >= 0) & (arrays[name] < size)).all():
+            if not np.isin(arrays[name], range(size)).all():
                 where = f'{self.folder}/predictions.npz: {name}'
                 raise UserError(f'{where} are not from 0 to {size - 1}; make the run again')
         return arrays
@@ -101,8 +101,8 @@ class Run:
         if not exists(self.folder / 'augmented.npz'):
             return {}
         arrays = self._read_arrays('augmented.npz', schema.AUGMENTED)
-        drawn = zip(map(str, arrays['titles']), arrays['drawn'], strict=True)
-        return {'original': arrays['images'], **dict(drawn)}
+        drawn = dict(zip(map(str, arrays['titles']), arrays['drawn'], strict=True))
+        return {'original': arrays['images'], **drawn}
 
     @functools.cached_property
     def weights(self) -> dict[str, np.ndarray]:
@@ -131,7 +131,7 @@ def read_run(folder: PathLike) -> Run:
     """
     folder = as_path(folder)
     config_path, summary_path = folder / 'config.json', folder / 'summary.json'
-    config = _apply(config_path, '', _resolve, schema.read_object(config_path, {}))
+    config = _apply(config_path, '', resolve, schema.read_object(config_path, {}), warn=False)
     if not exists(summary_path):
         raise UserError(
             f'{folder}: the run is not finished (no summary.json); give its training command '
@@ -140,9 +140,8 @@ def read_run(folder: PathLike) -> Run:
     summary = read_summary(folder)
     schema.check(summary_path, summary, schema.SUMMARY)
     if not summary['results'] or len(summary['image_shape']) != 3:
-        raise UserError(
-            f'{summary_path}: results or image_shape are not those of a run; make the run again'
-        )
+        wrong = 'results or image_shape are not those of a run'
+        raise UserError(f'{summary_path}: {wrong}; make the run again')
     run = Run(folder, config, summary)
     for branch in run.branches:
         _apply(config_path, '', branch.grid, run.image_size)
@@ -248,10 +247,11 @@ def read_study(folder: PathLike) -> Study:
     folder = as_path(folder)
     path, statistics = folder / 'study.json', folder / 'statistics.json'
     content = schema.read_object(path, schema.STUDY)
-    if content['kind'] not in schema.KINDS:
-        allowed = ', '.join(schema.KINDS)
-        raise UserError(f'{path}: kind = {content["kind"]!r}: allowed are {allowed}')
-    base = _apply(path, 'config: ', _resolve, content['config']) if 'config' in content else None
+    if (kind := content['kind']) not in schema.KINDS:
+        raise UserError(f'{path}: kind = {kind!r}: allowed are {", ".join(schema.KINDS)}')
+    base = None
+    if 'config' in content:
+        base = _apply(path, 'config: ', resolve, content['config'], warn=False)
     trials = [_read_trial(path, base, trial) for trial in content['cells']]
     if not trials:
         raise UserError(f'{path}: a study without trials; start the study anew')
@@ -277,19 +277,16 @@ def _read_trial(path: pathlib.Path, base: ml_collections.ConfigDict | None, row:
         run = read_run(folder)
         config = run.config
     elif base and not row['impossible'] and 'changes' in row:
-        config = _apply(path, f'{row["name"]}: ', functools.partial(changed, base), row['changes'])
+        config = _apply(path, f'{row["name"]}: ', changed, base, row['changes'])
     return Trial(row['name'], row['label'], row['settings'], row['impossible'], config, run)
 
 
-def _apply(path: pathlib.Path, key: str, function: Callable, content):
+def _apply(path: pathlib.Path, key: str, function: Callable, *content, **options):
     """What a function makes of the content of a file; the UserError of a bad one names the file."""
     try:
-        return function(content)
+        return function(*content, **options)
     except (UserError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f'{path}: {key}{" ".join(str(error).split())}') from None
-
-
-_resolve = functools.partial(resolve, warn=False)
 
 
 def _labelled_rows(path: pathlib.Path, fields: Mapping, trials: list[Trial]) -> pd.DataFrame:

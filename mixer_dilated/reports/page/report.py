@@ -1,24 +1,29 @@
 """The report of a run or a study: one page and its plots, made from the folder's files alone."""
 
 import itertools
+import operator
 import pathlib
 import shlex
 from collections.abc import Sequence
 
 import jinja2
+import ml_collections
 import pandas as pd
 from markupsafe import Markup
 
+from mixer_dilated.config import resolve
+from mixer_dilated.config_keys import KEYS, RUNTIME_ONLY_KEYS
 from mixer_dilated.errors import UserError, printable
 from mixer_dilated.files import write_text
 from mixer_dilated.paths import PathLike, as_path, exists, is_bucket
-from mixer_dilated.reports.formatting import count_text, grouped_text, setting_text
+from mixer_dilated.reports.formatting import NOTHING, count_text, grouped_text, setting_text
 from mixer_dilated.reports.page import result_tables
-from mixer_dilated.reports.page.settings_tables import common_settings, differing_settings
 from mixer_dilated.reports.plots.figure import save_figure, svg_text
 from mixer_dilated.reports.plots.run_plots import detail_plots, overview_plots
 from mixer_dilated.reports.plots.study_plots import SPLITS, study_plots
 from mixer_dilated.reports.result_files import Run, Study, read_run, read_study
+
+_SHOWN = [path for path in KEYS if path not in RUNTIME_ONLY_KEYS]
 
 
 def write_report(folder: PathLike) -> pathlib.Path:
@@ -68,7 +73,7 @@ def _run_page(run: Run) -> dict:
         'title': name,
         'question': f'How well does it tell the classes of {run.summary["dataset"]} apart?',
         'data': _data_text([run]),
-        'settings': common_settings([run.config]),
+        'settings': _common_settings([run.config]),
         'plots': itertools.chain(overview_plots({name: run}), detail_plots({name: run})),
         'made': _origin([run.summary], run.folder),
     }
@@ -82,10 +87,9 @@ def _study_page(study: Study) -> dict:
         'title': study.content['title'],
         'question': study.content['question'],
         'data': _data_text(runs),
-        'unfinished': _unfinished_text(study),
-        'settings': [*common_settings(configs or [study.config]), differing_settings(study)],
+        'settings': [*_common_settings(configs or [study.config]), _differing_settings(study)],
         'invalid': pd.DataFrame(
-            [(t.label, t.invalid) for t in study.trials if t.invalid], columns=['trial', 'why']
+            [{'trial': t.label, 'why': t.invalid} for t in study.trials if t.invalid]
         ),
         'split': SPLITS[study.split],
         'plots': study_plots(study),
@@ -94,6 +98,42 @@ def _study_page(study: Study) -> dict:
             *_origin([run.summary for run in runs] or [study.content], study.folder),
         ],
     }
+
+
+def _common_settings(configs: Sequence[ml_collections.ConfigDict | None]) -> list[pd.DataFrame]:
+    """Keys with one value in all configs, None for one that is not known: those that differ from
+    the default, then the rest."""
+    texts = _texts(configs)
+    meanings = [KEYS[path][2] for path in _SHOWN]
+    table = pd.DataFrame({'key': _SHOWN, 'value': texts.iloc[0], 'meaning': meanings})
+    common, is_default = texts.nunique() == 1, table.value == _texts([resolve({})]).iloc[0]
+    return [table[common & ~is_default], table[common & is_default]]
+
+
+def _differing_settings(study: Study) -> pd.DataFrame:
+    """What tells the trials of a study apart: its axes, and the config keys that differ."""
+    labels = [trial.label for trial in study.trials]
+    settings = pd.DataFrame([trial.settings for trial in study.trials], dtype=object)
+    settings = settings.reindex(columns=study.content['axes']).map(setting_text)
+    keys = _texts([trial.config for trial in study.trials])
+    for name, column in keys.loc[:, keys.nunique() > 1].items():
+        # An invalid trial has no config: a setting may say what its key would.
+        known = column.notna()
+        if not settings[known].eq(column[known], axis=0).all().any():
+            settings[name] = column.fillna(NOTHING)
+    settings = settings.loc[:, [column.tolist() != labels for _, column in settings.items()]]
+    if len(settings.columns):
+        settings.insert(0, 'trial', labels)
+    return settings
+
+
+def _texts(configs: Sequence[ml_collections.ConfigDict | None]) -> pd.DataFrame:
+    """A row a config, a column a key that is part of the result, 'model.hidden_dim', …"""
+    rows = [
+        {path: setting_text(operator.attrgetter(path)(config)) for path in _SHOWN} if config else {}
+        for config in configs
+    ]
+    return pd.DataFrame(rows, columns=_SHOWN)
 
 
 def _data_text(runs: Sequence[Run]) -> str:
@@ -115,18 +155,6 @@ def _data_text(runs: Sequence[Run]) -> str:
 def _range_text(numbers: Sequence[int], noun: str) -> str:
     low, high = min(numbers), max(numbers)
     return (f'{grouped_text(low)} to ' if low < high else '') + count_text(high, noun)
-
-
-def _unfinished_text(study: Study) -> str:
-    """What of the study is not there yet; '' for a finished one."""
-    valid = sum(not trial.invalid for trial in study.trials)
-    if study.kind != 'resolution' and len(study.finished) < valid:
-        missing = f'{len(study.finished)} of its {valid} trials are there'
-    elif not study.statistics:
-        missing = 'its statistics are not there'
-    else:
-        return ''
-    return f'This study is not finished: {missing}. The same command resumes it.'
 
 
 def _origin(summaries: list[dict], folder: pathlib.Path) -> list[tuple[str, str]]:

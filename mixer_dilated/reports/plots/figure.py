@@ -12,7 +12,7 @@ import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import AtomicFile
@@ -69,8 +69,7 @@ def render(figure: Figure, file_format: str) -> bytes:
 def save_figure(figure: Figure, path: pathlib.Path, flag: str = '') -> None:
     """Writes a figure; the ending of the path chooses the format.
 
-    Raises:
-      UserError: the file cannot be written; it names the flag that the path was given by.
+    A UserError of what cannot be written names the flag that the path was given by.
     """
     file_format = path.suffix[1:].lower()
     allowed = figure.canvas.get_supported_filetypes()
@@ -82,11 +81,8 @@ def save_figure(figure: Figure, path: pathlib.Path, flag: str = '') -> None:
 
 
 def svg_text(plot: Plot) -> str:
-    """The plot as an <svg> element that can stand in a page beside others.
-
-    It is drawn at its natural size, has no metadata, loads nothing, and its identifiers start with
-    the plot's name, so that those of two plots never meet.
-    """
+    """The plot as an <svg> element without metadata that loads nothing; its identifiers start with
+    the plot's name, so that those of two plots on a page never meet."""
     svg = render(plot.figure, 'svg').decode()
     svg = re.sub(r'<!--.*?-->', '', svg[svg.index('<svg') :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf'\g<1>{plot.name}-', svg)
@@ -99,15 +95,15 @@ def label_text(text: str, length: int = LABEL_LENGTH) -> str:
     return text if len(text) <= length else f'{text[: length - 1]}…'
 
 
-def subplots(panels: int, columns: int, width: float, height: float, **options):
+def subplots(panels: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     """A figure with as many panels of `width` × `height` inches in rows, and their flat axes."""
     columns = max(1, min(columns, panels))
     rows = -(-panels // columns)
     figure = Figure(figsize=(columns * width, rows * height), layout='constrained')
-    grid = figure.subplots(rows, columns, squeeze=False, **options)
-    for axes in list(grid.flat)[panels:]:
+    grid = [*figure.subplots(rows, columns, squeeze=False).flat]
+    for axes in grid[panels:]:
         axes.set_axis_off()
-    return figure, list(grid.flat)[:panels]
+    return figure, grid[:panels]
 
 
 def show_image(axes: Axes, image: np.ndarray, *, as_ink: bool = False, **options) -> None:
@@ -116,8 +112,8 @@ def show_image(axes: Axes, image: np.ndarray, *, as_ink: bool = False, **options
         image = image[..., :3] if image.shape[-1] > 1 else image[..., 0]
     if as_ink and image.ndim == 2:
         image = 255 - image
-    options = {'cmap': 'gray', 'vmin': 0, 'vmax': 255, 'interpolation': 'none', **options}
-    axes.imshow(image, **options)
+    look = {'cmap': 'gray', 'vmin': 0, 'vmax': 255, 'interpolation': 'none'}
+    axes.imshow(image, **look | options)
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
     axes.spines[:].set_visible(False)
@@ -130,18 +126,15 @@ def number_ticks(axis, values: Sequence[float] | None = None) -> None:
         low, high = low / 1.3, high * 1.3
     # Fixed, or the other locator would choose other limits.
     axis.axes.set(**{f'{axis.axis_name}lim': (low, high)})
+    locator = LogLocator(subs=(1, 2, 5) if high < 1e4 * low else (1,))
     if values:
         locator = FixedLocator(values)
     elif high < 12 * low:  # within a decade 1, 2 and 5 are too few
         locator = MaxNLocator(6, steps=[1, 2, 5, 10])
-    else:
-        locator = LogLocator(subs=(1, 2, 5) if high < 1e4 * low else (1,))
     axis.set_major_locator(locator)
     axis.set_minor_locator(NullLocator())
     # 12300 is '12 300', 0.25 is '0.25': four significant digits at most.
-    axis.set_major_formatter(
-        FuncFormatter(lambda x, _: grouped_text(x) if abs(x) >= 1000 else f'{x:.4g}')
-    )
+    axis.set_major_formatter(lambda x, _: grouped_text(x) if abs(x) >= 1000 else f'{x:.4g}')
 
 
 def legend_below(figure: Figure) -> None:

@@ -62,10 +62,8 @@ def _draw_map(values, cmap: str, fmt: str = '', colour: str = 'black', **options
 
 
 def map_axes(settings: pd.DataFrame) -> list[str]:
-    """The last two settings that are numbers and vary, [down, across]; fewer if there are not two.
-
-    They change fastest in a `grid`. `settings` has a row a trial, a column a setting.
-    """
+    """The last two settings, columns of a row a trial, that are numbers and vary, [down, across];
+    fewer if there are not two. They change fastest in a `grid`."""
     numbers = settings.columns[settings.map(type).isin([int, float]).all()]  # others may be lists
     return [axis for axis in numbers if settings[axis].nunique() > 1][-2:]
 

@@ -82,12 +82,8 @@ def augmentation_plot(columns: Mapping[str, np.ndarray]) -> Figure:
 def prediction_sheet(
     images: Sequence[tuple[np.ndarray, str, list[tuple[str, float]]]], note: str = ''
 ) -> Figure:
-    """Images in reading order; below each its file, and its classes with bars as long as their
-    probabilities; a note below all.
-
-    Of each image: uint8 (height, width, channels), its file's name, its (class, probability) pairs,
-    the most probable first.
-    """
+    """Images in reading order, uint8 (height, width, channels); below each its file's name, and its
+    classes, the most probable first, with bars as long as their probabilities; a note below all."""
     lines = 1 + min(MAX_CLASSES, max(len(classes) for _, _, classes in images))
     columns = max(3, min(10, len(images)))
     height, width, _ = images[0][0].shape

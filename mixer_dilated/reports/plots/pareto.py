@@ -17,8 +17,7 @@ PLOT_INCHES = 7.0
 def pareto_front(points: pd.DataFrame) -> pd.DataFrame:
     """The points (cost, accuracy, …) that no other point dominates, the cheapest first.
 
-    A point dominates another if it costs no more and is no less accurate, and is better in one of
-    the two. Points that are equal in both are on the front together.
+    A point dominates another if it costs no more, is no less accurate, and does not equal it.
     """
     ordered = points.sort_values(['cost', 'accuracy'], ascending=[True, False], kind='stable')
     best = ordered.accuracy.cummax()

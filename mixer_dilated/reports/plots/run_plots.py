@@ -23,12 +23,15 @@ def overview_plots(runs: Mapping[str, Run]) -> Iterator[Plot]:
     """Which pixels the runs see, and how they learned, {label: run} of one data set."""
     first = next(iter(runs.values())).predictions['class_images']
     known = [k for k in range(len(first)) if first[k].any()] or [0]
-    preferred = [k for k in PREFERRED_CLASSES if k in known]
-    shown = [*dict.fromkeys([*preferred, *known])][:IMAGES_SHOWN]
+    shown = sorted(known, key=lambda k: [*PREFERRED_CLASSES, k].index(k))[:IMAGES_SHOWN]
     rows = []
     for label, run in runs.items():
+        seen = share_text(run.summary['pixels_seen'], run.summary['pixels'])
+        facts = [count_text(run.summary['num_tokens'], 'token'), f'sees {seen}']
+        facts += ['smoothed before', 'it is sampled'] * run.config.model.blur
+        facts += ['in all its phases,', 'of which one is drawn'] * run.config.augment.random_phase
         images, branch_merge = run.predictions['class_images'], run.config.model.branch_merge
-        rows.append((label, _facts(run), run.branches, branch_merge, images[shown]))
+        rows.append((label, facts, run.branches, branch_merge, images[shown]))
     yield Plot(
         'Which pixels each method sees',
         'pixels_seen',
@@ -177,25 +180,15 @@ def _mixing_plot(label: str, run: Run, suffix: str) -> Plot:
     )
 
 
-def _facts(run: Run) -> list[str]:
-    seen = share_text(run.summary['pixels_seen'], run.summary['pixels'])
-    facts = [count_text(run.summary['num_tokens'], 'token'), f'sees {seen}']
-    if run.config.model.blur:
-        facts += ['smoothed before', 'it is sampled']
-    if run.config.augment.random_phase:
-        facts += ['in all its phases,', 'of which one is drawn']
-    return facts
-
-
 def _branch_texts(branches: tuple[Patches, ...]) -> list[str]:
     """What tells the branches apart; of a single one its size and dilation."""
     parts = pd.DataFrame(
         (
-            '{}×{} pixels'.format(*branch.size),
-            f'dilation {setting_text(branch.dilation)}',
-            f'offset {branch.offset}',
+            '{}×{} pixels'.format(*b.size),
+            f'dilation {setting_text(b.dilation)}',
+            f'offset {b.offset}',
         )
-        for branch in branches
+        for b in branches
     )
     shown = parts.loc[:, parts.nunique() > 1] if len(parts) > 1 else parts[[0, 1]]
     texts = [', '.join(row) for row in shown.itertuples(index=False)]

@@ -66,8 +66,7 @@ def print_evaluation(evaluation: dict) -> None:
         return _list(result[key] for result in results)
 
     facts = {
-        'data set': printable(evaluation['dataset']),
-        'split': printable(evaluation['split']),
+        **{'data set': printable(evaluation['dataset']), 'split': printable(evaluation['split'])},
         'checkpoint': f'step {evaluation["step"]}, epoch {evaluation["epoch"]:.4g}',
         'loss': by_seed('loss'),
         'accuracy': accuracy_text([r['correct'] for r in results], evaluation['examples']),
@@ -145,7 +144,7 @@ def print_study(folder: pathlib.Path) -> None:
     from mixer_dilated.reports.result_files import read_study  # pandas: training need not wait
 
     study = read_study(folder)
-    cells, trials = study.statistics.get('cells', {}), []
+    cells, trials, rows = study.statistics.get('cells', {}), [], []
     accuracy, datasets = f'{study.split}_accuracy', study.datasets.values()
     for part in datasets:
         of_part = [(trial.name, cells[trial.name]) for trial in part.trials if trial.name in cells]
@@ -155,7 +154,6 @@ def print_study(folder: pathlib.Path) -> None:
         trials += of_part
     rest = len(cells) - len(trials)
     has_val = any('val_accuracy' in measures for _, measures in trials)
-    rows = []
     for name, measures in trials:
         test = measures['test_accuracy']
         val = optional_text(measures.get('val_accuracy', {}).get('mean'), '.4f')
