@@ -69,12 +69,9 @@ def _run_texts(run: Run) -> dict[str, str]:
     """What several tables say of a run."""
     # '3.349 × 4' where evaluation shows an image four times
     times = f' × {run.evaluation_passes}' if run.evaluation_passes > 1 else ''
-    parts = {'val': 'validation', 'test': 'test', 'train': 'train'}
+    parts = [part for part in ('val', 'test', 'train') if f'{part}_accuracy' in run.summary]
     return {
-        f'{name} accuracy': spread_text(run.accuracy(part))
-        for part, name in parts.items()
-        if f'{part}_accuracy' in run.summary
-    } | {
+        **{f'{part} accuracy': spread_text(run.accuracy(part)) for part in parts},
         'pixels seen': share_text(run.summary['pixels_seen'], run.summary['pixels']),
         'MFLOPs an image': f'{run.summary["flops_per_image"] / 1e6:.3f}{times}',
     }
@@ -91,9 +88,9 @@ def trials_table(study: Study) -> pd.DataFrame:
         test, texts = trial.run.accuracy('test'), _run_texts(trial.run)
         rows.append({
             'trial': trial.label,
-            **({'front of accuracy and': marks[trial.name]} if marks else {}),
+            'front of accuracy and': marks.get(trial.name),
             'seeds': test['count'],
-            **{name: text for name, text in texts.items() if name == 'validation accuracy'},
+            'validation accuracy': texts.get('val accuracy'),
             'test accuracy': texts['test accuracy'],
             '95 % interval of the mean': interval_text(test['low'], test['high']),
             'train accuracy': texts['train accuracy'],
@@ -103,7 +100,7 @@ def trials_table(study: Study) -> pd.DataFrame:
             'MFLOPs an image': texts['MFLOPs an image'],
             'parameters': trial.run.summary['num_params'],
         })  # fmt: skip
-    return pd.DataFrame(rows).fillna(NOTHING)
+    return pd.DataFrame(rows).dropna(axis=1, how='all').fillna(NOTHING)
 
 
 def _epoch_text(study: Study, trial: Trial) -> str:

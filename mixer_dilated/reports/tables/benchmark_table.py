@@ -69,7 +69,7 @@ def _limits(result: dict, variant: dict) -> list[float]:
 
 
 def _sentences(result: dict) -> list[str]:
-    step, start_up, memory = (result['variants']['training'], result['start_up'], result['memory'])
+    step, start_up, memory = result['variants']['training'], result['start_up'], result['memory']
     sentences = [
         f'A {step["dtype"]} training step takes '
         f'{_ratio(step["seconds"], _limits(result, step)):.2f} times what its products would '
