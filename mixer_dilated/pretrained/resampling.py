@@ -13,8 +13,6 @@ over the grid, is interpolated:
 The rows of R and Q sum to one: features that are the same at all tokens come out as before.
 """
 
-import functools
-
 import numpy as np
 from jaxtyping import Float
 
@@ -25,7 +23,7 @@ Arrays = dict[str, np.ndarray]
 Grids = tuple[Pair, ...]
 Kernel = Float[np.ndarray, 'height width channels_in hidden']
 # Where the pixels of a patch lie in a window, from 0 to 1, along (height, width).
-Positions = tuple[Float[np.ndarray, ' rows'], Float[np.ndarray, ' columns']]
+Places = tuple[Float[np.ndarray, ' rows'], Float[np.ndarray, ' columns']]
 
 
 def resample_stem_kernel(
@@ -37,14 +35,11 @@ def resample_stem_kernel(
     *,
     add_up: bool,
 ) -> list[Kernel]:
-    """Resamples the stem kernel of patches to the kernel of each of other branches.
+    """Resamples the stem kernel of the `old` patches to the kernel of each of the `new` branches.
 
     A branch on its own with as many pixels keeps the values, whatever its dilation.
 
     Args:
-      kernel: (P_h, P_w, C_in, hidden).
-      old: the patches that it was trained on.
-      new: the new branches.
       image_shape: (height, width, channels) of the images. A kernel for 3 channels is summed over
         them for images of 1; from 1 to 3, each channel gets a third.
       method: 'sample' takes the kernel at each new pixel, times the number of old pixels for each.
@@ -61,24 +56,27 @@ def resample_stem_kernel(
         kernel = kernel.sum(axis=2, keepdims=True)
     elif kernel.shape[2] == 1 and image_shape[2] == 3:
         kernel = np.repeat(kernel / 3, 3, axis=2)
-    resample = {'sample': _sample, 'resize': _resize}[method]
-    (axes,) = _pixel_positions((old,), image_shape[:2])
+    (axes,) = _pixel_places((old,), image_shape[:2])
     kernels = []
     for group in [new] if add_up else [(patches,) for patches in new]:
-        positions = _pixel_positions(group, image_shape[:2])
+        places = _pixel_places(group, image_shape[:2])
         plain = all(patches.window == patches.size for patches in (old, *group))
         if len(group) == 1 and group[0].size == old.size:
             kernels.append(kernel)
-        elif method == 'resize' and len(group) == 1 and plain:
+        elif method == 'sample':
+            count = sum(len(rows) * len(columns) for rows, columns in places)
+            scaled = kernel * (kernel.shape[0] * kernel.shape[1] / count)
+            kernels += [_multiply(scaled, *map(_interpolation, axes, to)) for to in places]
+        elif len(group) == 1 and plain:
             # The pseudo-inverse of a Kronecker product, of rows and columns, is that of its parts.
-            resizes = map(_interpolation, axes, positions[0])
+            resizes = map(_interpolation, axes, places[0])
             kernels.append(_multiply(kernel, *(np.linalg.pinv(resize.T) for resize in resizes)))
         else:
-            kernels += resample(kernel, axes, positions)
+            kernels += _resize(kernel, axes, places)
     return [resampled.astype(np.float32) for resampled in kernels]
 
 
-def _pixel_positions(branches: tuple[Patches, ...], image_size: Pair) -> list[Positions]:
+def _pixel_places(branches: tuple[Patches, ...], image_size: Pair) -> list[Places]:
     """Where the pixels of each branch lie in the window that all branches span together."""
     axes = []
     for axis in (0, 1):
@@ -100,28 +98,17 @@ def _pixel_positions(branches: tuple[Patches, ...], image_size: Pair) -> list[Po
     return [*zip(*axes, strict=True)]
 
 
-def _sample(kernel: Kernel, old: Positions, new: list[Positions]) -> list[Kernel]:
-    """The kernel at each new pixel, times the number of old pixels for each."""
-    count = sum(len(rows) * len(columns) for rows, columns in new)
-    kernel = kernel * (kernel.shape[0] * kernel.shape[1] / count)
-    return [_multiply(kernel, *map(_interpolation, old, positions)) for positions in new]
-
-
-def _resize(kernel: Kernel, old: Positions, new: list[Positions]) -> list[Kernel]:
+def _resize(kernel: Kernel, old: Places, new: list[Places]) -> list[Kernel]:
     """Aᵀ · kernel, where A takes each old pixel from the branch, or branches, nearest to it."""
     distances = [
-        np.add.outer(
-            *(np.square(np.subtract.outer(old[k], positions[k])).min(axis=1) for k in (0, 1))
-        )
-        for positions in new
+        np.add.outer(*(np.square(np.subtract.outer(old[k], places[k])).min(axis=1) for k in (0, 1)))
+        for places in new
     ]
     nearest = np.isclose(distances, np.min(distances, axis=0))
-    parts = (nearest / nearest.sum(axis=0))[..., None, None]
-    extrapolate = functools.partial(_interpolation, clip=False)
-    matrices = [map(extrapolate, positions, old) for positions in new]
+    kernels = kernel * (nearest / nearest.sum(axis=0))[..., None, None]
     return [
-        _multiply(kernel * part, *(matrix.T for matrix in axes))
-        for part, axes in zip(parts, matrices, strict=True)
+        _multiply(part, *(_interpolation(places[k], old[k], clip=False).T for k in (0, 1)))
+        for part, places in zip(kernels, new, strict=True)
     ]
 
 
@@ -166,23 +153,24 @@ def interpolate_token_mixing(mixing: Arrays, old: Grids, new: Grids) -> Arrays:
 
         to_old = block_diag(*map(_grid_matrix, new, old))
         to_new = block_diag(*map(_grid_matrix, old, new))
-    return {
-        'Dense_0/kernel': (to_old.T @ mixing['Dense_0/kernel']).astype(np.float32),
+    adapted = {
+        'Dense_0/kernel': to_old.T @ mixing['Dense_0/kernel'],
         'Dense_0/bias': mixing['Dense_0/bias'],
-        'Dense_1/kernel': (mixing['Dense_1/kernel'] @ to_new.T).astype(np.float32),
-        'Dense_1/bias': (to_new @ mixing['Dense_1/bias']).astype(np.float32),
+        'Dense_1/kernel': mixing['Dense_1/kernel'] @ to_new.T,
+        'Dense_1/bias': to_new @ mixing['Dense_1/bias'],
     }
+    return {name: array.astype(np.float32) for name, array in adapted.items()}
 
 
 def _grid_matrix(old: Pair, new: Pair) -> Float[np.ndarray, 'new old']:
-    return np.kron(interpolation_matrix(old[0], new[0]), interpolation_matrix(old[1], new[1]))
+    return np.kron(*map(_antialiased_interpolation, old, new))
 
 
-def interpolation_matrix(old: int, new: int) -> Float[np.ndarray, 'new old']:
-    """Linear interpolation along an axis of `old` cells to `new` cells, antialiased.
+def _antialiased_interpolation(old: int, new: int) -> Float[np.ndarray, 'new old']:
+    """From `old` cells along an axis to `new`, as `jax.image.resize` with 'linear', in float64.
 
-    As `jax.image.resize` with 'linear', in float64: weights fall linearly with the distance of the
-    cells' centres, to zero at the wider of the two spacings.
+    Weights fall linearly with the distance of the cells' centres, to zero at the wider of the two
+    spacings.
     """
     if old == new:
         return np.eye(old)
