@@ -15,6 +15,8 @@ from mixer_dilated.config_keys import KEYS
 from mixer_dilated.errors import ShapeMismatchError, UserError
 from mixer_dilated.patches.geometry import Pair, Patches, integer_pair
 from mixer_dilated.pretrained.resampling import (
+    Arrays,
+    Grids,
     interpolate_token_mixing,
     resample_stem_kernel,
     tile_token_mixing,
@@ -22,7 +24,6 @@ from mixer_dilated.pretrained.resampling import (
 from mixer_dilated.pretrained.weight_files import Weights
 
 Shape = tuple[int, ...]
-Arrays = dict[str, np.ndarray]
 
 TOKEN_MIXING = ('Dense_0/kernel', 'Dense_0/bias', 'Dense_1/kernel', 'Dense_1/bias')
 DEFAULT_PATCHES = Patches(
@@ -44,14 +45,9 @@ def adapt_params(
     transfer: ConfigDict,
     file: str,
 ) -> tuple[Arrays, list[str]]:
-    """Adapts weights to a network.
+    """Adapts weights to a network whose images are of `image_shape` (height, width, channels).
 
-    Args:
-      weights: from a file.
-      network: an `MlpMixer`.
-      image_shape: (height, width, channels) of its input.
-      transfer: `config.transfer`: how stem and tokens are adapted, whether the head is kept.
-      file: where the weights come from, for messages.
+    `transfer` is `config.transfer`; `file`, where the weights come from, is for messages.
 
     Returns:
       {Linen name: float32 array}, without what is new, and sentences on what was adapted and on how
@@ -62,38 +58,41 @@ def adapt_params(
       UserError: the weights cannot be adapted as asked.
       ShapeMismatchError: a name or a shape does not fit.
     """
-    is_new = {part for part in ('stem', 'head') if transfer[part] == 'new'}
+    new_parts = {part for part in ('stem', 'head') if transfer[part] == 'new'}
+    left_out = new_parts if network.num_classes else {*new_parts, 'head'}
     expected = param_shapes(network, image_shape)
-    arrays = {name: array.astype(np.float32) for name, array in weights.arrays.items()}
-    if not network.num_classes:
-        arrays = {name: array for name, array in arrays.items() if _part(name) != 'head'}
-    for name in {*expected, *arrays}:
-        if _part(name) in is_new:
-            expected.pop(name, None), arrays.pop(name, None)
-    hints, patches = [], _old_patches(weights)
+    expected = {name: shape for name, shape in expected.items() if _part(name) not in left_out}
+    arrays = {
+        name: array.astype(np.float32)
+        for name, array in weights.arrays.items()
+        if _part(name) not in left_out
+    }
+    hints, old = [], _old_patches(weights)
     stem, stem_notes = _adapt_stem(
-        arrays, expected, patches, network, image_shape, transfer.stem, hints
+        arrays, expected, old, network, image_shape, transfer.stem, hints
     )
-    new = _token_grids(network.branches, network.branch_merge, image_shape[:2])
+    new_grids = _token_grids(network.branches, network.branch_merge, image_shape[:2])
     if weights.model and weights.image_size:
-        old = _token_grids(weights.branches, weights.model['branch_merge'], weights.image_size)
+        merge = weights.model['branch_merge']
+        old_grids = _token_grids(weights.branches, merge, weights.image_size)
     else:
-        old = _assume_grids(arrays, new, transfer.grid, file, hints)
+        old_grids = _assume_grids(arrays, new_grids, transfer.grid, file, hints)
     mixing, mixing_notes = _adapt_token_mixing(
-        arrays, network.num_blocks, old, new, transfer.tokens
+        arrays, network.num_blocks, old_grids, new_grids, transfer.tokens
     )
     arrays = {name: arrays[name] for name in arrays if _part(name) != 'stem'} | stem | mixing
     shapes = {name: array.shape for name, array in arrays.items()}
     if shapes != expected:
-        rows = shape_mismatches(shapes, expected, network, image_shape)
-        remedies = '; '.join(dict.fromkeys(row[3] for row in rows))
+        rows = _shape_mismatches(shapes, expected, network, image_shape)
+        remedies = '; '.join(row[3] for row in rows)
         raise ShapeMismatchError(
             f'{file}: does not fit the network of the config; set or take {remedies}', rows
         )
     notes = [*_describe_differences(weights, network, hints), *stem_notes, *mixing_notes]
-    if 'stem' in is_new:
+    if 'stem' in new_parts:
         notes = [note for note in notes if 'stem kernel' not in note] + ['stem new: random']
-    notes += [f'head new: zeros, for {network.num_classes} classes'] if 'head' in is_new else []
+    if 'head' in new_parts:
+        notes.append(f'head new: zeros, for {network.num_classes} classes')
     for hint in hints:
         warnings.warn(f'{file}: {hint}', stacklevel=2)
     return arrays, notes
@@ -127,11 +126,11 @@ def _describe_differences(weights: Weights, network: nn.Module, hints: list[str]
     if not weights.model and new[0].window == new[0].size:
         old = new  # plain, as those of a file are taken to be; their stride is not known
     if [patches and patches.size for patches in old] == [patches.size for patches in new]:
+        trained = 'trained on' if weights.model else 'taken for one of'
         differing = [k for k in range(len(new)) if old[k] != new[k]]
         for k in differing[:MAX_NAMED]:
-            branch = f' of branch {k}' if len(new) > 1 else ''
-            trained = 'trained on' if weights.model else 'taken for one of'
-            notes.append(f'stem kernel{branch} {trained} patches {old[k]}, here {new[k]}')
+            kernel = f'stem kernel of branch {k}' if len(new) > 1 else 'stem kernel'
+            notes.append(f'{kernel} {trained} patches {old[k]}, here {new[k]}')
         if len(differing) > MAX_NAMED:
             notes.append(f'and so {len(differing) - MAX_NAMED} more branches')
     return notes
@@ -139,11 +138,11 @@ def _describe_differences(weights: Weights, network: nn.Module, hints: list[str]
 
 def _old_patches(weights: Weights) -> Patches | None:
     """The one branch of the weights: as they record it, else plain patches; None if several."""
-    kernel = weights.arrays.get('stem/kernel')
-    if kernel is None or kernel.ndim != 4 or not kernel.size:
+    shape = weights.arrays.get('stem/kernel', np.empty(0)).shape
+    if len(shape) != 4 or 0 in shape:
         return None
-    recorded = [patches for patches in weights.branches if patches.size == kernel.shape[:2]]
-    return recorded[0] if recorded else Patches(kernel.shape[:2], stride=kernel.shape[:2])
+    recorded = [patches for patches in weights.branches if patches.size == shape[:2]]
+    return recorded[0] if recorded else Patches(shape[:2], stride=shape[:2])
 
 
 def _adapt_stem(
@@ -165,40 +164,33 @@ def _adapt_stem(
     add_up = network.branch_merge == 'channels' or len(new) == 1
     kernels = resample_stem_kernel(kernel, old, new, image_shape, method, add_up=add_up)
     names = sorted((k for k in shapes if k[-4:] != 'bias'), key=lambda k: (len(k), k))  # by branch
-    note = (
-        f'stem {_shape_text(kernel.shape[:3])} made {len(kernels)} × '
-        f'{_shape_text(kernels[0].shape[:3])} by config.transfer.stem = {method!r}'
-    )
+    before, after = (_shape_text(array.shape[:3]) for array in (kernel, kernels[0]))
+    note = f'stem {before} made {len(kernels)} × {after} by config.transfer.stem = {method!r}'
     nobody_set = new == (DEFAULT_PATCHES,)
     if (method == 'sample' or nobody_set) and len(new) == 1 and old.size != new[0].size:
-        pairs = {key: getattr(old, key) for key in ('size', 'stride', 'dilation')}
-        flags = ' '.join(
-            f'--config.model.patches.{key}=' + (f'"{pair}"' if pair[0] != pair[1] else f'{pair[0]}')
-            for key, pair in pairs.items()
-            if pair != getattr(new[0], key)
-        )
+        flags = ''
+        for key in ('size', 'stride', 'dilation'):
+            pair = rows, columns = getattr(old, key)
+            if pair != getattr(new[0], key):
+                value = rows if rows == columns else f'"{pair}"'
+                flags += f' --config.model.patches.{key}={value}'
+        other = '--config.transfer.stem=resize' if method == 'sample' else 'go on so'
         hints.append(
-            f'{note}; for the patches of the weights set {flags}, else '
-            + ('--config.transfer.stem=resize, or ' if method == 'sample' else 'go on so, or ')
-            + '--config.transfer.stem=new for a random stem'
+            f'{note}; for the patches of the weights set{flags}, else {other}, or '
+            '--config.transfer.stem=new for a random stem'
         )
     biases = dict.fromkeys(shapes, stem['stem/bias'])
     return {**biases, **dict(zip(names, kernels, strict=True))}, [note]
 
 
 def _adapt_token_mixing(
-    arrays: Arrays,
-    num_blocks: int,
-    old: tuple[Pair, ...],
-    new: tuple[Pair, ...],
-    method: str,
+    arrays: Arrays, num_blocks: int, old: Grids, new: Grids, method: str
 ) -> tuple[Arrays, list[str]]:
     """The token mixing of the blocks that mix the tokens of the old grids, adapted, and notes."""
     if new == old:
         return {}, []
     adapt = {'interpolate': interpolate_token_mixing, 'block_diagonal': tile_token_mixing}[method]
-    tokens = sum(map(math.prod, old))
-    adapted = {}
+    tokens, adapted = sum(map(math.prod, old)), {}
     for i in range(num_blocks):
         mlp = f'MixerBlock_{i}/token_mixing/'
         mixing = {name: arrays.get(mlp + name, np.empty(())) for name in TOKEN_MIXING}
@@ -206,28 +198,27 @@ def _adapt_token_mixing(
         shapes = [array.shape for array in mixing.values()]
         if shapes == [(tokens, width), (width,), (width, tokens), (tokens,)]:
             adapted |= {mlp + name: array for name, array in adapt(mixing, old, new).items()}
-    old_text, new_text = (' and '.join(map(_shape_text, grids)) for grids in (old, new))
+    before, after = (' and '.join(map(_shape_text, grids)) for grids in (old, new))
     note = (
-        f'token mixing of {old_text} tokens made for {new_text} by '
-        f'config.transfer.tokens = {method!r}'
+        f'token mixing of {before} tokens made for {after} by config.transfer.tokens = {method!r}'
     )
     return adapted, [note] if adapted else []
 
 
-def _token_grids(branches: tuple[Patches, ...], merge: str, image_size: Pair) -> tuple[Pair, ...]:
+def _token_grids(branches: tuple[Patches, ...], merge: str, image_size: Pair) -> Grids:
     """(rows, columns) of the tokens of a stem; of each branch where branches add tokens."""
     grids = tuple(patches.grid(image_size) for patches in branches)
     return grids if merge == 'tokens' else grids[:1]
 
 
 def _assume_grids(
-    arrays: Arrays, new: tuple[Pair, ...], grid: int | Pair, file: str, hints: list[str]
-) -> tuple[Pair, ...]:
+    arrays: Arrays, new: Grids, grid: int | Pair, file: str, hints: list[str]
+) -> Grids:
     """The grids that a file does not record: `config.transfer.grid`, else a square, else `new`."""
-    kernel = arrays.get('MixerBlock_0/token_mixing/Dense_0/kernel', np.empty(()))
-    if kernel.ndim != 2:
+    shape = arrays.get('MixerBlock_0/token_mixing/Dense_0/kernel', np.empty(())).shape
+    if len(shape) != 2:
         return new
-    tokens, side = len(kernel), math.isqrt(len(kernel))
+    tokens, side = shape[0], math.isqrt(shape[0])
     if grid:
         pair = integer_pair('config.transfer.grid', grid, 1)
         if math.prod(pair) == tokens:
@@ -252,7 +243,7 @@ def _assume_grids(
     )
 
 
-def shape_mismatches(
+def _shape_mismatches(
     shapes: dict[str, Shape],
     expected: dict[str, Shape],
     network: nn.Module,
@@ -266,20 +257,19 @@ def shape_mismatches(
     resized = param_shapes(network.clone(**sizes), image_shape)
     by_remedy = {}
     for name in dict.fromkeys((*expected, *shapes)):
-        shape = shapes.get(name)
-        if shape == expected.get(name):
+        shape, fitting = shapes.get(name), expected.get(name)
+        if shape == fitting:
             continue
-        elif shape == resized.get(name) or (sizes and 'token_mixing/' in name):
+        if shape == resized.get(name) or (sizes and 'token_mixing/' in name):
             remedy = ', '.join(f'model.{key}={size}' for key, size in sizes.items())
         elif name.startswith('head/'):
             remedy = 'transfer.head=new'
         elif name.startswith('stem'):
-            same_sides = shape and expected.get(name) and shape[:2] == expected[name][:2]
-            patches = '' if same_sides or not shape else "the weights' patches, or "
-            remedy = f'{patches}transfer.stem=new'
+            of_other_patches = shape and (not fitting or shape[:2] != fitting[:2])
+            remedy = "the weights' patches, or " * bool(of_other_patches) + 'transfer.stem=new'
         else:
             remedy = 'another file'
-        row = re.sub(r'MixerBlock_\d+', 'MixerBlock_…', name), shape, expected.get(name)
+        row = re.sub(r'MixerBlock_\d+', 'MixerBlock_…', name), shape, fitting
         by_remedy.setdefault(remedy, {})[row] = None
     rows = []
     for remedy, ((name, *row_shapes), *others) in by_remedy.items():
