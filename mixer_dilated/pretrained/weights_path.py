@@ -6,7 +6,6 @@ import pathlib
 import posixpath
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
 
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import AtomicFile, error_context
@@ -19,10 +18,8 @@ CHUNK = 2**20  # bytes
 
 
 def weights_path(source: str) -> pathlib.Path:
-    """The path of weights, which are downloaded if `source` is an address of the web.
-
-    Args:
-      source: a path, or https://…/NAME.npz, say, which is downloaded once, into the user's cache.
+    """The path of weights; `source` may be an address, https://…/NAME.npz, say, which is downloaded
+    once, into the user's cache.
 
     Raises:
       UserError: the download fails or is no such file, or a bucket's client is not installed.
@@ -42,11 +39,21 @@ def weights_path(source: str) -> pathlib.Path:
 
 
 def _download(address: str, target: pathlib.Path) -> None:
+    size = 0
     with AtomicFile(target) as file:
         try:
             with urllib.request.urlopen(address, timeout=TIMEOUT) as response:
-                for chunk in _read_weights(response):
+                while chunk := response.read(CHUNK):
+                    # Of zip, of pickle (PyTorch's older files), of JSON behind its length.
+                    if not size and chunk[:2] not in (b'PK', b'\x80\x02') and chunk[8:9] != b'{':
+                        raise ValueError(f'what is there is no {", ".join(SUFFIXES)} file')
+                    size += len(chunk)
+                    if size > MAX_BYTES:
+                        raise ValueError(f'more than {MAX_BYTES} bytes')
                     file.write(chunk)
+                length = response.headers['Content-Length']
+                if not size or (length and int(length) != size):
+                    raise ValueError(f'it ended after {size} bytes')
         except UserError:  # of the cache
             raise
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -55,19 +62,3 @@ def _download(address: str, target: pathlib.Path) -> None:
                 f'{address}: cannot be downloaded: {getattr(cause, "strerror", None) or cause}; '
                 'get the file, and name its path'
             ) from None
-
-
-def _read_weights(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """The content, in chunks; raises ValueError if it is too long, cut short or of another kind."""
-    size = 0
-    while chunk := response.read(CHUNK):
-        # Of zip, of pickle (PyTorch's older files), of JSON after its length (.safetensors).
-        if not size and chunk[:2] not in (b'PK', b'\x80\x02') and chunk[8:9] != b'{':
-            raise ValueError(f'what is there is no {", ".join(SUFFIXES)} file')
-        size += len(chunk)
-        if size > MAX_BYTES:
-            raise ValueError(f'more than {MAX_BYTES} bytes')
-        yield chunk
-    length = response.headers['Content-Length']
-    if not size or (length and int(length) != size):
-        raise ValueError(f'it ended after {size} bytes')
