@@ -41,18 +41,16 @@ def plan_runs(
     measured: bool,
     report: Report,
 ) -> Iterator[tuple[str, dict]]:
-    """Plans the run of every config on every kind of devices; of one config at length.
+    """Plans the run of every config, by name, on every kind of devices; of one config at length.
 
     Args:
-      configs: resolved configs by name.
       devices: words of --devices, with commas between them; as config.devices says if None.
       batch_per_device: images of a device; as config.batch says if None.
       measured: whether to time a step, on this machine.
       report: called with a line before anything is compiled that may take minutes.
 
     Yields:
-      The name of a config, and a plan: `make_plan`, and as asked 'measured_step', 'largest_batch'
-      and, where memory does not suffice, 'changes'.
+      The name of a config, and what `plan_run` returns.
 
     Raises:
       UserError: before anything is compiled: no such devices, no compiler for them, or a batch that
@@ -81,7 +79,7 @@ def plan_runs(
 def plan_run(
     setup: Setup, devices: Devices, report: Report, *, measured: bool = False, search: bool = True
 ) -> dict:
-    """One of the plans of `plan_runs`; without `search` without the largest batch and changes."""
+    """`make_plan`, as asked with 'measured_step' and 'largest_batch', and 'changes' if need be."""
     if devices.kind == 'this':
         devices = dataclasses.replace(devices, hardware=measure_hardware(setup))
     plan = make_plan(setup, devices, report)

@@ -30,7 +30,6 @@ from mixer_dilated.training.state import network_layers
 
 VERSIONS = ('jax', 'jaxlib', 'libtpu', 'jax_cuda13_plugin', 'flax', 'optax')
 PROGRAMS = ('initialise', 'train', 'evaluate')
-KINDS = ('arguments', 'temporaries', 'total')  # of memory
 IN_FLIGHT = 2  # streamed batches beside those that config.input.prefetch lets wait
 # Of a training step; None where the compiler does not say.
 OF_STEP = ('seconds', 'flops', 'model_flops', 'bytes_accessed', 'cycles', 'cycles_by_part')
@@ -43,9 +42,9 @@ def compile_programs(setup: Setup, devices: Devices, programs: tuple[str, ...] =
     Of the data only the shapes are looked at.
 
     Returns:
-      'programs', {name: bytes by `KINDS`}, 'memory_bytes', those of the largest, `OF_STEP`,
-      'num_params', 'mesh', 'versions', 'compile_seconds'; and 'out_of_memory', the compiler's words
-      where memory does not suffice.
+      'programs', {name: bytes of 'arguments', 'temporaries' and in 'total'}, 'memory_bytes', those
+      of the largest, `OF_STEP`, 'num_params', 'mesh', 'versions', 'compile_seconds'; and
+      'out_of_memory', the compiler's words where memory does not suffice.
 
     Raises:
       UserError: the mesh or the batch does not fit the devices.
@@ -63,9 +62,8 @@ def compile_programs(setup: Setup, devices: Devices, programs: tuple[str, ...] =
             sizes = compilers[name]().memory_analysis()
             arguments = sizes.argument_size_in_bytes + _resident_bytes(functions, name)
             results = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-            temporaries = sizes.temp_size_in_bytes + results
-            amounts = arguments, temporaries, arguments + temporaries
-            memory[name] = dict(zip(KINDS, amounts, strict=True))
+            total = arguments + (temporaries := sizes.temp_size_in_bytes + results)
+            memory[name] = {'arguments': arguments, 'temporaries': temporaries, 'total': total}
         step |= _training_step(functions, devices)
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error):
@@ -73,7 +71,7 @@ def compile_programs(setup: Setup, devices: Devices, programs: tuple[str, ...] =
         out_of_memory = ' '.join(str(error).split())
         needed = re.search(r'Used ([\d.]+)G of|\(([\d.]+)G\) exceeds', out_of_memory)
         total = needed and round(float(needed[1] or needed[2]) * 2**30)
-        memory[name] = dict.fromkeys(KINDS) | {'total': total}
+        memory[name] = {'arguments': None, 'temporaries': None, 'total': total}
     return {
         'versions': compiler_versions(),
         'mesh': functions.mesh_shape,
@@ -138,14 +136,14 @@ def _exchanges(program: Program, functions: CompiledFunctions, devices: Devices)
 def _resident_bytes(functions: CompiledFunctions, program: str) -> int:
     """Images on a device that are no arguments of a program: of other splits, or waiting."""
     setup, config, mesh = functions.setup, functions.setup.config, functions.mesh_shape
-    examples = 0
+    if program == 'initialise':
+        return 0
+    own = 'train' if program == 'train' else setup.epoch_split
+    others = setup.num_examples.items()
+    examples = sum(count for part, count in others if part != own and not setup.streams(part))
     if program == 'train' and setup.streams('train'):
         batches = (config.input.prefetch + IN_FLIGHT) * config.num_seeds // mesh['seeds']
-        examples = batches * config.batch // mesh['data']
-    own = {'train': 'train', 'evaluate': setup.epoch_split}.get(program)
-    for part, count in setup.num_examples.items() if own else ():
-        if part != own and not setup.streams(part):
-            examples += count
+        examples += batches * config.batch // mesh['data']
     return examples * (math.prod(setup.dataset.stored_shape) + 4)
 
 
