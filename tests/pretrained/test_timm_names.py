@@ -1,24 +1,26 @@
 """Weights of timm: names, files, and the same logits where timm is installed."""
 
-import functools
 import pathlib
 import shutil
 
 import chex
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
+from safetensors.numpy import load_file
 
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
-from mixer_dilated.pretrained.adapt import adapt_params, param_shapes
+from mixer_dilated.pretrained.adapt import adapt_params
 from mixer_dilated.pretrained.timm_names import from_timm, is_timm, to_timm
 from mixer_dilated.pretrained.weight_files import Weights, encode, read_weights
 from mixer_dilated.training.state import create_model
 from tests.conftest import refused, refuses
-from tests.pretrained.test_adapt import SMALL, random_arrays
+from tests.pretrained.test_adapt import random_arrays, random_weights
 
 TIMM_FILE = pathlib.Path(__file__).with_name('timm_names.safetensors')  # of 16 tokens
 SIZES = {'num_blocks': 2, 'hidden_dim': 16, 'tokens_mlp_dim': 16, 'channels_mlp_dim': 32}
+SIZES |= {'patches': {'size': 4, 'stride': 4}}
 
 
 @pytest.fixture(scope='module')
@@ -34,48 +36,45 @@ def mlp_mixer():
 
 def test_every_name_has_its_place_and_its_axes():
     """out × in to in × out, and out × in × height × width to height × width × in × out."""
-    from safetensors.numpy import load_file
-
     arrays = load_file(TIMM_FILE)
     ours = from_timm(arrays)
     assert is_timm(arrays) and not is_timm(ours)
     for timm, linen in {
         'blocks.1.mlp_tokens.fc2.weight': 'MixerBlock_1/token_mixing/Dense_1/kernel',
         'blocks.0.mlp_channels.fc1.weight': 'MixerBlock_0/channel_mixing/Dense_0/kernel',
-        'head.weight': 'head/kernel',
-    }.items():
-        np.testing.assert_array_equal(ours[linen], arrays[timm].T)
-    for timm, linen in {
         'blocks.0.norm1.weight': 'MixerBlock_0/LayerNorm_0/scale',
         'blocks.1.norm2.bias': 'MixerBlock_1/LayerNorm_1/bias',
         'norm.weight': 'pre_head_layer_norm/scale',
+        'head.weight': 'head/kernel',
         'head.bias': 'head/bias',
     }.items():
-        np.testing.assert_array_equal(ours[linen], arrays[timm])
+        np.testing.assert_array_equal(ours[linen], arrays[timm].T)
     expected = np.einsum('oihw->hwio', arrays['stem.proj.weight'])
     np.testing.assert_array_equal(ours['stem/kernel'], expected)
     chex.assert_trees_all_equal(to_timm(ours), arrays)
 
 
+def adapt(weights, config, image_shape=(16, 16, 3), num_classes=10):
+    """A network, and what `adapt_params` returns for it, with the head of the weights."""
+    network = create_model(config, num_classes)
+    transfer = resolve({'transfer': {'head': 'keep'}}).transfer
+    return network, *adapt_params(weights, network, image_shape, transfer, 'f')
+
+
 def test_a_file_of_timm_fits_the_network_and_has_the_exact_gelu():
     weights = read_weights(TIMM_FILE)
     assert weights.gelu == 'exact' and weights.model is None
-    config = resolve({'model': {**SIZES, 'patches': {'size': 4, 'stride': 4}}})
-    network = create_model(config, 10)
-    transfer = resolve({'transfer': {'head': 'keep'}}).transfer
-    arrays, notes = adapt_params(weights, network, (16, 16, 3), transfer, 'f')
+    _, arrays, notes = adapt(weights, resolve({'model': SIZES}))
     assert notes == []
-    shapes = {name: array.shape for name, array in arrays.items()}
-    assert shapes == param_shapes(network, (16, 16, 3))
+    chex.assert_trees_all_equal(arrays, weights.arrays)
 
 
 @pytest.mark.parametrize('key', ['', 'state_dict', 'model'])
 def test_files_of_pytorch_are_read(torch, key, tmp_path):
-    expected = read_weights(TIMM_FILE).arrays
-    state = {f'module.{k}': torch.tensor(a) for k, a in to_timm(expected).items()}
+    state = {f'module.{k}': torch.tensor(a) for k, a in load_file(TIMM_FILE).items()}
     torch.save({key: state, 'epoch': 3} if key else state, tmp_path / 'w.pth')
     weights = read_weights(tmp_path / 'w.pth')
-    chex.assert_trees_all_equal(weights.arrays, expected)
+    chex.assert_trees_all_equal(weights.arrays, read_weights(TIMM_FILE).arrays)
     assert weights.gelu == 'exact'
 
 
@@ -103,27 +102,24 @@ def test_the_folder_of_a_hugging_face_model_is_read(name, tmp_path, request):
 
 
 def test_convert_writes_the_names_of_timm_and_records_the_network(tmp_path, capsys):
-    model = resolve({'model': SMALL}).model.to_dict()
-    weights = Weights(random_arrays(), model, (16, 16))
+    weights, copied = random_weights(), tmp_path / 'b.safetensors'
     (tmp_path / 'a.safetensors').write_bytes(encode(weights, '.safetensors'))
-    words = ['convert', str(tmp_path / 'a.safetensors'), str(tmp_path / 'b.safetensors')]
-    assert main([*words, '--names=timm'], 0.0) == 0
+    words = ['convert', str(tmp_path / 'a.safetensors'), str(copied), '--names=timm']
+    assert main(words, 0.0) == 0
     assert 'tanh' in capsys.readouterr().out
-    from safetensors.numpy import load_file
-
-    assert is_timm(load_file(tmp_path / 'b.safetensors'))
-    copy = read_weights(tmp_path / 'b.safetensors')
-    chex.assert_trees_all_equal(copy.arrays, weights.arrays)
-    assert copy.metadata == weights.metadata
-    line = refused(capsys, *words[:2], str(tmp_path / 'c.npz'), '--names=timm')
+    assert is_timm(load_file(copied))
+    chex.assert_trees_all_equal(read_weights(copied).arrays, weights.arrays)
+    assert read_weights(copied).metadata == weights.metadata
+    words[2] = str(tmp_path / 'c.npz')
+    line = refused(capsys, *words)
     assert 'c.npz' in line and '.safetensors' in line
 
 
-def test_a_stem_of_several_branches_is_no_network_of_timm():
-    for merge in ('channels', 'tokens'):
-        arrays = random_arrays(branches=({}, {'size': 2}), branch_merge=merge)
-        with refuses('stem', '.npz'):
-            encode(Weights(arrays), '.safetensors', timm=True)
+@pytest.mark.parametrize('merge', ['channels', 'tokens'])
+def test_a_stem_of_several_branches_is_no_network_of_timm(merge):
+    arrays = random_arrays(branches=({}, {'size': 2}), branch_merge=merge)
+    with refuses('stem', '.npz'):
+        encode(Weights(arrays), '.safetensors', timm=True)
 
 
 def test_without_pytorch_its_files_name_the_way_on(tmp_path, monkeypatch, capsys):
@@ -147,17 +143,11 @@ def randomize(torch, model):
 
 def compare_logits(torch, model, config, image_shape, num_classes, weights):
     """Logits of timm's model and of ours, with the same weights."""
-    network = create_model(config, num_classes)
-    transfer = resolve({'transfer': {'head': 'keep'}}).transfer
-    arrays, _ = adapt_params(weights, network, image_shape, transfer, 'f')
-    tree = {}
-    for name, array in arrays.items():
-        *parents, leaf = name.split('/')
-        functools.reduce(lambda node, key: node.setdefault(key, {}), parents, tree)[leaf] = array
+    network, arrays, _ = adapt(weights, config, image_shape, num_classes)
     images = np.random.default_rng(1).uniform(-1, 1, (2, *image_shape)).astype(np.float32)
     with torch.no_grad():
         expected = model(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()
-    logits = np.asarray(network.apply({'params': tree}, images, train=False))
+    logits = network.apply({'params': unflatten_dict(arrays, sep='/')}, images, train=False)
     np.testing.assert_allclose(logits, expected, atol=2e-6 * np.abs(expected).max())
 
 
@@ -168,8 +158,8 @@ def test_logits_are_those_of_timm(torch, mlp_mixer, tmp_path):
     )
     torch.save(randomize(torch, model).state_dict(), tmp_path / 'w.pth')
     weights = read_weights(tmp_path / 'w.pth')
-    sizes = {**SIZES, 'tokens_mlp_dim': 8, 'patches': {'size': 4, 'stride': 4}}
-    compare_logits(torch, model, resolve({'model': sizes}), (16, 16, 3), 7, weights)
+    config = resolve({'model': {**SIZES, 'tokens_mlp_dim': 8}})
+    compare_logits(torch, model, config, (16, 16, 3), 7, weights)
     (tmp_path / 'v.pth').write_bytes(encode(weights, '.pth'))
     again = torch.load(tmp_path / 'v.pth', weights_only=True)
     assert {*again} == {*model.state_dict()}
@@ -182,6 +172,6 @@ def test_logits_of_mixer_s16_are_those_of_timm(torch, mlp_mixer):
     """At 224 pixels."""
     model = randomize(torch, mlp_mixer.mixer_s16_224())
     state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    weights = Weights(from_timm(state), gelu='exact')
     config = resolve({'model': {**resolve({'model': 'S/16'}).model.to_dict(), 'gelu': 'exact'}})
+    weights = Weights(from_timm(state), gelu='exact')
     compare_logits(torch, model, config, (224, 224, 3), 1000, weights)

@@ -1,5 +1,6 @@
 """Weight files: read, written, renamed, converted and refused."""
 
+import io
 import itertools
 import json
 import os
@@ -12,7 +13,7 @@ import pytest
 from safetensors.numpy import save
 
 from mixer_dilated.cli.main import main
-from mixer_dilated.config import resolve
+from mixer_dilated.pretrained.adapt import TOKEN_MIXING
 from mixer_dilated.pretrained.weight_files import (
     Weights,
     encode,
@@ -21,7 +22,7 @@ from mixer_dilated.pretrained.weight_files import (
     write_orbax,
 )
 from tests.conftest import refuses
-from tests.pretrained.test_adapt import SMALL, random_arrays
+from tests.pretrained.test_adapt import random_arrays, random_weights
 
 
 @pytest.fixture(scope='module')
@@ -29,20 +30,25 @@ def arrays():
     return random_arrays()
 
 
+BEFORE_LINEN = {
+    'stem/': 'embedding/',
+    'pre_head_layer_norm': 'Mixer/encoder_norm',
+    'MixerBlock_': 'Mixer/encoderblock_',
+    '_mixing/': '_mixing_phase_0/',
+    'Dense_0/kernel': 'kernel1',
+    'Dense_0/bias': 'bias1',
+    'Dense_1/kernel': 'kernel2',
+    'Dense_1/bias': 'bias2',
+}
+
+
 def before_linen(arrays, second_norm='LayerNorm_1'):
     """The names and shapes of before Linen, from the description of that format."""
     old = {}
     for name, array in arrays.items():
-        name = name.replace('stem/', 'embedding/')
-        name = name.replace('pre_head_layer_norm', 'Mixer/encoder_norm')
-        name = name.replace('MixerBlock_', 'Mixer/encoderblock_')
-        name = name.replace('LayerNorm_1', second_norm)
-        if '_mixing/' in name:
-            name = name.replace('_mixing/', '_mixing_phase_0/')
-            name = name.replace('/Dense_0/kernel', '/kernel1').replace('/Dense_0/bias', '/bias1')
-            name = name.replace('/Dense_1/kernel', '/kernel2').replace('/Dense_1/bias', '/bias2')
-            array = array[None, :, None]
-        old[name] = array
+        for new_part, old_part in {**BEFORE_LINEN, 'LayerNorm_1': second_norm}.items():
+            name = name.replace(new_part, old_part)
+        old[name] = array[None, :, None] if '_mixing' in name else array
     return old
 
 
@@ -57,40 +63,25 @@ def test_checkpoints_of_the_original_are_read(arrays, rename, prefix, tmp_path):
 
 def test_axes_of_length_one_that_belong_to_a_kernel_stay():
     """One token: the kernels of token mixing are matrices all the same."""
-    block = 'MixerBlock_0/token_mixing'
-    shapes = {
-        'stem/kernel': (2, 2, 1, 3),
-        f'{block}/Dense_0/kernel': (1, 4),
-        f'{block}/Dense_0/bias': (4,),
-        f'{block}/Dense_1/kernel': (4, 1),
-        f'{block}/Dense_1/bias': (1,),
-    }
+    block, shapes = 'MixerBlock_0/token_mixing', [(1, 4), (4,), (4, 1), (1,)]
+    shapes = {f'{block}/{name}': shape for name, shape in zip(TOKEN_MIXING, shapes, strict=True)}
     old = before_linen({name: np.ones(shape, np.float32) for name, shape in shapes.items()})
     assert {name: array.shape for name, array in to_linen_names(old, 'x').items()} == shapes
 
 
-def test_every_format_gives_back_the_bits(arrays, tmp_path):
-    weights = Weights(arrays, resolve({'model': SMALL}).model.to_dict(), (16, 16))
-    for suffix in ('.npz', '.safetensors'):
-        (tmp_path / f'w{suffix}').write_bytes(encode(weights, suffix))
-    write_orbax(weights, tmp_path / 'w')
-    for name in ('w.npz', 'w.safetensors', 'w'):
-        copy = read_weights(tmp_path / name)
-        chex.assert_trees_all_equal(copy.arrays, arrays)
-        if name == 'w.npz':
-            assert copy.model is None and copy.image_size is None
-        else:
-            assert copy.image_size == (16, 16)
-            assert resolve({'model': copy.model}) == resolve({'model': SMALL})
-
-
 def test_convert_goes_through_every_format_and_back(arrays, tmp_path, capsys):
-    np.savez(tmp_path / 'a.npz', **before_linen(arrays))
-    names = ['a.npz', 'b.safetensors', 'c', 'd.npz']
+    """Every format gives back the bits, and records the network but for the original's."""
+    weights = random_weights()
+    (tmp_path / 'a.safetensors').write_bytes(encode(weights, '.safetensors'))
+    names = ['a.safetensors', 'b', 'c.safetensors', 'd.npz', 'e', 'f.npz']
     for one, other in itertools.pairwise(names):
         assert main(['convert', str(tmp_path / one), str(tmp_path / other)], 0.0) == 0
-    chex.assert_trees_all_equal(read_weights(tmp_path / 'd.npz').arrays, arrays)
-    assert main(['convert', str(tmp_path / 'a.npz'), str(tmp_path / 'd.npz')], 0.0) == 2
+        copy = read_weights(tmp_path / other)
+        chex.assert_trees_all_equal(copy.arrays, weights.arrays)
+        records = other in ('b', 'c.safetensors')
+        assert copy.image_size == (weights.image_size if records else None)
+        assert copy.model == (weights.model if records else None)
+    assert main(['convert', str(tmp_path / 'a.safetensors'), str(tmp_path / 'd.npz')], 0.0) == 2
     assert 'd.npz: exists' in capsys.readouterr().err
 
 
@@ -105,22 +96,21 @@ class Evil:
 @pytest.mark.parametrize('suffix', ['.npz', '.safetensors'])
 def test_files_that_are_no_weights_are_refused_in_one_line(arrays, kind, suffix, tmp_path, capfd):
     path = tmp_path / f'w{suffix}'
-    path.write_bytes(encode(Weights(arrays), suffix))
-    if kind == 'pickle':
-        with path.open('wb') as file:
-            np.savez(file, **{'stem/kernel': np.array([Evil()], object)})
-    elif kind == 'other network':
-        path.write_bytes(encode(Weights({'conv/kernel': np.ones(3, np.float32)}), suffix))
-    elif kind == 'nan':
-        damaged = {**arrays, 'head/bias': np.full_like(arrays['head/bias'], np.nan)}
-        path.write_bytes(encode(Weights(damaged), suffix))
-    elif kind in ('gone', 'pipe'):
-        path.unlink()
-        if kind == 'pipe':
-            os.mkfifo(path)
-    else:
-        content = {'cut': path.read_bytes()[:-40], 'empty': b'', 'text': b'hello'}[kind]
-        path.write_bytes(content)
+    content = encode(Weights(arrays), suffix)
+    evil = io.BytesIO()
+    np.savez(evil, **{'stem/kernel': np.array([Evil()], object)})
+    contents = {
+        'pickle': evil.getvalue(),
+        'other network': encode(Weights({'conv/kernel': np.ones(3, np.float32)}), suffix),
+        'nan': encode(Weights({**arrays, 'head/bias': np.full(3, np.nan, np.float32)}), suffix),
+        'cut': content[:-40],
+        'empty': b'',
+        'text': b'hello',
+    }
+    if kind in contents:
+        path.write_bytes(contents[kind])
+    elif kind == 'pipe':
+        os.mkfifo(path)
     with refuses(f'w{suffix}'):
         read_weights(path)
     assert 'executed' not in capfd.readouterr().out
