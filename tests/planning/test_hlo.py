@@ -67,12 +67,15 @@ ENTRY %main (images: u8[1000,4], rows: s32[2], x: f32[4]) -> f32[4] {
 """  # noqa: E501
 
 
-def test_cycles_of_a_step_are_added_up_with_the_rounds_of_its_loops():
+def costs(program):
+    return [(part_of(name), times, cost) for name, times, cost in program.costs()]
+
+
+def test_cycles_of_a_step_are_listed_with_the_rounds_of_its_loops():
     program = Program(TPU)
     assert program.has_cycles
-    by_part = {part_of(name): times * cycles for name, times, cycles in program.costs()}
     # What is done once a chunk, and estimates that are not known, are not of a step.
-    assert by_part == {'token_mixing': 80, 'head': 7}
+    assert costs(program) == [('token_mixing', 8, 10), ('head', 1, 7)]
 
 
 def test_exchanges_are_read_with_their_devices_and_what_goes_on_meanwhile():
@@ -89,29 +92,25 @@ def test_exchanges_are_read_with_their_devices_and_what_goes_on_meanwhile():
 
 
 def test_devices_lie_along_axes_of_the_mesh():
-    axes = [
-        mesh_axis(group, {'seeds': 1, 'data': 2, 'model': 2}) for group in ([2, 3], [0, 2], [0, 3])
-    ]
+    mesh = {'seeds': 1, 'data': 2, 'model': 2}
+    axes = [mesh_axis(group, mesh) for group in ([2, 3], [0, 2], [0, 3])]
     assert axes == ['model', 'data', 'data+model']
 
 
 def test_kernels_read_and_write_their_arrays_and_of_images_what_they_gather():
     program = Program(GPU)
     assert not program.has_cycles
-    assert [(part_of(name), times, size) for name, times, size in program.costs()] == [
-        ('input', 1, 8 + 8 + 8),
-        ('stem', 1, 16 + 16),
-    ]
+    assert costs(program) == [('input', 1, 8 + 8 + 8), ('stem', 1, 16 + 16)]
 
 
 @pytest.mark.parametrize(
     ('op_name', 'part'),
     [
         ('', 'copies'),
-        ('jit(of_all)/while/body/gather', 'input'),
-        ('jit(of_all)/while/body/augment/jit(_uniform)/sub', 'augment'),
-        ('jit(of_all)/while/body/optimizer/cond/branch_1_fun/add', 'optimizer'),
-        ('jit(of_all)/while/body/jvp(jit(log_softmax))/sub', 'loss, pooling'),
+        ('while/body/gather', 'input'),
+        ('while/body/augment/jit(_uniform)/sub', 'augment'),
+        ('while/body/optimizer/cond/branch_1_fun/add', 'optimizer'),
+        ('while/body/jvp(jit(log_softmax))/sub', 'loss, pooling'),
         ('jvp(Mixer)/MixerBlock_3/LayerNorm_0/mul', 'LayerNorm'),
         ('jvp(Mixer)/pre_head_layer_norm/mul', 'LayerNorm'),
         ('jvp(Mixer)/MixerBlock_3/transpose', 'residuals, layout'),
