@@ -139,13 +139,10 @@ def _local_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def encode(weights: Weights, suffix: str, *, timm: bool = False) -> bytes:
-    """Returns weights as the content of a file.
+    """The content of a weight file with a suffix.
 
-    Args:
-      weights: what to write.
-      suffix: '.safetensors', which alone records the network; '.npz', which the original code
-        reads; or one of `TORCH_SUFFIXES`, a state dict with timm's names.
-      timm: whether a .safetensors file has timm's names.
+    '.safetensors' alone records the network, and gets timm's names if asked; '.npz' is what the
+    original code reads; `TORCH_SUFFIXES` are state dicts with timm's names.
 
     Raises:
       UserError: the names of timm are asked for, and it has no such network.
