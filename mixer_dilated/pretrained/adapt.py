@@ -161,7 +161,7 @@ def _adapt_stem(
     if fits or {*stem} != {'stem/kernel', 'stem/bias'} or old is None:
         return stem, []
     kernel, new = stem['stem/kernel'], network.branches
-    add_up = network.branch_merge == 'channels' or len(new) == 1
+    add_up = network.branch_merge == 'channels'
     kernels = resample_stem_kernel(kernel, old, new, image_shape, method, add_up=add_up)
     names = sorted((k for k in shapes if k[-4:] != 'bias'), key=lambda k: (len(k), k))  # by branch
     before, after = (_shape_text(array.shape[:3]) for array in (kernel, kernels[0]))
