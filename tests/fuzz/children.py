@@ -8,6 +8,7 @@ import os
 import pathlib
 import pkgutil
 import resource
+import signal
 import sys
 import threading
 import time
@@ -35,14 +36,18 @@ def check_forkable() -> None:
     assert threading.enumerate() == [threading.main_thread()]
 
 
-def fork(folder: pathlib.Path, words: list[str]) -> int:
-    """Runs a command in a child, output to files in the folder; returns its process ID."""
+def fork(folder: pathlib.Path, words: list[str], seconds: float = 0.0) -> int:
+    """Runs a command in a child, which SIGALRM ends after some seconds; returns its process ID.
+
+    Its output, and the names of what it imported, are in files in the folder.
+    """
     if pid := os.fork():
         return pid
     status = 99
     try:
         os.setsid()
         os.chdir(folder)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         for number, name in enumerate(('/dev/null', 'stdout', 'stderr')):
             flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             os.dup2(os.open(name, flags), number)
@@ -57,36 +62,30 @@ def fork(folder: pathlib.Path, words: list[str]) -> int:
     except SystemExit as error:
         status = error.code
     finally:
-        if list_modules := os.environ.get('MIXER_FUZZ_MODULES'):
-            pathlib.Path(list_modules).write_text('\n'.join(sys.modules))
+        (folder / 'modules').write_text('\n'.join(sys.modules))
         os._exit(status)
 
 
 def snapshot(folder: pathlib.Path) -> dict:
-    """Names, times and checksums of everything in a folder."""
+    """Times, and of files checksums, of everything in a folder, by name."""
     return {
-        str(path): (path.lstat().st_mtime_ns, zlib.crc32(path.read_bytes()))
-        if path.is_file() else path.lstat().st_mtime_ns
+        str(path): (path.lstat().st_mtime_ns, path.is_file() and zlib.crc32(path.read_bytes()))
         for path in folder.rglob('*')
-    }  # fmt: skip
+    }
 
 
 def results(folder: pathlib.Path, words: list[str]) -> dict:
     """What has to be equal where a command succeeds: {name: content}."""
-    content = {}
     if words[0] in ('evaluate', 'predict'):
         lines = (folder / 'stdout').read_text().splitlines()
-        content['stdout'] = '\n'.join(line for line in lines if ' a second' not in line)
-    if words[0] == 'report':
-        content['report.html'] = (folder / words[1] / 'report.html').read_bytes()
-    if words[0] == 'convert' and words[1] == 'run':
-        content['out.npz'] = (folder / 'out.npz').read_bytes()
-    if words[0] == 'export':
-        content['weights.npz'] = (folder / 'out' / 'weights.npz').read_bytes()
-    if words[0] in ('train', 'sweep') and '=new' not in words[-1]:
-        workdir = words[-1].removeprefix('--workdir=')
-        trials = ('dilation=1', 'dilation=2')
-        runs = [f'{workdir}/cells/{name}' for name in trials] if workdir == 'study' else [workdir]
-        for name in (f'{run}/{name}' for run in runs for name in RESULTS):
-            content[name] = (folder / name).is_file() and (folder / name).read_bytes()
-    return content
+        return {'stdout': [line for line in lines if ' a second' not in line]}
+    workdir = words[-1].removeprefix('--workdir=')
+    names = {
+        'report': [f'{words[1]}/report.html'],
+        'convert': ['out.npz'],
+        'export': ['out/weights.npz'],
+        'train': [f'{workdir}/{name}' for name in RESULTS],
+        'sweep': [f'{workdir}/cells/dilation={k}/{name}' for k in (1, 2) for name in RESULTS],
+    }
+    files = {name: folder / name for name in names[words[0]]}
+    return {name: file.is_file() and file.read_bytes() for name, file in files.items()}

@@ -29,7 +29,7 @@ def get_sweep():
 """
 ODD = ('', ' ', '-1', '0', '1.5', 'nan', '1e999', '()', '(1,', '[[]]', '{}', 'None', 'True', '=')
 ODD += ('\x1b[2J', '9' * 40, 'x' * 5000, '../..', '.', '..', 'run', 'images', '--', '-', '\u202e')
-ODD += ('fifo', 'socket', 'gs://', 'test[', 'train[:0]', 'test[::2]', 'test', 'x.npz', 'é' * 300)
+ODD += ('pipe', 'socket', 'gs://', 'test[', 'train[:0]', 'test[::2]', 'test', 'x.npz', 'é' * 300)
 WORDS = ('--workdir', '--config', '--split', '--data_dir', '--checkpoint', '--calibrate', '--top')
 WORDS += ('--csv', '--json', '--sheet', '--max_pixels', '--picture', '--sweep', '--seeds')
 WORDS += ('--output', '--format', '--names', '--num_processes', '--x', '--config.', '-h')

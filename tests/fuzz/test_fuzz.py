@@ -18,23 +18,20 @@ def default_seed() -> str:
     return done.stdout.strip() or secrets.token_hex(4)
 
 
-SEED = os.environ.get('MIXER_FUZZ_SEED') or default_seed()
-
-
 @pytest.mark.slow
 def test_damaged_folders_are_refused_in_one_line_or_give_the_right_results(tmp_path):
     """`MIXER_FUZZ=N MIXER_FUZZ_SEED=S` makes N cases of a seed, one of them again with
     `python -m tests.fuzz.fuzz NEW_FOLDER 1 S CASE`.
     """
-    cache = tmp_path / 'cache'
     environment = {
-        'XDG_CACHE_HOME': str(cache),
-        'JAX_COMPILATION_CACHE_DIR': str(cache / 'compiled'),
+        'XDG_CACHE_HOME': str(tmp_path / 'cache'),
+        'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache' / 'compiled'),
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
         'OPENBLAS_NUM_THREADS': '1',
         'XLA_FLAGS': os.environ['XLA_FLAGS'],  # the quick compiler of all tests
     }
-    words = '-m', 'tests.fuzz.fuzz', tmp_path / 'fuzz', CASES, SEED
+    seed = os.environ.get('MIXER_FUZZ_SEED') or default_seed()
+    words = '-m', 'tests.fuzz.fuzz', tmp_path / 'fuzz', CASES, seed
     with start_python(*words, env=environment, stdout=None, stderr=None) as process:
         status = process.wait()
     assert status == 0  # what failed is printed
