@@ -37,11 +37,9 @@ def prepare_client(scheme: str) -> None:
 def let_orbax_reach(path: str) -> None:
     """Lets orbax keep checkpoints in 's3://…'; raises UserError if this version cannot."""
     if _is_s3(path) and not _teach_s3():
-        version = importlib.metadata.version('orbax-checkpoint')
-        raise UserError(
-            f'{path}: orbax-checkpoint {version} keeps no checkpoints in S3; name a local folder, '
-            'and copy it there afterwards'
-        )
+        orbax = f'orbax-checkpoint {importlib.metadata.version("orbax-checkpoint")}'
+        hint = 'name a local folder, and copy it there afterwards'
+        raise UserError(f'{path}: {orbax} keeps no checkpoints in S3; {hint}')
 
 
 @functools.cache

@@ -38,28 +38,17 @@ def base_config() -> ConfigDict:
 
 
 def preset(name: str) -> ConfigDict:
-    """All keys of `config.model` as a preset of the Mixer paper has them, for a file to change.
-
-        config.model = preset('B/16')
-        config.model.patches.dilation = 2
-
-    `config.model = 'B/16'` does for a config that changes nothing in it. Raises UserError if it is
-    none of `config_keys.PRESETS`.
-    """
+    """All keys of `config.model` as one of `PRESETS` has them: `config.model = preset('B/16')`, for
+    a file to change. Raises UserError if there is no such preset."""
     model = base_config().model
     model.update(preset_values(name))
     return model
 
 
 def resolve(config: Mapping, *, warn: bool = True) -> ConfigDict:
-    """Validates a config and completes it.
+    """Validates a config, nested or of dotted keys, and completes it with defaults; locked.
 
-    Args:
-      config: mapping, nested or of dotted keys; keys it lacks take their defaults.
-      warn: whether old names of keys are a warning; not so in files of earlier versions.
-
-    Returns:
-      A locked ConfigDict of plain values, every key present.
+    Old names of keys are a warning, unless `warn` is False, as for files of earlier versions.
 
     Raises:
       UserError: an unknown key (its nearest neighbour is named), a value that is not allowed, or
@@ -82,25 +71,7 @@ def resolve(config: Mapping, *, warn: bool = True) -> ConfigDict:
         raise UserError(f'config.model.{error}') from None
     if model['gelu'] == 'auto':
         model['gelu'] = recorded_gelu(tree['init_from']) or 'exact'
-    freeze_blocks, num_blocks = tree['optimizer']['freeze_blocks'], model['num_blocks']
-    if freeze_blocks > num_blocks:
-        raise UserError(
-            f'config.optimizer.freeze_blocks = {freeze_blocks}: the network has {num_blocks}; '
-            'allowed is at most that'
-        )
-    optimizer = tree['optimizer']
-    if optimizer['end_lr'] > optimizer['base_lr']:
-        raise UserError(
-            f'config.optimizer.end_lr = {optimizer["end_lr"]}: the schedule ends there; allowed is '
-            f'at most config.optimizer.base_lr, {optimizer["base_lr"]}'
-        )
-    if optimizer['name'] == 'lamb' and optimizer['momentum_dtype'] != 'float32':
-        raise UserError(
-            f'config.optimizer.momentum_dtype = {optimizer["momentum_dtype"]!r}: lamb keeps its '
-            "momentum in float32; allowed is 'float32', or another config.optimizer.name"
-        )
-    if tree['augment']['random_phase']:
-        _validate_random_phase(model)
+    _validate_together(model, tree['optimizer'], tree['augment'])
     return ConfigDict(tree).lock()
 
 
@@ -177,18 +148,15 @@ def check_key(path: str) -> None:
     sections = {'.'.join(known.split('.')[:depth]) for known in KEYS for depth in (1, 2, 3)}
     if path in sections:
         inside = ', '.join(known for known in KEYS if known.startswith(f'{path}.'))
-        preset = f', or name a preset: {", ".join(PRESETS)}' if path == 'model' else ''
-        auto = ", or config.model.patches to 'auto'" if path == 'model.patches' else ''
-        raise UserError(
-            f'config.{path} is a group of keys, not a value; set one of {inside}{preset}{auto}'
-        )
+        words = {'model': f', or name a preset: {", ".join(PRESETS)}'}
+        words['model.patches'] = ", or config.model.patches to 'auto'"
+        word = words.get(path, '')
+        raise UserError(f'config.{path} is a group of keys; set one of {inside}{word}')
     last = path.rsplit('.', 1)[-1]
-    same_name = [known for known in KEYS if known.rsplit('.', 1)[-1] == last]
     if last in ('num_classes', 'classes', 'n_classes', 'nb_classes'):
-        raise UserError(
-            f'config.{path}: no such key; the number of classes is that of the data set'
-        )
+        raise UserError(f'config.{path}: no such key; the data set has the number of classes')
     synonym = [SYNONYMS[last]] if last in SYNONYMS else []
+    same_name = [known for known in KEYS if known.rsplit('.', 1)[-1] == last]
     known = (path in SYNONYMS and synonym) or same_name or synonym or (*KEYS, *sections)
     nearest = difflib.get_close_matches(path, known, n=1, cutoff=0.0)[0]
     # repr: a name may hold anything, a message is one line.
@@ -216,18 +184,28 @@ def _validate_auto(values: Mapping) -> None:
             )
 
 
-def _validate_random_phase(model: Mapping) -> None:
-    if is_auto(model):
-        needed = "it needs one grid, 'auto' has two; set config.model.patches in numbers"
-    elif model['branches']:
-        needed = 'it needs the one grid of config.model.patches; leave config.model.branches out'
-    elif model['phases'] != (1, 1):
-        needed = 'it needs one phase at a time; leave config.model.phases at 1'
-    elif model['patches']['dilation'] == (1, 1):
-        needed = 'dilation 1 has one phase; set config.model.patches.dilation to 2 or more'
-    else:
+def _validate_together(model: Mapping, optimizer: Mapping, augment: Mapping) -> None:
+    key, hint = '', ''
+    if optimizer['freeze_blocks'] > model['num_blocks']:
+        key, hint = 'freeze_blocks', f'allowed is at most model.num_blocks, {model["num_blocks"]}'
+    if optimizer['end_lr'] > optimizer['base_lr']:
+        key, hint = 'end_lr', f'allowed is at most optimizer.base_lr, {optimizer["base_lr"]}'
+    if optimizer['name'] == 'lamb' and optimizer['momentum_dtype'] != 'float32':
+        key, hint = 'momentum_dtype', "of lamb allowed is 'float32'; or set another optimizer.name"
+    if key:
+        raise UserError(f'config.optimizer.{key} = {optimizer[key]!r}: {hint}')
+    if not augment['random_phase']:
         return
-    raise UserError(f'config.augment.random_phase = True: {needed}, or this at False')
+    if is_auto(model):
+        hint = "it needs one grid, 'auto' has two; set config.model.patches in numbers"
+    elif model['branches']:
+        hint = 'it needs the one grid of config.model.patches; leave config.model.branches out'
+    elif model['phases'] != (1, 1):
+        hint = 'it needs one phase at a time; leave config.model.phases at 1'
+    elif model['patches']['dilation'] == (1, 1):
+        hint = 'dilation 1 has one phase; set config.model.patches.dilation to 2 or more'
+    if hint:
+        raise UserError(f'config.augment.random_phase = True: {hint}, or this at False')
 
 
 def patch_branches(model: ConfigDict) -> tuple[Patches, ...]:
@@ -262,7 +240,7 @@ def pixels_seen(config: ConfigDict, image_size: Pair) -> np.ndarray:
     at_rest = np.any([patches.coverage(image_size) > 0 for patches in branches], axis=0)
     seen = np.zeros_like(at_rest)
     # An image that is moved up shows its tokens what was further down.
-    for down, right in itertools.product(*map(range, num_phases(config))):
+    for down, right in np.ndindex(num_phases(config)):
         seen[down:, right:] |= at_rest[: height - down, : width - right]
     return seen
 

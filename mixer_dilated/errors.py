@@ -14,10 +14,7 @@ class UserError(ValueError):
 
 
 class UnreadableError(UserError):
-    """The system refused to read a file: too many are open, no permission, a failing disk.
-
-    The file itself may be fine, and the next attempt may succeed.
-    """
+    """The system refused to read a file, which may be fine: too many are open, no permission."""
 
 
 class BusyError(UserError):
@@ -41,11 +38,7 @@ class NonFiniteError(UserError):
 
 
 class Preempted(Exception):
-    """A run was asked to stop; its state is saved.
-
-    Attributes:
-      step: steps that are done and saved.
-    """
+    """A run was asked to stop; its state after `step` steps is saved."""
 
     def __init__(self, step: int):
         super().__init__(f'stopped after step {step}, which is saved')
@@ -61,8 +54,8 @@ class HostLostError(UserError):
 
     def __init__(self, cause: str):
         super().__init__(
-            'another process has ended, or cannot be reached; its own output says why. What '
-            'was saved is kept, and the same command resumes from it, with as many processes or '
+            'another process has ended, or cannot be reached; its own output says why. What was '
+            'saved is kept, and the same command resumes from it, with as many processes or '
             f'another number ({" ".join(cause.split())[:120]})'
         )
 
@@ -75,10 +68,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def printable(text: str) -> str:
-    """`text` with control characters, which a terminal or a page would obey, written as escapes.
-
-    Names of files, data sets and labels may come from anywhere.
-    """
+    """`text` with control characters, which a terminal or a page would obey, written as escapes."""
     return ''.join(
         letter
         if letter.isprintable() or unicodedata.category(letter) == 'Zs'  # as a no-break space

@@ -1,7 +1,7 @@
 """One reader and one writer of a run's files, in a local folder or a bucket.
 
-The reader opens regular files only, and none above a bound. The writer replaces a file only once
-the new one is complete. Whatever goes wrong is a UserError of one line that names the file.
+The reader opens regular files only, and none above a bound. Whatever goes wrong is a UserError of
+one line that names the file.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import secrets
 import stat
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from typing import BinaryIO
 
 import numpy as np
@@ -121,21 +121,20 @@ def _json_object(text: bytes) -> dict:
 
 
 class AtomicFile:
-    """A file that takes the place of the previous one only once it is complete.
+    """A context in which a file is written, which replaces the previous one only once it is whole.
 
-    A context manager. Locally it is written under a new name in the same folder; for a bucket,
-    where writing an object is atomic, it is held in memory. A link is replaced; with the flag
-    'csv' of --csv=FILE, for messages, it is followed. Raises UserError if it cannot be written;
-    errors of other code in its context pass.
+    Locally it is written under a new name in the same folder; for a bucket, where writing an object
+    is atomic, it is held in memory. A link is replaced; with the flag 'csv' of --csv=FILE, for
+    messages, it is followed. Raises UserError if it cannot be written; errors of other code in its
+    context pass.
     """
 
     def __init__(self, path: PathLike, flag: str = ''):
         self._path, self._flag = as_path(path), flag
-        self._target = self._path
-        if flag and not is_bucket(path):
-            self._target = pathlib.Path(os.path.realpath(path))
+        follows = flag and not is_bucket(path)
+        self._target = pathlib.Path(os.path.realpath(path)) if follows else self._path
         name = f'.{self._target.name}.unfinished-{secrets.token_hex(4)}'
-        self._unfinished = None if is_bucket(path) else self._target.with_name(name)
+        self._unfinished = self._target.with_name(name)
         self._file = io.BytesIO()
 
     def write(self, content: bytes) -> None:
@@ -144,7 +143,7 @@ class AtomicFile:
             self._file.write(content)
 
     def __enter__(self) -> 'AtomicFile':
-        if self._unfinished:
+        if not is_bucket(self._path):
             _UNFINISHED.add(self._unfinished)
             with error_context(self._path, self._flag):
                 self._file = self._unfinished.open('xb')
@@ -158,34 +157,33 @@ class AtomicFile:
         finally:
             with contextlib.suppress(OSError):
                 self._file.close()
-            remove_unfinished({self._unfinished} - {None})
+            remove_unfinished({self._unfinished})
 
     def _commit(self) -> None:
-        if not self._unfinished:
+        if is_bucket(self._path):
             self._target.write_bytes(self._file.getvalue())
-            return
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        os.replace(self._unfinished, self._target)
+        else:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            os.replace(self._unfinished, self._target)
 
 
 @contextlib.contextmanager
 def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields the path of a folder to make, which takes the place of `path` (not there, or empty)
-    once the context ends without an error; nothing else is left.
-    """
+    once the context ends without an error; nothing else is left."""
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     settings = {'dir': path.parent, 'ignore_cleanup_errors': True}
     with tempfile.TemporaryDirectory(prefix=f'.{path.name}.unfinished-', **settings) as folder:
-        yield pathlib.Path(folder, path.name)
-        os.rename(pathlib.Path(folder, path.name), path)
+        unfinished = pathlib.Path(folder, path.name)
+        yield unfinished
+        os.rename(unfinished, path)
 
 
-def remove_unfinished(paths: Iterable[pathlib.Path] = _UNFINISHED) -> None:
+def remove_unfinished(paths: Set[pathlib.Path] = _UNFINISHED) -> None:
     """Removes files that are being written: all of them, before the process is ended."""
-    for path in tuple(paths):
+    for path in _UNFINISHED & paths:
         with contextlib.suppress(OSError):
             path.unlink()
         _UNFINISHED.discard(path)
@@ -193,23 +191,18 @@ def remove_unfinished(paths: Iterable[pathlib.Path] = _UNFINISHED) -> None:
 
 @contextlib.contextmanager
 def error_context(path: PathLike, flag: str = '') -> Iterator[None]:
-    """Raises UserError, which names the file or its flag, for an OSError of writing it; for a
-    bucket for any error: each client has its own.
-    """
+    """Raises UserError, which names the file or its flag, for an OSError of writing it; for any
+    error in a bucket, where each client has its own."""
     try:
         yield
-    except UserError:
-        raise
     except Exception as error:
-        if not (isinstance(error, OSError) or is_bucket(path)):
+        if isinstance(error, UserError) or not (isinstance(error, OSError) or is_bucket(path)):
             raise
         message = f'{path}: cannot be written: {error_text(error)}; '
         if flag:
             raise UserError(f'--{flag}={message}name a file that can') from error
-        raise UserError(
-            f'{message}what was saved before is undamaged, and when that is mended the same '
-            'command resumes'
-        ) from error
+        hint = 'what was saved before is kept, and when that is mended the same command resumes'
+        raise UserError(message + hint) from error
 
 
 def check_output(flag: str, path: pathlib.Path) -> None:
@@ -228,7 +221,7 @@ def check_output(flag: str, path: pathlib.Path) -> None:
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:
-    """Writes a file atomically. Raises UserError if it cannot be written, as all writers do."""
+    """Writes an `AtomicFile`. Raises UserError if it cannot be written, as all writers do."""
     with AtomicFile(path) as file:
         file.write(content)
 
@@ -246,9 +239,8 @@ def write_json_lines(path: PathLike, rows: Iterable[dict]) -> None:
 
 
 def append_json_lines(path: PathLike, rows: Iterable[dict]) -> None:
-    """Appends JSON objects, one a line, to a file that is there; to an object of a bucket by
-    writing it anew.
-    """
+    """Appends JSON objects, one a line, to a file that is there; an object of a bucket is written
+    anew."""
     lines = ''.join(map(json_line, rows)).encode()
     if is_bucket(path):
         write_bytes(path, (read_bytes(path) if exists(path) else b'') + lines)

@@ -12,8 +12,7 @@ MAX_INDEX_BYTES = 2**28  # of a file of a checkpoint that is read whole: names, 
 
 def as_path(path: PathLike) -> pathlib.Path:
     """`etils.epath.Path` of a bucket ('gs://…', 's3://…'), `pathlib.Path` of anything else; raises
-    UserError for a bucket whose client is not installed, or of a kind that is not known.
-    """
+    UserError for a bucket whose client is not installed, or of a kind that is not known."""
     if not is_bucket(path):
         return pathlib.Path(path)
     scheme, _, name = os.fspath(path).partition('://')
@@ -50,22 +49,18 @@ def exists(path: PathLike) -> bool:
 def orbax_path(path: pathlib.Path) -> pathlib.Path:
     """A path from the root on, as orbax wants it; raises UserError for a bucket that it cannot
     reach, and for a folder with a pipe or device, for which it would wait for ever, or with a file
-    too large to be read whole, for which it would end the process.
-    """
+    too large to be read whole, for which it would end the process."""
     let_orbax_reach(os.fspath(path))
     if is_bucket(path):
         return path
     for folder, _, names in os.walk(path):
-        for file in (os.path.join(folder, name) for name in names):
-            if os.path.exists(file) and not os.path.isfile(file):
+        for file in filter(os.path.exists, (os.path.join(folder, name) for name in names)):
+            if not os.path.isfile(file):
                 raise UserError(f'{file}: not a regular file; put back what was there')
             is_data = os.path.basename(folder) == 'd'  # of which it reads parts
-            size = os.path.getsize(file) if os.path.exists(file) and not is_data else 0
-            if size > MAX_INDEX_BYTES:
-                raise UserError(
-                    f'{file}: {size} bytes; allowed are at most {MAX_INDEX_BYTES}; put back what '
-                    'was there'
-                )
+            if not is_data and (size := os.path.getsize(file)) > MAX_INDEX_BYTES:
+                allowed = f'allowed are at most {MAX_INDEX_BYTES}'
+                raise UserError(f'{file}: {size} bytes; {allowed}; put back what was there')
     return path.absolute()
 
 

@@ -17,12 +17,15 @@ from mixer_dilated.config_synonyms import SYNONYMS
 from mixer_dilated.errors import UserError
 from mixer_dilated.paths import as_path, expand_user, is_bucket
 
-EXAMPLES = {  # of what may be missing
+EXAMPLES = {  # of flags that may be missing, and of commands that take words
     'config': '--config=configs/digits_dilated.py',
     'sweep': '--sweep=configs/sweeps/dilation.py',
     'workdir': '--workdir=runs/NAME',
     'output': '--output=NEW_FOLDER',
     'split': "--split='train[50000:]', the examples on which the strength is chosen",
+    'predict': 'predict --workdir=runs/NAME photo.png photos',
+    'report': 'report runs/NAME',
+    'convert': 'convert Mixer-B_16.npz mixer_b16.safetensors',
 }
 
 
@@ -107,10 +110,12 @@ def parse(command, argv: list[str]) -> SimpleNamespace:
     for name in command.required:
         if getattr(arguments, name) is None:
             raise UserError(f'--{name} is missing; for example {EXAMPLES[name]} (see --help)')
-    if words and not command.words_hint:
+    if words and not command.words:
         raise UserError(f'{words[0]!r} is not understood; flags look like --workdir=DIR')
-    if len(words) not in command.num_words:
-        raise UserError(f'{command.words_hint} (see --help)')
+    takes_any = command.words and command.words[-1].endswith(' ...')
+    if not (words and takes_any) and len(words) != len(command.words):
+        name, expected = command.function.__name__, ' '.join(command.words)
+        raise UserError(f'{name} takes {expected}; for example {EXAMPLES[name]} (see --help)')
     return arguments
 
 

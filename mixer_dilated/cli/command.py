@@ -30,21 +30,24 @@ Examples
 
 
 class Command(NamedTuple):
-    """A command.
+    """A command: a function of the parsed arguments, whose docstring is its help, and its usage.
 
-    Its usage are the flags as the help shows them, in brackets those that may be left out. A flag
-    without a value is a switch; '--config.KEY=VALUE' stands for any key of the config.
+    The usage is as the help shows it: flags and WORDS, in brackets those that may be left out. A
+    flag without a value is a switch; '--config.KEY=VALUE' stands for any key of the config.
     """
 
-    function: Callable  # gets the parsed arguments; its docstring is the help
+    function: Callable
     usage: str
-    num_words: range = range(1)  # how many words that are no flags it takes
-    words_hint: str = ''  # what to do if it is given another number of them
 
     @property
     def flags(self) -> list[str]:
         """Names of all flags."""
         return re.findall(r'--(\w+)(?![\w.])', self.usage)
+
+    @property
+    def words(self) -> list[str]:
+        """What it takes beside flags; '...' after the last of any number."""
+        return re.findall(r'(?<!\S)[A-Z_]+(?: \.\.\.)?(?!\S)', self.usage)
 
     @property
     def required(self) -> list[str]:
@@ -67,11 +70,11 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {}  # filled by the module commands
 
 
-def command(usage: str = '', num_words: range = range(1), words_hint: str = '') -> Callable:
-    """Adds a function to `COMMANDS`, with what a `Command` has beside it."""
+def command(usage: str = '') -> Callable:
+    """Adds a function to `COMMANDS`."""
 
     def add(function: Callable) -> Callable:
-        COMMANDS[function.__name__] = Command(function, usage, num_words, words_hint)
+        COMMANDS[function.__name__] = Command(function, usage)
         return function
 
     return add

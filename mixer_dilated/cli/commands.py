@@ -73,9 +73,7 @@ def evaluate(arguments: SimpleNamespace) -> None:
 
 @command(
     '--workdir=DIR FILE_OR_FOLDER ... [--top=3] [--csv=FILE] [--json=FILE] [--sheet=FILE] '
-    '[--checkpoint=best] [--max_pixels=N]',
-    range(1, sys.maxsize),
-    'what to predict is missing; for example predict --workdir=runs/NAME photo.png photos',
+    '[--checkpoint=best] [--max_pixels=N]'
 )
 def predict(arguments: SimpleNamespace) -> None:
     """Classes of image files, with their probabilities; '-' reads a list of files from standard
@@ -151,11 +149,7 @@ def sweep(arguments: SimpleNamespace) -> None:
         print(f'\nreport: {write_report(folder)}')
 
 
-@command(
-    'DIR',
-    range(1, 2),
-    'report takes one name, the folder of a run or study; for example report runs/NAME',
-)
+@command('DIR')
 def report(arguments: SimpleNamespace) -> None:
     """Writes report.html of a run or study again, from its files."""
     from mixer_dilated.reports.page.report import write_report
@@ -164,11 +158,7 @@ def report(arguments: SimpleNamespace) -> None:
     print(f'report: {write_report(expand_user(folder))}')
 
 
-@command(
-    'IN OUT [--names=timm]',
-    range(2, 3),
-    'convert takes two names; for example convert Mixer-B_16.npz mixer_b16.safetensors',
-)
+@command('IN OUT [--names=timm]')
 def convert(arguments: SimpleNamespace) -> None:
     """Writes weights as .npz (the original's names), .safetensors, .pth (timm's names, as with
     --names=timm), or else a folder of orbax. IN may be a run's folder."""
