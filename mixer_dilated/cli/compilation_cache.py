@@ -35,20 +35,17 @@ def keep_compiled_programs() -> None:
     if 'GenuineIntel' in processor and all_devices()[0].platform == 'cpu':
         return
     # Programs for one kind of processor may not run on another that shares the folder.
-    kind = hashlib.sha256(processor.encode()).hexdigest()[:16]
-    folder = user_cache() / 'compiled' / kind
+    folder = user_cache() / 'compiled' / hashlib.sha256(processor.encode()).hexdigest()[:16]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        cause = error.strerror or error
-        warnings.warn(f'compiled programs are not kept: {folder}: {cause}', stacklevel=2)
+        warnings.warn(f'compiled programs are not kept: {folder}: {error.strerror}', stacklevel=2)
         return
     jax.config.update('jax_compilation_cache_dir', str(folder))
 
 
 def _processor() -> str:
-    """The kind of the processor, as the system describes it."""
     try:
         lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:

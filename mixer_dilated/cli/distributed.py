@@ -53,11 +53,12 @@ def init_distributed(
 ) -> None:
     """Joins the other processes, if there are any; to be called before JAX is used.
 
-    Without arguments those that Slurm (`srun`) or the Cloud TPU has started.
+    Without arguments those that Slurm (`srun`) or the Cloud TPU has started; `num_processes` = 1
+    alone joins none.
 
     Args:
       coordinator: HOST:PORT of process 0.
-      num_processes: how many train together; with 1 alone none is joined.
+      num_processes: how many train together.
       process_id: which of them this is, from 0.
 
     Raises:
@@ -67,26 +68,25 @@ def init_distributed(
     if num_processes == 1 and coordinator is None:
         return
     settings = _parse_settings(coordinator, num_processes, process_id)
-    if settings is None and not _started_by_slurm() and not _may_be_tpu_pod():
+    has_others = True if settings else _has_others()
+    if has_others is False:
         return
-    at = f' at {settings["coordinator_address"]}' if settings else ''
+    at = f' at {coordinator}' if settings else ''
     text = f'waits for the other processes{at}, for {INIT_SECONDS // 60} minutes at most'
     waiting = threading.Timer(QUIET_SECONDS, lambda: print(text, file=sys.stderr))
     waiting.daemon = True
     waiting.start()
     try:
         with hold_back_stderr(functools.partial(_init_error, settings)):
-            _initialize(settings or {})
+            _initialize(settings)
     except UserError:
         raise
     except Exception as error:
-        if settings or _started_by_slurm() or _has_tpu_workers() or is_distributed():
+        if has_others or is_distributed():
             raise UserError(_init_error(settings, str(error))) from None
         cause = ' '.join(str(error).split())[:300]
-        warnings.warn(
-            f'no other hosts of a Cloud TPU were found ({cause}): this one computes alone',
-            stacklevel=2,
-        )
+        text = f'no other hosts of a Cloud TPU were found ({cause}): this one computes alone'
+        warnings.warn(text, stacklevel=2)
     finally:
         waiting.cancel()
     if is_distributed():
@@ -119,8 +119,7 @@ def _initialize(settings: dict) -> None:
             f'the processes have different numbers of devices ({dict(sorted(counts.items()))}, by '
             'process); give each as many, for example by CUDA_VISIBLE_DEVICES'
         )
-    # gloo prints every group of processes to the descriptor 1, which from here on is Python's no
-    # more.
+    # gloo prints every group of processes to the descriptor 1, which Python leaves to it.
     sys.stdout.flush()
     own, encoding = os.dup(1), sys.stdout.encoding
     sys.stdout = open(own, 'w', buffering=1, encoding=encoding, errors='replace')  # noqa: SIM115
@@ -149,55 +148,43 @@ def exit_now(status: int) -> NoReturn:
 
 def _parse_settings(
     coordinator: str | None, num_processes: int | None, process_id: int | None
-) -> dict | None:
-    """Arguments of `jax.distributed.initialize`; None without flags."""
+) -> dict:
+    """Arguments of `jax.distributed.initialize`; none without flags."""
     flags = {'coordinator': coordinator, 'num_processes': num_processes, 'process_id': process_id}
     missing = [name for name, value in flags.items() if value is None]
     if len(missing) == len(flags):
-        return None
+        return {}
     if missing:
         raise UserError(
             f'--{missing[0]} is missing; --coordinator=HOST:PORT, --num_processes=N and '
             '--process_id=K, from 0 to N-1, go together'
         )
-    address = re.fullmatch('.+:([0-9]{1,5})', coordinator)
+    address = re.fullmatch('.+:([0-9]{1,5})', flags.pop('coordinator'))
     if not address or not 0 < int(address[1]) < 2**16:
         raise UserError(
             f'--coordinator={coordinator}: allowed is the host of process 0 and a free port '
             'there, like 10.0.0.1:1234'
         )
     if process_id >= num_processes:
-        raise UserError(
-            f'--process_id={process_id}: allowed are 0 to {num_processes - 1}, of '
-            f'--num_processes={num_processes}'
-        )
-    numbers = {'num_processes': num_processes, 'process_id': process_id}
-    return {
-        'coordinator_address': coordinator, 'cluster_detection_method': 'deactivate', **numbers,
-    }  # fmt: skip
+        allowed = f'0 to {num_processes - 1}, of --num_processes={num_processes}'
+        raise UserError(f'--process_id={process_id}: allowed are {allowed}')
+    flags['cluster_detection_method'] = 'deactivate'
+    return {'coordinator_address': coordinator, **flags}
 
 
-def _started_by_slurm() -> bool:
-    """Whether `srun` started this process and others with it."""
+def _has_others() -> bool | None:
+    """Whether `srun` or a Cloud TPU has started others with this one; None if JAX has to ask."""
     tasks = os.environ.get('SLURM_STEP_NUM_TASKS', '')
-    return 'SLURM_STEP_NODELIST' in os.environ and tasks.isdecimal() and int(tasks) > 1
-
-
-def _has_tpu_workers() -> bool:
-    """Whether a Cloud TPU says that it has several hosts."""
-    return ',' in os.environ.get('TPU_WORKER_HOSTNAMES', '')
-
-
-def _may_be_tpu_pod() -> bool:
-    """Whether there may be hosts of a Cloud TPU, which JAX finds out; not so on Colab."""
+    if 'SLURM_STEP_NODELIST' in os.environ and tasks.isdecimal() and int(tasks) > 1:
+        return True
     if importlib.util.find_spec('libtpu') is None or os.environ.get('JAX_PLATFORMS') == 'cpu':
         return False
     if 'TPU_WORKER_HOSTNAMES' in os.environ:
-        return _has_tpu_workers()
-    return 'TPU_SKIP_MDS_QUERY' not in os.environ
+        return ',' in os.environ['TPU_WORKER_HOSTNAMES']
+    return False if 'TPU_SKIP_MDS_QUERY' in os.environ else None  # there is none to ask on Colab
 
 
-def _init_error(settings: dict | None, message: str) -> str:
+def _init_error(settings: dict, message: str) -> str:
     """Why the processes did not come together, from the message of JAX."""
     status = re.search(r'absl::Status: (.+)', message)
     cause = status[1] if status else ' '.join(message.split())[:300]
@@ -240,14 +227,9 @@ def hold_back_stderr(abort_text: Callable[[str], str]) -> Iterator[None]:
     An abort prints `abort_text` of it instead, and an exception, which says it all, drops it.
     """
     python_stderr, real = sys.stderr, os.dup(2)
-    with (
-        tempfile.TemporaryFile() as held,
-        open(os.dup(2), 'w', buffering=1, errors='replace') as sys.stderr,
-    ):
-
-        def content() -> bytes:
-            return os.pread(held.fileno(), 2**16, 0)
-
+    own = open(os.dup(2), 'w', buffering=1, errors='replace')  # noqa: SIM115
+    with tempfile.TemporaryFile() as held, own as sys.stderr:
+        content = functools.partial(os.pread, held.fileno(), 2**16, 0)
         os.dup2(held.fileno(), 2)
         print_on_abort(lambda: abort_text(content().decode(errors='replace')), real)
         try:

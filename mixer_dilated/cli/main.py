@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import NoReturn, TextIO
 
 import absl.logging
@@ -35,15 +35,11 @@ START_BYTES = 6 * 2**30  # of addresses, which JAX's threads reserve and hardly 
 
 
 def main(argv: list[str], started: float) -> int:
-    """Runs one command.
+    """Runs the command of the words after `run.py`, and returns its exit status.
 
-    Args:
-      argv: the words after `run.py`.
-      started: `time.perf_counter()` at the start of the process.
-
-    Returns:
-      The exit status: 0; 1 for a defect of the program; 2 for input or surroundings that cannot
-      be used; 3 for a loss that is not finite. An interrupt ends the process: see `preemption`.
+    It is 0; 1 for a defect of the program; 2 for input or surroundings that cannot be used; 3 for
+    a loss that is not finite. An interrupt ends the process: see `preemption`. `started` is
+    `time.perf_counter()` at the start of the process.
     """
     platforms.ignore_absent_accelerators()
     for name in ('stdout', 'stderr'):
@@ -78,17 +74,14 @@ class _StandardOutput:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        with self._name_errors():
-            return self._stream.write(text)
+        return self._name_errors(self._stream.write, text)
 
     def flush(self) -> None:
-        with self._name_errors():
-            self._stream.flush()
+        self._name_errors(self._stream.flush)
 
-    @contextlib.contextmanager
-    def _name_errors(self) -> Iterator[None]:
+    def _name_errors(self, function: Callable, *arguments):
         try:
-            yield
+            return function(*arguments)
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
             error.filename = 'standard output'
@@ -107,17 +100,17 @@ def _report(error: BaseException, *, debug: bool) -> int:
         return 128 + signal.SIGTERM
     if isinstance(error, SystemExit):
         raise error
+    of_all = isinstance(error, AllHostsError | NonFiniteError) and distributed.is_distributed()
     if isinstance(error, BrokenPipeError):  # nobody reads on, as in `| head`
         status = 128 + signal.SIGPIPE
-    elif isinstance(error, AllHostsError | NonFiniteError) and distributed.is_distributed():
-        # All processes raise it; the first prints it.
-        status, text = _describe_error(error)
-        if distributed.is_primary():
-            _print_error(text, error.__cause__)
-        distributed.shutdown()
     else:
         status, text = _describe_error(error)
-        _print_error(distributed.prefix_process(text), error)
+        if not of_all:
+            _print_error(distributed.prefix_process(text), error)
+        elif distributed.is_primary():
+            _print_error(text, error.__cause__)
+    if of_all:
+        distributed.shutdown()
     if distributed.is_distributed():
         distributed.exit_now(status)
     return status
@@ -150,24 +143,20 @@ def _print_error(text: str, error: BaseException | None = None) -> None:
 
 def _describe_error(error: BaseException) -> tuple[int, str]:
     """The exit status, and what to print."""
-    text = str(error)
-    resumes = 'the same command resumes'
+    text, resumes = ' '.join(str(error).split()), 'the same command resumes'
     if isinstance(error, NonFiniteError | UserError):
         return 3 if isinstance(error, NonFiniteError) else 2, text
     if is_client_error(error):  # some are of the system's kind
-        cause = ' '.join(text.split())[:300] or type(error).__name__
+        cause = text[:300] or type(error).__name__
         return 2, f'the bucket cannot be used: {cause}; when that is mended, {resumes}'
     if isinstance(error, OSError) and error.strerror:
         return 2, f'{error.filename}: {error.strerror}' if error.filename else error.strerror
     if is_out_of_memory(error) or 'failed to map segment' in text:  # of a library
-        less = 'config.batch, config.batch_eval, config.num_seeds or the sizes under config.model'
-        has_config = any(word.startswith('--config') for word in sys.argv)
-        hint = (
-            f'choose a smaller {less}'
-            if has_config
-            else 'end other programs, or take a larger machine'
-        )
-        return 2, f'not enough memory ({" ".join(text.split())[:150]}); {hint}'
+        hint = 'end other programs, or take a larger machine'
+        if any(word.startswith('--config') for word in sys.argv):
+            sizes = 'config.batch, config.batch_eval, config.num_seeds'
+            hint = f'choose a smaller {sizes} or the sizes under config.model'
+        return 2, f'not enough memory ({text[:150]}); {hint}'
     if os.strerror(errno.ENOSPC) in text:
         return 2, f'the storage is full ({text[:150]}); when there is room, {resumes}'
     settings = [f'{name}={os.environ[name]}' for name in sorted(os.environ) if name[:4] == 'JAX_']
@@ -187,8 +176,8 @@ def _run(argv: list[str], started: float) -> int:
     name, *words = argv if argv and not argv[0].startswith('-') else ['train', *argv]
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, 1)
-        meant = f'; did you mean {near[0]}?' if near else f'; allowed are {", ".join(COMMANDS)}'
-        raise UserError(f'{name}: no such command{meant} (see --help)')
+        hint = f'did you mean {near[0]}?' if near else f'allowed are {", ".join(COMMANDS)}'
+        raise UserError(f'{name}: no such command; {hint} (see --help)')
     allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
     computes = name not in ('keys', 'report')
     if computes and allowed != resource.RLIM_INFINITY and allowed < START_BYTES:

@@ -24,13 +24,12 @@ def ignore_absent_accelerators() -> None:
 
 
 def _has_accelerator() -> bool:
-    if any(map(glob.glob, DEVICES)) or any(name in os.environ for name in VARIABLES):
+    if any(map(glob.glob, DEVICES)) or not os.environ.keys().isdisjoint(VARIABLES):
         return True
     for file in pathlib.Path('/sys/bus/pci/devices').glob('*/vendor'):
         try:
-            vendor = file.read_text().strip()
+            if file.read_text().strip() in VENDORS:
+                return True
         except OSError:
             return True  # in doubt JAX looks itself
-        if vendor in VENDORS:
-            return True
     return False

@@ -43,7 +43,6 @@ def requested() -> bool:
 
 
 def exit_if_requested() -> None:
-    """Ends the program if a signal was received."""
     if _received:
         _write(sys.stderr, f'\n{_exit_message}\n')
         exit_now()

@@ -32,9 +32,12 @@ def test_flags_that_do_not_go_together_are_refused(flags, words, capsys):
     ],
 )
 def test_an_error_of_jax_at_the_start_becomes_a_line(error, words):
-    settings = {'coordinator_address': 'a:1'} if 'absl' in error else None
+    settings = {'coordinator_address': 'a:1'} if 'absl' in error else {}
     message = distributed._init_error(settings, error)
     assert words in message and '\n' not in message
+
+
+NAMES = 'SLURM_STEP_NODELIST', 'SLURM_STEP_NUM_TASKS', 'TPU_WORKER_HOSTNAMES', 'TPU_SKIP_MDS_QUERY'
 
 
 @pytest.mark.parametrize(
@@ -50,16 +53,13 @@ def test_an_error_of_jax_at_the_start_becomes_a_line(error, words):
     ],
 )
 def test_processes_of_slurm_and_cloud_tpu_find_each_other(monkeypatch, environment, joins):
-    for name in ('SLURM_STEP_NODELIST', 'SLURM_STEP_NUM_TASKS'):
-        monkeypatch.delenv(name, raising=False)
-    for name in ('TPU_WORKER_HOSTNAMES', 'TPU_SKIP_MDS_QUERY'):
+    for name in ('JAX_PLATFORMS', *NAMES):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv('TF_CPP_MIN_LOG_LEVEL', '3')  # put back at the end
-    has_tpu = not any(name.startswith('SLURM') for name in environment)
-    find_spec = {True: lambda name: name, False: lambda name: None}[has_tpu]
-    monkeypatch.setattr(distributed.importlib.util, 'find_spec', find_spec)
+    libtpu = None if 'SLURM' in str(environment) else 'libtpu'
+    monkeypatch.setattr(distributed.importlib.util, 'find_spec', lambda name: libtpu)
     calls = []
     monkeypatch.setattr(jax.distributed, 'initialize', lambda **settings: calls.append(settings))
     distributed.init_distributed()
