@@ -39,8 +39,9 @@ def benchmark_input(
     `log` is called with what is measured next.
 
     Returns:
-      'versions', 'device', 'cores', 'busy_cores' (that other programs used before it began), and
-      'inputs': of each name what `_measure` and `_measure_memory` return.
+      'versions', 'device', 'cores', 'busy_cores' (of `measure.busy_cores`, before it began), and
+      'inputs': of each name what `_measure` returns; 'memory': peak bytes of all processes that
+      stream a 'tenth' of the examples and the 'whole', None for what fails; and 'notes' on that.
     """
     streaming = {'input.mode': 'stream', 'num_seeds': 1}
     setups = {name: create_setup(changed(config, streaming)) for name, config in configs.items()}
@@ -48,24 +49,15 @@ def benchmark_input(
     # A TPU serves one process at a time: the others come before this one computes.
     for name, setup in setups.items():
         log(f'{name}: memory, each in a separate process')
-        inputs[name] = _measure_memory(setup)
-    for name, setup in setups.items():
-        inputs[name] = _measure(setup, name, log) | inputs[name]
-    return {**environment(), 'cores': num_cores(), 'busy_cores': busy, 'inputs': inputs}
-
-
-def _measure_memory(setup: Setup) -> dict:
-    """'memory': peak bytes of all processes that stream a 'tenth' of the examples and the 'whole',
-    None for what fails; and 'notes', a sentence on each of these.
-    """
-    notes, config = [], setup.config.to_json()
-    of_shares = {
-        part: or_note(
-            'memory', notes, call_in_process, streaming_memory, config=config, share=share
+        measure = functools.partial(
+            call_in_process, streaming_memory, config=setup.config.to_json()
         )
-        for part, share in (('tenth', 0.1), ('whole', 1.0))
-    }
-    return {'memory': of_shares, 'notes': notes}
+        notes, shares = [], {'tenth': 0.1, 'whole': 1.0}
+        memory = {k: or_note('memory', notes, measure, share=share) for k, share in shares.items()}
+        inputs[name] = {'memory': memory, 'notes': notes}
+    for name, setup in setups.items():
+        inputs[name] |= _measure(setup, name, log)
+    return {**environment(), 'cores': num_cores(), 'busy_cores': busy, 'inputs': inputs}
 
 
 def _measure(setup: Setup, name: str, log: Callable[[str], None]) -> dict:
@@ -104,13 +96,12 @@ def _decode(records: RandomAccessDataSource, number: int) -> dict[str, float]:
     draw, images, seconds, cpu = np.random.default_rng(number), 0, 0.0, 0.0
     while seconds < TURN_SECONDS / 2:
         index = draw.integers(0, len(records), 64)
-        fetched = records.fetch(index) if isinstance(records, TfdsDataSource) else None
+        decode = functools.partial(records.read, index)
+        if isinstance(records, TfdsDataSource):
+            fetched = [encoded for encoded, _ in records.fetch(index)]
+            decode = functools.partial(list, map(records.decode, fetched))
         start, cpu_start = time.perf_counter(), time.thread_time()
-        if fetched is None:
-            records.read(index)
-        else:
-            for encoded, _ in fetched:
-                records.decode(encoded)
+        decode()
         seconds += time.perf_counter() - start
         cpu += time.thread_time() - cpu_start
         images += len(index)
@@ -118,10 +109,8 @@ def _decode(records: RandomAccessDataSource, number: int) -> dict[str, float]:
 
 
 def worker_counts(cores: int) -> list[int]:
-    """Of decoding processes: none (threads decode), powers of two, and one a core.
-
-    Two at least, which shows on one core what they cost.
-    """
+    """Of decoding processes: none (threads decode), powers of two, and one a core; up to two at
+    least, which shows on one core what they cost."""
     most = max(cores, 2)
     return [0, *(2**power for power in range((most - 1).bit_length())), most]
 
@@ -173,17 +162,12 @@ def _waiting(setup: Setup, records: RandomAccessDataSource) -> dict[str, float]:
         streamed.train_for(WAITING_SECONDS)
         waited = inputs.waited - before
         at_hand.train_for(WAITING_SECONDS / 4)
-    as_many = at_hand.seconds / at_hand.steps * streamed.steps
-    spent = {'steps': streamed.steps, 'seconds': streamed.seconds}
-    return {**spent, 'waited': waited, 'at_hand': as_many}
+    steps, as_many = streamed.steps, at_hand.seconds / at_hand.steps * streamed.steps
+    return {'steps': steps, 'seconds': streamed.seconds, 'waited': waited, 'at_hand': as_many}
 
 
 class _Training:
-    """A run on some chunks, begun with a step that is not counted.
-
-    Attributes:
-      steps, seconds: of `train_for`, summed.
-    """
+    """A run on some chunks, begun with a step that is not counted; sums `steps` and `seconds`."""
 
     def __init__(self, compiled: CompiledFunctions, chunks: Iterator[Chunk]):
         self._compiled, self._chunks = compiled, chunks

@@ -51,9 +51,9 @@ def benchmark(
 
     Returns:
       'versions', 'device', 'large_shape' (rows, inner, columns of the large matrix product),
-      'busy_cores' (how many other programs used before it began, on average over a minute; None if
-      unknown), and 'configs': of each name what `_measure` and `_measure_in_processes` return,
-      'config' (every key with its value) and 'notes', sentences on what is not as asked.
+      'busy_cores' (of `busy_cores`, before it began), and 'configs': of each name 'memory',
+      'start_up' (None for what fails), what `_measure` returns, 'config' (every key with its value)
+      and 'notes', sentences on what is not as asked.
 
     Raises:
       UserError: a config that does not fit its data, or that cannot be compared as asked.
@@ -97,7 +97,6 @@ def _one_seed_float32(config: ml_collections.ConfigDict) -> tuple[Setup, list[st
 
 
 def _measure_in_processes(setup: Setup, notes: list[str]) -> dict[str, dict | None]:
-    """'memory' and 'start_up'; None, and a sentence in `notes`, for what fails."""
     memory = {'config': setup.config.to_json(), 'image_size': setup.image_size, 'steps': 4}
     return {
         'memory': or_note('memory', notes, call_in_process, training_memory, **memory),
@@ -133,9 +132,7 @@ def _measure(
     large_timers: Mapping[tuple[Matmul, str], Timed],
     notes: list[str],
 ) -> dict:
-    """What one config, of one seed in float32, does on this device.
-
-    Sentences on what is left out are added to `notes`.
+    """What one config, of one seed in float32, does on this device; adds to `notes`.
 
     Returns:
       'num_tokens', 'num_params', 'image_shape', 'batch'; 'large_matmul': FLOPs a second by dtype

@@ -24,15 +24,9 @@ WORKERS = 2
 
 
 def training_memory(config: str, image_size: list[int], steps: int) -> dict[str, int | None]:
-    """Bytes of training on random images: 'predicted' by the compiler, and 'measured'.
-
-    'measured' are the images and the state, and the most by which this process grows while it
-    trains a second epoch; None where the system does not report it.
-
-    Args:
-      config: every key with its value, as JSON.
-      image_size, steps: (height, width) in pixels, and batches of an epoch.
-    """
+    """Bytes of training on `steps` batches of random images: 'predicted' by the compiler, and
+    'measured': the images and the state, and the most by which this process grows while it trains a
+    second epoch; None where the system does not report it. `config` has every key, as JSON."""
     setup = on_random_images(create_setup(resolve(json.loads(config))), tuple(image_size), steps)
     examples, device = setup.dataset.read('train'), jax.devices()[0]
     compiled = CompiledFunctions.for_devices(setup, [device])
@@ -50,11 +44,8 @@ def training_memory(config: str, image_size: list[int], steps: int) -> dict[str,
 
 
 def streaming_memory(config: str, share: float) -> int | None:
-    """Peak bytes of streaming a share of the training examples, from the first on.
-
-    Summed over this process and two that decode; None where the system does not report it. `config`
-    is JSON.
-    """
+    """Peak bytes of streaming a share of the training examples, from the first on, summed over this
+    process and `WORKERS` that decode; None where the system does not report it."""
     setup, images = create_setup(resolve(json.loads(config))), 0
     split, sizes = setup.config.dataset.train_split, setup.dataset.split_sizes
     name, start, stop = split_slices('config.dataset.train_split', split, sizes)[0]
@@ -76,10 +67,8 @@ def shuffled_stream(setup: Setup, records: RandomAccessDataSource, workers: int)
 
 
 def _reset_peak() -> int | None:
-    """Has 'VmHWM' of this process count from now on; returns its resident memory.
-
-    None where the system does not report it, or cannot reset the peak.
-    """
+    """Has 'VmHWM' of this process count from now on; returns its resident memory, or None where the
+    system does not report it, or cannot reset the peak."""
     gc.collect()
     try:
         # Freed memory that the allocator holds back would hide what an epoch takes.

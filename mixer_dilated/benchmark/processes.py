@@ -31,11 +31,8 @@ class ProcessError(Exception):
 
 
 def call_in_process(function: Callable, **arguments):
-    """Calls a function of a module in a new process; arguments and what it returns are JSON.
-
-    Raises:
-      ProcessError: the process failed; the message has the end of what it printed.
-    """
+    """Calls a function of a module in a new process; arguments and what it returns are JSON. Raises
+    ProcessError, with the end of what the process printed, if it fails."""
     label = f'{function.__module__}.{function.__name__}'
     program = CALL.format(module=function.__module__, name=function.__name__)
     output = run_python(['-c', program, json.dumps(arguments)], label)
@@ -46,30 +43,20 @@ def call_in_process(function: Callable, **arguments):
 
 
 def start_up_seconds(config: ml_collections.ConfigDict) -> dict[str, float | bool]:
-    """Seconds from `python run.py` to the first training step, with empty caches and full ones.
+    """Seconds from `python run.py` to the first training step, 'cold' and 'warm'; 'programs_kept'.
 
     Each is a whole run of one epoch in a separate process; the decoded images and the compiled
-    programs of the first are there for the second.
-
-    Returns:
-      'cold' and 'warm', in seconds, and 'programs_kept': whether compiled programs were, which on
-      Intel CPUs they are not.
-
-    Raises:
-      ProcessError: a run failed; the message has the end of what it printed.
+    programs of the first, which on Intel CPUs are not kept, are there for the second. Raises
+    ProcessError if one fails.
     """
-    changes = {
-        'num_epochs': 1,
-        'total_steps': 0,
-        'optimizer.warmup_steps': 0,
-        'dataset.cache_dir': '',
-    }
+    changes = {'num_epochs': 1, 'total_steps': 0, 'optimizer.warmup_steps': 0}
+    content = changed(config, changes | {'dataset.cache_dir': ''}).to_json()
     seconds = {}
     try:
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(name)
             cache = {'XDG_CACHE_HOME': name, 'JAX_COMPILATION_CACHE_DIR': ''}
-            file, content = folder / 'config.py', changed(config, changes).to_json()
+            file = folder / 'config.py'
             file.write_text(CONFIG_FILE.format(content=content))
             for state in ('cold', 'warm'):
                 words = ['-m', 'mixer_dilated', f'--config={file}', f'--workdir={folder / state}']
@@ -78,17 +65,12 @@ def start_up_seconds(config: ml_collections.ConfigDict) -> dict[str, float | boo
                 seconds[state] = summary['seconds']['startup']
             kept = (folder / 'mixer_dilated' / 'compiled').is_dir()
     except (OSError, ValueError, LookupError) as error:
-        cause = f'{type(error).__name__}: {error}'
-        raise ProcessError(f'run.py left no result: {cause}') from None
+        raise ProcessError(f'run.py left no result: {type(error).__name__}: {error}') from None
     return {**seconds, 'programs_kept': kept}
 
 
 def run_python(words: list[str], label: str, **environment: str) -> str:
-    """What a Python process prints, run in the user's own folder.
-
-    Raises:
-      ProcessError: it could not start, or failed.
-    """
+    """What a Python process in the user's own folder prints; raises ProcessError if it fails."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
     try:
         process = subprocess.run(
@@ -103,8 +85,8 @@ def run_python(words: list[str], label: str, **environment: str) -> str:
     if process.returncode < 0:
         raise ProcessError(f'{label} was ended: {signal.strsignal(-process.returncode)}')
     if process.returncode:
-        cause = end_of(process.stderr) or f'exit status {process.returncode}'
-        raise ProcessError(f'{label} failed: {cause}')
+        status = f'exit status {process.returncode}'
+        raise ProcessError(f'{label} failed: {end_of(process.stderr) or status}')
     return process.stdout
 
 

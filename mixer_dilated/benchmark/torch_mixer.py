@@ -22,12 +22,8 @@ LEFT_OUT = ('min_crop_area', 'flip', 'translate', 'mixup', 'cutmix', 'randaugmen
 def torch_step(setup: Setup, compiled: bool = False) -> tuple[Callable, list[tuple]]:
     """A training step of PyTorch on the CPU, and the (images, labels) of an epoch's steps.
 
-    Args:
-      setup: whose network, optimizer and images.
-      compiled: whether the network is compiled by `torch.compile`, at the first step.
-
-    Raises:
-      UserError: see `check_torch`.
+    The network is compiled by `torch.compile`, at the first step, if `compiled`. Raises UserError
+    as `check_torch`.
     """
     config, torch = setup.config, check_torch(setup.config)
     torch.manual_seed(0)
@@ -54,11 +50,8 @@ def torch_step(setup: Setup, compiled: bool = False) -> tuple[Callable, list[tup
 
 
 def check_torch(config: ml_collections.ConfigDict):
-    """Returns the module torch.
-
-    Raises:
-      UserError: torch is not installed, or the config asks for what `torch_step` lacks.
-    """
+    """Returns the module torch; raises UserError if it is not installed, or the config asks for
+    what `torch_step` lacks."""
     default = resolve({})
     required = {key: _value(default, key) for key in DEFAULTS_ONLY} | ADAMW_ONLY
     for key, allowed in required.items():
@@ -71,10 +64,8 @@ def check_torch(config: ml_collections.ConfigDict):
     try:
         import torch
     except ImportError:
-        raise UserError(
-            '--against=torch: PyTorch is not installed; pip install torch==2.13.0, or leave '
-            'torch out of --against'
-        ) from None
+        install = 'pip install torch==2.13.0, or leave torch out of --against'
+        raise UserError(f'--against=torch: PyTorch is not installed; {install}') from None
     return torch
 
 
@@ -91,12 +82,7 @@ def _value(config: ml_collections.ConfigDict, key: str):
 def mixer(torch, setup: Setup):
     """A Mixer as a PyTorch program has it: a dilated convolution, blocks, norm, mean, head.
 
-    Args:
-      torch: the module.
-      setup: whose network.
-
-    Returns:
-      A `torch.nn.Module` from float images (batch, channels, height, width) to logits.
+    A `torch.nn.Module` from float images (batch, channels, height, width) to logits.
     """
     nn, model = torch.nn, setup.config.model
     hidden_dim, num_tokens = model.hidden_dim, setup.num_tokens

@@ -54,20 +54,17 @@ def time_forward(setup: Setup) -> TimedCall:
 
 
 def time_plain_flax(setup: Setup) -> TimedCall:
-    """A training step of `ConvStemMixer` alone, jitted and called from Python for every batch.
-
-    That is the manner of the original code: a batch at a time goes from the host to the device.
-    """
+    """A training step of `ConvStemMixer`, jitted and called from Python for every batch, which goes
+    from the host to the device, as in the original code."""
     config, dataset = setup.config, setup.dataset
-    model, examples = create_model(config, dataset.num_classes), dataset.read('train')
-    network = ConvStemMixer.like(model)
+    examples = dataset.read('train')
+    network = ConvStemMixer.like(create_model(config, dataset.num_classes))
     optimizer = make_optimizer(config.optimizer, setup.total_steps)
     create = functools.partial(create_train_state, network, optimizer, dataset.image_shape)
     key = jax.random.key(config.seed)
     state = jax.jit(create)(key)
-    augmentation = augmentation_from_config(config)
-    step = functools.partial(train_step, loss=config.loss, augmentation=augmentation)
-    step = jax.jit(step, donate_argnums=0)
+    settings = {'loss': config.loss, 'augmentation': augmentation_from_config(config)}
+    step = jax.jit(functools.partial(train_step, **settings), donate_argnums=0)
     batches = [
         Examples(*(array[start : start + config.batch] for array in examples))
         for start in range(0, setup.steps_per_epoch * config.batch, config.batch)

@@ -1,5 +1,6 @@
-"""Parses the flags of a command with absl, and its --config.KEY=VALUE with ml_collections."""
+"""Parses the flags of a command, and its --config.KEY=VALUE, with absl."""
 
+import ast
 import functools
 import pathlib
 import re
@@ -7,11 +8,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 from absl import flags
-from ml_collections import ConfigDict, FieldReference, config_flags
 
 from mixer_dilated.allowed_values import integer
 from mixer_dilated.cli.config_files import one_line
-from mixer_dilated.config import check_key, flat_keys, nested
+from mixer_dilated.config import check_key, flat_keys
 from mixer_dilated.config_keys import ALIASES, KEYS
 from mixer_dilated.config_synonyms import SYNONYMS
 from mixer_dilated.errors import UserError
@@ -63,7 +63,15 @@ def _integer(text: str, minimum: int = 1) -> int:
     return value
 
 
-GROUPS = {'model': 'a preset', 'model.patches': 'auto'}  # of keys, which a word sets
+def _literal(text: str):
+    """A Python value, or else the text itself."""
+    try:
+        return ast.literal_eval({'true': 'True', 'false': 'False'}.get(text, text))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+GROUPS = ('model', 'model.patches')  # of keys, which a word sets
 INTEGERS = 'seeds', 'top', 'max_pixels', 'batch_per_device', 'num_processes'
 PARSERS = {
     'workdir': _Parser(_folder),
@@ -87,26 +95,27 @@ def parse(command, argv: list[str]) -> SimpleNamespace:
     Raises:
       UserError: an unknown flag or key, a value that is not allowed, or something is missing.
     """
-    values = flags.FlagValues()
+    values, serializer = flags.FlagValues(), flags.ArgumentSerializer()
     values.set_gnu_getopt()  # flags may follow words
-    overrides = _define_overrides(values, argv) if '--config.' in command.usage else None
+    keys = (*KEYS, *ALIASES, *GROUPS) if '--config.' in command.usage else ()
+    for key in keys:  # boolean: of a switch, --config.KEY and --noconfig.KEY do too
+        parser = _Parser(str if key in GROUPS else _literal)
+        flag = flags.Flag(parser, serializer, f'config.{key}', None, '', boolean=key not in GROUPS)
+        flags.DEFINE_flag(flag, values)
     for name in command.flags:
         parser = PARSERS.get(name, _Parser(_text))
         if f'--{name}=' not in command.usage:
             flags.DEFINE_bool(name, None, '', flag_values=values)
         elif f'--{name}=FILE ...' in command.usage:
-            serializer = flags.ArgumentSerializer()
             flags.DEFINE_multi(parser, serializer, name, None, '', flag_values=values)
         else:
             flags.DEFINE(parser, name, None, '', flag_values=values)
-    words = _parse_flags(values, argv)
+    words = _parse_flags(values, argv, bool(keys))
     given = {name: values[name].value for name in command.flags}
-    arguments = SimpleNamespace(**given, words=tuple(words), overrides={})
-    if overrides is not None:
-        arguments.overrides = flat_keys(config_flags.get_override_values(overrides))
-        for group in GROUPS:
-            if values[f'config.{group}'].value is not None:
-                arguments.overrides[group] = values[f'config.{group}'].value
+    overrides = {k: values[f'config.{k}'].value for k in keys if values[f'config.{k}'].present}
+    groups = {key: overrides.pop(key) for key in GROUPS if key in overrides}
+    overrides = flat_keys(overrides) | groups
+    arguments = SimpleNamespace(**given, words=tuple(words), overrides=overrides)
     for name in command.required:
         if getattr(arguments, name) is None:
             raise UserError(f'--{name} is missing; for example {EXAMPLES[name]} (see --help)')
@@ -119,31 +128,13 @@ def parse(command, argv: list[str]) -> SimpleNamespace:
     return arguments
 
 
-def _define_overrides(values: flags.FlagValues, argv: list[str]) -> flags.Flag:
-    """Defines a flag for each --config.KEY of `argv`; returns the flag that has their values."""
-    keys = [match[1] for word in argv if (match := re.match(r'--?(?:no)?config\.([^=]*)', word))]
-    for key in keys:
-        if key not in (*GROUPS, *ALIASES):
-            check_key(key)
-    fields = {key: FieldReference(None, field_type=object) for key in (*KEYS, *ALIASES)}
-    for group, value in GROUPS.items():
-        flags.DEFINE_string(f'config.{group}', None, value, flag_values=values)
-    config_flags.DEFINE_config_dict(
-        'config',
-        ConfigDict(nested(fields)),
-        flag_values=values,
-        sys_argv=[f'--config.{key}' for key in keys if key not in GROUPS],
-    )
-    overrides = values['config']
-    del values.config  # this name is free for the flag of the file
-    return overrides
-
-
-def _parse_flags(values: flags.FlagValues, argv: list[str]) -> list[str]:
+def _parse_flags(values: flags.FlagValues, argv: list[str], has_overrides: bool) -> list[str]:
     """Sets the flags that `argv` names, and returns the other words."""
     try:
         return values(['run.py', *argv])[1:]
     except flags.UnrecognizedFlagError as error:
+        if has_overrides and (key := re.fullmatch(r'(?:no)?config\.(.*)', error.flagname)):
+            check_key(key[1])
         keys = [key for key in KEYS if f'.{key}'.endswith(f'.{error.flagname}')]
         keys = keys or [key for word, key in SYNONYMS.items() if word == error.flagname]
         value = error.flagvalue.partition('=')[2] or 'VALUE'

@@ -20,14 +20,10 @@ SHIPPED = (PACKAGE if (PACKAGE / 'configs').is_dir() else PACKAGE.parent) / 'con
 
 
 def load_config(path: str, overrides: Mapping) -> ConfigDict:
-    """Loads the result of `get_config()` in a file, changes it by the overrides, and resolves it.
+    """Loads what `get_config()` in a file returns, changes it by the overrides, and resolves it.
 
     A relative path that is not there is looked for among the configs of the package; 'FILE:WORD'
-    calls `get_config('WORD')`. Of the overrides {key: value} 'model' may be the name of a preset.
-
-    Raises:
-      UserError: no such file, whatever goes wrong in it, with its line, or a value that is not
-        allowed.
+    calls `get_config('WORD')`. Raises UserError for whatever goes wrong in the file, with its line.
     """
     config = _call('config', path, 'get_config')
     if not isinstance(config, ConfigDict):
@@ -36,12 +32,8 @@ def load_config(path: str, overrides: Mapping) -> ConfigDict:
 
 
 def load_sweep(path: str, overrides: Mapping, seeds: int | None):
-    """Loads the `Sweep` that `get_sweep()` in a file returns, its base changed by the overrides.
-
-    The overrides are of keys that not every trial sets itself; seeds as the file says if None.
-
-    Raises:
-      UserError: as `load_config`.
+    """Loads the `Sweep` that `get_sweep()` in a file returns, its base changed by the overrides, of
+    keys that not every trial sets itself; seeds as the file says if None. Raises as `load_config`.
     """
     sweep = _call('sweep', path, 'get_sweep')
     from mixer_dilated.studies.sweep import Sweep, check_sweep
@@ -52,12 +44,12 @@ def load_sweep(path: str, overrides: Mapping, seeds: int | None):
         check_sweep(sweep)
     except UserError as error:
         raise UserError(f'--sweep={path}: {error}') from None
-    for key in overrides.keys() & {'num_epochs', 'total_steps'} if sweep.train_seconds else ():
-        raise UserError(
-            f'--config.{key}: the sweep has train_seconds = {sweep.train_seconds}, and each trial '
-            'the epochs that fit; change train_seconds in the sweep file'
-        )
     for key in overrides:
+        if sweep.train_seconds and key in ('num_epochs', 'total_steps'):
+            raise UserError(
+                f'--config.{key}: the sweep has train_seconds = {sweep.train_seconds}, and each '
+                'trial the epochs that fit; change train_seconds in the sweep file'
+            )
         own = STRIDE if key == 'model.patches' else key  # 'auto' is of the stride
         if all(own in trial.changes for trial in sweep.trials):
             raise UserError(
@@ -76,10 +68,7 @@ def file_name(path: str) -> str:
 
 def load_configs(paths: list[str], overrides: Mapping) -> dict[str, ConfigDict]:
     """Loads several configs by their names: with ':WORD', and the whole path where two are alike.
-
-    Raises:
-      UserError: as `load_config`, or a file that is there twice.
-    """
+    Raises UserError as `load_config`, and for a file that is there twice."""
     names = [file_name(path) + ''.join(path.partition(':')[1:]) for path in paths]
     pairs = zip(paths, names, strict=True)
     names = [path if names.count(name) > 1 else name for path, name in pairs]
@@ -98,11 +87,8 @@ def _override(config: Mapping, overrides: Mapping) -> ConfigDict:
             if key.startswith('model.') and key not in kept and value != KEYS[key].default
         ]
         if replaced:
-            warnings.warn(
-                f'--config.model={preset} takes the place of {", ".join(replaced)} in the file; '
-                'give them beside it to keep them',
-                stacklevel=2,
-            )
+            text = f'--config.model={preset} takes the place of {", ".join(replaced)} in the file'
+            warnings.warn(f'{text}; give them beside it to keep them', stacklevel=2)
     return changed(config, overrides)
 
 
@@ -110,12 +96,13 @@ def _call(flag: str, path: str, function: str):
     """The result of a function of a file; 'FILE:WORD' passes it 'WORD'."""
     file, *word = path.split(':', 1)
     if not pathlib.Path(file).is_file():
-        names = {'config': 'configs/*.py', 'sweep': 'configs/sweeps/*.py'}[flag]
-        if not file.startswith('configs/') or not (SHIPPED.parent / file).is_file():
-            shipped = [str(p.relative_to(SHIPPED.parent)) for p in SHIPPED.parent.glob(names)]
-            listed = ', '.join(sorted(shipped))
+        root, folder = SHIPPED.parent, {'config': 'configs', 'sweep': 'configs/sweeps'}[flag]
+        if not file.startswith('configs/') or not (root / file).is_file():
+            listed = ', '.join(
+                sorted(f'{folder}/{path.name}' for path in (root / folder).glob('*.py'))
+            )
             raise UserError(f'--{flag}={file}: no such file; those of the package: {listed}')
-        file = str(SHIPPED.parent / file)
+        file = str(root / file)
     try:
         module = runpy.run_path(file)
         if function in module:

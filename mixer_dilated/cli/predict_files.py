@@ -37,8 +37,7 @@ def check_outputs(arguments: SimpleNamespace) -> None:
 def predict_files(arguments: SimpleNamespace) -> None:
     """Classifies all files, writes the outputs, and prints a table and counts.
 
-    Raises:
-      UserError: no run there, no files, or at the end if any could not be used.
+    Raises UserError without a run or files, and at the end if any file could not be used.
     """
     from mixer_dilated.inference.prediction import image_paths, open_classifier, predict
     from mixer_dilated.inference.prediction_outputs import open_csv, open_json
@@ -85,11 +84,10 @@ def predict_files(arguments: SimpleNamespace) -> None:
         if path and (drawn or flag != 'sheet'):
             print(f'{flag}: {printable(str(path))}')
     if num_failed:
-        raise UserError(
-            f'{num_failed} of {num_failed + num_images} files could not be used; '
-            f'{"they are" if num_failed > 1 else "it is"} named above'
-            + (f', {MAX_NAMED} of them' if num_failed > MAX_NAMED else '')
-        )
+        are = 'they are' if num_failed > 1 else 'it is'
+        named = f'{are} named above' + (f', {MAX_NAMED} of them' if num_failed > MAX_NAMED else '')
+        total = num_failed + num_images
+        raise UserError(f'{num_failed} of {total} files could not be used; {named}')
 
 
 def _show_progress(predictions: Iterable, stack: contextlib.ExitStack) -> Iterable:
@@ -105,7 +103,6 @@ def _show_progress(predictions: Iterable, stack: contextlib.ExitStack) -> Iterab
 
 
 def _print_results(shown: list[tuple], num_images: int, num_failed: int, seconds: float) -> None:
-    """Prints the table, and how many images were classified in how long."""
     from mixer_dilated.reports.tables.run_tables import print_predictions
 
     failed = f'; {num_failed} could not be used' if num_failed else ''

@@ -50,12 +50,7 @@ class SilentProgress(Progress):
 
 
 class TerminalProgress(SilentProgress):
-    """Prints what a run is and, epoch by epoch, how far it is.
-
-    Args:
-      name: what to call the run.
-      workdir: its folder.
-    """
+    """Prints what a run is and, epoch by epoch, how far it is."""
 
     def __init__(self, name: str, workdir: pathlib.Path):
         self._name, self._workdir, self._bar = name, workdir, None
@@ -75,14 +70,15 @@ class TerminalProgress(SilentProgress):
         return bool(self._output_error) or super().stop_requested()
 
     def on_start(self, setup: Setup) -> None:
-        val, seeds = setup.val_examples, setup.config.num_seeds
+        config, val = setup.config, setup.val_examples
+        shown = f', {val} validation' if val else ''
+        seeds = f', {config.num_seeds} seeds' if config.num_seeds > 1 else ''
         print(
-            f'{self._name}: {setup.config.dataset.name}, {setup.train_examples} training'
-            + (f', {val} validation' if val else '')
-            + f' and {setup.test_examples} test images, {setup.num_tokens} tokens'
-            + (f', {seeds} seeds' if seeds > 1 else '')
+            f'{self._name}: {config.dataset.name}, {setup.train_examples} training{shown} and '
+            f'{setup.test_examples} test images, {setup.num_tokens} tokens{seeds}\n'
+            f'folder: {self._workdir}\nreads the data and compiles …',
+            flush=True,
         )
-        print(f'folder: {self._workdir}\nreads the data and compiles …', flush=True)
         preemption.set_exit_message(f'interrupted; {self._hint}')
 
     def on_already_finished(self, workdir: pathlib.Path) -> None:
@@ -110,25 +106,25 @@ class TerminalProgress(SilentProgress):
             epochs = TextColumn('epoch {task.completed}/{task.total}')
             self._bar = Bars(epochs, BarColumn(bar_width=None), TextColumn('{task.description}'))
             self._bar.start()
-            done = {'total': self._num_epochs, 'completed': int(self._epochs_before)}
-            self._bar_task = self._bar.add_task('first epoch', **done)
+            numbers = {'total': self._num_epochs, 'completed': int(self._epochs_before)}
+            self._bar_task = self._bar.add_task('first epoch', **numbers)
 
     def on_epoch_end(self, rows: list[dict], speed: dict) -> None:
         epoch = rows[0]['epoch']
         here = epoch - self._epochs_before  # 0 if an earlier process left only the evaluation
         pace = (time.perf_counter() - self._start) / here if here else speed['seconds']
-        accuracies = '  '.join(
-            f'{part} {statistics.fmean(row[f"{part}_accuracy"] for row in rows):.4f}'
+        accuracies = [
+            f'{part} {statistics.fmean(row[f"{part}_accuracy"] for row in rows):.4f}  '
             for part in ('train', 'val', 'test')
             if rows[0].get(f'{part}_accuracy') is not None
-        )
+        ]
         eta = _eta(pace * (self._num_epochs - epoch))
-        text = f'{accuracies}  {speed["images_per_second"]:.0f} images/s{eta}'
+        text = f'{"".join(accuracies)}{speed["images_per_second"]:.0f} images/s{eta}'
         try:
             if self._bar:
                 self._bar.update(self._bar_task, completed=epoch, description=text)
             else:
-                print(f'{_counted(epoch, self._num_epochs, "epoch ")}  {text}', flush=True)
+                print(f'epoch {_counted(epoch, self._num_epochs)}  {text}', flush=True)
             if speed['input_share'] > SLOW_INPUT:
                 hint = INPUT_HINTS[self._input_mode]
                 print(f'  {speed["input_share"]:.0%} of it waited for images; {hint}', flush=True)
@@ -137,12 +133,7 @@ class TerminalProgress(SilentProgress):
 
 
 class TerminalStudyProgress(StudyObserver):
-    """Prints what a study is and, trial by trial, how far it is.
-
-    Args:
-      name: what to call the study.
-      folder: its folder.
-    """
+    """Prints what a study is and, trial by trial, how far it is."""
 
     def __init__(self, name: str, folder: pathlib.Path):
         self._name, self._folder, self._awaited = name, folder, []
@@ -163,12 +154,10 @@ class TerminalStudyProgress(StudyObserver):
         valid = [trial for trial in trials if not trial.invalid]
         self._left = {trial.name: _work(trial.setup) for trial in valid}
         self._count, self._done, self._seconds, self._worked = len(valid), 0, 0.0, 0.0
-        seeds, cannot = valid[0].setup.config.num_seeds, len(trials) - len(valid)
-        print(
-            f'{self._name}: {count_text(len(valid), "trial")}, {count_text(seeds, "seed")} each'
-            + (f'; {cannot} more cannot be (the report says why)' if cannot else '')
-        )
-        print(f'folder: {self._folder}', flush=True)
+        num_seeds, cannot = valid[0].setup.config.num_seeds, len(trials) - len(valid)
+        trials, seeds = count_text(len(valid), 'trial'), count_text(num_seeds, 'seed')
+        note = f'; {cannot} more cannot be (the report says why)' if cannot else ''
+        print(f'{self._name}: {trials}, {seeds} each{note}\nfolder: {self._folder}', flush=True)
 
     def on_help(self) -> None:
         print(
@@ -208,9 +197,7 @@ class TerminalStudyProgress(StudyObserver):
         accuracy = f'{part} {statistics.fmean(accuracies):.4f}'
         if len(accuracies) > 1:
             accuracy += f' ± {statistics.stdev(accuracies):.4f}'
-        counted = _counted(self._done, self._count)
-        print(f'{counted}  {trial.label}  {accuracy}  {text}', flush=True)
-        preemption.exit_if_requested()
+        self.on_measured(f'{trial.label}  {accuracy}  {text}', self._done, self._count)
 
     def on_timing_start(self, num_trials: int, rounds: int) -> None:
         self._timed, self._to_time = 0, num_trials * (rounds + 1)
@@ -224,8 +211,8 @@ class TerminalStudyProgress(StudyObserver):
         _show_line(f'  epoch {self._timed}/{self._to_time}' if left else '')
 
     def on_measured(self, what: str, done: int, total: int) -> None:
-        preemption.exit_if_requested()
         print(f'{_counted(done, total)}  {what}', flush=True)
+        preemption.exit_if_requested()
 
 
 class _TrialProgress(SilentProgress):
@@ -248,8 +235,8 @@ def _show_line(text: str) -> None:
         print(f'\r\x1b[K{text[:76]}', end='', flush=True)
 
 
-def _counted(done: int, total: int, what: str = '') -> str:
-    return f'{what}{done:{len(str(total))}}/{total}'
+def _counted(done: int, total: int) -> str:
+    return f'{done:{len(str(total))}}/{total}'
 
 
 def _eta(seconds: float) -> str:
@@ -269,7 +256,7 @@ def classes_text(names: Sequence[str], counts: np.ndarray | None) -> str:
     text = f'{len(names)} classes: {shown}' + (', …' if len(names) > 5 else '')
     if counts is not None:
         few, many = int(counts.argmin()), int(counts.argmax())
-        differ = f' ({names[few]}) to {counts[many]} ({names[many]}) training images'
-        alike = ' training images each'
-        text += f'; {counts[few]}{differ if counts[few] < counts[many] else alike}'
+        words = f'({names[few]}) to {counts[many]} ({names[many]}) training images'
+        equal = counts[few] == counts[many]
+        text += f'; {counts[few]} {"training images each" if equal else words}'
     return textwrap.fill(text, 80, subsequent_indent='  ')
