@@ -16,8 +16,7 @@ def test_workers_are_timed_up_to_one_a_core():
 
 @pytest.mark.slow
 def test_the_input_is_timed_against_decoding_alone(tmp_path, capsys, monkeypatch):
-    changes = {'ROUNDS': 2, 'TURN_SECONDS': 0.02, 'WAITING_SECONDS': 0.02}
-    for name, value in changes.items():
+    for name, value in {'ROUNDS': 2, 'TURN_SECONDS': 0.02, 'WAITING_SECONDS': 0.02}.items():
         monkeypatch.setattr(input_speed, name, value)
     monkeypatch.setattr(input_speed, 'worker_counts', lambda cores: [0])
     monkeypatch.setattr(memory, 'WORKERS', 0)

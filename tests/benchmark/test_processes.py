@@ -1,5 +1,6 @@
 """Measurements in processes of their own: what they return, and why they fail."""
 
+import json
 import os
 import sys
 
@@ -20,52 +21,31 @@ def add(one, other):
     return one + other
 
 
-def fail():
-    sys.exit('error: ' + 'word ' * 99 + 'end')
-
-
-def fail_silently():
-    sys.exit(3)
-
-
-def be_killed():
-    os.kill(os.getpid(), 9)
-
-
-def print_nothing_else():
-    os._exit(0)
-
-
 def test_a_function_is_called_in_another_process():
     assert call_in_process(add, one=2, other=3) == 5
 
 
 @pytest.mark.parametrize(
-    ('function', 'cause'),
+    ('function', 'arguments', 'cause'),
     [
-        (fail, 'end'),
-        (fail_silently, 'exit status 3'),
-        (be_killed, 'Killed'),
-        (print_nothing_else, ''),
+        (json.loads, {'s': 'word ' * 99}, 'line 1 column 1 (char 0)'),
+        (os._exit, {'status': 3}, 'exit status 3'),
+        (os._exit, {'status': 0}, ''),
+        (os.abort, {}, 'Aborted'),
     ],
 )
-def test_a_process_that_fails_is_named_with_the_end_of_its_cause(function, cause):
+def test_a_process_that_fails_is_named_with_the_end_of_its_cause(function, arguments, cause):
     with pytest.raises(ProcessError) as error:
-        call_in_process(function)
+        call_in_process(function, **arguments)
     message = str(error.value)
-    assert message.startswith(f'tests.benchmark.test_processes.{function.__name__} ')
+    assert message.startswith(f'{function.__module__}.{function.__name__} ')
     assert message.endswith(cause) and len(message) < 400
 
 
-def test_a_process_that_cannot_start_is_an_error_of_its_own(monkeypatch):
-    monkeypatch.setattr(sys, 'executable', '/no/such/python')
-    with refuses('/no/such/python', error=ProcessError):
-        call_in_process(add, one=2, other=3)
-    with refuses('run.py ', error=ProcessError):
+def test_a_process_that_cannot_start_or_leaves_no_result_is_an_error_of_its_own(monkeypatch):
+    with monkeypatch.context() as patch, refuses('run.py ', '/no/such/python', error=ProcessError):
+        patch.setattr(sys, 'executable', '/no/such/python')
         start_up_seconds(small_config())
-
-
-def test_a_run_without_a_result_is_an_error_of_its_own(monkeypatch):
     monkeypatch.setattr(processes, 'run_python', lambda *_, **__: '')
     with refuses('summary.json', error=ProcessError):
         start_up_seconds(small_config())
