@@ -25,7 +25,7 @@ from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import ROOT, run_python, small_config
 
 README, CONFIGS = ROOT / 'README.md', ROOT / 'configs'
-TRAINING_PAGES = 'library', 'export'  # whose code takes longest
+TRAINING = 'library', 'export'  # pages whose code takes longest
 EXTENDING = ROOT / 'docs' / 'extending.md'
 FINE_TUNING = ROOT / 'docs' / 'fine-tuning.md'
 PAGES = [README, *sorted((ROOT / 'docs').glob('*.md'))]
@@ -57,13 +57,9 @@ def read_blocks(page, language: str, section: str | None = None) -> list[str]:
 
 def read_commands(page, section: str | None = None) -> list[list[str]]:
     """The commands of a page's blocks, as words."""
-    lines = ''.join(read_blocks(page, '', section)).replace('\\\n', ' ').splitlines()
-    return [
-        shlex.split(command, comments=True)
-        for line in lines
-        for command in re.split(r' \| | && ', line)
-        if command
-    ]
+    text = ''.join(read_blocks(page, '', section)).replace('\\\n', ' ')
+    commands = re.split(r' \| | && |\n', text)
+    return [shlex.split(command, comments=True) for command in commands if command]
 
 
 def anchors(page) -> set[str]:
@@ -80,18 +76,14 @@ def write_python_files(folder) -> None:
                 (folder / match[1]).write_text(code, encoding='utf-8')
 
 
-def write_images(folder, count: int) -> None:
-    folder.mkdir(parents=True)
-    draw = np.random.default_rng(0)
-    for k in range(count):
-        Image.fromarray(draw.integers(0, 256, (20, 24, 3), np.uint8)).save(folder / f'{k}.jpg')
-
-
 def write_pets(folder) -> None:
     """The data set of the pages about own images, and images to predict."""
-    for name in ('pets/cats', 'pets/dogs'):
-        write_images(folder / name, 100)
-    write_images(folder / 'album', 3)
+    draw = np.random.default_rng(0)
+    for name, count in (('pets/cats', 100), ('pets/dogs', 100), ('album', 3)):
+        (folder / name).mkdir(parents=True)
+        for k in range(count):
+            image = Image.fromarray(draw.integers(0, 256, (20, 24, 3), np.uint8))
+            image.save(folder / name / f'{k}.jpg')
     shutil.copy(folder / 'album' / '0.jpg', folder / 'photo.jpg')
 
 
@@ -154,14 +146,6 @@ def extended_files() -> dict[str, str]:
     return files
 
 
-def test_the_readme_has_at_most_200_lines():
-    assert len(README.read_text(encoding='utf-8').splitlines()) <= 200
-
-
-def test_the_readme_has_one_test_command():
-    assert len(read_blocks(README, '', 'Test')) == 1  # .ci/run takes the first
-
-
 def test_the_readme_links_every_page():
     links = {token.attrs['href'] for token in read_inlines(README) if token.type == 'link_open'}
     assert {f'docs/{page.name}' for page in PAGES[1:]} <= links
@@ -188,10 +172,7 @@ def test_the_page_of_the_configuration_is_what_the_keys_make():
 
 @pytest.mark.parametrize(
     'page',
-    [
-        pytest.param(page, id=page.stem, marks=[pytest.mark.slow] * (page.stem in TRAINING_PAGES))
-        for page in PAGES
-    ],
+    [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in TRAINING)) for p in PAGES],
 )
 def test_python_code_runs(page, beside_configs):
     code = [block for block in read_blocks(page, 'python') if 'timm' not in block]
@@ -254,16 +235,6 @@ def test_the_first_commands_of_the_readme_run(mnist, beside_configs, monkeypatch
     run_in(beside_configs, ROOT, commands)
     for name in ('patches.png', 'sheet.png', 'classes.csv'):
         assert (beside_configs / name).stat().st_size
-
-
-@pytest.mark.parametrize('section', ['A new stem', 'A new data set', 'A new augmentation'])
-def test_examples_of_extending_are_as_short_as_the_page_says(section):
-    diff = ''.join(read_blocks(EXTENDING, 'diff', section))
-    files = len(re.findall(r'^--- ', diff, re.MULTILINE))
-    lines = len(re.findall(r'^\+.', diff, re.MULTILINE))
-    size = f'{files} file{"s" * (files > 1)}, {lines} lines'
-    entry = re.search(rf'^- \[{section}\].*', EXTENDING.read_text(encoding='utf-8'), re.MULTILINE)
-    assert size in entry[0], size
 
 
 @pytest.mark.slow

@@ -1,7 +1,5 @@
 """The GELU that files and folders record; what they do not, and what cannot be read."""
 
-import json
-
 import numpy as np
 import pytest
 from safetensors.numpy import save
@@ -11,19 +9,19 @@ from mixer_dilated.recorded_gelu import recorded_gelu
 
 def write_file(folder, content):
     path = folder / 'w.safetensors'
-    metadata = None if content is None else {'mixer_dilated': content}
+    metadata = {'mixer_dilated': content} if content else None
     path.write_bytes(save({'head/bias': np.zeros(2, np.float32)}, metadata))
     return path
 
 
 def write_run(folder, content):
     (folder / 'checkpoints').mkdir()
-    (folder / 'config.json').write_text(content or '')
+    (folder / 'config.json').write_text(content)
     return folder
 
 
 def write_converted(folder, content):
-    (folder / 'model.json').write_text(content or '')
+    (folder / 'model.json').write_text(content)
     return folder
 
 
@@ -39,7 +37,7 @@ def write_converted(folder, content):
         ('{"model": [1]}', None),
         ('[1]', None),
         ('{"model": {"gelu"', None),
-        (None, None),
+        ('', None),
     ],
 )
 def test_what_is_recorded_is_known_and_nothing_else(write, content, gelu, tmp_path):
@@ -51,9 +49,8 @@ def test_what_is_recorded_is_known_and_nothing_else(write, content, gelu, tmp_pa
 )
 def test_what_cannot_be_read_is_not_known(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / 'cut.safetensors').write_bytes(
-        write_file(tmp_path, json.dumps({})).read_bytes()[:20]
-    )
+    content = write_file(tmp_path, '{}').read_bytes()
+    (tmp_path / 'cut.safetensors').write_bytes(content[:20])
     assert recorded_gelu(name) is None
 
 
