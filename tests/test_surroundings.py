@@ -10,16 +10,8 @@ from mixer_dilated.training.metrics import MetricsWriter
 from mixer_dilated.training.run_state import RunState
 from tests.conftest import raising, refuses, run_cli, run_python
 
-TRAIN = (
-    '--config=configs/digits_dilated.py',
-    '--config.num_epochs=2',
-    '--config.model.num_blocks=1',
-    '--config.checkpoints.every_steps=8',
-    '--config.checkpoints.keep=1000',
-)
-
-
-LONG = os.environ.get('MIXER_LONG')
+SMALL = ('num_epochs=2', 'model.num_blocks=1', 'checkpoints.every_steps=8', 'checkpoints.keep=1000')
+TRAIN = ('--config=configs/digits_dilated.py', *(f'--config.{change}' for change in SMALL))
 
 
 def error_line(done):
@@ -28,17 +20,12 @@ def error_line(done):
     return line
 
 
-@pytest.fixture(scope='module')
-def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('undisturbed') / 'run'
-    assert run_cli(*TRAIN, f'--workdir={folder}').returncode == 0
-    return folder
-
-
 # MIXER_LONG=1 fills the disk at more moments.
 @pytest.mark.slow
-@pytest.mark.parametrize('size', ['8k', '100k', '1m'] if LONG else ['1m'])
-def test_a_full_disk_is_reported_and_the_run_goes_on_when_there_is_room(size, disk, undisturbed):
+@pytest.mark.parametrize('size', ['8k', '100k', '1m'] if os.environ.get('MIXER_LONG') else ['1m'])
+def test_a_full_disk_is_reported_and_the_run_goes_on_when_there_is_room(size, disk, tmp_path):
+    undisturbed = tmp_path / 'undisturbed'
+    assert run_cli(*TRAIN, f'--workdir={undisturbed}').returncode == 0
     workdir = disk(f'size={size}') / 'run'
     line = error_line(run_cli(*TRAIN, f'--workdir={workdir}'))
     assert 'No space left on device' in line and str(workdir) in line

@@ -25,6 +25,9 @@ from tests.conftest import refused, run_python
         ([CONFIG, '--config.sed=2'], ['config.sed:', 'config.seed?']),
         ([CONFIG, '--config.model.patches=2'], ['config.model.patches ', 'model.patches.size']),
         ([CONFIG, '--config.seed=two'], ["config.seed = 'two'", 'integer']),
+        ([CONFIG, '--config.seed'], ['config.seed = True']),  # as of a switch
+        ([CONFIG, '--noconfig.sed'], ['config.seed?']),
+        ([CONFIG, '--lr=0.1'], ['--config.optimizer.base_lr=0.1']),
         ([CONFIG, '--config.model.patches.size=9'], ['size', '9', '8']),
         (['summary', CONFIG, '--config.dataset.test_split=tset'], ["test_split = 'tset'"]),
         (['evaluate', '--workdir=no/where'], ['no/where']),
@@ -58,10 +61,6 @@ from tests.conftest import refused, run_python
 def test_wrong_input_is_refused_in_one_line(capsys, words, values):
     message = refused(capsys, *words)
     assert all(value in message for value in values), message
-
-
-def test_a_bool_flag_form_of_an_override_is_refused(capsys):
-    assert 'config.seed' in refused(capsys, CONFIG, '--config.seed')
 
 
 def test_overrides_of_old_names_of_keys_are_those_of_today(tmp_path, capsys):

@@ -16,9 +16,8 @@ def test_keys_lists_every_key(capsys):
 
 def test_help_is_short_and_has_examples(capsys):
     assert main(['--help'], started=0.0) == 0
-    text = capsys.readouterr().out
-    assert 'Examples' in text and len(text.splitlines()) <= 80
-    assert max(map(len, text.splitlines())) <= 80
+    lines = capsys.readouterr().out.splitlines()
+    assert 'Examples' in lines and len(lines) <= 80 and max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize('name', COMMANDS)

@@ -14,16 +14,13 @@ from tests.cli.conftest import CONFIG, SMALL
 from tests.conftest import ROOT, raising, read_lines, refused, run_cli, run_python
 
 
-def test_a_folder_that_cannot_be_made_is_refused(capsys, tmp_path):
-    (tmp_path / 'file').write_text('')
-    message = refused(capsys, CONFIG, f'--workdir={tmp_path / "file" / "run"}')
-    assert 'cannot be written' in message or 'not empty' in message
-
-
-def test_nothing_is_left_behind_by_refusals(capsys, tmp_path, monkeypatch):
+def test_refusals_leave_nothing_behind(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(capsys, f'--config={ROOT / "configs" / "digits_dilated.py"}', '--config.batch=5000')
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / 'file').write_text('')
+    message = refused(capsys, CONFIG, f'--workdir={tmp_path / "file" / "run"}')
+    assert 'cannot be written' in message or 'not empty' in message
 
 
 @pytest.mark.slow
@@ -43,12 +40,15 @@ def test_a_save_that_fails_at_a_signal_is_reported(monkeypatch, capsys):
     assert 'error: checkpoints: cannot be written: No space' in capsys.readouterr().err
 
 
-def test_a_defect_is_reported_in_one_line_and_shown_if_asked(monkeypatch, capsys):
-    broken = RuntimeError('one\nbroken \x1b[31mthing')
-    monkeypatch.setattr(main_module, '_run', raising(broken))
+def test_a_defect_is_reported_in_one_line_with_settings_of_jax_and_shown_if_asked(
+    monkeypatch, capsys
+):
+    monkeypatch.setattr(main_module, '_run', raising(RuntimeError('one\nbroken \x1b[31mthing')))
+    monkeypatch.setenv('JAX_CHECK_TRACER_LEAKS', '1')
     assert main(['keys'], 0.0) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith('error: RuntimeError: one broken \\x1b[31mthing; a defect')
+    assert 'JAX_CHECK_TRACER_LEAKS=1' in line
     assert main(['keys', '--debug'], 0.0) == 1
     assert 'Traceback' in capsys.readouterr().err
 
@@ -59,10 +59,8 @@ def test_standard_output_that_nobody_reads_or_that_is_full(words, unbuffered):
     environment = {'env': {'PYTHONUNBUFFERED': unbuffered}}
     reader, writer = os.pipe()
     os.close(reader)
-    try:
-        done = run_python('run.py', *words, stdout=writer, **environment)
-    finally:
-        os.close(writer)
+    with open(writer, 'w') as unread:
+        done = run_python('run.py', *words, stdout=unread, **environment)
     assert (done.returncode, done.stderr) == (141, '')
     with open('/dev/full', 'w') as full:
         done = run_python('run.py', *words, stdout=full, **environment)
@@ -91,13 +89,6 @@ def test_a_run_whose_reader_is_gone_saves_first(epochs, monkeypatch, tmp_path):
     (row,) = read_lines(folder / 'metrics.jsonl')
     assert row['epoch'] == 1 and (folder / 'checkpoints' / str(row['step'])).is_dir()
     assert (folder / 'summary.json').exists() == (epochs == 1)
-
-
-def test_a_defect_names_the_settings_of_jax(monkeypatch, capsys):
-    monkeypatch.setenv('JAX_CHECK_TRACER_LEAKS', '1')
-    monkeypatch.setattr(main_module, '_run', raising(RuntimeError('broken')))
-    assert main(['keys'], 0.0) == 1
-    assert 'JAX_CHECK_TRACER_LEAKS=1' in capsys.readouterr().err
 
 
 LIMITED = """

@@ -8,9 +8,8 @@ import time
 
 import pytest
 
-from mixer_dilated.training.run_folder import lock_folder
 from tests.cli.conftest import CONFIG
-from tests.conftest import ROOT, run_cli, start_python
+from tests.conftest import ROOT, start_python
 
 LONG = (CONFIG, '--config.num_epochs=100000')
 
@@ -60,11 +59,9 @@ def test_a_signal_at_any_moment_of_the_start_ends_the_program(command, trained, 
 def test_a_stream_that_is_closed_does_not_keep_a_run_from_saving(closed, tmp_path):
     workdir = tmp_path / 'run'
     close = {'stdout': '>&-', 'stderr': '2>&-'}[closed]
-    process = subprocess.Popen(
-        ['bash', '-c', f'exec "$@" {close}', '-', sys.executable, 'run.py', *LONG]
-        + [f'--workdir={workdir}', '--config.checkpoints.every_steps=11'],
-        cwd=ROOT,
-    )  # fmt: skip
+    words = [sys.executable, 'run.py', *LONG, '--config.checkpoints.every_steps=11']
+    shell = ['bash', '-c', f'exec "$@" {close}', '-', *words, f'--workdir={workdir}']
+    process = subprocess.Popen(shell, cwd=ROOT)
     while not any((workdir / 'checkpoints').glob('[0-9]*')):
         assert process.poll() is None
         time.sleep(0.1)
@@ -97,14 +94,6 @@ while True:
 """
 
 
-def test_a_hung_run_ends_though_nobody_reads_what_it_says():
-    process = start_python('-c', HANGS, '1')
-    assert process.stdout.readline() == 'ready\n'
-    process.stderr.close()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 143
-
-
 @pytest.mark.parametrize(
     ('pauses', 'patience'),
     [((), 2), ((0.7,), 1000), ((0.1,), 2)],
@@ -124,14 +113,9 @@ def test_a_run_that_hangs_is_ended_by_time_or_a_second_signal(pauses, patience):
     assert patience == 1000 or time.monotonic() - start >= patience
 
 
-@pytest.mark.slow
-def test_a_second_process_on_a_folder_is_refused_while_the_first_lives(tmp_path):
-    workdir = tmp_path / 'run'
-    first = start_training(*LONG, f'--workdir={workdir}')
-    second = run_cli(*LONG, f'--workdir={workdir}')
-    assert second.returncode == 2 and 'another process works in this folder' in second.stderr
-    first.kill()  # and leaves the file of its lock behind
-    first.communicate()
-    assert (workdir / '.lock').exists()
-    with lock_folder(workdir):
-        pass
+def test_a_run_that_hangs_ends_though_nobody_reads_what_it_says():
+    process = start_python('-c', HANGS, '1')
+    assert process.stdout.readline() == 'ready\n'
+    process.stderr.close()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
