@@ -133,10 +133,8 @@ def _rename_keys(values: Mapping, *, warn: bool) -> dict:
         if new is None:
             continue
         if renamed.get(new, KEYS[new].default) not in (KEYS[new].default, value):
-            raise UserError(
-                f'config.{old} = {value!r}: config.{new}, its name today, is {renamed[new]!r}; '
-                'set that one alone'
-            )
+            today = f'config.{new}, its name today, is {renamed[new]!r}'
+            raise UserError(f'config.{old} = {value!r}: {today}; set that one alone')
         renamed[new] = value
     return renamed
 
@@ -178,10 +176,9 @@ def validate(values: Mapping) -> None:
 def _validate_auto(values: Mapping) -> None:
     for path, only in {**AUTO, 'model.branch_merge': 'channels'}.items():
         if values[path] != only:
-            raise UserError(
-                f"{path.removeprefix('model.')} = {values[path]!r}: with {STRIDE} = 'auto' allowed "
-                f'is {only!r}; leave it out, or make the stride a number'
-            )
+            given = f'{path.removeprefix("model.")} = {values[path]!r}'
+            hint = 'leave it out, or make the stride a number'
+            raise UserError(f"{given}: with {STRIDE} = 'auto' allowed is {only!r}; {hint}")
 
 
 def _validate_together(model: Mapping, optimizer: Mapping, augment: Mapping) -> None:

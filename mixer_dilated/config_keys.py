@@ -229,10 +229,8 @@ def preset_values(name: str) -> dict:
     """The keys of `config.model` that one of `PRESETS` sets, nested, with the original's tanh GELU;
     raises UserError if there is no such preset."""
     if name not in PRESETS:
-        raise UserError(
-            f'config.model = {name!r}: no such preset; allowed are {", ".join(PRESETS)}, or the '
-            'keys of config.model one by one'
-        )
+        allowed = f'{", ".join(PRESETS)}, or the keys of config.model one by one'
+        raise UserError(f'config.model = {name!r}: no such preset; allowed are {allowed}')
     size, patch = name.split('/')
     widths = dict(zip(_NETWORK_KEYS, _SIZES[size], strict=True))
     return {'patches': {'size': int(patch), 'stride': int(patch)}, **widths, 'gelu': 'tanh'}

@@ -57,10 +57,8 @@ def check_torch(config: ml_collections.ConfigDict):
     for key, allowed in required.items():
         value = _value(config, key)
         if value != allowed:
-            raise UserError(
-                f'config.{key} = {value!r}: --against=torch compares with {allowed!r} alone; leave '
-                'torch out of --against, or set that'
-            )
+            hint = f'--against=torch compares with {allowed!r} alone; set that, or leave torch out'
+            raise UserError(f'config.{key} = {value!r}: {hint} of --against')
     try:
         import torch
     except ImportError:

@@ -79,10 +79,8 @@ def predict(arguments: SimpleNamespace) -> None:
     """Classes of image files, with their probabilities; '-' reads a list of files from standard
     input. Files that cannot be used are named, the others are classified, and the exit status is
     2."""
-    from mixer_dilated.cli.predict_files import check_outputs, predict_files
+    from mixer_dilated.cli.predict_files import predict_files
 
-    check_outputs(arguments)
-    keep_compiled_programs()
     predict_files(arguments)
 
 
@@ -129,10 +127,8 @@ def sweep(arguments: SimpleNamespace) -> None:
     keep_compiled_programs()
     folder = arguments.workdir or pathlib.Path('runs', name)  # no time: the command resumes it
     if is_bucket(folder):
-        raise UserError(
-            f'--workdir={folder}: processes of a study share its trials by locks, which a bucket '
-            'does not have; name a local folder, and copy it there afterwards'
-        )
+        hint = 'name a local folder, and copy it there afterwards'
+        raise UserError(f'--workdir={folder}: studies need locks, which a bucket has not; {hint}')
     line = shlex.join([*program(), *sys.argv[1:]])
     factor = arguments.halving
     run = functools.partial(successive_halving, factor=factor) if factor else run_study

@@ -46,16 +46,12 @@ def load_sweep(path: str, overrides: Mapping, seeds: int | None):
         raise UserError(f'--sweep={path}: {error}') from None
     for key in overrides:
         if sweep.train_seconds and key in ('num_epochs', 'total_steps'):
-            raise UserError(
-                f'--config.{key}: the sweep has train_seconds = {sweep.train_seconds}, and each '
-                'trial the epochs that fit; change train_seconds in the sweep file'
-            )
+            seconds = f'the sweep has train_seconds = {sweep.train_seconds}, which sets the epochs'
+            raise UserError(f'--config.{key}: {seconds}; change train_seconds in the sweep file')
         own = STRIDE if key == 'model.patches' else key  # 'auto' is of the stride
         if all(own in trial.changes for trial in sweep.trials):
-            raise UserError(
-                f'--config.{key}: every trial of the sweep sets this key itself, so that this '
-                'would change nothing; change the trials in the sweep file'
-            )
+            hint = 'so that this would change nothing; change the trials in the sweep file'
+            raise UserError(f'--config.{key}: every trial of the sweep sets this itself, {hint}')
     if seeds is not None:
         overrides = {**overrides, 'num_seeds': seeds}
     return dataclasses.replace(sweep, base=_override(sweep.base, overrides))

@@ -115,10 +115,9 @@ def _initialize(settings: dict) -> None:
     _process_index = jax.process_index()
     counts = collections.Counter(device.process_index for device in all_devices())
     if len(set(counts.values())) > 1:
-        raise AllHostsError(
-            f'the processes have different numbers of devices ({dict(sorted(counts.items()))}, by '
-            'process); give each as many, for example by CUDA_VISIBLE_DEVICES'
-        )
+        numbers = f'different numbers of devices ({dict(sorted(counts.items()))}, by process)'
+        hint = 'give each as many, for example by CUDA_VISIBLE_DEVICES'
+        raise AllHostsError(f'the processes have {numbers}; {hint}')
     # gloo prints every group of processes to the descriptor 1, which Python leaves to it.
     sys.stdout.flush()
     own, encoding = os.dup(1), sys.stdout.encoding
@@ -155,16 +154,12 @@ def _parse_settings(
     if len(missing) == len(flags):
         return {}
     if missing:
-        raise UserError(
-            f'--{missing[0]} is missing; --coordinator=HOST:PORT, --num_processes=N and '
-            '--process_id=K, from 0 to N-1, go together'
-        )
+        together = '--coordinator=HOST:PORT, --num_processes=N and --process_id=K, from 0 to N-1,'
+        raise UserError(f'--{missing[0]} is missing; {together} go together')
     address = re.fullmatch('.+:([0-9]{1,5})', flags.pop('coordinator'))
     if not address or not 0 < int(address[1]) < 2**16:
-        raise UserError(
-            f'--coordinator={coordinator}: allowed is the host of process 0 and a free port '
-            'there, like 10.0.0.1:1234'
-        )
+        allowed = 'the host of process 0 and a free port there, like 10.0.0.1:1234'
+        raise UserError(f'--coordinator={coordinator}: allowed is {allowed}')
     if process_id >= num_processes:
         allowed = f'0 to {num_processes - 1}, of --num_processes={num_processes}'
         raise UserError(f'--process_id={process_id}: allowed are {allowed}')
@@ -192,10 +187,8 @@ def _init_error(settings: dict, message: str) -> str:
     prefix = f'--coordinator={settings["coordinator_address"]}: ' if settings else ''
     hint = 'start the same command on all of them, or this one alone with --num_processes=1'
     if settings:
-        hint = (
-            'start all of them with the same --coordinator=HOST:PORT and --num_processes, each '
-            'with its own --process_id, and a port that is free on that host'
-        )
+        hint = 'start all of them with the same --coordinator=HOST:PORT and --num_processes, '
+        hint += 'each with its own --process_id, and a port that is free on that host'
     if cause == CAUSES['Gloo']:
         hint = 'open all ports between the hosts, and let the name of each resolve on the others'
     return f'{prefix}the processes did not come together: {cause}; {hint}'

@@ -17,17 +17,9 @@ from typing import NoReturn, TextIO
 
 import absl.logging
 
+from mixer_dilated import errors
 from mixer_dilated.bucket_clients import is_client_error
 from mixer_dilated.cli import distributed, platforms, preemption
-from mixer_dilated.errors import (
-    AllHostsError,
-    NonFiniteError,
-    Preempted,
-    ShapeMismatchError,
-    UserError,
-    is_out_of_memory,
-    printable,
-)
 
 # Characters of a message; a value that was given may be of any length.
 MAX_MESSAGE_CHARS = 1500
@@ -92,15 +84,16 @@ def _report(error: BaseException, *, debug: bool) -> int:
     """Prints in one line what ended a command, and returns its exit status."""
     if debug:
         traceback.print_exception(error)
-    if isinstance(error, Preempted):
+    if isinstance(error, errors.Preempted):
         distributed.shutdown()
     if preemption.requested():
         _exit_by_signal(error)
-    if isinstance(error, Preempted):  # by a signal to another process
+    if isinstance(error, errors.Preempted):  # by a signal to another process
         return 128 + signal.SIGTERM
     if isinstance(error, SystemExit):
         raise error
-    of_all = isinstance(error, AllHostsError | NonFiniteError) and distributed.is_distributed()
+    of_all = isinstance(error, errors.AllHostsError | errors.NonFiniteError)
+    of_all = of_all and distributed.is_distributed()
     if isinstance(error, BrokenPipeError):  # nobody reads on, as in `| head`
         status = 128 + signal.SIGPIPE
     else:
@@ -120,7 +113,7 @@ def _exit_by_signal(error: BaseException) -> NoReturn:
     with contextlib.suppress(OSError):  # nobody reads on: Ctrl-C ended the other side of a pipe
         if isinstance(error, KeyboardInterrupt):
             print('\ninterrupted', file=sys.stderr)
-        elif not isinstance(error, Preempted | BrokenPipeError):  # the command printed Preempted
+        elif not isinstance(error, errors.Preempted | BrokenPipeError):  # Preempted is printed
             _print_error(_describe_error(error)[1])
         sys.stdout.flush()
         sys.stderr.flush()
@@ -130,12 +123,12 @@ def _exit_by_signal(error: BaseException) -> NoReturn:
 def _print_error(text: str, error: BaseException | None = None) -> None:
     """Prints the one line of an error, after the table of what of some weights does not fit."""
     with contextlib.suppress(OSError):
-        if isinstance(error, ShapeMismatchError):
+        if isinstance(error, errors.ShapeMismatchError):
             from mixer_dilated.reports.tables.terminal import print_mismatches
 
             with contextlib.redirect_stdout(sys.stderr):
                 print_mismatches(error.rows)
-        text = printable(' '.join(text.split()))
+        text = errors.printable(' '.join(text.split()))
         if len(text) > MAX_MESSAGE_CHARS:
             text = f'{text[: MAX_MESSAGE_CHARS // 2]} … {text[-MAX_MESSAGE_CHARS // 2 :]}'
         print(f'error: {text}', file=sys.stderr)
@@ -144,14 +137,14 @@ def _print_error(text: str, error: BaseException | None = None) -> None:
 def _describe_error(error: BaseException) -> tuple[int, str]:
     """The exit status, and what to print."""
     text, resumes = ' '.join(str(error).split()), 'the same command resumes'
-    if isinstance(error, NonFiniteError | UserError):
-        return 3 if isinstance(error, NonFiniteError) else 2, text
+    if isinstance(error, errors.NonFiniteError | errors.UserError):
+        return 3 if isinstance(error, errors.NonFiniteError) else 2, text
     if is_client_error(error):  # some are of the system's kind
         cause = text[:300] or type(error).__name__
         return 2, f'the bucket cannot be used: {cause}; when that is mended, {resumes}'
     if isinstance(error, OSError) and error.strerror:
         return 2, f'{error.filename}: {error.strerror}' if error.filename else error.strerror
-    if is_out_of_memory(error) or 'failed to map segment' in text:  # of a library
+    if errors.is_out_of_memory(error) or 'failed to map segment' in text:  # of a library
         hint = 'end other programs, or take a larger machine'
         if any(word.startswith('--config') for word in sys.argv):
             sizes = 'config.batch, config.batch_eval, config.num_seeds'
@@ -177,14 +170,12 @@ def _run(argv: list[str], started: float) -> int:
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f'did you mean {near[0]}?' if near else f'allowed are {", ".join(COMMANDS)}'
-        raise UserError(f'{name}: no such command; {hint} (see --help)')
+        raise errors.UserError(f'{name}: no such command; {hint} (see --help)')
     allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
     computes = name not in ('keys', 'report')
     if computes and allowed != resource.RLIM_INFINITY and allowed < START_BYTES:
-        raise UserError(
-            f'not enough memory to start ({allowed / 2**30:.1f} GiB of addresses allowed, about '
-            f'{START_BYTES >> 30} needed); raise the limit: ulimit -v'
-        )
+        limit = f'{allowed / 2**30:.1f} GiB of addresses allowed, about {START_BYTES >> 30} needed'
+        raise errors.UserError(f'not enough memory to start ({limit}); raise the limit: ulimit -v')
     arguments = parse(COMMANDS[name], words)
     arguments.started = started
     COMMANDS[name].function(arguments)
@@ -195,4 +186,4 @@ def _run(argv: list[str], started: float) -> int:
 def _print_warning(message, category, filename, lineno, file=None, line=None):
     with contextlib.suppress(OSError):  # of standard error
         if distributed.is_primary():
-            print(f'warning: {printable(str(message))}', file=sys.stderr)
+            print(f'warning: {errors.printable(str(message))}', file=sys.stderr)

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable
 from types import SimpleNamespace
 
+from mixer_dilated.cli.compilation_cache import keep_compiled_programs
 from mixer_dilated.data.image_files import Ignored, ignored_text
 from mixer_dilated.errors import UserError, printable
 from mixer_dilated.files import check_output
@@ -21,7 +22,7 @@ MAX_NAMED = 20  # files that failed
 MAX_DRAWN = 60  # images of the sheet
 
 
-def check_outputs(arguments: SimpleNamespace) -> None:
+def _check_outputs(arguments: SimpleNamespace) -> None:
     """Raises UserError if a file that shall be written cannot be."""
     paths = {flag: getattr(arguments, flag) for flag in OUTPUTS if getattr(arguments, flag)}
     real = [*map(os.path.realpath, paths.values())]
@@ -39,6 +40,8 @@ def predict_files(arguments: SimpleNamespace) -> None:
 
     Raises UserError without a run or files, and at the end if any file could not be used.
     """
+    _check_outputs(arguments)
+    keep_compiled_programs()
     from mixer_dilated.inference.prediction import image_paths, open_classifier, predict
     from mixer_dilated.inference.prediction_outputs import open_csv, open_json
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from mixer_dilated.cli import preemption
 from mixer_dilated.errors import Preempted, printable
-from mixer_dilated.reports.formatting import count_text
+from mixer_dilated.reports.formatting import count_text, spread_text
 from mixer_dilated.studies.observer import StudyObserver
 from mixer_dilated.studies.sweep import PreparedTrial
 from mixer_dilated.training.run_progress import Progress
@@ -160,11 +160,8 @@ class TerminalStudyProgress(StudyObserver):
         print(f'{self._name}: {trials}, {seeds} each{note}\nfolder: {self._folder}', flush=True)
 
     def on_help(self) -> None:
-        print(
-            'another process makes this study: this one helps, with trials that none has\n'
-            'begun; the other compares them and writes the report',
-            flush=True,
-        )
+        print('another process makes this study: this one helps, with trials that none has')
+        print('begun; the other compares them and writes the report', flush=True)
 
     def on_wait(self, folders: list[pathlib.Path]) -> None:
         preemption.exit_if_requested()
@@ -194,10 +191,9 @@ class TerminalStudyProgress(StudyObserver):
             text = f'{seconds:.0f} s{_eta(left) if self._left else ""}'
         part = trial.setup.epoch_split  # 'val', by which methods are chosen, where there is one
         accuracies = [result[f'{part}_accuracy'] for result in summary['results']]
-        accuracy = f'{part} {statistics.fmean(accuracies):.4f}'
-        if len(accuracies) > 1:
-            accuracy += f' ± {statistics.stdev(accuracies):.4f}'
-        self.on_measured(f'{trial.label}  {accuracy}  {text}', self._done, self._count)
+        std = statistics.stdev(accuracies) if len(accuracies) > 1 else None
+        accuracy = spread_text({'mean': statistics.fmean(accuracies), 'std': std})
+        self.on_measured(f'{trial.label}  {part} {accuracy}  {text}', self._done, self._count)
 
     def on_timing_start(self, num_trials: int, rounds: int) -> None:
         self._timed, self._to_time = 0, num_trials * (rounds + 1)
