@@ -179,8 +179,7 @@ def test_python_code_runs(page, beside_configs):
     if any('runs/digits' in block for block in code):
         train_and_evaluate(small_config(num_epochs=1), beside_configs / 'runs/digits', name='')
     for block in code:
-        namespace = {}
-        exec(compile(block, str(page), 'exec'), namespace)
+        exec(compile(block, str(page), 'exec'), namespace := {})
         if 'get_config' in namespace:
             config = resolve(namespace['get_config']())
             side = config.dataset.image_size or 28
@@ -191,8 +190,7 @@ def test_a_run_opens_in_timm_as_the_page_says(beside_configs):
     pytest.importorskip('timm', reason='timm is not installed')
     (code,) = read_blocks(FINE_TUNING, 'python', 'Weights of timm')
     train_and_evaluate(small_config(num_epochs=1), beside_configs / 'runs/digits', name='')
-    namespace = {}
-    exec(compile(code, str(FINE_TUNING), 'exec'), namespace)
+    exec(compile(code, str(FINE_TUNING), 'exec'), namespace := {})
     np.testing.assert_allclose(namespace['logits'], namespace['expected'], atol=1e-6)
 
 

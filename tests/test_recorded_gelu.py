@@ -44,19 +44,17 @@ def test_what_is_recorded_is_known_and_nothing_else(write, content, gelu, tmp_pa
     assert recorded_gelu(str(write(tmp_path, content))) == gelu
 
 
-@pytest.mark.parametrize(
-    'name', ['none.safetensors', 'cut.safetensors', 'none', '', 'a\0b', '~no/a']
-)
-def test_what_cannot_be_read_is_not_known(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize('source', ['w.npz', 'gs://b/w.npz', 'https://a.b/w.npz?x=1'])
+def test_the_original_is_known_by_its_name(source):
+    assert recorded_gelu(source) == 'tanh'
+
+
+NAMES = 'gs://b/w.safetensors', 'w.pth', 'none.safetensors', 'cut.safetensors', 'none', '', 'a\0b'
+
+
+@pytest.mark.parametrize('source', [*NAMES, '~no/a'])
+def test_what_cannot_be_read_is_not_known(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     content = write_file(tmp_path, '{}').read_bytes()
     (tmp_path / 'cut.safetensors').write_bytes(content[:20])
-    assert recorded_gelu(name) is None
-
-
-@pytest.mark.parametrize(
-    ('source', 'gelu'),
-    [('w.npz', 'tanh'), ('gs://b/w.npz', 'tanh'), ('gs://b/w.safetensors', None), ('w.pth', None)],
-)
-def test_names_tell_the_original_alone(source, gelu):
-    assert recorded_gelu(source) == gelu
+    assert recorded_gelu(source) is None

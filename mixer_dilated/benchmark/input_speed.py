@@ -49,11 +49,11 @@ def benchmark_input(
     # A TPU serves one process at a time: the others come before this one computes.
     for name, setup in setups.items():
         log(f'{name}: memory, each in a separate process')
-        measure = functools.partial(
-            call_in_process, streaming_memory, config=setup.config.to_json()
-        )
-        notes, shares = [], {'tenth': 0.1, 'whole': 1.0}
-        memory = {k: or_note('memory', notes, measure, share=share) for k, share in shares.items()}
+        notes, memory = [], {}
+        for part, share in (('tenth', 0.1), ('whole', 1.0)):
+            arguments = {'config': setup.config.to_json(), 'share': share}
+            stream = functools.partial(call_in_process, streaming_memory, **arguments)
+            memory[part] = or_note('memory', notes, stream)
         inputs[name] = {'memory': memory, 'notes': notes}
     for name, setup in setups.items():
         inputs[name] |= _measure(setup, name, log)

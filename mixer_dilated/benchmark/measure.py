@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -67,7 +68,11 @@ def benchmark(
     # A TPU serves one process at a time: the others come before this one computes.
     for name, setup in setups.items():
         log(f'{name}: memory, start-up cold and warm, each in a separate process')
-        results[name] = _measure_in_processes(setup, notes[name])
+        of_memory = {'config': setup.config.to_json(), 'image_size': setup.image_size, 'steps': 4}
+        memory = functools.partial(call_in_process, training_memory, **of_memory)
+        start_up = functools.partial(start_up_seconds, setup.config)
+        results[name] = {'memory': or_note('memory', notes[name], memory)}
+        results[name]['start_up'] = or_note('start-up', notes[name], start_up)
     with _no_compilation_cache():
         large = (large_side(),) * 3
         large_timers = {(large, dtype): time_matmul(*large, dtype, 50) for dtype in DTYPES}
@@ -96,18 +101,10 @@ def _one_seed_float32(config: ml_collections.ConfigDict) -> tuple[Setup, list[st
     return create_setup(config).changed(values), notes
 
 
-def _measure_in_processes(setup: Setup, notes: list[str]) -> dict[str, dict | None]:
-    memory = {'config': setup.config.to_json(), 'image_size': setup.image_size, 'steps': 4}
-    return {
-        'memory': or_note('memory', notes, call_in_process, training_memory, **memory),
-        'start_up': or_note('start-up', notes, start_up_seconds, setup.config),
-    }
-
-
-def or_note(what: str, notes: list[str], measure: Callable, *arguments, **settings):
+def or_note(what: str, notes: list[str], measure: Callable[[], object]):
     """What `measure` returns; None, and a sentence in `notes`, if a process fails."""
     try:
-        return measure(*arguments, **settings)
+        return measure()
     except ProcessError as error:
         notes.append(f'{what} is not measured: {error}')
 
