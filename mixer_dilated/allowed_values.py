@@ -15,10 +15,8 @@ class Allowed(NamedTuple):
 
 
 def integer(minimum: int, maximum: int = 2**31 - 1) -> Allowed:
-    return Allowed(
-        f'an integer from {minimum} to {maximum}',
-        lambda v: type(v) is int and minimum <= v <= maximum,
-    )
+    text = f'an integer from {minimum} to {maximum}'
+    return Allowed(text, lambda v: type(v) is int and minimum <= v <= maximum)
 
 
 def number(text: str, test: Callable[[float], bool]) -> Allowed:
@@ -29,17 +27,13 @@ def number(text: str, test: Callable[[float], bool]) -> Allowed:
 
 
 def one_of(*values: Any) -> Allowed:
-    return Allowed(
-        f'one of {", ".join(map(repr, values))}',
-        lambda v: type(v) is type(values[0]) and v in values,
-    )
+    text = f'one of {", ".join(map(repr, values))}'
+    return Allowed(text, lambda v: type(v) is type(values[0]) and v in values)
 
 
 def either(value: Any, other: Allowed) -> Allowed:
-    return Allowed(
-        f'{value!r} or {other.text}',
-        lambda v: (type(v) in (str, int, float) and v == value) or other.test(v),
-    )
+    text = f'{value!r} or {other.text}'
+    return Allowed(text, lambda v: (type(v) in (str, int, float) and v == value) or other.test(v))
 
 
 def geometry(attribute: str, text: str) -> Allowed:

@@ -10,10 +10,8 @@ from mixer_dilated.dataset_names import split_path
 
 
 def differences(one: Mapping, other: Mapping) -> list[str]:
-    """Keys in which two configs differ, as 'key: this value, that value'.
-
-    Keys of `RUNTIME_ONLY_KEYS` are left out, and those of `transfer` where nothing is transferred.
-    """
+    """'key: this value, that value' of the keys in which two configs differ; not of
+    `RUNTIME_ONLY_KEYS`, nor of `transfer` where nothing is transferred."""
     one, other = flat(one), flat(other)
     ignored = {*RUNTIME_ONLY_KEYS}
     if not one.get('init_from') and not other.get('init_from'):
@@ -26,11 +24,8 @@ def differences(one: Mapping, other: Mapping) -> list[str]:
 
 
 def changes_on_resume(recorded: ConfigDict, config: ConfigDict) -> dict[str, object]:
-    """{key: value} of `config` with which a run of another config may go on.
-
-    A file or folder of data may lie elsewhere, and a run have more epochs whose learning
-    rate does not depend on their number.
-    """
+    """{key: value} of `config` with which a run of another config may go on: data may lie elsewhere,
+    and a run have more epochs whose learning rate does not depend on their number."""
     kind, path = split_path(config.dataset.name)
     kind_before, path_before = split_path(recorded.dataset.name)
     changes = {}

@@ -13,12 +13,10 @@ HEADER_KEY, METADATA = 'mixer_dilated', 'model.json'
 
 
 def recorded_gelu(source: str) -> str | None:
-    """'tanh', 'exact' or None, if it is not known; no weights are read.
+    """'tanh', 'exact' or None, if it is not known, of `config.init_from`; no weights are read.
 
-    Args:
-      source: as `config.init_from`. An .npz is the original's, of 'tanh'. The folder of a run, that
-        of `convert` and a .safetensors file may record it; in a bucket, or at an address, they are
-        not opened.
+    An .npz is the original's, of 'tanh'. The folder of a run, that of `convert` and a .safetensors
+    file may record it; in a bucket, or at an address, they are not opened.
     """
     if re.sub(r'(?<=://)([^?]*)\?.*', r'\1', source).endswith('.npz'):
         return 'tanh'
@@ -34,12 +32,8 @@ def recorded_gelu(source: str) -> str | None:
 
 
 def read_metadata(path: pathlib.Path) -> dict:
-    """What weights record of their network, {'model': …, 'image_size': …, …}; {} if nothing.
-
-    Args:
-      path: a .safetensors file, a folder of orbax or the folder of a run. Reading a damaged one
-        raises errors of many types.
-    """
+    """What a .safetensors file, a folder of orbax or of a run records of its network, {'model': …,
+    'image_size': …, …}; {} if nothing. A damaged one raises errors of many types."""
     if path.suffix == '.safetensors' and path.is_file():
         from safetensors import safe_open
 

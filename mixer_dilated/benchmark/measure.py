@@ -19,16 +19,10 @@ from mixer_dilated.benchmark.variants import DTYPES, SEEDS, choose_variants, com
 from mixer_dilated.config import num_phases
 from mixer_dilated.errors import UserError
 from mixer_dilated.models.costs import num_params
+from mixer_dilated.training import timing
 from mixer_dilated.training.run_folder import environment
 from mixer_dilated.training.setup import Setup, create_setup
 from mixer_dilated.training.state import network_layers
-from mixer_dilated.training.timing import (
-    Timed,
-    large_side,
-    on_random_images,
-    take_turns,
-    time_matmul,
-)
 
 ROUNDS = 9
 TURN_SECONDS = 0.5
@@ -74,8 +68,8 @@ def benchmark(
         results[name] = {'memory': or_note('memory', notes[name], memory)}
         results[name]['start_up'] = or_note('start-up', notes[name], start_up)
     with _no_compilation_cache():
-        large = (large_side(),) * 3
-        large_timers = {(large, dtype): time_matmul(*large, dtype, 50) for dtype in DTYPES}
+        large = (timing.large_side(),) * 3
+        large_timers = {(large, dtype): timing.time_matmul(*large, dtype, 50) for dtype in DTYPES}
         for name, setup in setups.items():
             log(f'{name}: compiles, then {ROUNDS} rounds in which all variants take turns')
             results[name] |= _measure(setup, against, large, large_timers, notes[name])
@@ -126,7 +120,7 @@ def _measure(
     setup: Setup,
     against: set[str],
     large: Matmul,
-    large_timers: Mapping[tuple[Matmul, str], Timed],
+    large_timers: Mapping[tuple[Matmul, str], timing.Timed],
     notes: list[str],
 ) -> dict:
     """What one config, of one seed in float32, does on this device; adds to `notes`.
@@ -142,13 +136,13 @@ def _measure(
     for name, variant in choose_variants(setup, against, notes).items():
         size = tuple(int(variant.scale * side) for side in setup.image_size)
         try:
-            counts = step_matmuls(on_random_images(setup, size, steps=1), variant.kind)
+            counts = step_matmuls(timing.on_random_images(setup, size, steps=1), variant.kind)
         except UserError:  # the patches do not fit these images
             continue
         # As many steps as take about `TURN_SECONDS` at a third of the speed of a large product.
         steps = min(max(round(TURN_SECONDS * speed / 3 / flops(counts)), 1), MAX_STEPS)
         changes = {'dtype': variant.dtype, 'num_seeds': variant.seeds}
-        turn = on_random_images(setup.changed(changes), size, steps)
+        turn = timing.on_random_images(setup.changed(changes), size, steps)
         if timed := compile_variant(variant, turn, notes):
             compiled[name], matmuls[name] = timed, counts
             variants[name] = {
@@ -161,8 +155,8 @@ def _measure(
             }
             for matmul in counts:
                 key = matmul, variant.dtype
-                timers[key] = timers.get(key) or time_matmul(*matmul, variant.dtype)
-    turns = take_turns({**compiled, **timers}, ROUNDS)
+                timers[key] = timers.get(key) or timing.time_matmul(*matmul, variant.dtype)
+    turns = timing.take_turns({**compiled, **timers}, ROUNDS)
     for name, variant in variants.items():
         step_seeds = variant['steps'] * variant['seeds']
         variant['seconds'] = [turn / step_seeds for turn in turns[name]]

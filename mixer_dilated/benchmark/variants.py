@@ -25,10 +25,7 @@ SEEDS = 8
 
 
 class TimedCall:
-    """A function, which returns when an epoch's work is done: called once to warm up, then timed.
-
-    `compile_seconds` were spent on tracing and compiling it.
-    """
+    """A function, called once to warm up, then timed; `compile_seconds` is what compiling took."""
 
     def __init__(self, call: Callable[[], object], compile_seconds: float):
         self._call, self.compile_seconds = call, compile_seconds

@@ -82,7 +82,7 @@ def test_other_processes_come_before_this_one_takes_the_device():
 def test_a_whole_benchmark_in_a_folder_that_is_not_the_repository(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(measure, 'ROUNDS', 2)
     monkeypatch.setattr(measure, 'TURN_SECONDS', 0.005)
-    monkeypatch.setattr(measure, 'large_side', lambda: 64)
+    monkeypatch.setattr(measure.timing, 'large_side', lambda: 64)
     monkeypatch.chdir(tmp_path)
     changes = ['model.num_blocks=1', 'model.hidden_dim=8', 'num_seeds=2', 'dtype=bfloat16']
     words = [DIGITS, *(f'--config.{change}' for change in changes)]
