@@ -24,7 +24,7 @@ def differences(one: Mapping, other: Mapping) -> list[str]:
 
 
 def changes_on_resume(recorded: ConfigDict, config: ConfigDict) -> dict[str, object]:
-    """{key: value} of `config` with which a run of another config may go on: data may lie elsewhere,
+    """{key: value} of `config` with which a run of another one may go on: data may lie elsewhere,
     and a run have more epochs whose learning rate does not depend on their number."""
     kind, path = split_path(config.dataset.name)
     kind_before, path_before = split_path(recorded.dataset.name)
