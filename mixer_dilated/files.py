@@ -165,6 +165,7 @@ class AtomicFile:
         else:
             self._file.flush()
             os.fsync(self._file.fileno())
+            self._file.close()
             os.replace(self._unfinished, self._target)
 
 
