@@ -123,19 +123,16 @@ def flat_keys(config: Mapping, *, warn: bool = True) -> dict:
 
 def _rename_keys(values: Mapping, *, warn: bool) -> dict:
     renamed = dict(values)
-    for old, new in ALIASES.items():
-        if old not in renamed:
-            continue
-        value = renamed.pop(old)
+    for old in [old for old in ALIASES if old in values]:
+        new, value = ALIASES[old], renamed.pop(old)
         if warn:
             change = f'now config.{new}' if new else 'gone, and has no effect'
             warnings.warn(f'config.{old} is {change}', stacklevel=2)
-        if new is None:
-            continue
-        if renamed.get(new, KEYS[new].default) not in (KEYS[new].default, value):
+        if new and renamed.setdefault(new, value) not in (KEYS[new].default, value):
             today = f'config.{new}, its name today, is {renamed[new]!r}'
             raise UserError(f'config.{old} = {value!r}: {today}; set that one alone')
-        renamed[new] = value
+        if new:
+            renamed[new] = value
     return renamed
 
 
