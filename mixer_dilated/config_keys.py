@@ -39,7 +39,9 @@ KEYS: dict[str, Key] = {
     'num_epochs': Key(10, integer(1), 'passes over the training examples'),
     'total_steps': Key(0, integer(0), 'training steps, instead of num_epochs; 0 is num_epochs'),
     'batch': Key(128, integer(1), 'training examples per step'),
-    'accum_steps': Key(1, integer(1), 'microbatches per step: less memory, other dropout masks'),
+    'accum_steps': Key(
+        1, integer(1), 'microbatches per step, to save memory; dropout masks depend on it'
+    ),
     'dtype': Key('float32', one_of('float32', 'bfloat16'), 'of matrix products and activations'),
     'loss': Key(
         'softmax',
@@ -47,18 +49,26 @@ KEYS: dict[str, Key] = {
         "of training: cross-entropy of all classes, or summed over each one's; evaluation: softmax",
     ),
     'label_smoothing': Key(0.0, RATE, 'probability spread over all classes'),
-    'on_nonfinite': Key('stop', one_of('stop', 'skip'), 'non-finite loss or gradient: end or skip'),
+    'on_nonfinite': Key(
+        'stop', one_of('stop', 'skip'), 'at a loss or gradient that is not finite: end or skip step'
+    ),
     'devices': Key('', TEXT, "that the config is for and plan compiles for: 'v5e:4x4, h100:8'"),
     # Evaluation
     'batch_eval': Key(128, integer(1), 'examples per evaluation step, rounded up to the devices'),
     'eval_every': Key(1, integer(1), 'epochs between evaluations; the last epoch always has one'),
     # Transfer
-    'init_from': Key('', TEXT, "weights: .npz, .safetensors, timm's .pth, a run; gs://, https://"),
+    'init_from': Key(
+        '', TEXT, "weights: .npz, .safetensors, timm's .pth, a run or its like; gs://, https://"
+    ),
     'transfer.head': Key('new', one_of('new', 'keep'), "zeros for this data set, or init_from's"),
     'transfer.stem': Key(
-        'resize', one_of('resize', 'sample', 'new'), "other patches: FlexiViT's, nearest, or random"
+        'resize',
+        one_of('resize', 'sample', 'new'),
+        "of other patches: FlexiViT's resize, the nearest pixels, or random",
     ),
-    'transfer.grid': Key(0, either(0, LENGTH), "(rows, columns) of init_from's tokens, if unknown"),
+    'transfer.grid': Key(
+        0, either(0, LENGTH), "(rows, columns) of init_from's tokens, if its file lacks it"
+    ),
     'transfer.tokens': Key(
         'interpolate',
         one_of('interpolate', 'block_diagonal'),
@@ -72,7 +82,9 @@ KEYS: dict[str, Key] = {
         "'npz:FILE' (arrays), 'idx:FOLDER' (MNIST's files) or TFDS name",
     ),
     'dataset.train_split': Key('train[:10000]', NAME, 'training examples, in TFDS split syntax'),
-    'dataset.val_split': Key('', TEXT, "validation examples, for every epoch; '' is test_split"),
+    'dataset.val_split': Key(
+        '', TEXT, "validation examples; epochs are evaluated on them; '' evaluates on test_split"
+    ),
     'dataset.test_split': Key('test[:2500]', NAME, 'test examples; with val_split evaluated once'),
     'dataset.image_key': Key('', TEXT, "feature, column or array of images; '' is the usual"),
     'dataset.label_key': Key('', TEXT, "feature, column or array of labels; '' is the usual"),
@@ -87,14 +99,18 @@ KEYS: dict[str, Key] = {
         0, either(0, integer(2)), 'pixels a side that whole images are kept at, to crop; 0: off'
     ),
     'dataset.channels': Key(3, one_of(1, 3), 'grey or RGB images of image files'),
-    'dataset.resize': Key('crop', one_of('crop', 'pad', 'squash'), 'crop, pad with black, distort'),
+    'dataset.resize': Key(
+        'crop', one_of('crop', 'pad', 'squash'), 'other aspect ratio: crop, pad with black, distort'
+    ),
     'dataset.preprocess': Key(
         'auto',
         one_of('auto', 'resize', 'mnist', 'fill'),
         "of images to predict: resize, as MNIST's (light on black, 20 of 28 pixels, centred), or "
         "such a digit that fills the image; 'auto' chooses by data set",
     ),
-    'dataset.on_corrupt': Key('stop', one_of('stop', 'skip'), 'unusable image files: refuse, skip'),
+    'dataset.on_corrupt': Key(
+        'stop', one_of('stop', 'skip'), 'at unusable image files: refuse or leave out'
+    ),
     'dataset.test_fraction': Key(0.2, FRACTION, 'of each class, of a PATH without a test split'),
     'dataset.follow_links': Key(False, BOOLEAN, "whether links in 'folder:PATH' are followed"),
     'dataset.split_seed': Key(0, integer(0), 'of the test split, and the order of image files'),
@@ -105,7 +121,9 @@ KEYS: dict[str, Key] = {
         "decoded images in device memory, on disk, or decoded every epoch; 'auto' by their size",
     ),
     'input.memory_gib': Key(2.0, NON_NEGATIVE, 'GiB of a decoded split up to which auto is memory'),
-    'input.disk_gib': Key(32.0, NON_NEGATIVE, "GiB of images cached on disk; 'auto' if they fit"),
+    'input.disk_gib': Key(
+        32.0, NON_NEGATIVE, "GiB of decoded images kept on disk, in the cache; 'auto' if they fit"
+    ),
     'input.workers': Key(
         'auto', either('auto', integer(0, 1000)), 'decoding processes of a stream; 0 is threads'
     ),
@@ -147,11 +165,15 @@ KEYS: dict[str, Key] = {
     'optimizer.name': Key('adamw', one_of('adamw', 'sgd', 'lamb'), 'sgd has momentum'),
     'optimizer.base_lr': Key(0.01, POSITIVE, 'learning rate after warm-up'),
     'optimizer.decay_type': Key(
-        'cosine', one_of('constant', 'cosine', 'linear', 'rsqrt'), 'schedule after warm-up'
+        'cosine',
+        one_of('constant', 'cosine', 'linear', 'rsqrt'),
+        'learning rate schedule after warm-up',
     ),
-    'optimizer.end_lr': Key(0.0, NON_NEGATIVE, 'learning rate at the end of cosine and linear'),
+    'optimizer.end_lr': Key(
+        0.0, NON_NEGATIVE, 'learning rate that cosine and linear end at, of others without effect'
+    ),
     'optimizer.timescale': Key(
-        10_000, integer(1), 'rsqrt: base_lr / √(1 + steps past warm-up / this)'
+        10_000, integer(1), 'of rsqrt: base_lr / √(1 + steps after warm-up / timescale)'
     ),
     'optimizer.warmup_steps': Key(0, integer(0), 'steps of linear warm-up from 0'),
     'optimizer.weight_decay': Key(
@@ -161,10 +183,12 @@ KEYS: dict[str, Key] = {
         "big_vision's wd is base_lr × this",
     ),
     'optimizer.momentum': Key(0.9, RATE, 'of sgd'),
-    'optimizer.momentum_dtype': Key('float32', one_of('float32', 'bfloat16'), 'of sgd and adamw'),
+    'optimizer.momentum_dtype': Key(
+        'float32', one_of('float32', 'bfloat16'), "of the momentum of sgd and adamw; not of lamb's"
+    ),
     'optimizer.beta2': Key(0.999, RATE, 'of adamw and lamb'),
     'optimizer.eps': Key(
-        'auto', either('auto', POSITIVE), "adamw, lamb; 'auto': optax's 1e-8, 1e-6"
+        'auto', either('auto', POSITIVE), "of adamw and lamb; 'auto' is optax's, 1e-8 and 1e-6"
     ),
     'optimizer.layer_decay': Key(1.0, FACTOR, 'learning rate of a block relative to the next one'),
     'optimizer.freeze_stem': Key(False, BOOLEAN, 'keep the initial stem'),
@@ -176,15 +200,21 @@ KEYS: dict[str, Key] = {
     'augment.translate': Key(0, integer(0), 'random translation by up to so many pixels'),
     'augment.randaugment.num_layers': Key(0, integer(0), 'random operations per image; 0 is off'),
     'augment.randaugment.magnitude': Key(
-        10.0, number('in [0, 30]', lambda v: 0 <= v <= 30), "10 is AutoAugment's most"
+        10.0,
+        number('in [0, 30]', lambda v: 0 <= v <= 30),
+        "of operations; 10 is AutoAugment's most",
     ),
     'augment.randaugment.fill': Key(0, integer(0, 255), 'of uncovered pixels; big_vision has 128'),
     'augment.randaugment.operations': Key(
-        'paper', one_of('paper', 'big_vision'), "the paper's 14, both ways, or big_vision's 16"
+        'paper',
+        one_of('paper', 'big_vision'),
+        "the paper's 14 operations, each in both directions, or big_vision's 16",
     ),
     'augment.mixup': Key(0.0, MIXUP_ALPHA, 'alpha of mixup; 0 is off'),
     'augment.cutmix': Key(0.0, MIXUP_ALPHA, 'alpha of CutMix; with mixup too, one per batch'),
-    'augment.random_phase': Key(False, BOOLEAN, 'train at random phases; evaluate their mean'),
+    'augment.random_phase': Key(
+        False, BOOLEAN, 'train at a random phase of the dilated grid, evaluate the mean over phases'
+    ),
     # Devices
     'mesh.seed': Key(0, integer(0), 'devices that share out the seeds; 0: as many as divide them'),
     'mesh.data': Key(0, integer(0), "devices that share out a seed's batch; 0: all that are left"),
@@ -209,8 +239,15 @@ ALIASES: dict[str, str | None] = {
 
 # The trained network does not depend on these: runs that differ in them alone are the same run.
 RUNTIME_ONLY_KEYS = (
-    *('devices', 'batch_eval', 'eval_every', 'on_nonfinite'),  # 'stop' ends what 'skip' changes
-    *(f'dataset.{name}' for name in ('data_dir', 'cache_dir', 'max_pixels', 'on_corrupt')),
+    'devices',
+    'dataset.data_dir',
+    'dataset.cache_dir',
+    'dataset.max_pixels',
+    'batch_eval',
+    'eval_every',
+    # 'stop' ends a run that 'skip' would change.
+    'dataset.on_corrupt',
+    'on_nonfinite',
     *(path for path in KEYS if path.startswith(('input.', 'checkpoints.', 'mesh.'))),
 )
 
@@ -226,11 +263,15 @@ PRESETS = ('S/32', 'S/16', 'B/32', 'B/16', 'L/32', 'L/16', 'H/14')
 
 
 def preset_values(name: str) -> dict:
-    """The keys of `config.model` that one of `PRESETS` sets, nested, with the original's tanh GELU;
-    raises UserError if there is no such preset."""
+    """The keys of `config.model` that a preset sets, nested; GELU is the original's tanh form.
+
+    Raises UserError if there is no such preset.
+    """
     if name not in PRESETS:
-        allowed = f'{", ".join(PRESETS)}, or the keys of config.model one by one'
-        raise UserError(f'config.model = {name!r}: no such preset; allowed are {allowed}')
+        raise UserError(
+            f'config.model = {name!r}: no such preset; allowed are {", ".join(PRESETS)}, or the '
+            'keys of config.model one by one'
+        )
     size, patch = name.split('/')
     widths = dict(zip(_NETWORK_KEYS, _SIZES[size], strict=True))
     return {'patches': {'size': int(patch), 'stride': int(patch)}, **widths, 'gelu': 'tanh'}
