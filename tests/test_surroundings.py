@@ -37,6 +37,13 @@ def test_a_full_disk_is_reported_and_the_run_goes_on_when_there_is_room(size, di
         assert (workdir / name).read_bytes() == (undisturbed / name).read_bytes()
 
 
+@pytest.mark.slow
+def test_a_read_only_disk_is_reported(disk):
+    folder = disk('ro')
+    done = run_cli(*TRAIN, f'--workdir={folder / "run"}')
+    assert 'cannot be written: Read-only file system' in error_line(done)
+
+
 LIMITED = """
 import resource, runpy
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
