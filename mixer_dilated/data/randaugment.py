@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32, UInt8
 
-from mixer_dilated.data import big_vision_operations, image_operations
-from mixer_dilated.data.image_operations import Image, Operation, apply_transform
+from mixer_dilated.data import image_operations as ops
+from mixer_dilated.data.image_operations import Image, apply_transform
 from mixer_dilated.parallel.mesh import shard_batch, split_microbatches
 
 Images = UInt8[Array, 'batch height width channels']
@@ -22,39 +22,54 @@ class OperationSet(NamedTuple):
     """What RandAugment draws from.
 
     Attributes:
-      names: of all operations, in the order of their indices.
-      colours: operations on values alone.
-      transforms: of a level and a size (H, W), the places that an operation samples.
+      operations: by name, in the order of their indices: functions of an image and a level, but
+        `TRANSFORMS` of a level and a size (H, W), and `cutout` of a point and a fill too.
       nearest: whether a place shows its nearest pixel, instead of four bilinearly.
     """
 
-    names: tuple[str, ...]
-    colours: dict[str, Operation]
-    transforms: dict[str, Callable]
-    nearest: bool = False
+    operations: dict[str, Callable]
+    nearest: bool
 
 
+TRANSFORMS = 'rotate', 'shear_x', 'shear_y', 'translate_x', 'translate_y'
+PAPER = {
+    'identity': lambda image, level: image,
+    'auto_contrast': ops.auto_contrast,
+    'equalize': ops.equalize,
+    'rotate': ops.rotate,
+    'solarize': ops.solarize,
+    'color': ops.color,
+    'posterize': ops.posterize,
+    'contrast': ops.contrast,
+    'brightness': ops.brightness,
+    'sharpness': ops.sharpness,
+    'shear_x': ops.shear_x,
+    'shear_y': ops.shear_y,
+    'translate_x': ops.translate_x,
+    'translate_y': ops.translate_y,
+}
+BIG_VISION = {
+    'auto_contrast': ops.auto_contrast,
+    'equalize': ops.equalize,
+    'invert': lambda image, level: 255 - image,
+    'rotate': ops.rotate,
+    'posterize': ops.posterize_big_vision,
+    'solarize': ops.solarize_big_vision,
+    'color': ops.color_big_vision,
+    'contrast': ops.contrast_big_vision,
+    'brightness': functools.partial(ops.brightness, blend=ops.blend_big_vision),
+    'sharpness': functools.partial(ops.sharpness, blend=ops.blend_big_vision, to_integer=jnp.floor),
+    'shear_x': ops.shear_x,
+    'shear_y': ops.shear_y,
+    'translate_x': ops.translate_x_big_vision,
+    'translate_y': ops.translate_y_big_vision,
+    'cutout': ops.cutout,
+    'solarize_add': ops.solarize_add,
+}
 OPERATION_SETS = {
-    'paper': OperationSet(
-        (
-            'identity', 'auto_contrast', 'equalize', 'rotate', 'solarize', 'color', 'posterize',
-            'contrast', 'brightness', 'sharpness', 'shear_x', 'shear_y', 'translate_x',
-            'translate_y',
-        ),
-        image_operations.COLOUR_OPERATIONS,
-        image_operations.TRANSFORMS,
-    ),
-    'big_vision': OperationSet(
-        (
-            'auto_contrast', 'equalize', 'invert', 'rotate', 'posterize', 'solarize', 'color',
-            'contrast', 'brightness', 'sharpness', 'shear_x', 'shear_y', 'translate_x',
-            'translate_y', 'cutout', 'solarize_add',
-        ),
-        big_vision_operations.COLOUR_OPERATIONS,
-        big_vision_operations.TRANSFORMS,
-        nearest=True,
-    ),
-}  # fmt: skip
+    'paper': OperationSet(PAPER, nearest=False),
+    'big_vision': OperationSet(BIG_VISION, nearest=True),
+}
 
 
 class Draws(NamedTuple):
@@ -79,12 +94,10 @@ def randaugment(
     fill: int = 0,
     operations: str = 'paper',
 ) -> Images:
-    """Applies `num_layers` random operations to each image, one after the other.
+    """Applies `num_layers` (N of the paper) random operations to each image, one after the other.
 
     Args:
-      key: random key.
       images: uint8 (B, H, W, C).
-      num_layers: N of the paper.
       magnitude: M of the paper, of all operations, each with a random sign; 10 is AutoAugment's
         largest.
       fill: 0 … 255, the value that moves in; big_vision has 128.
@@ -108,9 +121,9 @@ def draw_operations(
     """Draws for `count` images; arguments as of `randaugment`."""
     operation_key, sign_key = jax.random.split(key)
     shape = (count, num_layers)
-    names = OPERATION_SETS[operations].names
+    num_operations = len(OPERATION_SETS[operations].operations)
     return Draws(
-        jax.random.randint(operation_key, shape, 0, len(names)),
+        jax.random.randint(operation_key, shape, 0, num_operations),
         magnitude / MAX_MAGNITUDE * jax.random.rademacher(sign_key, shape, jnp.float32),
         jax.random.uniform(jax.random.fold_in(key, 2), (*shape, 2)),
     )
@@ -118,31 +131,24 @@ def draw_operations(
 
 def apply_operations(image: Image, draws: Draws, fill: int = 0, operations: str = 'paper') -> Image:
     """Applies what is drawn for an image, one operation after the other."""
-    names, colours, transforms, nearest = OPERATION_SETS[operations]
-    branches = [*colours, 'transform', 'cutout']
-    branch_of = jnp.array(
-        [branches.index('transform' if name in transforms else name) for name in names]
-    )
+    functions, nearest = OPERATION_SETS[operations]
+    kinds = ['transform' if name in TRANSFORMS else name for name in functions]
+    branches = [*dict.fromkeys(kinds)]
+    branch_of = jnp.array([branches.index(kind) for kind in kinds])
     transform_of = [
-        functools.partial(transforms.get(name, transforms['rotate']), size=image.shape[:2])
-        for name in names
+        functools.partial(functions[name if name in TRANSFORMS else 'rotate'], size=image.shape[:2])
+        for name in functions
     ]
 
     def apply_layer(image, layer: Draws):
         # Under `vmap` all branches are computed: the transforms share one.
         transform = jax.lax.switch(layer.indices, transform_of, layer.levels)
-
-        def transform_image(image, level):
-            return apply_transform(image, transform, fill, nearest)
-
-        def cut_out(image, level):
-            return big_vision_operations.cutout(image, level, layer.points, fill)
-
-        functions = [*colours.values(), transform_image]
-        if 'cutout' in names:
-            functions.append(cut_out)
-        image = jax.lax.switch(branch_of[layer.indices], functions, image, layer.levels)
-        return image, None
+        special = {
+            'transform': lambda image, level: apply_transform(image, transform, fill, nearest),
+            'cutout': lambda image, level: ops.cutout(image, level, layer.points, fill),
+        }
+        changes = [(functions | special)[branch] for branch in branches]
+        return jax.lax.switch(branch_of[layer.indices], changes, image, layer.levels), None
 
     return jax.lax.scan(apply_layer, image, draws)[0]
 
