@@ -13,7 +13,7 @@ from PIL import Image
 
 from mixer_dilated.data.array_files import LabelledImages, read_idx, read_npz
 from mixer_dilated.data.class_folders import ClassFolders, ImageFile, split_images
-from mixer_dilated.data.examples import Examples, InMemoryDataset, cache_name
+from mixer_dilated.data.examples import Examples, InMemoryDataset, cache_name, hash_examples
 from mixer_dilated.data.preprocessing import Preprocessing, resize_image
 from mixer_dilated.data.split_names import complete_splits
 from mixer_dilated.data.stored_images import image_shapes
@@ -56,10 +56,8 @@ class ArrayDataset(InMemoryDataset):
                 splits[split] = Examples(*(array[rows] for array in splits['all']))
             del splits['all']
             identity += ' {} {}'.format(*options)
-        self.name, self.splits, self.class_names = cache_name(kind, path), splits, class_names
-        self.num_classes = len(class_names)
-        self.split_sizes = {split: len(examples.labels) for split, examples in splits.items()}
-        own_shape = splits['train'].images.shape[1:]
+        super().__init__(cache_name(kind, path), splits, class_names)
+        own_shape = self.stored_shape
         self.image_shape, self.stored_shape = image_shapes(own_shape, image_size)
         pixels = math.prod(own_shape[:2])
         if pixels > dataset.max_pixels:
@@ -105,12 +103,7 @@ def _load(
     images = _convert_images(path, arrays, white, notes)
     class_names, labels = _number_labels(path, arrays)
     splits = {split: Examples(images[split], labels[split]) for split in arrays}
-    digest = hashlib.sha256(repr(class_names).encode())
-    for split, examples in splits.items():
-        digest.update(f'{split} {examples.images.shape}'.encode())
-        for array in examples:
-            digest.update(array)
-    return class_names, splits, digest.hexdigest(), notes
+    return class_names, splits, hash_examples(splits, repr(class_names)), notes
 
 
 def _convert_images(

@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import shutil
-import tempfile
 import warnings
 
 import ml_collections
@@ -18,6 +17,7 @@ from mixer_dilated.data.preprocessing import Preprocessing
 from mixer_dilated.data.stored_images import is_upsample
 from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
+from mixer_dilated.files import atomic_folder
 from mixer_dilated.patches.geometry import integer_pair
 from mixer_dilated.paths import expand_user, user_cache
 
@@ -54,13 +54,13 @@ def open_dataset(dataset: ml_collections.ConfigDict, recorded: SplitFiles | None
 
         return TfdsDataset(dataset, size)
     path = expand_user(dataset.data_dir) / expand_user(path)
-    is_there, what, holds = {
-        'folder': (os.path.isdir, 'folder', 'the class folders'),
-        'csv': (os.path.isfile, 'file', 'names of files and labels'),
-        'npz': (os.path.isfile, 'file', 'images and labels'),
-        'idx': (lambda path: path.parent.is_dir(), 'folder', 'the idx files'),
+    exists, what, holds = {
+        'folder': (os.path.isdir(path), 'folder', 'the class folders'),
+        'csv': (os.path.isfile(path), 'file', 'names of files and labels'),
+        'npz': (os.path.isfile(path), 'file', 'images and labels'),
+        'idx': (os.path.isdir(path.parent), 'folder', 'the idx files'),
     }[kind]
-    if dataset.name == f'{kind}:' or not is_there(path):
+    if dataset.name == f'{kind}:' or not exists:
         raise UserError(
             f'config.dataset.name = {dataset.name!r}: no such {what}: {path}; name the {what} that '
             f'holds {holds} (for evaluate: --data_dir={what.upper()})'
@@ -108,9 +108,8 @@ def load_examples(dataset: Dataset, split: str, cache_dir: str) -> Examples:
     """`dataset.read(split)`, memory-mapped from the cache if an undamaged entry is there.
 
     An entry is a folder of `images.npy`, `labels.npy` and `entry.json` (fingerprint of the data
-    set, checksums of the arrays), renamed into place when it is complete. A damaged entry is
-    rewritten; a cache that cannot be written is a warning. It is in `cache_dir`, or for '' in the
-    user's cache folder.
+    set, checksums of the arrays) in `cache_dir`, or for '' in the user's cache folder. A damaged
+    one is rewritten; a cache that cannot be written is a warning.
     """
     key = hashlib.sha256(f'{dataset.fingerprint}\n{split}'.encode()).hexdigest()[:16]
     name = f'{dataset.name.replace("/", "-")}-{key}'
@@ -119,7 +118,9 @@ def load_examples(dataset: Dataset, split: str, cache_dir: str) -> Examples:
     if examples is None:
         examples = dataset.read(split)
         try:
-            _store_entry(entry, dataset.fingerprint, examples)
+            with atomic_folder(entry) as folder:
+                _write_entry(folder, dataset.fingerprint, examples)
+                shutil.rmtree(entry, ignore_errors=True)  # what was damaged
         except OSError as error:
             warnings.warn(f'decoded images are not cached: {entry}: {error}', stacklevel=2)
     return examples
@@ -138,19 +139,12 @@ def _load_entry(entry: pathlib.Path, fingerprint: str) -> Examples | None:
         return None
 
 
-def _store_entry(entry: pathlib.Path, fingerprint: str, examples: Examples) -> None:
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = pathlib.Path(tempfile.mkdtemp(prefix='unfinished-', dir=entry.parent))
-    try:
-        for name, array in examples._asdict().items():
-            np.save(unfinished / f'{name}.npy', array, allow_pickle=False)
-        recorded = {'fingerprint': fingerprint, 'checksums': checksums(examples)}
-        (unfinished / 'entry.json').write_text(json.dumps(recorded, indent=2))
-        if _load_entry(entry, fingerprint) is None:  # else another process was faster
-            shutil.rmtree(entry, ignore_errors=True)
-            unfinished.rename(entry)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+def _write_entry(folder: pathlib.Path, fingerprint: str, examples: Examples) -> None:
+    folder.mkdir()
+    for name, array in examples._asdict().items():
+        np.save(folder / f'{name}.npy', array, allow_pickle=False)
+    recorded = {'fingerprint': fingerprint, 'checksums': checksums(examples)}
+    (folder / 'entry.json').write_text(json.dumps(recorded, indent=2))
 
 
 class Digits(InMemoryDataset):
@@ -200,12 +194,8 @@ def _load_digits() -> dict[str, Examples]:
 class FakeData(InMemoryDataset):
     """Noise of any shape and number, as a `Dataset` of one split, 'train', to time steps with."""
 
-    name, fingerprint, identity = 'noise', '', ''
-
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, examples: int):
-        self.image_shape = self.stored_shape = image_shape
-        self.num_classes, self.class_names = num_classes, tuple(map(str, range(num_classes)))
-        self.examples, self.split_sizes = examples, {'train': examples}
         draw = np.random.default_rng(0)
         images = draw.integers(0, 256, (examples, *image_shape), np.uint8)
-        self.splits = {'train': Examples(images, draw.integers(0, num_classes, examples, np.int32))}
+        labels = draw.integers(0, num_classes, examples, np.int32)
+        super().__init__('noise', {'train': Examples(images, labels)}, range(num_classes))

@@ -4,7 +4,7 @@ import hashlib
 import pathlib
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -113,11 +113,21 @@ class Dataset(Protocol):
 
 
 class InMemoryDataset:
-    """A `Dataset` whose examples are in memory, in `splits`."""
+    """A `Dataset` whose examples are in memory, by the names of their splits."""
 
     old_identities: Sequence[str] = ()
-    splits: dict[str, Examples]
-    split_sizes: dict[str, int]
+
+    def __init__(
+        self, name: str, splits: dict[str, Examples], class_names: Iterable, identity: str = ''
+    ):
+        self.name, self.splits, self.class_names = name, splits, tuple(map(str, class_names))
+        self.num_classes, self.fingerprint, self.identity = (
+            len(self.class_names),
+            identity,
+            identity,
+        )
+        self.split_sizes = {split: len(examples.labels) for split, examples in splits.items()}
+        self.image_shape = self.stored_shape = next(iter(splits.values())).images.shape[1:]
 
     def read(self, split: str) -> Examples:
         slices = split_slices('split', split, self.split_sizes)
@@ -146,45 +156,49 @@ def dataset_of_arrays(
     """
     if not isinstance(splits, Mapping):
         raise UserError("splits: allowed is a dict, like {'train': (images, labels), …}")
-    dataset, digest = InMemoryDataset(), hashlib.sha256()
-    dataset.name, dataset.splits = f'{OWN}{name}', {}
-    for split, pair in splits.items():
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise UserError(f'splits[{split!r}]: allowed is a pair (images, labels)')
-        images, labels = map(np.asarray, pair)
-        images = images[..., None] if images.ndim == 3 else images
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3, 4):
-            raise UserError(
-                f'splits[{split!r}]: images are {images.dtype} {images.shape}; allowed is uint8 '
-                '(examples, height, width, 1, 3 or 4 channels), channels last'
-            )
-        is_integer = labels.dtype.kind in 'iu' and labels.shape == images.shape[:1]
-        if not is_integer or not labels.size or labels.min() < 0 or labels.max() >= MAX_LABELS:
-            raise UserError(
-                f'splits[{split!r}]: labels are {labels.dtype} {labels.shape}'
-                + (f' from {labels.min()} to {labels.max()}' if is_integer and labels.size else '')
-                + '; allowed are '
-                f'integers from 0 to {MAX_LABELS - 1}, one of each of the {len(images)} images'
-            )
-        dataset.splits[split] = Examples(images, labels.astype(np.int32))
-        digest.update(f'{split} {images.shape}'.encode())
-        for array in dataset.splits[split]:
-            digest.update(np.ascontiguousarray(array))
-    shapes = {examples.images.shape[1:] for examples in dataset.splits.values()}
+    examples = {split: _check_arrays(f'splits[{split!r}]', pair) for split, pair in splits.items()}
+    shapes = {of_split.images.shape[1:] for of_split in examples.values()}
     if len(shapes) != 1:
         raise UserError(f'splits: images of the shapes {sorted(shapes)}; allowed is one')
-    most = 1 + max(int(examples.labels.max()) for examples in dataset.splits.values())
-    dataset.class_names = tuple(map(str, range(most) if class_names is None else class_names))
-    dataset.num_classes = len(dataset.class_names)
-    if most > dataset.num_classes:
+    most = max(int(of_split.labels.max()) for of_split in examples.values())
+    class_names = range(most + 1) if class_names is None else class_names
+    dataset = InMemoryDataset(f'{OWN}{name}', examples, class_names, hash_examples(examples))
+    if most >= dataset.num_classes:
         raise UserError(
-            f'class_names: {dataset.num_classes} names, and a label is {most - 1}; allowed are at '
+            f'class_names: {dataset.num_classes} names, and a label is {most}; allowed are at '
             'least as many names as labels'
         )
-    (dataset.image_shape,) = (dataset.stored_shape,) = shapes
-    dataset.split_sizes = {split: len(of.labels) for split, of in dataset.splits.items()}
-    dataset.identity = dataset.fingerprint = digest.hexdigest()
     return dataset
+
+
+def _check_arrays(key: str, pair: tuple[np.ndarray, np.ndarray]) -> Examples:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise UserError(f'{key}: allowed is a pair (images, labels)')
+    images, labels = map(np.asarray, pair)
+    images = images[..., None] if images.ndim == 3 else images
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3, 4):
+        raise UserError(
+            f'{key}: images are {images.dtype} {images.shape}; allowed is uint8 (examples, height, '
+            'width, 1, 3 or 4 channels), channels last'
+        )
+    is_integer = labels.dtype.kind in 'iu' and labels.shape == images.shape[:1] and labels.size > 0
+    if not is_integer or labels.min() < 0 or labels.max() >= MAX_LABELS:
+        values = f' from {labels.min()} to {labels.max()}' if is_integer else ''
+        raise UserError(
+            f'{key}: labels are {labels.dtype} {labels.shape}{values}; allowed are integers from 0 '
+            f'to {MAX_LABELS - 1}, one of each of the {len(images)} images'
+        )
+    return Examples(images, labels.astype(np.int32))
+
+
+def hash_examples(splits: dict[str, Examples], text: str = '') -> str:
+    """SHA-256 of a text and of the examples of all splits."""
+    digest = hashlib.sha256(text.encode())
+    for split, examples in splits.items():
+        digest.update(f'{split} {examples.images.shape}'.encode())
+        for array in examples:
+            digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
 
 
 def split_slices(key: str, split: str, split_sizes: dict[str, int]) -> list[tuple[str, int, int]]:

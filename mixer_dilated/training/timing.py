@@ -120,6 +120,7 @@ def on_random_images(setup: Setup, image_size: tuple[int, int], steps: int) -> S
     few = {'optimizer.warmup_steps': 0, 'dataset.train_split': 'train', 'input.mode': 'memory'}
     config = changed(setup.config, few)
     *_, channels = setup.dataset.image_shape
-    images = FakeData((*image_size, channels), setup.dataset.num_classes, steps * config.batch)
+    count = steps * config.batch
+    images = FakeData((*image_size, channels), setup.dataset.num_classes, count)
     tokens = grid_tokens(config, image_size)
-    return Setup(config, images, images.examples, config.batch, tokens)
+    return Setup(config, images, count, config.batch, tokens)
