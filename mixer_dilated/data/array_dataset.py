@@ -16,7 +16,7 @@ from mixer_dilated.data.class_folders import ClassFolders, ImageFile, split_imag
 from mixer_dilated.data.examples import Examples, InMemoryDataset, cache_name, hash_examples
 from mixer_dilated.data.preprocessing import Preprocessing, resize_image
 from mixer_dilated.data.split_names import complete_splits
-from mixer_dilated.data.stored_images import image_shapes
+from mixer_dilated.data.stored_images import check_pixels, image_shapes
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair
 
@@ -24,18 +24,11 @@ MAX_CLASSES = 1000  # in a small set
 
 
 class ArrayDataset(InMemoryDataset):
-    """Images and labels in the arrays of an .npz file or of idx files, as a `Dataset`.
+    """The arrays of an .npz file (`read_npz`) or of idx files (`read_idx`), as a `Dataset`.
 
-    Images that are only upsampled are stored as they are, others resized when they are read.
-
-    Args:
-      dataset: `config.dataset`.
-      kind: 'npz' (see `read_npz`) or 'idx' (see `read_idx`).
-      path: of the file or folder.
-      image_size: (height, width) of the network's input; None for that of the images.
-
-    Raises:
-      UserError: the files, arrays or values cannot be used; the message names them.
+    Images that are only upsampled to `image_size`, (height, width) of the network's input, are
+    stored as they are, others resized when they are read; None leaves them their size. Raises
+    UserError for files, arrays or values that cannot be used, and names them.
     """
 
     def __init__(
@@ -58,13 +51,8 @@ class ArrayDataset(InMemoryDataset):
             identity += ' {} {}'.format(*options)
         super().__init__(cache_name(kind, path), splits, class_names)
         own_shape = self.stored_shape
-        self.image_shape, self.stored_shape = image_shapes(own_shape, image_size)
-        pixels = math.prod(own_shape[:2])
-        if pixels > dataset.max_pixels:
-            raise UserError(
-                f'{path}: images of {pixels} pixels; allowed are at most {dataset.max_pixels} '
-                '(config.dataset.max_pixels)'
-            )
+        check_pixels(str(path), own_shape, dataset.max_pixels)
+        self.image_shape, self.stored_shape = image_shapes(self.name, own_shape, image_size)
         resized = self.stored_shape != own_shape
         self._resize = dataset.resize if resized else ''
         preprocessing = Preprocessing(self.image_shape, resize=dataset.resize)
@@ -86,7 +74,6 @@ class ArrayDataset(InMemoryDataset):
 
 
 def _stamps(path: pathlib.Path) -> tuple:
-    """Names, sizes and times of the files that may be read."""
     folder = path if path.is_dir() else path.parent
     statuses = [(file.name, file.stat()) for file in sorted(folder.iterdir()) if file.is_file()]
     return tuple((name, status.st_size, status.st_mtime_ns) for name, status in statuses)
@@ -109,7 +96,6 @@ def _load(
 def _convert_images(
     path: pathlib.Path, arrays: dict[str, LabelledImages], white: float, notes: list[str]
 ) -> dict[str, UInt8[np.ndarray, 'examples height width channels']]:
-    """The images of each split, by one rule; appends to the notes."""
     images = {split: _put_channels_last(path, of, notes) for split, of in arrays.items()}
     shapes = {array.shape[1:]: arrays[split].image_name for split, array in images.items()}
     if len(shapes) > 1:
@@ -142,7 +128,6 @@ def _convert_images(
 
 
 def _put_channels_last(path: pathlib.Path, arrays: LabelledImages, notes: list[str]) -> np.ndarray:
-    """Any numbers (N, H, W, C), as many as labels."""
     images, shape = arrays.images, arrays.images.shape
     count, num_labels = ((*array.shape, 0)[0] for array in (images, arrays.labels))
     if count != num_labels or not count:
@@ -201,7 +186,7 @@ def _number_labels(
 
 
 def _label_values(path: pathlib.Path, arrays: LabelledImages) -> np.ndarray:
-    """Labels (N,) as integers or texts, of the array of a split."""
+    """Labels (N,) as integers or texts."""
     labels, problem = arrays.labels, f'{arrays.labels.dtype} {arrays.labels.shape}'
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]

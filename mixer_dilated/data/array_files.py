@@ -15,7 +15,7 @@ import numpy as np
 from mixer_dilated.data.image_files import visible_entries
 from mixer_dilated.data.split_names import split_of
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import MAX_ARRAY_BYTES, read_bytes
+from mixer_dilated.files import MAX_ARRAY_BYTES, error_text, read_bytes
 
 IMAGES = {'x', 'images', 'image', 'imgs', 'data'}  # words of an array's name
 LABELS = {'y', 'labels', 'label', 'targets', 'target'}
@@ -43,14 +43,10 @@ class LabelledImages(NamedTuple):
 def read_npz(
     path: pathlib.Path, image_key: str = '', label_key: str = ''
 ) -> tuple[dict[str, LabelledImages], list[str]]:
-    """The arrays of an .npz file for each split, or for 'all'; and notes.
+    """The arrays of an .npz file for each split, or for 'all'; and notes. Pickles are never loaded.
 
-    Args:
-      path: of the file; its pickled objects are never loaded.
-      image_key, label_key: names of the arrays of 'all'; '' for 'images' and 'labels' or alike.
-
-    Raises:
-      UserError: not such a file; arrays missing or damaged, or names whose meaning is not clear.
+    `image_key` and `label_key` are the names of the arrays of 'all'; '' for 'images' and 'labels'
+    or alike. Raises UserError for arrays missing or damaged, or names whose meaning is not clear.
     """
     try:
         with path.open('rb') as file:
@@ -111,7 +107,7 @@ def _read_array(path: pathlib.Path, archive: np.lib.npyio.NpzFile, name: str) ->
         return array
     # NumPy and zipfile raise errors of many types at damaged arrays.
     except Exception as error:
-        cause = ' '.join(str(error).split())[:200] or type(error).__name__
+        cause = error_text(error)
         hint = 'copy the file again, or write it anew'
         if 'pickle' in cause:
             cause = 'an array of Python objects, which is never loaded'
@@ -122,12 +118,9 @@ def _read_array(path: pathlib.Path, archive: np.lib.npyio.NpzFile, name: str) ->
 def read_idx(path: pathlib.Path) -> tuple[dict[str, LabelledImages], list[str]]:
     """The arrays of the four idx files of a folder; and notes.
 
-    Args:
-      path: the folder; where it holds several sets, with what their names begin with:
-        'gzip/emnist-letters'. EMNIST's images, which lie on their side, are set upright.
-
-    Raises:
-      UserError: several sets, or files that are missing, truncated or of another kind.
+    Where it holds several sets, the path ends with what their names begin with: 'emnist-letters'.
+    EMNIST's images, which lie on their side, are set upright. Raises UserError for several sets, or
+    files that are missing, truncated or of another kind.
     """
     folder, prefix = (path, '') if os.path.isdir(path) else (path.parent, path.name)
     sets = {}
@@ -153,7 +146,6 @@ def read_idx(path: pathlib.Path) -> tuple[dict[str, LabelledImages], list[str]]:
 
 
 def _read_idx_file(path: pathlib.Path, ndim: int) -> np.ndarray:
-    """uint8 of so many dimensions."""
     packed = read_bytes(path, 'copy it again', MAX_ARRAY_BYTES)
     file = gzip.GzipFile(fileobj=io.BytesIO(packed)) if packed[:2] == GZIP else io.BytesIO(packed)
     try:

@@ -86,13 +86,8 @@ def draw_boxes(
     """Draws boxes inside an image: area and log aspect ratio uniform, then the position.
 
     Of ten boxes the first that fits into the image is taken, or the whole image if none does.
-
-    Args:
-      key: random key.
-      count: of boxes.
-      min_area: share of the area of the image; the most is 1.
-      ratios: width / height of the images, whose boxes are to have `ASPECT_RATIOS` in pixels; 1 for
-        boxes of these relative to the image.
+    `min_area` is a share of the area of the image; `ratios` are width / height of the images, whose
+    boxes are to have `ASPECT_RATIOS` in pixels; 1 for boxes of these relative to the image.
 
     Returns:
       float32 (count, 2, 2): (start, length) along (height, width), as shares of the sides.
@@ -140,9 +135,8 @@ class MixupCutmix:
 
 
 def draw_mixup(key: jax.Array, alpha: float) -> MixupCutmix:
-    """mixup (arXiv:1710.09412): weight = max(b, 1 - b), b ~ Beta(α, α).
-
-    It is at least a half, so that an example stays more itself than its partner.
+    """mixup (arXiv:1710.09412): weight = max(b, 1 - b), b ~ Beta(α, α), so that an example stays
+    more itself than its partner.
     """
     drawn = jax.random.beta(key, alpha, alpha)
     weight = jnp.maximum(drawn, 1 - drawn)
@@ -179,10 +173,7 @@ def _mix(array: jax.Array, partners: jax.Array | None, weight: jax.Array | None)
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """The augmentation of a training batch; by default none.
-
-    Each random change has a key for its purpose, from the seed and the step.
-    """
+    """The augmentation of a training batch: none. Each random change has a key for its purpose."""
 
     min_crop_area: float = 0.0  # of random resized crops, as a share of the area
     flip: bool = False  # half of the images, left to right

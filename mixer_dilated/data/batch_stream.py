@@ -16,16 +16,8 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Int
 
+from mixer_dilated.data import workers as processes
 from mixer_dilated.data.examples import Examples, RandomAccessDataSource
-from mixer_dilated.data.workers import (
-    SLICE_BYTES,
-    num_cores,
-    raise_file_limit,
-    signals_blocked,
-    start_quiet_tracker,
-    start_worker,
-    worker_error,
-)
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import error_context
 from mixer_dilated.parallel.mesh import make_global_array
@@ -147,8 +139,8 @@ class BatchStream:
         own = own or tuple(map(np.arange, sampler.batch(first_step).shape))
         self._shape, self._image_shape = tuple(map(len, own)), data_source.image_shape
         self._count = math.prod(self._shape)
-        size = min(MAX_SLICE_RECORDS, SLICE_BYTES // math.prod(self._image_shape) or 1)
-        share = -(-self._count // (workers or num_cores()))
+        size = min(MAX_SLICE_RECORDS, processes.SLICE_BYTES // math.prod(self._image_shape) or 1)
+        share = -(-self._count // (workers or processes.num_cores()))
         self._size = min(size, max(share, MIN_SLICE_RECORDS), self._count)
         per_batch = -(-self._count // self._size)
         read = functools.partial(_read_slice, data_source, sampler, own, self._size, per_batch)
@@ -187,7 +179,7 @@ class BatchStream:
         except UserError:
             raise
         except Exception as error:
-            raise worker_error(error) from error
+            raise processes.worker_error(error) from error
 
 
 def _read_slice(
@@ -213,29 +205,24 @@ def _decode_ahead(
 
     numbers = grain.MapDataset.range(first, ENDLESS).map(read)
     if not workers:
-        threads = num_cores() + 2  # cores stay busy while some wait for Python's lock
+        threads = processes.num_cores() + 2  # cores stay busy while some wait for Python's lock
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 4)
         return iter(numbers.to_iter_dataset(options))
     if not absl.flags.FLAGS.is_parsed():  # Grain reads its own flags, which have defaults
         absl.flags.FLAGS.mark_as_parsed()
-    start_quiet_tracker()
-    raise_file_limit()
+    processes.start_quiet_tracker()
+    processes.raise_file_limit()
     slices = numbers.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=READY_SLICES)
-    start = functools.partial(start_worker, folder=folder)
+    start = functools.partial(processes.start_worker, folder=folder)
     return iter(slices.mp_prefetch(options, worker_init_fn=start))
 
 
 class DevicePrefetcher:
-    """Batches of a stream, some of which are on the devices before they are asked for.
+    """Batches of a stream, `prefetch` of which are on the devices before they are asked for.
 
-    A thread takes them from the stream and shards them. Its errors are raised by `next_batch`.
-
-    Args:
-      stream: the batches of this host; closed at the end.
-      sharding: of the batch of all hosts.
-      shape: of its first axes.
-      prefetch: batches on the devices ahead.
+    A thread takes those of this host from the stream, which it closes at the end, and shards the
+    batch of all hosts, whose first axes are `shape`. Its errors are raised by `next_batch`.
 
     Attributes:
       waited: seconds that `next_batch` has waited.
@@ -272,7 +259,7 @@ class DevicePrefetcher:
                 self._ready.get(timeout=POLL_SECONDS)
 
     def _fill(self) -> None:
-        with signals_blocked():
+        with processes.signals_blocked():
             try:
                 for batch in self._stream:
                     arrays = (make_global_array(a, self._sharding, self._shape) for a in batch)

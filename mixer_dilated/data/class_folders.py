@@ -5,14 +5,9 @@ import os
 import pathlib
 from typing import NamedTuple
 
+from mixer_dilated.data import image_files
 from mixer_dilated.data.image_decoding import SUFFIXES
-from mixer_dilated.data.image_files import (
-    Ignored,
-    ignored_text,
-    is_folder,
-    visible_entries,
-    walk_images,
-)
+from mixer_dilated.data.image_files import Ignored, ignored_text, is_folder
 from mixer_dilated.data.split_names import SPLITS, complete_splits, split_of, splits_of
 from mixer_dilated.errors import UserError
 
@@ -42,15 +37,11 @@ class SplitFiles(NamedTuple):
 
 
 def find_images(root: pathlib.Path, *, follow_links: bool = False) -> ClassFolders:
-    """Finds the classes, splits and images of a folder.
+    """Finds the classes, splits and images of a folder; for links see `walk_images`.
 
     If all its folders have names of splits ('train', 'Testing', 'valid_images') and hold folders,
     they are splits, each with the same class folders. Without a test split the validation split is
     the test split. In any other folder each folder is a class.
-
-    Args:
-      root: the folder.
-      follow_links: whether links are what they lead to (see `walk_images`).
 
     Raises:
       UserError: no folder, fewer than two classes, a class without images, splits of different
@@ -82,18 +73,9 @@ def split_images(
 ) -> dict[str, list[ImageFile]]:
     """The files of each split, in the order of a hash: a slice of it has all classes.
 
-    Of a folder without splits, the same fraction of every class is for testing, at least one image
+    Of a folder without splits, `test_fraction` of every class is for testing, at least one image
     and not all: those whose names come first when they are sorted by a hash of `split_seed` and
-    name.
-
-    Args:
-      source: the data set's folder or file, for messages.
-      folders: the files, of classes and perhaps of splits.
-      test_fraction: of each class.
-      split_seed: another makes another choice.
-
-    Raises:
-      UserError: a class with a single image, or a split without images of a class.
+    name. Raises UserError, with the `source`, where a split would have no image of a class.
     """
 
     def rank(file: ImageFile) -> bytes:
@@ -160,7 +142,7 @@ def find_again(
 
 def _subfolders(root: pathlib.Path, ignored: Ignored, follow_links: bool) -> list[str]:
     names = []
-    for entry in visible_entries(str(root)):
+    for entry in image_files.visible_entries(str(root)):
         if is_folder(entry, follow_links):
             names.append(entry.name)
         elif is_folder(entry, True):
@@ -176,33 +158,27 @@ def _split_folders(root: pathlib.Path, folders: list[str], follow_links: bool) -
     by_split = {split: folder for folder, split in splits.items() if split}
     if 'train' not in by_split or len(by_split) < 2:
         return {}
-    empty = [
-        folder
-        for folder, split in splits.items()
-        if split and not _subfolders(root / folder, Ignored(), follow_links)
-    ]
     others = [folder for folder in folders if not splits[folder]]
+    named = [folder for folder in folders if splits[folder]]
+    empty = [name for name in named if not _subfolders(root / name, Ignored(), follow_links)]
     if others and empty:  # they are classes, as bus and train are
         return {}
-    problem = ''
     if others:
-        problem = (
-            f'beside the splits {_list(sorted({*folders} - {*others}))} there is '
+        raise UserError(
+            f'{root}: beside the splits {_list(named)} there is '
             f'{_list(others)}; allowed are folders of splits (train, validation, test) or folders '
             'of classes alone'
         )
-    elif empty:
-        problem = (
-            f'{_list(empty)}, by its name a split, holds no class folders; allowed are '
+    if empty:
+        raise UserError(
+            f'{root}: {_list(empty)}, by its name a split, holds no class folders; allowed are '
             'SPLIT/CLASS/image.png, and CLASS/image.png with other names for the classes'
         )
-    elif len(by_split) < len(folders):
-        problem = (
-            f'two of its folders are one split: {_list(folders)}; name its folders train, '
+    if len(by_split) < len(folders):
+        raise UserError(
+            f'{root}: two of its folders are one split: {_list(folders)}; name its folders train, '
             'validation and test'
         )
-    if problem:
-        raise UserError(f'{root}: {problem}')
     return {split: by_split[split] for split in SPLITS if split in by_split}
 
 
@@ -212,9 +188,9 @@ def _find_classes(
     if len(names) < 2:
         holds = f'one class folder, {names[0]!r}' if names else 'no class folders'
         inner = _subfolders(folder / names[0], Ignored(), follow_links) if names else ()
-        hint = ''
-        if inner:
-            hint = f'; to take {_list(inner)} for the classes, name {folder / names[0]}'
+        hint = (
+            f'; to take {_list(inner)} for the classes, name {folder / names[0]}' if inner else ''
+        )
         raise UserError(
             f'{folder}: holds {holds}; allowed are at least two, with their images in them: '
             f'CLASS/image.png{hint}{_links_hint(ignored)}'
@@ -222,7 +198,8 @@ def _find_classes(
     files, inner = [], set()
     for label, name in enumerate(names):
         left_out, first = Ignored(), len(files)
-        for entry in walk_images(folder / name, left_out, root, follow_links=follow_links):
+        walked = image_files.walk_images(folder / name, left_out, root, follow_links=follow_links)
+        for entry in walked:
             status = entry.stat()
             path = os.path.relpath(entry.path, root).replace(os.sep, '/')
             files.append(ImageFile(path, label, status.st_size, status.st_mtime_ns))

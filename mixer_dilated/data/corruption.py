@@ -74,9 +74,8 @@ def _to_uint8(values: Float[Array, 'batch height width channels']) -> Images:
 
 
 class Corruption(NamedTuple):
-    """A function of (key, images, severity), and how networks are tested with it.
-
-    The severities ascend from 0, which changes nothing.
+    """A function of (key, images, severity), and the severities, ascending from 0, which changes
+    nothing, that networks are tested with.
     """
 
     name: str

@@ -26,20 +26,13 @@ COLUMNS = {  # by preference; without capitals, spaces and '_'
 
 
 def read_listing(path: pathlib.Path, image_key: str = '', label_key: str = '') -> ClassFolders:
-    """The image files that a CSV file lists, a row a file, below a header.
+    """The image files that a CSV file in UTF-8 lists, a row a file, below a header.
 
-    Names of files are relative to the CSV's folder, with or without their ending. A column 'split'
-    has the split of each file.
-
-    Args:
-      path: of the CSV, in UTF-8, with ',', ';' or tabs between columns.
-      image_key, label_key: names of the columns; '' for the usual ones.
-
-    Returns:
-      Classes are the labels as texts, sorted: by their value, if all are integers.
-
-    Raises:
-      UserError: the file, a column or a row cannot be used, or two labels are one number.
+    Columns are between ',', ';' or tabs, and named by the keys, or '' for the usual names; 'split'
+    has the split of each file. Names of files are relative to the CSV's folder, with or without
+    their ending. Classes are the labels as texts, sorted: by their value, if all are integers.
+    Raises UserError for a file, a column or a row that cannot be used, or two labels that are one
+    number.
     """
     rows, notes, files, lines, missing = _read_rows(path), [], {}, {}, []
     header = rows.pop(0)[1] if rows else []
@@ -139,7 +132,6 @@ def _find_file(
 
 
 def _files_by_stem(folder: str) -> dict[str, list[str]]:
-    """The image files of a folder by their names without endings."""
     stems = {}
     with contextlib.suppress(OSError, ValueError):  # of a name that no folder can have
         for name in sorted(os.listdir(folder)):

@@ -33,10 +33,8 @@ class AbstractDataset:
 
 
 def abstract_dataset(dataset: ml_collections.ConfigDict) -> AbstractDataset:
-    """Of `config.dataset`, from `FACTS` or as it lies here; nothing is downloaded.
-
-    Raises:
-      UserError: it is neither there nor known, or its images need a size.
+    """Of `config.dataset`, from `FACTS` or as it lies here; nothing is downloaded. Raises UserError
+    if it is neither there nor known, or its images need a size.
     """
     if dataset.name not in FACTS:
         if dataset.name != 'digits' and not split_path(dataset.name)[0]:
@@ -45,13 +43,8 @@ def abstract_dataset(dataset: ml_collections.ConfigDict) -> AbstractDataset:
         return AbstractDataset(*(getattr(there, name) for name in names))
     size = integer_pair('dataset.image_size', dataset.image_size, 1) if dataset.image_size else None
     image_size, channels, num_classes, split_sizes = FACTS[dataset.name]
-    if not size and not image_size:
-        raise UserError(
-            f'config.dataset.image_size = 0: the images of {dataset.name!r} are of several sizes, '
-            'and are brought to one; set it, for example --config.dataset.image_size=224'
-        )
     own_shape = (*(image_size or (None, None)), channels)
-    shapes = image_shapes(own_shape, size, dataset.decode_size)
+    shapes = image_shapes(dataset.name, own_shape, size, dataset.decode_size)
     return AbstractDataset(dataset.name, *shapes, num_classes, split_sizes)
 
 

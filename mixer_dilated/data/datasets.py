@@ -1,7 +1,6 @@
 """The data set that `config.dataset` names, the embedded ones, and the cache of examples."""
 
 import functools
-import hashlib
 import json
 import os
 import pathlib
@@ -12,14 +11,22 @@ import ml_collections
 import numpy as np
 
 from mixer_dilated.data.class_folders import SplitFiles, find_images
-from mixer_dilated.data.examples import OWN, Dataset, Examples, InMemoryDataset, checksums
+from mixer_dilated.data.examples import (
+    OWN,
+    Dataset,
+    Examples,
+    InMemoryDataset,
+    cache_folder,
+    cache_key,
+    checksums,
+)
 from mixer_dilated.data.preprocessing import Preprocessing
 from mixer_dilated.data.stored_images import is_upsample
 from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import atomic_folder
 from mixer_dilated.patches.geometry import integer_pair
-from mixer_dilated.paths import expand_user, user_cache
+from mixer_dilated.paths import expand_user
 
 # What `dataset.preprocess` = 'auto' means for a data set; for any other, 'resize'.
 AUTO_PREPROCESS = {'mnist': 'mnist', 'fashion_mnist': 'fill', 'digits': 'fill'}
@@ -28,12 +35,8 @@ AUTO_PREPROCESS = {'mnist': 'mnist', 'fashion_mnist': 'fill', 'digits': 'fill'}
 def open_dataset(dataset: ml_collections.ConfigDict, recorded: SplitFiles | None = None) -> Dataset:
     """Opens the data set of `config.dataset`; only `on_corrupt = 'skip'` decodes images.
 
-    Args:
-      dataset: `config.dataset`.
-      recorded: the splits of a run on a folder of images, which keep their files.
-
-    Raises:
-      UserError: the data set does not exist, cannot be downloaded, or does not fit the config.
+    `recorded` are the splits of a run on a folder of images, which keep their files. Raises
+    UserError if the set does not exist, cannot be downloaded, or does not fit the config.
     """
     size = integer_pair('dataset.image_size', dataset.image_size, 1) if dataset.image_size else None
     kind, path = split_path(dataset.name)
@@ -86,11 +89,7 @@ def open_dataset(dataset: ml_collections.ConfigDict, recorded: SplitFiles | None
 
 
 def preprocessing_of(dataset: ml_collections.ConfigDict, image_shape: tuple) -> Preprocessing:
-    """How image files become images of that shape, in the style of `config.dataset`.
-
-    Raises:
-      UserError: `dataset.preprocess` does not fit the channels.
-    """
+    """How image files become images of that shape; UserError if the style does not fit it."""
     how = dataset.preprocess
     if how == 'auto':
         kind, path = split_path(dataset.name)
@@ -111,9 +110,7 @@ def load_examples(dataset: Dataset, split: str, cache_dir: str) -> Examples:
     set, checksums of the arrays) in `cache_dir`, or for '' in the user's cache folder. A damaged
     one is rewritten; a cache that cannot be written is a warning.
     """
-    key = hashlib.sha256(f'{dataset.fingerprint}\n{split}'.encode()).hexdigest()[:16]
-    name = f'{dataset.name.replace("/", "-")}-{key}'
-    entry = expand_user(cache_dir or user_cache()) / name
+    entry = cache_folder(cache_dir) / cache_key(dataset, split)
     examples = _load_entry(entry, dataset.fingerprint)
     if examples is None:
         examples = dataset.read(split)
@@ -189,13 +186,3 @@ def _load_digits() -> dict[str, Examples]:
         split: Examples(images[rows], labels[rows])
         for split, rows in (('train', ~is_test), ('test', is_test))
     }
-
-
-class FakeData(InMemoryDataset):
-    """Noise of any shape and number, as a `Dataset` of one split, 'train', to time steps with."""
-
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, examples: int):
-        draw = np.random.default_rng(0)
-        images = draw.integers(0, 256, (examples, *image_shape), np.uint8)
-        labels = draw.integers(0, num_classes, examples, np.int32)
-        super().__init__('noise', {'train': Examples(images, labels)}, range(num_classes))

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 import os
 import pathlib
 import shutil
@@ -18,21 +17,18 @@ from mixer_dilated.data.examples import (
     Examples,
     InMemoryDataSource,
     RandomAccessDataSource,
+    cache_folder,
+    cache_key,
 )
 from mixer_dilated.errors import UserError
-from mixer_dilated.paths import expand_user, user_cache
 
 
 class DiskDataSource:
-    """A `RandomAccessDataSource` that keeps on disk what another one has decoded.
+    """A `RandomAccessDataSource` that keeps in a file what another one has decoded.
 
     The file has a row an example: CRC-32 of the rest (4 bytes), label (4), pixels. A row whose
     checksum does not hold, as of one that was never written, or not whole, is decoded and written;
     any number of processes may do so at once. Where the disk is full nothing more is written.
-
-    Args:
-      source: of the examples.
-      path: of the file, which is made if it is not there.
     """
 
     def __init__(self, source: RandomAccessDataSource, path: pathlib.Path):
@@ -88,19 +84,15 @@ def keep_on_disk(
 ) -> RandomAccessDataSource:
     """The examples of a split, kept on disk if `config.input` has it so and there is room.
 
-    The files are in `cache_dir`, or for '' in the user's cache folder. Those that were used least
-    recently are removed where all together would exceed `input.disk_gib`.
-
-    Raises:
-      UserError: `input.mode` is 'disk', and there is no room or the folder cannot be written.
+    Those that were used least recently are removed where all together would exceed
+    `input.disk_gib`. Raises UserError if `input.mode` is 'disk', and there is no room or the folder
+    cannot be written.
     """
     source = dataset.data_source(split)
     if settings.mode == 'stream' or isinstance(source, InMemoryDataSource):
         return source
-    folder = expand_user(cache_dir or user_cache()) / 'decoded'
-    key = f'{dataset.fingerprint}\n{split}\n{dataset.stored_shape}'
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    path = folder / f'{dataset.name.replace("/", "-")}-{digest}'
+    folder = cache_folder(cache_dir) / 'decoded'
+    path = folder / cache_key(dataset, split, dataset.stored_shape)
     kept = DiskDataSource(source, path)
     needed, allowed = len(kept) * kept.row_bytes, settings.disk_gib * 2**30
     try:

@@ -12,17 +12,15 @@ from jaxtyping import Int32, UInt8
 
 from mixer_dilated.data.split_names import split_of
 from mixer_dilated.errors import UserError
+from mixer_dilated.paths import expand_user, user_cache
 
 OWN = 'own:'  # begins the name of a data set of the caller's arrays
 MAX_LABELS = 2**20
 
 
 class Examples(NamedTuple):
-    """Images and their labels, in memory or memory-mapped.
-
-    Attributes:
-      images: uint8 (examples, height, width, channels).
-      labels: int32 (examples,), from 0 to num_classes - 1.
+    """Images, uint8 (examples, height, width, channels), and their labels, int32 (examples,) from 0
+    to num_classes - 1; in memory or memory-mapped.
     """
 
     images: UInt8[np.ndarray, 'examples height width channels']
@@ -34,29 +32,32 @@ def cache_name(kind: str, path: pathlib.Path) -> str:
     return f'{kind}-' + ''.join(c for c in path.resolve().name if c.isalnum())[:40]
 
 
+def cache_folder(cache_dir: str) -> pathlib.Path:
+    """The folder of `dataset.cache_dir`, which is the user's for ''."""
+    return expand_user(cache_dir or user_cache())
+
+
+def cache_key(dataset: 'Dataset', *facts: object) -> str:
+    """The name in a cache of what depends on a data set and on these facts."""
+    text = '\n'.join(map(str, [dataset.fingerprint, *facts]))
+    return f'{dataset.name.replace("/", "-")}-{hashlib.sha256(text.encode()).hexdigest()[:16]}'
+
+
 def checksums(examples: Examples) -> dict[str, int]:
     """CRC-32 of the images and of the labels."""
     return {name: zlib.crc32(array) for name, array in examples._asdict().items()}
 
 
 class RandomAccessDataSource(Protocol):
-    """The examples of a split, decoded on access; it can be pickled.
+    """The examples of a split, decoded on access; it can be pickled."""
 
-    Attributes:
-      image_shape: (height, width, channels), the `stored_shape` of the data set.
-    """
-
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int]  # the `stored_shape` of the data set
 
     def __len__(self) -> int:
         """Number of examples."""
 
     def read(self, index: Sequence[int]) -> Examples:
-        """Decodes the examples of these indices, with the pixels that `Dataset.read` returns.
-
-        Raises:
-          UserError: an example is damaged.
-        """
+        """Decodes these examples as `Dataset.read` does; raises UserError if one is damaged."""
 
     def labels(self, index: Sequence[int]) -> Int32[np.ndarray, ' examples']:
         """The labels of these indices; no image is decoded."""
@@ -102,10 +103,8 @@ class Dataset(Protocol):
     old_identities: Sequence[str]  # that earlier versions recorded of the same examples
 
     def read(self, split: str) -> Examples:
-        """Decodes the examples of a split (TFDS split syntax), in the stored order.
-
-        Raises:
-          UserError: an example is damaged.
+        """Decodes the examples of a split (TFDS split syntax), in the stored order; raises
+        UserError if one is damaged.
         """
 
     def data_source(self, split: str) -> RandomAccessDataSource:
@@ -202,15 +201,10 @@ def hash_examples(splits: dict[str, Examples], text: str = '') -> str:
 
 
 def split_slices(key: str, split: str, split_sizes: dict[str, int]) -> list[tuple[str, int, int]]:
-    """Parses a split into (name, start, stop) slices.
+    """Parses a split, as 'train[:90%]+test[-100:]' (TFDS split syntax), into (name, start, stop).
 
-    Args:
-      key: the config key or flag that holds `split`, for the message.
-      split: TFDS split syntax, like 'train[:90%]+test[-100:]'.
-      split_sizes: number of examples of each named split.
-
-    Raises:
-      UserError: the syntax is wrong, a split does not exist, or a slice is empty.
+    `split_sizes` has the number of examples of each named split. Raises UserError, with the `key`
+    or flag that holds the split, for wrong syntax, a split that does not exist, or an empty slice.
     """
     import tensorflow_datasets as tfds
 

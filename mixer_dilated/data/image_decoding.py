@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from mixer_dilated.errors import UnreadableError, UserError
-from mixer_dilated.files import open_nonblocking
+from mixer_dilated.files import error_text, open_nonblocking
 
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'AVIF')  # what Pillow lacks is refused
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.jpe', '.jfif', '.webp', '.bmp', '.tif', '.tiff', '.gif')
@@ -26,7 +26,7 @@ MAX_PIXELS = 200_000_000  # phones and cameras have fewer
 def read_image(
     path: ImagePath, channels: int, max_pixels: int, min_side: int = 0, white: float = 0
 ) -> Image.Image:
-    """Reads an image file of any size, of one of `FORMATS`.
+    """Reads an image file of any size, of one of `FORMATS`, as mode 'L', 'RGB' or 'RGBA'.
 
     The image is upright as its EXIF orientation says; transparent places become white; more than 8
     bits become 8; of an animation it is the first frame; colour profiles are not applied.
@@ -38,9 +38,6 @@ def read_image(
       min_side: a larger JPEG may be decoded at 1/2, 1/4 or 1/8 of its size that still has as many
         pixels a side; 0 for its own size.
       white: the value that is white in images of more than 8 bits; 0 is 65535.
-
-    Returns:
-      An image of mode 'L', 'RGB' or 'RGBA'.
 
     Raises:
       UserError: why it cannot be used; the message does not name the file. UnreadableError, if the
@@ -70,12 +67,8 @@ def read_image(
 def decode_image(
     encoded: bytes, shape: tuple[int, int, int]
 ) -> UInt8[np.ndarray, 'height width channels']:
-    """Decodes an image of a known (height, width, channels); another size is refused by its header.
-
-    Grey and colour are converted into each other, as `read_image` does.
-
-    Raises:
-      UserError: not an image, or of another size.
+    """Decodes an image of a known shape; grey and colour are converted into each other. Raises
+    UserError if it is no image, or by its header of another size.
     """
     with _decoding_errors(), Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
         if image.size != (shape[1], shape[0]):
@@ -100,8 +93,7 @@ def _decoding_errors():
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:
             raise UnreadableError(error.strerror) from None
-        cause = ' '.join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f'an image that cannot be decoded: {cause}') from None
+        raise UserError(f'an image that cannot be decoded: {error_text(error)}') from None
 
 
 def _open_image(path: ImagePath, max_pixels: int) -> BinaryIO:

@@ -21,19 +21,11 @@ def walk_images(
 ) -> Iterator[os.DirEntry]:
     """The entries of all image files, folder by folder, in sorted order.
 
-    Left out and counted: files without one of the suffixes, by their own; what is no file, like a
-    pipe; links out of the folder, to folders, and to images that are walked under their own name.
-    Hidden files and folders are left out, and so is __MACOSX.
-
-    Args:
-      folder: where to begin.
-      ignored: counts of what is left out, which are added to.
-      root: the folder that links must not lead out of, if it is another; all folders beside the one
-        to begin with are walked too.
-      follow_links: whether links to files and folders are what they lead to, wherever that is.
-
-    Raises:
-      UserError: a folder that cannot be read.
+    Left out and counted in `ignored`: files without one of the suffixes, by their own; what is no
+    file, like a pipe; links out of `root` (or of the folder), to folders, and to images that are
+    walked under their own name: all folders of `root` are. Hidden files and folders are left out,
+    and so is __MACOSX. With `follow_links`, links are what they lead to, wherever that is. Raises
+    UserError for a folder that cannot be read.
     """
     root = os.path.realpath(root or folder)
     depth = len(_parts(os.path.realpath(folder), root))
@@ -90,8 +82,7 @@ def ignored_text(ignored: Ignored) -> str:
 def _reason_to_ignore(entry: os.DirEntry, root: str | None, depth: int) -> tuple[str, str] | None:
     """Why an entry that is no folder is left out, in singular and plural.
 
-    Links must not lead out of `root`, which is None if they are followed; `depth` is how far below
-    root the walk begins.
+    `root` is None if links are followed; `depth` is how far below it the walk begins.
     """
     target = os.path.realpath(entry.path) if root and entry.is_symlink() else None
     if target and os.path.isdir(target):

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import pathlib
 import warnings
@@ -20,16 +19,14 @@ from mixer_dilated.data.class_folders import (
     find_again,
     split_images,
 )
-from mixer_dilated.data.examples import Examples, cache_name, split_slices
+from mixer_dilated.data.examples import Examples, cache_folder, cache_name, split_slices
 from mixer_dilated.data.image_decoding import white_of
 from mixer_dilated.data.preprocessing import Preprocessing, decode_images
 from mixer_dilated.errors import UnreadableError, UserError
 from mixer_dilated.files import write_json
-from mixer_dilated.paths import expand_user, user_cache
 
 MAX_NAMED = 3
 SAMPLE = 100  # files that are looked at for their range of values
-MAX_KEPT_BYTES = 2**30  # of images that were decoded to find corrupt ones
 
 
 class ImageFolder:
@@ -42,16 +39,13 @@ class ImageFolder:
     Args:
       source: the folder; or the file in it that lists the images.
       folders: the images, as `find_images` or `read_listing` returns them.
-      dataset: `config.dataset`.
-      preprocessing: of the images.
       recorded: the splits of a run, which are found again by the names of their files.
 
     Attributes:
       split_files: of all splits, for `recorded` of a later time.
 
     Raises:
-      UserError: a class of a split is left without images, or the system does not let a file be
-        read.
+      UserError: a class of a split has no images, or the system does not let a file be read.
     """
 
     def __init__(
@@ -65,12 +59,10 @@ class ImageFolder:
         root = source if source.is_dir() else source.parent
         self.name = cache_name('folder' if source == root else 'csv', source)
         self.image_shape, self.stored_shape = preprocessing.image_shape, preprocessing.stored_shape
-        self._root, self._preprocessing, self._decoded = root, preprocessing, {}
+        self._root, self._preprocessing = root, preprocessing
         notes = [*folders.notes]
         if dataset.on_corrupt == 'skip':
-            corrupt = self._find_corrupt(
-                folders.splits, expand_user(dataset.cache_dir or user_cache())
-            )
+            corrupt = self._find_corrupt(folders.splits, cache_folder(dataset.cache_dir))
             if corrupt:
                 number = f'{len(corrupt)} of {sum(map(len, folders.splits.values()))} images'
                 notes.append(f'left out {number}, which cannot be used: {_list_corrupt(corrupt)}')
@@ -101,9 +93,6 @@ class ImageFolder:
     def read(self, split: str) -> Examples:
         """See `Dataset.read`; corrupt files of all splits are named, and counted, in one error."""
         files = self._slice(split)
-        if self._decoded:
-            images = np.stack([self._decoded[file.path] for file in files])
-            return Examples(images, np.array([file.label for file in files], np.int32))
         examples, corrupt = self._decode(files)
         if corrupt:
             seen = {file.path for file in files}
@@ -176,11 +165,7 @@ class ImageFolder:
         except (OSError, ValueError, RecursionError):
             pass
         files = [file for files in splits.values() for file in files]
-        keep = len(files) * math.prod(self.stored_shape) <= MAX_KEPT_BYTES
-        examples, corrupt = self._decode(files, keep=keep)
-        if keep:  # `read` need not decode them again
-            usable = (file.path for file in files if file.path not in corrupt)
-            self._decoded = dict(zip(usable, examples.images, strict=True))
+        _, corrupt = self._decode(files, keep=False)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, corrupt)

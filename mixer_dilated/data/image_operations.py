@@ -205,9 +205,8 @@ def translate_y_big_vision(level: Level, size: Pair) -> Transform:
 
 
 def apply_transform(image: Image, transform: Transform, fill: int, nearest: bool = False) -> Image:
-    """Samples an image where a transform maps each pixel; `fill`, 0 … 255, outside of it.
-
-    A place shows four pixels bilinearly, or its `nearest`.
+    """Samples an image where a transform maps each pixel, bilinearly or at the `nearest` one;
+    `fill`, 0 … 255, outside of it.
     """
     height, width, channels = image.shape
     middle = (jnp.array([[height], [width]], jnp.float32)[:, :, None] - 1) / 2

@@ -72,8 +72,7 @@ class InMemoryPipeline:
 
     Attributes:
       examples: on the devices.
-      data_source: the same examples by number, on the host.
-      labels: of all examples.
+      data_source, labels: the same examples by number, and all labels, on the host.
       waited: seconds spent in waiting for batches so far.
     """
 
@@ -93,15 +92,10 @@ class InMemoryPipeline:
         self._permute(0)
 
     def train_chunks(self, step: int, num_steps: int, seconds: float | None) -> Iterator[Chunk]:
-        """Chunks of the next training batches.
+        """Chunks of the next `num_steps` batches after `step`, within the epoch.
 
-        In each epoch a seed takes its own permutation of the examples, batch by batch; examples
-        that do not fill a last batch are left out.
-
-        Args:
-          step: steps of the run that are done.
-          num_steps: to train, within the epoch.
-          seconds: after which a stream that has to wait yields fewer; None for no limit.
+        In each epoch a seed takes its own permutation of the examples; what does not fill a batch
+        is left out. A stream that has to wait for `seconds` yields fewer.
         """
         config, steps = self._config, len(self.labels) // self._config.batch
         epoch = step // steps
@@ -214,10 +208,8 @@ InputPipeline = InMemoryPipeline | StreamingPipeline
 def open_input(
     config: ml_collections.ConfigDict, dataset: Dataset, split: str, mesh: Mesh
 ) -> InputPipeline:
-    """The input pipeline of a split, in memory, on disk or streaming as `config.input` selects.
-
-    Raises:
-      UserError: the examples cannot be read, or have no room.
+    """The input pipeline of a split, in memory, on disk or streaming as `config.input` selects;
+    UserError if the examples cannot be read, or have no room.
     """
     count = count_examples('split', split, dataset.split_sizes)
     if streams(config.input, dataset, count):

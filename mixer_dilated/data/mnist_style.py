@@ -15,21 +15,18 @@ def to_mnist_style(
     box: float = 20 / 28,
     by_mass: bool = True,
 ) -> UInt8[np.ndarray, 'height_out width_out']:
-    """Brings an image of one digit to the style of MNIST's images.
+    """Brings an image of one digit, on an even background, to the style of MNIST's images.
 
     As LeCun, Cortes and Burges describe it: the digit, light on black, fits a box of 20×20 pixels
     with its aspect ratio kept, and is centred by its centre of mass in a field of 28×28. Before
     that, an image whose border is bright is inverted, the grey of its border is made black, and
-    the digit is cut out; after it, its brightest pixel is made white.
+    the digit is cut out; after it, its brightest pixel is made white. Without a digit all is black.
 
     Args:
-      grey: an image of any size, of one digit on an even background.
+      grey: an image of any size.
       size: (height, width) of the result.
       box: the longer side of the digit as a share of the smaller side of the field.
       by_mass: whether the centre of mass is put to the centre; else the middle of the digit.
-
-    Returns:
-      uint8 of that size; black where there is no digit.
     """
     ink, noise = _extract_ink(grey)
     field, digit = np.zeros(size, np.uint8), ink[_bounding_box(ink, noise) or (slice(0), slice(0))]

@@ -81,10 +81,8 @@ class Preprocessing:
         return [f'Preprocessing({fields}{bound}{white})' for bound in bounds]
 
     def read(self, path: str | os.PathLike | bytes) -> UInt8[np.ndarray, 'height width channels']:
-        """The image of a file, or of a file's content, in `stored_shape`.
-
-        Raises:
-          UserError: why it cannot be used; the message does not name the file.
+        """The image of a file, or of a file's content, in `stored_shape`; raises UserError, which
+        does not name the file, if it cannot be used.
         """
         from mixer_dilated.data.mnist_style import to_mnist_style
 
@@ -101,12 +99,8 @@ class Preprocessing:
 
 
 def resize_image(image: Image.Image, size: Pair, resize: str) -> Image.Image:
-    """Resizes an image to (height, width), antialiased.
-
-    Args:
-      image: of mode 'L', 'RGB' or 'RGBA'; returned as it is if it has that size.
-      size: (height, width) in pixels.
-      resize: one of `RESIZE_MODES`, for another aspect ratio.
+    """Resizes an image, of mode 'L', 'RGB' or 'RGBA', to (height, width), antialiased; `resize`, of
+    `RESIZE_MODES`, is for another aspect ratio.
     """
     size, method = size[::-1], Image.Resampling.BILINEAR
     if image.size == size:
@@ -122,12 +116,9 @@ def decode_images(
     """Each path with its image, uint8 (height, width, channels), or with the error that it raised.
 
     Pillow decodes without Python's lock, so that threads use all cores. Small files are decoded by
-    one thread at a time: several would spend half of their time on handing that lock around.
-
-    Args:
-      paths: read as they are needed; a path that comes with an error is passed on with it.
-      preprocessing: of the images.
-      ahead: images that are decoded before they are asked for, about; they bound the memory.
+    one thread at a time: several would spend half of their time on handing that lock around. Paths
+    are read as they are needed, about `ahead` of them before their image is asked for, which bounds
+    the memory; a path that comes with an error is passed on with it.
     """
     small_file_lock = threading.Lock()
 

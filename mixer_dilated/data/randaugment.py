@@ -98,8 +98,7 @@ def randaugment(
 
     Args:
       images: uint8 (B, H, W, C).
-      magnitude: M of the paper, of all operations, each with a random sign; 10 is AutoAugment's
-        largest.
+      magnitude: M of the paper, of all operations, each with a random sign; AutoAugment has 10.
       fill: 0 … 255, the value that moves in; big_vision has 128.
       operations: of `OPERATION_SETS`.
     """

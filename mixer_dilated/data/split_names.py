@@ -25,20 +25,14 @@ def splits_of(names: Sequence[str]) -> list[str | None]:
 
 
 def split_of(name: str) -> str | None:
-    """The split that a name is of, or None."""
     return _split(_words(name))
 
 
 def complete_splits(
     source: pathlib.Path, splits: dict[str, Any], notes: list[str], called: str = 'validation'
 ) -> dict[str, Any]:
-    """The splits of a data set: 'all' alone, or train, test and perhaps validation.
-
-    Without a test split the validation split, by the name that it is `called`, is the test split,
-    which is appended to the notes.
-
-    Raises:
-      UserError: there are others, or none to train on or to test with.
+    """The splits of a data set: 'all' alone, or train, test and perhaps validation; others are a
+    UserError. Without a test split the validation split, `called` so, is it, which is noted.
     """
     if 'validation' in splits and 'test' not in splits:
         notes.append(f'no test split: {called} is the test split')
@@ -52,7 +46,7 @@ def complete_splits(
 
 
 def _words(name: str) -> set[str]:
-    """The words of a folder's name, in lower case: {'train', 'images'} of 'TrainImages'."""
+    """{'train', 'images'} of 'TrainImages'."""
     spaced = re.sub(r'(?<=[a-z])(?=[A-Z])', ' ', name).lower()
     words = {*re.split(r'[\W_\d]+', spaced)} - {''}
     return {re.sub(f'^(.+)({"|".join(AFFIXES)})$', r'\1', word) for word in words}

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
+from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair
 
 MAX_LOG_RATIO = 8.0  # of aspect ratios, to base 2
@@ -20,19 +21,35 @@ Stored = UInt8[Array, 'batch stored_height stored_width channels']
 
 
 def image_shapes(
-    own_shape: tuple, size: Pair | None, decode_size: int = 0
+    name: str, own_shape: tuple, size: Pair | None, decode_size: int = 0
 ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """The shape that the network sees of images, and the one that they are stored in.
 
     Images that are only upsampled to `size` are stored as they are, others resized when they are
-    decoded. Height and width are None in the shape of images of several sizes.
+    decoded. Height and width are None in the shape of images of several sizes, which need a size;
+    otherwise UserError is raised with the name of the data set.
     """
     *own_size, channels = own_shape
     seen = (*(size or own_size), channels)
+    if None in seen:
+        raise UserError(
+            f'config.dataset.image_size = 0: the images of {name!r} are of several sizes, and are '
+            'brought to one; set it, for example --config.dataset.image_size=224'
+        )
     if decode_size:
         return seen, square_shape(decode_size, channels)
     is_stored = None not in own_size and is_upsample(own_size, seen[:2])
     return seen, tuple(own_shape) if is_stored else seen
+
+
+def check_pixels(source: str, shape: tuple[int, int, int], max_pixels: int) -> None:
+    """Raises UserError if images of a shape have more than `config.dataset.max_pixels`."""
+    pixels = shape[0] * shape[1]
+    if pixels > max_pixels:
+        raise UserError(
+            f'{source}: images of {pixels} pixels; allowed are at most {max_pixels} '
+            '(config.dataset.max_pixels)'
+        )
 
 
 def is_upsample(stored: Pair, size: Pair) -> bool:

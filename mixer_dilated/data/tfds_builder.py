@@ -10,6 +10,7 @@ import numpy as np
 
 from mixer_dilated.dataset_names import PATH_KINDS
 from mixer_dilated.errors import UserError
+from mixer_dilated.files import error_text
 from mixer_dilated.paths import expand_user
 
 CONVERSION_NEEDS = 'tensorflow', 'apache_beam', 'mlcroissant', 'array_record'
@@ -19,10 +20,8 @@ BUILDER_ERRORS = ValueError, RuntimeError, ImportError, AssertionError, TypeErro
 
 
 def open_builder(name: str, data_dir: str):
-    """The TFDS builder of a prepared set; prepares it first where that is possible.
-
-    Raises:
-      UserError: no such set, not prepared, or not as array_record.
+    """The TFDS builder of a prepared set; prepares it first where that is possible. Raises
+    UserError if there is no such set, or it is not prepared as array_record.
     """
     import tensorflow_datasets as tfds  # slow, and not needed for a set that is cached
 
@@ -89,25 +88,16 @@ def _prepare(tfds, name: str, builder) -> None:
     try:
         builder.download_and_prepare(file_format=tfds.core.FileFormat.ARRAY_RECORD)
     except Exception as error:  # of any of TFDS's many hundred builders
-        cause = ' '.join(str(error).split())[:300]
-        raise UserError(
-            f'{missing}; preparing it failed: {type(error).__name__}: {cause}. {hint}'
-        ) from error
+        cause = f'{type(error).__name__}: {error_text(error)}'
+        raise UserError(f'{missing}; preparing it failed: {cause}. {hint}') from error
 
 
 def find_keys(name: str, info, image_key: str = '', label_key: str = '') -> tuple[str, str]:
     """The names of the features that are image and label.
 
-    They are those that are asked for; else those that the set is supervised with; else its one
-    image and its one class label, with a warning.
-
-    Args:
-      name: of the set.
-      info: `tfds.core.DatasetInfo`.
-      image_key, label_key: `config.dataset.image_key` and `label_key`; '' to choose.
-
-    Raises:
-      UserError: there is no such feature, or none or several that it may be.
+    They are those that are asked for (`config.dataset.image_key` and `label_key`); else those that
+    the set is supervised with; else its one image and its one class label, with a warning; else
+    UserError is raised.
     """
     from tensorflow_datasets import features
 

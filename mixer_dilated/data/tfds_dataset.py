@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +13,11 @@ from ml_collections import ConfigDict
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.image_decoding import MODES, decode_image
 from mixer_dilated.data.preprocessing import Preprocessing
-from mixer_dilated.data.stored_images import image_shapes
+from mixer_dilated.data.stored_images import check_pixels, image_shapes
 from mixer_dilated.data.tfds_builder import find_keys, open_builder
 from mixer_dilated.data.workers import num_cores
 from mixer_dilated.errors import UserError
+from mixer_dilated.files import error_text
 from mixer_dilated.patches.geometry import Pair
 
 BLOCK_RECORDS = 256  # read in one go
@@ -27,16 +27,9 @@ MAX_COUNTED = 1000  # labels that are no class labels, in a small set
 class TfdsDataset:
     """A prepared TFDS data set, as a `Dataset`; prepared first where that is possible.
 
-    Images of one size that are only upsampled are stored as they are, others resized when they are
-    decoded.
-
-    Args:
-      dataset: `config.dataset`; its `data_dir` is the folder of prepared data, '' for
-        TFDS_DATA_DIR, else TFDS's default.
-      image_size: (height, width) of the network's input; None for that of the images.
-
-    Raises:
-      UserError: no such data set, not prepared, not image classification, or images too large.
+    Images of one size that are only upsampled to `image_size`, (height, width) of the network's
+    input, are stored as they are, others resized when they are decoded. Raises UserError for a set
+    that is not there, is not prepared, is no image classification, or has too large images.
     """
 
     def __init__(self, dataset: ConfigDict, image_size: Pair | None = None):
@@ -45,7 +38,7 @@ class TfdsDataset:
         info = self._builder.info
         self._keys = find_keys(name, info, dataset.image_key, dataset.label_key)
         image, label = (info.features[key] for key in self._keys)
-        shapes = image_shapes(image.shape, image_size, dataset.decode_size)
+        shapes = image_shapes(name, image.shape, image_size, dataset.decode_size)
         self.image_shape, self.stored_shape = shapes
         self.split_sizes = {name: split.num_examples for name, split in info.splits.items()}
         dtype = np.dtype(image.np_dtype)
@@ -54,17 +47,7 @@ class TfdsDataset:
                 f'config.dataset.name = {name!r}: its images are {tuple(image.shape)} of '
                 f'{dtype}; allowed are uint8 images with 1, 3 or 4 channels'
             )
-        if None in self.image_shape:
-            raise UserError(
-                f'config.dataset.image_size = 0: the images of {name!r} are of several sizes, and '
-                'are resized to one; set it, for example --config.dataset.image_size=224'
-            )
-        pixels = math.prod(self.stored_shape[:2])
-        if pixels > dataset.max_pixels:
-            raise UserError(
-                f'config.dataset.name = {name!r}: images of {pixels} pixels; allowed are at most '
-                f'{dataset.max_pixels} (config.dataset.max_pixels)'
-            )
+        check_pixels(f'config.dataset.name = {name!r}', self.stored_shape, dataset.max_pixels)
         preprocessing = Preprocessing(
             self.image_shape,
             resize=dataset.resize,
@@ -109,11 +92,7 @@ class TfdsDataset:
         )
 
     def _count_labels(self) -> dict[int | str, int]:
-        """{label: its class} of labels that are plain integers or texts, of all training examples.
-
-        Raises:
-          UserError: there are too many to be classes.
-        """
+        """{label: its class} of all training examples, whose labels are integers or texts."""
         split = 'train' if 'train' in self.split_sizes else next(iter(self.split_sizes))
         source = self.data_source(split)
         blocks = np.array_split(np.arange(len(source)), -(-len(source) // BLOCK_RECORDS))
@@ -177,10 +156,9 @@ class TfdsDataSource:
             for number in index if len(index) > 1 else ():  # finds the damaged one
                 self.fetch([number])
             which = f'record {index[0]}' if len(index) == 1 else f'records {index[0]} … {index[-1]}'
-            cause = ' '.join(str(error).split())[:200]
             raise UserError(
-                f'{self.location}: {which} cannot be read: {type(error).__name__}: {cause}; '
-                'prepare the data set again'
+                f'{self.location}: {which} cannot be read: {type(error).__name__}: '
+                f'{error_text(error)}; prepare the data set again'
             ) from error
 
     def decode(self, encoded: bytes) -> UInt8[np.ndarray, 'height width channels']:

@@ -73,11 +73,8 @@ def start_quiet_tracker() -> None:
 
 
 def start_worker(index: int, count: int, folder: pathlib.Path) -> None:
-    """Runs first in a worker, which ends with the training process and ignores signals.
-
-    Args:
-      index, count: which of how many workers.
-      folder: removed if the training process is killed.
+    """Runs first in a worker, which ends with the training process and ignores signals. The folder
+    is removed if the training process is killed.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

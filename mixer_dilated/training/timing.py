@@ -7,10 +7,10 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mixer_dilated.config import changed
-from mixer_dilated.data.datasets import FakeData
-from mixer_dilated.data.examples import Examples
+from mixer_dilated.data.examples import Examples, InMemoryDataset
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.setup import Setup, grid_tokens
 
@@ -120,7 +120,9 @@ def on_random_images(setup: Setup, image_size: tuple[int, int], steps: int) -> S
     few = {'optimizer.warmup_steps': 0, 'dataset.train_split': 'train', 'input.mode': 'memory'}
     config = changed(setup.config, few)
     *_, channels = setup.dataset.image_shape
-    count = steps * config.batch
-    images = FakeData((*image_size, channels), setup.dataset.num_classes, count)
-    tokens = grid_tokens(config, image_size)
-    return Setup(config, images, count, config.batch, tokens)
+    count, draw = steps * config.batch, np.random.default_rng(0)
+    images = draw.integers(0, 256, (count, *image_size, channels), np.uint8)
+    labels = draw.integers(0, setup.dataset.num_classes, count, np.int32)
+    classes = range(setup.dataset.num_classes)
+    dataset = InMemoryDataset('noise', {'train': Examples(images, labels)}, classes)
+    return Setup(config, dataset, count, config.batch, grid_tokens(config, image_size))

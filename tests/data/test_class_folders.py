@@ -6,7 +6,6 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from PIL import Image
 
 from mixer_dilated.data.class_folders import SplitFiles, find_again, find_images, split_images
 from mixer_dilated.data.split_names import splits_of
@@ -16,10 +15,6 @@ from tests.data.image_sets import make, open_folder, put, put_classes
 
 def classes(*splits, names=('cat', 'dog'), count=2):
     return [f'{split}/{name}/{k}.png' for split in splits for name in names for k in range(count)]
-
-
-def find(root):
-    return find_images(root)
 
 
 def paths(files):
@@ -37,6 +32,7 @@ def paths(files):
         ('trainset testset devset', ['train', 'test', 'validation']),
         ('TrainData EvalData', ['train', 'test']),
         ('pets-train pets-val', ['train', 'validation']),
+        ('my\xa0train\xa0set my\xa0test\xa0set', ['train', 'test']),
         ('train.1 eval.1', ['train', 'test']),
         ('bus car train', [None, None, 'train']),
         ('trainer tester', [None, None]),
@@ -45,32 +41,37 @@ def paths(files):
     ],
 )
 def test_the_usual_names_of_splits_are_splits(names, expected):
-    assert splits_of(names.split()) == expected
+    assert splits_of([name.replace('\xa0', ' ') for name in names.split(' ')]) == expected
 
 
-@pytest.mark.parametrize('spelling', ['{}', '{}_images', 'seg_{}', '{}ing', 'my {} set'])
-@pytest.mark.parametrize('change', [str.lower, str.upper, str.title])
-def test_split_folders_are_found_whatever_their_spelling(tmp_path, spelling, change):
-    train, test = (change(spelling.format(split)) for split in ('train', 'test'))
-    folders = find(make(tmp_path, *classes(train, test), f'{test}/dog/deeper/yet/7.png'))
+@pytest.mark.parametrize(('train', 'test'), [('train', 'test'), ('My Train Set', 'My Test Set')])
+def test_folders_of_splits_hold_folders_of_classes(tmp_path, train, test):
+    folders = find_images(make(tmp_path, *classes(train, test), f'{test}/dog/deeper/yet/7.png'))
     assert folders.class_names == ('cat', 'dog') and not folders.notes
     assert paths(folders.splits['train']) == sorted(classes(train))
     assert paths(folders.splits['test']) == [*classes(test), f'{test}/dog/deeper/yet/7.png']
 
 
-@pytest.mark.parametrize('name', ['val', 'valid', 'Validation', 'dev'])
+@pytest.mark.parametrize('name', ['val', 'Validation'])
 def test_validation_is_tested_on_where_there_is_no_test_split_and_that_is_said(tmp_path, name):
-    folders = find(make(tmp_path / 'two', *classes('train', name)))
+    folders = find_images(make(tmp_path / 'two', *classes('train', name)))
     assert {*folders.splits} == {'train', 'test'} and name in folders.notes[0]
     assert paths(folders.splits['test']) == sorted(classes(name))
-    folders = find(make(tmp_path / 'three', *classes('train', name, 'test')))
+    folders = find_images(make(tmp_path / 'three', *classes('train', name, 'test')))
     assert [*folders.splits] == ['train', 'validation', 'test'] and not folders.notes
 
 
-@pytest.mark.parametrize('names', [('bus', 'car', 'train'), ('bus', 'train')])
-def test_bus_car_and_train_are_classes(tmp_path, names):
-    folders = find(make(tmp_path, *(f'{name}/{k}.png' for name in names for k in range(2))))
-    assert folders.class_names == names and [*folders.splits] == ['all']
+@pytest.mark.parametrize(
+    ('made', 'names'),
+    [
+        (['bus/1.png', 'car/1.png', 'train/1.png'], ('bus', 'car', 'train')),
+        (['bus/1.png', 'train/1.png'], ('bus', 'train')),
+        (classes('cat', 'dog', names=('images',)), ('cat', 'dog')),  # as in Tiny ImageNet
+    ],
+)
+def test_other_folders_are_classes_whatever_their_name(tmp_path, made, names):
+    folders = find_images(make(tmp_path, *made))
+    assert folders.class_names == names and paths(folders.splits['all']) == made
 
 
 @pytest.mark.parametrize(
@@ -93,13 +94,7 @@ def test_bus_car_and_train_are_classes(tmp_path, names):
 )
 def test_folders_whose_meaning_is_not_clear_are_refused_with_what_is_meant(tmp_path, made, words):
     with refuses(tmp_path, *words):
-        split_images(tmp_path, find(make(tmp_path, *made)), 0.2, 0)
-
-
-def test_images_in_one_folder_of_each_class_are_its_images(tmp_path):
-    """As in Tiny ImageNet."""
-    folders = find(make(tmp_path, *classes('cat', 'dog', names=('images',))))
-    assert folders.class_names == ('cat', 'dog') and len(folders.splits['all']) == 4
+        split_images(tmp_path, find_images(make(tmp_path, *made)), 0.2, 0)
 
 
 @settings(max_examples=30)
@@ -110,37 +105,36 @@ def test_images_in_one_folder_of_each_class_are_its_images(tmp_path):
 )
 def test_every_split_has_its_share_of_every_class(tmp_path_factory, counts, share, seed):
     root = tmp_path_factory.mktemp('share')
-    make(root, *(f'{label}/{k}.png' for label, count in enumerate(counts) for k in range(count)))
-    folders = find(root)
+    made = [f'{label}/{k}.png' for label, count in enumerate(counts) for k in range(count)]
+    folders = find_images(make(root, *made))
     splits = split_images(root, folders, share, seed)
     assert folders.class_names == tuple(str(label) for label in range(len(counts)))
-    found = [file.path for files in splits.values() for file in files]
-    assert len(found) == len({*found}) == sum(counts)
+    assert paths(file for files in splits.values() for file in files) == sorted(made)
     for label, count in enumerate(counts):
         for_testing = sum(file.label == label for file in splits['test'])
         assert 1 <= for_testing <= count - 1
         assert abs(for_testing - share * count) <= 1
         assert all(file.path.startswith(f'{file.label}/') for file in splits['train'])
-    assert split_images(root, find(root), share, seed) == splits
+    assert split_images(root, find_images(root), share, seed) == splits
     shutil.rmtree(root)
 
 
 def test_another_seed_is_another_split_and_a_new_image_leaves_the_others_where_they_are(tmp_path):
     root = put_classes(tmp_path, 40)
 
-    def tested(seed=0):
-        return {file.path for file in split_images(root, find(root), 0.2, seed)['test']}
+    def split(seed=0):
+        return split_images(root, find_images(root), 0.2, seed)
 
-    before, train = tested(), split_images(root, find(root), 0.2, 0)['train']
-    assert before != tested(1)
-    assert 4 <= sum(file.path.startswith('dog/') for file in train[:20]) <= 16
+    before = split()
+    assert paths(before['test']) != paths(split(1)['test'])
+    assert 4 <= sum(file.label for file in before['train'][:20]) <= 16
     put(root / 'cat' / 'new.png', 12)
-    assert len(before - tested()) <= 1
+    assert len({*paths(before['test'])} - {*paths(split()['test'])}) <= 1
 
 
 def test_the_order_of_splits_is_that_of_earlier_versions(tmp_path):
     """The identity of a data set, which stands in data.json, depends on it."""
-    folders = find(make(tmp_path, *classes('train', 'test', 'validation')))
+    folders = find_images(make(tmp_path, *classes('train', 'test', 'validation')))
     assert [*split_images(tmp_path, folders, 0.2, 0)] == ['train', 'validation', 'test']
     recorded = {split: [file.path for file in files] for split, files in folders.splits.items()}
     splits, text = find_again(folders, SplitFiles(folders.class_names, recorded))
@@ -159,32 +153,15 @@ def test_the_splits_of_a_run_are_found_again_after_images_were_added(tmp_path):
     for split in ('train', 'test'):
         for one, other in zip(before.read(split), after.read(split), strict=True):
             np.testing.assert_array_equal(one, other)
-    (root / 'dog' / '3.png').unlink()
+    (root / before.split_files.paths['test'][0]).unlink()
     with warns('1 image is gone'):
         assert sum(open_folder(root, before.split_files).split_sizes.values()) == 19
     for path in before.split_files.paths['train']:
-        (root / path).unlink(missing_ok=True)
-    with warns('16 images are gone'):
+        (root / path).unlink()
+    with warns('17 images are gone'):
         assert open_folder(root, before.split_files).split_sizes['train'] == 0
     # Another data set has splits of its own.
     other = put_classes(tmp_path / 'other')
     for path in [*other.rglob('*.png')]:
         path.rename(path.with_name(f'x{path.name}'))
     assert open_folder(other, before.split_files).split_sizes == {'train': 16, 'test': 4}
-
-
-@pytest.mark.parametrize(('top', 'white'), [(255, 255), (1000, 1023), (4095, 4095)])
-def test_dark_images_of_16_bits_are_refused_with_the_key_that_makes_them_light(
-    tmp_path, top, white
-):
-    values = np.linspace(0, top, 16).reshape(4, 4).astype(np.uint16)
-    root = make(tmp_path / 'set', *(f'{name}/{k}.png' for name in 'ab' for k in range(3)))
-    for path in root.rglob('*.png'):
-        Image.fromarray(values).save(path)
-    with refuses(root, f'at most {white}', f'--config.dataset.white={white}'):
-        open_folder(root)
-    images = open_folder(root, white=white).read('train').images
-    expected = np.round(values * (255 / white)).astype(np.uint8)
-    np.testing.assert_array_equal(images[0][..., 0], expected)
-    assert open_folder(root, white=65535).read('train').images.max() == round(top / 257)
-    assert open_folder(root, max_pixels=15).num_classes == 2  # larger ones are never decoded

@@ -1,16 +1,17 @@
-"""Image files and labels that a CSV lists, as a data set."""
+"""Image files and labels that a CSV lists."""
 
 import csv
 import shutil
 
 import hypothesis.strategies as st
-import numpy as np
 import pytest
 from hypothesis import given, settings
 
 from mixer_dilated.data.csv_dataset import read_listing
 from tests.conftest import refuses, warns
-from tests.data.image_sets import make, open_folder, put, put_listing
+from tests.data.image_sets import make, open_folder, put_listing
+
+HEADER = ('file', 'label')
 
 
 def write(path, rows, delimiter=',', **options):
@@ -33,38 +34,20 @@ def listed(path, *keys):
     }
 
 
-def test_a_csv_is_a_data_set_with_a_share_of_each_class_for_testing(tmp_path):
-    source = open_csv(put_listing(tmp_path), test_fraction=0.3, image_size=(3, 5))
-    assert source.class_names == ('cat', 'dog') and source.num_classes == 2
-    assert source.image_shape == source.stored_shape == (3, 5, 1)
-    assert source.split_sizes == {'train': 14, 'test': 6}
-    both = source.read('train+test')
-    levels = both.images.max((1, 2, 3))
-    np.testing.assert_array_equal(levels >= 200, both.labels)
-    assert sorted(levels) == [*range(10, 20), *range(200, 210)]
-    streamed = source.data_source('train').read(range(14))
-    np.testing.assert_array_equal(streamed.images, both.images[:14])
-    keys = {'test_fraction': 0.3, 'image_size': (3, 5)}
-    assert open_csv('labels.csv', data_dir=str(tmp_path), **keys).identity == source.identity
-
-
 def test_a_column_says_the_split(tmp_path):
     rows = [('Image Path', 'Category', 'Split')]
-    for split, count in (('Train', 3), ('valid', 2), ('test', 1)):
-        for k in range(2 * count):
-            put(tmp_path / f'{split}{k}.jpg', 100)
-            rows.append((f'{split}{k}.jpg', k % 2, split))
-    source = open_csv(write(tmp_path / 'a.csv', rows))
-    assert source.split_sizes == {'train': 6, 'validation': 4, 'test': 2}
-    assert listed(tmp_path / 'a.csv')['validation'] == {
-        f'valid{k}.jpg': f'{k % 2}' for k in range(4)
-    }
-    write(tmp_path / 'a.csv', rows[:-2])
-    with warns('a.csv: no test split: validation is the test split'):
-        assert open_csv(tmp_path / 'a.csv').split_sizes == {'train': 6, 'test': 4}
-    write(tmp_path / 'a.csv', rows[:7])
-    with refuses(tmp_path / 'a.csv', 'splits are train'):
-        open_csv(tmp_path / 'a.csv')
+    for split in ('Train', 'Train', 'valid', 'test'):
+        rows += [(f'{split}{len(rows) + k}.jpg', k, split) for k in range(2)]
+    make(tmp_path, *(name for name, *_ in rows[1:]))
+    path = write(tmp_path / 'a.csv', rows)
+    validation = {'valid5.jpg': '0', 'valid6.jpg': '1'}
+    assert listed(path)['validation'] == validation
+    assert open_csv(path).split_sizes == {'train': 4, 'validation': 2, 'test': 2}
+    listing = read_listing(write(path, rows[:-2]))
+    assert listing.notes == ('no test split: validation is the test split',)
+    assert listed(path)['test'] == validation
+    with refuses(path, 'splits are train'):
+        open_csv(write(path, rows[:5]))
 
 
 @settings(max_examples=25)
@@ -91,7 +74,7 @@ def test_names_are_found_with_and_without_ending_and_in_other_spellings(tmp_path
     make(tmp_path / 'set', *names, 'a.txt')
     absolute = str(tmp_path / 'set' / 'deep' / 'd.webp')
     spelled = ['./a', 'b', 'deep\\c', absolute, '../beside/e', 'f.v2']
-    rows = [('file', 'label'), *((name, 'x') for name in spelled)]
+    rows = [HEADER, *((name, 'x') for name in spelled)]
     assert [*listed(write(tmp_path / 'set' / 'a.csv', rows))['all']] == names
 
 
@@ -107,7 +90,7 @@ def test_names_are_found_with_and_without_ending_and_in_other_spellings(tmp_path
 def test_classes_that_are_integers_are_in_their_order(tmp_path, labels, names):
     rows = [(f'{k}.png', label) for k, label in enumerate(labels)]
     make(tmp_path, *(name for name, _ in rows))
-    path = write(tmp_path / 'a.csv', [('file', 'label'), *rows])
+    path = write(tmp_path / 'a.csv', [HEADER, *rows])
     assert read_listing(path).class_names == tuple(names)
 
 
@@ -115,13 +98,9 @@ def test_columns_are_chosen_by_preference_or_by_key(tmp_path):
     make(tmp_path, 'a.png')
     header = ('id', 'image', 'class', 'label', 'colour')
     path = write(tmp_path / 'a.csv', [header, ('b.png', 'a.png', '3', 'cat', 'red')])
-    listing = read_listing(path)
-    assert listing.class_names == ('cat',) and listing.splits['all'][0].path == 'a.png'
-    assert all(key in str(listing.notes) for key in ("'image'", "'label'", 'label_key'))
-    assert read_listing(path, 'image', 'colour').class_names == ('red',)
-
-
-HEADER = ('file', 'label')
+    assert listed(path) == {'all': {'a.png': 'cat'}}
+    assert all(key in str(read_listing(path).notes) for key in ("'image'", "'label'", 'label_key'))
+    assert listed(path, 'image', 'colour') == {'all': {'a.png': 'red'}}
 
 
 @pytest.mark.parametrize(
@@ -145,43 +124,23 @@ HEADER = ('file', 'label')
         ([HEADER, ('twice', 'x')], ['line 2', "'twice'", 'twice.jpg or twice.png']),
         ([HEADER, ('a.png', 'x'), ('b.png', 'y')], ['class x: a single image']),
         ([HEADER, ('a.png', '01'), ('b.png', '1')], ["'01' and '1'", 'one number']),
-    ],
-)  # fmt: skip
-def test_rows_that_cannot_be_meant_are_refused_with_their_line(tmp_path, rows, words):
-    make(tmp_path, 'a.png', 'b.png', 'twice.png', 'twice.jpg', 'folder/a.png')
-    with refuses(write(tmp_path / 'a.csv', rows), *words):
-        open_csv(tmp_path / 'a.csv')
-
-
-@pytest.mark.parametrize(
-    ('content', 'words'),
-    [
         (b'file,label\n"a.png,x\n', ['not a CSV']),
         (b'file,label\na.png,\xff\n', ['UTF-8']),
         (b'file,label\na.png,' + b'x' * 200_000, ['field']),
     ],
 )
-def test_files_that_are_no_csv_are_refused(tmp_path, content, words):
+def test_what_cannot_be_meant_is_refused_with_its_line(tmp_path, rows, words):
+    make(tmp_path, 'a.png', 'b.png', 'twice.png', 'twice.jpg', 'folder/a.png')
     path = tmp_path / 'a.csv'
-    path.write_bytes(content)
+    path.write_bytes(rows) if isinstance(rows, bytes) else write(path, rows)
     with refuses(path, *words):
         open_csv(path)
+
+
+def test_a_csv_that_is_not_there_is_refused(tmp_path):
     for name in (tmp_path / 'none.csv', tmp_path, ''):
         with refuses('no such file'):
             open_csv(name)
-    with refuses('image_size = 0'):
-        open_csv(path, image_size=0)
-
-
-def test_corrupt_files_are_named_or_left_out(tmp_path):
-    path = put_listing(tmp_path)
-    (tmp_path / 'cat' / '3.png').write_bytes(b'no image')
-    with refuses(tmp_path, '1 of 20', 'cat/3.png'):
-        open_csv(path).read('train+test')
-    keys = {'on_corrupt': 'skip', 'cache_dir': str(tmp_path / 'cache')}
-    with warns('labels.csv: left out 1 of 20 images'):
-        source = open_csv(path, **keys)
-    assert sum(source.split_sizes.values()) == 19
 
 
 def test_the_identity_follows_files_and_labels_and_not_the_place(tmp_path):
@@ -193,8 +152,7 @@ def test_the_identity_follows_files_and_labels_and_not_the_place(tmp_path):
     rows = [*csv.reader(path.open())]
     rows[1][1], rows[-1][1] = rows[-1][1], rows[1][1]
     assert open_csv(write(path, rows)).identity != source.identity
-    recorded = source.split_files
     rows[1][1] = 'bird'  # a class that the run does not have
     with warns('1 image is gone that the run had'):
-        again = open_csv(write(path, rows), recorded=recorded)
+        again = open_csv(write(path, rows), recorded=source.split_files)
     assert again.class_names == ('cat', 'dog') and sum(again.split_sizes.values()) == 19

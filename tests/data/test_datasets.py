@@ -1,11 +1,17 @@
-"""Embedded digits, and the cache of decoded examples."""
+"""Embedded digits, splits, the cache of decoded examples, and data that is not here."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from mixer_dilated.data.dataset_facts import FACTS, abstract_dataset
 from mixer_dilated.data.datasets import Digits, load_examples
-from mixer_dilated.data.examples import Examples
-from tests.conftest import flip_bit, warns
+from mixer_dilated.data.examples import Examples, check_disjoint, count_examples, split_slices
+from tests.conftest import flip_bit, refuses, small_config, warns
+from tests.tfds_files import open_set
+
+SIZES = {'train': 1000, 'test': 200}
 
 
 def test_digits_are_split_for_good_and_by_class():
@@ -20,15 +26,53 @@ def test_digits_are_split_for_good_and_by_class():
     np.testing.assert_array_equal(part, np.concatenate([train.images[10:20], test.images[-3:]]))
 
 
+# Splits
+
+
+@pytest.mark.parametrize(
+    ('split', 'slices'),
+    [
+        ('train', [('train', 0, 1000)]),
+        ('train[:100]', [('train', 0, 100)]),
+        ('train[-10:]', [('train', 990, 1000)]),
+        ('train[50%:]+test[:5]', [('train', 500, 1000), ('test', 0, 5)]),
+    ],
+)
+def test_splits_are_read_as_tfds_reads_them(split, slices):
+    assert split_slices('config.x', split, SIZES) == slices
+    assert count_examples('config.x', split, SIZES) == sum(b - a for _, a, b in slices)
+
+
+@pytest.mark.parametrize(
+    'split', ['trian', 'train[:2000]', 'train[', 'train[5:5]', 'train[9:5]+test', 'train[a:b]']
+)
+def test_a_wrong_split_is_refused_with_what_is_there(split):
+    with refuses(f'config.x = {split!r}', 'train (1000 examples)', 'test'):
+        split_slices('config.x', split, SIZES)
+
+
+PARTS = st.tuples(st.sampled_from(['train', 'test']), st.integers(0, 8), st.integers(1, 9))
+
+
+@given(st.lists(PARTS, min_size=2, max_size=4))
+def test_splits_share_examples_exactly_if_their_sets_meet(parts):
+    parts = [(name, 5 * start, min(5 * (start + size), SIZES[name])) for name, start, size in parts]
+    one, *others = (f'{name}[{start}:{stop}]' for name, start, stop in parts)
+    own, *sets = ({(name, i) for i in range(start, stop)} for name, start, stop in parts)
+    shared = sum(len(own & other) for other in sets)
+    if not shared:
+        return check_disjoint('--calibrate', one, {'--split': '+'.join(others)}, SIZES)
+    with refuses(f': {shared} ', '--split'):
+        check_disjoint('--calibrate', one, {'--split': '+'.join(others)}, SIZES)
+
+
+# The cache
+
+
 class Counting:
     """A source that counts how often it is read."""
 
-    name = 'made/up'
-    image_shape = (2, 2, 1)
-    num_classes = 5
-    split_sizes = {'train': 5}
-    fingerprint = 'one'
-    reads = 0
+    name, fingerprint, reads = 'made/up', 'one', 0
 
     def read(self, split):
         self.reads += 1
@@ -39,7 +83,7 @@ class Counting:
 def load(source, folder, split='train'):
     """Loads examples through a cache, and checks them."""
     examples = load_examples(source, split, str(folder))
-    for array, expected in zip(examples, Counting.read(Counting(), ''), strict=True):
+    for array, expected in zip(examples, Counting().read(''), strict=True):
         np.testing.assert_array_equal(array, expected)
         assert array.dtype == expected.dtype
     return examples
@@ -59,7 +103,6 @@ def test_the_cache_decodes_again_only_another_split_or_other_files(tmp_path):
 DAMAGES = {
     'flip a bit': lambda images: flip_bit(images, -24),
     'truncate': lambda images: images.write_bytes(images.read_bytes()[:-8]),
-    'empty': lambda images: images.write_bytes(b''),
     'remove': lambda images: images.unlink(),
     'no json': lambda images: images.with_name('entry.json').write_text('{"checksums"'),
     'pickle': lambda images: np.save(images, np.array([{}], dtype=object), allow_pickle=True),
@@ -90,3 +133,28 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_only(tmp_path):
     (tmp_path / 'file').write_text('in the way')
     with warns(tmp_path / 'file'):
         load(Counting(), tmp_path / 'file')
+
+
+# Data that is not here
+
+
+def abstract(**keys):
+    return abstract_dataset(small_config(**{f'dataset.{k}': v for k, v in keys.items()}).dataset)
+
+
+def test_what_is_known_of_mnist_is_true(mnist):
+    known, prepared = abstract(name='mnist'), open_set(mnist, 'mnist')
+    for fact in ('image_shape', 'stored_shape', 'num_classes', 'split_sizes'):
+        assert getattr(known, fact) == getattr(prepared, fact)
+
+
+def test_data_that_is_not_here_is_planned_for_or_refused_but_not_downloaded():
+    dataset = abstract(name='cifar10', image_size=224)
+    assert (dataset.image_shape, dataset.stored_shape) == ((224, 224, 3), (32, 32, 3))
+    for name, words in (
+        ('imagenet2012', ['dataset.image_size = 0', 'of several sizes']),
+        ('svhn_cropped', ['downloads nothing', ', '.join(FACTS)]),
+        ('no_such_set', ["'no_such_set': no such data set"]),
+    ):
+        with refuses(*words):
+            abstract(name=name)

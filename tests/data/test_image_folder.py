@@ -1,4 +1,4 @@
-"""Images in a folder a class, as a data set."""
+"""Images in a folder a class, or in a list, as a data set."""
 
 import errno
 import os
@@ -6,10 +6,11 @@ import warnings
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mixer_dilated.data import image_decoding, image_folder
 from tests.conftest import refuses, warns
-from tests.data.image_sets import open_folder, put, put_classes
+from tests.data.image_sets import make, open_folder, put, put_classes, put_listing
 
 
 @pytest.fixture
@@ -18,24 +19,31 @@ def root(tmp_path):
     return put_classes(tmp_path / 'set')
 
 
-def test_each_folder_is_a_class_and_a_share_of_it_is_for_testing(root):
-    source = open_folder(root, test_fraction=0.3, image_size=(3, 5))
+def check_same(source, other):
+    for split in source.split_sizes:
+        for array, expected in zip(source.read(split), other.read(split), strict=True):
+            np.testing.assert_array_equal(array, expected)
+
+
+@pytest.mark.parametrize('kind', ['folder', 'csv'])
+def test_a_share_of_each_class_is_for_testing(tmp_path, kind):
+    put_listing(tmp_path / 'set')
+    name = 'folder:set' if kind == 'folder' else 'csv:set/labels.csv'
+    keys = {'test_fraction': 0.3, 'image_size': (3, 5), 'data_dir': str(tmp_path)}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # the list is beside the folders
+        source = open_folder(tmp_path / 'set', name=name, **keys)
     assert source.class_names == ('cat', 'dog') and source.num_classes == 2
     assert source.image_shape == (3, 5, 1) and source.split_sizes == {'train': 14, 'test': 6}
-    train, test = source.read('train'), source.read('test')
-    assert train.images.dtype == np.uint8 and train.labels.dtype == np.int32
-    for examples, count in ((train, 7), (test, 3)):
-        assert list(np.bincount(examples.labels)) == [count, count]
-        np.testing.assert_array_equal(examples.images.max(axis=(1, 2, 3)) >= 200, examples.labels)
-    both = source.read('train[5:]+test[:2]')
-    np.testing.assert_array_equal(both.labels, [*train.labels[5:], *test.labels[:2]])
-    np.testing.assert_array_equal(both.images, [*train.images[5:], *test.images[:2]])
-    assert open_folder(root, channels=3).read('train').images.shape[1:] == (4, 4, 3)
-    (root / 'README').touch()
-    with warns(f'{root}: ', '1 file beside the folders'):
-        open_folder(root)
-    # The folder may be named below data_dir.
-    assert open_folder(root, name='folder:set', data_dir=str(root.parent)).num_classes == 2
+    assert list(np.bincount(source.read('test').labels)) == [3, 3]
+    both = source.read('train+test')
+    assert both.images.dtype == np.uint8 and both.labels.dtype == np.int32
+    levels = both.images.max((1, 2, 3))
+    np.testing.assert_array_equal(levels >= 200, both.labels)
+    assert sorted(levels) == [*range(10, 20), *range(200, 210)]
+    streamed = source.data_source('train[5:]+test[:2]').read(range(11))
+    np.testing.assert_array_equal(streamed.images, both.images[5:16])
+    np.testing.assert_array_equal(streamed.labels, both.labels[5:16])
 
 
 @pytest.mark.parametrize(
@@ -46,7 +54,6 @@ def test_each_folder_is_a_class_and_a_share_of_it_is_for_testing(root):
         ({'image_size': 0}, ['--config.dataset.image_size=64']),
         ({'image_size': (3, 0)}, ['image_size = (3, 0)', 'from 1']),
         ({'channels': 2}, ['channels = 2', '1, 3']),
-        ({'channels': True}, ['channels = True', '1, 3']),
         ({'resize': 'stretch'}, ["resize = 'stretch'", "'crop', 'pad', 'squash'"]),
         ({'test_fraction': 1.0}, ['test_fraction = 1.0', '(0, 1)']),
         ({'on_corrupt': 'ignore'}, ["on_corrupt = 'ignore'", "'stop', 'skip'"]),
@@ -74,11 +81,11 @@ def test_any_change_of_files_or_settings_is_another_fingerprint(root):
         assert open_folder(root, **keys).fingerprint not in seen
 
 
-CORRUPT = ('cat/3.png', 'dog/1.png')
+# Corrupt files
 
 
 def corrupt(root, *names):
-    for name in names or CORRUPT:
+    for name in names or ('cat/3.png', 'dog/1.png'):
         (root / name).write_bytes((root / name).read_bytes()[:50])
 
 
@@ -88,8 +95,7 @@ def test_corrupt_images_of_all_splits_are_named_at_once_and_refused(root, tmp_pa
     with refuses(f'{root}: 10 of 20 images', 'cat/', *words):
         open_folder(root).read('train')
     for split in ('train', 'test'):
-        put_classes(tmp_path / 'splits' / split, 3)
-        (tmp_path / 'splits' / split / 'cat' / '1.png').write_bytes(b'no image')
+        corrupt(put_classes(tmp_path / 'splits' / split, 3), 'cat/1.png')
     for split in ('train', 'test[:1]+test[1:]'):
         with refuses('2 of 12 images', 'train/cat/1.png: ', 'test/cat/1.png: '):
             open_folder(tmp_path / 'splits').read(split)
@@ -112,12 +118,6 @@ def test_an_error_of_the_system_is_raised_and_makes_no_image_a_corrupt_one(
     assert sum(open_folder(root, on_corrupt=on_corrupt).split_sizes.values()) == 20
 
 
-def check_same(source, other):
-    for split in source.split_sizes:
-        for array, expected in zip(source.read(split), other.read(split), strict=True):
-            np.testing.assert_array_equal(array, expected)
-
-
 def test_corrupt_images_are_left_out_before_the_split(root):
     """Even if they are all of those that a class would be tested on."""
     corrupt(root, *open_folder(root).split_files.paths['test'])
@@ -128,41 +128,45 @@ def test_corrupt_images_are_left_out_before_the_split(root):
     assert len({image.max() for image in source.read('train+test').images}) == 16
 
 
-def test_corrupt_images_are_left_out_and_counted_if_asked(root, monkeypatch):
+def test_which_images_are_corrupt_is_known_from_then_on(root, monkeypatch):
     corrupt(root)
     with warns('left out 2 of 20 images', 'truncated'):
         source = open_folder(root, on_corrupt='skip')
-    assert sum(source.split_sizes.values()) == 18
     assert sum(len(source.read(split).labels) for split in source.split_sizes) == 18
-    # Which they are is known from now on, and what is decoded again is the same.
     with warns('left out 2 of 20'), monkeypatch.context() as patch:
         patch.setattr(image_folder, 'decode_images', None)
         again = open_folder(root, on_corrupt='skip')
     assert again.fingerprint == source.fingerprint != open_folder(root).fingerprint
     check_same(again, source)
+    for content in ('', '[1]', '{"a": 1}', 'no json'):
+        (note,) = (root.parent / 'cache').glob('*-corrupt.json')
+        note.write_text(content)
+        with warns('left out 2 of 20'):
+            assert open_folder(root, on_corrupt='skip').fingerprint == source.fingerprint
 
 
 def test_another_bound_of_pixels_leaves_out_other_images(root):
     with refuses(root, 'cat', 'no image that can be used'):
         open_folder(root, on_corrupt='skip', max_pixels=1)
-    source = open_folder(root, on_corrupt='skip')
-    assert sum(source.split_sizes.values()) == 20
-
-
-def test_nothing_is_printed_and_nothing_changes_if_none_is_corrupt(root):
-    with warnings.catch_warnings():
+    with warnings.catch_warnings():  # where none is left out, nothing is said and nothing changes
         warnings.simplefilter('error')
         source = open_folder(root, on_corrupt='skip')
     assert source.fingerprint == open_folder(root).fingerprint
     check_same(source, open_folder(root))
 
 
-@pytest.mark.parametrize('content', ['', '[1]', '{"a": 1}', 'no json'])
-def test_a_damaged_note_of_corrupt_images_is_made_again(root, content):
-    corrupt(root)
-    for _ in range(2):
-        with warns('left out 2 of 20'):
-            source = open_folder(root, on_corrupt='skip')
-        assert sum(source.split_sizes.values()) == 18
-        (note,) = (root.parent / 'cache').glob('*-corrupt.json')
-        note.write_text(content)
+@pytest.mark.parametrize(('top', 'white'), [(255, 255), (1000, 1023), (4095, 4095)])
+def test_dark_images_of_16_bits_are_refused_with_the_key_that_makes_them_light(
+    tmp_path, top, white
+):
+    values = np.linspace(0, top, 16).reshape(4, 4).astype(np.uint16)
+    root = make(tmp_path / 'set', *(f'{name}/{k}.png' for name in 'ab' for k in range(3)))
+    for path in root.rglob('*.png'):
+        Image.fromarray(values).save(path)
+    with refuses(root, f'at most {white}', f'--config.dataset.white={white}'):
+        open_folder(root)
+    images = open_folder(root, white=white).read('train').images
+    expected = np.round(values * (255 / white)).astype(np.uint8)
+    np.testing.assert_array_equal(images[0][..., 0], expected)
+    assert open_folder(root, white=65535).read('train').images.max() == round(top / 257)
+    assert open_folder(root, max_pixels=15).num_classes == 2  # larger ones are never decoded

@@ -17,9 +17,8 @@ import pytest
 from mixer_dilated.data import workers
 from mixer_dilated.data.batch_stream import BatchStream, IndexSampler
 from mixer_dilated.data.input_pipeline import StreamingPipeline, streams
-from mixer_dilated.parallel.mesh import make_mesh
 from tests.conftest import config_file, refuses, run_python, small_config, start_python
-from tests.data.test_input_pipeline import numbered, sequential, shuffled, take
+from tests.data.test_input_pipeline import numbered, open_pipeline, shuffled, take
 from tests.tfds_files import encoded, grey, open_set, write_set
 
 
@@ -49,14 +48,13 @@ def test_a_quota_of_a_container_counts_as_cores(quota, allowed, tmp_path, monkey
 @pytest.mark.slow
 @pytest.mark.parametrize('seconds', [0, 0.5])
 def test_a_stream_can_be_closed_while_its_workers_start(seconds):
-    config = small_config(**{'input.workers': 3, 'batch': 4})
-    inputs = StreamingPipeline(numbered(8), config, make_mesh(config))
-    list(inputs.train_chunks(0, 1, 0.01))
-    time.sleep(seconds)
-    closing = threading.Thread(target=inputs.close, daemon=True)
-    closing.start()
-    closing.join(60)
-    assert not closing.is_alive()
+    with open_pipeline(StreamingPipeline, numbered(8), batch=4, **{'input.workers': 3}) as inputs:
+        list(inputs.train_chunks(0, 1, 0.01))
+        time.sleep(seconds)
+        closing = threading.Thread(target=inputs.close, daemon=True)
+        closing.start()
+        closing.join(60)
+        assert not closing.is_alive()
 
 
 def test_a_limit_of_memory_of_a_container_counts_for_workers_and_for_memory(tmp_path, monkeypatch):
@@ -102,13 +100,6 @@ def test_a_script_without_a_main_guard_is_reported(tmp_path):
     assert "exit status 1); perhaps a script without `if __name__ == '__main__':`" in done.stderr
 
 
-def broken_set(folder):
-    """A TFDS set of 64 images, number 50 of which is cut off."""
-    records = [(encoded(grey(k)), k % 10) for k in range(64)]
-    records[50] = (records[50][0][:60], 0)
-    return write_set(folder, records)
-
-
 def workers_of(pid):
     """Processes below another that decode, by what Linux tells of all processes."""
     pids = []
@@ -126,22 +117,19 @@ def alive(pids):
 
 
 def test_workers_give_the_batches_of_threads_and_end_with_an_error_in_one_of_them(tmp_path):
-    folder = broken_set(tmp_path)
-    records = open_set(tmp_path).data_source('train')
-    rows = shuffled(64, num_seeds=1)
+    sets = [(encoded(grey(k)), k % 10) for k in range(64)]
+    sets[50] = (sets[50][0][:60], 0)  # cut off
+    folder, rows = write_set(tmp_path, sets), shuffled(64, num_seeds=1)
+    records, order = open_set(tmp_path).data_source('train'), IndexSampler(rows, 8, 8)
     first = int(np.flatnonzero(rows(0)[0] == 50)[0]) // 8  # the batch with the broken one
-    order = IndexSampler(rows, 8, 8)
-    stream = BatchStream(records, order, workers=2)
-    try:
+    with contextlib.closing(BatchStream(records, order, workers=2)) as stream:
         for step in range(first):
-            batch = next(stream)
-            expected = records.read(order.batch(step)[0])
-            np.testing.assert_array_equal(batch.images[0], expected.images)
-            np.testing.assert_array_equal(batch.labels[0], expected.labels)
+            for array, expected in zip(
+                next(stream), records.read(order.batch(step)[0]), strict=True
+            ):
+                np.testing.assert_array_equal(array[0], expected)
         with refuses(f"{folder}, split 'train', record 50: "):
             next(stream)
-    finally:
-        stream.close()
     assert not multiprocessing.active_children() and not order.folder.exists()
 
 
@@ -173,16 +161,13 @@ def test_a_signal_to_all_processes_saves_and_leaves_none_behind(tmp_path):
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_reported_and_the_others_end():
-    order = sequential(64, 8)
-    stream = BatchStream(numbered(64), order, workers=2)
-    try:
+    order = IndexSampler(shuffled(64, num_seeds=1), 8, 8)
+    with contextlib.closing(BatchStream(numbered(64), order, workers=2)) as stream:
         next(stream)
         pids = workers_of(os.getpid())
         os.kill(pids[0], signal.SIGKILL)
         with refuses('Killed'):
             take(stream, 1000)
-    finally:
-        stream.close()
     assert len(pids) == 2 and not alive(pids)
 
 
