@@ -270,17 +270,6 @@ def test_one_of_the_sets_of_emnist_is_chosen_and_set_upright(tmp_path):
     check_examples(source, 'train', content['x_train'].swapaxes(1, 2), content['y_train'])
 
 
-def test_real_mnist_is_the_same_from_idx_and_from_tfds(tmp_path, mnist):
-    content = {}
-    for split in ('train', 'test'):
-        pixels, content[f'y_{split}'] = open_set(mnist, 'mnist').read(f'{split}[:100]')
-        content[f'x_{split}'] = pixels[..., 0]
-    write_idx(tmp_path, content, packed=True)
-    for split in ('train', 'test'):
-        source = open_set('', f'idx:{tmp_path}')
-        check_examples(source, split, content[f'x_{split}'], content[f'y_{split}'])
-
-
 @pytest.mark.parametrize(
     ('change', 'words'),
     [

@@ -256,16 +256,19 @@ def test_of_mixup_and_cutmix_each_batch_has_one_with_equal_probability():
 # Random resized crops
 
 
-@pytest.mark.parametrize('smallest', [0.08, 0.6])
-def test_boxes_have_uniform_areas_aspects_and_places(smallest):
-    boxes = np.asarray(draw_boxes(KEY, 4000, smallest))
+@pytest.mark.parametrize(('smallest', 'ratio'), [(0.08, 1), (0.6, 1), (0.05, 0.4), (0.05, 3)])
+def test_boxes_have_uniform_areas_and_places_and_their_proportions_on_the_image(smallest, ratio):
+    boxes = np.asarray(draw_boxes(KEY, 4000, smallest, np.full((4000, 1), ratio)))
+    boxes = boxes[(boxes[..., 1] < 1).any(axis=1)]  # else none of ten fitted
+    assert len(boxes) > 3800
     starts, lengths = boxes[..., 0], boxes[..., 1]
     assert starts.min() >= 0 and (starts + lengths).max() <= 1 + 1e-6
-    area, aspect = lengths.prod(axis=1), lengths[:, 1] / lengths[:, 0]
+    area, aspect = lengths.prod(axis=1), ratio * lengths[:, 1] / lengths[:, 0]
     rng = np.random.default_rng(0)
-    drawn_area = rng.uniform(smallest, 1, 200_000)
-    drawn_aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), 200_000))
-    fits = (drawn_area * drawn_aspect <= 1) & (drawn_area / drawn_aspect <= 1)
+    drawn_area = rng.uniform(smallest, 1, 400_000)
+    drawn_aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), 400_000))
+    relative = drawn_aspect / ratio
+    fits = (drawn_area * relative <= 1) & (drawn_area / relative <= 1)
     for values, drawn in ((area, drawn_area[fits]), (aspect, drawn_aspect[fits])):
         assert drawn.min() - 1e-3 <= values.min() and values.max() <= drawn.max() + 1e-3
         check_distribution(values, drawn)
