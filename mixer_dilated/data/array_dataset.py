@@ -31,9 +31,7 @@ class ArrayDataset(InMemoryDataset):
     UserError for files, arrays or values that cannot be used, and names them.
     """
 
-    def __init__(
-        self, dataset: ConfigDict, kind: str, path: pathlib.Path, image_size: Pair | None = None
-    ):
+    def __init__(self, dataset: ConfigDict, kind: str, path: pathlib.Path, image_size: Pair | None):
         keys = dataset.image_key, dataset.label_key
         class_names, splits, identity, notes = _load(kind, path, _stamps(path), dataset.white, keys)
         for note in notes:

@@ -9,8 +9,8 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 from jaxtyping import Array, Float, Int32, UInt8
+from ml_collections import ConfigDict
 
 from mixer_dilated.config import num_phases
 from mixer_dilated.data.randaugment import randaugment
@@ -26,6 +26,7 @@ from mixer_dilated.random_keys import purpose_key
 
 Images = UInt8[Array, 'batch height width channels']
 Batch = Float[Array, 'batch ...']
+Step = Int32[Array, ''] | int
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # width : height
 CROP_TRIES = 10
 
@@ -200,11 +201,7 @@ class Augmentation:
         }
 
     def apply(
-        self,
-        seed_key: jax.Array,
-        step: Int32[Array, ''] | int,
-        images: Stored,
-        size: Pair | None = None,
+        self, seed_key: jax.Array, step: Step, images: Stored, size: Pair | None = None
     ) -> Images:
         """Augments the images of a step of a seed; they are mixed afterwards.
 
@@ -226,9 +223,7 @@ class Augmentation:
             images = random_phase(key('phase'), images, self.num_phases)
         return images
 
-    def draw_mixing(
-        self, seed_key: jax.Array, step: Int32[Array, ''] | int, image_size: Pair
-    ) -> MixupCutmix:
+    def draw_mixing(self, seed_key: jax.Array, step: Step, image_size: Pair) -> MixupCutmix:
         """Draws how a step mixes the examples of its batch; arguments as `apply`."""
         key = functools.partial(purpose_key, seed_key, index=step)
         mixup = draw_mixup(key('mixup'), self.mixup) if self.mixup else MixupCutmix()
@@ -247,7 +242,7 @@ class Augmentation:
 NO_AUGMENTATION = Augmentation()
 
 
-def augmentation_from_config(config: ml_collections.ConfigDict) -> Augmentation:
+def augmentation_from_config(config: ConfigDict) -> Augmentation:
     """The augmentation of a resolved config."""
     names = 'min_crop_area', 'flip', 'translate', 'mixup', 'cutmix'
     return Augmentation(

@@ -188,9 +188,7 @@ def _find_classes(
     if len(names) < 2:
         holds = f'one class folder, {names[0]!r}' if names else 'no class folders'
         inner = _subfolders(folder / names[0], Ignored(), follow_links) if names else ()
-        hint = (
-            f'; to take {_list(inner)} for the classes, name {folder / names[0]}' if inner else ''
-        )
+        hint = f'; for the classes {_list(inner)} name {folder / names[0]}' if inner else ''
         raise UserError(
             f'{folder}: holds {holds}; allowed are at least two, with their images in them: '
             f'CLASS/image.png{hint}{_links_hint(ignored)}'

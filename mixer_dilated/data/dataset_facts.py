@@ -2,10 +2,10 @@
 
 import dataclasses
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from mixer_dilated.data.datasets import open_dataset
-from mixer_dilated.data.stored_images import image_shapes
+from mixer_dilated.data.stored_images import Shape, image_shapes
 from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import integer_pair
@@ -26,13 +26,13 @@ class AbstractDataset:
     """The properties of a `Dataset`, of which nothing can be read."""
 
     name: str
-    image_shape: tuple[int, int, int]
-    stored_shape: tuple[int, int, int]
+    image_shape: Shape
+    stored_shape: Shape
     num_classes: int
     split_sizes: dict[str, int]
 
 
-def abstract_dataset(dataset: ml_collections.ConfigDict) -> AbstractDataset:
+def abstract_dataset(dataset: ConfigDict) -> AbstractDataset:
     """Of `config.dataset`, from `FACTS` or as it lies here; nothing is downloaded. Raises UserError
     if it is neither there nor known, or its images need a size.
     """
@@ -48,7 +48,7 @@ def abstract_dataset(dataset: ml_collections.ConfigDict) -> AbstractDataset:
     return AbstractDataset(dataset.name, *shapes, num_classes, split_sizes)
 
 
-def _check_prepared(dataset: ml_collections.ConfigDict) -> None:
+def _check_prepared(dataset: ConfigDict) -> None:
     """Raises UserError if a TFDS data set is there to be had, but not here."""
     import tensorflow_datasets as tfds
 

@@ -7,8 +7,8 @@ import pathlib
 import shutil
 import warnings
 
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict
 
 from mixer_dilated.data.class_folders import SplitFiles, find_images
 from mixer_dilated.data.examples import (
@@ -32,7 +32,7 @@ from mixer_dilated.paths import expand_user
 AUTO_PREPROCESS = {'mnist': 'mnist', 'fashion_mnist': 'fill', 'digits': 'fill'}
 
 
-def open_dataset(dataset: ml_collections.ConfigDict, recorded: SplitFiles | None = None) -> Dataset:
+def open_dataset(dataset: ConfigDict, recorded: SplitFiles | None = None) -> Dataset:
     """Opens the data set of `config.dataset`; only `on_corrupt = 'skip'` decodes images.
 
     `recorded` are the splits of a run on a folder of images, which keep their files. Raises
@@ -88,7 +88,7 @@ def open_dataset(dataset: ml_collections.ConfigDict, recorded: SplitFiles | None
     return ImageFolder(path, folders, dataset, preprocessing, recorded)
 
 
-def preprocessing_of(dataset: ml_collections.ConfigDict, image_shape: tuple) -> Preprocessing:
+def preprocessing_of(dataset: ConfigDict, image_shape: tuple) -> Preprocessing:
     """How image files become images of that shape; UserError if the style does not fit it."""
     how = dataset.preprocess
     if how == 'auto':

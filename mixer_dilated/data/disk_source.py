@@ -8,9 +8,9 @@ import shutil
 import zlib
 from collections.abc import Sequence
 
-import ml_collections
 import numpy as np
 from jaxtyping import Int32
+from ml_collections import ConfigDict
 
 from mixer_dilated.data.examples import (
     Dataset,
@@ -80,7 +80,7 @@ class DiskDataSource:
 
 
 def keep_on_disk(
-    dataset: Dataset, split: str, settings: ml_collections.ConfigDict, cache_dir: str
+    dataset: Dataset, split: str, settings: ConfigDict, cache_dir: str
 ) -> RandomAccessDataSource:
     """The examples of a split, kept on disk if `config.input` has it so and there is room.
 

@@ -11,11 +11,13 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from mixer_dilated.data.split_names import split_of
+from mixer_dilated.data.stored_images import Shape
 from mixer_dilated.errors import UserError
 from mixer_dilated.paths import expand_user, user_cache
 
 OWN = 'own:'  # begins the name of a data set of the caller's arrays
 MAX_LABELS = 2**20
+Sizes = dict[str, int]  # number of examples of each named split
 
 
 class Examples(NamedTuple):
@@ -51,7 +53,7 @@ def checksums(examples: Examples) -> dict[str, int]:
 class RandomAccessDataSource(Protocol):
     """The examples of a split, decoded on access; it can be pickled."""
 
-    image_shape: tuple[int, int, int]  # the `stored_shape` of the data set
+    image_shape: Shape  # the `stored_shape` of the data set
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -69,7 +71,7 @@ class InMemoryDataSource(NamedTuple):
     examples: Examples
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def image_shape(self) -> Shape:
         return self.examples.images.shape[1:]
 
     @property
@@ -93,11 +95,11 @@ class Dataset(Protocol):
     """
 
     name: str
-    image_shape: tuple[int, int, int]  # (height, width, channels) of the network's input
-    stored_shape: tuple[int, int, int]  # of the images that `read` returns
+    image_shape: Shape  # (height, width, channels) of the network's input
+    stored_shape: Shape  # of the images that `read` returns
     num_classes: int
     class_names: tuple[str, ...]  # of each label
-    split_sizes: dict[str, int]  # number of examples of each named split
+    split_sizes: Sizes
     fingerprint: str  # changes whenever the examples may have changed
     identity: str  # like `fingerprint`, but a copy of the data has the same
     old_identities: Sequence[str]  # that earlier versions recorded of the same examples
@@ -117,14 +119,11 @@ class InMemoryDataset:
     old_identities: Sequence[str] = ()
 
     def __init__(
-        self, name: str, splits: dict[str, Examples], class_names: Iterable, identity: str = ''
+        self, name: str, splits: dict[str, Examples], classes: Iterable, identity: str = ''
     ):
-        self.name, self.splits, self.class_names = name, splits, tuple(map(str, class_names))
-        self.num_classes, self.fingerprint, self.identity = (
-            len(self.class_names),
-            identity,
-            identity,
-        )
+        self.name, self.splits, self.class_names = name, splits, tuple(map(str, classes))
+        self.num_classes, self.fingerprint = len(self.class_names), identity
+        self.identity = identity
         self.split_sizes = {split: len(examples.labels) for split, examples in splits.items()}
         self.image_shape = self.stored_shape = next(iter(splits.values())).images.shape[1:]
 
@@ -200,10 +199,10 @@ def hash_examples(splits: dict[str, Examples], text: str = '') -> str:
     return digest.hexdigest()
 
 
-def split_slices(key: str, split: str, split_sizes: dict[str, int]) -> list[tuple[str, int, int]]:
+def split_slices(key: str, split: str, split_sizes: Sizes) -> list[tuple[str, int, int]]:
     """Parses a split, as 'train[:90%]+test[-100:]' (TFDS split syntax), into (name, start, stop).
 
-    `split_sizes` has the number of examples of each named split. Raises UserError, with the `key`
+    Raises UserError, with the `key`
     or flag that holds the split, for wrong syntax, a split that does not exist, or an empty slice.
     """
     import tensorflow_datasets as tfds
@@ -233,14 +232,12 @@ def split_slices(key: str, split: str, split_sizes: dict[str, int]) -> list[tupl
     return slices
 
 
-def count_examples(key: str, split: str, split_sizes: dict[str, int]) -> int:
+def count_examples(key: str, split: str, split_sizes: Sizes) -> int:
     """Counts the examples of a split. Raises as `split_slices` does."""
     return sum(stop - start for _, start, stop in split_slices(key, split, split_sizes))
 
 
-def check_disjoint(
-    key: str, split: str, others: dict[str, str], split_sizes: dict[str, int]
-) -> None:
+def check_disjoint(key: str, split: str, others: dict[str, str], split_sizes: Sizes) -> None:
     """Raises UserError if a split shares examples with others, which are given by their keys."""
     for other_key, other in others.items():
         shared = sum(
@@ -256,5 +253,5 @@ def check_disjoint(
             )
 
 
-def _list_sizes(split_sizes: dict[str, int]) -> str:
+def _list_sizes(split_sizes: Sizes) -> str:
     return ', '.join(f'{name} ({size} examples)' for name, size in split_sizes.items())

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
+from mixer_dilated.data.stored_images import Shape
 from mixer_dilated.errors import UnreadableError, UserError
 from mixer_dilated.files import error_text, open_nonblocking
 
@@ -64,17 +65,14 @@ def read_image(
         return _convert(_exif_transpose(image), channels, white)
 
 
-def decode_image(
-    encoded: bytes, shape: tuple[int, int, int]
-) -> UInt8[np.ndarray, 'height width channels']:
+def decode_image(encoded: bytes, shape: Shape) -> UInt8[np.ndarray, 'height width channels']:
     """Decodes an image of a known shape; grey and colour are converted into each other. Raises
     UserError if it is no image, or by its header of another size.
     """
     with _decoding_errors(), Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
         if image.size != (shape[1], shape[0]):
-            raise UserError(
-                f'an image of {image.size[1]}×{image.size[0]}; allowed is {shape[0]}×{shape[1]}'
-            )
+            size = f'{image.size[1]}×{image.size[0]}'
+            raise UserError(f'an image of {size}; allowed is {shape[0]}×{shape[1]}')
         return np.asarray(_convert(image, shape[2], white=0)).reshape(shape)
 
 

@@ -22,6 +22,7 @@ from mixer_dilated.data.class_folders import (
 from mixer_dilated.data.examples import Examples, cache_folder, cache_name, split_slices
 from mixer_dilated.data.image_decoding import white_of
 from mixer_dilated.data.preprocessing import Preprocessing, decode_images
+from mixer_dilated.data.stored_images import Shape
 from mixer_dilated.errors import UnreadableError, UserError
 from mixer_dilated.files import write_json
 
@@ -62,7 +63,7 @@ class ImageFolder:
         self._root, self._preprocessing = root, preprocessing
         notes = [*folders.notes]
         if dataset.on_corrupt == 'skip':
-            corrupt = self._find_corrupt(folders.splits, cache_folder(dataset.cache_dir))
+            corrupt = self._find_corrupt(folders.splits, dataset.cache_dir)
             if corrupt:
                 number = f'{len(corrupt)} of {sum(map(len, folders.splits.values()))} images'
                 notes.append(f'left out {number}, which cannot be used: {_list_corrupt(corrupt)}')
@@ -127,9 +128,7 @@ class ImageFolder:
                 f'be nearly black; set --config.dataset.white={white}, or 65535 if they are dark'
             )
 
-    def _decode(
-        self, files: list[ImageFile], *, keep: bool = True
-    ) -> tuple[Examples, dict[str, str]]:
+    def _decode(self, files: list[ImageFile], keep: bool = True) -> tuple[Examples, dict[str, str]]:
         """The examples of usable files (none unless `keep`), and {path: cause} of corrupt ones."""
         images = np.empty((len(files) if keep else 0, *self.stored_shape), np.uint8)
         labels, corrupt = [], {}
@@ -150,14 +149,12 @@ class ImageFolder:
                     labels.append(file.label)
         return Examples(images[: len(labels)], np.array(labels, np.int32)), corrupt
 
-    def _find_corrupt(
-        self, splits: dict[str, list[ImageFile]], cache: pathlib.Path
-    ) -> dict[str, str]:
+    def _find_corrupt(self, splits: dict[str, list[ImageFile]], cache_dir: str) -> dict[str, str]:
         """{path: cause} of corrupt files, from the cache or by decoding all of them."""
         # The images do not depend on max_pixels, but which of them are too large does.
         text = f'{self._preprocessing.identities[0]} {self._preprocessing.max_pixels}'
         key = _hash_files(text, splits, times=True)[:16]
-        path = cache / f'{self.name}-{key}-corrupt.json'
+        path = cache_folder(cache_dir) / f'{self.name}-{key}-corrupt.json'
         try:
             corrupt = json.loads(path.read_text())
             if isinstance(corrupt, dict) and all(isinstance(v, str) for v in corrupt.values()):
@@ -184,7 +181,7 @@ class ImageFolderDataSource:
     preprocessing: Preprocessing
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def image_shape(self) -> Shape:
         return self.preprocessing.stored_shape
 
     def __len__(self) -> int:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
-import ml_collections
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int32
+from ml_collections import ConfigDict
 
 from mixer_dilated.data.batch_stream import BatchStream, DevicePrefetcher, IndexSampler
 from mixer_dilated.data.datasets import load_examples
@@ -53,7 +53,7 @@ class Chunk(NamedTuple):
     num_steps: int = 0
 
 
-def streams(settings: ml_collections.ConfigDict, dataset: Dataset, count: int) -> bool:
+def streams(settings: ConfigDict, dataset: Dataset, count: int) -> bool:
     """Whether `config.input` has `count` images read when needed instead of kept in memory."""
     if settings.mode != 'auto':
         return settings.mode != 'memory'
@@ -78,7 +78,7 @@ class InMemoryPipeline:
 
     waited = 0.0
 
-    def __init__(self, examples: Examples, config: ml_collections.ConfigDict, mesh: Mesh):
+    def __init__(self, examples: Examples, config: ConfigDict, mesh: Mesh):
         self.data_source, self.labels = InMemoryDataSource(examples), examples.labels
         self._config, self._mesh = config, mesh
         self.examples = Examples(*put_on_mesh(tuple(examples), replicated(mesh)))
@@ -130,9 +130,7 @@ class InMemoryPipeline:
 class StreamingPipeline:
     """The input pipeline of examples decoded when they are needed, used as `InMemoryPipeline`."""
 
-    def __init__(
-        self, data_source: RandomAccessDataSource, config: ml_collections.ConfigDict, mesh: Mesh
-    ):
+    def __init__(self, data_source: RandomAccessDataSource, config: ConfigDict, mesh: Mesh):
         self.data_source, self._config, self._mesh = data_source, config, mesh
         self._workers = num_workers(config.input.workers)
         if config.input.workers == 'auto' and isinstance(data_source, InMemoryDataSource):
@@ -205,9 +203,7 @@ class StreamingPipeline:
 InputPipeline = InMemoryPipeline | StreamingPipeline
 
 
-def open_input(
-    config: ml_collections.ConfigDict, dataset: Dataset, split: str, mesh: Mesh
-) -> InputPipeline:
+def open_input(config: ConfigDict, dataset: Dataset, split: str, mesh: Mesh) -> InputPipeline:
     """The input pipeline of a split, in memory, on disk or streaming as `config.input` selects;
     UserError if the examples cannot be read, or have no room.
     """
@@ -239,7 +235,7 @@ def _permutations(seed, epoch, num_seeds: int, num_examples: int) -> jax.Array:
     return jax.lax.map(permutation, seed_keys(seed, num_seeds))
 
 
-def eval_shape(config: ml_collections.ConfigDict, count: int, mesh: Mesh) -> tuple[int, int, int]:
+def eval_shape(config: ConfigDict, count: int, mesh: Mesh) -> tuple[int, int, int]:
     """(chunks, steps, batch) of the evaluation of `count` examples in memory.
 
     A batch has `config.batch_eval` examples, or all, rounded up to the devices.

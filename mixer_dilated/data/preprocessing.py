@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from mixer_dilated.data.image_decoding import MAX_PIXELS, read_image
-from mixer_dilated.data.stored_images import square_of, square_shape
+from mixer_dilated.data.stored_images import Shape, square_of, square_shape
 from mixer_dilated.data.workers import num_cores
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair
@@ -36,7 +36,7 @@ class Preprocessing:
     `decode_size` they are stored as whole squares (see `square_of`), which are cropped later.
     """
 
-    image_shape: tuple[int, int, int]  # (height, width, channels) of the result
+    image_shape: Shape  # (height, width, channels) of the result
     how: str = 'resize'  # or 'mnist' or 'fill'
     resize: str = 'crop'  # or 'pad' or 'squash'
     max_pixels: int = MAX_PIXELS  # of a file
@@ -62,7 +62,7 @@ class Preprocessing:
             )
 
     @property
-    def stored_shape(self) -> tuple[int, int, int]:
+    def stored_shape(self) -> Shape:
         """(height, width, channels) of what `read` returns."""
         if not self.decode_size:
             return self.image_shape

@@ -15,6 +15,7 @@ from PIL import Image
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair
 
+Shape = tuple[int, int, int]  # (height, width, channels)
 MAX_LOG_RATIO = 8.0  # of aspect ratios, to base 2
 
 Stored = UInt8[Array, 'batch stored_height stored_width channels']
@@ -22,7 +23,7 @@ Stored = UInt8[Array, 'batch stored_height stored_width channels']
 
 def image_shapes(
     name: str, own_shape: tuple, size: Pair | None, decode_size: int = 0
-) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+) -> tuple[Shape, Shape]:
     """The shape that the network sees of images, and the one that they are stored in.
 
     Images that are only upsampled to `size` are stored as they are, others resized when they are
@@ -42,7 +43,7 @@ def image_shapes(
     return seen, tuple(own_shape) if is_stored else seen
 
 
-def check_pixels(source: str, shape: tuple[int, int, int], max_pixels: int) -> None:
+def check_pixels(source: str, shape: Shape, max_pixels: int) -> None:
     """Raises UserError if images of a shape have more than `config.dataset.max_pixels`."""
     pixels = shape[0] * shape[1]
     if pixels > max_pixels:
@@ -65,7 +66,7 @@ def is_square(stored: Pair, size: Pair) -> bool:
     return stored[0] == stored[1] + 1 and stored[1] >= max(size)
 
 
-def square_shape(side: int, channels: int) -> tuple[int, int, int]:
+def square_shape(side: int, channels: int) -> Shape:
     """The shape of a whole square of so many pixels a side."""
     return side + 1, side, channels
 

@@ -81,9 +81,7 @@ def _prepare(tfds, name: str, builder) -> None:
         try:
             socket.create_connection((host, port), timeout=10).close()
         except OSError as error:
-            raise UserError(
-                f'{missing}; it cannot be downloaded: {host}: {error}. {hint}'
-            ) from None
+            raise UserError(f'{missing}; cannot be downloaded: {host}: {error}. {hint}') from None
     print(f'{missing}; TFDS prepares it now, once.')
     try:
         builder.download_and_prepare(file_format=tfds.core.FileFormat.ARRAY_RECORD)

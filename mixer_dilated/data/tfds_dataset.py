@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.image_decoding import MODES, decode_image
 from mixer_dilated.data.preprocessing import Preprocessing
-from mixer_dilated.data.stored_images import check_pixels, image_shapes
+from mixer_dilated.data.stored_images import Shape, check_pixels, image_shapes
 from mixer_dilated.data.tfds_builder import find_keys, open_builder
 from mixer_dilated.data.workers import num_cores
 from mixer_dilated.errors import UserError
@@ -124,7 +124,7 @@ class TfdsDataSource:
     location: str  # folder and split, for messages
     keys: tuple[str, str]  # the features that are image and label
     classes: dict[int | str, int]  # number of each label: a class label, an integer or a text
-    image_shape: tuple[int, int, int]  # (height, width, channels) of the decoded images
+    image_shape: Shape  # (height, width, channels) of the decoded images
     preprocessing: Preprocessing | None  # of other images; None for images of that shape
 
     def __len__(self) -> int:
