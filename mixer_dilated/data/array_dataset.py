@@ -106,7 +106,9 @@ def _convert_images(
     floats_to_1 = most <= 1 and {array.dtype.kind for array in images.values()} <= {'b', 'f'}
     limit = white or (1 if floats_to_1 else 255)
     dark = limit == 255 != white and most <= 1
-    fractions = limit == 255 and any(map(_has_fractions, images.values()))
+    floats = (image for array in images.values() if array.dtype.kind == 'f' for image in array)
+    # Image by image: a copy of all of them may not fit memory.
+    fractions = limit == 255 and any((image != np.floor(image)).any() for image in floats)
     if least < 0:
         raise UserError(
             f'{path}: {names}: values from {least:g} to {most:g}; allowed are integers from 0 '
@@ -145,11 +147,6 @@ def _put_channels_last(path: pathlib.Path, arrays: LabelledImages, notes: list[s
         notes.append(f'{arrays.image_name} is taken as (N, C, H, W)')
         return np.moveaxis(images, 1, -1)
     return images if len(shape) == 4 else images[..., None]
-
-
-def _has_fractions(images: np.ndarray) -> bool:
-    # Image by image: a copy of all of them may not fit memory.
-    return images.dtype.kind == 'f' and any((image != np.floor(image)).any() for image in images)
 
 
 def _to_uint8(images: np.ndarray, scale: float) -> UInt8[np.ndarray, 'N H W C']:

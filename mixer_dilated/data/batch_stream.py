@@ -210,8 +210,7 @@ def _decode_ahead(
         return iter(numbers.to_iter_dataset(options))
     if not absl.flags.FLAGS.is_parsed():  # Grain reads its own flags, which have defaults
         absl.flags.FLAGS.mark_as_parsed()
-    processes.start_quiet_tracker()
-    processes.raise_file_limit()
+    processes.prepare_workers()
     slices = numbers.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=READY_SLICES)
     start = functools.partial(processes.start_worker, folder=folder)

@@ -34,7 +34,7 @@ class DiskDataSource:
     def __init__(self, source: RandomAccessDataSource, path: pathlib.Path):
         self._source, self._path = source, path
         self.image_shape = source.image_shape
-        self._row = np.dtype([('crc', '<u4'), ('label', '<i4'), ('image', 'u1', self.image_shape)])
+        self.row = np.dtype([('crc', '<u4'), ('label', '<i4'), ('image', 'u1', self.image_shape)])
 
     def __getstate__(self):
         return {name: value for name, value in self.__dict__.items() if name != '_file'}
@@ -46,17 +46,13 @@ class DiskDataSource:
     def all_labels(self) -> Int32[np.ndarray, ' examples']:
         return self._source.all_labels  # AttributeError where `source` has none
 
-    @property
-    def row_bytes(self) -> int:
-        return self._row.itemsize
-
     def labels(self, index: Sequence[int]) -> Int32[np.ndarray, ' examples']:
         return self._source.labels(index)
 
     def read(self, index: Sequence[int]) -> Examples:
         images = np.empty((len(index), *self.image_shape), np.uint8)
         labels = np.empty(len(index), np.int32)
-        row, missing = np.zeros((), self._row), []
+        row, missing = np.zeros((), self.row), []
         content = memoryview(row.reshape(1)).cast('B')
         for i, number in enumerate(index):
             size = os.preadv(self._file, [content], int(number) * len(content))
@@ -94,7 +90,7 @@ def keep_on_disk(
     folder = cache_folder(cache_dir) / 'decoded'
     path = folder / cache_key(dataset, split, dataset.stored_shape)
     kept = DiskDataSource(source, path)
-    needed, allowed = len(kept) * kept.row_bytes, settings.disk_gib * 2**30
+    needed, allowed = len(kept) * kept.row.itemsize, settings.disk_gib * 2**30
     try:
         if needed <= allowed:
             _make_room(path, allowed - needed)

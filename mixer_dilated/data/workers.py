@@ -58,14 +58,13 @@ def room_for_workers() -> int:
     return min(limits) // 2
 
 
-def raise_file_limit() -> None:
+def prepare_workers() -> None:
+    """Raises the limit of open files to what is allowed, and starts the tracker of shared memory
+    without its warning: a killed worker has its own line.
+    """
     with contextlib.suppress(ValueError, OSError):
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def start_quiet_tracker() -> None:
-    """Starts the tracker of shared memory without its warning: a killed worker has its own line."""
     before = os.environ.get('PYTHONWARNINGS', '')
     os.environ['PYTHONWARNINGS'] = 'ignore:resource_tracker:UserWarning'
     multiprocessing.resource_tracker.ensure_running()
