@@ -6,6 +6,7 @@ import os
 import shutil
 from unittest import mock
 
+import chex
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -245,8 +246,7 @@ def test_damaged_files_of_a_prepared_set_are_refused_or_read_as_they_were(tmp_pa
             refused += 1
             assert '\n' not in str(error) and str(path.parent) in str(error)
         else:
-            for array, of_whole in zip(examples, expected, strict=True):
-                np.testing.assert_array_equal(array, of_whole)
+            chex.assert_trees_all_equal(examples, expected)
     assert refused > 30
 
 

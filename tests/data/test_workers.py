@@ -11,11 +11,13 @@ import threading
 import time
 import types
 
+import chex
 import numpy as np
 import pytest
 
 from mixer_dilated.data import workers
 from mixer_dilated.data.batch_stream import BatchStream, IndexSampler
+from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.input_pipeline import StreamingPipeline, streams
 from tests.conftest import config_file, refuses, run_python, small_config, start_python
 from tests.data.test_input_pipeline import numbered, open_pipeline, shuffled, take
@@ -124,10 +126,8 @@ def test_workers_give_the_batches_of_threads_and_end_with_an_error_in_one_of_the
     first = int(np.flatnonzero(rows(0)[0] == 50)[0]) // 8  # the batch with the broken one
     with contextlib.closing(BatchStream(records, order, workers=2)) as stream:
         for step in range(first):
-            for array, expected in zip(
-                next(stream), records.read(order.batch(step)[0]), strict=True
-            ):
-                np.testing.assert_array_equal(array[0], expected)
+            batch = Examples(*(array[0] for array in next(stream)))
+            chex.assert_trees_all_equal(batch, records.read(order.batch(step)[0]))
         with refuses(f"{folder}, split 'train', record 50: "):
             next(stream)
     assert not multiprocessing.active_children() and not order.folder.exists()
