@@ -109,17 +109,16 @@ def _convert_images(
     floats = (image for array in images.values() if array.dtype.kind == 'f' for image in array)
     # Image by image: a copy of all of them may not fit memory.
     fractions = limit == 255 and any((image != np.floor(image)).any() for image in floats)
+    values = (
+        f'{path}: {names}: {"fractional " if fractions else ""}values from {least:g} to {most:g}; '
+        'allowed are integers from 0 to 255, or floats from 0 to 1'
+    )
     if least < 0:
-        raise UserError(
-            f'{path}: {names}: values from {least:g} to {most:g}; allowed are integers from 0 '
-            'to 255, or floats from 0 to 1; save the images before their mean was subtracted'
-        )
+        raise UserError(f'{values}; save the images before their mean was subtracted')
     if dark or fractions or not most <= limit:  # NaN is not either
         example = max(math.ceil(most), 1) if math.isfinite(most) else 1
         raise UserError(
-            f'{path}: {names}: {"fractional " if fractions else ""}values from {least:g} to '
-            f'{most:g}; allowed are integers from 0 to 255, or floats from 0 to 1; scale them, or '
-            f'set the value that is white, perhaps --config.dataset.white={example}'
+            f'{values}; scale them, or set what is white, perhaps --config.dataset.white={example}'
         )
     if limit == 255 and all(array.dtype == np.uint8 for array in images.values()):
         return {split: np.ascontiguousarray(array) for split, array in images.items()}

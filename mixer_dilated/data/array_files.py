@@ -51,10 +51,7 @@ def read_npz(
     try:
         with path.open('rb') as file:
             if not zipfile.is_zipfile(file):
-                raise UserError(
-                    f'{path}: not an .npz file, or a truncated one; save images and labels in one '
-                    'with numpy.savez'
-                )
+                raise UserError(f'{path}: not an .npz file, or truncated; save it with numpy.savez')
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
                 pairs, others = _match_names(path, archive.files, (image_key, label_key))

@@ -59,8 +59,7 @@ def read_listing(path: pathlib.Path, image_key: str = '', label_key: str = '') -
             missing.append(f'{where}: {values["file"]!r}')
         elif name in lines:
             raise UserError(
-                f'{where}: {values["file"]!r} is the file of line {lines[name]} too; allowed is a '
-                'row a file; remove one'
+                f'{where}: {values["file"]!r} is the file of line {lines[name]} too; remove one'
             )
         else:
             lines[name], status = line, os.stat(path.parent / name)

@@ -74,8 +74,7 @@ def open_dataset(dataset: ConfigDict, recorded: SplitFiles | None = None) -> Dat
         return ArrayDataset(dataset, kind, path, size)
     if size is None:
         raise UserError(
-            'config.dataset.image_size = 0: image files are resized to one size; set '
-            'it, for example --config.dataset.image_size=64'
+            'config.dataset.image_size = 0: files need a size; set --config.dataset.image_size=64'
         )
     from mixer_dilated.data.csv_dataset import read_listing
     from mixer_dilated.data.image_folder import ImageFolder

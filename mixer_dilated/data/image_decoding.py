@@ -57,8 +57,7 @@ def read_image(
             )
         if white and _is_16_bits(image) and image.mode[0] not in 'IF':
             raise UserError(
-                'colour of 16 bits a channel, of which only the high 8 are read; convert it, or '
-                'leave dataset.white at 0'
+                'colour of 16 bits, of which 8 are read; convert it, or leave dataset.white at 0'
             )
         image.draft('L' if channels == 1 else None, (min_side, min_side) if min_side else None)
         image.load()
@@ -106,10 +105,8 @@ def _open_image(path: ImagePath, max_pixels: int) -> BinaryIO:
         raise UserError('an empty file')
     max_bytes = 8 * max_pixels + 2**20  # no encoder needs more; a decoder may take in all of it
     if status.st_size > max_bytes:
-        raise UserError(
-            f'{status.st_size} bytes; allowed are at most {max_bytes}, 8 a pixel of '
-            'dataset.max_pixels and a mebibyte'
-        )
+        size = f'{status.st_size} bytes'
+        raise UserError(f'{size}; allowed are at most {max_bytes}, 8 a pixel of dataset.max_pixels')
     return open(path, 'rb', opener=open_nonblocking)
 
 

@@ -100,9 +100,9 @@ class ImageFolder:
             others = (file for files in self._files.values() for file in files)
             corrupt |= self._decode([f for f in others if f.path not in seen], keep=False)[1]
             raise UserError(
-                f'{self._root}: {len(corrupt)} of {sum(self.split_sizes.values())} images '
-                f'cannot be used: {_list_corrupt(corrupt)}; remove or mend them, or leave '
-                'them out: --config.dataset.on_corrupt=skip'
+                f'{self._root}: {len(corrupt)} of {sum(self.split_sizes.values())} images cannot '
+                f'be used: {_list_corrupt(corrupt)}; mend or remove '
+                'them, or leave them out: --config.dataset.on_corrupt=skip'
             )
         return examples
 

@@ -100,8 +100,7 @@ class TfdsDataset:
         if len(values) > max(MAX_COUNTED, len(source) // 10):
             raise UserError(
                 f'config.dataset.name = {self.name!r}: {self._keys[1]} has {len(values)} values in '
-                f'{len(source)} examples, too many for classes; name another '
-                '(--config.dataset.label_key=KEY)'
+                f'{len(source)} examples, too many for classes; set --config.dataset.label_key=KEY'
             )
         return {label: number for number, label in enumerate(sorted(values))}
 
