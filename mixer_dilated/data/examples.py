@@ -202,8 +202,8 @@ def hash_examples(splits: dict[str, Examples], text: str = '') -> str:
 def split_slices(key: str, split: str, split_sizes: Sizes) -> list[tuple[str, int, int]]:
     """Parses a split, as 'train[:90%]+test[-100:]' (TFDS split syntax), into (name, start, stop).
 
-    Raises UserError, with the `key`
-    or flag that holds the split, for wrong syntax, a split that does not exist, or an empty slice.
+    Raises UserError, with the `key` or flag that holds the split, for wrong syntax, a split that
+    does not exist, or an empty slice.
     """
     import tensorflow_datasets as tfds
 
