@@ -1,7 +1,7 @@
 """The table of a study, one row a trial and seed, and the statistics made from it.
 
-Here and in other modules of a study `references` are {trial: trial that it is compared with}, and
-`seconds` {trial: seconds of an epoch in each round} of those that are timed.
+Here and in other modules of a study `seconds` are {trial: seconds of an epoch in each round}, of
+the trials that are timed.
 """
 
 import collections
@@ -19,10 +19,10 @@ from mixer_dilated.studies.verdicts import (
     comparison_sentence,
     comparisons_summary,
     datasets_sentence,
+    is_significant,
     little_data_verdict,
     table1_verdicts,
 )
-from mixer_dilated.studies.wording import is_significant
 
 ACCURACIES = ('test_accuracy', 'train_accuracy', 'val_accuracy')
 MANY = 6  # of more comparisons a sentence counts the outcomes
@@ -63,7 +63,6 @@ def analyze(
     kind: str,
     trials: Sequence[PreparedTrial],
     rows: Sequence[dict],
-    references: Mapping[str, str],
     seconds: Mapping[str, Sequence[float]],
 ) -> dict:
     """Means, comparisons paired by seed, and sentences: the content of `statistics.json`, of the
@@ -72,11 +71,13 @@ def analyze(
 
     table = pd.DataFrame([row for row in rows if not row['impossible']])
     labels = {trial.name: trial.label for trial in trials if not trial.invalid}
-    methods = {trial.name: trial.settings.get('method') for trial in trials}
     comparisons, families = {}, collections.defaultdict(list)
-    for name, reference in references.items():
-        comparisons[name] = compare_trials(table, name, reference, seconds=seconds)
-        families[methods[name] if kind == 'little_data' else ''].append(comparisons[name])
+    for trial in trials:
+        if trial.reference:
+            row = compare_trials(table, trial.name, trial.reference, seconds=seconds)
+            family = trial.settings['method'] if kind == 'little_data' else ''
+            families[family].append(row)
+            comparisons[trial.name] = row
     if kind != 'table1':  # its claims are judged one by one; of little data, a method's sizes
         for family in families.values():
             correct_together(family)

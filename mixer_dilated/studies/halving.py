@@ -16,20 +16,14 @@ from mixer_dilated.config import changed
 from mixer_dilated.errors import NonFiniteError, UserError
 from mixer_dilated.paths import exists
 from mixer_dilated.reports.formatting import count_text
-from mixer_dilated.studies.meta_analysis import (
-    dataset_text,
-    group_by_method,
-    mean_ranks,
-)
+from mixer_dilated.studies.meta_analysis import dataset_text, group_by_method, mean_ranks
 from mixer_dilated.studies.observer import StudyObserver
 from mixer_dilated.studies.study import run_study
-from mixer_dilated.studies.sweep import PreparedTrial, Sweep, Trial, pair_with_reference, prepare
+from mixer_dilated.studies.sweep import PreparedTrial, Sweep, Trial, prepare
 from mixer_dilated.studies.trials import POLL_SECONDS, is_finished, trial_folder
-from mixer_dilated.studies.wording import listing
+from mixer_dilated.studies.verdicts import listing
 from mixer_dilated.training.run_folder import is_locked, read_summary
 from mixer_dilated.training.setup import create_setup, example_val_split
-
-FOLDERS = 'rung-[0-9]+|final'
 
 
 def successive_halving(
@@ -57,9 +51,8 @@ def successive_halving(
     _check(sweep, folder)
     trials = prepare(sweep)
     valid = [trial for trial in trials if not trial.invalid]
-    pairs = pair_with_reference(valid, sweep.reference)
-    competing = [trial for trial in valid if trial.name not in pairs.values()]
-    methods = group_by_method(competing)
+    references = {trial.reference for trial in valid}
+    methods = group_by_method([trial for trial in valid if trial.name not in references])
     lacking = {dataset_text(trial.settings): trial for trial in trials if trial.invalid}
     for dataset in lacking.keys() - {dataset_text(trial.settings) for trial in valid}:
         raise UserError(f'--halving: data set {dataset}: {lacking[dataset].invalid}')
@@ -73,20 +66,21 @@ def successive_halving(
         _check_trial(trial, divisors[0])
     for number, divisor in enumerate(divisors, 1):
         path, not_finite = folder / f'rung-{number}', None
-        rung = _with_references(valid, methods, pairs)
+        rung = _with_references(valid, methods)
         looked_at.append(len(methods))
         observer.on_rung(f'rung {number} of {len(divisors)}', path)
-        part = _rung(sweep, rung, divisor)
+        part = _part(sweep, rung, divisor)  # one seed, evaluated once, for a part of the epochs
+        part = dataclasses.replace(part, base=changed(sweep.base, {'num_seeds': 1}))
         try:
             while not run_study(part, path, command=command, observer=observer, timed=False):
                 _wait(path, observer)  # for the process that leads
         except NonFiniteError as error:  # those trials are out
             not_finite = error
             _wait(path, observer)
-        finished = [trial for trial in rung if is_finished(path, trial)]
         accuracies = {
             trial.name: read_summary(trial_folder(path, trial))['val_accuracy']
-            for trial in finished
+            for trial in rung
+            if is_finished(path, trial)
         }
         best = [*mean_ranks(methods, accuracies)][: -(-len(methods) // factor)]
         if not best:
@@ -95,7 +89,7 @@ def successive_halving(
     path = folder / 'final'
     observer.on_rung('final study', path)
     invalid = [trial for trial in trials if trial.invalid]  # which its report names
-    final = _part(sweep, [*_with_references(valid, methods, pairs), *invalid])
+    final = _part(sweep, [*_with_references(valid, methods), *invalid])
     chosen = (
         f'Methods looked at: {looked_at[0]}, in {count_text(len(looked_at), "rung")} of '
         f'{listing([*map(str, looked_at)])}, one seed each, by validation accuracy; {len(methods)} '
@@ -113,11 +107,11 @@ def _check(sweep: Sweep, folder: pathlib.Path) -> None:
             f'--halving: train_seconds = {sweep.train_seconds}: rungs are parts of num_epochs; '
             'leave train_seconds out of the sweep'
         )
-    names = [path.name for path in folder.iterdir()] if exists(folder) else []
-    for name in names:
-        if not re.fullmatch(FOLDERS, name):
+    for path in folder.iterdir() if exists(folder) else ():
+        if not re.fullmatch('rung-[0-9]+|final', path.name):
             raise UserError(
-                f'--workdir={folder}: holds {name}, which is of no halved sweep; name a new folder'
+                f'--workdir={folder}: holds {path.name}, which is of no halved sweep; name a new '
+                'folder'
             )
 
 
@@ -157,35 +151,26 @@ def _epochs(trial: PreparedTrial, divisor: int) -> int:
 
 
 def _with_references(
-    valid: Sequence[PreparedTrial],
-    methods: Mapping[str, Mapping[str, str]],
-    pairs: Mapping[str, str],
+    valid: Sequence[PreparedTrial], methods: Mapping[str, Mapping[str, str]]
 ) -> list[PreparedTrial]:
     """The trials of methods, and those that they are compared with, in the sweep's order."""
     names = {name for of_method in methods.values() for name in of_method.values()}
-    names |= {pairs[name] for name in names if name in pairs}
+    names |= {trial.reference for trial in valid if trial.name in names}
     return [trial for trial in valid if trial.name in names]
 
 
-def _rung(sweep: Sweep, trials: Sequence[PreparedTrial], divisor: int) -> Sweep:
-    """One seed of each trial, evaluated once, after a part of its epochs."""
-    changes = {trial.name: {'num_epochs': _epochs(trial, divisor)} for trial in trials}
-    for of_trial in changes.values():
-        of_trial['eval_every'] = of_trial['num_epochs']
-    part = _part(sweep, trials, changes)
-    return dataclasses.replace(part, base=changed(sweep.base, {'num_seeds': 1}))
-
-
-def _part(
-    sweep: Sweep, trials: Sequence[PreparedTrial], changes: Mapping[str, Mapping] | None = None
-) -> Sweep:
-    """The sweep of some trials, with further changes; without a reference if none has a pair."""
-    changes = changes or {}
-    pairs = pair_with_reference(trials, sweep.reference)
+def _part(sweep: Sweep, trials: Sequence[PreparedTrial], divisor: int = 0) -> Sweep:
+    """The sweep of some trials, without a reference if none has one; with a divisor each has that
+    part of its epochs, and is evaluated at the end."""
+    names, part = {trial.name for trial in trials}, []
+    for trial in trials:
+        changes = dict(trial.changes)
+        if divisor:
+            changes['num_epochs'] = changes['eval_every'] = _epochs(trial, divisor)
+        part.append(Trial(trial.settings, changes))
+    is_compared = any(trial.reference in names for trial in trials)
     return dataclasses.replace(
-        sweep,
-        trials=[Trial(t.settings, {**t.changes, **changes.get(t.name, {})}) for t in trials],
-        reference=sweep.reference if pairs else None,
+        sweep, trials=part, reference=sweep.reference if is_compared else None
     )
 
 

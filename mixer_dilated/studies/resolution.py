@@ -2,15 +2,21 @@
 
 import collections
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from mixer_dilated.models.costs import flops_per_image
 from mixer_dilated.reports.quantities import QUANTITIES
 from mixer_dilated.studies.observer import StudyObserver
 from mixer_dilated.studies.stats import compare_times, fit_exponent
 from mixer_dilated.studies.sweep import PreparedTrial
-from mixer_dilated.studies.verdicts import HELD, OPEN, REVERSED
-from mixer_dilated.studies.wording import is_significant, listing, ratio_text
+from mixer_dilated.studies.verdicts import (
+    HELD,
+    OPEN,
+    REVERSED,
+    is_significant,
+    listing,
+    ratio_text,
+)
 from mixer_dilated.training.state import network_layers
 from mixer_dilated.training.timing import TimedEpoch, on_random_images, take_turns
 
@@ -49,9 +55,7 @@ def resolution_rows(
         observer.on_measured(f'{side}×{side} pixels', done, len(image_sizes))
 
 
-def resolution_statistics(
-    trials: Sequence[PreparedTrial], rows: Sequence[dict], references: Mapping[str, str]
-) -> dict:
+def resolution_statistics(trials: Sequence[PreparedTrial], rows: Sequence[dict]) -> dict:
     """Growth exponents over the image's side, and sentences: the content of `statistics.json`.
 
     Returns:
@@ -66,9 +70,10 @@ def resolution_statistics(
             fits[name] = {
                 key: fit_exponent(sides, [row[key] for row in by_side]) for key in QUANTITIES
             }
+    pairs = [(trial.name, trial.reference) for trial in trials if trial.reference]
     verdicts = [
         _verdict(labels[name], labels[other], of_trial[name][-1], of_trial[other][-1])
-        for name, other in references.items()
+        for name, other in pairs
     ]
     verdicts += [_growth_sentence(labels[name], by_quantity) for name, by_quantity in fits.items()]
     return {'fits': fits, 'verdicts': verdicts}
@@ -77,16 +82,17 @@ def resolution_statistics(
 def _verdict(label: str, reference_label: str, row: dict, reference: dict) -> str:
     """Whether less compute, time and memory, which the paper claims, held at the largest side."""
     times = compare_times(row['round_seconds'], reference['round_seconds'])
-    ratios = {name: row[name] / reference[name] for name in QUANTITIES if name != 'num_tokens'}
-    ratios |= {'step_seconds': times['ratio']}
-    outcomes = collections.defaultdict(list)
-    for name, ratio in ratios.items():
+    outcomes, parts = collections.defaultdict(list), []
+    for name, quantity in QUANTITIES.items():
+        if name == 'num_tokens':
+            continue
         # FLOPs and memory are counted, seconds are measured.
-        is_open = name == 'step_seconds' and not is_significant(times['p'])
-        outcome = OPEN if is_open else HELD if ratio < 1 else REVERSED
-        outcomes[outcome].append(QUANTITIES[name].noun)
+        ratio, is_open = row[name] / reference[name], False
+        if name == 'step_seconds':
+            ratio, is_open = times['ratio'], not is_significant(times['p'])
+        outcomes[OPEN if is_open else HELD if ratio < 1 else REVERSED].append(quantity.noun)
+        parts.append(f'{ratio_text(ratio)[0]} of the {quantity.noun}')
     held = listing([f'{outcome} for {listing(nouns)}' for outcome, nouns in outcomes.items()])
-    parts = [f'{ratio_text(r)[0]} of the {QUANTITIES[name].noun}' for name, r in ratios.items()]
     side = row['image_size']
     return (
         f'That {label} needs less than {reference_label} {held}: at {side}×{side} pixels a '
@@ -101,7 +107,5 @@ def _growth_sentence(label: str, fits: dict) -> str:
         error = fits[name]['standard_error']
         spread = '' if error is None else f' ± {error:.2f}'
         powers.append(f'{quantity.noun} {fits[name]["exponent"]:.2f}{spread}')
-    return (
-        f"{label}: powers of the image's side that fit the growth (± standard error) are "
-        f'{listing(powers)}.'
-    )
+    growth = "powers of the image's side that fit the growth (± standard error)"
+    return f'{label}: {growth} are {listing(powers)}.'

@@ -1,7 +1,8 @@
 """Trained trials on corrupted test images."""
 
+import itertools
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from mixer_dilated.studies.observer import StudyObserver
 from mixer_dilated.studies.stats import compare, correct_together
 from mixer_dilated.studies.sweep import PreparedTrial
 from mixer_dilated.studies.trials import trial_folder
-from mixer_dilated.studies.wording import is_significant, p_phrase, points_text
+from mixer_dilated.studies.verdicts import is_significant, p_phrase, points_text
 from mixer_dilated.training.compiled import CompiledFunctions
 
 
@@ -59,9 +60,7 @@ def corrupt(images: jax.Array) -> Iterator[tuple[str, float, jax.Array]]:
             yield corruption.name, severity, apply(key, images, severity)
 
 
-def robustness_sentences(
-    trials: Sequence[PreparedTrial], rows: Sequence[dict], references: Mapping[str, str]
-) -> list[str]:
+def robustness_sentences(trials: Sequence[PreparedTrial], rows: Sequence[dict]) -> list[str]:
     """A sentence for each trial and corruption at its greatest severity: lost accuracy.
 
     What is compared, paired by seed, is the loss (accuracy of the clean images − accuracy of the
@@ -73,18 +72,18 @@ def robustness_sentences(
     labels = {trial.name: trial.label for trial in trials}
     keys = ['cell', 'corruption', 'strength', 'seed']
     accuracy = pd.DataFrame(rows).set_index(keys).accuracy.sort_index()
+    pairs = [(trial.name, trial.reference) for trial in trials if trial.reference]
     compared = []
-    for name, reference in references.items():
-        for corruption in CORRUPTIONS.values():
-            clean, *_, most = corruption.severities
-            losses = [
-                accuracy[trial, corruption.name, clean] - accuracy[trial, corruption.name, most]
-                for trial in (name, reference)
-            ]
-            comparison = compare(*losses, reference=reference)
-            compared.append((labels[name], labels[reference], corruption, comparison, losses))
-    correct_together([comparison for _, _, _, comparison, _ in compared])
-    return [_sentence(*of_trial) for of_trial in compared]
+    for pair, corruption in itertools.product(pairs, CORRUPTIONS.values()):
+        clean, *_, most = corruption.severities
+        losses = [
+            accuracy[name, corruption.name, clean] - accuracy[name, corruption.name, most]
+            for name in pair
+        ]
+        comparison = compare(*losses, reference=pair[1])
+        compared.append((*(labels[name] for name in pair), corruption, comparison, losses))
+    correct_together([comparison for *_, comparison, _ in compared])
+    return [_sentence(*of_pair) for of_pair in compared]
 
 
 def _sentence(label, reference_label, corruption, comparison, losses) -> str:

@@ -18,25 +18,16 @@ _TESTED = ('t', 'p', 'p_holm', 'low', 'high', 'bootstrap_low', 'bootstrap_high',
 
 
 def compare(
-    trial_values: Sequence[float],
-    reference_values: Sequence[float],
-    *,
-    reference: str,
-    bootstrap_samples: int = 10_000,
+    trial_values: Sequence[float], reference_values: Sequence[float], *, reference: str
 ) -> dict:
     """Paired comparison: trial − reference, seed by seed.
 
     Of the n differences with mean m and sample standard deviation s: Student's t = m / (s / √n)
     with n − 1 degrees of freedom, two-sided p, the interval m ± t(0.975, n − 1) · s / √n, Cohen's
-    d = m / s, and the 2.5 and 97.5 percentiles of the mean over bootstrap resamples of the
+    d = m / s, and the 2.5 and 97.5 percentiles of the mean over 10 000 bootstrap resamples of the
     differences (with few seeds narrower than the t interval, which is the one to go by). The
-    resamples come from a fixed seed: the same data give the same numbers.
-
-    Args:
-      trial_values: one number a seed.
-      reference_values: the reference's, in the same order of seeds.
-      reference: the reference's name.
-      bootstrap_samples: number of resamples.
+    resamples come from a fixed seed: the same data give the same numbers. The values are in the
+    same order of seeds, `reference` is what the reference is called.
 
     Returns:
       {reference, count, difference, std, t, p, p_holm, low, high, bootstrap_low, bootstrap_high,
@@ -47,12 +38,10 @@ def compare(
     Raises:
       ValueError: no values, one that is not finite, or unequal numbers of values.
     """
-    if len(trial_values) != len(reference_values):
-        counts = f'{len(trial_values)} values cannot be paired with {len(reference_values)}'
-        raise ValueError(f'{counts} of {reference}')
-    trial, base = np.asarray(trial_values), np.asarray(reference_values)
+    pairs = np.array([*zip(trial_values, reference_values, strict=True)], np.float64)
+    trial, base = pairs.T
     differences = np.sort(trial - base)
-    described = describe(differences, max(np.abs(trial).max(), np.abs(base).max()))
+    described = describe(differences, np.abs(pairs).max())
     mean, std, count = (described[key] for key in ('mean', 'std', 'count'))
     comparison = {'reference': reference, 'count': count, 'difference': mean, 'std': std}
     comparison |= {**dict.fromkeys(_TESTED), 'time_ratio': None}
@@ -60,11 +49,11 @@ def compare(
         from scipy import stats
 
         t = mean / (std / math.sqrt(count))
-        draw = {'n_resamples': bootstrap_samples, 'random_state': np.random.default_rng(0)}
+        draw = {'n_resamples': 10_000, 'random_state': np.random.default_rng(0)}
         bootstrap = stats.bootstrap((differences,), np.mean, method='percentile', **draw)
         low, high = map(float, bootstrap.confidence_interval)
-        comparison |= {key: described[key] for key in ('low', 'high')}
         comparison |= {'t': t, 'p': float(2 * stats.t.sf(abs(t), count - 1))}
+        comparison |= {'low': described['low'], 'high': described['high']}
         comparison |= {'bootstrap_low': low, 'bootstrap_high': high, 'effect_size': mean / std}
     elif std == 0 and mean == 0:
         comparison |= {**dict.fromkeys(_TESTED, 0.0), 'p': 1.0, 'p_holm': None}
@@ -75,13 +64,11 @@ def compare_times(trial_seconds: Sequence[float], reference_seconds: Sequence[fl
     """How many times as long the trial takes, paired by the round in which both were timed.
 
     The ratio is the geometric mean of the rounds' ratios; its interval and p are those of
-    `compare` on the logarithms of the seconds.
+    `compare` on the logarithms of the seconds. Raises ValueError as `compare`, or for a time that
+    is not positive.
 
     Returns:
       {count, p, ratio, low, high}; low, high and p are None where `compare` has none.
-
-    Raises:
-      ValueError: as `compare`, or a time that is not positive.
     """
     logs = compare(_log(trial_seconds), _log(reference_seconds), reference='')
     ratio, low, high = (
@@ -101,8 +88,7 @@ def compare_trials(
 
     Args:
       table: rows of `results.jsonl`: each has cell (the trial), seed and the column.
-      trial, reference: names of the two.
-      column: 'test_accuracy', 'train_accuracy', …
+      trial, reference, column: names of the two, and of what is compared.
       seconds: {trial: seconds of an epoch in each round}; give time_ratio for two that took turns.
 
     Raises:
@@ -131,18 +117,12 @@ def correct_together(comparisons: Sequence[dict]) -> None:
 
     tested = [row for row in comparisons if row['p'] is not None]
     adjusted = multipletests([row['p'] for row in tested], method='holm')[1] if tested else ()
-    for row in comparisons:
-        row['p_holm'] = None
     for row, p in zip(tested, adjusted, strict=True):
         row['p_holm'] = float(p)
 
 
 def fit_exponent(x: Sequence[float], y: Sequence[float]) -> dict:
     """Least squares of log y = log a + b · log x: the exponent b of y ≈ a · x^b.
-
-    Args:
-      x: positive numbers, at least two of them different.
-      y: positive numbers, as many.
 
     Returns:
       {exponent, standard_error, factor}: b, its standard error (None for two points) and a.

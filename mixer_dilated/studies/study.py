@@ -1,11 +1,9 @@
 """A study from a sweep to its folder: trains what is not trained yet, times, compares, writes."""
 
-import collections
 import contextlib
 import dataclasses
 import json
 import pathlib
-import reprlib
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -15,23 +13,17 @@ from mixer_dilated.errors import BusyError, UserError
 from mixer_dilated.files import REMOVE_HINT, write_json, write_json_lines
 from mixer_dilated.paths import PathLike, as_path, exists
 from mixer_dilated.reports.formatting import count_text
-from mixer_dilated.reports.schema import NUMBER, read_object
+from mixer_dilated.reports.schema import read_object
 from mixer_dilated.studies.analysis import analyze, write_table
-from mixer_dilated.studies.epoch_times import epoch_seconds
+from mixer_dilated.studies.epoch_times import TIMES, read_times, time_trials
 from mixer_dilated.studies.observer import StudyObserver
 from mixer_dilated.studies.resolution import resolution_rows, resolution_statistics
 from mixer_dilated.studies.robustness import robustness_rows, robustness_sentences
-from mixer_dilated.studies.sweep import PreparedTrial, Sweep, pair_with_reference, prepare
+from mixer_dilated.studies.sweep import PreparedTrial, Sweep, prepare
 from mixer_dilated.studies.trials import help_train, is_finished, recorded_config, train_all
 from mixer_dilated.training.run_folder import check_workdir, environment, lock_folder
 from mixer_dilated.training.setup import create_setup
 
-# Epochs of each trial that are timed: of a few trials more than of many.
-TIMED_ROUNDS, FEW_TRIALS, TIMED_ROUNDS_OF_MANY = 9, 20, 3
-# Programs that are held at once for timing; each takes some 450 of the 65 530 memory mappings that
-# Linux gives a process.
-MAX_TIMED = 40
-TIMES = 'timing.json'
 OF_ALL_TRIALS = ('statistics.json', 'robustness.jsonl', 'resolution.jsonl')
 
 
@@ -69,41 +61,38 @@ def run_study(
       NonFiniteError: the loss of some trials did not stay finite; all others are trained.
     """
     observer, folder = observer or StudyObserver(), as_path(folder)
-    trials = prepare(sweep)
-    references = pair_with_reference(trials, sweep.reference)
+    trials, epochs = prepare(sweep), {}
     check_workdir(folder, 'study', 'study.json')
     while True:
-        description = _description(sweep, trials, command)
-        epochs = _recorded_epochs(folder, description) if sweep.train_seconds else {}
+        if sweep.train_seconds:
+            epochs = _recorded_epochs(folder, trials)
         with contextlib.ExitStack() as held:
             try:
                 held.enter_context(lock_folder(folder))
             except BusyError:
-                unknown = {t.name for t in trials if not t.invalid} - epochs.keys()
+                unknown = {trial.name for trial in trials if not trial.invalid} - epochs.keys()
                 if sweep.kind == 'resolution' or (sweep.train_seconds and unknown):
                     raise
             else:
-                _write_description(folder, _with_epochs(description, epochs))
+                _write_description(folder, _describe(sweep, trials, command, epochs))
                 if sweep.train_seconds:
-                    epochs = _fit_epochs(sweep, trials, epochs, references, folder, observer)
-                    description = _with_epochs(description, epochs)
-                    write_json(folder / 'study.json', description)
+                    epochs = _fit_epochs(sweep.train_seconds, trials, epochs, folder, observer)
+                    write_json(folder / 'study.json', _describe(sweep, trials, command, epochs))
                     trials = _change_epochs(trials, epochs)
                 observer.on_start(trials)
-                results = _lead(sweep, trials, references, folder, observer, timed)
+                results = _lead(sweep, trials, folder, observer, timed)
                 results['verdicts'] = [chosen] * bool(chosen) + results['verdicts']
                 write_json(folder / 'statistics.json', results)
                 return results
         # Where it has helped, the process that led may be gone meanwhile.
-        helped = _change_epochs(trials, epochs)
-        if not help_train(helped, folder, _with_epochs(description, epochs), observer):
+        description = _describe(sweep, trials, command, epochs)
+        if not help_train(_change_epochs(trials, epochs), folder, description, observer):
             return None
 
 
 def _lead(
     sweep: Sweep,
     trials: list[PreparedTrial],
-    references: Mapping[str, str],
     folder: pathlib.Path,
     observer: StudyObserver,
     timed: bool,
@@ -112,74 +101,59 @@ def _lead(
     if sweep.kind == 'resolution':
         rows = list(resolution_rows(trials, sweep.image_sizes, observer))
         write_json_lines(folder / 'resolution.jsonl', rows)
-        return resolution_statistics(trials, rows, references)
-    valid, summaries, seconds = [trial for trial in trials if not trial.invalid], {}, {}
-    if exists(folder / TIMES):
-        seconds = _read_times(folder / TIMES)
+        return resolution_statistics(trials, rows)
+    valid, summaries = [trial for trial in trials if not trial.invalid], {}
+    seconds = read_times(folder)
     for trial in valid:  # an earlier trial of this name may have been timed
         if not (sweep.train_seconds or is_finished(folder, trial)) and seconds.pop(trial.name, 0):
             write_json(folder / TIMES, seconds)
-    for trial, summary, finished in train_all(valid, folder, observer):
-        summaries[trial.name] = summary
-        observer.on_trial_end(trial, summary, finished)
+    for name, summary in train_all(valid, folder, observer):
+        summaries[name] = summary
         write_table(folder, trials, summaries, seconds)
     if timed:
-        seconds = _time(valid, references, folder, observer)
+        seconds = time_trials(valid, folder, observer)
     rows = write_table(folder, trials, summaries, seconds)
-    results = analyze(sweep.kind, trials, rows, references, seconds)
+    results = analyze(sweep.kind, trials, rows, seconds)
     if sweep.kind == 'robustness':
         robustness = list(robustness_rows(valid, folder, observer))
         write_json_lines(folder / 'robustness.jsonl', robustness)
-        results['verdicts'] += robustness_sentences(valid, robustness, references)
+        results['verdicts'] += robustness_sentences(valid, robustness)
     return results
 
 
-def _recorded_epochs(folder: pathlib.Path, description: Mapping) -> dict[str, int]:
+def _recorded_epochs(folder: pathlib.Path, trials: Sequence[PreparedTrial]) -> dict[str, int]:
     """{trial: the epochs that fit}, of the trials whose changes `study.json` has as here."""
     path = folder / 'study.json'
     if not exists(path):
         return {}
     content = read_object(path, {'cells': [{'name': str, 'epochs?': int}]}, REMOVE_HINT)
-    recorded = {cell['name']: cell for cell in content['cells']}
-    epochs = {}
-    for cell in json.loads(json.dumps(description['cells'])):
-        there = recorded.get(cell['name'], {})
-        if 'epochs' in there and there.get('changes') == cell['changes']:
-            epochs[cell['name']] = there['epochs']
-    return epochs
-
-
-def _with_epochs(description: Mapping, epochs: Mapping[str, int]) -> dict:
-    """The content of `study.json` with the epochs that fit."""
-    cells = [
-        {**cell, **({'epochs': epochs[cell['name']]} if cell['name'] in epochs else {})}
-        for cell in description['cells']
-    ]
-    return {**description, 'cells': cells}
+    changes = json.loads(json.dumps({trial.name: dict(trial.changes) for trial in trials}))
+    return {
+        cell['name']: cell['epochs']
+        for cell in content['cells']
+        if 'epochs' in cell and cell.get('changes') == changes.get(cell['name'], ())
+    }
 
 
 def _fit_epochs(
-    sweep: Sweep,
+    train_seconds: float,
     trials: Sequence[PreparedTrial],
     recorded: Mapping[str, int],
-    references: Mapping[str, str],
     folder: pathlib.Path,
     observer: StudyObserver,
 ) -> dict[str, int]:
-    """{trial: as many epochs as `sweep.train_seconds` allow}, one at least.
+    """{trial: as many epochs as `train_seconds` allow}, one at least.
 
     Those that are recorded stay, so that a study that is resumed has the same bits; other trials
     are timed, in turns.
     """
-    valid, epochs = [trial for trial in trials if not trial.invalid], dict(recorded)
-    if recorded and exists(folder / TIMES):  # trials of these names may have had other changes
-        times = _read_times(folder / TIMES)
+    valid, seconds = [trial for trial in trials if not trial.invalid], {}
+    if recorded and (times := read_times(folder)):  # of trials that had other changes, maybe
         write_json(folder / TIMES, {name: times[name] for name in times if name in recorded})
-    if not epochs.keys() >= {trial.name for trial in valid}:
-        for name, seconds in _time(valid, references, folder, observer).items():
-            fit = int(sweep.train_seconds / statistics.median(seconds))
-            epochs.setdefault(name, max(1, fit))
-    return {trial.name: epochs[trial.name] for trial in valid}
+    if not recorded.keys() >= {trial.name for trial in valid}:
+        seconds = time_trials(valid, folder, observer)
+    fit = {name: max(1, int(train_seconds / statistics.median(s))) for name, s in seconds.items()}
+    return {trial.name: (fit | recorded)[trial.name] for trial in valid}
 
 
 def _change_epochs(
@@ -200,57 +174,10 @@ def _change_epochs(
     return changed_trials
 
 
-def _time(
-    trials: Sequence[PreparedTrial],
-    references: Mapping[str, str],
-    folder: pathlib.Path,
-    observer: StudyObserver,
-) -> dict[str, list[float]]:
-    """Seconds of an epoch of each trial in each round; those that `timing.json` lacks are timed."""
-    path = folder / TIMES
-    seconds = _read_times(path) if exists(path) else {}
-    rounds = TIMED_ROUNDS if len(trials) <= FEW_TRIALS else TIMED_ROUNDS_OF_MANY
-    for group in group_for_timing(trials, references):
-        if not seconds.keys() >= {trial.name for trial in group}:
-            seconds |= epoch_seconds({trial.name: trial.setup for trial in group}, rounds, observer)
-            write_json(path, seconds)
-    return seconds
-
-
-def _read_times(path: pathlib.Path) -> dict[str, list[float]]:
-    """Seconds of an epoch of each trial in each round. Raises UserError if they cannot be."""
-    times = read_object(path, {str: [NUMBER]}, REMOVE_HINT)
-    for name, seconds in times.items():
-        if not seconds or min(seconds) <= 0:
-            raise UserError(
-                f'{path}: {name} = {reprlib.repr(seconds)}: allowed are seconds above 0, of each '
-                f'round; {REMOVE_HINT}'
-            )
-    return times
-
-
-def group_for_timing(
-    trials: Sequence[PreparedTrial], references: Mapping[str, str], max_group: int = MAX_TIMED
-) -> list[list[PreparedTrial]]:
-    """Groups of at most `max_group` trials whose epochs are timed in turns.
-
-    What is compared is in one group, but for some of those that are too many for one.
-    """
-    families = collections.defaultdict(list)
-    for trial in trials:
-        families[references.get(trial.name, trial.name)].append(trial)
-    groups = [[]]
-    for family in families.values():
-        for start in range(0, len(family), max_group):
-            part = family[start : start + max_group]
-            if len(groups[-1]) + len(part) > max_group:
-                groups.append([])
-            groups[-1] += part
-    return groups
-
-
-def _description(sweep: Sweep, trials: list[PreparedTrial], command: str) -> dict:
-    """The content of `study.json`."""
+def _describe(
+    sweep: Sweep, trials: list[PreparedTrial], command: str, epochs: Mapping[str, int]
+) -> dict:
+    """The content of `study.json`, with the epochs that fit."""
     cells = [
         {
             'name': trial.name,
@@ -258,6 +185,7 @@ def _description(sweep: Sweep, trials: list[PreparedTrial], command: str) -> dic
             'settings': dict(trial.settings),
             'changes': dict(trial.changes),
             'impossible': trial.invalid,
+            **({'epochs': epochs[trial.name]} if trial.name in epochs else {}),
         }
         for trial in trials
     ]

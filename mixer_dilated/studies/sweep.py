@@ -1,15 +1,16 @@
 """What a study compares: trials that each change a few settings of one base config."""
 
+import collections
 import dataclasses
-import functools
 import itertools
-import math
 import re
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
+from mixer_dilated.allowed_values import POSITIVE, TEXT, Allowed, integer, one_of
 from mixer_dilated.config import changed, check_key, is_auto, validate
 from mixer_dilated.config_keys import ALIASES, preset_values
 from mixer_dilated.errors import UserError
@@ -108,6 +109,7 @@ class PreparedTrial(Trial):
     label: str  # what plots and sentences call it
     setup: 'Setup | None'  # its config and data; None if the trial is invalid
     invalid: str = ''  # the reason why it cannot be trained
+    reference: str = ''  # the name of the trial that it is compared with, if there is one
 
 
 def prepare(sweep: Sweep) -> list[PreparedTrial]:
@@ -117,114 +119,114 @@ def prepare(sweep: Sweep) -> list[PreparedTrial]:
       UserError: what `check_sweep` raises, no valid trial, or a reference that is none of them.
     """
     check_sweep(sweep)
-    trials = [_prepare(sweep.base, trial) for trial in sweep.trials]
-    if sweep.kind == 'resolution':
-        for trial in (trial for trial in trials if not trial.invalid):
-            if is_auto(changed(sweep.base, trial.changes).model):
-                raise UserError(
-                    "kind = 'resolution': patches 'auto' differ at every size; set "
-                    'config.model.patches in numbers'
-                )
-    if all(trial.invalid for trial in trials):
+    trials = [_prepare(sweep, trial) for trial in sweep.trials]
+    valid = [trial for trial in trials if not trial.invalid]
+    if not valid:
         raise UserError(f'no trial of the sweep can be trained: {trials[0].invalid}')
-    if sweep.reference and not pair_with_reference(trials, sweep.reference):
+    if not sweep.reference:
+        return trials
+    references = {
+        trial.name: other.name
+        for trial in valid
+        for other in valid
+        if other is not trial and other.settings == {**trial.settings, **sweep.reference}
+    }
+    if not references:
         raise UserError(
             f'reference = {dict(sweep.reference)}: no trial has these settings, or none is left to '
             'be compared with it; name settings of a trial'
         )
-    return trials
+    return [dataclasses.replace(t, reference=references.get(t.name, '')) for t in trials]
+
+
+def _prepare(sweep: Sweep, trial: Trial) -> PreparedTrial:
+    from mixer_dilated.training.setup import create_setup
+
+    words = _name(trial), settings_text(trial.settings)
+    try:
+        config = changed(sweep.base, trial.changes)
+        setup = create_setup(config)
+    except UserError as error:
+        return PreparedTrial(trial.settings, trial.changes, *words, None, invalid=str(error))
+    if sweep.kind == 'resolution' and is_auto(config.model):
+        raise UserError(
+            "kind = 'resolution': patches 'auto' differ at every size; set config.model.patches in "
+            'numbers'
+        )
+    return PreparedTrial(trial.settings, trial.changes, *words, setup)
 
 
 def check_sweep(sweep: Sweep) -> None:
     """Raises UserError, with what is allowed, if a field of a sweep has a wrong value."""
-    trials, reference = sweep.trials, sweep.reference
-    sizes = 'are different integers, in pixels, like (28, 56)'
-    needs_sizes = sweep.kind == 'resolution'
-    allowed = {
-        'title': (isinstance(sweep.title, str), 'is text'),
-        'question': (isinstance(sweep.question, str), 'is text'),
-        'base': (isinstance(sweep.base, ConfigDict), 'is a ConfigDict, like base_config()'),
-        'kind': (sweep.kind in KINDS, f'are {", ".join(KINDS)}'),
-        'reference': (isinstance(reference, Mapping | None), "are settings, like {'dilation': 1}"),
-        'image_sizes': (not needs_sizes or _are_sizes(sweep.image_sizes), sizes),
-        'train_seconds': (_is_time(sweep.train_seconds), 'are None or a number above 0'),
-    }
-    for name, (is_right, what) in allowed.items():
-        if not is_right:
-            raise UserError(f'{name} = {getattr(sweep, name)!r}: allowed {what}')
-    if not (isinstance(trials, tuple | list) and trials and all(map(_is_trial, trials))):
-        raise UserError(
-            'trials: allowed is a list of at least one Trial of settings and changes, as grid() '
-            'makes it'
-        )
-    settings = [*trials[0].settings]
-    if any([*trial.settings] != settings for trial in trials):
+    fields = FIELDS | (SIDES if sweep.kind == 'resolution' else {})
+    for name, allowed in fields.items():
+        if not allowed.test(value := getattr(sweep, name)):
+            raise UserError(f'{name} = {reprlib.repr(value)}: allowed is {allowed.text}')
+    settings, reference = [*sweep.trials[0].settings], dict(sweep.reference or {})
+    if any([*trial.settings] != settings for trial in sweep.trials):
         raise UserError('the trials of a sweep need the same settings, in the same order')
     for name in settings:
         if name in ('cell', 'impossible', 'epoch_seconds', *OF_SEED, *OF_VALIDATION, *OF_TRIAL):
             raise UserError(f'a setting cannot be called {name!r}: a column of the results is')
-    if DATASET in (reference or {}):
+    if DATASET in reference:
         raise UserError(
-            f'reference = {dict(reference)}: each trial is compared with one of its own data set; '
-            f'leave {DATASET!r} out'
+            f'reference = {reference}: each trial is compared with one of its own data set; leave '
+            f'{DATASET!r} out'
         )
-    for name in reference or {}:
-        if name not in settings:
-            raise UserError(
-                f'reference = {dict(reference)}: no setting is called {name!r}; those of the '
-                f'trials are {", ".join(map(str, settings))}'
-            )
+    for name in reference.keys() - {*settings}:
+        raise UserError(
+            f'reference = {reference}: no setting is called {name!r}; those of the trials are '
+            f'{", ".join(map(str, settings))}'
+        )
     if sweep.kind == 'little_data' and not {'method', 'train_images'} <= {*settings}:
         raise UserError("kind = 'little_data': its trials need settings 'method', 'train_images'")
-    _check_changes(trials)
-
-
-def _is_trial(trial) -> bool:
-    parts = (trial.settings, trial.changes) if isinstance(trial, Trial) else (None,)
-    return all(isinstance(part, Mapping) for part in parts)
-
-
-def _are_sizes(sides) -> bool:
-    numbers = isinstance(sides, tuple | list) and all(type(side) is int for side in sides)
-    return numbers and bool(sides) and min(sides) >= 1 and len(set(sides)) == len(sides)
-
-
-def _is_time(seconds) -> bool:
-    return seconds is None or (type(seconds) in (int, float) and 0 < seconds < math.inf)
-
-
-def _check_changes(trials: Sequence[Trial]) -> None:
-    for key, value in (change for trial in trials for change in trial.changes.items()):
-        if key == 'model' and isinstance(value, str):
-            preset_values(value)
-            continue
-        if (key, value) == ('model.patches', 'auto'):
-            continue
-        key = ALIASES.get(key, key)
-        if key is None:  # a key that is gone
-            continue
-        check_key(key)
-        if key in ('seed', 'num_seeds'):
-            paired = 'cannot differ between trials, which are paired by seed; give it in base'
-            raise UserError(f'config.{key} {paired}')
-        validate({key: value})
-    names = [_name(trial) for trial in trials]
-    for name in names:
-        if names.count(name) > 1:
+    for key, value in (change for trial in sweep.trials for change in trial.changes.items()):
+        _check_change(ALIASES.get(key, key), value)
+    for name, count in collections.Counter(map(_name, sweep.trials)).items():
+        if count > 1:
             raise UserError(f'two trials of the sweep have the settings {name}')
 
 
-def pair_with_reference(
-    trials: Iterable[PreparedTrial], reference: Mapping[str, object] | None
-) -> dict[str, str]:
-    """{trial: trial that it is compared with}, of valid ones (see `Sweep.reference`)."""
-    valid = [trial for trial in trials if not trial.invalid]
-    return {
-        trial.name: other.name
-        for trial in (valid if reference else ())
-        for other in valid
-        if other is not trial and other.settings == {**trial.settings, **reference}
-    }
+def _are_trials(trials) -> bool:
+    if not (trials and isinstance(trials, tuple | list)):
+        return False
+    parts = (part for t in trials for part in (getattr(t, 'settings', 0), getattr(t, 'changes', 0)))
+    return all(isinstance(part, Mapping) for part in parts)
+
+
+def _are_sides(sides) -> bool:
+    is_list = isinstance(sides, tuple | list) and all(map(integer(1).test, sides))
+    return is_list and 0 < len(sides) == len({*sides})
+
+
+FIELDS = {
+    'title': TEXT,
+    'question': TEXT,
+    'base': Allowed('a ConfigDict, like base_config()', lambda v: isinstance(v, ConfigDict)),
+    'kind': one_of(*KINDS),
+    'reference': Allowed(
+        "None or settings, like {'dilation': 1}", lambda v: isinstance(v, Mapping | None)
+    ),
+    'train_seconds': Allowed('None or a number above 0', lambda v: v is None or POSITIVE.test(v)),
+    'trials': Allowed(
+        'a list of at least one Trial of settings and changes, as grid() makes it', _are_trials
+    ),
+}
+SIDES = {'image_sizes': Allowed('different integers, in pixels, like (28, 56)', _are_sides)}
+
+
+def _check_change(key: str | None, value) -> None:
+    """Raises UserError if a trial cannot change a key to a value; None is a key that is gone."""
+    if key is None or (key, value) == ('model.patches', 'auto'):
+        return
+    if key == 'model' and isinstance(value, str):
+        preset_values(value)
+        return
+    check_key(key)
+    if key in ('seed', 'num_seeds'):
+        paired = 'cannot differ between trials, which are paired by seed; give it in base'
+        raise UserError(f'config.{key} {paired}')
+    validate({key: value})
 
 
 def _name(trial: Trial) -> str:
@@ -250,14 +252,3 @@ def settings_text(settings: Mapping[str, object]) -> str:
 
 def _value_text(value) -> str:
     return '×'.join(map(_value_text, value)) if isinstance(value, tuple | list) else str(value)
-
-
-def _prepare(base: ConfigDict, trial: Trial) -> PreparedTrial:
-    from mixer_dilated.training.setup import create_setup
-
-    label = settings_text(trial.settings)
-    prepared = functools.partial(PreparedTrial, **vars(trial), name=_name(trial), label=label)
-    try:
-        return prepared(setup=create_setup(changed(base, trial.changes)))
-    except UserError as error:
-        return prepared(setup=None, invalid=str(error))

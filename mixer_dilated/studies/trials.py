@@ -34,11 +34,9 @@ SHARED = ('kind', 'axes', 'reference', 'train_seconds', 'cells', 'versions')
 
 def train_all(
     trials: Sequence[PreparedTrial], folder: pathlib.Path, observer: StudyObserver
-) -> Iterator[tuple[PreparedTrial, dict, bool]]:
-    """Trains every valid trial of a study in its folder, or waits until another process has.
-
-    Yields:
-      A trial, its summary, and whether it was trained before.
+) -> Iterator[tuple[str, dict]]:
+    """Trains valid trials of a study in its folder, or waits until another process has; yields the
+    name and summary of each.
 
     Raises:
       NonFiniteError: the loss of some trials did not stay finite; all others are trained.
@@ -50,12 +48,11 @@ def train_all(
             observer.on_wait([trial_folder(folder, trial) for trial in left])
             time.sleep(POLL_SECONDS)
         for trial in free:
-            finished = is_finished(folder, trial)
             with contextlib.suppress(BusyError):  # another process was faster
-                summary = _train(trial, folder, finished, observer, not_finite)
+                summary = _train(trial, folder, observer, not_finite)
                 left.remove(trial)
                 if summary:
-                    yield trial, summary, finished
+                    yield trial.name, summary
     _raise_not_finite(not_finite, len(trials))
 
 
@@ -67,7 +64,7 @@ def help_train(
 ) -> int:
     """Trains trials that no process has begun, while another leads; returns how many.
 
-    `description` is the content of `study.json`, as this process would write it.
+    `description` is what this process would write to `study.json`.
 
     Raises:
       UserError: the other process works at another study.
@@ -85,33 +82,25 @@ def help_train(
     trained, not_finite = 0, []
     for trial in filter(is_free, free):  # looked up again before each
         with contextlib.suppress(BusyError):
-            if summary := _train(trial, folder, False, observer, not_finite):
-                observer.on_trial_end(trial, summary, False)
-                trained += 1
+            trained += bool(_train(trial, folder, observer, not_finite))
     _raise_not_finite(not_finite, len(free))
     return trained
 
 
 def trial_folder(folder: pathlib.Path, trial: PreparedTrial) -> pathlib.Path:
-    """The folder of a trial's run in the folder of a study."""
     return folder / 'cells' / trial.name
 
 
 def is_finished(folder: pathlib.Path, trial: PreparedTrial) -> bool:
-    """Whether a trial of the study in a folder is trained."""
     return exists(trial_folder(folder, trial) / 'summary.json')
 
 
 def _train(
-    trial: PreparedTrial,
-    folder: pathlib.Path,
-    finished: bool,
-    observer: StudyObserver,
-    not_finite: list[str],
+    trial: PreparedTrial, folder: pathlib.Path, observer: StudyObserver, not_finite: list[str]
 ) -> dict | None:
     """The summary of a trial; None, and its label in `not_finite`, if its loss did not stay so."""
+    workdir, finished = trial_folder(folder, trial), is_finished(folder, trial)
     try:
-        config, workdir = trial.setup.config, trial_folder(folder, trial)
         if workdir.is_symlink():
             raise UserError(f'{workdir}: a link, which would be trained into; put a folder there')
         if not exists(folder / 'study.json'):  # `workdir` would be made in what is no study
@@ -120,7 +109,10 @@ def _train(
                 'resumes the study where the folder is put back, and else begins it anew'
             )
         with observer.trial(trial, finished) as epochs:
-            return train_and_evaluate(config, workdir, name=trial.label, progress=epochs)
+            named = {'name': trial.label, 'progress': epochs}
+            summary = train_and_evaluate(trial.setup.config, workdir, **named)
+        observer.on_trial_end(trial, summary, finished)
+        return summary
     except NonFiniteError as error:
         not_finite.append(trial.label)
         warnings.warn(f'{trial.label}: {error}', stacklevel=3)

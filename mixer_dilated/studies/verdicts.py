@@ -8,22 +8,59 @@ import collections
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mixer_dilated.reports.formatting import count_text, grouped_text
+from mixer_dilated.reports.formatting import count_text, grouped_text, optional_text
 from mixer_dilated.reports.paper import DILATED_4X4, PLAIN_4X4, TABLE1
 from mixer_dilated.studies.stats import compare_times, compare_trials
-from mixer_dilated.studies.wording import (
-    is_significant,
-    listing,
-    p_phrase,
-    points_text,
-    ratio_text,
-)
 
 if TYPE_CHECKING:
     import pandas as pd
 
+LEVEL = 0.05
 HELD, REVERSED, OPEN = 'held here', 'did not hold here', 'is inconclusive here'
-_COLUMNS = {'test_accuracy': 'test accuracy', 'train_accuracy': 'train accuracy'}
+
+
+def is_significant(p: float | None) -> bool:
+    return p is not None and p < LEVEL
+
+
+def p_phrase(p: float) -> str:
+    """'p = 0.004', 'p < 0.001'; never rounded across 0.05."""
+    if p < 0.001:
+        return 'p < 0.001'
+    if p == 1:
+        return 'p = 1'
+    if p >= 0.9995:
+        return 'p > 0.999'
+    if f'{p:.3f}' == f'{LEVEL:.3f}' and p != LEVEL:
+        return 'p just under 0.05' if p < LEVEL else 'p just over 0.05'
+    return f'p = {p:.3f}'
+
+
+def points_text(*accuracies: float, signed: bool = True) -> list[str]:
+    """Accuracies or their differences in percentage points: ['−0.25', '−0.40', '+0.10'].
+
+    All with as many decimals, two unless one of them would look like zero and is not.
+    """
+    points = [100 * accuracy for accuracy in accuracies]
+    form = f'{"+" if signed else ""}.{_decimals(points, (0,))}f'
+    return [optional_text(value, form) if value else '0' for value in points]
+
+
+def ratio_text(*ratios: float) -> list[str]:
+    """Ratios with as many decimals, two unless one would look like 0 or 1 and is not."""
+    return [f'{ratio:.{_decimals(ratios, (0, 1))}f}' for ratio in ratios]
+
+
+def _decimals(values: Sequence[float], marks: Sequence[int]) -> int:
+    """How many, from 2 to 6, no value that is none of the marks is rounded to one."""
+    others = [value for value in values if value not in marks]
+    enough = (n for n in range(2, 6) if not any(round(value, n) in marks for value in others))
+    return next(enough, 6)
+
+
+def listing(words: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return ' and '.join([', '.join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def table1_verdicts(
@@ -42,30 +79,27 @@ def table1_verdicts(
     """
     baseline, proposed, *others = labels
     names, sentences = (labels[proposed], labels[baseline]), []
-    for column, accuracy in _COLUMNS.items():
+    for column in ('test_accuracy', 'train_accuracy'):
         comparison = compare_trials(table, proposed, baseline, column)
+        claim = _claim(f'raise {column.replace("_", " ")}', column, '{:.3f} against {:.3f}')
         sentence = _lower_first(comparison_sentence(*names, comparison, column))
-        claim = _claim(f'raise {accuracy}', column, '{:.3f} against {:.3f}')
         sentences.append(f'{claim} {_outcome(comparison)}: {sentence}')
     times = compare_times(seconds[proposed], seconds[baseline])
     outcome = _outcome({'difference': 1 - times['ratio'], 'p': times['p']})
     claim = _claim('take less time', 'seconds', '{} s against {} s')
-    sentences.append(f'{claim} {outcome}: {time_sentence(*names, times)}')
-    for trial in others:
-        comparison = compare_trials(table, trial, baseline, seconds=seconds)
-        sentences.append(comparison_sentence(labels[trial], labels[baseline], comparison))
+    sentences.append(f'{claim} {outcome}: {_time_sentence(*names, times)}')
+    pairs = [(trial, baseline) for trial in others]
+    pairs += [(control, proposed) for control in others[:1]]
+    for trial, reference in pairs:
+        comparison = compare_trials(table, trial, reference, seconds=seconds)
+        sentences.append(comparison_sentence(labels[trial], labels[reference], comparison))
     for control in others[:1]:
-        tokens, of_proposed = (
-            int(table.loc[table['cell'] == trial, 'num_tokens'].iloc[0])
-            for trial in (control, proposed)
-        )
-        beside = f'with {tokens} tokens where {labels[proposed]} has {of_proposed}'
-        if tokens == of_proposed:
-            beside = f'with as many tokens ({tokens}) as {labels[proposed]}'
-        comparison = compare_trials(table, control, proposed, seconds=seconds)
-        sentence = comparison_sentence(labels[control], labels[proposed], comparison)
-        lacks = f'A control that the paper lacks is {labels[control]}'
-        sentences.append(f'{lacks}, {beside}: {_lower_first(sentence)}')
+        tokens = table.groupby('cell')['num_tokens'].first().astype(int)
+        beside = f'with {tokens[control]} tokens where {labels[proposed]} has {tokens[proposed]}'
+        if tokens[control] == tokens[proposed]:
+            beside = f'with as many tokens ({tokens[control]}) as {labels[proposed]}'
+        lacks = f'A control that the paper lacks is {labels[control]}, {beside}'
+        sentences[-1] = f'{lacks}: {_lower_first(sentences[-1])}'
     return sentences
 
 
@@ -76,49 +110,20 @@ def _claim(what: str, measure: str, form: str) -> str:
 
 
 def comparison_sentence(
-    label: str, reference_label: str, comparison: dict, column: str = 'test_accuracy'
+    label: str, reference_label: str, comparison: Mapping, column: str = 'test_accuracy'
 ) -> str:
-    """How a trial compares with the reference.
-
-    Args:
-      label, reference_label: what the sentence calls the two.
-      comparison: as `compare` returns it, of accuracies as parts of 1; where it has a p_holm, it
-        is that which counts.
-      column: 'test_accuracy' or 'train_accuracy'.
-    """
-    difference, count, accuracy = comparison['difference'], comparison['count'], _COLUMNS[column]
-    interval = (comparison[key] or 0 for key in ('low', 'high'))
-    amount = points_text(abs(difference), *interval, signed=False)[0]
-    points = f'{amount} percentage points {"higher" if difference > 0 else "lower"}'
-    if not difference:
-        finding = f'{label} and {reference_label} have the same mean {accuracy}'
-    elif is_significant(_p(comparison)) or comparison['low'] is None:
-        finding = f'{label} is {points} in {accuracy} than {reference_label}'
-    else:
-        finding = (
-            f'no difference in {accuracy} between {label} and {reference_label} is significant; on '
-            f'average {label} is {points}'
-        )
-    over = 'Of one seed' if count == 1 else f'Over {count} paired seeds'
-    time = ''
+    """How a trial compares with the reference in 'test_accuracy' or 'train_accuracy', of one
+    `compare`; where that has a p_holm, it is that which counts."""
+    count, evidence, time = comparison['count'], '; one seed gives no p value', ''
+    if count > 1 and comparison['low'] is None:
+        evidence = ', by the same in every seed, which gives no interval and no p value'
+    elif count > 1:
+        evidence = f' ({_interval_and_p(comparison)})'
     if comparison['time_ratio'] is not None:
         ratio = ratio_text(comparison['time_ratio'])[0]
         time = f'; an epoch of {label} takes {ratio} times as long'
-    return f'{over} {finding}{_evidence(comparison)}{time}.'
-
-
-def comparisons_summary(comparisons: Mapping[str, dict]) -> str:
-    """How many trials of a study are better, worse or neither than what they are compared with."""
-    outcomes = collections.Counter(map(_outcome, comparisons.values()))
-    tested = sum(comparison['p'] is not None for comparison in comparisons.values())
-    compared = f'{len(comparisons)} trials are compared with another in test accuracy'
-    corrected = f"p < 0.05 after Holm's correction for {tested} comparisons"
-    if not tested:
-        return f'{compared}; their seeds give no p values, so that no difference is significant.'
-    return (
-        f'{compared}. More accurate: {outcomes[HELD]}; less accurate: {outcomes[REVERSED]}; not '
-        f'significant: {outcomes[OPEN]} (significant: {corrected}).'
-    )
+    over = 'Of one seed' if count == 1 else f'Over {count} paired seeds'
+    return f'{over} {_finding(label, reference_label, comparison, column)}{evidence}{time}.'
 
 
 def datasets_sentence(method: str, comparison: Mapping, count: int) -> str:
@@ -126,20 +131,40 @@ def datasets_sentence(method: str, comparison: Mapping, count: int) -> str:
     '' where its seeds give no interval."""
     if comparison['low'] is None:
         return ''
-    difference, reference = comparison['difference'], comparison['reference']
-    amount = points_text(abs(difference), comparison['low'], comparison['high'], signed=False)[0]
-    points = f'{amount} percentage points {"higher" if difference > 0 else "lower"}'
-    finding = f'{method} is {points} in test accuracy than {reference}'
-    if not is_significant(_p(comparison)):
-        finding = (
-            f'no difference in test accuracy between {method} and {reference} is significant; on '
-            f'average {method} is {points}'
-        )
+    finding = _finding(method, comparison['reference'], comparison, 'test_accuracy')
     return f'Over {count} data sets {finding} (random effects, {_interval_and_p(comparison)}).'
 
 
-def time_sentence(label: str, reference_label: str, times: dict) -> str:
-    """How many times as long an epoch takes, of one `compare_times`; starts in lower case."""
+def _finding(label: str, reference: str, comparison: Mapping, column: str) -> str:
+    difference, accuracy = comparison['difference'], column.replace('_', ' ')
+    if not difference:
+        return f'{label} and {reference} have the same mean {accuracy}'
+    interval = (comparison[key] or 0 for key in ('low', 'high'))
+    amount, *_ = points_text(abs(difference), *interval, signed=False)
+    points = f'{amount} percentage points {"higher" if difference > 0 else "lower"}'
+    if is_significant(_p(comparison)) or comparison['low'] is None:
+        return f'{label} is {points} in {accuracy} than {reference}'
+    return (
+        f'no difference in {accuracy} between {label} and {reference} is significant; on average '
+        f'{label} is {points}'
+    )
+
+
+def comparisons_summary(comparisons: Mapping[str, dict]) -> str:
+    """How many trials of a study are better, worse or neither than what they are compared with."""
+    outcomes = collections.Counter(map(_outcome, comparisons.values()))
+    tested = sum(comparison['p'] is not None for comparison in comparisons.values())
+    compared = f'{len(comparisons)} trials are compared with another in test accuracy'
+    if not tested:
+        return f'{compared}; their seeds give no p values, so that no difference is significant.'
+    return (
+        f'{compared}. More accurate: {outcomes[HELD]}; less accurate: {outcomes[REVERSED]}; not '
+        f"significant: {outcomes[OPEN]} (significant: p < 0.05 after Holm's correction for {tested}"
+        ' comparisons).'
+    )
+
+
+def _time_sentence(label: str, reference_label: str, times: Mapping) -> str:
     ratio = ratio_text(times['ratio'])[0]
     sentence = f'an epoch of {label} takes {ratio} times as long as one of {reference_label}'
     if times['low'] is None:
@@ -151,63 +176,48 @@ def time_sentence(label: str, reference_label: str, times: dict) -> str:
 
 
 def little_data_verdict(
-    label: str, reference_label: str, comparisons: Sequence[tuple[int, dict]], claimed: bool
+    label: str, reference_label: str, by_size: Sequence[tuple[int, dict]], claimed: bool
 ) -> str:
     """At which sizes of training set a difference is significant, and whether a claim held.
 
     Args:
       label, reference_label: what a sentence calls the method and its reference.
-      comparisons: (training images, `compare` of the test accuracies) of each size, corrected
-        together.
+      by_size: (training images, `compare` of the test accuracies) of each size, corrected together.
       claimed: whether this is the paper's first claim, that dilation helps with little data. Its
         outcome is that with the fewest images: a gain with many is no gain on little data.
     """
-    comparisons = sorted(comparisons, key=lambda pair: pair[0])
-    outcomes = [_outcome(comparison) for _, comparison in comparisons]
-    words = {
-        HELD: f'{label} is better than {reference_label} with',
-        REVERSED: f'{label} is worse than {reference_label} with',
-        OPEN: f'{label} and {reference_label} do not differ significantly with',
-    }
-    sizes = collections.defaultdict(list)
-    for outcome, (images, comparison) in zip(outcomes, comparisons, strict=True):
+    by_size, sizes = sorted(by_size, key=lambda pair: pair[0]), collections.defaultdict(list)
+    for images, comparison in by_size:
         amount = f'{points_text(comparison["difference"])[0]} points'
         if comparison['low'] is not None:
-            keys = 'difference', 'low', 'high'
-            mean, low, high = points_text(*(comparison[key] for key in keys))
+            mean, low, high = points_text(*(comparison[k] for k in ('difference', 'low', 'high')))
             amount = f'{mean} points; 95 % interval {low} … {high}'
-        sizes[outcome].append(f'{grouped_text(images)} ({amount})')
-    findings = [
-        f'{phrase} {listing(sizes[outcome])} training images'
-        for outcome, phrase in words.items()
+        sizes[_outcome(comparison)].append(f'{grouped_text(images)} ({amount})')
+    words = {
+        HELD: f'{label} is better than {reference_label}',
+        REVERSED: f'{label} is worse than {reference_label}',
+        OPEN: f'{label} and {reference_label} do not differ significantly',
+    }
+    findings = '; '.join(
+        f'{words[outcome]} with {listing(sizes[outcome])} training images'
+        for outcome in words
         if outcome in sizes
-    ]
-    sentence = f'{"; ".join(findings)}{_criterion([pair[1] for pair in comparisons])}.'
+    )
+    (fewest, first), criterion = by_size[0], ''
+    if all(comparison['count'] == 1 for _, comparison in by_size):
+        criterion = ' (one seed, which gives no p value)'
+    elif len(by_size) > 1:
+        criterion = f" (significant: p < 0.05 after Holm's correction for {len(by_size)} sizes)"
+    elif first['p'] is not None:
+        criterion = f' ({p_phrase(first["p"])})'
+    sentence = f'{findings}{criterion}.'
     if not claimed:
         return sentence[0].upper() + sentence[1:]
-    fewest = f', with the fewest training images tried, {grouped_text(comparisons[0][0])}'
+    tried = f', with the fewest training images tried, {grouped_text(fewest)}'
     return (
-        f"The paper's claim that dilated patches help with little data {outcomes[0]}"
-        f'{fewest if len(comparisons) > 1 else ""}: {sentence}'
+        f"The paper's claim that dilated patches help with little data {_outcome(first)}"
+        f'{tried if len(by_size) > 1 else ""}: {sentence}'
     )
-
-
-def _criterion(comparisons: Sequence[dict]) -> str:
-    """When a difference of several sizes is significant, or that none can be."""
-    if all(comparison['count'] == 1 for comparison in comparisons):
-        return ' (one seed, which gives no p value)'
-    if len(comparisons) == 1:
-        return f' ({p_phrase(comparisons[0]["p"])})' if comparisons[0]['p'] is not None else ''
-    return f" (significant: p < 0.05 after Holm's correction for {len(comparisons)} sizes)"
-
-
-def _evidence(comparison: dict) -> str:
-    """The interval and p in parentheses, as far as there are any."""
-    if comparison['count'] == 1:
-        return '; one seed gives no p value'
-    if comparison['low'] is None:
-        return ', by the same in every seed, which gives no interval and no p value'
-    return f' ({_interval_and_p(comparison)})'
 
 
 def _interval_and_p(comparison: Mapping) -> str:
@@ -216,14 +226,14 @@ def _interval_and_p(comparison: Mapping) -> str:
     return f'95 % interval {low} … {high} points, {p_phrase(_p(comparison))}{corrected}'
 
 
-def _outcome(comparison: dict) -> str:
+def _outcome(comparison: Mapping) -> str:
     """Whether a claim of a positive difference held."""
     if not is_significant(_p(comparison)):
         return OPEN
     return HELD if comparison['difference'] > 0 else REVERSED
 
 
-def _p(comparison: dict) -> float | None:
+def _p(comparison: Mapping) -> float | None:
     """The p to go by: corrected where the comparison is one of several."""
     return comparison['p'] if comparison.get('p_holm') is None else comparison['p_holm']
 

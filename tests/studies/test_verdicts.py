@@ -9,7 +9,7 @@ from mixer_dilated.studies.verdicts import (
     little_data_verdict,
     table1_verdicts,
 )
-from mixer_dilated.studies.wording import p_phrase
+from mixer_dilated.studies.verdicts import p_phrase
 
 LABELS = {'p': 'plain 4×4', 'd': 'dilated 4×4', 'c': 'plain 7×7'}
 ROWS = ([0.960, 0.962, 0.961], [0.950, 0.953, 0.951], [0.961, 0.963, 0.960])

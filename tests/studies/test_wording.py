@@ -1,6 +1,6 @@
 """Numbers as sentences have them."""
 
-from mixer_dilated.studies.wording import listing, p_phrase, points_text, ratio_text
+from mixer_dilated.studies.verdicts import listing, p_phrase, points_text, ratio_text
 
 
 def test_numbers_in_sentences_never_round_to_the_other_side():
