@@ -47,9 +47,8 @@ def predict_files(arguments: SimpleNamespace) -> None:
 
     ignored, best = Ignored(), arguments.checkpoint == 'best'
     paths = image_paths(arguments.words, ignored)
-    classifier, paths = open_classifier(
-        arguments.workdir, paths, best=best, max_pixels=arguments.max_pixels
-    )
+    limit = arguments.max_pixels or 0
+    classifier, paths = open_classifier(arguments.workdir, paths, best=best, max_pixels=limit)
     names = classifier.class_names
     top = min(arguments.top or TOP, len(names))
     shown, drawn, num_images, num_failed = [], [], 0, 0

@@ -17,26 +17,19 @@ CALIBRATION = 'calibration.json'
 
 
 def expected_calibration_error(
-    log_probs: Float[np.ndarray, 'examples classes'],
-    labels: Int[np.ndarray, ' examples'],
-    bins: int = BINS,
+    log_probs: Float[np.ndarray, 'examples classes'], labels: Int[np.ndarray, ' examples']
 ) -> float:
     """ECE = Σ_m |B_m| / n · |accuracy(B_m) - confidence(B_m)|  (Guo et al. 2017, eq. 3).
 
-    B_m are the examples whose highest probability, the confidence, is in ((m - 1) / M, m / M].
-
-    Args:
-      log_probs: natural logarithms of the probabilities (n, classes).
-      labels: (n,).
-      bins: M.
+    B_m are the examples whose highest probability, the confidence, is in ((m - 1) / 15, m / 15].
     """
     confidence = np.exp(np.max(log_probs, axis=-1).astype(np.float64))
     if not np.isfinite(confidence).all():
         return float('nan')
     correct = np.argmax(log_probs, axis=-1) == labels
-    bin_index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    bin_index = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     # |B_m| cancels: what is left of a bin is the sum of correct - confidence.
-    gaps = np.bincount(bin_index, weights=correct - confidence, minlength=bins)
+    gaps = np.bincount(bin_index, weights=correct - confidence)
     return float(np.abs(gaps).sum() / len(labels))
 
 
@@ -64,27 +57,21 @@ def apply_temperature(
 
 
 def fit_temperature(
-    key: str,
-    log_probs: Float[np.ndarray, 'examples classes'],
-    labels: Int[np.ndarray, ' examples'],
+    key: str, log_probs: Float[np.ndarray, 'examples classes'], labels: Int[np.ndarray, ' examples']
 ) -> float:
     """Fits the temperature of the least negative log-likelihood (Guo et al. 2017, section 4.2).
 
-    The likelihood has a single optimum in 1 / T, and so in log T, which is searched.
-
-    Raises:
-      UserError, with `key`: the best is not between 0.01 and 100, as when all predictions are
-        right, or no better than chance.
+    The likelihood has a single optimum in 1 / T, and so in log T, which is searched. Raises
+    UserError, with `key`: the best is not between 0.01 and 100, as when all predictions are right,
+    or no better than chance.
     """
     from scipy.optimize import minimize_scalar
 
+    def loss(log_t: float) -> float:
+        return negative_log_likelihood(apply_temperature(log_probs, np.exp(log_t)), labels)
+
     bounds = np.log([MIN_TEMPERATURE, MAX_TEMPERATURE])
-    fit = minimize_scalar(
-        lambda log_t: negative_log_likelihood(apply_temperature(log_probs, np.exp(log_t)), labels),
-        bounds=bounds,
-        method='bounded',
-        options={'xatol': 1e-5},
-    )
+    fit = minimize_scalar(loss, bounds=bounds, method='bounded', options={'xatol': 1e-5})
     all_correct = (log_probs.argmax(-1) == labels).all()  # T → 0 is best then
     if all_correct or not np.isfinite(fit.fun) or np.min(np.abs(fit.x - bounds)) < 1e-3:
         raise UserError(
@@ -125,6 +112,6 @@ def read_calibration(workdir: pathlib.Path, step: int) -> dict | None:
 def read_temperatures(workdir: pathlib.Path, step: int) -> Float[np.ndarray, ' seeds']:
     """Reads the temperature of every seed for `apply_temperature`; 1 where none was fitted."""
     calibration = read_calibration(workdir, step)
-    if calibration:
-        return np.array(calibration['temperatures'])
-    return np.ones(read_config(workdir).num_seeds)
+    return np.array(
+        calibration['temperatures'] if calibration else [1.0] * read_config(workdir).num_seeds
+    )

@@ -11,15 +11,13 @@ from mixer_dilated.training.state import load_seed_weights
 
 
 def convert(source: pathlib.Path, target: pathlib.Path, *, timm: bool = False) -> str:
-    """Writes the weights of a file or folder in another format.
+    """Writes the weights of a file or folder in another format; returns what was written, and what
+    that format does not record.
 
     Args:
       source: a weight file, or the folder of a run, of whose seeds the first is taken.
       target: a new file, of a kind by its suffix, or without one a new folder of orbax.
       timm: whether a .safetensors file has timm's names, as .pth, .pt and .bin files have.
-
-    Returns:
-      What was written, and what the new format does not record.
 
     Raises:
       UserError: the source cannot be read, or the target exists or cannot be written; or timm has
@@ -27,14 +25,15 @@ def convert(source: pathlib.Path, target: pathlib.Path, *, timm: bool = False) -
     """
     if target.exists():
         raise UserError(f'{target}: exists; remove it, or give another name')
-    if target.suffix not in SUFFIXES and any(map(str.isalpha, target.suffix)):
+    suffix = target.suffix
+    if suffix not in SUFFIXES and any(map(str.isalpha, suffix)):
         raise UserError(
-            f'{target}: no weight file has the suffix {target.suffix!r}; allowed are '
+            f'{target}: no weight file has the suffix {suffix!r}; allowed are '
             f'{", ".join(SUFFIXES)}, or none for a folder of orbax'
         )
-    if timm and target.suffix != '.safetensors' and target.suffix not in TORCH_SUFFIXES:
+    if timm and suffix != '.safetensors' and suffix not in TORCH_SUFFIXES:
         raise UserError(f"--names=timm: {target}: timm's names are for .safetensors and .pth files")
-    if target.suffix in TORCH_SUFFIXES and not importlib.util.find_spec('torch'):
+    if suffix in TORCH_SUFFIXES and not importlib.util.find_spec('torch'):
         raise UserError(
             f'{target}: PyTorch, which writes it, is not installed; pip install torch, or name a '
             '.safetensors file with --names=timm'
@@ -43,8 +42,8 @@ def convert(source: pathlib.Path, target: pathlib.Path, *, timm: bool = False) -
         raise UserError(f'{target}: no such folder: {target.absolute().parent}; make it first')
     seed_weights = load_seed_weights(source)
     weights = seed_weights[0]
-    if target.suffix in SUFFIXES:
-        write_bytes(target, encode(weights, target.suffix, timm=timm))
+    if suffix in SUFFIXES:
+        write_bytes(target, encode(weights, suffix, timm=timm))
     else:
         try:
             with atomic_folder(target) as folder:
@@ -58,15 +57,13 @@ def convert(source: pathlib.Path, target: pathlib.Path, *, timm: bool = False) -
     notes = [f'{target}: {len(weights.arrays)} arrays']
     if len(seed_weights) > 1:
         notes.append(f'of the first of {len(seed_weights)} seeds')
-    if target.suffix in ('.npz', *TORCH_SUFFIXES) and weights.model:
+    if suffix in ('.npz', *TORCH_SUFFIXES) and weights.model:
         notes.append('without patches and grid, which this format does not record')
-    if target.suffix == '.npz' and weights.gelu == 'exact':
+    if suffix == '.npz' and weights.gelu == 'exact':
         notes.append(
             'trained with exact GELU, where the original code takes tanh; to start from it set '
             '--config.model.gelu=exact'
         )
-    if (timm or target.suffix in TORCH_SUFFIXES) and weights.gelu == 'tanh':
-        notes.append(
-            "trained with the tanh form of GELU, where timm's MlpMixer takes the exact one"
-        )
+    if (timm or suffix in TORCH_SUFFIXES) and weights.gelu == 'tanh':
+        notes.append("trained with tanh GELU, where timm's MlpMixer takes the exact one")
     return ', '.join(notes)

@@ -67,10 +67,9 @@ def evaluate_checkpoint(
       'dataset', 'split', 'examples', 'epoch', 'step', 'calibration' (the content of that file if
       it is of this checkpoint and was fitted on other examples, else None), 'classes' (where their
       numbers of examples differ, of each its 'name', 'examples' and 'accuracy', the mean over the
-      seeds, None without examples; else empty) and 'results': of each
-      seed its 'seed', 'loss' (the negative log-likelihood), 'accuracy', with more than ten
-      classes 'top5_accuracy', 'correct' and 'ece'
-      (expected calibration error); with a calibration also its 'temperature', and
+      seeds, None without examples; else empty) and 'results': of each seed its 'seed', 'loss' (the
+      negative log-likelihood), 'accuracy', with more than ten classes 'top5_accuracy', 'correct'
+      and 'ece' (expected calibration error); with a calibration also its 'temperature', and
       'calibrated_loss' and 'calibrated_ece' at that.
 
     Raises:
@@ -92,9 +91,8 @@ def evaluate_checkpoint(
     compiled = on_all_hosts(CompiledFunctions.for_devices, setup)
     run = restore_checkpoint(workdir, compiled, best=best)
     if calibrate is not None:
-        on_primary(
-            write_json, workdir / CALIBRATION, _fit_calibration(setup, compiled, run, calibrate)
-        )
+        fitted = _fit_calibration(compiled, run, calibrate)
+        on_primary(write_json, workdir / CALIBRATION, fitted)
     calibration = on_primary(read_calibration, workdir, run.step)
     try:
         if calibration:
@@ -106,7 +104,7 @@ def evaluate_checkpoint(
             stacklevel=2,
         )
         calibration = None
-    log_probs, labels = _predict(setup, compiled, run, split)
+    log_probs, labels = _predict(compiled, run, split)
     temperatures = calibration['temperatures'] if calibration else [None] * len(log_probs)
     return {
         'dataset': dataset.name,
@@ -134,9 +132,10 @@ def _open_setup(workdir: pathlib.Path, data_dir: str | None, dataset: Dataset | 
 
 
 def _predict(
-    setup: Setup, compiled: CompiledFunctions, run: RunState, split: str
+    compiled: CompiledFunctions, run: RunState, split: str
 ) -> tuple[Float[np.ndarray, 'seeds examples classes'], Int32[np.ndarray, ' examples']]:
     """Log-probabilities of the examples of a split, and their labels."""
+    setup = compiled.setup
     inputs = on_all_hosts(open_input, setup.config, setup.dataset, split, compiled.mesh)
     with contextlib.closing(inputs):
         log_probs = compiled.predict(run.state, inputs)
@@ -145,13 +144,13 @@ def _predict(
     return log_probs, labels
 
 
-def _fit_calibration(setup: Setup, compiled: CompiledFunctions, run: RunState, split: str) -> dict:
+def _fit_calibration(compiled: CompiledFunctions, run: RunState, split: str) -> dict:
     """Fits a temperature for each seed; returns the content of `calibration.json`."""
-    log_probs, labels = _predict(setup, compiled, run, split)
-    key, of = f'--calibrate = {split!r}', {'dataset': setup.config.dataset.name, 'split': split}
+    log_probs, labels = _predict(compiled, run, split)
+    key, of = f'--calibrate = {split!r}', {'dataset': compiled.setup.config.dataset.name}
     temperatures = [fit_temperature(key, of_seed, labels) for of_seed in log_probs]
-    of |= {'step': run.step, 'examples': len(labels), 'temperatures': temperatures}
-    return with_checksum(of)
+    of |= {'split': split, 'step': run.step, 'examples': len(labels)}
+    return with_checksum(of | {'temperatures': temperatures})
 
 
 def _evaluate_classes(

@@ -14,14 +14,13 @@ import optax
 from flax import traverse_util
 from flax.training.train_state import TrainState
 from jax import export
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Float
 
 from mixer_dilated.config import num_phases
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import atomic_folder, write_bytes, write_json
 from mixer_dilated.inference.calibration import read_calibration, read_temperatures
 from mixer_dilated.inference.trained import Trained, load_trained
-from mixer_dilated.models.mixer import MlpMixer
 from mixer_dilated.paths import PathLike, as_path
 from mixer_dilated.pretrained.weight_files import Weights, encode
 from mixer_dilated.training.run_folder import versions
@@ -29,7 +28,6 @@ from mixer_dilated.training.state import create_model
 from mixer_dilated.training.step import class_log_probs
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-PROGRAM, WEIGHTS, ONNX = 'program.jax_export', 'weights.npz', 'model.onnx'
 MANIFEST = 'manifest.json'
 EXAMPLE = pathlib.Path(__file__).with_name('export_example.py')
 FILE_SUFFIXES = ('.onnx', '.pt', '.pth', '.pb', '.tflite', '.h5', '.keras', '.npz', '.bin', '.zip')
@@ -50,28 +48,19 @@ def export_run(
     `output` is not empty or cannot be written.
     """
     workdir, output = as_path(workdir), pathlib.Path(output)
-    if output.suffix.lower() in FILE_SUFFIXES:
-        raise UserError(
-            f'--output={output}: a folder is written, and the name is that of a '
-            f'{output.suffix} file; name a folder, like {output.with_suffix("")}'
-            + (', and --format=onnx' if output.suffix == '.onnx' and not to_onnx else '')
-        )
-    _check_new(output)
+    _check_output(output, to_onnx)
     trained = load_trained(workdir, best=best)
-    dataset = trained.setup.dataset
+    config, dataset = trained.setup.config, trained.setup.dataset
     temperatures = read_temperatures(workdir, trained.step)
     weights = flatten_params(trained.params)
     if to_onnx:
         from mixer_dilated.inference.onnx_model import onnx_model
 
-        shape = dataset.image_shape
-        files = {ONNX: onnx_model(trained.setup.config, weights, temperatures, shape)}
+        files = {'model.onnx': onnx_model(config, weights, temperatures, dataset.image_shape)}
     else:
-        classify = make_classifier(trained.setup.config, dataset.num_classes, temperatures)
-        files = {
-            PROGRAM: export_program(classify, weights, dataset.image_shape),
-            WEIGHTS: encode(Weights(weights), '.npz'),
-        }
+        classify = make_classifier(config, dataset.num_classes, temperatures)
+        program = export_program(classify, weights, dataset.image_shape)
+        files = {'program.jax_export': program, 'weights.npz': encode(Weights(weights), '.npz')}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     files['predict.py'] = EXAMPLE.read_bytes()
     manifest = {
@@ -81,7 +70,18 @@ def export_run(
         'sha256': digests,
         'bytes': {name: len(content) for name, content in files.items()},
     }
-    _write_folder(output, files, manifest)
+    try:
+        with atomic_folder(output) as folder:
+            folder.mkdir()
+            for name, content in files.items():
+                write_bytes(folder / name, content)
+            write_json(folder / MANIFEST, manifest)
+    except (OSError, UserError) as error:
+        cause = getattr(error.__cause__ or error, 'strerror', None) or error
+        raise UserError(
+            f'--output={output}: cannot be written: {cause}; nothing was left there; when that is '
+            'mended give the same command, or name another folder'
+        ) from error
     return manifest
 
 
@@ -97,9 +97,18 @@ def make_classifier(
       A pure function of the weights (as `flatten_params` returns them) and uint8 images
       (B, H, W, C): the mean over the seeds of softmax(log p / T), float32 (B, classes).
     """
-    classify = functools.partial(
-        _classify, phases=num_phases(config), temperatures=jnp.asarray(temperatures, jnp.float32)
-    )
+    phases, temperatures = num_phases(config), jnp.asarray(temperatures, jnp.float32)
+
+    def classify(model, weights, images):
+        def classify_with_seed(seed):
+            params, temperature = seed
+            state = TrainState.create(apply_fn=model.apply, params=params, tx=optax.identity())
+            return jax.nn.softmax(class_log_probs(state, images, num_phases=phases) / temperature)
+
+        params = traverse_util.unflatten_dict(weights, sep='/')
+        # One seed after another: they need the memory of one.
+        return jnp.mean(jax.lax.map(classify_with_seed, (params, temperatures)), axis=0)
+
     plain, cpu = (
         functools.partial(classify, create_model(config, num_classes, platform))
         for platform in (None, 'cpu')
@@ -111,28 +120,9 @@ def make_classifier(
     return classify_on_platform
 
 
-def _classify(
-    model: MlpMixer,
-    weights: dict[str, Float[Array, 'seeds ...']],
-    images: UInt8[Array, 'batch height width channels'],
-    phases: tuple[int, int],
-    temperatures: Float[Array, ' seeds'],
-) -> Float[Array, 'batch classes']:
-    def classify_with_seed(seed):
-        params, temperature = seed
-        state = TrainState.create(apply_fn=model.apply, params=params, tx=optax.identity())
-        log_probs = class_log_probs(state, images, num_phases=phases)
-        return jax.nn.softmax(log_probs / temperature)
-
-    params = traverse_util.unflatten_dict(weights, sep='/')
-    # One seed after another: they need the memory of one.
-    return jnp.mean(jax.lax.map(classify_with_seed, (params, temperatures)), axis=0)
-
-
 def flatten_params(params: dict) -> dict[str, np.ndarray]:
     """Parameters by the original's names: `stem/kernel`, `MixerBlock_0/LayerNorm_0/scale`."""
-    flat = traverse_util.flatten_dict(params, sep='/')
-    return {name: np.asarray(leaf) for name, leaf in flat.items()}
+    return traverse_util.flatten_dict(jax.tree.map(np.asarray, params), sep='/')
 
 
 def export_program(
@@ -149,8 +139,14 @@ def export_program(
     return bytes(program.serialize())
 
 
-def _check_new(output: pathlib.Path) -> None:
-    """Raises UserError if `output` exists and is not an empty folder."""
+def _check_output(output: pathlib.Path, to_onnx: bool) -> None:
+    """Raises UserError if a file is named, or what exists and is not an empty folder."""
+    if output.suffix.lower() in FILE_SUFFIXES:
+        raise UserError(
+            f'--output={output}: a folder is written, and the name is that of a '
+            f'{output.suffix} file; name a folder, like {output.with_suffix("")}'
+            + (', and --format=onnx' if output.suffix == '.onnx' and not to_onnx else '')
+        )
     if output.is_dir() and not any(output.iterdir()):
         return
     if os.path.lexists(output):
@@ -162,7 +158,7 @@ def _check_new(output: pathlib.Path) -> None:
 
 def _describe(trained: Trained) -> dict:
     """The manifest's entries about the network."""
-    setup = trained.setup
+    setup, preprocessing = trained.setup, trained.preprocessing
     config = setup.config.to_dict()
     for key in ('data_dir', 'cache_dir'):  # of the machine that trained it
         del config['dataset'][key]
@@ -171,9 +167,9 @@ def _describe(trained: Trained) -> dict:
         'input': {
             'shape': ['batch', *setup.dataset.image_shape],
             'dtype': 'uint8',
-            'preprocess': trained.preprocessing.how,
-            'resize': trained.preprocessing.resize,
-            'decode_size': trained.preprocessing.decode_size,
+            'preprocess': preprocessing.how,
+            'resize': preprocessing.resize,
+            'decode_size': preprocessing.decode_size,
         },
         'output': {
             'shape': ['batch', setup.dataset.num_classes],
@@ -186,18 +182,3 @@ def _describe(trained: Trained) -> dict:
         'versions': versions(),
         'config': config,
     }
-
-
-def _write_folder(output: pathlib.Path, files: dict[str, bytes], manifest: dict) -> None:
-    try:
-        with atomic_folder(output) as folder:
-            folder.mkdir()
-            for name, content in files.items():
-                write_bytes(folder / name, content)
-            write_json(folder / MANIFEST, manifest)
-    except (OSError, UserError) as error:
-        cause = getattr(error.__cause__ or error, 'strerror', None) or error
-        raise UserError(
-            f'--output={output}: cannot be written: {cause}; nothing was left there; when that is '
-            'mended give the same command, or name another folder'
-        ) from error

@@ -34,13 +34,11 @@ def _antialias(images, dilation):
 
 
 class OnnxStem(ConvStem):
-    """`ConvStem` of what jax2onnx converts."""
-
     antialias = staticmethod(_antialias)
 
 
 class OnnxMlpMixer(ConvStemMixer):
-    """`ConvStemMixer` of what jax2onnx converts."""
+    """The network of what jax2onnx converts."""
 
     stem_class = OnnxStem
 
@@ -115,19 +113,12 @@ def _classify(
     images, probabilities = images.astype(jnp.float32), 0.0
     for k, temperature in enumerate(temperatures):
         params = {name: jnp.asarray(array[k]) for name, array in weights.items()}
-        variables = {'params': traverse_util.unflatten_dict(params, sep='/')}
-        log_probs = jnp.stack(
-            [
-                jax.nn.log_softmax(model.apply(variables, normalise(moved), train=False))
-                for moved in _at_every_phase(images, num_phases(config))
-            ]
-        )
-        mean = jax.nn.logsumexp(log_probs, axis=0) - np.log(len(log_probs))
+        variables, log_probs = {'params': traverse_util.unflatten_dict(params, sep='/')}, []
+        for up, left in itertools.product(*map(range, num_phases(config))):
+            # Moved up and left, as `augmentation.shift_phase` does.
+            moved = jnp.pad(images[:, up:, left:], ((0, 0), (0, up), (0, left), (0, 0)))
+            logits = model.apply(variables, normalise(moved), train=False)
+            log_probs.append(jax.nn.log_softmax(logits))
+        mean = jax.nn.logsumexp(jnp.stack(log_probs), axis=0) - np.log(len(log_probs))
         probabilities += jax.nn.softmax(mean / float(temperature)) / len(temperatures)
     return probabilities
-
-
-def _at_every_phase(images, phases):
-    """Images moved up and left, as `augmentation.shift_phase` does."""
-    for up, left in itertools.product(*map(range, phases)):
-        yield jnp.pad(images[:, up:, left:], ((0, 0), (0, up), (0, left), (0, 0)))

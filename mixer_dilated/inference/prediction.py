@@ -23,7 +23,6 @@ from mixer_dilated.paths import PathLike, as_path
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.run_folder import read_config
 
-STDIN = '-'
 ImagePath = str | tuple[str, UserError]  # with the error, of a path that cannot be used
 
 
@@ -86,60 +85,46 @@ def image_paths(words: Iterable[str], ignored: Ignored) -> Iterator[ImagePath]:
     """Lists the image files that the words of a command line name, in the order of the words.
 
     A folder is the image files in it and in all folders below (see `walk_images`, which adds to
-    `ignored`), '-' the paths that standard input lists, one a line, anything else that file.
+    `ignored`), '-' the paths that standard input lists, one a line, anything else that file. Raises
+    UserError for '-', if standard input is closed.
 
     Yields:
       A path; or, of a folder that cannot be read or holds no images, its path and the error.
-
-    Raises:
-      UserError: '-', and standard input is closed.
     """
     for word in words:
-        if word == STDIN:
-            yield from _read_stdin()
+        if word == '-':
+            if sys.stdin is None:  # closed, as by `<&-`
+                raise UserError(
+                    "'-': standard input is closed; give it a list of files, as in find album | …, "
+                    'or name the files'
+                )
+            lines = (os.fsdecode(line).rstrip('\r\n') for line in sys.stdin.buffer)
+            yield from filter(None, lines)
         elif os.path.isdir(word):
             yield from _list_folder(word, ignored)
         else:
             yield word
 
 
-def _read_stdin() -> Iterator[str]:
-    if sys.stdin is None:  # closed, as by `<&-`
-        raise UserError(
-            "'-': standard input is closed; give it a list of files, as in find album | …, or name "
-            'the files'
-        )
-    lines = (os.fsdecode(line).rstrip('\r\n') for line in sys.stdin.buffer)
-    return filter(None, lines)
-
-
 def _list_folder(folder: str, ignored: Ignored) -> Iterator[ImagePath]:
-    is_empty = True
+    entry = None
     try:
         for entry in walk_images(folder, ignored):
-            is_empty = False
             yield entry.path
+        if not entry:
+            yield folder, UserError(f'a folder without images ({", ".join(SUFFIXES)})')
     except UserError as error:
         yield folder, error
-    else:
-        if is_empty:
-            yield folder, UserError(f'a folder without images ({", ".join(SUFFIXES)})')
 
 
 def open_classifier(
-    workdir: PathLike,
-    paths: Iterable[ImagePath],
-    *,
-    best: bool = False,
-    max_pixels: int | None = None,
+    workdir: PathLike, paths: Iterable[ImagePath], *, best: bool = False, max_pixels: int = 0
 ) -> tuple[Classifier, Iterable[ImagePath]]:
     """Opens a classifier whose batch suits the paths; returns it and all of the paths.
 
     The batch is `config.batch_eval`; if there are fewer paths, the power of two that holds them.
-    An image may have `max_pixels`, as the run says if None.
-
-    Raises:
-      UserError: no run there, or not a single path.
+    An image may have `max_pixels`, as the run says if 0. Raises UserError: no run there, or not a
+    single path.
     """
     workdir, paths = as_path(workdir), iter(paths)
     max_batch = read_config(workdir).batch_eval
@@ -149,9 +134,8 @@ def open_classifier(
     batch = min(max_batch, 1 << (len(first) - 1).bit_length())
     classifier = Classifier(workdir, batch, best=best)
     if max_pixels:
-        classifier.preprocessing = dataclasses.replace(
-            classifier.preprocessing, max_pixels=max_pixels
-        )
+        limit = {'max_pixels': max_pixels}
+        classifier.preprocessing = dataclasses.replace(classifier.preprocessing, **limit)
     return classifier, itertools.chain(first, paths)
 
 
@@ -161,15 +145,13 @@ def predict(classifier: Classifier, paths: Iterable[ImagePath]) -> Iterator[Pred
     While the device computes one batch, threads decode the next ones, and the one before is
     yielded.
     """
-    previous = None
+    previous = [], None
     for files in _batch_files(classifier, paths):
         images = [image for _, image in files if not isinstance(image, UserError)]
         log_probs = classifier.log_probs(images) if images else None
-        if previous:
-            yield from _make_predictions(classifier, *previous)
-        previous = files, log_probs
-    if previous:
         yield from _make_predictions(classifier, *previous)
+        previous = files, log_probs
+    yield from _make_predictions(classifier, *previous)
 
 
 def _batch_files(classifier: Classifier, paths: Iterable[ImagePath]) -> Iterator[list[tuple]]:

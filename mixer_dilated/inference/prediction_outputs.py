@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import itertools
 import json
 import pathlib
 from collections.abc import Callable, Iterator
@@ -46,20 +47,15 @@ def open_json(path: pathlib.Path, class_names: tuple[str, ...], top: int) -> Ite
     Each has 'file' and 'classes', a list of objects with 'class' and 'probability', or 'error'.
     """
     with AtomicFile(path, 'json') as file:
-        separator = '[\n'
+        separators = itertools.chain(['[\n'], itertools.repeat(',\n'))
 
         def write(prediction: Prediction) -> None:
-            nonlocal separator
-            row = {'file': prediction.path}
-            if prediction.error:
-                row['error'] = prediction.error
-            else:
-                row['classes'] = [
-                    {'class': name, 'probability': probability}
-                    for name, probability in prediction.top(class_names, top)
-                ]
-            file.write((separator + json.dumps(row)).encode())
-            separator = ',\n'
+            row = {'error': prediction.error}
+            if not prediction.error:
+                classes = prediction.top(class_names, top)
+                row = {'classes': [{'class': name, 'probability': p} for name, p in classes]}
+            row = {'file': prediction.path, **row}
+            file.write((next(separators) + json.dumps(row)).encode())
 
         yield write
-        file.write(b'[]\n' if separator == '[\n' else b'\n]\n')
+        file.write(b'[]\n' if next(separators) == '[\n' else b'\n]\n')

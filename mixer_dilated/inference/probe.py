@@ -1,7 +1,6 @@
 """Linear probe: the accuracy of a linear classifier on frozen features."""
 
 import contextlib
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +62,12 @@ def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
             "'sample' or 'resize'"
         )
     setup = create_setup(config)
-    _check_validation(setup, validation)
+    used, sizes = _used_splits(config), setup.dataset.split_sizes
+    try:
+        check_disjoint('--split', validation, used, sizes)
+    except UserError as error:
+        example = _example_splits(used, sizes)
+        raise UserError(f'{error}; for example {example}' if example else str(error)) from None
     initial = load_initial_params(setup.changed({'num_seeds': 1}))
     params = jax.tree.map(lambda leaf: leaf[0], initial.params)
     (train, train_labels), (valid, valid_labels), (test, test_labels) = (
@@ -71,9 +75,7 @@ def linear_probe(config: ml_collections.ConfigDict, validation: str) -> dict:
         for split in (config.dataset.train_split, validation, config.dataset.test_split)
     )
     classifiers = fit_ridge(train, train_labels)
-    accuracies = {
-        strength: float(ridge.score(valid, valid_labels)) for strength, ridge in classifiers.items()
-    }
+    accuracies = {s: float(ridge.score(valid, valid_labels)) for s, ridge in classifiers.items()}
     best = max(accuracies, key=accuracies.get)
     correct = int(np.sum(classifiers[best].predict(test) == test_labels))
     return {
@@ -91,16 +93,6 @@ def _open_data_source(setup: Setup, split: str) -> RandomAccessDataSource:
     if streams(config.input, dataset, count_examples('split', split, dataset.split_sizes)):
         return dataset.data_source(split)
     return InMemoryDataSource(load_examples(dataset, split, config.dataset.cache_dir))
-
-
-def _check_validation(setup: Setup, validation: str) -> None:
-    """Raises UserError, with splits that are allowed, if examples are used otherwise too."""
-    sizes, used = setup.dataset.split_sizes, _used_splits(setup.config)
-    try:
-        check_disjoint('--split', validation, used, sizes)
-    except UserError as error:
-        example = _example_splits(used, sizes)
-        raise UserError(f'{error}; for example {example}' if example else str(error)) from None
 
 
 def _example_splits(used: dict[str, str], sizes: dict[str, int]) -> str:
@@ -134,26 +126,21 @@ def _used_splits(config: ml_collections.ConfigDict) -> dict[str, str]:
 def compute_features(
     setup: Setup, params: dict, data_source: RandomAccessDataSource
 ) -> tuple[Float[np.ndarray, 'examples channels'], Int[np.ndarray, ' examples']]:
-    """The inputs of the head for every example, and the labels.
-
-    `params` are of one seed; a head is not needed.
-    """
+    """The inputs of the head for every example, and the labels; `params` are of one seed, a head is
+    not needed."""
     config, num_classes = setup.config, setup.dataset.num_classes
     network = create_model(config, num_classes, jax.default_backend())
     kernel = jnp.zeros((config.model.hidden_dim, num_classes))
     params = {'head': {'kernel': kernel, 'bias': kernel[0]}, **params}
 
-    def pre_logits(params, images):
-        _, intermediates = network.apply(
-            {'params': params}, normalise(images), train=False, return_intermediates=True
-        )
-        return intermediates['pre_logits']
-
     @jax.jit
     def mean_pre_logits(params, images):
+        def pre_logits(images):
+            settings = {'train': False, 'return_intermediates': True}
+            return network.apply({'params': params}, normalise(images), **settings)[1]['pre_logits']
+
         images = to_input(images, setup.image_size)
-        function = functools.partial(pre_logits, params)
-        return at_every_phase(function, images, num_phases(config)).mean(0)
+        return at_every_phase(pre_logits, images, num_phases(config)).mean(0)
 
     count = len(data_source)
     size = min(config.batch_eval, count)
@@ -184,7 +171,4 @@ def fit_ridge(
             'no classes apart'
         )
     scale = variance * len(features)
-    return {
-        strength: RidgeClassifier(alpha=strength * scale).fit(features, labels)
-        for strength in STRENGTHS
-    }
+    return {s: RidgeClassifier(alpha=s * scale).fit(features, labels) for s in STRENGTHS}

@@ -6,14 +6,30 @@ from mixer_dilated.studies.stats import compare, correct_together
 from mixer_dilated.studies.verdicts import (
     comparison_sentence,
     comparisons_summary,
+    listing,
     little_data_verdict,
+    p_phrase,
+    points_text,
+    ratio_text,
     table1_verdicts,
 )
-from mixer_dilated.studies.verdicts import p_phrase
 
 LABELS = {'p': 'plain 4×4', 'd': 'dilated 4×4', 'c': 'plain 7×7'}
 ROWS = ([0.960, 0.962, 0.961], [0.950, 0.953, 0.951], [0.961, 0.963, 0.960])
 SECONDS = {'p': [4.0, 4.1, 4.2], 'd': [2.0, 2.1, 2.05], 'c': [2, 2, 2]}
+HIGH, LOW = [0.80, 0.81, 0.82], [0.70, 0.71, 0.7201]
+BETTER, WORSE = compare(HIGH, LOW, reference='r'), compare(LOW, HIGH, reference='r')
+ONE_SEED = compare([0.9], [0.8], reference='r')
+
+
+def test_numbers_in_sentences_never_round_to_the_other_side():
+    assert p_phrase(0.0004) == 'p < 0.001' and p_phrase(0.004) == 'p = 0.004'
+    assert p_phrase(0.04999) == 'p just under 0.05' and p_phrase(0.05001) == 'p just over 0.05'
+    assert points_text(-0.0025, 0.001) == ['−0.25', '+0.10']
+    assert points_text(0.00001) == ['+0.001'] and points_text(0.0) == ['0']
+    assert ratio_text(0.4, 1.0012) == ['0.400', '1.001']
+    assert ratio_text(0.9996) == ['0.9996'] and ratio_text(1.0) == ['1.00']
+    assert listing(['a', 'b', 'c']) == 'a, b and c' and listing(['a']) == 'a'
 
 
 def sentences(*accuracies, seconds=SECONDS):
@@ -48,15 +64,11 @@ def test_a_claim_that_is_reversed_held_or_open_is_said_so():
     assert 'is inconclusive here' in no_time and '1 round, which' in no_time
 
 
-def test_of_one_seed_nothing_is_significant():
-    sentence = comparison_sentence('a', 'b', compare([0.9], [0.8], reference='b'))
-    assert sentence == (
+def test_one_seed_or_a_difference_without_spread_is_not_called_significant():
+    assert comparison_sentence('a', 'b', ONE_SEED) == (
         'Of one seed a is 10.00 percentage points higher in test accuracy than b; '
         'one seed gives no p value.'
     )
-
-
-def test_a_difference_without_spread_is_not_called_significant():
     same = compare([0.91, 0.92, 0.93], [0.90, 0.91, 0.92], reference='b')
     assert same['p'] is None
     assert 'no interval and no p value' in comparison_sentence('a', 'b', same)
@@ -73,37 +85,29 @@ def test_many_comparisons_are_corrected_for_their_number():
     assert "after Holm's correction" in of_two and p_phrase(2 * one['p']) in of_two
 
 
-def test_the_claim_on_little_data_names_the_sizes():
-    better = compare([0.80, 0.81, 0.82], [0.70, 0.71, 0.7201], reference='r')
-    worse = compare([0.70, 0.71, 0.7201], [0.80, 0.81, 0.82], reference='r')
-    text = little_data_verdict('dilated', 'plain', [(1000, worse), (100, better)], True)
+def test_the_claim_on_little_data_is_that_of_the_fewest_images_and_names_the_sizes():
+    text = little_data_verdict('dilated', 'plain', [(1000, WORSE), (100, BETTER)], True)
     assert text.startswith(
         "The paper's claim that dilated patches help with little data held here, "
         'with the fewest training images tried, 100: '
     )
     assert 'dilated is better than plain with 100 (+10.00 points; 95 % interval +9.' in text
     assert 'dilated is worse than plain with 1\u00a0000 (−10.00 points; 95 % interval −10.' in text
-    control = little_data_verdict('control', 'plain', [(100, better)], False)
+    control = little_data_verdict('control', 'plain', [(100, BETTER)], False)
     assert control.startswith('Control is better than plain with 100 (+10.00 points; ')
     assert control.endswith(' training images (p < 0.001).')
-
-
-def test_a_gain_with_many_images_is_no_gain_on_little_data():
     unclear = compare([0.80, 0.70, 0.75], [0.74, 0.76, 0.751], reference='r')
-    better = compare([0.80, 0.81, 0.82], [0.70, 0.71, 0.7201], reference='r')
-    text = little_data_verdict('dilated', 'plain', [(100, unclear), (10_000, better)], True)
+    text = little_data_verdict('dilated', 'plain', [(100, unclear), (10_000, BETTER)], True)
     assert 'little data is inconclusive here, with the fewest' in text
     assert 'dilated is better than plain with 10\u00a0000 (' in text
-    one_seed = compare([0.9], [0.8], reference='r')
-    text = little_data_verdict('dilated', 'plain', [(100, one_seed), (1000, one_seed)], True)
+    text = little_data_verdict('dilated', 'plain', [(100, ONE_SEED), (1000, ONE_SEED)], True)
     assert 'one seed, which gives no p value' in text and "Holm's" not in text
 
 
 def test_many_comparisons_are_counted_by_their_outcome():
     p_values = {'better': 1e-6, 'worse': 1e-5, 'worse too': 0.012, 'close': 0.02, 'equal': None}
-    signs = {'better': 1}
     comparisons = {
-        name: {'difference': 0.01 * signs.get(name, -1), 'p': p, 'p_holm': None}
+        name: {'difference': 0.01 if name == 'better' else -0.01, 'p': p, 'p_holm': None}
         for name, p in p_values.items()
     }
     correct_together([*comparisons.values()])  # 0.012 · 2 < 0.05, 0.02 · 1 < 0.05
@@ -115,7 +119,4 @@ def test_many_comparisons_are_counted_by_their_outcome():
     correct_together([*comparisons.values()])
     assert 'less accurate: 1; not significant: 3' in comparisons_summary(comparisons)
     alone = {name: {**row, 'p': None, 'p_holm': None} for name, row in comparisons.items()}
-    assert comparisons_summary(alone) == (
-        '5 trials are compared with another in test accuracy; their seeds give no p values, so '
-        'that no difference is significant.'
-    )
+    assert 'their seeds give no p values' in comparisons_summary(alone)
