@@ -31,18 +31,18 @@ def drawn(seed, examples=200, classes=5, scale=2.0):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.integers(1, 60), st.floats(0.1, 20))
-def test_calibration_error_and_likelihood_are_as_defined(seed, bins, examples, scale):
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.floats(0.1, 20))
+def test_calibration_error_and_likelihood_are_as_defined(seed, examples, scale):
     log_probs, labels = drawn(seed, examples, scale=scale)
     probabilities = np.exp(log_probs)
     confidence = probabilities.max(1)
     expected = 0.0
-    for m in range(1, bins + 1):
-        inside = ((m - 1) / bins < confidence) & (confidence <= m / bins)
+    for m in range(1, 16):
+        inside = ((m - 1) / 15 < confidence) & (confidence <= m / 15)
         if inside.any():
             accuracy = (probabilities.argmax(1) == labels)[inside].mean()
             expected += inside.mean() * abs(accuracy - confidence[inside].mean())
-    assert expected_calibration_error(log_probs, labels, bins) == pytest.approx(expected, abs=1e-9)
+    assert expected_calibration_error(log_probs, labels) == pytest.approx(expected, abs=1e-9)
     likelihood = -log_probs[np.arange(examples), labels].mean()
     assert negative_log_likelihood(log_probs, labels) == pytest.approx(likelihood)
 
@@ -90,20 +90,14 @@ def test_a_split_without_a_best_temperature_is_refused():
             fit_temperature('here', values, labels)
 
 
-@pytest.mark.slow
-def test_evaluation_reports_the_calibration_error_of_every_seed(run):
-    result = evaluate_checkpoint(run)
-    assert result['calibration'] is None
-    predictions = np.load(run / 'predictions.npz')
-    for of_seed, probabilities in zip(result['results'], predictions['probabilities'], strict=True):
+def test_a_fitted_temperature_is_kept_for_its_checkpoint_and_changes_no_accuracy(copy, capsys):
+    before = evaluate_checkpoint(copy, 'test[:100]')
+    assert before['calibration'] is None
+    predictions = np.load(copy / 'predictions.npz')
+    for of_seed, probabilities in zip(before['results'], predictions['probabilities'], strict=True):
         expected = expected_calibration_error(np.log(probabilities), predictions['labels'])
         assert of_seed['ece'] == pytest.approx(expected, abs=1e-5)
         assert 'temperature' not in of_seed
-    np.testing.assert_array_equal(read_temperatures(run, result['step']), [1, 1])
-
-
-def test_a_fitted_temperature_is_kept_for_its_checkpoint_and_changes_no_accuracy(copy, capsys):
-    before = evaluate_checkpoint(copy, 'test[:100]')
     assert main(['evaluate', f'--workdir={copy}', '--split=test[:100]',
                  '--calibrate=train[300:700]'], 0.0) == 0  # fmt: skip
     printed = capsys.readouterr().out

@@ -6,7 +6,6 @@ import sys
 
 import jax
 import numpy as np
-import pytest
 from PIL import Image
 
 from mixer_dilated.cli.main import main
@@ -54,11 +53,11 @@ def test_probabilities_are_the_means_over_the_seeds_in_batches_of_one_program(
         assert first == str(expected[k].argmax()) and probability == prediction.probabilities.max()
 
 
-@pytest.mark.parametrize(('count', 'batch'), [(1, 1), (3, 4), (16, 16), (17, 16)])
-def test_few_files_make_a_small_batch(run, image_files, count, batch):
-    paths = sorted(map(str, image_files.rglob('*.png')))[:count]
-    classifier, chained = open_classifier(run, paths)
-    assert classifier.batch == batch and list(chained) == paths
+def test_few_files_make_a_small_batch(run):
+    for count, batch in ((1, 1), (3, 4), (16, 16), (17, 16)):
+        paths = [*map(str, range(count))]
+        classifier, chained = open_classifier(run, paths)
+        assert classifier.batch == batch and list(chained) == paths
 
 
 def test_files_that_fail_are_between_the_others_and_fill_no_batch(run, image_files, expected):
@@ -101,16 +100,13 @@ def test_a_run_of_an_earlier_version_takes_the_facts_from_its_data(copy, image_f
         open_classifier(copy, ['x.png'])
 
 
-@pytest.mark.parametrize(('kind', 'step'), [('newest', 27), ('best', 18)])
-def test_the_newest_checkpoint_predicts_or_the_best(
-    run, image_files, tmp_path, monkeypatch, kind, step
-):
+def test_the_best_checkpoint_predicts(run, image_files, tmp_path, monkeypatch):
     """As if the one before the newest were the best; `load_trained` has the same parameters."""
     monkeypatch.setattr(RunState, 'best_step', property(lambda self: 18))
-    words = [f'--workdir={run}', f'--checkpoint={kind}', f'--json={tmp_path / "out.json"}']
+    words = [f'--workdir={run}', '--checkpoint=best', f'--json={tmp_path / "out.json"}']
     assert main(['predict', *words, f'{image_files}/00.png'], 0.0) == 0
-    trained = load_trained(run, best=kind == 'best')
-    assert trained.step == step
+    trained = load_trained(run, best=True)
+    assert (trained.step, load_trained(run).step) == (18, 27)
     image = Digits().read('test[:1]').images
     moved = np.pad(image[:, :, 1:], ((0, 0), (0, 0), (0, 1), (0, 0)))
     logits = [

@@ -23,6 +23,10 @@ DATASETS = [
     Trial({'dataset': name}, {'dataset.train_split': split})
     for name, split in (('first', 'train[:300]'), ('second', 'train[400:700]'))
 ]
+GONE = Trial({'dataset': 'gone'}, {'dataset.name': 'folder:/nowhere'})
+UNLIKE = [
+    Trial({'method': m, **d.settings}, d.changes) for m, d in zip('ab', DATASETS, strict=True)
+]
 REFERENCE = 'size=2_dilation=1'
 VALIDATION = {'num_epochs': 9, 'num_seeds': 4, 'dataset.val_split': 'train[300:400]'}
 
@@ -60,22 +64,22 @@ def halve(sweep, accuracies, folder, factor=2):
 
 
 def names_of(sweep):
-    return {trial.name for trial in prepare(sweep)}
+    return [trial.name for trial in prepare(sweep)]
 
 
 def test_the_most_accurate_go_on_for_more_epochs_and_at_the_end_with_all_seeds(tmp_path):
     sweep = small_sweep(METHODS, reference={'size': 2, 'dilation': 1}, **VALIDATION)
-    names = [trial.name for trial in prepare(sweep)]
-    accuracies = dict(zip(names, (0.3, 0.5, 0.1, 0.7, 0.6, 0.4), strict=True))
+    accuracies = dict(zip(names_of(sweep), (0.3, 0.5, 0.1, 0.7, 0.6, 0.4), strict=True))
     studies, text = halve(sweep, accuracies, tmp_path)
     assert [name for name, _ in studies] == ['rung-1', 'rung-2', 'final']
     sweeps = [sweep for _, sweep in studies]
     assert [of.base.num_seeds for of in sweeps] == [1, 1, 4]
-    epochs = [trial.setup.config.num_epochs for of in sweeps for trial in prepare(of)[:1]]
-    assert epochs == [4, 9, 9]
-    assert [trial.setup.config.eval_every for trial in prepare(sweeps[0])] == [4] * 6
+    configs = [[trial.setup.config for trial in prepare(of)] for of in sweeps]
+    assert [{config.num_epochs for config in of} for of in configs] == [{4}, {9}, {9}]
+    assert {config.eval_every for config in configs[0]} == {4}
     best = ['size=2_dilation=2', 'size=3_dilation=1', 'size=1_dilation=2']
-    assert [*map(names_of, sweeps)] == [{*names}, {REFERENCE, *best}, {REFERENCE, *best[:2]}]
+    left = [{*names_of(of)} for of in sweeps]
+    assert left == [{*accuracies}, {REFERENCE, *best}, {REFERENCE, *best[:2]}]
     assert 'Methods looked at: 5, in 2 rungs of 5 and 3' in text and '2 were kept' in text
 
 
@@ -83,71 +87,68 @@ def test_the_most_accurate_go_on_for_more_epochs_and_at_the_end_with_all_seeds(t
 @given(draw=st.data())
 def test_over_several_data_sets_the_lowest_mean_ranks_go_on(draw, tmp_path_factory):
     sweep = small_sweep(product(METHODS, DATASETS), **VALIDATION)
-    names = [trial.name for trial in prepare(sweep)]
+    names = names_of(sweep)
     drawn = draw.draw(st.permutations(range(len(names))))
     accuracies = dict(zip(names, drawn, strict=True))
     studies, _ = halve(sweep, accuracies, tmp_path_factory.mktemp('rungs'), factor=3)
     ranks = [stats.rankdata([-accuracies[name] for name in names[k::2]]) for k in (0, 1)]
     best = np.argsort(np.mean(ranks, axis=0), kind='stable')[:2]
-    assert names_of(studies[-1][1]) == {names[2 * k + part] for k in best for part in (0, 1)}
+    assert {*names_of(studies[-1][1])} == {names[2 * k + part] for k in best for part in (0, 1)}
 
 
-def test_a_method_that_does_not_stay_finite_is_out(tmp_path):
+def test_trials_that_are_invalid_or_do_not_stay_finite_do_not_compete(tmp_path):
     sweep = small_sweep(METHODS, **VALIDATION)
-    names = [trial.name for trial in prepare(sweep)]
-    accuracies = dict(zip(names[:2], (0.1, 0.2), strict=True))
+    accuracies = dict(zip(names_of(sweep)[:2], (0.1, 0.2), strict=True))
     studies, _ = halve(sweep, accuracies, tmp_path / 'two', factor=3)
-    assert names_of(studies[-1][1]) == {*names[:2]}
+    assert names_of(studies[-1][1]) == [*accuracies]
     with pytest.raises(NonFiniteError):
         halve(sweep, {}, tmp_path / 'none')
-
-
-def test_invalid_trials_do_not_compete_and_are_named_at_the_end(tmp_path):
     wrong = {'method': 'wrong'}, {'model.patches.size': 9, 'model.patches.padding': 'VALID'}
     methods = [Trial({'method': 'a'}, {}), Trial({'method': 'b'}, {}), Trial(*wrong)]
     sweep = small_sweep(product(methods, DATASETS), **VALIDATION)
     accuracies = {f'method={m}_dataset={d}': 0.5 for m in 'ab' for d in ('first', 'second')}
-    studies, text = halve(sweep, accuracies, tmp_path)
+    studies, text = halve(sweep, accuracies, tmp_path / 'wrong')
     assert 'Methods looked at: 2' in text and len(prepare(studies[0][1])) == 4
-    final = prepare(studies[-1][1])
+    final = prepare(studies[-1][1])  # whose report names them
     assert [bool(trial.invalid) for trial in final] == [False, False, True, True]
 
 
-def test_what_no_method_that_is_left_is_compared_with_goes(tmp_path):
-    sweep = small_sweep(METHODS, reference={'dilation': 1}, **VALIDATION)
-    names = [trial.name for trial in prepare(sweep)]
-    accuracies = dict(zip(names, (0.1, 0.2, 0.3, 0.9, 0.5, 0.6), strict=True))
-    studies, _ = halve(sweep, accuracies, tmp_path, factor=3)
-    assert names_of(studies[-1][1]) == {'size=2_dilation=1', 'size=2_dilation=2'}
-    alone = [METHODS[0], METHODS[1], METHODS[3], METHODS[5]]
-    sweep = small_sweep(alone, reference={'dilation': 1}, **VALIDATION)
-    studies, _ = halve(sweep, accuracies, tmp_path / 'alone', factor=3)
-    assert names_of(studies[-1][1]) == {'size=2_dilation=2'}
-    assert studies[-1][1].reference is None
+@pytest.mark.parametrize(
+    ('methods', 'left'),
+    [
+        (METHODS, ['size=2_dilation=1', 'size=2_dilation=2']),
+        ([METHODS[0], METHODS[1], METHODS[3], METHODS[5]], ['size=2_dilation=2']),
+    ],
+)
+def test_what_no_method_that_is_left_is_compared_with_goes(tmp_path, methods, left):
+    sweep = small_sweep(methods, reference={'dilation': 1}, **VALIDATION)
+    accuracies = (0.1, 0.2, 0.3, 0.9, 0.5, 0.6)
+    accuracies = dict(zip(names_of(small_sweep(METHODS)), accuracies, strict=True))
+    final = halve(sweep, accuracies, tmp_path, factor=3)[0][-1][1]
+    assert names_of(final) == left and bool(final.reference) == (len(left) > 1)
 
 
-def test_what_cannot_be_halved_is_refused(tmp_path):
-    missing = [DATASETS[0], Trial({'dataset': 'gone'}, {'dataset.name': 'folder:/nowhere'})]
-    unlike = [
-        Trial({'method': m, 'dataset': d.settings['dataset']}, d.changes)
-        for m, d in zip('ab', DATASETS, strict=True)
-    ]
-    seconds = dataclasses.replace(small_sweep(METHODS, **VALIDATION), train_seconds=3)
-    wrong = {
-        ('dataset.val_split',): small_sweep(METHODS, num_epochs=2),
-        ('total_steps = 7',): small_sweep(METHODS, **VALIDATION, total_steps=7),
-        ("kind = 'table1'",): small_sweep(METHODS, kind='table1', **VALIDATION),
-        ('train_seconds = 3',): seconds,
-        ('warmup_steps', 'rung 1'): small_sweep(
-            METHODS, **VALIDATION, **{'optimizer.warmup_steps': 50}
-        ),
-        ('gone', '/nowhere'): small_sweep(product(METHODS, missing), **VALIDATION),
-        ('every data set',): small_sweep(unlike, **VALIDATION),
-    }
-    for words, sweep in wrong.items():
-        with refuses('--halving', *words):
-            halve(sweep, {}, tmp_path)
+@pytest.mark.parametrize(
+    ('words', 'changes', 'fields'),
+    [
+        (['dataset.val_split'], {'num_epochs': 2}, {}),
+        (['total_steps = 7'], {**VALIDATION, 'total_steps': 7}, {}),
+        (["kind = 'table1'"], VALIDATION, {'kind': 'table1'}),
+        (['train_seconds = 3'], VALIDATION, {'train_seconds': 3}),
+        (['warmup_steps', 'rung 1'], {**VALIDATION, 'optimizer.warmup_steps': 50}, {}),
+        (['gone', '/nowhere'], VALIDATION, {'trials': product(METHODS, [DATASETS[0], GONE])}),
+        (['every data set'], VALIDATION, {'trials': UNLIKE}),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_halved_is_refused(tmp_path, words, changes, fields):
+    sweep = dataclasses.replace(small_sweep(METHODS, **changes), **fields)
+    with refuses('--halving', *words):
+        halve(sweep, {}, tmp_path)
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / 'summary.json').touch()
     with refuses(f'--workdir={tmp_path}', 'summary.json'):
         halve(small_sweep(METHODS, **VALIDATION), {}, tmp_path)
@@ -157,8 +158,7 @@ def test_a_process_that_helps_waits_for_the_one_that_leads_and_chooses_the_same(
     tmp_path, monkeypatch
 ):
     sweep = small_sweep(METHODS[:2], **VALIDATION)
-    names = [trial.name for trial in prepare(sweep)]
-    held, calls = contextlib.ExitStack(), []
+    names, held, calls = names_of(sweep), contextlib.ExitStack(), []
 
     def run_study(sweep, folder, **others):
         calls.append(folder.name)
@@ -170,14 +170,11 @@ def test_a_process_that_helps_waits_for_the_one_that_leads_and_chooses_the_same(
             finish(folder, trial, float(trial.name == names[1]))
         return {'names': names_of(sweep)}
 
-    class Observer(StudyObserver):
-        def on_wait(self, folders):
-            held.close()
-
+    observer = StudyObserver()
+    observer.on_wait = lambda folders: held.close()
     monkeypatch.setattr(halving, 'run_study', run_study)
-    settings = {'command': 'run', 'observer': Observer()}
-    done = halving.successive_halving(sweep, tmp_path, 2, **settings)
-    assert calls == ['rung-1', 'rung-1', 'final'] and done == {'names': {names[1]}}
+    done = halving.successive_halving(sweep, tmp_path, 2, command='run', observer=observer)
+    assert calls == ['rung-1', 'rung-1', 'final'] and done == {'names': names[1:]}
 
 
 SWEEP_FILE = """

@@ -4,29 +4,26 @@ import csv
 import dataclasses
 import json
 import shutil
-import signal
 import subprocess
-import sys
 import time
-import types
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from mixer_dilated.errors import BusyError
-from mixer_dilated.studies import study as study_module
-from mixer_dilated.studies.study import group_for_timing, run_study
+from mixer_dilated.studies import epoch_times
+from mixer_dilated.studies.study import run_study
 from mixer_dilated.studies.sweep import Trial
 from mixer_dilated.training.run_folder import lock_folder
-from tests.conftest import ROOT, read_lines, refuses
+from tests.conftest import read_lines, refuses, run_python, start_python
 from tests.studies.conftest import METHODS, Recorder, small_sweep, table1_sweep
 
 pytestmark = pytest.mark.slow
 
 
-def test_the_table_has_a_row_a_trial_and_seed(study):
-    folder, _, recorder = study
+def test_the_table_has_a_row_a_trial_and_seed_and_comparisons_are_paired(study):
+    folder, statistics, recorder = study
     assert recorder.trained == ['method=plain', 'method=dilated', 'method=wide']
     rows = read_lines(folder / 'results.jsonl')
     assert [(row['method'], row['seed']) for row in rows] == [
@@ -41,12 +38,7 @@ def test_the_table_has_a_row_a_trial_and_seed(study):
     with (folder / 'results.csv').open() as file:
         table = list(csv.DictReader(file))
     assert [row['test_accuracy'] for row in table] == [str(row['test_accuracy']) for row in rows]
-
-
-def test_comparisons_are_paired_by_seed(study):
-    folder, statistics, _ = study
     assert json.loads((folder / 'statistics.json').read_text()) == statistics
-    rows = read_lines(folder / 'results.jsonl')
     accuracies = np.array([row['test_accuracy'] for row in rows]).reshape(3, 3)
     wide = statistics['comparisons']['method=wide']
     assert wide['reference'] == 'method=plain'
@@ -56,17 +48,13 @@ def test_comparisons_are_paired_by_seed(study):
     assert len(claims) == 3 and any('control' in sentence for sentence in statistics['verdicts'])
 
 
-def test_a_finished_study_trains_nothing_again(study):
+def test_a_finished_study_trains_nothing_again_and_its_folder_is_of_no_other(study, tmp_path):
     folder, statistics, _ = study
     recorder = Recorder()
     before = (folder / 'timing.json').read_bytes()
     assert run_study(table1_sweep(), folder, command='run', observer=recorder) == statistics
     assert recorder.trained == [] and len(recorder.read) == 3
     assert (folder / 'timing.json').read_bytes() == before
-
-
-def test_a_folder_of_another_study_is_refused(study, tmp_path):
-    folder, _, _ = study
     with refuses(folder, "'table1'", "'sweep'"):
         run_study(small_sweep(num_seeds=3), folder, command='run')
     with refuses(folder, 'seed: 0, 9'):
@@ -95,11 +83,11 @@ def timed(monkeypatch):
     """Seconds of an epoch of each trial, in place of timing; [] of the trials that were timed."""
     seconds, asked = {'method=plain': 0.4, 'method=dilated': 1.1}, []
 
-    def epoch_seconds(setups, rounds, observer):
-        asked.append([*setups])
-        return {name: [seconds[name]] * rounds for name in setups}
+    def epoch_seconds(trials, rounds, observer):
+        asked.append([trial.name for trial in trials])
+        return {name: [seconds[name]] * rounds for name in asked[-1]}
 
-    monkeypatch.setattr(study_module, 'epoch_seconds', epoch_seconds)
+    monkeypatch.setattr(epoch_times, 'epoch_seconds', epoch_seconds)
     return seconds, asked
 
 
@@ -149,19 +137,6 @@ def test_a_time_that_is_too_short_for_the_warm_up_is_refused_with_the_trial(tmp_
         run_study(dataclasses.replace(sweep, train_seconds=0.5), tmp_path / 'study', command='run')
 
 
-def test_of_many_trials_those_are_timed_together_that_are_compared():
-    trials = [types.SimpleNamespace(name=f'{kind}{i}') for i in range(3) for kind in 'abcd']
-    references = {f'{kind}{i}': f'{kind}0' for kind in 'abcd' for i in (1, 2)}
-    groups = group_for_timing(trials, references, max_group=7)
-    assert [[trial.name for trial in group] for group in groups] == [
-        ['a0', 'a1', 'a2', 'b0', 'b1', 'b2'],
-        ['c0', 'c1', 'c2', 'd0', 'd1', 'd2'],
-    ]
-    of_one_reference = dict.fromkeys((trial.name for trial in trials), 'a0')
-    assert list(map(len, group_for_timing(trials, of_one_reference, max_group=7))) == [7, 5]
-    assert group_for_timing(trials, references, max_group=12) == [[*groups[0], *groups[1]]]
-
-
 SWEEP_FILE = """
 from mixer_dilated.studies.sweep import Sweep, grid
 from tests.conftest import small_config
@@ -176,18 +151,17 @@ def get_sweep():
 def test_a_sweep_killed_half_way_trains_no_finished_trial_again(tmp_path):
     (tmp_path / 'killed.py').write_text(SWEEP_FILE)
     folder = tmp_path / 'study'
-    command = [sys.executable, 'run.py', 'sweep', f'--sweep={tmp_path}/killed.py',
-               f'--workdir={folder}']  # fmt: skip
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    words = 'run.py', 'sweep', f'--sweep={tmp_path}/killed.py', f'--workdir={folder}'
+    process = start_python(*words, stdout=subprocess.DEVNULL)
     first = folder / 'cells' / 'dilation=1_hidden_dim=8' / 'summary.json'
     while not first.exists() and process.poll() is None:
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     assert first.exists() and not (folder / 'statistics.json').exists()
     finished = list(folder.glob('cells/*/summary.json'))
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in finished}
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    again = run_python(*words)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count('was trained before') == len(finished) >= 1
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in finished} == before

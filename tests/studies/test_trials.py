@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from mixer_dilated.errors import NonFiniteError
-from mixer_dilated.studies import study as study_module
+from mixer_dilated.studies import epoch_times
 from mixer_dilated.studies import trials as trials_module
 from mixer_dilated.studies.study import run_study
 from mixer_dilated.studies.sweep import Trial
@@ -21,10 +21,10 @@ pytestmark = pytest.mark.slow
 def begun(study, tmp_path, monkeypatch):
     """A copy of the study without the results of two trials, and its sweep; no epoch is timed."""
 
-    def epoch_seconds(setups, rounds, observer):
-        return dict.fromkeys(setups, [1.0] * rounds)
+    def epoch_seconds(trials, rounds, observer):
+        return {trial.name: [1.0] * rounds for trial in trials}
 
-    monkeypatch.setattr(study_module, 'epoch_seconds', epoch_seconds)
+    monkeypatch.setattr(epoch_times, 'epoch_seconds', epoch_seconds)
     folder = shutil.copytree(study[0], tmp_path / 'copy')
     for name in ('cells/method=plain/summary.json', 'cells/method=wide/summary.json'):
         (folder / name).unlink()
