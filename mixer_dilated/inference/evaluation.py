@@ -37,11 +37,6 @@ from mixer_dilated.training.run_folder import read_config, versions, with_checks
 from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import Setup
 
-EVALUATIONS_DIFFER = (
-    'the processes evaluate different things, or see different runs; start all with '
-    'the same command, on a disk that all share'
-)
-
 
 def evaluate_checkpoint(
     workdir: PathLike,
@@ -81,7 +76,9 @@ def evaluate_checkpoint(
     dataset, sizes = setup.config.dataset, setup.dataset.split_sizes
     split = dataset.test_split if split is None else split
     assert_equal_across_hosts(
-        [split, best, calibrate, setup.config.to_dict(), versions()], EVALUATIONS_DIFFER
+        [split, best, calibrate, setup.config.to_dict(), versions()],
+        'the processes evaluate different things, or see different runs; start all with the same '
+        'command, on a disk that all share',
     )
     assert_equal_across_hosts(setup.dataset.identity, DATA_DIFFERS)
     examples = on_all_hosts(count_examples, '--split', split, sizes)

@@ -41,16 +41,15 @@ def mean_ranks(
     Rank 1 is the most accurate; equal accuracies share the mean of their ranks. Methods are as
     `group_by_method` has them; one without an accuracy on every data set has no rank.
     """
-    from scipy import stats
+    import pandas as pd
 
-    ranked = [method for method, names in methods.items() if accuracies.keys() >= {*names.values()}]
-    if not ranked:
-        return {}
-    datasets = [*methods[ranked[0]]]  # trials may list them in another order
-    table = np.array([[accuracies[methods[m][d]] for d in datasets] for m in ranked])
-    ranks = stats.rankdata(-table, axis=0).mean(axis=1)
-    order = np.argsort(ranks, kind='stable')
-    return {ranked[k]: float(ranks[k]) for k in order}
+    by_dataset = {
+        method: {dataset: accuracies[name] for dataset, name in names.items()}
+        for method, names in methods.items()
+        if accuracies.keys() >= {*names.values()}
+    }
+    ranks = pd.DataFrame(by_dataset).rank(axis=1, ascending=False).mean()
+    return ranks.sort_values(kind='stable').to_dict()
 
 
 def over_datasets(
