@@ -6,11 +6,11 @@ import statistics
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from flax import traverse_util
 from flax.training.train_state import TrainState
 from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
 from mixer_dilated.config import pixels_seen
 from mixer_dilated.data.augmentation import Augmentation, augmentation_from_config
@@ -27,6 +27,10 @@ from mixer_dilated.training.run_folder import environment
 from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.state import network_layers
+
+MAX_MISTAKES = 24  # shown in a report
+MAX_AUGMENTED, AUGMENTED_STEPS = 6, 4  # images, and steps of which they are shown
+LABELS_AT_ONCE = 256
 
 
 def write_results(
@@ -53,15 +57,15 @@ def run_summary(setup: Setup, name: str, run: RunState, results: dict, seconds: 
     """
     config = setup.config
     epoch_seconds = [row['seconds'] for row in run.speed]
+    epoch_median = statistics.median(epoch_seconds)
     seed_results = [_seed_results(setup, results, k) for k in range(config.num_seeds)]
     covered = pixels_seen(config, setup.dataset.image_shape[:2])
     model_layers = network_layers(setup)
+    accuracy_names = [key for key in seed_results[0] if key.endswith('accuracy')]
     return {
         'config_name': name,
         'dataset': config.dataset.name,
-        'train_split': config.dataset.train_split,
-        'test_split': config.dataset.test_split,
-        **({'val_split': config.dataset.val_split} if setup.val_examples else {}),
+        **{f'{part}_split': config.dataset[f'{part}_split'] for part in setup.num_examples},
         **{f'{part}_examples': count for part, count in setup.num_examples.items()},
         'seed': config.seed,
         'num_seeds': config.num_seeds,
@@ -73,32 +77,20 @@ def run_summary(setup: Setup, name: str, run: RunState, results: dict, seconds: 
         'flops_per_image': flops_per_image(model_layers),
         'pixels_seen': int(covered.sum()),
         'pixels': covered.size,
-        **{
-            name: statistics.fmean(row[name] for row in seed_results)
-            for name in seed_results[0]
-            if name.endswith('accuracy')
-        },
+        **{key: statistics.fmean(row[key] for row in seed_results) for key in accuracy_names},
         'results': seed_results,
-        'seconds': {
-            **seconds,
-            'train': sum(epoch_seconds),
-            'epoch_median': statistics.median(epoch_seconds),
-        },
+        'seconds': {**seconds, 'train': sum(epoch_seconds), 'epoch_median': epoch_median},
         **environment(),
     }
 
 
 def _seed_results(setup: Setup, results: dict, k: int) -> dict:
-    """Results of the k-th seed."""
     row = {'seed': setup.config.seed + k}
     for part in setup.num_examples:
         row |= accuracies(setup, part, results[part], k)
         row[f'{part}_correct'] = int(results[part]['correct'][k])
         row[f'{part}_loss'] = float(results[part]['loss'][k])
     return row
-
-
-MAX_SHOWN = 24
 
 
 def write_predictions(
@@ -117,7 +109,7 @@ def write_predictions(
     probabilities = np.exp(np.asarray(log_probabilities))
     first, labels = probabilities[0], np.asarray(test.labels, np.int32)
     mistaken = np.flatnonzero(first.argmax(-1) != labels)
-    shown = mistaken[np.argsort(-first[mistaken].max(-1), kind='stable')][:MAX_SHOWN]
+    shown = mistaken[np.argsort(-first[mistaken].max(-1), kind='stable')][:MAX_MISTAKES]
     class_images = np.zeros((first.shape[-1], *test.data_source.image_shape), np.uint8)
     present, rows = np.unique(labels, return_index=True)
     class_images[present] = test.data_source.read(rows).images
@@ -145,13 +137,9 @@ def kernels_to_plot(params: dict) -> dict[str, np.ndarray]:
     }
 
 
-MAX_IMAGES, STEPS = 6, 4
-BLOCK = 256  # labels looked at in one go
-
-
 def write_augmented_images(
     workdir: pathlib.Path,
-    config: ml_collections.ConfigDict,
+    config: ConfigDict,
     data_source: RandomAccessDataSource,
     image_size: Pair,
 ) -> None:
@@ -167,34 +155,33 @@ def write_augmented_images(
     if not individual:
         return
     first = data_source.read(_first_of_each_class(data_source)).images
-    images, seed_key = np.asarray(to_input(first, image_size)), jax.random.key(config.seed)
-
-    def augment(augmentation, step):
-        return _augment(augmentation, image_size, seed_key, step, first)
-
-    drawn = {name: augment(change, 0) for name, change in individual.items()}
-    prefix = 'together, ' if len(individual) > 1 else f'{drawn.popitem()[0]}, '
-    for step in range(STEPS):
-        drawn[f'{prefix}step {step + 1}'] = augment(whole, step)
+    columns = {name: (change, 0) for name, change in individual.items()}
+    prefix = 'together, ' if len(individual) > 1 else f'{columns.popitem()[0]}, '
+    for step in range(AUGMENTED_STEPS):
+        columns[f'{prefix}step {step + 1}'] = whole, step
+    seed_key = jax.random.key(config.seed)
+    drawn = [
+        _augment(augmentation, image_size, seed_key, step, first)
+        for augmentation, step in columns.values()
+    ]
     write_arrays(
         workdir / 'augmented.npz',
-        images=images,
-        drawn=np.stack([*map(np.asarray, drawn.values())]),
-        titles=np.array(list(drawn)),
+        images=np.asarray(to_input(first, image_size)),
+        drawn=np.stack([*map(np.asarray, drawn)]),
+        titles=np.array(list(columns)),
     )
 
 
 def _first_of_each_class(data_source: RandomAccessDataSource) -> list[int]:
     """The first example of as many classes as are shown; later labels are not read."""
     first = {}
-    for start in range(0, len(data_source), BLOCK):
-        block = np.arange(start, min(start + BLOCK, len(data_source)))
-        for number, label in zip(block.tolist(), data_source.labels(block).tolist(), strict=True):
-            if len(first) < MAX_IMAGES:
-                first.setdefault(label, number)
-        if len(first) == MAX_IMAGES:
+    for start in range(0, len(data_source), LABELS_AT_ONCE):
+        block = range(start, min(start + LABELS_AT_ONCE, len(data_source)))
+        for number, label in zip(block, data_source.labels(block).tolist(), strict=True):
+            first.setdefault(label, number)
+        if len(first) >= MAX_AUGMENTED:
             break
-    return [*first.values()]
+    return [*first.values()][:MAX_AUGMENTED]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -9,10 +9,10 @@ import pathlib
 import platform
 import warnings
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import filelock
-import ml_collections
+from ml_collections import ConfigDict
 
 import mixer_dilated
 from mixer_dilated.config import changed, resolve
@@ -30,23 +30,18 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 def versions() -> dict[str, str]:
     """Versions of everything that the bits of a result, or the form of a checkpoint, depend on."""
-    return {
-        'mixer_dilated': mixer_dilated.__version__,
-        **{package: importlib.metadata.version(package) for package in PACKAGES},
-    }
+    packages = {package: importlib.metadata.version(package) for package in PACKAGES}
+    return {'mixer_dilated': mixer_dilated.__version__, **packages}
 
 
 def environment() -> dict:
     """'versions' of what computes, and the 'device' it computes on."""
     import jax  # a report, which reads a run's folder, needs none
 
+    device = {'platform': jax.default_backend(), 'kind': jax.devices()[0].device_kind}
     return {
         'versions': {'python': platform.python_version(), **versions()},
-        'device': {
-            'platform': jax.default_backend(),
-            'kind': jax.devices()[0].device_kind,
-            'count': jax.device_count(),
-        },
+        'device': {**device, 'count': jax.device_count()},
     }
 
 
@@ -80,10 +75,8 @@ def lock_folder(folder: pathlib.Path):
 
 def is_locked(folder: pathlib.Path) -> bool:
     """Whether another process works in a folder now."""
-    if not exists(folder):
-        return False
     try:
-        with lock_folder(folder):
+        with lock_folder(folder) if exists(folder) else contextlib.nullcontext():
             return False
     except BusyError:
         return True
@@ -109,24 +102,19 @@ def check_workdir(folder: pathlib.Path, kind: str, mark: str) -> None:
         )
 
 
-def claim(
-    workdir: pathlib.Path, config: ml_collections.ConfigDict, versions: Mapping[str, str]
-) -> None:
+def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
     """Makes a locked folder this run's own: writes `config.json` and `versions.json`, or checks
     those that are there. Another version is a warning; raises UserError for another config.
     """
-    path = workdir / 'versions.json'
+    path, own = workdir / 'versions.json', versions()
     if not exists(workdir / 'config.json'):
-        write_json(path, versions)
+        write_json(path, own)
         write_json(workdir / 'config.json', config.to_dict())
         return
     check_same_config(workdir, config)
     recorded = read_json(path, 'remove it; it only records versions') if exists(path) else {}
-    differing = [
-        f'{name}: {recorded.get(name)}, {versions.get(name)}'
-        for name in sorted({*recorded, *versions})
-        if recorded.get(name) != versions.get(name)
-    ]
+    names = [name for name in sorted({*recorded, *own}) if recorded.get(name) != own.get(name)]
+    differing = [f'{name}: {recorded.get(name)}, {own.get(name)}' for name in names]
     if differing:
         warnings.warn(
             f'{workdir}: begun with other versions (there, here): {"; ".join(differing)}; the '
@@ -135,7 +123,7 @@ def claim(
         )
 
 
-def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+def read_config(workdir: pathlib.Path) -> ConfigDict:
     """The resolved config of a run. Raises UserError: no run there, or it cannot be read."""
     path = workdir / 'config.json'
     if not exists(path):
@@ -165,7 +153,7 @@ def read_summary(workdir: pathlib.Path) -> dict | None:
     return summary
 
 
-def check_is_last(workdir: pathlib.Path, config: ml_collections.ConfigDict, step: int) -> None:
+def check_is_last(workdir: pathlib.Path, config: ConfigDict, step: int) -> None:
     """Warns where a finished run's newest checkpoint, of `step`, is not that of its end."""
     with contextlib.suppress(UserError):  # of a summary, which who reads a checkpoint need not have
         summary = read_summary(workdir) or {}
@@ -180,7 +168,7 @@ def check_is_last(workdir: pathlib.Path, config: ml_collections.ConfigDict, step
 
 
 def write_summary(workdir: pathlib.Path, summary: dict) -> dict:
-    """Writes `summary.json`, with_checksum, and returns its content."""
+    """Writes `summary.json`, with its checksum, and returns its content."""
     summary = json.loads(json_line(with_checksum(summary)))
     write_json(workdir / 'summary.json', summary)
     return summary
@@ -201,14 +189,14 @@ def file_checksums(workdir: pathlib.Path, names: Iterable[str]) -> dict[str, int
     return checksums
 
 
-def check_same_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+def check_same_config(workdir: pathlib.Path, config: ConfigDict) -> None:
     """Raises UserError, with the keys that differ, if `workdir` holds a run of another config.
 
     A folder of images may lie elsewhere now, and a run of a constant learning rate may get more
     epochs.
     """
     recorded = read_config(workdir)
-    differing = differences_on_resume(recorded, config)
+    differing = '; '.join(differences_on_resume(recorded, config))
     if not differing:
         return
     hint = 'Name another folder, or give the config that is there'
@@ -217,15 +205,11 @@ def check_same_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) 
             '; to train on where the rest of it would change, begin a new run with its '
             f'weights: --config.init_from={workdir} --config.transfer.head=keep'
         )
-    raise UserError(
-        f'--workdir={workdir}: holds a run with another config (key: there, here): '
-        f'{"; ".join(differing)}. {hint}'
-    )
+    there = 'holds a run with another config (key: there, here)'
+    raise UserError(f'--workdir={workdir}: {there}: {differing}. {hint}')
 
 
-def keep_gelu(
-    workdir: pathlib.Path, config: ml_collections.ConfigDict
-) -> ml_collections.ConfigDict:
+def keep_gelu(workdir: pathlib.Path, config: ConfigDict) -> ConfigDict:
     """The config with the GELU of the run that is there, if both start from the same weights.
 
     'auto' is what the weights record, which may be gone, or be read otherwise by another version.
@@ -242,7 +226,7 @@ def keep_gelu(
     return changed(config, {'model.gelu': recorded.model.gelu})
 
 
-def update_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+def update_config(workdir: pathlib.Path, config: ConfigDict) -> None:
     """Records that a run goes on with another `dataset.name` or more epochs, with a warning.
 
     A finished run is then unfinished: its summary is removed.
@@ -258,32 +242,27 @@ def update_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
         write_json(workdir / 'config.json', changed(recorded, changes).to_dict())
 
 
-def read_finished(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict | None:
+def read_finished(workdir: pathlib.Path, config: ConfigDict) -> dict | None:
     """The summary of a finished run; None if the run is damaged, or goes on with changes."""
     summary = read_summary(workdir)
     if not summary:
         return None
     check_same_config(workdir, config)
     # Whether data that moved is that of the run is known when it is opened.
-    changes = changes_on_resume(read_config(workdir), config)
     has_more_epochs = not config.total_steps and summary['num_epochs'] != config.num_epochs
-    if has_more_epochs or changes:
+    if has_more_epochs or changes_on_resume(read_config(workdir), config):
         return None
     check_none_skipped(workdir, config, summary['skipped_steps'])
     checksums = file_checksums(workdir, RESULTS)
     damaged = [name for name in RESULTS if checksums[name] != summary['files'].get(name)]
-    if damaged:
-        warnings.warn(
-            f'{workdir}: {", ".join(damaged)} damaged or gone; made again from the checkpoint',
-            stacklevel=3,
-        )
-        return None
-    return summary
+    if not damaged:
+        return summary
+    text = f'{", ".join(damaged)} damaged or gone; made again from the checkpoint'
+    warnings.warn(f'{workdir}: {text}', stacklevel=3)
+    return None
 
 
-def check_none_skipped(
-    workdir: pathlib.Path, config: ml_collections.ConfigDict, skipped_steps: int
-) -> None:
+def check_none_skipped(workdir: pathlib.Path, config: ConfigDict, skipped_steps: int) -> None:
     """Raises UserError if `on_nonfinite` is 'stop' and the run has skipped steps."""
     if skipped_steps and config.on_nonfinite == 'stop':
         raise UserError(

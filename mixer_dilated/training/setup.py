@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 import math
+import operator
 import pathlib
 import reprlib
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from mixer_dilated.allowed_values import NON_NEGATIVE, Allowed, integer, one_of
 from mixer_dilated.config import changed, fit_patches, patch_branches
@@ -28,7 +30,7 @@ REMOVE_HINT = 'remove it, and the same command takes the facts from the data set
 class Setup:
     """A resolved config and its data set, checked against each other."""
 
-    config: ml_collections.ConfigDict
+    config: ConfigDict
     dataset: Dataset
     train_examples: int
     test_examples: int
@@ -83,63 +85,54 @@ class Setup:
         return dataclasses.replace(self, config=changed(self.config, changes))
 
 
-def create_setup(config: ml_collections.ConfigDict, dataset: Dataset | None = None) -> Setup:
+def create_setup(config: ConfigDict, dataset: Dataset | None = None) -> Setup:
     """Opens the data set, if none is given, and checks that patches, batch, shift and data fit.
 
     Raises UserError: they do not, or the data set is not to be had.
     """
     dataset = dataset or open_dataset(config.dataset)
-    config = fit_patches(config, dataset.image_shape[:2])
+    height, width = size = tuple(dataset.image_shape[:2])
+    config = fit_patches(config, size)
+
+    def refuse(key: str, problem: str) -> NoReturn:
+        raise UserError(f'config.{key} = {operator.attrgetter(key)(config)!r}: {problem}')
+
     if dataset.num_classes < 2:
-        raise UserError(
-            f'config.dataset.name = {config.dataset.name!r}: has one class, '
-            f'{dataset.class_names[0]!r}; a network needs two or more to tell apart'
+        name = dataset.class_names[0]
+        refuse(
+            'dataset.name', f'has one class, {name!r}; a network needs two or more to tell apart'
         )
     image_size = config.dataset.image_size
-    if image_size and integer_pair('image_size', image_size) != tuple(dataset.image_shape[:2]):
-        raise UserError(
-            f'config.dataset.image_size = {image_size}: the images of the data set that is given '
-            f'are {dataset.image_shape[0]}×{dataset.image_shape[1]}; allowed is 0'
-        )
-    counts, others = {'val': 0}, {}
+    if image_size and integer_pair('image_size', image_size) != size:
+        given = f'the images of the data set that is given are {height}×{width}'
+        refuse('dataset.image_size', f'{given}; allowed is 0')
+    counts, others = {}, {}
     for part in ('train', 'val', 'test'):
         key, split = f'config.dataset.{part}_split', config.dataset[f'{part}_split']
         if split:
             counts[part] = count_examples(key, split, dataset.split_sizes)
             check_disjoint(key, split, others, dataset.split_sizes)
             others[key] = split
-    train_examples, size = counts['train'], dataset.image_shape[:2]
-    out_of_sight = f'images of {size[0]}×{size[1]} out of sight'
-    if config.batch > train_examples:
-        raise UserError(
-            f'config.batch = {config.batch}: larger than the training set; allowed is at most '
-            f'its {train_examples} examples'
-        )
+    if config.batch > counts['train']:
+        allowed = f'allowed is at most its {counts["train"]} examples'
+        refuse('batch', f'larger than the training set; {allowed}')
     if config.batch % config.accum_steps:
         divisors = [n for n in range(1, config.batch + 1) if not config.batch % n]
         near = sorted(divisors, key=lambda n: abs(n - config.accum_steps))[:4]
-        raise UserError(
-            f'config.accum_steps = {config.accum_steps}: does not divide config.batch = '
-            f'{config.batch}; allowed are its divisors, like {", ".join(map(str, sorted(near)))}'
-        )
+        allowed = f'allowed are its divisors, like {", ".join(map(str, sorted(near)))}'
+        refuse('accum_steps', f'does not divide config.batch = {config.batch}; {allowed}')
+    out_of_sight = f'images of {height}×{width} out of sight'
     if config.augment.translate >= min(size):
-        raise UserError(
-            f'config.augment.translate = {config.augment.translate}: moves {out_of_sight}; '
-            f'allowed is at most {min(size) - 1}'
-        )
+        refuse('augment.translate', f'moves {out_of_sight}; allowed is at most {min(size) - 1}')
     dilation = config.model.patches.dilation
-    if config.augment.random_phase and (dilation[0] > size[0] or dilation[1] > size[1]):
-        raise UserError(
-            f'config.augment.random_phase: phases of a dilation of {dilation} move {out_of_sight}; '
-            'allowed is a dilation of at most the image'
-        )
-    tokens = grid_tokens(config, dataset.image_shape)
-    setup = Setup(config, dataset, train_examples, counts['test'], tokens, counts['val'])
+    if config.augment.random_phase and (dilation[0] > height or dilation[1] > width):
+        moves = f'phases of a dilation of {dilation} move {out_of_sight}'
+        refuse('augment.random_phase', f'{moves}; allowed is a dilation of at most the image')
+    tokens = grid_tokens(config, size)
+    setup = Setup(config, dataset, counts['train'], counts['test'], tokens, counts.get('val', 0))
     if config.optimizer.warmup_steps >= setup.total_steps:
-        raise UserError(
-            f'config.optimizer.warmup_steps = {config.optimizer.warmup_steps}: the run has '
-            f'{setup.total_steps} steps; allowed is less than that'
-        )
+        problem = f'the run has {setup.total_steps} steps; allowed is less than that'
+        refuse('optimizer.warmup_steps', problem)
     return setup
 
 
@@ -167,9 +160,9 @@ def example_val_split(setup: Setup) -> str:
     return ' '.join(f'--config.dataset.{part}_split="{splits[part]}"' for part in splits)
 
 
-def grid_tokens(config: ml_collections.ConfigDict, image_shape: Sequence[int]) -> int:
+def grid_tokens(config: ConfigDict, image_shape: Sequence[int]) -> int:
     """S for images (height, width, channels); raises UserError if no patch fits into them."""
-    size = image_shape[0], image_shape[1]
+    size = tuple(image_shape[:2])
     model = fit_patches(config, size).model
     return num_tokens(patch_branches(model), model.branch_merge, size)
 
@@ -177,11 +170,10 @@ def grid_tokens(config: ml_collections.ConfigDict, image_shape: Sequence[int]) -
 def write_preprocessing(workdir: pathlib.Path, setup: Setup) -> None:
     """Writes `preprocessing.json`, unless it is there: a person may have edited it."""
     if not exists(workdir / PREPROCESSING):
-        write_json(workdir / PREPROCESSING, preprocessing_content(setup))
+        write_json(workdir / PREPROCESSING, _preprocessing_content(setup))
 
 
-def preprocessing_content(setup: Setup) -> dict:
-    """What `preprocessing.json` records of the data set."""
+def _preprocessing_content(setup: Setup) -> dict:
     preprocessing = preprocessing_of(setup.config.dataset, setup.dataset.image_shape)
     return {
         'class_names': list(setup.dataset.class_names),
@@ -193,7 +185,7 @@ def preprocessing_content(setup: Setup) -> dict:
     }
 
 
-def read_preprocessing(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict:
+def read_preprocessing(workdir: pathlib.Path, config: ConfigDict) -> dict:
     """The content of `preprocessing.json`; by the data set in a run of an earlier version.
 
     Raises:
@@ -203,7 +195,7 @@ def read_preprocessing(workdir: pathlib.Path, config: ml_collections.ConfigDict)
     path = workdir / PREPROCESSING
     if not exists(path):
         try:
-            return preprocessing_content(create_setup(config))
+            return _preprocessing_content(create_setup(config))
         except UserError as error:
             raise UserError(
                 f'{path}: not there, as in runs of earlier versions, and the data set, which has '
@@ -223,9 +215,7 @@ def read_preprocessing(workdir: pathlib.Path, config: ml_collections.ConfigDict)
     return content
 
 
-def image_size_of_run(
-    workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dataset | None
-) -> Pair:
+def image_size_of_run(workdir: pathlib.Path, config: ConfigDict, dataset: Dataset | None) -> Pair:
     """(height, width) of the images of a run that has begun, or else of the data set."""
     if exists(workdir / PREPROCESSING):
         return tuple(read_preprocessing(workdir, config)['image_shape'][:2])

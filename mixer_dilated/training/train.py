@@ -129,7 +129,7 @@ def train_and_evaluate(
     checkpointing = config.checkpoints
     with contextlib.ExitStack() as stack:
         on_primary(stack.enter_context, lock_folder(workdir))
-        on_primary(claim, workdir, config, versions())
+        on_primary(claim, workdir, config)
         check_shared_disk(workdir)
         progress.on_start(setup)
         checkpoints = stack.enter_context(Checkpoints(workdir, config))
