@@ -32,10 +32,10 @@ from mixer_dilated.parallel.multihost import (
 from mixer_dilated.paths import PathLike, as_path, expand_user
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.data_record import open_setup
-from mixer_dilated.training.losses import is_in_top5
 from mixer_dilated.training.run_folder import read_config, versions, with_checksum
 from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import Setup
+from mixer_dilated.training.step import is_in_top5
 
 
 def evaluate_checkpoint(

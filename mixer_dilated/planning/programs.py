@@ -24,9 +24,9 @@ from mixer_dilated.parallel.mesh import check_batch, replicated
 from mixer_dilated.planning.devices import Devices
 from mixer_dilated.planning.hlo import Program, mesh_axis, part_of
 from mixer_dilated.training.compiled import CompiledFunctions
-from mixer_dilated.training.losses import EVALUATION
 from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.state import network_layers
+from mixer_dilated.training.step import EVALUATION
 
 VERSIONS = ('jax', 'jaxlib', 'libtpu', 'jax_cuda13_plugin', 'flax', 'optax')
 PROGRAMS = ('initialise', 'train', 'evaluate')

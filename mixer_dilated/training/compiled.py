@@ -33,12 +33,17 @@ from mixer_dilated.parallel.mesh import (
 from mixer_dilated.parallel.multihost import all_devices, to_numpy
 from mixer_dilated.parallel.partition import Partition, compiler_options, state_shardings
 from mixer_dilated.random_keys import seed_keys
-from mixer_dilated.training.losses import EVALUATION
 from mixer_dilated.training.optimizer import make_optimizer, stop_frozen_gradients
 from mixer_dilated.training.run_state import RunState, TrainMetrics
 from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.state import create_model, create_train_state
-from mixer_dilated.training.step import eval_chunk, eval_step, train_chunk, train_step
+from mixer_dilated.training.step import (
+    EVALUATION,
+    eval_chunk,
+    eval_step,
+    train_chunk,
+    train_step,
+)
 
 SMALL_NETWORKS = 1_000_000  # parameters, of all seeds
 

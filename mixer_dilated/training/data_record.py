@@ -4,12 +4,11 @@ import hashlib
 import os
 import pathlib
 import reprlib
-import types
 import warnings
 from collections.abc import Mapping, Sequence
 
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict
 
 from mixer_dilated.data.class_folders import SplitFiles
 from mixer_dilated.data.datasets import open_dataset
@@ -24,9 +23,7 @@ RECORD, SPLIT_FILES = 'data.json', 'splits.npz'
 HINT = 'remove it, and the same command writes it again'
 
 
-def open_setup(
-    workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dataset | None = None
-) -> Setup:
+def open_setup(workdir: pathlib.Path, config: ConfigDict, dataset: Dataset | None = None) -> Setup:
     """`create_setup` of a run, whose splits of a folder of images are those that it began with.
 
     `dataset` is taken for the one that the config names, if given. A run without checkpoints begins
@@ -53,12 +50,10 @@ def open_setup(
             stacklevel=2,
         )
     names, own = recorded.get('class_names'), [*setup.dataset.class_names]
+    if names and not is_list_of_names(names):
+        names = f'class_names = {reprlib.repr(names)}'
+        raise UserError(f'{workdir / RECORD}: {names}: allowed is a list of names; {HINT}')
     if names and names != own:
-        if not is_list_of_names(names):
-            shown = reprlib.repr(names)
-            raise UserError(
-                f'{workdir / RECORD}: class_names = {shown}: allowed is a list of names; {HINT}'
-            )
         differing = sorted({*names} ^ {*own})
         how = f'{differing[0]!r} is in one of them only' if differing else 'their order is another'
         raise UserError(
@@ -74,12 +69,11 @@ def record_data(
     """Writes `data.json` and `splits.npz`, or, if the run has `saved`, raises UserError where it
     was begun on other examples. `checksums` are of each split, empty where it streams.
     """
-    facts, old = {}, {}
-    for part in checksums:
-        identity, *old[part] = split_identities(setup, part)
-        facts[part] = {'identity': identity, **checksums[part]}
+    identities = {part: split_identities(setup, part) for part in checksums}
+    facts = {part: {'identity': identities[part][0], **checksums[part]} for part in checksums}
     assert_equal_across_hosts(facts, DATA_DIFFERS)
     facts['class_names'] = [*setup.dataset.class_names]
+    old = {part: identities[part][1:] for part in checksums}
     on_primary(check_same_data, workdir, facts, old, saved=saved)
     on_primary(write_split_files, workdir, setup.dataset, saved=saved)
 
@@ -120,29 +114,23 @@ def read_split_files(workdir: pathlib.Path) -> SplitFiles | None:
 
 
 def check_same_data(
-    workdir: pathlib.Path,
-    facts: Mapping,
-    old: Mapping[str, list[str]] = types.MappingProxyType({}),
-    *,
-    saved: bool,
+    workdir: pathlib.Path, facts: Mapping, old: Mapping[str, list[str]], *, saved: bool
 ) -> None:
     """Writes `data.json`, or raises UserError if a run that has saved has other splits there.
 
     Args:
       workdir: the run's folder.
       facts: 'class_names', and of every split its identity and checksums.
-      old: of every split other identities that are as good.
+      old: other identities that are as good, by split.
       saved: whether the run has a checkpoint; without one it may begin anew.
     """
     path = workdir / RECORD
     if not saved or not exists(path):
         write_json(path, facts)
         return
-    recorded = read_json(path, HINT)
+    there = read_json(path, HINT)
     parts = facts.keys() - {'class_names'}
-    if not all(
-        _is_same_split(recorded.get(part), facts[part], old.get(part, ())) for part in parts
-    ):
+    if not all(_is_same_split(there.get(part), facts[part], old.get(part, ())) for part in parts):
         raise UserError(
             f'--workdir={workdir}: this run was begun on other examples ({path} differs from the '
             'data that is there now); give it its own data again, or name a new folder'

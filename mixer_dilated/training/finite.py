@@ -31,13 +31,9 @@ def check_finite(run: RunState, epoch: int, checkpoints: Checkpoints) -> None:
 
 def check_parameters(run: RunState, checkpoints: Checkpoints) -> None:
     """Raises NonFiniteError if a parameter is not finite, after steps whose losses were."""
-    shards = (
-        shard.data
-        for leaf in jax.tree.leaves(run.state.params)
-        for shard in leaf.addressable_shards
-        if shard.replica_id == 0
-    )
-    if any_host(not all(np.isfinite(shard).all() for shard in shards)):
+    shards = (s for leaf in jax.tree.leaves(run.state.params) for s in leaf.addressable_shards)
+    finite = all(np.isfinite(s.data).all() for s in shards if s.replica_id == 0)
+    if any_host(not finite):
         raise NonFiniteError(
             f'step {run.step}: parameters are not finite, which no further step can mend; '
             f'{_likely_causes(checkpoints)}'

@@ -18,15 +18,9 @@ import jax
 from ml_collections import ConfigDict
 
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import (
-    append_json_lines,
-    error_context,
-    read_bytes,
-    write_bytes,
-    write_json_lines,
-)
+from mixer_dilated.files import append_json_lines, error_context, write_bytes, write_json_lines
 from mixer_dilated.parallel.multihost import to_numpy
-from mixer_dilated.paths import exists, is_bucket
+from mixer_dilated.paths import is_bucket
 from mixer_dilated.training.optimizer import learning_rate_schedule
 from mixer_dilated.training.run_state import RunState
 from mixer_dilated.training.setup import Setup
@@ -40,15 +34,14 @@ class MetricsWriter:
     to the TensorBoard events one set of scalars an epoch.
 
     Everything in `metrics.jsonl` follows from the config and the data: a run that was stopped and
-    resumed leaves the bytes of one that was not.
+    resumed leaves the bytes of one that was not. Rows that `run` does not have are dropped.
 
     The events are written by the thread that trains, so that a full disk ends the run there: that
     of tensorboardX's own `SummaryWriter` dies of it, and the next write blocks for ever. For a
     bucket they are written to a local file, of which a copy is put there. A run that resumes writes
     all of them again: a kill loses those since the last flush.
 
-    Rows of the files that `run` does not have are dropped. Raises UserError if a file cannot be
-    written, as its methods do.
+    Raises UserError if a file cannot be written, as its methods do.
     """
 
     def __init__(self, workdir: pathlib.Path, run: RunState):
@@ -132,11 +125,6 @@ def _not_imported(*names: str) -> Iterator[None]:
             del sys.modules[name]
 
 
-def has_rows(path: pathlib.Path) -> bool:
-    """Whether a file of rows holds any."""
-    return exists(path) and bool(read_bytes(path))
-
-
 def epoch_rows(setup: Setup, run: RunState, epoch: int, result: dict | None) -> list[dict]:
     """The rows of `metrics.jsonl`, one a seed; without an evaluation its values are None."""
     config, steps, split = setup.config, setup.steps_of_epoch(epoch), setup.epoch_split
@@ -157,12 +145,9 @@ def epoch_rows(setup: Setup, run: RunState, epoch: int, result: dict | None) -> 
         for k in range(config.num_seeds)
     ]
     for row in rows:
-        if row['skipped_steps']:
-            warnings.warn(
-                f'epoch {epoch}, seed {row["seed"]}: {row["skipped_steps"]} of {steps} steps '
-                'left out, their loss or gradient was not finite',
-                stacklevel=2,
-            )
+        if skipped := row['skipped_steps']:
+            text = f'{skipped} of {steps} steps left out, their loss or gradient was not finite'
+            warnings.warn(f'epoch {epoch}, seed {row["seed"]}: {text}', stacklevel=2)
     return rows
 
 
@@ -173,17 +158,14 @@ def _learning_rate(optimizer: str, total_steps: int) -> Callable[[int], jax.Arra
 
 
 def accuracies(setup: Setup, part: str, result: dict | None, k: int) -> dict[str, float | None]:
-    """Accuracy of the k-th seed, of more than ten classes top-5 accuracy too.
+    """{'test_accuracy': …} of the k-th seed, of more than ten classes 'test_top5_accuracy' too.
 
-    Args:
-      setup: of the run.
-      part: 'train', 'val' or 'test', with which the names begin: 'test_top5_accuracy'.
-      result: of `CompiledFunctions.evaluate`; if None, values are None.
-      k: the seed.
+    `part` is 'train', 'val' or 'test', `result` of `CompiledFunctions.evaluate`, or None for values
+    that are None.
     """
-    counts = {'accuracy': 'correct', 'top5_accuracy': 'top5'}
-    if setup.dataset.num_classes <= 10:
-        del counts['top5_accuracy']
+    counts = {'accuracy': 'correct'}
+    if setup.dataset.num_classes > 10:
+        counts['top5_accuracy'] = 'top5'
     return {
         f'{part}_{name}': result and int(result[count][k]) / setup.num_examples[part]
         for name, count in counts.items()

@@ -91,24 +91,22 @@ class RunState:
 
         Runs of earlier versions have no validation split, and went by their test accuracy.
         """
-        accuracies = {}
+        ranks = {}
         for row in self.metrics:
             split = 'val' if 'val_accuracy' in row else 'test'
             accuracy, loss = row[f'{split}_accuracy'], row[f'{split}_loss']
             if accuracy is not None:
                 rank = accuracy, -math.inf if loss is None else -loss
-                accuracies.setdefault(row['step'], []).append(rank)
-        means = {step: np.mean(ranks, axis=0).tolist() for step, ranks in accuracies.items()}
+                ranks.setdefault(row['step'], []).append(rank)
+        means = {step: np.mean(of_seeds, axis=0).tolist() for step, of_seeds in ranks.items()}
         return max(means, key=means.get, default=None)
 
     @property
     def arrays(self) -> dict:
-        """On the devices."""
         return {'state': self.state, 'sums': self.epoch_metrics}
 
     @property
     def metadata(self) -> dict:
-        """Of JSON."""
         return {'metrics': self.metrics, 'speed': self.speed, 'seconds': self.seconds}
 
 

@@ -1,16 +1,16 @@
 """The train state, and the parameters that it starts with."""
 
-import dataclasses
 import pathlib
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import optax
 from flax.training.train_state import TrainState
 from flax.traverse_util import flatten_dict, unflatten_dict
+from ml_collections import ConfigDict
 
 from mixer_dilated.config import patch_branches
 from mixer_dilated.files import write_json
@@ -27,13 +27,8 @@ from mixer_dilated.training.run_folder import read_config
 from mixer_dilated.training.setup import Setup, read_preprocessing
 
 
-def create_model(
-    config: ml_collections.ConfigDict, num_classes: int, platform: str | None = None
-) -> MlpMixer:
-    """The network that `config.model` describes, in the form that its devices compute fastest.
-
-    All forms have the same parameters; without a platform, 'cpu', 'gpu' or 'tpu', it is `MlpMixer`.
-    """
+def create_model(config: ConfigDict, num_classes: int, platform: str | None = None) -> MlpMixer:
+    """The network of `config.model`: on the platform 'cpu' `CpuMlpMixer`, else `MlpMixer`."""
     model, network = config.model, CpuMlpMixer if platform == 'cpu' else MlpMixer
     keys = {*model} - {'patches', 'max_tokens', 'branches', 'phases'}  # that make the geometries
     return network(
@@ -83,8 +78,7 @@ def load_seed_weights(path: pathlib.Path) -> list[Weights]:
     ]
 
 
-@dataclasses.dataclass(frozen=True)
-class InitialParams:
+class InitialParams(NamedTuple):
     """Pretrained parameters to start with, and sentences on what was adapted.
 
     They are nested as in the network, each array with a leading axis of seeds; without those that
@@ -110,14 +104,11 @@ def load_initial_params(setup: Setup) -> InitialParams:
     weights = load_seed_weights(path)
     if len(weights) != config.num_seeds:
         weights = weights[:1] * config.num_seeds
-    network, shape = create_model(config, setup.dataset.num_classes), setup.dataset.image_shape
-    adapted = [
-        adapt_params(seed_weights, network, shape, config.transfer, str(path))
-        for seed_weights in weights
-    ]
-    arrays, notes = adapted[0]
-    stacked = {name: np.stack([seed_arrays[name] for seed_arrays, _ in adapted]) for name in arrays}
-    return InitialParams(unflatten_dict(stacked, sep='/'), notes)
+    network = create_model(config, setup.dataset.num_classes)
+    settings = network, setup.dataset.image_shape, config.transfer, str(path)
+    arrays, notes = zip(*(adapt_params(of_seed, *settings) for of_seed in weights), strict=True)
+    stacked = {name: np.stack([of_seed[name] for of_seed in arrays]) for name in arrays[0]}
+    return InitialParams(unflatten_dict(stacked, sep='/'), notes[0])
 
 
 def replace_params(state: TrainState, initial: InitialParams) -> TrainState:
@@ -131,13 +122,11 @@ def replace_params(state: TrainState, initial: InitialParams) -> TrainState:
 def write_initial(
     workdir: pathlib.Path, initial: InitialParams, setup: Setup, result: dict
 ) -> dict:
-    """Writes and returns `initial.json`: what was adapted, and the accuracy before training.
-
-    `result` is of `evaluate` of `setup.epoch_split`.
+    """Writes and returns `initial.json`, with the accuracies of `result`, an evaluation of
+    `setup.epoch_split`.
     """
-    split = setup.epoch_split
-    accuracies = [int(correct) / setup.num_examples[split] for correct in result['correct']]
-    content = {'init_from': setup.config.init_from, 'adapted': initial.adapted}
-    content[f'{split}_accuracy'] = accuracies
+    split, content = setup.epoch_split, {'init_from': setup.config.init_from}
+    content['adapted'], count = initial.adapted, setup.num_examples[split]
+    content[f'{split}_accuracy'] = [int(correct) / count for correct in result['correct']]
     write_json(workdir / 'initial.json', content)
     return content

@@ -1,7 +1,6 @@
 """Training and evaluation of one seed: pure functions of a batch, and of a chunk of batches."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,6 @@ from mixer_dilated.data.stored_images import to_input
 from mixer_dilated.parallel.mesh import shard_batch, split_microbatches
 from mixer_dilated.patches.geometry import Pair
 from mixer_dilated.random_keys import purpose_key
-from mixer_dilated.training.losses import LOSSES, is_in_top5
 from mixer_dilated.training.run_state import TrainMetrics
 
 
@@ -26,19 +24,16 @@ def normalise(
     return images.astype(jnp.float32) / 127.5 - 1.0
 
 
-class Batch(NamedTuple):
-    """An augmented batch, or a microbatch of one.
+def sigmoid_cross_entropy(
+    logits: Float[Array, 'batch classes'], targets: Float[Array, 'batch classes']
+) -> Float[Array, ' batch']:
+    """Sum over classes of the cross-entropy of each class against all others."""
+    return optax.sigmoid_binary_cross_entropy(logits, targets).sum(axis=-1)
 
-    Attributes:
-      images: uint8 (B, H, W, C).
-      labels: int32 (B,).
-      partner_images, partner_labels: what each is mixed with, if it may be in another microbatch.
-    """
 
-    images: jax.Array
-    labels: jax.Array
-    partner_images: jax.Array | None = None
-    partner_labels: jax.Array | None = None
+LOSSES = {'softmax': optax.softmax_cross_entropy, 'sigmoid': sigmoid_cross_entropy}
+# What an evaluation sums over examples.
+EVALUATION = {'loss': jnp.float32, 'correct': jnp.int32, 'top5': jnp.int32}
 
 
 def train_step(
@@ -76,38 +71,37 @@ def train_step(
     """
     with jax.named_scope('augment'):
         images = augmentation.apply(seed_key, state.step, images, image_size)
-        batch = Batch(images, labels)
         mixing = augmentation.draw_mixing(seed_key, state.step, images.shape[1:3])
     dropout_key = purpose_key(seed_key, 'dropout', state.step)
 
-    def loss_fn(params, batch: Batch, dropout_key):
-        partners = None if batch.partner_images is None else normalise(batch.partner_images)
+    def loss_fn(params, images, labels, partner_images, partner_labels, dropout_key):
+        """Partners are what each example is mixed with, None where the batch has them."""
+        partners = None if partner_images is None else normalise(partner_images)
         logits = state.apply_fn(
             {'params': param_transform(params)},
-            mixing.mix_images(normalise(batch.images), partners),
+            mixing.mix_images(normalise(images), partners),
             train=True,
             rngs={'dropout': dropout_key},
         )
         targets, partners = (
             None if labels is None else jax.nn.one_hot(labels, logits.shape[-1])
-            for labels in (batch.labels, batch.partner_labels)
+            for labels in (labels, partner_labels)
         )
-        targets = optax.smooth_labels(
-            mixing.mix_targets(targets, partners), augmentation.label_smoothing
-        )
+        targets = mixing.mix_targets(targets, partners)
+        targets = optax.smooth_labels(targets, augmentation.label_smoothing)
         return LOSSES[loss](logits, targets).mean(), logits
 
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    batch = images, labels, None, None
     if accum_steps == 1:
-        (mean_loss, logits), grads = grad_fn(state.params, batch, dropout_key)
+        (mean_loss, logits), grads = grad_fn(state.params, *batch, dropout_key)
     else:
-        if mixing.mixes:
-            partners = (jnp.roll(array, 1, axis=0) for array in (batch.images, batch.labels))
-            batch = Batch(batch.images, batch.labels, *partners)
+        if mixing.mixes:  # with an example that may be in another microbatch
+            batch = images, labels, jnp.roll(images, 1, axis=0), jnp.roll(labels, 1, axis=0)
         batch = split_microbatches(batch, accum_steps)
-        keys = jax.random.split(dropout_key, accum_steps)
-        (mean_loss, logits), grads = accumulate_gradient(grad_fn, state.params, (batch, keys))
-    correct = jnp.sum(logits.argmax(-1) == batch.labels)
+        labels, keys = batch[1], jax.random.split(dropout_key, accum_steps)
+        (mean_loss, logits), grads = accumulate_gradient(grad_fn, state.params, (*batch, keys))
+    correct = jnp.sum(logits.argmax(-1) == labels)
     with jax.named_scope('optimizer'):
         finite = jnp.isfinite(mean_loss) & jnp.isfinite(optax.tree.norm(grads))
         if skip_nonfinite:
@@ -151,11 +145,8 @@ def class_log_probs(
 ) -> Float[Array, 'batch classes']:
     """Log-probabilities of the classes, without dropout.
 
-    Args:
-      state: the parameters.
-      images: uint8 (B, H, W, C).
-      num_phases: phases along (height, width) at which each image is classified; the
-        probabilities are means over all of them.
+    With several phases along (height, width) at which each image is classified, probabilities are
+    means over all of them.
     """
 
     def log_softmax(images):
@@ -179,6 +170,18 @@ def at_every_phase(
     return jax.lax.map(lambda phase: function(shift_phase(images, phase, num_phases)), phases)
 
 
+def is_in_top5(
+    log_probs: Float[Array, 'batch classes'], labels: Int32[Array, ' batch']
+) -> Bool[Array, ' batch']:
+    """Whether at most four classes are more probable, or as probable, as an example's own.
+
+    False where the log-probabilities are not numbers.
+    """
+    of_label = jnp.take_along_axis(log_probs, labels[:, None], axis=1)
+    rank = jnp.sum(log_probs >= of_label, axis=-1)
+    return (rank > 0) & (rank <= 5)
+
+
 def eval_step(
     state: TrainState,
     images: UInt8[Array, 'batch height width channels'],
@@ -187,17 +190,11 @@ def eval_step(
     *,
     num_phases: Pair = (1, 1),
 ) -> tuple[dict[str, jax.Array], Float[Array, 'batch classes']]:
-    """Evaluates one batch, without dropout.
-
-    Args:
-      state, images, num_phases: as in `class_log_probs`.
-      labels: int32 (B,).
-      counted: False for examples that only fill the batch.
+    """Evaluates one batch, without dropout; examples that only fill it are not counted.
 
     Returns:
       Over the counted examples 'loss' (summed cross-entropy), 'correct' and 'top5' (counts: the
-      label has the highest log-probability, or one of the five highest), and the
-      log-probabilities of the batch.
+      label has the highest log-probability, or one of the five highest), and `class_log_probs`.
     """
     log_probs = class_log_probs(state, images, num_phases=num_phases)
     of_label = jnp.take_along_axis(log_probs, labels[:, None], axis=1)
@@ -257,7 +254,7 @@ def eval_chunk(
       sums: those of `eval_step` of the chunks before.
       shared: examples, and their rows, -1 for those that only fill a batch.
       step: `eval_step` with its settings bound.
-      image_size: (height, width) that the network takes; None for that of the images.
+      image_size: as in `train_step`.
 
     Returns:
       The sums with these, and the log-probabilities of all rows.

@@ -15,6 +15,7 @@ from mixer_dilated.config import changed, fit_patches, is_auto
 from mixer_dilated.data.examples import Dataset
 from mixer_dilated.data.input_pipeline import InputPipeline, class_counts, open_input
 from mixer_dilated.errors import Preempted
+from mixer_dilated.files import read_bytes
 from mixer_dilated.parallel.mesh import check_batch, fit_devices
 from mixer_dilated.parallel.multihost import (
     CONFIGS_DIFFER,
@@ -29,18 +30,12 @@ from mixer_dilated.parallel.multihost import (
     to_numpy,
     translate_host_loss,
 )
-from mixer_dilated.paths import PathLike, as_path, orbax_path
+from mixer_dilated.paths import PathLike, as_path, exists, orbax_path
 from mixer_dilated.training.checkpoint import Checkpoints
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.data_record import open_setup, record_data
 from mixer_dilated.training.finite import check_finite, check_parameters
-from mixer_dilated.training.metrics import (
-    METRICS,
-    MetricsWriter,
-    epoch_rows,
-    epoch_speed,
-    has_rows,
-)
+from mixer_dilated.training.metrics import METRICS, MetricsWriter, epoch_rows, epoch_speed
 from mixer_dilated.training.results import run_summary, write_results
 from mixer_dilated.training.run_folder import (
     RESULTS,
@@ -254,7 +249,8 @@ def _open_and_compile(
 def _restore(
     workdir: pathlib.Path, checkpoints: Checkpoints, compiled: CompiledFunctions
 ) -> RunState | None:
-    run = checkpoints.restore(compiled.abstract_run_state(), expected=has_rows(workdir / METRICS))
+    has_rows = exists(workdir / METRICS) and bool(read_bytes(workdir / METRICS))
+    run = checkpoints.restore(compiled.abstract_run_state(), expected=has_rows)
     if run is not None:
         skipped = sum(row['skipped_steps'] for row in run.metrics)
         skipped += int(to_numpy(run.epoch_metrics.skipped).sum())

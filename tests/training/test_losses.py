@@ -4,8 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixer_dilated.training.losses import LOSSES
-from mixer_dilated.training.step import eval_step, train_step
+from mixer_dilated.training.step import LOSSES, eval_step, train_step
 from tests.conftest import small_config
 from tests.data.test_augmentation import small_state
 from tests.training.test_step import digits, fresh

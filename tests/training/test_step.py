@@ -14,12 +14,18 @@ from mixer_dilated.data.datasets import Digits
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.random_keys import purpose_key
 from mixer_dilated.training.compiled import CompiledFunctions
-from mixer_dilated.training.losses import EVALUATION
 from mixer_dilated.training.optimizer import make_optimizer
 from mixer_dilated.training.run_state import TrainMetrics
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import create_model, create_train_state
-from mixer_dilated.training.step import eval_chunk, eval_step, normalise, train_chunk, train_step
+from mixer_dilated.training.step import (
+    EVALUATION,
+    eval_chunk,
+    eval_step,
+    normalise,
+    train_chunk,
+    train_step,
+)
 from tests.conftest import small_config
 from tests.data.test_augmentation import move_up_left, small_state
 from tests.training.runs import after_an_epoch
