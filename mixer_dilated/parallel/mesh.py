@@ -7,13 +7,14 @@ of a seed's network (`partition.RULES`). One device is the mesh of size 1×1×1.
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 from mixer_dilated.config import changed
 from mixer_dilated.errors import UserError
@@ -22,14 +23,9 @@ from mixer_dilated.parallel.multihost import all_devices, process_count
 AXES = ('seeds', 'data', 'model')
 
 
-def make_mesh(
-    config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | None = None
-) -> Mesh:
-    """The mesh of `config.mesh`; neighbours along 'model' are the nearest to each other.
-
-    Args:
-      config: a resolved config.
-      devices: all that JAX finds if None.
+def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of `config.mesh`, on all devices if None are given; neighbours along 'model' are the
+    nearest to each other.
 
     Raises:
       UserError: no device, or a mesh that does not fit (see `mesh_sizes`).
@@ -40,48 +36,40 @@ def make_mesh(
     return Mesh(array, AXES)
 
 
-def mesh_sizes(config: ml_collections.ConfigDict, devices: int) -> tuple[int, int, int]:
-    """Devices along the axes 'seeds', 'data' and 'model'; all devices are used.
+def mesh_sizes(config: ConfigDict, devices: int) -> tuple[int, int, int]:
+    """Devices along the axes 'seeds', 'data' and 'model'; all of a number of devices are used.
 
     Where a size of `config.mesh` is 0, as many devices as divide the seeds share them out, and the
     rest splits batches.
-
-    Args:
-      config: a resolved config.
-      devices: number of devices.
 
     Raises:
       UserError: the sizes do not fit the devices, the seeds or the widths of the network.
     """
     seed, data, model = (config.mesh[name] for name in ('seed', 'data', 'model'))
-    widths = {key: config.model[key] for key in ('tokens_mlp_dim', 'channels_mlp_dim')}
-    divided = {f'the {_count(devices)}': devices} | {
-        f'config.model.{key} = {width}': width for key, width in widths.items()
-    }
+
+    def refuse(axis: str, problem: str, allowed: list[int], automatic: str = '') -> NoReturn:
+        sizes = f'{", ".join(map(str, sorted(allowed)))}{automatic}'
+        value = config.mesh[axis]
+        raise UserError(f'config.mesh.{axis} = {value}: does not {problem}; allowed are {sizes}')
+
+    divided = {f'the {_count(devices)}': devices}
+    for key in ('tokens_mlp_dim', 'channels_mlp_dim'):
+        divided[f'config.model.{key} = {config.model[key]}'] = config.model[key]
     for name, number in divided.items():
         if number % model:
-            raise UserError(
-                f'config.mesh.model = {model}: does not divide {name}; allowed are '
-                f'{_list(_divisors(devices, *widths.values()))}'
-            )
+            refuse('model', f'divide {name}', _divisors(*divided.values()))
     rest = devices // model
     if seed and (rest % seed or config.num_seeds % seed):
-        name = (
-            f'config.num_seeds = {config.num_seeds}'
-            if config.num_seeds % seed
-            else f'the {_count(rest)} that config.mesh.model = {model} leaves'
-        )
-        raise UserError(
-            f'config.mesh.seed = {seed}: does not divide {name}; allowed are '
-            f'{_list(_divisors(config.num_seeds, rest))}, or 0 for as many as fit'
-        )
+        name = f'the {_count(rest)} that config.mesh.model = {model} leaves'
+        if config.num_seeds % seed:
+            name = f'config.num_seeds = {config.num_seeds}'
+        divisors = _divisors(config.num_seeds, rest)
+        refuse('seed', f'divide {name}', divisors, ', or 0 for as many as fit')
     fitting = [rest // count for count in ([seed] if seed else _divisors(rest, config.num_seeds))]
     if data and data not in fitting:
-        raise UserError(
-            f'config.mesh.data = {data}: does not fit {_count(devices)} with '
-            f'config.num_seeds = {config.num_seeds}, config.mesh.seed = {seed} and '
-            f'config.mesh.model = {model}; allowed are {_list(fitting)}, or 0 for what is left'
-        )
+        others = f'config.num_seeds = {config.num_seeds}, config.mesh.seed = {seed}'
+        problem = f'fit {_count(devices)} with {others} and config.mesh.model = {model}'
+        refuse('data', problem, fitting, ', or 0 for what is left')
     seed = seed or (rest // data if data else math.gcd(config.num_seeds, rest))
     return seed, rest // seed, model
 
@@ -91,25 +79,18 @@ def _divisors(*numbers: int) -> list[int]:
     return [divisor for divisor in range(1, common + 1) if common % divisor == 0]
 
 
-def _list(numbers: list[int]) -> str:
-    return ', '.join(map(str, sorted(numbers)))
-
-
 def _count(devices: int) -> str:
     return '1 device' if devices == 1 else f'{devices} devices'
 
 
-def reset_mesh(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """`config` with the sizes of `config.mesh` left to the devices."""
-    return changed(config, {'mesh.seed': 0, 'mesh.data': 0, 'mesh.model': 1})
-
-
-def fit_mesh(config: ml_collections.ConfigDict, devices: int) -> ml_collections.ConfigDict:
-    """`config` of a run that other devices may have trained: its mesh is kept if it fits here."""
+def fit_mesh(config: ConfigDict, devices: int) -> ConfigDict:
+    """`config` of a run that other devices may have trained: its mesh is kept if it fits here, else
+    left to the devices.
+    """
     try:
         mesh_sizes(config, devices)
     except UserError:
-        return reset_mesh(config)
+        return changed(config, {'mesh.seed': 0, 'mesh.data': 0, 'mesh.model': 1})
     return config
 
 
@@ -127,7 +108,7 @@ def check_batch(batch: int, mesh: Mesh, accum_steps: int = 1) -> None:
         )
 
 
-def fit_devices(config: ml_collections.ConfigDict) -> list[jax.Device]:
+def fit_devices(config: ConfigDict) -> list[jax.Device]:
     """The devices for a run that others began: as many as its batch can be split over.
 
     Warns if some are left out. Several hosts use all devices, or `check_batch` refuses them.
@@ -184,11 +165,8 @@ def process_local_indices(
 ) -> tuple[np.ndarray, ...]:
     """Indices along each axis, rising, of the part of an array that this host's devices hold.
 
-    They need not be neighbours: a host of a TPU slice has a square of its chips.
-
-    Args:
-      sharding: of the array.
-      shape: of as many of its axes as the sharding names, or more.
+    They need not be neighbours: a host of a TPU slice has a square of its chips. `shape` is of as
+    many axes as the sharding names, or more.
     """
     slices = sharding.addressable_devices_indices_map(shape).values()
     return tuple(
@@ -202,10 +180,7 @@ def make_global_array(
 ) -> jax.Array:
     """The array of which every host has the part of `process_local_indices`, or the whole.
 
-    Args:
-      local: that part, on the host.
-      sharding: of the whole.
-      shape: of the first axes of the whole; the others are those of the part.
+    `shape` is that of the first axes of the whole; the others are those of the part.
     """
     if sharding.is_fully_addressable:
         return jax.device_put(local, sharding)
@@ -244,12 +219,8 @@ def vmap_seeds(function: Callable, mesh: Mesh) -> Callable:
     computed one after the other, which is as fast there and runs the very program that a seed has
     alone.
 
-    Args:
-      function: of trees that every seed has its own of, and last of a tree that all seeds share.
-      mesh: the devices.
-
-    Returns:
-      A function to be jitted, of the same arguments, each but the last with an axis of seeds first.
+    `function` takes trees that every seed has its own of, and last a tree that all seeds share; the
+    result is to be jitted.
     """
 
     def seeds_of_device(*arguments):

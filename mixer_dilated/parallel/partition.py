@@ -37,9 +37,7 @@ class Partition:
     def spec(self, name: str, shape: tuple[int, ...]) -> PartitionSpec:
         """The mesh axes of each axis of an array of one seed; those that do not divide it left out.
 
-        Args:
-          name: path of a parameter, joined by '/', or of optimizer state, which ends in it.
-          shape: without an axis of seeds.
+        `name` is the path of a parameter, joined by '/', or of optimizer state, which ends in it.
         """
         spec = [
             self._fitting_axes(axes, size)
@@ -52,11 +50,7 @@ class Partition:
         return PartitionSpec(*spec)
 
     def unsharded_params(self, params) -> list[str]:
-        """Names of the parameters that a rule splits, but whose sizes the mesh does not divide.
-
-        Args:
-          params: of all seeds, or their shapes.
-        """
+        """Names of the parameters (seeds, …) that a rule splits, but the mesh does not divide."""
         return [
             name
             for name, leaf in named_leaves(params)
@@ -106,32 +100,21 @@ def compiler_options(platform: str, fsdp: bool) -> dict[str, str]:
 def named_leaves(tree) -> Iterator[tuple[str, jax.Array]]:
     """Every leaf with its path: 'opt_state/0/mu/head/kernel'."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        yield _path_name(path), leaf
-
-
-def _path_name(path) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator='/')
+        yield jax.tree_util.keystr(path, simple=True, separator='/'), leaf
 
 
 def state_shardings(abstract, mesh: Mesh, partition: Partition):
     """A tree of shardings, like `abstract`: shapes of a state with an axis of seeds first."""
-
-    def sharding(path, leaf):
-        spec = partition.spec(_path_name(path), leaf.shape[1:])
-        return NamedSharding(mesh, PartitionSpec('seeds', *spec))
-
-    return jax.tree_util.tree_map_with_path(sharding, abstract)
+    specs = (partition.spec(name, leaf.shape[1:]) for name, leaf in named_leaves(abstract))
+    shardings = [NamedSharding(mesh, PartitionSpec('seeds', *spec)) for spec in specs]
+    return jax.tree.unflatten(jax.tree.structure(abstract), shardings)
 
 
 def split_hidden_layer(hidden: Float[Array, '...'], axis: int) -> Float[Array, '...']:
-    """Splits the hidden layer of an MLP over the mesh axis 'model', if there is one.
+    """Splits the hidden layer of an MLP, along its axis of units, over the mesh axis 'model'.
 
     Each device computes a part of the first linear map's outputs, which are a part of the second
     one's inputs: the sum over devices is all that they exchange.
-
-    Args:
-      hidden: of all units.
-      axis: of the units.
     """
     if _mesh_size('model') == 1:
         return hidden

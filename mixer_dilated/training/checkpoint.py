@@ -7,10 +7,10 @@ import time
 import warnings
 
 import jax
-import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
 from mixer_dilated.config import resolve
@@ -40,11 +40,11 @@ from mixer_dilated.training.run_state import (
 )
 
 DAMAGED = 'damaged_checkpoints'
+# In orbax's warnings that a manager only reads, and of a file that is not needed.
 NOTES = ('read_only=True', 'is read only', 'Metadata file does not exist')
 
 
 def _is_needed(record: logging.LogRecord) -> bool:
-    """False for orbax's warnings that a manager only reads, and of a file that is not needed."""
     return not any(note in str(record.msg) for note in NOTES)
 
 
@@ -58,15 +58,12 @@ class Checkpoints:
       newest: step of the newest checkpoint that was restored or saved; None if there is none.
     """
 
-    def __init__(
-        self, workdir: pathlib.Path, config: ml_collections.ConfigDict, *, read_only: bool = False
-    ):
+    def __init__(self, workdir: pathlib.Path, config: ConfigDict, *, read_only: bool = False):
         logging.getLogger('absl').addFilter(_is_needed)
         self.folder = orbax_path(workdir / 'checkpoints')
         self.config, self.newest = config, None
         self._damaged = workdir / DAMAGED
-        self._best = _KeepStep()
-        self._writer = None
+        self._best, self._writer = _KeepStep(), None
         if not read_only:
             keep = [policies.LatestN(config.checkpoints.keep), self._best]
             self._writer = open_manager(
@@ -77,8 +74,9 @@ class Checkpoints:
         # Each host reads by itself: a checkpoint that one finds damaged keeps no other waiting.
         host = jax.process_index() if process_count() > 1 else 0
         alone = ocp.options.MultiprocessingOptions(host, {host}, f'reader-{host}')
-        reading = {'read_only': True, 'create': False, 'multiprocessing_options': alone}
-        self._reader = open_manager(self.folder, **reading)
+        self._reader = open_manager(
+            self.folder, read_only=True, create=False, multiprocessing_options=alone
+        )
 
     def __enter__(self):
         return self
@@ -149,14 +147,14 @@ class Checkpoints:
         kept = self.config.checkpoints.keep_best
         step = self.restore(abstract, expected=True).best_step if kept else None
         run = self._restore_step(step, abstract) if step in self._steps() else None
-        if not run:
-            raise AllHostsError(
-                f'{self.folder}: the checkpoint of the highest validation accuracy'
-                + (f', step {step},' if step else '')
-                + ' is not there; to keep it, train in a new folder with '
-                '--config.checkpoints.keep_best=True and --config.dataset.val_split=SPLIT'
-            )
-        return run
+        if run:
+            return run
+        which = f', step {step},' if step else ''
+        raise AllHostsError(
+            f'{self.folder}: the checkpoint of the highest validation accuracy{which} is not '
+            'there; to keep it, train in a new folder with --config.checkpoints.keep_best=True '
+            'and --config.dataset.val_split=SPLIT'
+        )
 
     def params(self) -> dict:
         """The parameters of the newest undamaged checkpoint, of every seed, nested, on the host.
@@ -189,14 +187,13 @@ class Checkpoints:
 
     def _restore_step(self, step: int, abstract: RunState) -> RunState | None:
         """A checkpoint that all hosts find undamaged, else None."""
-        arrays = abstract.arrays
-        restored, error = on_all_hosts(self._catch_damage, self._read, step, arrays)
-        if not any_host(error is not None):
-            run, error = on_all_hosts(self._catch_damage, self._check_restored, step, restored)
-        if any_host(error is not None):
-            self._set_aside(step, error or RuntimeError('damaged on another host'))
-            return None
-        return run
+        result = abstract.arrays
+        for function in (self._read, self._check_restored):
+            result, error = on_all_hosts(self._catch_damage, function, step, result)
+            if any_host(error is not None):
+                self._set_aside(step, error or RuntimeError('damaged on another host'))
+                return None
+        return result
 
     def _read(self, step: int, abstract=None):
         """The record of a checkpoint, and its arrays if their shapes are given."""
@@ -210,15 +207,13 @@ class Checkpoints:
         checksums = {**array_checksums(arrays), 'record': metadata_checksum(record)}
         check_checksums(checksums, record['checksums'])
         self._check_config(step, record['config'])
-        return RunState(
-            arrays['state'], arrays['sums'], record['metrics'], record['speed'], record['seconds']
-        )
+        metadata = {name: record[name] for name in ('metrics', 'speed', 'seconds')}
+        return RunState(arrays['state'], arrays['sums'], **metadata)
 
     def _read_params(self, step: int) -> dict:
         # As NumPy arrays: the devices that had them need not be here.
-        abstract = jax.tree.map(
-            lambda leaf: np.empty(leaf.shape, leaf.dtype), self._array_metadata(step)
-        )
+        leaves = self._array_metadata(step)
+        abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), leaves)
         restored = self._read(step, abstract)
         params = restored.arrays['state']['params']
         self._check_config(step, restored.record['config'])
@@ -228,7 +223,7 @@ class Checkpoints:
 
     def _array_metadata(self, step: int) -> dict:
         with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.metadata(self.folder / str(step) / 'arrays').item_metadata.tree
+            return checkpointer.metadata(self._path(step) / 'arrays').item_metadata.tree
 
     def _check_config(self, step: int, recorded: dict) -> None:
         try:
@@ -237,20 +232,23 @@ class Checkpoints:
             differing = differences(recorded, self.config)
         if differing:
             raise UserError(
-                f'{self.folder / str(step)}: of another config than that of the folder (key: in '
-                f'the checkpoint, in config.json): {"; ".join(differing)}. Put the config.json '
-                'that was there back'
+                f'{self._path(step)}: of another config than that of the folder (key: in the '
+                f'checkpoint, in config.json): {"; ".join(differing)}. Put the config.json that '
+                'was there back'
             )
 
+    def _path(self, step: int) -> pathlib.Path:
+        return self.folder / str(step)
+
     def _catch_damage(self, function, step: int, *args) -> tuple:
-        return catch_damage(self.folder / str(step), function, step, *args)
+        return catch_damage(self._path(step), function, step, *args)
 
     def _check_is_last(self, step: int, steps: list[int]) -> None:
         if self._writer is None and step == steps[0]:  # of a damaged one is warned
             check_is_last(self._damaged.parent, self.config, step)
 
     def _set_aside(self, step: int, error: Exception) -> None:
-        folder, cause = self.folder / str(step), error_cause(error)
+        folder, cause = self._path(step), error_cause(error)
         if self._writer is None:
             warnings.warn(f'{folder}: damaged, passed over: {cause}', stacklevel=4)
             return

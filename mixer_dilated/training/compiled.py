@@ -77,16 +77,20 @@ class CompiledFunctions:
         config = fit_mesh(setup.config, len(devices or all_devices()))
         return cls(dataclasses.replace(setup, config=config), devices)
 
-    @functools.cached_property
-    def _seed_keys(self) -> jax.Array:
-        config = self.setup.config
-        keys = jax.jit(seed_keys, static_argnums=(0, 1), out_shardings=seeds_sharding(self.mesh))
-        return keys(config.seed, config.num_seeds)
-
     @property
     def compile_seconds(self) -> float:
         """Of tracing and compiling so far, summed over the functions."""
         return sum(self._seconds)
+
+    @functools.cached_property
+    def _seed_keys(self) -> jax.Array:
+        return jax.jit(self._make_keys, out_shardings=seeds_sharding(self.mesh))()
+
+    def _make_keys(self) -> jax.Array:
+        return seed_keys(self.setup.config.seed, self.setup.config.num_seeds)
+
+    def _abstract_keys(self) -> jax.ShapeDtypeStruct:
+        return self.abstract_of_seeds(jax.eval_shape(self._make_keys))
 
     def in_memory(self, examples: Examples) -> InMemoryPipeline:
         """The input pipeline of examples that are decoded already."""
@@ -96,9 +100,7 @@ class CompiledFunctions:
         """Compiles side by side what a run needs, with `initialise` one at step 0."""
         functions = [self.train_function] + [self.init_function] * initialise
         with ThreadPoolExecutor() as threads:
-            jobs = [threads.submit(function) for function in functions]
-        for job in jobs:
-            job.result()
+            list(threads.map(lambda function: function(), functions))
 
     def init_state(self) -> TrainState:
         return self.init_function()(self._seed_keys, ())
@@ -120,11 +122,6 @@ class CompiledFunctions:
         empty = TrainMetrics.empty((self.setup.config.num_seeds,))
         return RunState(self.abstract_state(), self.abstract_of_seeds(empty))
 
-    def _abstract_keys(self) -> jax.ShapeDtypeStruct:
-        config = self.setup.config
-        keys = jax.eval_shape(lambda: seed_keys(config.seed, config.num_seeds))
-        return self.abstract_of_seeds(keys)
-
     def abstract_of_seeds(self, tree):
         """Shapes, dtypes and shardings of a tree of arrays (seeds, …)."""
         return jax.tree.map(lambda leaf: _abstract(leaf, seeds_sharding(self.mesh)), tree)
@@ -139,12 +136,6 @@ class CompiledFunctions:
         if chunk.index is None:
             own, shared = (chunk.examples, None), (None, *counts)
         return self.train_function()(state, metrics, self._seed_keys, own, shared)
-
-    def empty_sums(self) -> dict[str, jax.Array]:
-        """'loss', 'correct' and 'top5' at the start of an evaluation."""
-        seeds = self.setup.config.num_seeds
-        zeros = {name: np.zeros(seeds, dtype) for name, dtype in EVALUATION.items()}
-        return put_on_mesh(zeros, seeds_sharding(self.mesh))
 
     def eval_chunk(
         self, state: TrainState, sums: dict[str, jax.Array], chunk: Chunk
@@ -178,7 +169,8 @@ class CompiledFunctions:
     ) -> tuple:
         """What `evaluate` and `predict` return, in one pass."""
         seeds, count = self.setup.config.num_seeds, len(inputs.data_source)
-        sums, log_probs = self.empty_sums(), []
+        zeros = {name: np.zeros(seeds, dtype) for name, dtype in EVALUATION.items()}
+        sums, log_probs = put_on_mesh(zeros, seeds_sharding(self.mesh)), []
         for chunk in inputs.eval_chunks():
             previous = sums
             sums, chunk_log_probs = self.eval_chunk(state, sums, chunk)
@@ -209,9 +201,8 @@ class CompiledFunctions:
         keys, chunk = self._abstract_keys(), self._abstract_chunk()
         arguments = run.state, run.epoch_metrics, keys, *chunk
         shardings = _shardings(run.state), seeds_sharding(self.mesh)
-        return self._compile_once(
-            'train', function, *arguments, donate_argnums=0, out_shardings=shardings
-        )
+        settings = {'donate_argnums': 0, 'out_shardings': shardings}
+        return self._compile_once('train', function, *arguments, **settings)
 
     def eval_function(self, state, sums, shared) -> jax.stages.Compiled:
         """The compiled `step.eval_chunk` of all seeds, for arguments of these shapes."""
@@ -225,14 +216,14 @@ class CompiledFunctions:
         """The compiled `create_train_state` of all seeds."""
         if 'initialise' in self._compiled:
             return self._compiled['initialise']
-        state, arguments = self.abstract_state(), (self._abstract_keys(), ())
+        state = self.abstract_state()
         num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         # To optimise it takes a second and saves milliseconds.
         small = num_params < SMALL_NETWORKS and on_cpu(self.mesh)
         options = {'xla_backend_optimization_level': 0} if small else {}
         settings = {'options': options, 'out_shardings': _shardings(state)}
-        create = self._create_train_state
-        return self._compile_once('initialise', create, *arguments, **settings)
+        arguments = self._create_train_state, self._abstract_keys(), ()
+        return self._compile_once('initialise', *arguments, **settings)
 
     def _create_train_state(self, seed_key: jax.Array, _) -> TrainState:
         shape = self.setup.dataset.image_shape

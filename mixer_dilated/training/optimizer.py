@@ -4,22 +4,16 @@ import re
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import optax
+from ml_collections import ConfigDict
 
 
-def learning_rate_schedule(
-    optimizer: ml_collections.ConfigDict, total_steps: int
-) -> optax.Schedule:
-    """Learning rate by step: linear warm-up from 0, then what `decay_type` says.
+def learning_rate_schedule(optimizer: ConfigDict, total_steps: int) -> optax.Schedule:
+    """Learning rate by step: linear warm-up from 0, then what `config.optimizer.decay_type` says.
 
     With s steps after warm-up of S, and base and end the rates of the config: 'constant' base,
     'linear' end + (base - end) · (1 - s / S), 'cosine' end + (base - end) · (1 + cos(π s / S)) / 2,
-    'rsqrt' base / √(1 + s / timescale).
-
-    Args:
-      optimizer: `config.optimizer`.
-      total_steps: steps of the whole run, warm-up included.
+    'rsqrt' base / √(1 + s / timescale). `total_steps` are those of the run, warm-up included.
     """
     base_lr, end_lr = optimizer.base_lr, optimizer.end_lr
     decay_steps = total_steps - optimizer.warmup_steps
@@ -35,9 +29,7 @@ def learning_rate_schedule(
     return optax.join_schedules([warmup, decay], [optimizer.warmup_steps])
 
 
-def make_optimizer(
-    optimizer: ml_collections.ConfigDict, total_steps: int
-) -> optax.GradientTransformation:
+def make_optimizer(optimizer: ConfigDict, total_steps: int) -> optax.GradientTransformation:
     """The gradient transformation of `config.optimizer`: clip by global norm, the named optimizer,
     then a factor for each layer (see `layer_lr_multipliers`).
 
@@ -47,27 +39,26 @@ def make_optimizer(
     """
     schedule = learning_rate_schedule(optimizer, total_steps)
     decay, dtype = optimizer.weight_decay, optimizer.momentum_dtype
+    settings = {'b2': optimizer.beta2, 'weight_decay': decay, 'mask': weight_decay_mask}
+    if optimizer.eps != 'auto':
+        settings['eps'] = optimizer.eps
     if optimizer.name == 'sgd':
         rule = optax.chain(
             optax.add_decayed_weights(decay, mask=weight_decay_mask),
             optax.sgd(schedule, momentum=optimizer.momentum, accumulator_dtype=dtype),
         )
+    elif optimizer.name == 'adamw':
+        rule = optax.adamw(schedule, mu_dtype=dtype, **settings)
     else:
-        settings = {'b2': optimizer.beta2, 'weight_decay': decay, 'mask': weight_decay_mask}
-        if optimizer.eps != 'auto':
-            settings['eps'] = optimizer.eps
-        if optimizer.name == 'adamw':
-            rule = optax.adamw(schedule, mu_dtype=dtype, **settings)
-        else:
-            rule = optax.lamb(schedule, **settings)
+        rule = optax.lamb(schedule, **settings)
     if optimizer.freeze_stem or optimizer.freeze_blocks or optimizer.layer_decay != 1:
         rule = optax.chain(rule, _scale_by_layer(optimizer))
-    if not optimizer.grad_norm_clip:
-        return rule
-    return optax.chain(optax.clip_by_global_norm(optimizer.grad_norm_clip), rule)
+    if optimizer.grad_norm_clip:
+        rule = optax.chain(optax.clip_by_global_norm(optimizer.grad_norm_clip), rule)
+    return rule
 
 
-def layer_lr_multipliers(optimizer: ml_collections.ConfigDict, params) -> object:
+def layer_lr_multipliers(optimizer: ConfigDict, params) -> object:
     """A tree like `params` of factors of the learning rate: 0 where a layer is frozen.
 
     With b blocks the factor is 1 for the head and the norm before it, layer_decay^(b - i) for
@@ -88,7 +79,7 @@ def layer_lr_multipliers(optimizer: ml_collections.ConfigDict, params) -> object
     return jax.tree_util.tree_map_with_path(factor, params)
 
 
-def stop_frozen_gradients(optimizer: ml_collections.ConfigDict, params):
+def stop_frozen_gradients(optimizer: ConfigDict, params):
     """`params` of which frozen layers have no gradient, so that none is computed for them."""
     if not optimizer.freeze_stem and not optimizer.freeze_blocks:
         return params
@@ -98,7 +89,7 @@ def stop_frozen_gradients(optimizer: ml_collections.ConfigDict, params):
     )
 
 
-def _scale_by_layer(optimizer: ml_collections.ConfigDict) -> optax.GradientTransformation:
+def _scale_by_layer(optimizer: ConfigDict) -> optax.GradientTransformation:
     def update(updates, _):
         return jax.tree.map(jnp.multiply, updates, layer_lr_multipliers(optimizer, updates))
 

@@ -34,12 +34,10 @@ def catch_damage(folder: pathlib.Path, function: Callable, *args) -> tuple:
         if is_out_of_memory(error):
             raise
         refused = is_bucket(folder) and (is_client_error(error) or REFUSED.search(str(error)))
-        if refused or _system_errno(error) not in (None, *DAMAGE_ERRNOS):
-            raise UserError(
-                f'{folder}: cannot be read: {error_cause(error)}; when that is mended, the same '
-                'command resumes'
-            ) from error
-        return None, error
+        if not refused and _system_errno(error) in (None, *DAMAGE_ERRNOS):
+            return None, error
+        mended = 'when that is mended, the same command resumes'
+        raise UserError(f'{folder}: cannot be read: {error_cause(error)}; {mended}') from error
 
 
 def open_manager(folder: pathlib.Path, **options) -> ocp.CheckpointManager:
@@ -77,7 +75,6 @@ def error_cause(error: Exception) -> str:
 
 
 def _system_errno(error: Exception) -> int | None:
-    of_storage = re.search(r"os_error_code='(\d+)'", str(error))
-    if of_storage:
+    if of_storage := re.search(r"os_error_code='(\d+)'", str(error)):
         return int(of_storage[1])
     return error.errno if isinstance(error, OSError) else None

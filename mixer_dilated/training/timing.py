@@ -54,7 +54,6 @@ class TimedEpoch:
         self.seconds()
 
     def seconds(self) -> float:
-        """Trains an epoch and returns how long it took."""
         start = time.perf_counter()
         self._state, _ = self._compiled.train_epoch(self._state, self._inputs)
         return time.perf_counter() - start
@@ -114,8 +113,7 @@ def large_side() -> int:
 def on_random_images(setup: Setup, image_size: tuple[int, int], steps: int) -> Setup:
     """The same network on random images (height, width), `steps` training batches of them an epoch.
 
-    Raises:
-      UserError: the patches do not fit images of this size.
+    Raises UserError: the patches do not fit images of this size.
     """
     few = {'optimizer.warmup_steps': 0, 'dataset.train_split': 'train', 'input.mode': 'memory'}
     config = changed(setup.config, few)
