@@ -1,16 +1,15 @@
 """What a network costs: parameters, FLOPs and activations, layer by layer, without running it."""
 
-import dataclasses
 import functools
 import math
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 
-@dataclasses.dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """One module that holds parameters, for one image.
 
     Attributes:
@@ -29,12 +28,10 @@ class Layer:
 
 
 def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
-    """The layers of `model` in the order in which they are called.
+    """The layers of an `MlpMixer` in the plain form, in the order in which they are called.
 
-    Args:
-      model: an `MlpMixer` in the plain form, or another module called as
-        `model(images, train=False)` whose layers are batch first.
-      image_shape: (height, width, channels).
+    Or of another module called as `model(images, train=False)` whose layers are batch first.
+    `image_shape` is (height, width, channels).
     """
     calls = []
 
@@ -46,21 +43,18 @@ def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
 
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     with nn.intercept_methods(record):
-        variables = jax.eval_shape(
-            lambda images: model.init(jax.random.key(0), images, train=False), images
-        )
+        init = functools.partial(model.init, train=False)
+        params = jax.eval_shape(init, jax.random.key(0), images)['params']
     model_layers = []
     for path, output_shape in calls:
-        module = functools.reduce(
-            lambda scope, name: scope.get(name, {}), path, variables['params']
-        )
+        module = functools.reduce(lambda scope, name: scope.get(name, {}), path, params)
         arrays = {name: leaf for name, leaf in module.items() if hasattr(leaf, 'shape')}
         if arrays:
             kernels = [leaf for name, leaf in arrays.items() if name.startswith('kernel')]
             fan_in = sum(kernel.size // kernel.shape[-1] for kernel in kernels)
-            params = sum(leaf.size for leaf in arrays.values())
+            count = sum(leaf.size for leaf in arrays.values())
             flops = 2 * math.prod(output_shape) * fan_in
-            model_layers.append(Layer(path, output_shape, params, flops))
+            model_layers.append(Layer(path, output_shape, count, flops))
     return model_layers
 
 

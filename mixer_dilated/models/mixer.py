@@ -21,15 +21,14 @@ from mixer_dilated.parallel.partition import split_hidden_layer
 from mixer_dilated.patches.extraction import antialias, extract_patches
 from mixer_dilated.patches.geometry import Patches, num_tokens
 
+BRANCHES = 'a tuple of Patches, like (Patches(size=4, dilation=2, stride=7),)'
+CLASSES = 'an integer, or 0 or None for no head'
 # Of fields that are no key of `config.model`, or allow less.
 ALLOWED = {
     'branches': Allowed(
-        'a tuple of Patches, like (Patches(size=4, dilation=2, stride=7),)',
-        lambda v: type(v) is tuple and v and all(isinstance(patches, Patches) for patches in v),
+        BRANCHES, lambda v: type(v) is tuple and v and all(isinstance(p, Patches) for p in v)
     ),
-    'num_classes': Allowed(
-        'an integer, or 0 or None for no head', lambda v: v is None or integer(0).test(v)
-    ),
+    'num_classes': Allowed(CLASSES, lambda v: v is None or integer(0).test(v)),
     'mlp_dim': integer(1),
     'gelu': one_of('exact', 'tanh'),
     'drop_path_rate': RATE,
@@ -37,11 +36,7 @@ ALLOWED = {
 
 
 class CheckedModule(nn.Module):
-    """A module that refuses fields which a config would refuse.
-
-    Raises:
-      UserError: a value is not allowed.
-    """
+    """A module that raises UserError for fields which a config would refuse."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -51,9 +46,8 @@ class CheckedModule(nn.Module):
             value = getattr(self, name)
             plain = value.item() if isinstance(value, np.generic) else value
             if allowed and not allowed.test(plain):
-                raise UserError(
-                    f'{type(self).__name__}: {name} = {value!r}: allowed is {allowed.text}'
-                )
+                field = f'{type(self).__name__}: {name}'
+                raise UserError(f'{field} = {value!r}: allowed is {allowed.text}')
 
 
 class Stem(CheckedModule):
@@ -83,9 +77,8 @@ class Stem(CheckedModule):
         self, images: Float[Array, 'batch height width channels_in']
     ) -> Float[Array, 'batch tokens channels']:
         # The branches are summed: each has its share of the variance of one kernel over all pixels.
-        init = nn.initializers.variance_scaling(
-            1 / len(self.branches), 'fan_in', 'truncated_normal'
-        )
+        share = 1 / len(self.branches)
+        init = nn.initializers.variance_scaling(share, 'fan_in', 'truncated_normal')
         x = self.param('bias', nn.initializers.zeros, (self.hidden_dim,)).astype(self.dtype)
         for i, patches in enumerate(self.branches):
             name = 'kernel' if len(self.branches) == 1 else f'kernel_{i}'

@@ -61,20 +61,13 @@ class Patches:
 
     def pads(self, image_size: Pair) -> Pads:
         """Zeros added ((top, bottom), (left, right)) in pixels; negative numbers crop."""
-        if self.padding == 'VALID':
-            pads = ((0, 0), (0, 0))
-        elif self.padding == 'SAME':
-            totals = [
-                max((-(-length // stride) - 1) * stride + window - length, 0)
-                for length, stride, window in zip(image_size, self.stride, self.window, strict=True)
-            ]
-            pads = tuple((total // 2, total - total // 2) for total in totals)
-        else:
-            pads = self.padding
-        return tuple(
-            (low - offset, high + offset)
-            for (low, high), offset in zip(pads, self.offset, strict=True)
-        )
+        pads = ((0, 0), (0, 0)) if self.padding == 'VALID' else self.padding
+        if self.padding == 'SAME':
+            axes = zip(image_size, self.stride, self.window, strict=True)
+            ends = ((-(-length // stride) - 1) * stride + w - length for length, stride, w in axes)
+            pads = [(end // 2, end - end // 2) for end in (max(end, 0) for end in ends)]
+        moved = zip(pads, self.offset, strict=True)
+        return tuple((low - offset, high + offset) for (low, high), offset in moved)
 
     def grid(self, image_size: Pair) -> Pair:
         """Numbers of patches (rows, columns) on an image of (height, width) pixels.
@@ -99,13 +92,9 @@ class Patches:
 
     def coverage(self, image_size: Pair) -> Int[np.ndarray, 'height width']:
         """Number of samples on each pixel. Raises as `grid` does."""
-        coordinates = self._sample_coordinates(image_size)
-        return np.outer(
-            *(
-                np.bincount(axis[(axis >= 0) & (axis < length)], minlength=length)
-                for axis, length in zip(coordinates, image_size, strict=True)
-            )
-        )
+        axes = zip(self._sample_coordinates(image_size), image_size, strict=True)
+        rows, columns = (np.bincount(a[(a >= 0) & (a < n)], minlength=n) for a, n in axes)
+        return np.outer(rows, columns)
 
     def phases(self, number: int | Pair) -> tuple['Patches', ...]:
         """These patches at n phases of their dilated grid, or (n_height, n_width).
@@ -131,13 +120,9 @@ class Patches:
                 f'phases = {number!r}: each phase is a branch of the network; allowed is a product '
                 'of at most 1024'
             )
-        offsets = (
-            [offset + k * dilation // n for k in range(n)]
-            for offset, dilation, n in zip(self.offset, self.dilation, pair, strict=True)
-        )
-        return tuple(
-            dataclasses.replace(self, offset=offset) for offset in itertools.product(*offsets)
-        )
+        axes = zip(self.offset, self.dilation, pair, strict=True)
+        offsets = ([offset + k * dilation // n for k in range(n)] for offset, dilation, n in axes)
+        return tuple(dataclasses.replace(self, offset=o) for o in itertools.product(*offsets))
 
     def _sample_coordinates(self, image_size: Pair) -> tuple[np.ndarray, np.ndarray]:
         """Row and column coordinates, each an array (patches, samples) along its axis."""
@@ -164,9 +149,8 @@ class Patches:
         return tuple(axes)
 
     def __str__(self) -> str:
-        size, dilation, stride = (
-            '×'.join(map(str, pair)) for pair in (self.size, self.dilation, self.stride)
-        )
+        pairs = self.size, self.dilation, self.stride
+        size, dilation, stride = ('×'.join(map(str, pair)) for pair in pairs)
         moved = f', offset {self.offset}' if any(self.offset) else ''
         return f'(size {size}, dilation {dilation}, stride {stride}, padding {self.padding}{moved})'
 
@@ -174,11 +158,8 @@ class Patches:
 def num_tokens(branches: tuple[Patches, ...], branch_merge: str, image_size: Pair) -> int:
     """Number of tokens, S, of a stem with one or several patch branches.
 
-    Args:
-      branches: the patch geometries.
-      branch_merge: 'channels' (the branches' patches at a grid position are one token) or 'tokens'
-        (every patch of every branch is a token).
-      image_size: (height, width) in pixels.
+    With `branch_merge` = 'channels' the branches' patches at a grid position are one token, with
+    'tokens' every patch of every branch is one.
 
     Raises:
       UserError: as `Patches.grid`, or different grids with 'channels'.
@@ -187,10 +168,8 @@ def num_tokens(branches: tuple[Patches, ...], branch_merge: str, image_size: Pai
     if branch_merge == 'tokens':
         return sum(map(math.prod, grids))
     if len(set(grids)) > 1:
-        listed = ', '.join(
-            f'{rows}×{columns} {branch}'
-            for (rows, columns), branch in zip(grids, branches, strict=True)
-        )
+        of_grids = zip(grids, branches, strict=True)
+        listed = ', '.join(f'{rows}×{columns} {branch}' for (rows, columns), branch in of_grids)
         raise UserError(
             f'model.branches give different grids on {image_size[0]}×{image_size[1]} images: '
             f"{listed}; model.branch_merge='channels' needs one grid: adjust stride or "
@@ -207,16 +186,12 @@ def integer_pair(name: str, value, minimum: int | None = None) -> Pair:
     """
     pair = (value, value) if _is_integer(value) else value
     low = -(2**31) if minimum is None else minimum
-    if (
-        not isinstance(pair, tuple | list)
-        or len(pair) != 2
-        or not all(_is_integer(item) and low <= item < 2**31 for item in pair)
-    ):
-        limit = '' if minimum is None else f' of at least {minimum}'
-        raise UserError(
-            f'{name} = {value!r}: allowed is an integer{limit}, or a pair of them (height, width)'
-        )
-    return int(pair[0]), int(pair[1])
+    is_pair = isinstance(pair, tuple | list) and len(pair) == 2
+    if is_pair and all(_is_integer(item) and low <= item < 2**31 for item in pair):
+        return int(pair[0]), int(pair[1])
+    limit = '' if minimum is None else f' of at least {minimum}'
+    allowed = f'an integer{limit}, or a pair of them (height, width)'
+    raise UserError(f'{name} = {value!r}: allowed is {allowed}')
 
 
 def _is_integer(value) -> bool:
@@ -228,10 +203,7 @@ def _parse_padding(value) -> str | Pads:
         return value.upper()
     try:
         (top, bottom), (left, right) = value
-        rows, columns = (integer_pair('', pair) for pair in ((top, bottom), (left, right)))
-    except (TypeError, ValueError, UserError):
-        raise UserError(
-            f"patches.padding = {value!r}: allowed is 'VALID', 'SAME' or integers "
-            '((top, bottom), (left, right))'
-        ) from None
-    return rows, columns
+        return integer_pair('', (top, bottom)), integer_pair('', (left, right))
+    except (TypeError, ValueError):  # a UserError is one
+        allowed = "'VALID', 'SAME' or integers ((top, bottom), (left, right))"
+        raise UserError(f'patches.padding = {value!r}: allowed is {allowed}') from None
