@@ -15,7 +15,7 @@ from mixer_dilated.config import changed, fit_patches, is_auto
 from mixer_dilated.data.examples import Dataset
 from mixer_dilated.data.input_pipeline import InputPipeline, class_counts, open_input
 from mixer_dilated.errors import Preempted
-from mixer_dilated.files import read_bytes
+from mixer_dilated.files import error_context, read_bytes
 from mixer_dilated.parallel.mesh import check_batch, fit_devices
 from mixer_dilated.parallel.multihost import (
     CONFIGS_DIFFER,
@@ -53,7 +53,6 @@ from mixer_dilated.training.run_folder import (
 )
 from mixer_dilated.training.run_progress import Progress
 from mixer_dilated.training.run_state import RunState, array_checksums
-from mixer_dilated.training.run_trace import TRACED_STEPS, make_trace_folder, trace_steps
 from mixer_dilated.training.setup import (
     Setup,
     check_keep_best,
@@ -69,6 +68,7 @@ from mixer_dilated.training.state import (
 
 CHUNK_SECONDS = 1.0  # of training, after which the run may save or stop
 FIRST_CHUNK, CHUNK_GROWTH = 8, 4
+TRACED_STEPS = 10
 
 
 def train_and_evaluate(
@@ -84,7 +84,7 @@ def train_and_evaluate(
     """Trains a config in a folder, from its newest checkpoint if it has one.
 
     Args:
-      config: its keys and their values, nested; those that are left out have their defaults.
+      config: nested; keys that are left out have their defaults.
       workdir: the run's folder; made if it does not exist.
       dataset: to take for that of `config.dataset.name`, like `dataset_of_arrays`.
       name: of the run; the folder's name if empty.
@@ -103,7 +103,8 @@ def train_and_evaluate(
     """
     started = started or time.perf_counter()
     if trace:
-        make_trace_folder(trace)
+        with error_context(trace, 'trace'):
+            pathlib.Path(trace).mkdir(parents=True, exist_ok=True)
     progress, workdir = progress or Progress(), as_path(workdir)
     config = keep_gelu(workdir, changed(config, {'dataset.name': dataset.name} if dataset else {}))
     assert_equal_across_hosts([config.to_dict(), versions()], CONFIGS_DIFFER)
@@ -167,8 +168,12 @@ def train_and_evaluate(
                     num_steps = min(num_steps, every - step % every)
                 tracing = contextlib.nullcontext()
                 if step >= trace_from:
-                    tracing, trace_from = trace_steps(trace), math.inf
-                    num_steps = min(num_steps, TRACED_STEPS)
+                    num_steps, trace_from = min(num_steps, TRACED_STEPS), math.inf
+                    options = jax.profiler.ProfileOptions()
+                    options.python_tracer_level = 0  # Python's calls would hide the device's
+                    tracing = jax.profiler.trace(
+                        trace, create_perfetto_trace=True, profiler_options=options
+                    )
                 with tracing:
                     for chunk in inputs['train'].train_chunks(step, num_steps, stream_seconds):
                         previous = metrics
@@ -276,9 +281,8 @@ def _first_run_state(
 
 
 def _save_due(checkpointing: ConfigDict, step: int, saved_at: float) -> bool:
-    at_step = checkpointing.every_steps and step % checkpointing.every_steps == 0
-    seconds = broadcast(time.monotonic() - saved_at)
-    return bool(at_step) or seconds >= 60 * checkpointing.every_minutes
+    every, seconds = checkpointing.every_steps, broadcast(time.monotonic() - saved_at)
+    return (every and step % every == 0) or seconds >= 60 * checkpointing.every_minutes
 
 
 def _save(checkpoints: Checkpoints, run: RunState, *, wait: bool = False) -> float:

@@ -4,8 +4,7 @@ import collections
 import gzip
 import json
 
-from mixer_dilated.training.run_trace import TRACED_STEPS
-from mixer_dilated.training.train import train_and_evaluate
+from mixer_dilated.training.train import TRACED_STEPS, train_and_evaluate
 from tests.conftest import refuses, small_config
 from tests.training.runs import check_same_bytes
 
