@@ -3,17 +3,20 @@
 import errno
 import json
 import os
+import pathlib
 import shutil
 import warnings
 
 import chex
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
-from orbax.checkpoint import CheckpointManager
 
+from mixer_dilated.cli.main import main
 from mixer_dilated.config import changed
 from mixer_dilated.data.datasets import Digits
+from mixer_dilated.errors import UserError, is_out_of_memory
 from mixer_dilated.inference.conversion import convert
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.paths import orbax_path
@@ -42,21 +45,15 @@ def truncate(path):
     os.truncate(path, path.stat().st_size // 2)
 
 
-def empty(path):
-    os.truncate(path, 0)
-
-
 def flip(path):
     if size := path.stat().st_size:
         flip_bit(path, 4 * size)
 
 
-def remove(path):
-    path.unlink()
-
-
 # MIXER_LONG=1 tries all four on every file.
-WAYS = (truncate, empty, flip, remove) if os.environ.get('MIXER_LONG') else (truncate, flip)
+WAYS = [truncate, flip]
+if os.environ.get('MIXER_LONG'):
+    WAYS += [lambda path: os.truncate(path, 0), pathlib.Path.unlink]
 
 
 def restore(workdir, programs, config):
@@ -99,7 +96,6 @@ def test_every_file_damaged_in_turn_is_noticed_or_does_not_matter(run, programs,
             chex.assert_trees_all_equal(restored.epoch_metrics, expected.epoch_metrics)
             counts['set aside' if aside else 'no harm'] += 1
             shutil.rmtree(folder)
-    print(f'{len(files)} files, {counts}')
     assert counts['set aside'] >= 3 * len(WAYS)  # of the four files that hold the content
 
 
@@ -152,7 +148,7 @@ def test_without_an_undamaged_checkpoint_a_run_does_not_start_over(run, copy):
 
 def test_an_error_of_the_system_sets_nothing_aside(run, programs, copy, monkeypatch):
     error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-    monkeypatch.setattr(CheckpointManager, 'restore', raising(error))
+    monkeypatch.setattr(ocp.CheckpointManager, 'restore', raising(error))
     with refuses('27: cannot be read: Too many open files'):
         restore(copy, programs, run[0])
     assert not (copy / DAMAGED).exists()
@@ -162,10 +158,9 @@ def test_a_checkpoint_of_another_config_than_the_folder_says_is_refused(run, cop
     """The shapes fit, and the numbers would be those of another network."""
     other = changed(run[0], {'model.gelu': 'tanh'})
     (copy / 'config.json').write_text(json.dumps(other.to_dict()))
-    with refuses('27: ', "model.gelu: 'exact', 'tanh'"):
-        evaluate_checkpoint(copy)
-    with refuses('27: ', "model.gelu: 'exact', 'tanh'"):
-        train_and_evaluate(other, copy)
+    for use in (evaluate_checkpoint, lambda copy: train_and_evaluate(other, copy)):
+        with refuses('27: ', "model.gelu: 'exact', 'tanh'"):
+            use(copy)
 
 
 @pytest.mark.slow
@@ -200,10 +195,9 @@ def test_a_last_checkpoint_that_is_gone_is_a_warning(plain_run, tmp_path):
     folder = shutil.copytree(plain_run, tmp_path / 'run')
     *others, last = sorted((folder / 'checkpoints').glob('[0-9]*'), key=lambda p: int(p.name))
     shutil.rmtree(last)
-    with warns(folder, last.name, others[-1].name):
-        assert evaluate_checkpoint(folder)['step'] == int(others[-1].name)
-    with warns(folder, last.name, others[-1].name):
-        convert(folder, tmp_path / 'w.npz')
+    for read in (evaluate_checkpoint, lambda folder: convert(folder, tmp_path / 'w.npz')):
+        with warns(folder, last.name, others[-1].name):
+            read(folder)
 
 
 @pytest.mark.parametrize('name', ['_CHECKPOINT_METADATA', 'record/metadata'])
@@ -226,3 +220,44 @@ def test_a_file_of_a_checkpoint_that_would_fill_the_memory_is_refused(tmp_path):
         orbax_path(tmp_path)
     os.truncate(tmp_path / 'manifest.ocdbt', 100)
     assert orbax_path(tmp_path) == tmp_path
+
+
+FULL = (
+    "RESOURCE_EXHAUSTED: Error writing 'file:///r/d/0': No space left on device "
+    "[OS error 28: ENOSPC] [source locations='…', os_error_code='28']"
+)
+XLA = 'RESOURCE_EXHAUSTED: Out of memory allocating 17179869184 bytes.'
+
+
+@pytest.mark.parametrize(
+    ('error', 'expected'),
+    [(ValueError(FULL), False), (ValueError(XLA), True), (MemoryError(), True), (OSError(), False)],
+)
+def test_the_storages_word_is_not_memorys(error, expected):
+    assert is_out_of_memory(error) == expected
+
+
+class FullWriter:
+    """Orbax's manager on a full disk: waiting raises, and closing, which waits, raises again."""
+
+    close = wait_until_finished = raising(ValueError(FULL))
+
+
+@pytest.mark.parametrize('error', [None, RuntimeError('another')])
+def test_an_error_of_the_writing_thread_names_the_folder_at_the_end(tmp_path, error):
+    """Another error comes first."""
+    words = ['another'] if error else [tmp_path, 'No space left on device']
+    refusal = refuses(*words, error=type(error) if error else UserError)
+    with refusal, Checkpoints(tmp_path, small_config()) as checkpoints:
+        checkpoints._writer.close()
+        checkpoints._writer = FullWriter()
+        if error:
+            raise error
+
+
+@pytest.mark.parametrize(('text', 'word'), [(FULL, 'full'), (XLA, 'memory')])
+def test_the_command_line_says_which(monkeypatch, capsys, tmp_path, text, word):
+    monkeypatch.setattr(ocp, 'CheckpointManager', raising(ValueError(text)))
+    words = ['--config=configs/digits_dilated.py', f'--workdir={tmp_path / "run"}']
+    assert main(words, 0.0) == 2
+    assert word in capsys.readouterr().err

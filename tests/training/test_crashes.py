@@ -2,14 +2,24 @@
 
 MIXER_SOAK=100 is the long form: so many interruptions, in runs of half a minute. The first words of
 a test's name say by what, its last the seed of the moment.
+
+An interruption is a context manager of the surroundings of a run. It yields the exit statuses that
+the run may have then, and puts things right again when the run has ended.
 """
 
+import contextlib
+import dataclasses
+import functools
 import itertools
 import json
 import os
+import pathlib
 import random
+import shutil
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,7 +27,6 @@ from mixer_dilated.files import read_json_lines
 from tests.conftest import config_file, start_python
 from tests.data.test_workers import workers_of
 from tests.parallel.test_processes import Processes
-from tests.training.interruptions import INTERRUPTIONS, Surroundings, preload_clock
 
 pytestmark = pytest.mark.slow
 
@@ -31,19 +40,14 @@ CHANGES = {
     'two processes': {'num_seeds': 2},
     'sweep': {'num_epochs': EPOCHS // 2},
 }
-# Epochs take a tenth of a second, at which no processor works.
+# Epochs take a tenth of a second more, at which no processor works.
 SLOW = """
 import os, runpy, time
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'  # as several processes set it before they import JAX
-from mixer_dilated.training import metrics
+from mixer_dilated.training.metrics import MetricsWriter
 
-write = metrics.MetricsWriter.write
-def write_slowly(*args):
-    time.sleep(0.05)
-    write(*args)
-    time.sleep(0.05)
-
-metrics.MetricsWriter.write = write_slowly
+write = MetricsWriter.write
+MetricsWriter.write = lambda *args: (time.sleep(0.05), write(*args), time.sleep(0.05))
 runpy.run_path('run.py', run_name='__main__')
 """
 SWEEP = """
@@ -55,18 +59,130 @@ def get_sweep():
     base = small_config(**{changes})
     return Sweep(title='Interrupted', question='Is it resumed?', base=base, trials=trials)
 """
-SHORT = [('KILL', 'stream')]
+CLOCK = """
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* CLOCK_AHEAD is a file of the seconds that the wall clock is ahead, which may change. */
+int clock_gettime(clockid_t clock, struct timespec *t) {
+  static volatile long *ahead;
+  if (!ahead) ahead = mmap(0, 8, PROT_READ, MAP_SHARED, open(getenv("CLOCK_AHEAD"), O_RDONLY), 0);
+  int status = syscall(SYS_clock_gettime, clock, t);
+  if (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE) t->tv_sec += *ahead;
+  return status;
+}
+"""
+
+
+@dataclasses.dataclass
+class Surroundings:
+    """Where a run is: its disk, its folder there, its processes, a clock and chance."""
+
+    disk: pathlib.Path
+    workdir: pathlib.Path
+    processes: list[subprocess.Popen]
+    ahead: pathlib.Path
+    draw: random.Random
+
+
+@contextlib.contextmanager
+def send(run: Surroundings, number: int, *, status: int) -> Iterator[tuple[int, ...]]:
+    run.draw.choice(run.processes).send_signal(number)
+    yield (status,)
+
+
+@contextlib.contextmanager
+def fill_disk(run: Surroundings) -> Iterator[tuple[int, ...]]:
+    filler = run.disk / 'filler'
+    with contextlib.suppress(OSError), filler.open('wb', buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    yield (2,)
+    filler.unlink()
+
+
+@contextlib.contextmanager
+def make_read_only(run: Surroundings) -> Iterator[tuple[int, ...]]:
+    """Files that are open stay writable, as a disk of which somebody writes cannot be remounted."""
+    subprocess.run(['mount', '--bind', run.disk, run.disk], check=True)
+    try:
+        subprocess.run(['mount', '-o', 'remount,bind,ro', run.disk], check=True)
+        yield (2,)
+    finally:
+        subprocess.run(['umount', run.disk], check=True)
+
+
+@contextlib.contextmanager
+def move_folder(run: Surroundings, *, remove: bool = False) -> Iterator[tuple[int, ...]]:
+    moved = run.workdir.rename(run.disk / 'moved')
+    if remove:
+        shutil.rmtree(moved)
+    yield (2,)
+    assert not run.workdir.exists()
+    moved.rename(run.workdir) if not remove else run.workdir.mkdir()
+
+
+@contextlib.contextmanager
+def kill_worker(run: Surroundings) -> Iterator[tuple[int, ...]]:
+    os.kill(run.draw.choice(workers_of(run.processes[0].pid)), signal.SIGKILL)
+    yield (2,)
+
+
+@contextlib.contextmanager
+def suspend(run: Surroundings) -> Iterator[tuple[int, ...]]:
+    process = run.draw.choice(run.processes)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(PAUSE)
+    process.send_signal(signal.SIGCONT)
+    yield (0,)
+
+
+@contextlib.contextmanager
+def set_clock(run: Surroundings, *, hours: int) -> Iterator[tuple[int, ...]]:
+    run.ahead.write_bytes((3600 * hours).to_bytes(8, 'little', signed=True))
+    yield (0,)
+
+
+def preload_clock(folder: pathlib.Path, patch: pytest.MonkeyPatch) -> None:
+    """Lets processes that start have the clock that `set_clock` sets; skips without a compiler."""
+    if not shutil.which('cc'):
+        pytest.skip('no compiler of C')
+    source, library, ahead = folder / 'clock.c', folder / 'clock.so', folder / 'ahead'
+    source.write_text(CLOCK)
+    subprocess.run(['cc', '-shared', '-fPIC', '-O1', '-o', library, source], check=True)
+    ahead.write_bytes(bytes(8))
+    patch.setenv('LD_PRELOAD', str(library))
+    patch.setenv('CLOCK_AHEAD', str(ahead))
+
+
+INTERRUPTIONS = {
+    'KILL': functools.partial(send, number=signal.SIGKILL, status=-signal.SIGKILL),
+    'TERM': functools.partial(send, number=signal.SIGTERM, status=128 + signal.SIGTERM),
+    'INT': functools.partial(send, number=signal.SIGINT, status=128 + signal.SIGINT),
+    'full': fill_disk,
+    'read-only': make_read_only,
+    'removed': functools.partial(move_folder, remove=True),
+    'moved': move_folder,
+    'suspended': suspend,
+    **{f'clock{hours:+}h': functools.partial(set_clock, hours=hours) for hours in (1, -1, 24, -24)},
+    'worker': kill_worker,
+}
+
+
 EVERY = [
     (name, kind)
     for kind, name in itertools.product(CHANGES, INTERRUPTIONS)
     if name != 'worker' or kind == 'stream'
 ]
-LONG = itertools.islice(itertools.cycle(EVERY), SOAK)
-CASES = [(name, kind, seed) for seed, (name, kind) in enumerate(LONG if SOAK else SHORT)]
+CASES = [*itertools.islice(itertools.cycle(EVERY), SOAK)] or [('KILL', 'stream')]
 
 
 def start(kind, folder, workdir):
-    """The processes of a run, or sweep, of a kind, whose config is in a folder."""
     flags = [f'--workdir={workdir}', f'--config={folder / "config.py"}']
     if kind == 'two processes':
         return Processes(*flags, program=('-c', SLOW)).all
@@ -76,7 +192,6 @@ def start(kind, folder, workdir):
 
 
 def wait(processes):
-    """Exit status and errors of each process."""
     try:
         errors = [process.communicate(timeout=WAIT)[1] for process in processes]
     finally:
@@ -112,24 +227,22 @@ def count_rows(workdir):
 @pytest.fixture(scope='module')
 def undisturbed(tmp_path_factory):
     """By kind: a folder with the config, the results, and how many rows of metrics there are."""
-    runs = {}
 
+    @functools.cache
     def run(kind):
-        if kind not in runs:
-            folder = tmp_path_factory.mktemp('undisturbed')
-            changes = {'model.dropout_rate': 0.1, 'checkpoints.every_steps': 40}
-            changes |= {'num_epochs': EPOCHS, **CHANGES[kind]}
-            config_file(folder, **changes)
-            (folder / 'sweep.py').write_text(SWEEP.format(changes=changes))
-            ends = wait(start(kind, folder, folder / 'run'))
-            assert all(end == (0, '') for end in ends), ends
-            runs[kind] = folder, results(folder / 'run'), count_rows(folder / 'run')
-        return runs[kind]
+        folder = tmp_path_factory.mktemp('undisturbed')
+        changes = {'model.dropout_rate': 0.1, 'checkpoints.every_steps': 40}
+        changes |= {'num_epochs': EPOCHS, **CHANGES[kind]}
+        config_file(folder, **changes)
+        (folder / 'sweep.py').write_text(SWEEP.format(changes=changes))
+        ends = wait(start(kind, folder, folder / 'run'))
+        assert all(end == (0, '') for end in ends), ends
+        return folder, results(folder / 'run'), count_rows(folder / 'run')
 
     return run
 
 
-@pytest.mark.parametrize(('name', 'kind', 'seed'), CASES)
+@pytest.mark.parametrize(('name', 'kind', 'seed'), [(*case, k) for k, case in enumerate(CASES)])
 def test_an_interrupted_run_resumes_to_the_same_bits(
     name, kind, seed, undisturbed, request, tmp_path, monkeypatch
 ):
@@ -141,7 +254,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
         if name.startswith('clock'):
             preload_clock(tmp_path, patch)
         processes = start(kind, folder, workdir)
-    run = Surroundings(place, workdir, processes, tmp_path / 'ahead', draw, PAUSE)
+    run = Surroundings(place, workdir, processes, tmp_path / 'ahead', draw)
     try:
         wait_for_a_moment(run, num_rows, has_workers=name == 'worker')
         with INTERRUPTIONS[name](run) as statuses:
@@ -149,7 +262,6 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     finally:
         for process in processes:
             process.kill()
-    print(f'{name}, {kind}, seed {seed}: {ends}')
     check_ends(ends, statuses)
     if any(status for status, _ in ends):
         ends = wait(start(kind, folder, workdir))
@@ -171,7 +283,6 @@ def wait_for_a_moment(run, num_rows, *, has_workers):
 
 
 def until(condition, run):
-    """Waits for what becomes true while the processes run."""
     end = time.monotonic() + WAIT
     while not condition():
         if time.monotonic() > end or any(process.poll() is not None for process in run.processes):

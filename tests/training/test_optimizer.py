@@ -4,16 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixer_dilated.config import resolve
-from mixer_dilated.errors import UserError
 from mixer_dilated.training.optimizer import (
     learning_rate_schedule,
     make_optimizer,
-    weight_decay_mask,
 )
+from tests.conftest import refuses
 
 CONSTANT = {'decay_type': 'constant', 'base_lr': 0.1}
 
@@ -22,33 +22,14 @@ def optimizer_config(**changes):
     return resolve({'optimizer': changes}).optimizer
 
 
-@pytest.mark.parametrize(
-    ('decay_type', 'warmup', 'step', 'expected'),
-    [
-        ('constant', 0, 99, 0.1),
-        ('cosine', 0, 50, 0.05),
-        ('cosine', 0, 100, 0.0),
-        ('linear', 0, 25, 0.075),
-        ('linear', 20, 10, 0.05),
-        ('linear', 20, 60, 0.05),
-        ('cosine', 20, 20, 0.1),
-        ('constant', 20, 0, 0.0),
-    ],
-)
-def test_learning_rate_schedules(decay_type, warmup, step, expected):
-    config = optimizer_config(base_lr=0.1, decay_type=decay_type, warmup_steps=warmup)
-    np.testing.assert_allclose(learning_rate_schedule(config, 100)(step), expected, atol=1e-7)
-
-
 @settings(max_examples=60)
 @given(
-    decay_type=st.sampled_from(('linear', 'cosine', 'rsqrt')),
+    decay_type=st.sampled_from(('constant', 'linear', 'cosine', 'rsqrt')),
     total=st.integers(2, 5000),
     data=st.data(),
 )
 def test_schedules_are_those_of_big_vision(decay_type, total, data):
-    """Its `create_learning_rate_schedule`: a decay from `base` to `linear_end`, times the
-    warm-up; its cosine ends at 0."""
+    """`create_learning_rate_schedule`: a decay, times the warm-up; the cosine ends at 0."""
     warmup, step = data.draw(st.integers(0, total - 1)), data.draw(st.integers(0, total))
     base, end, timescale = 0.3, 0.01 if decay_type == 'linear' else 0.0, 700
     config = optimizer_config(
@@ -56,6 +37,7 @@ def test_schedules_are_those_of_big_vision(decay_type, total, data):
     )
     progress = min(max((step - warmup) / (total - warmup), 0), 1)
     expected = {
+        'constant': base,
         'linear': end + (base - end) * (1 - progress),
         'cosine': base * 0.5 * (1 + np.cos(np.pi * progress)),
         'rsqrt': base / np.sqrt(1 + max(step - warmup, 0) / timescale),
@@ -82,9 +64,8 @@ def test_weight_decay_spares_biases_and_layer_norm(name):
     optimizer = make_optimizer(optimizer_config(name=name, weight_decay=0.5, **CONSTANT), 10)
     zeros = jax.tree.map(jnp.zeros_like, PARAMS)
     updates, _ = optimizer.update(zeros, optimizer.init(PARAMS), PARAMS)
-    shrunk = jax.tree.map(lambda update: bool((update < 0).all()), updates)
-    kept = jax.tree.map(lambda update: bool((update == 0).all()), updates)
-    assert shrunk == weight_decay_mask(PARAMS) == jax.tree.map(lambda leaf: not leaf, kept)
+    for name, update in flatten_dict(updates, sep='/').items():
+        assert (update < 0 if '/kernel' in name else update == 0).all(), name
 
 
 def test_sgd_with_momentum_and_clipping_in_numpy():
@@ -116,17 +97,15 @@ def test_adamw_in_numpy(beta2, eps):
     np.testing.assert_allclose(params['kernel'], kernel, rtol=1e-5)
 
 
-@pytest.mark.parametrize(('name', 'moments'), [('adamw', 1), ('sgd', 1)])
-def test_the_momentum_can_be_bfloat16(name, moments):
+@pytest.mark.parametrize('name', ['adamw', 'sgd', 'lamb'])
+def test_the_momentum_can_be_bfloat16_but_of_lamb(name):
+    if name == 'lamb':
+        with refuses('config.optimizer.momentum_dtype'):
+            optimizer_config(name=name, momentum_dtype='bfloat16')
+        return
     config = optimizer_config(name=name, momentum_dtype='bfloat16')
     state = jax.tree.leaves(make_optimizer(config, 10).init({'kernel': jnp.ones(3)}))
-    assert sum(leaf.dtype == jnp.bfloat16 for leaf in state) == moments
-
-
-def test_lamb_has_no_bfloat16_momentum():
-    with pytest.raises(UserError) as error:
-        optimizer_config(name='lamb', momentum_dtype='bfloat16')
-    assert 'config.optimizer.momentum_dtype' in str(error.value)
+    assert sum(leaf.dtype == jnp.bfloat16 for leaf in state) == 1
 
 
 def test_the_update_of_each_layer_is_its_share_and_none_where_it_is_frozen():

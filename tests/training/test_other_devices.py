@@ -1,8 +1,6 @@
 """A run that goes on with another number of devices."""
 
-import os
-import subprocess
-import sys
+import contextlib
 
 import jax
 import pytest
@@ -10,15 +8,8 @@ import pytest
 from mixer_dilated.errors import Preempted
 from mixer_dilated.parallel import mesh
 from mixer_dilated.training.train import train_and_evaluate
-from tests.conftest import QUICK_COMPILER, ROOT, small_config
+from tests.conftest import QUICK_COMPILER, config_file, run_cli, small_config, warns
 from tests.training.runs import RUN, Recorder, rows_of
-
-RESUME = f"""
-import json, pathlib, sys
-from mixer_dilated.training.train import train_and_evaluate
-from tests.conftest import small_config
-train_and_evaluate(small_config(**{RUN!r}), pathlib.Path(sys.argv[1]))
-"""
 
 
 @pytest.mark.parametrize(
@@ -35,24 +26,21 @@ train_and_evaluate(small_config(**{RUN!r}), pathlib.Path(sys.argv[1]))
 def test_as_many_devices_as_the_batch_divides_among_go_on(monkeypatch, devices, changes, used):
     monkeypatch.setattr(mesh, 'all_devices', lambda: [*range(devices)])
     config = small_config(**changes)
-    if used == devices:
-        assert mesh.fit_devices(config) == [*range(devices)]
-        return
-    with pytest.warns(UserWarning) as warned:
+    with (
+        contextlib.nullcontext()
+        if used == devices
+        else warns(f'config.batch = {config.batch}', f'resumes with {used}')
+    ):
         assert mesh.fit_devices(config) == [*range(used)]
-    text = str(warned[0].message)
-    assert f'config.batch = {config.batch}' in text and f'resumes with {used}' in text
 
 
 @pytest.mark.slow
 def test_a_run_of_one_device_ends_on_two_of_three(tmp_path):
     assert jax.device_count() == 1
     with pytest.raises(Preempted):
-        train_and_evaluate(small_config(**RUN), tmp_path, progress=Recorder(3))
+        train_and_evaluate(small_config(**RUN), tmp_path / 'run', progress=Recorder(3))
     flags = f'{QUICK_COMPILER} --xla_force_host_platform_device_count=3'
-    done = subprocess.run(
-        [sys.executable, '-c', RESUME, str(tmp_path)], cwd=ROOT, timeout=300, text=True,
-        env={**os.environ, 'XLA_FLAGS': flags}, capture_output=True, check=True,
-    )  # fmt: skip
+    words = config_file(tmp_path, **RUN), f'--workdir={tmp_path / "run"}'
+    done = run_cli(*words, XLA_FLAGS=flags)
     assert 'resumes with 2' in done.stderr
-    assert [row['epoch'] for row in rows_of(tmp_path)] == [1, 2, 3]
+    assert [row['epoch'] for row in rows_of(tmp_path / 'run')] == [1, 2, 3]

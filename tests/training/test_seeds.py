@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mixer_dilated.data.datasets import Digits
+from mixer_dilated.files import read_arrays
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.parallel import mesh
 from mixer_dilated.random_keys import seed_keys
@@ -45,8 +46,7 @@ def test_seed_k_of_many_equals_seed_k_alone():
 def test_seeds_at_once_on_an_accelerator_have_the_numbers_of_seeds_in_turn(num_seeds):
     """One seed is computed without `vmap`."""
     at_once = train_on('gpu', seed=5, num_seeds=num_seeds)
-    in_turn = train_on(seed=5, num_seeds=2)
-    expected = jax.tree.map(lambda leaf: leaf[:num_seeds], in_turn)
+    expected = jax.tree.map(lambda leaf: leaf[:num_seeds], train_on(seed=5, num_seeds=2))
     chex.assert_trees_all_close(at_once, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -70,8 +70,7 @@ def test_a_run_of_several_seeds_reports_each_and_their_mean(run_of_seeds):
 
 def test_predictions_are_those_that_the_summary_counts(run_of_seeds):
     _, workdir, summary = run_of_seeds
-    with np.load(workdir / 'predictions.npz', allow_pickle=False) as arrays:
-        predictions = dict(arrays)
+    predictions = read_arrays(workdir / 'predictions.npz')
     probabilities, labels = predictions['probabilities'], predictions['labels']
     chosen = probabilities.argmax(-1)
     assert probabilities.shape == (2, 100, 10)
@@ -89,9 +88,8 @@ def test_predictions_are_those_that_the_summary_counts(run_of_seeds):
 
 
 def test_weights_to_draw_are_the_first_seeds(run_of_seeds):
-    with np.load(run_of_seeds[1] / 'weights.npz', allow_pickle=False) as arrays:
-        shapes = {name: array.shape for name, array in arrays.items()}
-    assert shapes == {
+    arrays = read_arrays(run_of_seeds[1] / 'weights.npz')
+    assert {name: array.shape for name, array in arrays.items()} == {
         'stem/kernel': (2, 2, 1, 8),
         'MixerBlock_0/token_mixing/Dense_0/kernel': (9, 8),
         'MixerBlock_0/token_mixing/Dense_1/kernel': (8, 9),

@@ -1,7 +1,7 @@
-"""Training: the step, the chunk, the epoch, evaluation."""
+"""Training: the losses, the step, the chunk, the epoch, evaluation."""
 
 import functools
-import typing
+import itertools
 
 import chex
 import jax
@@ -20,6 +20,7 @@ from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import create_model, create_train_state
 from mixer_dilated.training.step import (
     EVALUATION,
+    LOSSES,
     eval_chunk,
     eval_step,
     normalise,
@@ -32,16 +33,30 @@ from tests.training.runs import after_an_epoch
 
 
 def test_purposes_and_indices_have_their_own_keys():
-    seed_key = jax.random.key(0)
-    keys = [
-        tuple(jax.random.key_data(purpose_key(key, purpose, index)).tolist())
-        for key in (seed_key, jax.random.key(1))
-        for purpose in ('permutation', 'dropout')
-        for index in (0, 1)
-    ]
-    assert len(set(keys)) == 8
-    again = jax.random.key_data(purpose_key(seed_key, 'permutation', 0))
-    assert tuple(again.tolist()) == keys[0]
+    words = itertools.product((0, 1), ('permutation', 'dropout'), (0, 1))
+    keys = [jax.random.key_data(purpose_key(jax.random.key(seed), *more)) for seed, *more in words]
+    assert len({tuple(key.tolist()) for key in keys}) == 8
+
+
+def test_losses_in_numpy():
+    """big_vision's `softmax_xent` and `sigmoid_xent`, of each example."""
+    logits, targets = np.float32(np.random.default_rng(0).normal(size=(2, 5, 7)) * 3)
+    targets = abs(targets) / abs(targets).sum(-1, keepdims=True)
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    sigmoid = 1 / (1 + np.exp(-logits))
+    binary = targets * np.log(sigmoid) + (1 - targets) * np.log(1 - sigmoid)
+    expected = {'softmax': -(targets * np.log(probabilities)).sum(-1), 'sigmoid': -binary.sum(-1)}
+    for name, loss in LOSSES.items():
+        np.testing.assert_allclose(loss(logits, targets), expected[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize('log_probs', [np.full((2, 12), np.nan), np.zeros((2, 12))])
+def test_no_label_is_among_five_of_which_none_is_known(log_probs):
+    """Of what is not a number, and of twelve that are equal."""
+    state = small_state().replace(apply_fn=lambda *_, **__: jnp.asarray(log_probs))
+    images, labels = jnp.zeros((2, 8, 8, 1), jnp.uint8), jnp.arange(2)
+    sums, _ = eval_step(state, images, labels, jnp.ones(2, bool))
+    assert int(sums['top5']) == 0
 
 
 def fresh(config):
@@ -56,49 +71,14 @@ def digits(split='train[:300]'):
 
 
 @pytest.mark.slow
-def test_training_with_every_optimizer_lowers_the_loss():
-    for name, base_lr in (('adamw', 0.01), ('sgd', 0.1), ('lamb', 0.03)):
-        config = small_config(**{'optimizer.name': name, 'optimizer.base_lr': base_lr})
-        state, seed_key = fresh(config)
-        step = jax.jit(train_step)
-        images, labels = digits('train[:64]')
-        losses = []
-        for _ in range(10):
-            state, metrics = step(state, images, labels, seed_key)
-            losses.append(float(metrics['loss']))
-        assert losses[-1] < losses[0], name
-
-
-class Seen(typing.NamedTuple):
-    """A stand-in for the state that notes the order in which an epoch shows the examples."""
-
-    step: jax.Array
-    order: jax.Array
-
-
-def note(state, images, labels, seed_key):
-    order = jax.lax.dynamic_update_slice(state.order, labels, (state.step * len(labels),))
-    metrics = {'loss': jnp.mean(images), 'correct': labels.sum(), 'finite': jnp.bool(True)}
-    return Seen(state.step + 1, order), metrics
-
-
-def test_a_chunk_shows_the_rows_of_its_index_from_the_step_of_the_state_on():
-    examples = Examples(np.ones((23, 1, 1, 1), np.uint8), np.arange(23, dtype=np.int32))
-    train = jax.jit(functools.partial(train_chunk, step=note))
-    index = np.random.default_rng(0).permutation(23)[:20].reshape(4, 5)
-    for pieces in ((4,), (1, 0, 3)):
-        state = Seen(jnp.int32(8), jnp.full(60, -1, jnp.int32))  # two epochs are done
-        metrics = TrainMetrics.empty()
-        for count in pieces:
-            shared = examples, 8, count
-            state, metrics = train(state, metrics, jax.random.key(0), (None, index), shared)
-        np.testing.assert_allclose(metrics.compute(4, 5)['loss'], 1.0)
-        np.testing.assert_array_equal(state.order[40:], index.ravel())
-    stacked = Examples(*(array[index[2:]] for array in examples))
-    own, shared = (stacked, None), (None, 10, 2)
-    state = Seen(jnp.int32(10), jnp.full(60, -1, jnp.int32))
-    state, _ = train(state, TrainMetrics.empty(), jax.random.key(0), own, shared)
-    np.testing.assert_array_equal(state.order[50:], index[2:].ravel())
+@pytest.mark.parametrize(('name', 'base_lr'), [('adamw', 0.01), ('sgd', 0.1), ('lamb', 0.03)])
+def test_training_with_every_optimizer_lowers_the_loss(name, base_lr):
+    config = small_config(**{'optimizer.name': name, 'optimizer.base_lr': base_lr})
+    (state, seed_key), step, losses = fresh(config), jax.jit(train_step), []
+    for _ in range(10):
+        state, metrics = step(state, *digits('train[:64]'), seed_key)
+        losses.append(float(metrics['loss']))
+    assert losses[-1] < losses[0]
 
 
 @pytest.mark.parametrize(
@@ -109,16 +89,18 @@ def test_evaluation_counts_every_example_once_by_the_mean_over_all_phases(batch,
     state = small_state()
     images, labels = examples = digits('train[:100]')
     apply = jax.jit(lambda images: state.apply_fn({'params': state.params}, images, train=False))
-    phases = [(up, left) for up in range(num_phases[0]) for left in range(num_phases[1])]
-    logits = [apply(normalise(jnp.asarray(move_up_left(images, *phase)))) for phase in phases]
+    logits = [
+        apply(normalise(jnp.asarray(move_up_left(images, *phase))))
+        for phase in np.ndindex(*num_phases)
+    ]
     expected = np.log(np.mean([jax.nn.softmax(logit) for logit in logits], axis=0))
     index = np.arange(-(-100 // batch) * batch).reshape(-1, batch)
     index[index >= 100] = -1
     sums = {name: dtype(0) for name, dtype in EVALUATION.items()}
-    step = functools.partial(eval_step, num_phases=num_phases)
-    result, log_probs = jax.jit(functools.partial(eval_chunk, step=step))(
-        state, sums, (examples, index)
+    evaluate = functools.partial(
+        eval_chunk, step=functools.partial(eval_step, num_phases=num_phases)
     )
+    result, log_probs = jax.jit(evaluate)(state, sums, (examples, index))
     log_probs = log_probs.reshape(-1, 10)[:100]
     assert log_probs.dtype == np.float32
     np.testing.assert_allclose(log_probs, expected, rtol=1e-4, atol=1e-5)
@@ -160,16 +142,16 @@ def test_every_setting_reaches_the_compiled_program(changes, plain_parameters):
     # Two blocks: stochastic depth never drops the first.
     changed = after_an_epoch(small_config(**{'model.num_blocks': 2, **changes}))[0]
     chex.assert_trees_all_equal_shapes(changed, plain_parameters)
-    assert not np.array_equal(
-        changed['MixerBlock_0']['channel_mixing']['Dense_0']['kernel'],
-        plain_parameters['MixerBlock_0']['channel_mixing']['Dense_0']['kernel'],
-    )
+    kernels = [
+        params['MixerBlock_0']['channel_mixing']['Dense_0']['kernel']
+        for params in (changed, plain_parameters)
+    ]
+    assert not np.array_equal(*kernels)
 
 
 def test_an_epoch_in_pieces_has_the_bits_of_one_in_one_piece():
-    programs = CompiledFunctions(
-        create_setup(small_config(**{'model.dropout_rate': 0.1, 'augment.translate': 1}))
-    )
+    config = small_config(**{'model.dropout_rate': 0.1, 'augment.translate': 1})
+    programs = CompiledFunctions(create_setup(config))
     inputs = programs.in_memory(digits())
 
     def after(*pieces):
@@ -214,10 +196,10 @@ def poisoned_chunk():
             state, metrics = train_step(state, images, labels, seed_key)
             return state.replace(apply_fn=apply), metrics
 
-        train = functools.partial(train_chunk, step=step)
-        return jax.vmap(train, in_axes=(None, 0, 0, None, None))(
-            state, empty, keys, (None, index), shared
+        train = jax.vmap(
+            functools.partial(train_chunk, step=step), in_axes=(None, 0, 0, None, None)
         )
+        return train(state, empty, keys, (None, index), shared)
 
     state, _ = fresh(small_config())
     return jax.jit(train), state
@@ -232,18 +214,15 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(factors):
     """Of seed 1, steps 3 and 5 break; seed 0 goes on undisturbed."""
     train, state = poisoned_chunk()
     examples, index = Examples(*digits('train[:160]')), np.arange(160).reshape(5, 32)
-    keys, empty = jnp.stack([jax.random.key(0), jax.random.key(1)]), TrainMetrics.empty((2,))
-    after = {
-        count: train(state, empty, keys, index, (examples, 0, count), factors)
-        for count in (2, 3, 5)
-    }
+    start = state, TrainMetrics.empty((2,)), jnp.stack([jax.random.key(0), jax.random.key(1)])
+    after = {count: train(*start, index, (examples, 0, count), factors) for count in (2, 3, 5)}
     metrics = after[5][1]
     assert metrics.skipped.tolist() == [0, 2] and metrics.first_skipped.tolist() == [0, 3]
     assert np.isfinite(metrics.loss).all() and after[5][0].step.tolist() == [5, 5]
     leaves = {n: jax.tree.leaves((s.params, s.opt_state)) for n, (s, _) in after.items()}
-    for seed in (0, 1):
-        same = [np.array_equal(a[seed], b[seed]) for a, b in zip(leaves[2], leaves[3], strict=True)]
-        assert all(same) if seed == 1 else not all(same)
+    pairs = [*zip(leaves[2], leaves[3], strict=True)]
+    assert all(np.array_equal(one[1], other[1]) for one, other in pairs)
+    assert not all(np.array_equal(one[0], other[0]) for one, other in pairs)
     assert all(np.isfinite(leaf).all() for leaf in leaves[5])
 
 

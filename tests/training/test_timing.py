@@ -21,12 +21,9 @@ from tests.conftest import refuses, small_config
 def test_turns_are_taken_round_by_round():
     order, after = [], []
 
-    class Recorded:
-        def __init__(self, name):
-            self.name = name
-
+    class Recorded(str):
         def seconds(self):
-            order.append(self.name)
+            order.append(str(self))
             return float(len(order))
 
     timed = {name: Recorded(name) for name in 'ab'}

@@ -11,8 +11,8 @@ from mixer_dilated.errors import Preempted
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.train import train_and_evaluate
-from tests.conftest import read_lines, small_config
-from tests.training.runs import Recorder, content, restore_newest
+from tests.conftest import small_config
+from tests.training.runs import Recorder, check_same_bytes, content, restore_newest, rows_of
 
 STEPS = {'total_steps': 13, 'num_epochs': 50}  # 9 steps an epoch
 
@@ -20,13 +20,12 @@ STEPS = {'total_steps': 13, 'num_epochs': 50}  # 9 steps an epoch
 def test_the_last_epoch_is_cut_short_and_the_schedule_ends_there(tmp_path):
     config = small_config(**STEPS)
     summary = train_and_evaluate(config, tmp_path)
-    rows = read_lines(tmp_path / 'metrics.jsonl')
+    rows = rows_of(tmp_path)
     assert [(row['epoch'], row['step']) for row in rows] == [(1, 9), (2, 13)]
     assert summary['num_epochs'] == 2
-    setup = create_setup(config)
-    programs = CompiledFunctions(setup)
+    programs = CompiledFunctions(create_setup(config))
     inputs = programs.in_memory(Digits().read('train[:300]'))
-    state, metrics = programs.init_state(), programs.empty_metrics()
+    state = programs.init_state()
     for step, count in ((0, 9), (9, 4)):
         metrics = programs.empty_metrics()
         for chunk in inputs.train_chunks(step, count, seconds=None):
@@ -43,9 +42,7 @@ def test_it_is_stopped_resumed_and_finished_like_any_run(tmp_path):
     with pytest.raises(Preempted):
         train_and_evaluate(config, tmp_path / 'parts', progress=Recorder(stop_after=1))
     train_and_evaluate(config, tmp_path / 'parts')
-    for name in ('metrics.jsonl', 'predictions.npz'):
-        one, other = ((tmp_path / run / name).read_bytes() for run in ('whole', 'parts'))
-        assert one == other
+    check_same_bytes(tmp_path / 'parts', tmp_path / 'whole')
     again = Recorder()
     assert train_and_evaluate(config, tmp_path / 'whole', progress=again) == whole
     assert again.resumed_after is None

@@ -1,5 +1,6 @@
 """Runs: their folders, resuming, what is refused, what a run leaves behind."""
 
+import gzip
 import json
 import re
 import shutil
@@ -9,14 +10,14 @@ import chex
 import numpy as np
 import pytest
 
-from mixer_dilated.config import resolve
+from mixer_dilated.config import flat, resolve
 from mixer_dilated.errors import NonFiniteError, Preempted
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.parallel import mesh
 from mixer_dilated.reports.page.report import write_report
 from mixer_dilated.training import compiled
-from mixer_dilated.training.train import train_and_evaluate
-from tests.conftest import refuses, small_config, warns
+from mixer_dilated.training.train import TRACED_STEPS, train_and_evaluate
+from tests.conftest import raising, refuses, small_config, warns
 from tests.training.runs import (
     RUN,
     Recorder,
@@ -74,10 +75,8 @@ def steps_kept(workdir):
 
 @pytest.mark.slow
 def test_by_the_clock_alone_the_first_steps_and_the_last_are_saved(tmp_path):
-    train_and_evaluate(
-        small_config(**{'checkpoints.every_minutes': 60, 'num_epochs': 2}), tmp_path / 'run'
-    )
-    assert steps_kept(tmp_path / 'run') == [8, 18]
+    train_and_evaluate(small_config(**{'checkpoints.every_minutes': 60, 'num_epochs': 2}), tmp_path)
+    assert steps_kept(tmp_path) == [8, 18]
 
 
 def test_the_runs_folder_explains_itself(run):
@@ -119,14 +118,10 @@ def events(path):
 
 
 def test_tensorboard_events_hold_the_metrics(run):
-    _, workdir, _ = run
-    scalars = {
-        (value.tag, event.step): value.simple_value
-        for path in (workdir / 'tensorboard').iterdir()
-        for event in events(path)
-        for value in event.summary.value
-    }
-    for row in rows_of(workdir):
+    (file,) = (run[1] / 'tensorboard').iterdir()
+    values = ((event.step, value) for event in events(file) for value in event.summary.value)
+    scalars = {(value.tag, step): value.simple_value for step, value in values}
+    for row in rows_of(run[1]):
         for name in ('test_accuracy', 'train_loss'):
             np.testing.assert_allclose(scalars[name, row['step']], row[name])
 
@@ -186,9 +181,7 @@ def test_steps_that_are_not_finite_are_left_out_if_asked(tmp_path):
     with warns('epoch 1, seed 0: ', ' of 9'):
         train_and_evaluate(config, tmp_path / 'run')
 
-    def refuse(constant):
-        raise AssertionError(constant)
-
+    refuse = raising(AssertionError('not JSON'))
     (line,) = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
     assert 0 < json.loads(line, parse_constant=refuse)['skipped_steps'] < 9
     json.loads((tmp_path / 'run' / 'summary.json').read_text(), parse_constant=refuse)
@@ -196,24 +189,20 @@ def test_steps_that_are_not_finite_are_left_out_if_asked(tmp_path):
 
 @pytest.mark.slow
 def test_real_mnist_trains_through_the_whole_path(mnist, tmp_path):
-    dataset = {'name': 'mnist', 'data_dir': mnist}
-    dataset |= {'train_split': 'train[:2000]', 'test_split': 'test[:500]'}
-    patches = {'size': 4, 'stride': 7, 'padding': 'VALID'}
-    config = small_config(
-        num_epochs=2,
-        **{f'dataset.{key}': value for key, value in dataset.items()},
-        **{f'model.patches.{key}': value for key, value in patches.items()},
-        **{'model.hidden_dim': 32, 'optimizer.base_lr': 0.01},
-    )
+    values = {
+        'dataset': {'name': 'mnist', 'data_dir': mnist},
+        'model': {'patches': {'size': 4, 'stride': 7, 'padding': 'VALID'}, 'hidden_dim': 32},
+    }
+    values['dataset'] |= {'train_split': 'train[:2000]', 'test_split': 'test[:500]'}
+    config = small_config(num_epochs=2, **flat(values), **{'optimizer.base_lr': 0.01})
     summary = train_and_evaluate(config, tmp_path / 'run')
     assert summary['num_tokens'] == 16 and summary['train_examples'] == 2000
     assert summary['test_accuracy'] > 0.6  # chance is 0.1
-    moved = shutil.copytree(mnist, tmp_path / 'moved')
     config_file = tmp_path / 'run' / 'config.json'
     config_file.write_text(config_file.read_text().replace(mnist, str(tmp_path / 'gone')))
     with refuses(tmp_path / 'gone', '--data_dir=DIR'):
         evaluate_checkpoint(tmp_path / 'run')
-    result = evaluate_checkpoint(tmp_path / 'run', data_dir=str(moved))
+    result = evaluate_checkpoint(tmp_path / 'run', data_dir=mnist)
     assert result['results'][0]['correct'] == summary['results'][0]['test_correct']
 
 
@@ -234,3 +223,21 @@ def test_a_run_that_is_stopped_again_and_again_has_the_same_bits(run, looks, sto
     check_same_bytes(tmp_path / 'run', workdir, 'metrics.jsonl')
     assert [row['epoch'] for row in rows_of(tmp_path / 'run', 'speed')] == [1, 2, 3]
     assert resumed['results'] == summary['results']
+
+
+def test_a_run_that_is_traced_is_the_same_and_leaves_a_trace(tmp_path):
+    config = small_config(num_epochs=3)  # of 9 steps
+    train_and_evaluate(config, tmp_path / 'plain')
+    train_and_evaluate(config, tmp_path / 'traced', trace=tmp_path / 'trace')
+    check_same_bytes(tmp_path / 'traced', tmp_path / 'plain')
+    (file,) = (tmp_path / 'trace').glob('plugins/profile/*/perfetto_trace.json.gz')
+    traced = json.loads(gzip.decompress(file.read_bytes()))['traceEvents']
+    calls = [event['name'] for event in traced if event.get('name', '').startswith('dot')]
+    assert calls and min(map(calls.count, calls)) <= TRACED_STEPS
+
+
+def test_a_trace_that_cannot_be_written_is_refused_before_the_run(tmp_path):
+    (tmp_path / 'file').touch()
+    with refuses(f'--trace={tmp_path / "file"}: cannot be written'):
+        train_and_evaluate(small_config(), tmp_path / 'run', trace=tmp_path / 'file')
+    assert not (tmp_path / 'run').exists()
