@@ -1,5 +1,6 @@
 """The Mixer: shapes, names, and its equations in NumPy float64."""
 
+import functools
 import itertools
 import math
 
@@ -13,6 +14,7 @@ import pytest
 from mixer_dilated.config import fit_patches, resolve
 from mixer_dilated.models.cpu import CpuMixerBlock, CpuMlpMixer
 from mixer_dilated.models.mixer import MixerBlock, MlpBlock, MlpMixer, Stem
+from mixer_dilated.parallel.partition import named_leaves
 from mixer_dilated.patches.extraction import antialias, extract_patches
 from mixer_dilated.patches.geometry import Patches, num_tokens
 from mixer_dilated.training.state import create_model
@@ -167,31 +169,19 @@ def test_mlp_block_has_the_gelu_that_is_asked_for():
 
 
 def test_parameter_names_and_shapes_are_the_originals_and_the_head_starts_at_zero():
-    logits, variables = jax.jit(
-        lambda: small_mixer().init_with_output(jax.random.key(0), random_images(), train=False)
-    )()
+    init = functools.partial(small_mixer().init_with_output, train=False)
+    logits, variables = jax.jit(init)(jax.random.key(0), random_images())
     np.testing.assert_array_equal(logits, np.zeros((2, 10)))
-    shapes = {
-        '/'.join(entry.key for entry in path): leaf.shape
-        for path, leaf in jax.tree_util.tree_leaves_with_path(variables['params'])
-    }
-    blocks = {}
-    for i in range(2):
-        for norm, name in itertools.product(('LayerNorm_0', 'LayerNorm_1'), ('scale', 'bias')):
-            blocks[f'MixerBlock_{i}/{norm}/{name}'] = (12,)
+    kernels, norms = {'stem': (4, 4, 1, 12), 'head': (12, 10)}, ['pre_head_layer_norm']
+    for block in ('MixerBlock_0', 'MixerBlock_1'):
+        norms += [f'{block}/LayerNorm_0', f'{block}/LayerNorm_1']
         for mixing, width, hidden in (('token_mixing', 16, 6), ('channel_mixing', 12, 9)):
-            dense = f'MixerBlock_{i}/{mixing}/Dense'
-            blocks |= {f'{dense}_0/kernel': (width, hidden), f'{dense}_0/bias': (hidden,)}
-            blocks |= {f'{dense}_1/kernel': (hidden, width), f'{dense}_1/bias': (width,)}
-    assert shapes == {
-        'stem/kernel': (4, 4, 1, 12),
-        'stem/bias': (12,),
-        **blocks,
-        'pre_head_layer_norm/scale': (12,),
-        'pre_head_layer_norm/bias': (12,),
-        'head/kernel': (12, 10),
-        'head/bias': (10,),
-    }
+            kernels[f'{block}/{mixing}/Dense_0'] = width, hidden
+            kernels[f'{block}/{mixing}/Dense_1'] = hidden, width
+    expected = {f'{name}/{leaf}': (12,) for name in norms for leaf in ('scale', 'bias')}
+    for name, shape in kernels.items():
+        expected |= {f'{name}/kernel': shape, f'{name}/bias': shape[-1:]}
+    assert {name: leaf.shape for name, leaf in named_leaves(variables['params'])} == expected
 
 
 @pytest.mark.parametrize('form', FORMS)
@@ -201,14 +191,15 @@ def test_dropout_and_stochastic_depth_act_in_training_alone_and_name_nothing_new
     dropping = small_mixer(form, dropout_rate=0.5, stoch_depth=0.5)
     variables = random_variables(plain, images, train=False)
     chex.assert_trees_all_equal(random_variables(dropping, images, train=False), variables)
-    chex.assert_trees_all_equal(
-        *(jax.jit(lambda v, m=m: m.apply(v, images, train=False))(variables)
-          for m in (dropping, plain))
-    )  # fmt: skip
-    apply = jax.jit(
-        lambda key: dropping.apply(variables, images, train=True, rngs={'dropout': key})
+    evaluated = [
+        jax.jit(functools.partial(model.apply, train=False))(variables, images)
+        for model in (dropping, plain)
+    ]
+    chex.assert_trees_all_equal(*evaluated)
+    train = jax.jit(functools.partial(dropping.apply, train=True))
+    first, second = (
+        train(variables, images, rngs={'dropout': jax.random.key(seed)}) for seed in (0, 1)
     )
-    first, second = (apply(jax.random.key(seed)) for seed in (0, 1))
     assert not np.allclose(first, second)
 
 

@@ -1,12 +1,12 @@
 """The configs whose data is not here: a few steps of each, on random data of the right form."""
 
-import json
 import os
 
 import numpy as np
 import pytest
 
-from mixer_dilated.config import changed
+from mixer_dilated.config import changed, flat
+from mixer_dilated.files import read_json
 from mixer_dilated.pretrained.adapt import param_shapes
 from mixer_dilated.training.state import create_model
 from mixer_dilated.training.train import train_and_evaluate
@@ -17,12 +17,8 @@ from tests.training.runs import rows_of
 
 pytestmark = pytest.mark.slow
 
-SMALL = {
-    'model.num_blocks': 2,
-    'model.hidden_dim': 32,
-    'model.tokens_mlp_dim': 16,
-    'model.channels_mlp_dim': 32,
-}
+SMALL = {'model.num_blocks': 2, 'model.hidden_dim': 32}
+SMALL |= {'model.tokens_mlp_dim': 16, 'model.channels_mlp_dim': 32}
 # MIXER_LONG=1 trains the networks of the configs themselves.
 NETWORK = {} if os.environ.get('MIXER_LONG') else SMALL
 STEPS = 3
@@ -30,16 +26,10 @@ STEPS = 3
 
 def few_steps(name, data_dir, **changes):
     """A config file's config, for a few steps on the data in a folder."""
-    few = {
-        'dataset.data_dir': str(data_dir),
-        'dataset.train_split': f'train[:{2 * STEPS}]',
-        'dataset.test_split': 'test',
-        'batch': 2,
-        'batch_eval': 2,
-        'num_epochs': 1,
-        'optimizer.warmup_steps': 1,
-    }
-    return changed(config_of(ROOT / 'configs' / f'{name}.py'), {**few, **changes})
+    dataset = {'data_dir': str(data_dir), 'train_split': f'train[:{2 * STEPS}]'}
+    few = {'dataset': {**dataset, 'test_split': 'test'}, 'batch': 2, 'batch_eval': 2}
+    few |= {'num_epochs': 1, 'optimizer': {'warmup_steps': 1}}
+    return changed(config_of(ROOT / 'configs' / f'{name}.py'), {**flat(few), **changes})
 
 
 def random_records(size):
@@ -72,17 +62,15 @@ def test_cifar10_begins_with_weights_of_the_original_and_sees_224_pixels(tmp_pat
     np.savez(weights, **{k: draw.normal(0, 0.02, n).astype('f4') for k, n in shapes.items()})
     summary = check_learned(config, tmp_path / 'run')
     assert summary['num_tokens'] == 196 and summary['image_shape'] == [224, 224, 3]
-    initial = json.loads((tmp_path / 'run' / 'initial.json').read_text())
-    assert initial['adapted'] == ['head new: zeros, for 10 classes']
+    assert read_json(tmp_path / 'run' / 'initial.json')['adapted'] == [
+        'head new: zeros, for 10 classes'
+    ]
 
 
 def test_imagenet2012_has_images_of_several_sizes(tmp_path):
     write_imagenet(tmp_path, 8)
-    streamed = {
-        'input.mode': 'stream', 'dataset.test_split': 'validation', 'dataset.val_split': '',
-    }  # fmt: skip
-    config = few_steps('imagenet2012_s16', tmp_path, **NETWORK, **streamed)
+    changes = {'input.mode': 'stream', 'dataset.test_split': 'validation', 'dataset.val_split': ''}
+    config = few_steps('imagenet2012_s16', tmp_path, **NETWORK, **changes)
     summary = check_learned(config, tmp_path / 'run')
     assert summary['num_tokens'] == 196 and summary['image_shape'] == [224, 224, 3]
-    preprocessing = json.loads((tmp_path / 'run' / 'preprocessing.json').read_text())
-    assert len(preprocessing['class_names']) == 1000
+    assert len(read_json(tmp_path / 'run' / 'preprocessing.json')['class_names']) == 1000

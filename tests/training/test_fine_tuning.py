@@ -1,6 +1,5 @@
 """Starting from weights: what a run begins with, frozen layers, the linear probe."""
 
-import json
 import warnings
 
 import chex
@@ -10,6 +9,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from mixer_dilated.cli.main import main
+from mixer_dilated.config import flat
+from mixer_dilated.files import read_json
 from mixer_dilated.pretrained.resampling import interpolate_token_mixing
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.setup import create_setup
@@ -39,22 +40,19 @@ def test_a_run_begins_with_the_parameters_of_each_seed(plain_run, tmp_path):
     for k, arrays in enumerate(newest(plain_run)):
         chex.assert_trees_all_equal(jax.tree.map(lambda leaf, k=k: leaf[k], params), arrays)
     train_and_evaluate(config, tmp_path / 'run')
-    initial = json.loads((tmp_path / 'run' / 'initial.json').read_text())
-    summary = json.loads((plain_run / 'summary.json').read_text())
+    initial = read_json(tmp_path / 'run' / 'initial.json')
     assert initial['adapted'] == []
-    expected = [result['test_accuracy'] for result in summary['results']]
-    assert initial['test_accuracy'] == expected
+    results = read_json(plain_run / 'summary.json')['results']
+    assert initial['test_accuracy'] == [result['test_accuracy'] for result in results]
 
 
 @pytest.mark.slow
 def test_a_plain_run_becomes_a_dilated_one(plain_run, tmp_path):
     """4×4 tokens of 2×2 pixels to 3×3 of 2×2 pixels 2 apart."""
-    dilated = {'dilation': 2, 'stride': 3, 'padding': 'SAME'}
-    dilated = {f'model.patches.{key}': value for key, value in dilated.items()}
-    config = tune(plain_run, **dilated, **{'transfer.head': 'keep'})
+    dilated = {'patches': {'dilation': 2, 'stride': 3, 'padding': 'SAME'}}
+    config = tune(plain_run, **flat({'model': dilated, 'transfer': {'head': 'keep'}}))
     train_and_evaluate(config, tmp_path / 'run')
-    initial = json.loads((tmp_path / 'run' / 'initial.json').read_text())
-    assert initial['adapted'] == [
+    assert read_json(tmp_path / 'run' / 'initial.json')['adapted'] == [
         'stem kernel trained on patches (size 2×2, dilation 1×1, stride 2×2, padding VALID), here '
         '(size 2×2, dilation 2×2, stride 3×3, padding SAME)',
         "token mixing of 4×4 tokens made for 3×3 by config.transfer.tokens = 'interpolate'",
@@ -104,12 +102,8 @@ def test_weights_get_the_gelu_they_were_trained_with(plain_run, tmp_path):
     """What a file knows goes along when it is converted, and when a run begins with it."""
     original, converted = str(tmp_path / 'w.npz'), str(tmp_path / 'w.safetensors')
     folder, of_run = str(tmp_path / 'folder'), str(tmp_path / 'run.safetensors')
-    for words in (
-        (plain_run, original),
-        (original, converted),
-        (converted, folder),
-        (plain_run, of_run),
-    ):
+    copies = (plain_run, original), (original, converted), (converted, folder), (plain_run, of_run)
+    for words in copies:
         assert main(['convert', *map(str, words)], 0.0) == 0
     train_and_evaluate(tune(original), tmp_path / 'run')
     tanh = (original, converted, folder, str(tmp_path / 'run'))

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import shutil
 from types import SimpleNamespace
 
@@ -12,6 +11,7 @@ from PIL import Image
 
 from mixer_dilated.config import changed
 from mixer_dilated.data.class_folders import SplitFiles
+from mixer_dilated.files import write_json
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.training.data_record import (
     open_setup,
@@ -56,38 +56,27 @@ def pets(tmp_path_factory):
 @pytest.fixture
 def copied(pets, tmp_path):
     root, workdir = (shutil.copytree(path, tmp_path / path.name) for path in pets)
-    config = json.loads((workdir / 'config.json').read_text())
-    config['dataset']['name'] = f'folder:{root}'
-    (workdir / 'config.json').write_text(json.dumps(config))
+    config = changed(read_config(workdir), {'dataset.name': f'folder:{root}'})
+    write_json(workdir / 'config.json', config.to_dict())
     return root, workdir
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_where_its_images_were_moved_to(copied, tmp_path):
+@pytest.mark.parametrize('finished', [True, False])
+def test_a_run_goes_on_where_its_images_were_moved_to_and_with_no_others(
+    copied, finished, tmp_path
+):
     root, workdir = copied
     moved = root.rename(tmp_path / 'moved')
-    (workdir / 'summary.json').unlink()
-    with pytest.warns(UserWarning) as warned:
-        summary = train_and_evaluate(pets_config(moved), workdir)
-    assert str(moved) in str(warned[0].message) and 'dataset.name' in str(warned[0].message)
-    assert summary['dataset'] == f'folder:{moved}'
-    assert evaluate_checkpoint(workdir)['dataset'] == f'folder:{moved}'
-    # Other images are not taken for them.
-    Image.new('L', (9, 9), 50).save(moved / 'cat' / '0.png', compress_level=0)
-    (workdir / 'summary.json').unlink()
-    with refuses(workdir, 'other examples'):
-        train_and_evaluate(pets_config(moved), workdir)
-
-
-@pytest.mark.slow
-def test_a_finished_run_is_no_result_of_other_data(copied, tmp_path):
-    root, workdir = copied
-    moved = shutil.copytree(root, tmp_path / 'moved')
-    other = put_pets(tmp_path / 'other', 9)
+    other = shutil.copytree(moved, tmp_path / 'other')
+    Image.new('L', (9, 9), 50).save(other / 'cat' / '0.png', compress_level=0)
+    if not finished:
+        (workdir / 'summary.json').unlink()
     with refuses(workdir, 'other examples'):
         train_and_evaluate(pets_config(other), workdir)
-    with pytest.warns(UserWarning, match=str(moved)):
-        assert train_and_evaluate(pets_config(moved), workdir)['dataset'] == f'folder:{moved}'
+    with warns(moved, 'dataset.name'):
+        summary = train_and_evaluate(pets_config(moved), workdir)
+    assert summary['dataset'] == evaluate_checkpoint(workdir)['dataset'] == f'folder:{moved}'
 
 
 def test_a_stream_of_an_earlier_version_goes_on_whatever_its_max_pixels(tmp_path):
@@ -101,10 +90,9 @@ def test_a_stream_of_an_earlier_version_goes_on_whatever_its_max_pixels(tmp_path
             for path in paths:
                 num_bytes, label = (root / path).stat().st_size, int(path.startswith('dog'))
                 digest.update(f'{split}\0{path}\0{label}\0{num_bytes}\n'.encode())
-        of_split = [f'{digest.hexdigest()}\n{split}' for split in ('train', 'test')]
-        identities = [hashlib.sha256(text.encode()).hexdigest() for text in of_split]
-        recorded = {k: {'identity': v} for k, v in zip(('train', 'test'), identities, strict=True)}
-        (tmp_path / 'data.json').write_text(json.dumps(recorded))
+        texts = {split: f'{digest.hexdigest()}\n{split}' for split in ('train', 'test')}
+        identities = {k: hashlib.sha256(text.encode()).hexdigest() for k, text in texts.items()}
+        write_json(tmp_path / 'data.json', {k: {'identity': v} for k, v in identities.items()})
         with refuses('other examples') if max_pixels == 124 else contextlib.nullcontext():
             record_data(tmp_path, setup, {'train': {}, 'test': {}}, saved=True)
 
@@ -238,24 +226,6 @@ def test_validation_examples_that_are_missing_or_shared_are_refused(tmp_path, ch
 def test_a_run_that_kept_no_best_checkpoint_has_none(pets):
     with refuses(pets[1], '--config.checkpoints.keep_best=True', '--config.dataset.val_split='):
         evaluate_checkpoint(pets[1], best=True)
-
-
-def test_labels_that_mean_other_classes_are_refused(tmp_path):
-    def save(name, labels):
-        images = np.arange(40, dtype=np.uint8)[:, None, None] + np.zeros((8, 8), np.uint8)
-        arrays = {'x_train': images, 'y_train': labels, 'x_test': images, 'y_test': labels}
-        np.savez(tmp_path / name, **arrays)
-        return tmp_path / name
-
-    file = save('pets.npz', np.array(['cat', 'dog'] * 20))
-    splits = {'dataset.train_split': 'train', 'dataset.test_split': 'test'}
-    config = small_config(**{'dataset.name': f'npz:{file}', 'num_epochs': 1, **splits})
-    train_and_evaluate(config, tmp_path / 'run')
-    same = save('same.npz', np.array(['cat', 'dog'] * 20))
-    assert evaluate_checkpoint(tmp_path / 'run', data_dir=str(same))['examples'] == 40
-    other = save('other.npz', np.array(['fox', 'owl'] * 20))
-    with refuses(other, "'cat' is in one of them only", tmp_path / 'run'):
-        evaluate_checkpoint(tmp_path / 'run', data_dir=str(other))
 
 
 def test_what_a_run_without_checkpoints_has_recorded_does_not_bind_it(copied):

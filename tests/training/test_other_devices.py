@@ -25,12 +25,10 @@ from tests.training.runs import RUN, Recorder, rows_of
 )
 def test_as_many_devices_as_the_batch_divides_among_go_on(monkeypatch, devices, changes, used):
     monkeypatch.setattr(mesh, 'all_devices', lambda: [*range(devices)])
-    config = small_config(**changes)
-    with (
-        contextlib.nullcontext()
-        if used == devices
-        else warns(f'config.batch = {config.batch}', f'resumes with {used}')
-    ):
+    config, context = small_config(**changes), contextlib.nullcontext()
+    if used < devices:
+        context = warns(f'config.batch = {config.batch}', f'resumes with {used}')
+    with context:
         assert mesh.fit_devices(config) == [*range(used)]
 
 

@@ -3,12 +3,13 @@
 import threading
 
 import chex
-import numpy as np
 import pytest
 
+from mixer_dilated.config import flat
 from mixer_dilated.data.batch_stream import BatchStream
 from mixer_dilated.data.tfds_dataset import TfdsDataSource
 from mixer_dilated.errors import Preempted, UserError
+from mixer_dilated.files import read_arrays
 from mixer_dilated.training import train
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import raising, refuses, small_config
@@ -27,21 +28,17 @@ def streamed(tmp_path_factory):
 
 
 def arrays_of(workdir):
-    arrays = {}
-    for name in ('predictions', 'weights', 'augmented'):
-        with np.load(workdir / f'{name}.npz') as file:
-            arrays |= {f'{name} {key}': file[key] for key in file if file[key].dtype.kind != 'U'}
-    return arrays
+    files = {name: read_arrays(workdir / f'{name}.npz') for name in ('predictions', 'weights')}
+    augmented = read_arrays(workdir / 'augmented.npz')
+    return {**files, 'augmented': [augmented['images'], augmented['drawn']]}
 
 
 def test_a_stream_trains_and_evaluates_as_memory_does(run_of_seeds, streamed):
     (config, folder, _), (memory_config, memory_folder, _) = streamed, run_of_seeds
     chex.assert_trees_all_close(rows_of(folder), rows_of(memory_folder), rtol=1e-5)
-    for values, expected in (
-        (arrays_of(folder), arrays_of(memory_folder)),
-        (newest(config, folder)[0], newest(memory_config, memory_folder)[0]),
-    ):
-        chex.assert_trees_all_close(values, expected, rtol=1e-4, atol=1e-5)
+    pairs = zip((config, memory_config), (folder, memory_folder), strict=True)
+    arrays = [(arrays_of(workdir), newest(config, workdir)[0]) for config, workdir in pairs]
+    chex.assert_trees_all_close(*arrays, rtol=1e-4, atol=1e-5)
     names = [{file.name for file in workdir.iterdir()} for workdir in (folder, memory_folder)]
     assert names[0] == names[1]
 
@@ -105,13 +102,9 @@ def test_a_run_stops_while_it_waits_for_its_data(streamed, tmp_path, monkeypatch
 @pytest.mark.parametrize('workers', [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_images_kept_on_disk_are_decoded_once_and_train_the_same(workers, tmp_path, monkeypatch):
     write_set(tmp_path, [(encoded(grey(k)), k % 10) for k in range(40)])
-    data = {
-        'dataset.name': 'tiny',
-        'dataset.data_dir': str(tmp_path),
-        'dataset.train_split': 'train',
-    }
-    data |= {'dataset.test_split': 'test', 'dataset.cache_dir': str(tmp_path / 'cache')}
-    data |= {'batch': 8, 'num_epochs': 2, 'input.workers': workers}
+    dataset = {'name': 'tiny', 'data_dir': str(tmp_path), 'train_split': 'train'}
+    dataset |= {'test_split': 'test', 'cache_dir': str(tmp_path / 'cache')}
+    data = flat({'dataset': dataset, 'batch': 8, 'num_epochs': 2, 'input': {'workers': workers}})
     for mode in ('stream', 'disk'):
         train_and_evaluate(small_config(**data, **{'input.mode': mode}), tmp_path / mode)
     check_same_bytes(tmp_path / 'disk', tmp_path / 'stream')
