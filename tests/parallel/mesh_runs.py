@@ -72,16 +72,13 @@ class Trained:
 
     def __init__(self, config, start: list | None = None, devices=None):
         self.config, self.programs = config, CompiledFunctions(create_setup(config), devices)
-        self.examples = [
-            self.programs.in_memory(Digits().read(split)) for split in ('train[:100]', 'test[:50]')
-        ]
-        state = self.programs.abstract_state()
-        if start is None:
-            start = jax.device_get(jax.tree.leaves(self.programs.init_state()))
-        self.start = start
-        leaves = jax.tree.leaves(state)
-        put = [jax.device_put(a, leaf.sharding) for a, leaf in zip(start, leaves, strict=True)]
-        self.state = jax.tree.unflatten(jax.tree.structure(state), put)
+        splits = 'train[:100]', 'test[:50]'
+        self.examples = [self.programs.in_memory(Digits().read(split)) for split in splits]
+        self.start = start or jax.device_get(jax.tree.leaves(self.programs.init_state()))
+        leaves, structure = jax.tree.flatten(self.programs.abstract_state())
+        pairs = zip(self.start, leaves, strict=True)
+        put = [jax.device_put(array, leaf.sharding) for array, leaf in pairs]
+        self.state = jax.tree.unflatten(structure, put)
 
     def epoch(self) -> list[np.ndarray]:
         """Trains the next one: parameters, metrics and evaluation."""
@@ -161,9 +158,7 @@ def main(folder: pathlib.Path) -> None:
     shape = {'seed': 2, 'data': 2, 'model': 2, 'fsdp': True}
     parts = Trained(config_on(shape, accum_steps=2), whole.start)
     with ThreadPoolExecutor(2) as threads:
-        jobs = [threads.submit(t.programs.train_function) for t in (*trained.values(), parts)]
-    for job in jobs:
-        job.result()
+        list(threads.map(lambda t: t.programs.train_function(), (*trained.values(), parts)))
     meshes = {name: network.results(expected) for name, network in trained.items()}
     results_of_parts = parts.results(expected)
     by_data = {'seed': 1, 'data': 8, 'model': 1, 'fsdp': False}

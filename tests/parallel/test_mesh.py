@@ -3,10 +3,10 @@
 import functools
 import math
 import re
+import types
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,18 +92,15 @@ def test_the_mesh_is_no_part_of_the_result_and_parts_of_a_batch_are():
     assert differences(small_config(), small_config(accum_steps=2)) == ['accum_steps: 1, 2']
 
 
-class EightDevices:
-    shape = {'data': 8}
-
-
 def test_a_batch_that_devices_or_parts_do_not_divide_is_refused_with_the_numbers():
-    check_batch(32, EightDevices)
+    mesh = types.SimpleNamespace(shape={'data': 8})
+    check_batch(32, mesh)
     with refuses('config.batch = 30', '8 devices', '24 or 32'):
-        check_batch(30, EightDevices)
+        check_batch(30, mesh)
     with refuses('config.accum_steps = 3', 'config.batch = 32', '1, 2, 4, 8'):
         create_setup(small_config(accum_steps=3))
     with refuses('config.batch = 32', '8 devices', '128'):
-        check_batch(32, EightDevices, accum_steps=16)
+        check_batch(32, mesh, accum_steps=16)
 
 
 def test_state_is_laid_over_the_mesh():
@@ -114,20 +111,12 @@ def test_state_is_laid_over_the_mesh():
     assert all(size > 0 for size in programs.training_bytes().values())
 
 
-class HostOfATorus:
-    """Stands for the sharding of an array over chips of which a host has neighbours in a column.
-
-    A process of this machine cannot have such devices.
-    """
-
-    def addressable_devices_indices_map(self, shape):
-        return {'left': (slice(0, 2), slice(2, 4)), 'right': (slice(0, 2), slice(6, 8))}
-
-
 def test_a_host_reads_what_its_devices_hold_and_no_more():
-    own = process_local_indices(HostOfATorus(), (2, 8))
-    np.testing.assert_array_equal(own[0], [0, 1])
-    np.testing.assert_array_equal(own[1], [2, 3, 6, 7])
+    """Chips of which a host has neighbours in a column; no process of this machine has such."""
+    slices = {'left': (slice(0, 2), slice(2, 4)), 'right': (slice(0, 2), slice(6, 8))}
+    sharding = types.SimpleNamespace(addressable_devices_indices_map=lambda shape: slices)
+    own = process_local_indices(sharding, (2, 8))
+    assert [index.tolist() for index in own] == [[0, 1], [2, 3, 6, 7]]
 
 
 def test_only_fsdp_on_a_tpu_is_compiled_with_options():
@@ -158,18 +147,13 @@ def test_optimizer_state_lies_as_its_parameters(optimizer):
 
 
 def test_a_parameter_that_does_not_divide_stays_whole_and_is_named():
-    mlp = 'MixerBlock_3/token_mixing'
-    params = {
-        'MixerBlock_3': {
-            'token_mixing': {
-                'Dense_0': {'kernel': jnp.zeros((1, 9, 12)), 'bias': jnp.zeros((1, 12))},
-                'Dense_1': {'kernel': jnp.zeros((1, 12, 9)), 'bias': jnp.zeros((1, 9))},
-            }
-        },
-        'stem_1': {'kernel_0': jnp.zeros((1, 2, 2, 3, 8))},
-        'head': {'kernel': jnp.zeros((1, 6, 10))},
-    }
-    mesh = {'seeds': 1, 'data': 4, 'model': 2}
+    mlp, mesh = 'MixerBlock_3/token_mixing', {'seeds': 1, 'data': 4, 'model': 2}
+    shapes = {
+        f'{mlp}/Dense_0/kernel': (9, 12), f'{mlp}/Dense_0/bias': (12,),
+        f'{mlp}/Dense_1/kernel': (12, 9), f'{mlp}/Dense_1/bias': (9,),
+        'stem_1/kernel_0': (2, 2, 3, 8), 'head/kernel': (6, 10),
+    }  # fmt: skip
+    params = {name: jnp.zeros((1, *shape)) for name, shape in shapes.items()}
     fully = Partition(mesh, fsdp=True)
     kernels = {f'{mlp}/Dense_0/kernel', f'{mlp}/Dense_1/kernel'}
     assert set(fully.unsharded_params(params)) == {*kernels, 'head/kernel'}

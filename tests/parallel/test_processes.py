@@ -8,11 +8,14 @@ import signal
 import socket
 import time
 
+import chex
 import numpy as np
 import pytest
 
 from mixer_dilated.cli import distributed
 from mixer_dilated.cli.main import main
+from mixer_dilated.config import flat
+from mixer_dilated.files import read_arrays
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import GIVEN_FLAGS, config_file, small_config, start_python
 from tests.tfds_files import encoded, grey
@@ -89,9 +92,8 @@ def assert_same_results(folder, other):
         assert row.keys() == expected.keys()
         np.testing.assert_allclose([*row.values()], [*expected.values()], rtol=1e-5, atol=1e-5)
     for name in ('weights.npz', 'predictions.npz'):
-        arrays, expected = np.load(folder / name), np.load(other / name)
-        for key in expected:
-            np.testing.assert_allclose(arrays[key], expected[key], rtol=1e-5, atol=1e-5)
+        arrays, expected = read_arrays(folder / name), read_arrays(other / name)
+        chex.assert_trees_all_close(arrays, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture(scope='module')
@@ -223,12 +225,11 @@ def test_processes_that_see_other_data_do_not_evaluate(tmp_path, homes):
     """Folders of images of the same name, of which that of the second lacks a class."""
     for home, classes in zip(homes, ('abc', 'ab'), strict=True):
         for split, name, k in itertools.product(('train', 'test'), classes, range(12)):
-            folder = home / 'images' / split / name
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f'{k}.png').write_bytes(encoded(grey(k)))
+            path = home / 'images' / split / name / f'{k}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded(grey(k)))
     dataset = {'name': 'folder:images', 'data_dir': str(homes[0]), 'image_size': 8, 'channels': 1}
-    dataset |= {'train_split': 'train', 'test_split': 'test'}
-    changes = {f'dataset.{key}': value for key, value in dataset.items()}
+    changes = flat({'dataset': {**dataset, 'train_split': 'train', 'test_split': 'test'}})
     config = small_config(**changes, num_epochs=1, batch=12, batch_eval=12)
     train_and_evaluate(config, tmp_path / 'run')
     command = ('evaluate', f'--workdir={tmp_path / "run"}', '--data_dir=~')
