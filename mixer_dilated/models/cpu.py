@@ -71,9 +71,8 @@ class CpuMixerBlock(MixerBlock):
     def __call__(
         self, x: Float[Array, 'tokens batch channels'], *, train: bool
     ) -> Float[Array, 'tokens batch channels']:
-        mlp = functools.partial(
-            CpuMlpBlock, dropout_rate=self.dropout_rate, gelu=self.gelu, dtype=self.dtype
-        )
+        settings = {'dropout_rate': self.dropout_rate, 'gelu': self.gelu, 'dtype': self.dtype}
+        mlp = functools.partial(CpuMlpBlock, **settings)
         drop_path = functools.partial(
             nn.Dropout, self.drop_path_rate, broadcast_dims=(0, 2), deterministic=not train
         )

@@ -96,15 +96,14 @@ def fit_mesh(config: ConfigDict, devices: int) -> ConfigDict:
 
 def check_batch(batch: int, mesh: Mesh, accum_steps: int = 1) -> None:
     """Raises UserError unless devices along 'data' times microbatches divide `config.batch`."""
-    devices = mesh.shape['data']
-    parts = devices * accum_steps
+    parts = mesh.shape['data'] * accum_steps
     if batch % parts:
         below = batch // parts * parts
         near = ' or '.join(str(size) for size in (below, below + parts) if size)
         times = f', times config.accum_steps = {accum_steps},' if accum_steps > 1 else ''
         raise UserError(
-            f'config.batch = {batch}: {devices} devices{times} do not divide it; allowed are '
-            f'multiples of {parts}, like {near}'
+            f'config.batch = {batch}: {mesh.shape["data"]} devices{times} do not divide it; '
+            f'allowed are multiples of {parts}, like {near}'
         )
 
 

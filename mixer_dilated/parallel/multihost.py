@@ -77,11 +77,7 @@ def process_count() -> int:
 
 
 def on_all_hosts(function: Callable, *args, **kwargs):
-    """Calls a function on every host, and returns its result here.
-
-    Raises:
-      AllHostsError: it raised UserError on one of them, which is its cause there.
-    """
+    """A function's result on this host; raises AllHostsError where it raised UserError on any."""
     if process_count() == 1:
         return function(*args, **kwargs)
     result = error = None
@@ -100,11 +96,7 @@ def on_all_hosts(function: Callable, *args, **kwargs):
 
 
 def on_primary(function: Callable, *args, **kwargs):
-    """Calls a function on the first host alone; elsewhere the result is None.
-
-    Raises:
-      AllHostsError: it raised UserError.
-    """
+    """A function's result on the first host, None on others; raises as `on_all_hosts`."""
     return on_all_hosts(lambda: None if jax.process_index() else function(*args, **kwargs))
 
 
@@ -137,11 +129,10 @@ def to_numpy(tree):
     """Whole NumPy arrays on every host, also of arrays whose shards lie on several."""
 
     def gather(leaf):
-        if isinstance(leaf, jax.Array) and not (
-            leaf.is_fully_replicated or leaf.is_fully_addressable
-        ):
-            return multihost_utils.process_allgather(leaf, tiled=True)
-        return np.asarray(leaf)
+        is_local = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+        if is_local or leaf.is_fully_replicated:
+            return np.asarray(leaf)
+        return multihost_utils.process_allgather(leaf, tiled=True)
 
     return jax.device_get(tree) if process_count() == 1 else jax.tree.map(gather, tree)
 
@@ -185,10 +176,8 @@ def check_shared_disk(workdir: pathlib.Path) -> None:
 
 
 def wait_until_visible(is_visible: Callable[[], bool], message: str) -> None:
-    """Waits until this host sees on the shared disk what the first has written.
-
-    Raises:
-      UserError: the message, where it does not within `SHARED_DISK_SECONDS`.
+    """Waits until this host sees on the shared disk what the first has written, or raises UserError
+    with the message after `SHARED_DISK_SECONDS`.
     """
     deadline = time.monotonic() + SHARED_DISK_SECONDS
     while not is_visible():

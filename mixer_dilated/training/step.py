@@ -118,12 +118,8 @@ def train_step(
 def accumulate_gradient(value_and_grad_fn: Callable, params, microbatches: tuple):
     """((loss, aux), gradient) of a batch from those of its microbatches, one after the other.
 
-    Loss and gradient are means; aux has an axis of microbatches first.
-
-    Args:
-      value_and_grad_fn: (params, *microbatch) to ((loss, aux), gradient).
-      params: its first argument.
-      microbatches: its other arguments, trees of arrays (microbatches, …).
+    `microbatches` are trees of arrays (microbatches, …), the arguments of `value_and_grad_fn` after
+    `params`. Loss and gradient are means; aux has an axis of microbatches first.
     """
 
     def add(sums, microbatch):

@@ -60,9 +60,7 @@ class TimedEpoch:
 
 
 class TimedFunction:
-    """A function of arrays on one device, compiled and warm, many calls to a turn, which takes
-    about so many milliseconds.
-    """
+    """A function of arrays on one device, compiled and warm, many calls to a turn of so long."""
 
     def __init__(self, function: Callable, *arguments: jax.Array, milliseconds: float = 20):
         self._arguments = jax.device_put(arguments, jax.devices()[0])
