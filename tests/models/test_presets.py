@@ -39,20 +39,6 @@ def test_parameters_are_those_of_the_papers_table(name):
     assert round((total - 1000 * (config.model.hidden_dim + 1)) / 1e6) == millions_without_head
 
 
-@pytest.mark.parametrize('name', PARAMETERS)
-def test_every_preset_takes_dilation_stride_and_branches(name):
-    model = preset(name)
-    model.patches.size = 4
-    model.patches.stride = 16
-    model.patches.padding = 'SAME'
-    model.branches = ({'dilation': 1}, {'dilation': 3})
-    config = resolve({'model': model})
-    rows = {layer.path: layer for layer in layers(create_model(config, 10), (64, 64, 3))}
-    stem = rows[('stem',)]
-    assert stem.output_shape == (16, config.model.hidden_dim)
-    assert stem.params == (2 * 4 * 4 * 3 + 1) * config.model.hidden_dim
-
-
 def test_a_preset_is_named_in_a_file_or_on_the_command_line(tmp_path):
     config = base_config()
     config.model = 'B/16'

@@ -17,7 +17,6 @@ from mixer_dilated.errors import UserError
 from mixer_dilated.parallel.mesh import check_batch, fit_mesh, mesh_sizes, process_local_indices
 from mixer_dilated.parallel.partition import Partition, compiler_options, named_leaves
 from mixer_dilated.planning.hlo import groups_of
-from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.optimizer import make_optimizer
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.state import create_model, create_train_state
@@ -101,14 +100,6 @@ def test_a_batch_that_devices_or_parts_do_not_divide_is_refused_with_the_numbers
         create_setup(small_config(accum_steps=3))
     with refuses('config.batch = 32', '8 devices', '128'):
         check_batch(32, mesh, accum_steps=16)
-
-
-def test_state_is_laid_over_the_mesh():
-    programs = CompiledFunctions.for_devices(create_setup(small_config()), jax.devices()[:1])
-    for leaf in jax.tree.leaves((programs.init_state(), programs.abstract_state())):
-        assert leaf.sharding.mesh.axis_names == ('seeds', 'data', 'model')
-        assert leaf.sharding.device_set == {*jax.devices()[:1]}
-    assert all(size > 0 for size in programs.training_bytes().values())
 
 
 def test_a_host_reads_what_its_devices_hold_and_no_more():

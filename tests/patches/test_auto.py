@@ -99,11 +99,6 @@ def test_the_command_line_takes_the_word(capsys):
     words = ['summary', '--config=configs/digits_dilated.py', '--config.model.patches=auto']
     assert main(words, 0.0) == 0
     assert '8×8×1, 9 tokens' in capsys.readouterr().out
-    assert main([*words, '--config.model.patches.dilation=3'], 0.0) == 2
-    assert capsys.readouterr().err == (
-        "error: config.model.patches.dilation: config.model.patches = 'auto' sets it; leave one "
-        'out\n'
-    )
 
 
 def test_a_sweep_has_automatic_patches_beside_others(tmp_path):

@@ -15,7 +15,7 @@ import pytest
 
 from mixer_dilated import bucket_clients, files
 from mixer_dilated.training.train import _set_up
-from tests.conftest import GIVEN_FLAGS, ROOT, config_file, refuses, run_cli, small_config
+from tests.conftest import ROOT, config_file, refuses, run_cli, small_config, start_python
 
 CONFIG = '--config=configs/digits_dilated.py'
 WITHOUT_CLIENT = """
@@ -27,8 +27,26 @@ sys.exit(main(sys.argv[1:], time.perf_counter()))
 """
 
 
-def refuse(tmp_path, *words: str) -> str:
-    """The one line with which a command ends that has made nothing, no client being installed."""
+@pytest.mark.parametrize(
+    ('words', 'values'),
+    [
+        *(
+            ([*words, f'--workdir={store}://bucket/run'], [f'{store}://bucket/run', client])
+            for words in ([CONFIG], ['evaluate'], ['predict', 'a.png'])
+            for store, client in (('gs', 'pip install gcsfs'), ('s3', 'pip install s3fs'))
+        ),
+        ([CONFIG, '--workdir=gs://'], ['--workdir=gs://', 'names no bucket']),
+        ([CONFIG, '--workdir=hdfs://host/run'], ['--workdir=hdfs://host/run', 'gs://…, s3://…']),
+        ([CONFIG, '--config.init_from=gs://bucket/a.npz'], ['gs://bucket/a.npz', 'install gcsfs']),
+        ([CONFIG, '--config.init_from=https://host/a.txt'], ['https://host/a.txt', '.npz']),
+        (
+            ['predict', '--workdir=runs/a', 'a.png', '--csv=gs://bucket/a.csv'],
+            ['--csv=gs://bucket/a.csv'],
+        ),
+    ],
+)
+def test_without_a_client_a_bucket_is_refused_before_anything_is_made(words, values, tmp_path):
+    """And an address of another kind, and a bucket for what is written locally."""
     command = [sys.executable, '-c', WITHOUT_CLIENT, *words]
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     ended = subprocess.run(
@@ -36,37 +54,7 @@ def refuse(tmp_path, *words: str) -> str:
     )
     lines = ended.stderr.splitlines()
     assert (ended.returncode, len(lines), ended.stdout) == (2, 1, ''), ended
-    assert not os.listdir(tmp_path)
-    return lines[0]
-
-
-@pytest.mark.parametrize(('store', 'client'), [('gs', 'gcsfs'), ('s3', 's3fs')])
-@pytest.mark.parametrize('words', [[CONFIG], ['evaluate'], ['predict', 'a.png']])
-def test_without_a_client_a_bucket_is_refused_before_anything_is_made(
-    words, store, client, tmp_path
-):
-    line = refuse(tmp_path, *words, f'--workdir={store}://bucket/run')
-    assert f'--workdir={store}://bucket/run' in line and f'pip install {client}' in line
-
-
-@pytest.mark.parametrize(
-    ('words', 'values'),
-    [
-        (['--workdir=gs://'], ['--workdir=gs://', 'names no bucket']),
-        (['--workdir=hdfs://host/run'], ['--workdir=hdfs://host/run', 'gs://…, s3://…']),
-        (['--workdir=https://host/run'], ['--workdir=https://host/run', 'gs://…, s3://…']),
-        (['--config.init_from=gs://bucket/a.npz'], ['gs://bucket/a.npz', 'pip install gcsfs']),
-        (['--config.init_from=https://host/a.txt'], ['https://host/a.txt', '.npz']),
-    ],
-)
-def test_another_address_is_refused_before_anything_is_made(words, values, tmp_path):
-    line = refuse(tmp_path, CONFIG, *words)
-    assert all(value in line for value in values), line
-
-
-def test_what_is_written_locally_is_refused_a_bucket(tmp_path):
-    line = refuse(tmp_path, 'predict', '--workdir=runs/a', 'a.png', '--csv=gs://bucket/a.csv')
-    assert '--csv=gs://bucket/a.csv' in line
+    assert all(value in lines[0] for value in values) and not os.listdir(tmp_path)
 
 
 @pytest.fixture(scope='module', params=['gs', 's3'])
@@ -92,18 +80,9 @@ def succeed(environment, *words: str) -> subprocess.CompletedProcess:
 
 def stop_after_first_epoch(environment, *words: str) -> str:
     """Sends SIGTERM to a run after its first epoch; what it printed to stderr."""
-    with subprocess.Popen(
-        [sys.executable, 'run.py', *words],
-        cwd=ROOT,
-        env={**os.environ, 'XLA_FLAGS': GIVEN_FLAGS, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        for line in process.stdout:
-            if line.startswith('epoch '):
-                process.send_signal(signal.SIGTERM)
-                break
+    with start_python('run.py', *words, env=environment) as process:
+        next(line for line in process.stdout if line.startswith('epoch '))
+        process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, errors
     return errors
@@ -149,11 +128,10 @@ def test_a_run_in_a_bucket_stops_resumes_and_is_read(bucket, tmp_path):
     for name in ('a.npz', 'a.safetensors'):
         succeed(environment, 'convert', run, str(tmp_path / name))
         files.put(str(tmp_path / name), f'bucket/{name}')
-        copy = str(tmp_path / f'again-{name}')
-        succeed(environment, 'convert', f'{scheme}://bucket/{name}', copy)
+        succeed(environment, 'convert', f'{scheme}://bucket/{name}', str(tmp_path / f'2-{name}'))
     next_run = ['--config.transfer.head=keep', '--config.num_epochs=1']
-    next_run += [f'--workdir={scheme}://bucket/b']
-    begun = succeed(environment, train, f'--config.init_from={run}', *next_run)
+    next_run += [f'--config.init_from={run}', f'--workdir={scheme}://bucket/b']
+    begun = succeed(environment, train, *next_run)
     assert f'begins with {run}; test {correct / 100:.4f}' in begun.stdout
 
 

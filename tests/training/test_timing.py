@@ -24,7 +24,7 @@ def test_turns_are_taken_round_by_round():
     class Recorded(str):
         def seconds(self):
             order.append(str(self))
-            return float(len(order))
+            return len(order)
 
     timed = {name: Recorded(name) for name in 'ab'}
     seconds = take_turns(timed, rounds=3, after_each=lambda: after.append(len(order)))
