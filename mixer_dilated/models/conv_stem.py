@@ -5,7 +5,7 @@ import jax
 from jaxtyping import Array, Float
 
 from mixer_dilated.models.mixer import MlpMixer, Stem
-from mixer_dilated.patches.extraction import antialias
+from mixer_dilated.patches.extraction import antialias, crop
 
 
 class ConvStem(Stem):
@@ -17,20 +17,18 @@ class ConvStem(Stem):
     def __call__(
         self, images: Float[Array, 'batch height width channels_in']
     ) -> Float[Array, 'batch tokens channels']:
-        init, (_, *image_size, channels) = nn.initializers.lecun_normal(), images.shape
+        init, channels = nn.initializers.lecun_normal(), images.shape[-1]
         x = self.param('bias', nn.initializers.zeros, (self.hidden_dim,)).astype(self.dtype)
         for i, patches in enumerate(self.branches):
             name = 'kernel' if len(self.branches) == 1 else f'kernel_{i}'
             kernel = self.param(name, init, (*patches.size, channels, self.hidden_dim))
             sampled = self.antialias(images, patches.dilation) if self.blur else images
-            # ONNX has no convolution that crops: negative padding is cut off first.
-            pads, (height, width) = patches.pads(image_size), image_size
-            (top, bottom), (left, right) = ((min(low, 0), min(high, 0)) for low, high in pads)
+            cropped, padding = crop(sampled, patches)
             tokens = jax.lax.conv_general_dilated(
-                sampled[:, -top : height + bottom, -left : width + right].astype(self.dtype),
+                cropped.astype(self.dtype),
                 kernel.astype(self.dtype),
                 window_strides=patches.stride,
-                padding=[(max(low, 0), max(high, 0)) for low, high in pads],
+                padding=padding,
                 rhs_dilation=patches.dilation,
                 dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
             )

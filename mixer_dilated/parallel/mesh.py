@@ -126,11 +126,9 @@ def fit_devices(config: ConfigDict) -> list[jax.Device]:
     # Where none fits, all are refused later.
     fitting = next(filter(fits, range(len(devices), 0, -1)), len(devices))
     if fitting < len(devices):
-        warnings.warn(
-            f'config.batch = {config.batch}: {len(devices)} devices do not divide it, or do not '
-            f'fit config.mesh; resumes with {fitting} of them',
-            stacklevel=2,
-        )
+        problem = f'{len(devices)} devices do not divide it, or do not fit config.mesh'
+        text = f'config.batch = {config.batch}: {problem}; resumes with {fitting} of them'
+        warnings.warn(text, stacklevel=2)
     return devices[:fitting]
 
 

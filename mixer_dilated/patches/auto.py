@@ -1,6 +1,5 @@
 """Patches by the size of images and a number of tokens: `config.model.patches = 'auto'`."""
 
-import itertools
 import math
 
 from mixer_dilated.patches.geometry import Pair
@@ -17,11 +16,9 @@ def auto_patches(image_size: Pair, max_tokens: int) -> dict:
     Returns:
       Values of 'model.patches' keys and of 'model.branches', as a config has them.
     """
-    stride = next(
-        side
-        for side in itertools.count(3, 2)
-        if math.prod(-(-length // side) for length in image_size) <= max_tokens
-    )
+    stride = 3
+    while math.prod(-(-length // stride) for length in image_size) > max_tokens:
+        stride += 2
     solid, dilated = round(0.6 * stride), round(0.8 * stride)
     return {
         'model.patches.size': solid,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mixer_dilated.patches.geometry import Pair, Patches
+from mixer_dilated.patches.geometry import Pads, Pair, Patches
 
 Images = Float[Array, 'batch height width channels']
 PatchFeatures = Float[Array, 'batch tokens features']
@@ -43,21 +43,31 @@ def extract_patches(images: Images, patches: Patches) -> PatchFeatures:
 
 def convolve_patches(images: Images, patches: Patches) -> PatchFeatures:
     """`extract_patches` by `jax.lax.conv_general_dilated_patches`."""
-    batch, *image_size, channels = images.shape
-    tokens, pads = patches.num_tokens(image_size), patches.pads(image_size)
-    # XLA's convolution on CPUs reads past the image where padding is negative: crop first.
-    crops = [(min(low, 0), min(high, 0), 0) for low, high in pads]
+    tokens = patches.num_tokens(images.shape[1:3])
+    cropped, padding = crop(images, patches)
     features = jax.lax.conv_general_dilated_patches(
-        jax.lax.pad(images, images.dtype.type(0), [(0, 0, 0), *crops, (0, 0, 0)]),
+        cropped,
         filter_shape=patches.size,
         window_strides=patches.stride,
-        padding=[(max(low, 0), max(high, 0)) for low, high in pads],
+        padding=padding,
         rhs_dilation=patches.dilation,
         dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
         # On accelerators the default precision rounds the products, and so the copied pixels.
         precision=jax.lax.Precision.HIGHEST,
     )
-    return features.reshape(batch, tokens, channels * math.prod(patches.size))
+    return features.reshape(len(images), tokens, images.shape[-1] * math.prod(patches.size))
+
+
+def crop(images: Images, patches: Patches) -> tuple[Images, Pads]:
+    """Cuts off what negative padding crops; returns the images, and the padding that is left.
+
+    XLA's convolution on CPUs reads past the image where padding is negative, and ONNX has none.
+    """
+    height, width = images.shape[1:3]
+    pads = patches.pads((height, width))
+    (top, bottom), (left, right) = ((min(low, 0), min(high, 0)) for low, high in pads)
+    padding = tuple((max(low, 0), max(high, 0)) for low, high in pads)
+    return images[:, -top : height + bottom, -left : width + right], padding
 
 
 def gather_patches(images: Images, patches: Patches) -> PatchFeatures:

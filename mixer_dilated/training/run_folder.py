@@ -190,10 +190,8 @@ def file_checksums(workdir: pathlib.Path, names: Iterable[str]) -> dict[str, int
 
 
 def check_same_config(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Raises UserError, with the keys that differ, if `workdir` holds a run of another config.
-
-    A folder of images may lie elsewhere now, and a run of a constant learning rate may get more
-    epochs.
+    """Raises UserError, with the keys that differ, if `workdir` holds a run of another config, but
+    for `changes_on_resume`.
     """
     recorded = read_config(workdir)
     differing = '; '.join(differences_on_resume(recorded, config))

@@ -1,5 +1,6 @@
 """Training and evaluation of one seed: pure functions of a batch, and of a chunk of batches."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -104,14 +105,11 @@ def train_step(
     correct = jnp.sum(logits.argmax(-1) == labels)
     with jax.named_scope('optimizer'):
         finite = jnp.isfinite(mean_loss) & jnp.isfinite(optax.tree.norm(grads))
+        update = functools.partial(state.apply_gradients, grads=grads)
         if skip_nonfinite:
-            next_state = jax.lax.cond(
-                finite,
-                lambda: state.apply_gradients(grads=grads),
-                lambda: state.replace(step=state.step + 1),
-            )
+            next_state = jax.lax.cond(finite, update, lambda: state.replace(step=state.step + 1))
         else:
-            next_state = state.apply_gradients(grads=grads)
+            next_state = update()
     return next_state, {'loss': mean_loss, 'correct': correct, 'finite': finite}
 
 
@@ -219,8 +217,7 @@ def train_chunk(
     Args:
       state, metrics, seed_key: of one seed; the step of the state selects the first row.
       own: what each seed has its own of: in a stream (the batch, None), in memory (None, index).
-      shared: what all seeds read: in a stream (None, first_step, num_steps), in memory (the whole
-        split, first_step, num_steps).
+      shared: what all seeds read: (None in a stream, in memory the split; first_step, num_steps).
       step: `train_step` with its settings bound.
     """
     (own_examples, index), (examples, first_step, num_steps) = own, shared
