@@ -25,10 +25,7 @@ AXES = ('seeds', 'data', 'model')
 
 def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh of `config.mesh`, on all devices if None are given; neighbours along 'model' are the
-    nearest to each other.
-
-    Raises:
-      UserError: no device, or a mesh that does not fit (see `mesh_sizes`).
+    nearest to each other. Raises UserError: no device, or a mesh that does not fit them.
     """
     devices = list(all_devices() if devices is None else devices)
     sizes = mesh_sizes(config, len(devices))
@@ -40,10 +37,8 @@ def mesh_sizes(config: ConfigDict, devices: int) -> tuple[int, int, int]:
     """Devices along the axes 'seeds', 'data' and 'model'; all of a number of devices are used.
 
     Where a size of `config.mesh` is 0, as many devices as divide the seeds share them out, and the
-    rest splits batches.
-
-    Raises:
-      UserError: the sizes do not fit the devices, the seeds or the widths of the network.
+    rest splits batches. Raises UserError: the sizes do not fit the devices, the seeds or the widths
+    of the network.
     """
     seed, data, model = (config.mesh[name] for name in ('seed', 'data', 'model'))
 

@@ -159,10 +159,8 @@ def num_tokens(branches: tuple[Patches, ...], branch_merge: str, image_size: Pai
     """Number of tokens, S, of a stem with one or several patch branches.
 
     With `branch_merge` = 'channels' the branches' patches at a grid position are one token, with
-    'tokens' every patch of every branch is one.
-
-    Raises:
-      UserError: as `Patches.grid`, or different grids with 'channels'.
+    'tokens' every patch of every branch is one. Raises UserError as `Patches.grid`, and for
+    different grids with 'channels'.
     """
     grids = [branch.grid(image_size) for branch in branches]
     if branch_merge == 'tokens':

@@ -254,9 +254,8 @@ class CompiledFunctions:
         return self._compiled[key]
 
     def training_bytes(self) -> dict[str, int]:
-        """Memory of the training function on each device, as the compiler lays it out.
-
-        'arguments' are the state and the examples, 'temporary' what a step computes in between.
+        """Memory of the training function on each device, as the compiler lays it out: 'arguments'
+        (state and examples), and 'temporary', what a step computes in between.
         """
         memory = self.train_function().memory_analysis()
         results = memory.output_size_in_bytes - memory.alias_size_in_bytes

@@ -26,13 +26,9 @@ HINT = 'remove it, and the same command writes it again'
 def open_setup(workdir: pathlib.Path, config: ConfigDict, dataset: Dataset | None = None) -> Setup:
     """`create_setup` of a run, whose splits of a folder of images are those that it began with.
 
-    `dataset` is taken for the one that the config names, if given. A run without checkpoints begins
-    anew. That a run of an earlier version has no record of its splits is a warning, if its data
-    have changed.
-
-    Raises:
-      UserError: as `create_setup`; or the data set has other classes than that of the run, whose
-        labels would mean something else.
+    A run without checkpoints begins anew. That a run of an earlier version has no record of its
+    splits is a warning, if its data have changed. Raises UserError as `create_setup`, and if the
+    data set has other classes than that of the run, whose labels would mean something else.
     """
     if not exists(workdir / 'checkpoints'):
         return create_setup(config, dataset)
@@ -89,10 +85,8 @@ def split_identities(setup: Setup, part: str) -> list[str]:
 
 
 def write_split_files(workdir: pathlib.Path, dataset: Dataset, *, saved: bool) -> None:
-    """Writes `splits.npz`, of a folder of images: the files of each split, by name.
-
-    The arrays are of bytes: `class_names` (classes,), and for each split its paths (examples,). A
-    run that has saved keeps those that are there.
+    """Writes `splits.npz`, of a folder of images, unless a run that has saved has it: arrays of
+    bytes, `class_names` (classes,), and for each split its paths (examples,).
     """
     files = getattr(dataset, 'split_files', None)
     if files and not (saved and exists(workdir / SPLIT_FILES)):
@@ -118,11 +112,8 @@ def check_same_data(
 ) -> None:
     """Writes `data.json`, or raises UserError if a run that has saved has other splits there.
 
-    Args:
-      workdir: the run's folder.
-      facts: 'class_names', and of every split its identity and checksums.
-      old: other identities that are as good, by split.
-      saved: whether the run has a checkpoint; without one it may begin anew.
+    `facts` are 'class_names', and of every split its identity and checksums; `old` are other
+    identities of splits that are as good. A run without a checkpoint may begin anew.
     """
     path = workdir / RECORD
     if not saved or not exists(path):

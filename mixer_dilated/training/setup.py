@@ -188,9 +188,8 @@ def _preprocessing_content(setup: Setup) -> dict:
 def read_preprocessing(workdir: pathlib.Path, config: ConfigDict) -> dict:
     """The content of `preprocessing.json`; by the data set in a run of an earlier version.
 
-    Raises:
-      UserError: a value is missing, not allowed, or does not fit the patches; or the file is not
-        there, and the data set cannot be opened.
+    Raises UserError if a value is missing, not allowed, or does not fit the patches; or if neither
+    the file nor the data set is there.
     """
     path = workdir / PREPROCESSING
     if not exists(path):

@@ -63,8 +63,7 @@ def create_train_state(
 def load_seed_weights(path: pathlib.Path) -> list[Weights]:
     """Loads the weights of every seed of a run; those of any other folder or file as of one seed.
 
-    Raises:
-      UserError: no weights there, or they are damaged.
+    Raises UserError if no weights are there, or they are damaged.
     """
     if not (path / 'checkpoints').is_dir():
         return [read_weights(path)]
@@ -93,9 +92,7 @@ def load_initial_params(setup: Setup) -> InitialParams:
     """Loads the parameters of `config.init_from` and adapts them to the network; none if it is ''.
 
     From a run with as many seeds each seed gets its own, otherwise all get those of the first.
-
-    Raises:
-      UserError, ShapeMismatchError: the weights cannot be read, or do not fit.
+    Raises UserError if the weights cannot be read, ShapeMismatchError if they do not fit.
     """
     config = setup.config
     if not config.init_from:
