@@ -43,6 +43,15 @@ def test_differences_are_combined_as_paule_and_mandel_do(rows):
     assert combined['p'] == pytest.approx(2 * student.sf(abs(difference) / error), abs=1e-3)
 
 
+def test_data_sets_that_do_not_differ_are_seldom_significant():
+    draw, wrong = np.random.default_rng(0), 0
+    for _ in range(300):
+        rows = draw.normal(0, 0.01, (3, 3)) + draw.normal(0, 0.01, (3, 1))
+        described = [{'difference': r.mean(), 'std': r.std(ddof=1), 'count': 3} for r in rows]
+        wrong += combine(described)['p'] < 0.05
+    assert wrong <= 0.08 * 300
+
+
 def trials_of(methods, datasets):
     return [
         types.SimpleNamespace(name=f'{m}_{d}', settings={'method': m, 'dataset': d})
