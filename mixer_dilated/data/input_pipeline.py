@@ -1,7 +1,8 @@
 """The input pipeline: chunks of examples on the devices, from any step on, in memory or streaming.
 
-A step is a gather. A chunk holds examples and an index into them, a row a step: in memory the
-examples of the whole split and the permutations of the epoch; in a stream the batch decoded next.
+A training step is a gather. A chunk holds examples and an index into them, a row a step: in memory
+the examples of the whole split and the permutations of the epoch; in a stream the batch decoded
+next. An evaluation takes batch after batch, so that one program serves splits of every size.
 """
 
 import functools
@@ -31,7 +32,6 @@ from mixer_dilated.data.workers import memory_limit, num_workers
 from mixer_dilated.parallel.mesh import process_local_indices, put_on_mesh, replicated
 from mixer_dilated.random_keys import purpose_key, seed_keys
 
-MAX_EVAL_EXAMPLES = 2**16  # of a chunk, which bounds what it predicts on the devices
 LABELS_AT_ONCE = 1000
 
 
@@ -39,10 +39,10 @@ class Chunk(NamedTuple):
     """The examples of one call of a compiled function.
 
     Attributes:
-      examples: those of a whole split, (examples, …), the same for every seed; or those of the
-        steps of the chunk, in training (seeds, steps, batch, …), in evaluation (steps, batch, …).
-      index: rows of a whole split, int32, in training (seeds, steps, batch) or None in a stream, in
-        evaluation (steps, batch), -1 for rows that only fill up the last batch.
+      examples: in training those of a whole split, (examples, …), the same for every seed, or in a
+        stream (seeds, 1, batch, …); in evaluation (1, batch, …).
+      index: int32, in training rows of a whole split (seeds, steps, batch), or None in a stream; in
+        evaluation numbers of the examples (1, batch), -1 for those that only fill the last batch.
       first_step: the step of row 0, from 0: the first of the epoch in memory, the next in a stream.
       num_steps: steps to train, from `state.step` on.
     """
@@ -71,7 +71,6 @@ class InMemoryPipeline:
     """The input pipeline of decoded examples, all of them on every device of a mesh.
 
     Attributes:
-      examples: on the devices.
       data_source, labels: the same examples by number, and all labels, on the host.
       waited: seconds spent in waiting for batches so far.
     """
@@ -81,11 +80,15 @@ class InMemoryPipeline:
     def __init__(self, examples: Examples, config: ConfigDict, mesh: Mesh):
         self.data_source, self.labels = InMemoryDataSource(examples), examples.labels
         self._config, self._mesh = config, mesh
-        self.examples = Examples(*put_on_mesh(tuple(examples), replicated(mesh)))
         self._epoch = self._index = None
         self._permute = functools.lru_cache(2)(
             functools.partial(epoch_permutations, config.seed, config.num_seeds, len(self.labels))
         )
+
+    @functools.cached_property
+    def examples(self) -> Examples:
+        """All of them on the devices, to train on."""
+        return put_on_mesh(self.data_source.examples, replicated(self._mesh))
 
     def prepare(self) -> None:
         """Compiles what draws an epoch, and draws the first."""
@@ -108,16 +111,11 @@ class InMemoryPipeline:
             self._epoch, self._index = epoch, put_on_mesh(rows, train_sharding(self._mesh))
         yield Chunk(self.examples, self._index, epoch * steps, num_steps)
 
-    @functools.cached_property
-    def _eval_index(self) -> list[jax.Array]:
-        shape = eval_shape(self._config, len(self.labels), self._mesh)
-        rows = np.arange(math.prod(shape), dtype=np.int32)
-        rows[len(self.labels) :] = -1
-        return [put_on_mesh(index, eval_sharding(self._mesh)) for index in rows.reshape(shape)]
-
-    def eval_chunks(self) -> Iterator[Chunk]:
-        """Chunks that hold every example once, in the stored order."""
-        return (Chunk(self.examples, index) for index in self._eval_index)
+    def eval_batches(self) -> Iterator[Chunk]:
+        """Batches that hold every example once, in the stored order."""
+        for index in eval_index(self._config, len(self.labels), self._mesh):
+            examples = Examples(*(array[index] for array in self.data_source.examples))
+            yield Chunk(*put_on_mesh((examples, index), eval_sharding(self._mesh)))
 
     def checksums(self) -> dict[str, int]:
         """Checksums of images and labels; {} in a stream, which has not seen all of them."""
@@ -167,19 +165,16 @@ class StreamingPipeline:
             self._next_step = number + 1
             yield Chunk(examples, None, number, 1)
 
-    def eval_chunks(self) -> Iterator[Chunk]:
+    def eval_batches(self) -> Iterator[Chunk]:
         count, sharding = len(self.data_source), eval_sharding(self._mesh)
-        *_, batch = eval_shape(self._config, count, self._mesh)
+        batches = eval_index(self._config, count, self._mesh)
         if self._next_step != 'eval':
-            # The last batch is filled up with the last example.
-            rows = np.minimum(np.arange(-(-count // batch) * batch), count - 1)[None]
-            sampler = IndexSampler(lambda _: rows, batch, rows.shape[1] // batch)
-            self._open(sampler, 0, sharding, (1, batch))
+            rows = np.where(batches < 0, count - 1, batches).reshape(1, -1)
+            sampler = IndexSampler(lambda _: rows, batches.shape[2], len(batches))
+            self._open(sampler, 0, sharding, batches.shape[1:])
             self._next_step = 'eval'
-        for start in range(0, count, batch):
-            index = np.arange(start, start + batch, dtype=np.int32)
-            index[index >= count] = -1
-            yield Chunk(self._prefetcher.next_batch(), put_on_mesh(index[None], sharding))
+        for index in batches:
+            yield Chunk(self._prefetcher.next_batch(), put_on_mesh(index, sharding))
 
     def checksums(self) -> dict[str, int]:
         return {}
@@ -235,16 +230,16 @@ def _permutations(seed, epoch, num_seeds: int, num_examples: int) -> jax.Array:
     return jax.lax.map(permutation, seed_keys(seed, num_seeds))
 
 
-def eval_shape(config: ConfigDict, count: int, mesh: Mesh) -> tuple[int, int, int]:
-    """(chunks, steps, batch) of the evaluation of `count` examples in memory.
+def eval_index(config: ConfigDict, count: int, mesh: Mesh) -> Int32[np.ndarray, 'batches 1 batch']:
+    """Numbers of the examples of each batch of an evaluation, -1 for those that only fill the last.
 
     A batch has `config.batch_eval` examples, or all, rounded up to the devices.
     """
     devices = mesh.shape['data']
     batch = -(-min(config.batch_eval, count) // devices) * devices
-    steps = -(-count // batch)
-    chunks = -(-steps * batch * config.num_seeds // MAX_EVAL_EXAMPLES)
-    return chunks, -(-steps // chunks), batch
+    index = np.arange(-(-count // batch) * batch, dtype=np.int32)
+    index[count:] = -1  # which as an index is the last example
+    return index.reshape(-1, 1, batch)
 
 
 def train_sharding(mesh: Mesh) -> NamedSharding:
@@ -253,5 +248,5 @@ def train_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def eval_sharding(mesh: Mesh) -> NamedSharding:
-    """Of arrays (steps, batch, …) that all seeds share."""
+    """Of arrays (1, batch, …) that all seeds share."""
     return NamedSharding(mesh, PartitionSpec(None, 'data'))

@@ -56,7 +56,7 @@ class Classifier:
         run = restore_checkpoint(workdir, self._compiled, best=best)
         self._state, self._sums = run.state, self._compiled.empty_sums()
         self._temperatures = read_temperatures(workdir, run.step)
-        self._labels = np.zeros(batch, np.int32)  # eval_chunk takes labels; these are not used
+        self._labels = np.zeros(batch, np.int32)  # eval_step takes labels; these are not used
 
     def log_probs(self, images: list[np.ndarray]) -> Float[Array, 'seeds batch classes']:
         """Log-probabilities, which the devices start to compute; compiled at the first call.
@@ -65,9 +65,9 @@ class Classifier:
         """
         batch = np.zeros((self.batch, *self.preprocessing.stored_shape), np.uint8)
         batch[: len(images)] = images
-        (chunk,) = self._compiled.in_memory(Examples(batch, self._labels)).eval_chunks()
-        _, log_probs = self._compiled.eval_chunk(self._state, self._sums, chunk)
-        return log_probs[:, 0, : self.batch]
+        (inputs,) = self._compiled.in_memory(Examples(batch, self._labels)).eval_batches()
+        _, log_probs = self._compiled.eval_step(self._state, self._sums, inputs)
+        return log_probs[:, : self.batch]
 
     def seen(self, image: np.ndarray) -> UInt8[np.ndarray, 'height width channels']:
         """A stored image as the network sees it."""

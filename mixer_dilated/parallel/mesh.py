@@ -142,9 +142,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def seeds_sharding(mesh: Mesh) -> NamedSharding:
-    """Of arrays (seeds, …): the state of a run."""
-    return NamedSharding(mesh, PartitionSpec('seeds'))
+def seeds_sharding(mesh: Mesh, *axes: str) -> NamedSharding:
+    """Of arrays (seeds, …): the state of a run; further axes over those named of the mesh."""
+    return NamedSharding(mesh, PartitionSpec('seeds', *axes))
 
 
 def put_on_mesh(tree, sharding: NamedSharding):

@@ -4,7 +4,6 @@
 """
 
 import collections
-import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -14,19 +13,16 @@ import re
 import sys
 
 import jax
-import jax.numpy as jnp
 
-from mixer_dilated.data.examples import Examples
-from mixer_dilated.data.input_pipeline import eval_shape, eval_sharding
+from mixer_dilated.data.input_pipeline import eval_index
 from mixer_dilated.errors import UserError
 from mixer_dilated.models.costs import num_params
-from mixer_dilated.parallel.mesh import check_batch, replicated
+from mixer_dilated.parallel.mesh import check_batch
 from mixer_dilated.planning.devices import Devices
 from mixer_dilated.planning.hlo import Program, mesh_axis, part_of
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.state import network_layers
-from mixer_dilated.training.step import EVALUATION
 
 VERSIONS = ('jax', 'jaxlib', 'libtpu', 'jax_cuda13_plugin', 'flax', 'optax')
 PROGRAMS = ('initialise', 'train', 'evaluate')
@@ -54,7 +50,7 @@ def compile_programs(setup: Setup, devices: Devices, programs: tuple[str, ...] =
     compilers = {
         'initialise': functions.init_function,
         'train': functions.train_function,
-        'evaluate': lambda: functions.eval_function(*_evaluation_arguments(functions)),
+        'evaluate': lambda: functions.eval_function(_images_shape(functions)),
     }
     memory, step, out_of_memory = {}, dict.fromkeys(OF_STEP), None
     try:
@@ -138,32 +134,21 @@ def _resident_bytes(functions: CompiledFunctions, program: str) -> int:
     setup, config, mesh = functions.setup, functions.setup.config, functions.mesh_shape
     if program == 'initialise':
         return 0
-    own = 'train' if program == 'train' else setup.epoch_split
-    others = setup.num_examples.items()
-    examples = sum(count for part, count in others if part != own and not setup.streams(part))
+    examples = 0
+    if program == 'evaluate' and not setup.streams('train'):
+        examples = setup.train_examples
     if program == 'train' and setup.streams('train'):
         batches = (config.input.prefetch + IN_FLIGHT) * config.num_seeds // mesh['seeds']
         examples += batches * config.batch // mesh['data']
     return examples * (math.prod(setup.dataset.stored_shape) + 4)
 
 
-def _evaluation_arguments(functions: CompiledFunctions) -> tuple:
-    """Shapes, dtypes and shardings of the arguments of `eval_chunk` at the end of an epoch."""
-    setup, sharding = functions.setup, eval_sharding(functions.mesh)
+def _images_shape(functions: CompiledFunctions) -> tuple[int, ...]:
+    """(1, B, H, W, C) of the images of a batch at the end of an epoch."""
+    setup = functions.setup
     count = setup.num_examples[setup.epoch_split]
-    _, steps, batch = eval_shape(setup.config, count, functions.mesh)
-    shape, of_examples = (count,), replicated(functions.mesh)
-    if setup.streams(setup.epoch_split):
-        steps, shape, of_examples = 1, (1, batch), sharding
-    array = functools.partial(jax.ShapeDtypeStruct, sharding=of_examples)
-    images = array((*shape, *setup.dataset.stored_shape), jnp.uint8)
-    index = jax.ShapeDtypeStruct((steps, batch), jnp.int32, sharding=sharding)
-    sums = {
-        name: jax.ShapeDtypeStruct((setup.config.num_seeds,), dtype)
-        for name, dtype in EVALUATION.items()
-    }
-    inputs = Examples(images, array(shape, jnp.int32)), index
-    return functions.abstract_state(), functions.abstract_of_seeds(sums), inputs
+    index = eval_index(setup.config, count, functions.mesh)
+    return (*index.shape[1:], *setup.dataset.stored_shape)
 
 
 def compiler_versions() -> dict[str, str]:

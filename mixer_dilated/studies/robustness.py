@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mixer_dilated.data.corruption import CORRUPTIONS
 from mixer_dilated.data.datasets import load_examples
@@ -38,7 +39,7 @@ def robustness_rows(
         if is_square(clean.shape[1:3], setup.image_size):  # with a row that is no image
             clean = to_input(clean, setup.image_size)
         for name, severity, images in corrupt(clean):
-            inputs = programs.in_memory(Examples(images, test.labels))
+            inputs = programs.in_memory(Examples(np.asarray(images), test.labels))
             correct = programs.evaluate(state, inputs)['correct']
             for k, count in enumerate(correct):
                 yield {

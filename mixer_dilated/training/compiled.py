@@ -19,6 +19,7 @@ from mixer_dilated.data.input_pipeline import (
     Chunk,
     InMemoryPipeline,
     InputPipeline,
+    eval_sharding,
     train_sharding,
 )
 from mixer_dilated.parallel.mesh import (
@@ -39,7 +40,6 @@ from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.state import create_model, create_train_state
 from mixer_dilated.training.step import (
     EVALUATION,
-    eval_chunk,
     eval_step,
     train_chunk,
     train_step,
@@ -137,12 +137,20 @@ class CompiledFunctions:
             own, shared = (chunk.examples, None), (None, *counts)
         return self.train_function()(state, metrics, self._seed_keys, own, shared)
 
-    def eval_chunk(
-        self, state: TrainState, sums: dict[str, jax.Array], chunk: Chunk
-    ) -> tuple[dict[str, jax.Array], Float[Array, 'seeds steps batch classes']]:
-        """`step.eval_chunk` of every seed, compiled once for chunks of one shape."""
-        arguments = state, sums, (chunk.examples, chunk.index)
-        return self.eval_function(*arguments)(*arguments)
+    def eval_step(
+        self, state: TrainState, sums: dict[str, jax.Array], batch: Chunk
+    ) -> tuple[dict[str, jax.Array], Float[Array, 'seeds batch classes']]:
+        """`step.eval_step` of every seed, compiled once for batches of one shape."""
+        function = self.eval_function(batch.examples.images.shape)
+        return function(state, sums, (batch.examples, batch.index))
+
+    def empty_sums(self) -> dict[str, jax.Array]:
+        """'loss', 'correct' and 'top5' at the start of an evaluation."""
+        return put_on_mesh(self._zeros(), seeds_sharding(self.mesh))
+
+    def _zeros(self) -> dict[str, np.ndarray]:
+        seeds = self.setup.config.num_seeds
+        return {name: np.zeros(seeds, dtype) for name, dtype in EVALUATION.items()}
 
     def train_epoch(
         self, state: TrainState, inputs: InputPipeline
@@ -168,15 +176,13 @@ class CompiledFunctions:
         self, state: TrainState, inputs: InputPipeline, *, keep_log_probs: bool = True
     ) -> tuple:
         """What `evaluate` and `predict` return, in one pass."""
-        seeds, count = self.setup.config.num_seeds, len(inputs.data_source)
-        zeros = {name: np.zeros(seeds, dtype) for name, dtype in EVALUATION.items()}
-        sums, log_probs = put_on_mesh(zeros, seeds_sharding(self.mesh)), []
-        for chunk in inputs.eval_chunks():
+        count = len(inputs.data_source)
+        sums, log_probs = self.empty_sums(), []
+        for batch in inputs.eval_batches():
             previous = sums
-            sums, chunk_log_probs = self.eval_chunk(state, sums, chunk)
+            sums, of_batch = self.eval_step(state, sums, batch)
             if keep_log_probs:
-                rows = to_numpy(chunk_log_probs)
-                log_probs.append(rows.reshape(seeds, -1, rows.shape[-1]))
+                log_probs.append(to_numpy(of_batch))
             jax.block_until_ready(previous)  # at most two batches wait on the devices
         means = to_numpy(sums)
         means['loss'] = means['loss'] / np.float32(count)
@@ -204,13 +210,18 @@ class CompiledFunctions:
         settings = {'donate_argnums': 0, 'out_shardings': shardings}
         return self._compile_once('train', function, *arguments, **settings)
 
-    def eval_function(self, state, sums, shared) -> jax.stages.Compiled:
-        """The compiled `step.eval_chunk` of all seeds, for arguments of these shapes."""
-        step = functools.partial(eval_step, num_phases=num_phases(self.setup.config))
-        function = functools.partial(eval_chunk, step=step, image_size=self.setup.image_size)
-        key = ('eval', *(leaf.shape for leaf in jax.tree.leaves(shared)))
-        shardings = seeds_sharding(self.mesh), train_sharding(self.mesh)
-        return self._compile_once(key, function, state, sums, shared, out_shardings=shardings)
+    def eval_function(self, images_shape: tuple[int, ...]) -> jax.stages.Compiled:
+        """The compiled `step.eval_step` of all seeds, for images (1, B, H, W, C) of this shape."""
+        if images_shape in self._compiled:
+            return self._compiled[images_shape]
+        phases, size = num_phases(self.setup.config), self.setup.image_size
+        step = functools.partial(eval_step, num_phases=phases, image_size=size)
+        array = functools.partial(jax.ShapeDtypeStruct, sharding=eval_sharding(self.mesh))
+        images, numbers = array(images_shape, jnp.uint8), array(images_shape[:2], jnp.int32)
+        sums = self.abstract_of_seeds(self._zeros())
+        arguments = self.abstract_state(), sums, (Examples(images, numbers), numbers)
+        shardings = seeds_sharding(self.mesh), seeds_sharding(self.mesh, 'data')
+        return self._compile_once(images_shape, step, *arguments, out_shardings=shardings)
 
     def init_function(self) -> jax.stages.Compiled:
         """The compiled `create_train_state` of all seeds."""

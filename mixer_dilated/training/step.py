@@ -178,26 +178,36 @@ def is_in_top5(
 
 def eval_step(
     state: TrainState,
-    images: UInt8[Array, 'batch height width channels'],
-    labels: Int32[Array, ' batch'],
-    counted: Bool[Array, ' batch'],
+    sums: dict[str, jax.Array],
+    batch: tuple[Examples, Int32[Array, '1 batch']],
     *,
     num_phases: Pair = (1, 1),
+    image_size: Pair | None = None,
 ) -> tuple[dict[str, jax.Array], Float[Array, 'batch classes']]:
-    """Evaluates one batch, without dropout; examples that only fill it are not counted.
+    """Evaluates one batch, without dropout.
+
+    Args:
+      state: the parameters.
+      sums: over the batches before.
+      batch: examples (1, B, …), and their numbers, -1 for those that only fill the batch.
+      num_phases: as in `class_log_probs`.
+      image_size: as in `train_step`.
 
     Returns:
-      Over the counted examples 'loss' (summed cross-entropy), 'correct' and 'top5' (counts: the
-      label has the highest log-probability, or one of the five highest), and `class_log_probs`.
+      The sums with this batch: 'loss' (cross-entropy), 'correct' and 'top5' (counts: the label has
+      the highest log-probability, or one of the five highest); and `class_log_probs`.
     """
+    (images, labels), index = jax.tree.map(lambda array: shard_batch(array[0]), batch)
+    images = to_input(images, image_size) if image_size else images
     log_probs = class_log_probs(state, images, num_phases=num_phases)
     of_label = jnp.take_along_axis(log_probs, labels[:, None], axis=1)
-    sums = {
-        'loss': jnp.sum(-of_label[:, 0], where=counted),
-        'correct': jnp.sum(log_probs.argmax(-1) == labels, where=counted),
-        'top5': jnp.sum(is_in_top5(log_probs, labels), where=counted),
+    values = {
+        'loss': -of_label[:, 0],
+        'correct': log_probs.argmax(-1) == labels,
+        'top5': is_in_top5(log_probs, labels),
     }
-    return sums, log_probs
+    of_batch = {name: jnp.sum(value, where=index >= 0) for name, value in values.items()}
+    return jax.tree.map(jnp.add, sums, of_batch), log_probs
 
 
 def train_chunk(
@@ -230,37 +240,6 @@ def train_chunk(
         return state, metrics.merge(step_metrics, state.step)
 
     return jax.lax.fori_loop(0, num_steps, body, (state, metrics))
-
-
-def eval_chunk(
-    state: TrainState,
-    sums: dict[str, jax.Array],
-    shared: tuple[Examples, Int32[Array, 'steps batch']],
-    *,
-    step: Callable,
-    image_size: Pair | None = None,
-) -> tuple[dict[str, jax.Array], Float[Array, 'steps batch classes']]:
-    """Evaluates the rows of an `input_pipeline.Chunk`, each example once.
-
-    Args:
-      state: the parameters.
-      sums: those of `eval_step` of the chunks before.
-      shared: examples, and their rows, -1 for those that only fill a batch.
-      step: `eval_step` with its settings bound.
-      image_size: as in `train_step`.
-
-    Returns:
-      The sums with these, and the log-probabilities of all rows.
-    """
-    examples, index = shared
-
-    def body(sums, row):
-        images, labels = gather_batch(examples, index, row)
-        images = to_input(images, image_size) if image_size else images
-        batch_sums, log_probs = step(state, images, labels, shard_batch(index[row] >= 0))
-        return jax.tree.map(jnp.add, sums, batch_sums), log_probs
-
-    return jax.lax.scan(body, sums, jnp.arange(len(index)))
 
 
 def gather_batch(

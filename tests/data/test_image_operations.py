@@ -17,7 +17,7 @@ from tests.conftest import random_bytes
 FILL = 37
 SETS = [*OPERATION_SETS]
 NAMES = {operations: [*OPERATION_SETS[operations].operations] for operations in SETS}
-COLOURS = {operations: [*{*NAMES[operations]} - {*TRANSFORMS, 'cutout'}] for operations in SETS}
+COLOURS = {s: [name for name in NAMES[s] if name not in (*TRANSFORMS, 'cutout')] for s in SETS}
 EXACT = 'identity', 'equalize', 'invert', 'solarize', 'posterize', 'solarize_add'
 
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixer_dilated.data import input_pipeline
 from mixer_dilated.data.batch_stream import BatchStream, IndexSampler
 from mixer_dilated.data.examples import Examples, InMemoryDataSource
 from mixer_dilated.data.input_pipeline import (
@@ -156,20 +155,19 @@ def test_chunks_from_any_step_on_are_the_batches_of_the_permutations(kind):
             expected = [expected_labels(step, 8) for step in range(first, first + count)]
             assert chunks_of(inputs, first, count) == expected
             if first == 3:
-                assert sum((chunk.index >= 0).sum() for chunk in inputs.eval_chunks()) == 40
+                assert sum((batch.index >= 0).sum() for batch in inputs.eval_batches()) == 40
 
 
 @settings(max_examples=20)
-@given(count=st.integers(1, 300), batch=st.integers(1, 40), limit=st.integers(1, 400))
-def test_eval_chunks_in_memory_hold_every_example_once(count, batch, limit):
+@given(count=st.integers(1, 300), batch=st.integers(1, 40))
+def test_eval_batches_in_memory_hold_every_example_once(count, batch):
     changes = {'batch_eval': batch, 'batch': 1, 'num_seeds': 2}
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        open_pipeline(InMemoryPipeline, numbered(count), **changes) as inputs,
-    ):
-        patch.setattr(input_pipeline, 'MAX_EVAL_EXAMPLES', limit)
-        chunks = [chunk.index for chunk in inputs.eval_chunks()]
-    assert len({chunk.shape for chunk in chunks}) == 1  # one compiled function
-    index = np.concatenate([np.ravel(chunk) for chunk in chunks])
+    examples = numbered(count)
+    with open_pipeline(InMemoryPipeline, examples, **changes) as inputs:
+        batches = [*inputs.eval_batches()]
+    assert {b.index.shape for b in batches} == {(1, min(batch, count))}  # one compiled function
+    index = np.concatenate([np.ravel(b.index) for b in batches])
     np.testing.assert_array_equal(index[:count], np.arange(count))
     assert (index[count:] == -1).all()
+    images = np.concatenate([b.examples.images[0] for b in batches])
+    np.testing.assert_array_equal(images[:count], examples.examples.images)

@@ -21,14 +21,13 @@ from mixer_dilated.training.state import create_model, create_train_state
 from mixer_dilated.training.step import (
     EVALUATION,
     LOSSES,
-    eval_chunk,
     eval_step,
     normalise,
     train_chunk,
     train_step,
 )
 from tests.conftest import small_config
-from tests.data.test_augmentation import move_up_left, small_state
+from tests.data.test_augmentation import small_state
 from tests.training.runs import after_an_epoch
 
 
@@ -55,7 +54,8 @@ def test_no_label_is_among_five_of_which_none_is_known(log_probs):
     """Of what is not a number, and of twelve that are equal."""
     state = small_state().replace(apply_fn=lambda *_, **__: jnp.asarray(log_probs))
     images, labels = jnp.zeros((2, 8, 8, 1), jnp.uint8), jnp.arange(2)
-    sums, _ = eval_step(state, images, labels, jnp.ones(2, bool))
+    batch = Examples(images[None], labels[None]), jnp.arange(2)[None]
+    sums, _ = eval_step(state, dict.fromkeys(EVALUATION, 0), batch)
     assert int(sums['top5']) == 0
 
 
@@ -81,6 +81,14 @@ def test_training_with_every_optimizer_lowers_the_loss(name, base_lr):
     assert losses[-1] < losses[0]
 
 
+def move_up_left(images, up, left):
+    """By the definition: rows and columns leave at the top and left, zeros follow."""
+    moved = np.zeros_like(images)
+    height, width = images.shape[1:3]
+    moved[:, : height - up, : width - left] = images[:, up:, left:]
+    return moved
+
+
 @pytest.mark.parametrize(
     ('batch', 'num_phases'), [(1, (1, 1)), (7, (2, 3)), (100, (1, 1)), (101, (2, 1))]
 )
@@ -94,14 +102,15 @@ def test_evaluation_counts_every_example_once_by_the_mean_over_all_phases(batch,
         for phase in np.ndindex(*num_phases)
     ]
     expected = np.log(np.mean([jax.nn.softmax(logit) for logit in logits], axis=0))
-    index = np.arange(-(-100 // batch) * batch).reshape(-1, batch)
+    index = np.arange(-(-100 // batch) * batch).reshape(-1, 1, batch)
     index[index >= 100] = -1
-    sums = {name: dtype(0) for name, dtype in EVALUATION.items()}
-    evaluate = functools.partial(
-        eval_chunk, step=functools.partial(eval_step, num_phases=num_phases)
-    )
-    result, log_probs = jax.jit(evaluate)(state, sums, (examples, index))
-    log_probs = log_probs.reshape(-1, 10)[:100]
+    result, log_probs = {name: dtype(0) for name, dtype in EVALUATION.items()}, []
+    evaluate = jax.jit(functools.partial(eval_step, num_phases=num_phases))
+    for numbers in index:
+        of_batch = Examples(*(array[numbers] for array in examples))
+        result, rows = evaluate(state, result, (of_batch, numbers))
+        log_probs.append(rows)
+    log_probs = np.concatenate(log_probs)[:100]
     assert log_probs.dtype == np.float32
     np.testing.assert_allclose(log_probs, expected, rtol=1e-4, atol=1e-5)
     loss = -expected[np.arange(100), labels].sum()
