@@ -43,7 +43,8 @@ def extract_patches(images: Images, patches: Patches) -> PatchFeatures:
 
 def convolve_patches(images: Images, patches: Patches) -> PatchFeatures:
     """`extract_patches` by `jax.lax.conv_general_dilated_patches`."""
-    tokens = patches.num_tokens(images.shape[1:3])
+    batch, *image_size, channels = images.shape
+    tokens = patches.num_tokens(image_size)
     cropped, padding = crop(images, patches)
     features = jax.lax.conv_general_dilated_patches(
         cropped,
@@ -55,7 +56,7 @@ def convolve_patches(images: Images, patches: Patches) -> PatchFeatures:
         # On accelerators the default precision rounds the products, and so the copied pixels.
         precision=jax.lax.Precision.HIGHEST,
     )
-    return features.reshape(len(images), tokens, images.shape[-1] * math.prod(patches.size))
+    return features.reshape(batch, tokens, channels * math.prod(patches.size))
 
 
 def crop(images: Images, patches: Patches) -> tuple[Images, Pads]:
