@@ -174,7 +174,7 @@ def _mix(array: jax.Array, partners: jax.Array | None, weight: jax.Array | None)
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """The augmentation of a training batch; by default none. Each change has a key of its own."""
+    """The augmentation of a training batch; by default none. Each change has its own key."""
 
     min_crop_area: float = 0.0  # of random resized crops, as a share of the area
     flip: bool = False  # half of the images, left to right

@@ -88,8 +88,8 @@ def evaluate_checkpoint(
     compiled = on_all_hosts(CompiledFunctions.for_devices, setup)
     run = restore_checkpoint(workdir, compiled, best=best)
     if calibrate is not None:
-        fitted = _fit_calibration(compiled, run, calibrate)
-        on_primary(write_json, workdir / CALIBRATION, fitted)
+        temperatures = _fit_calibration(compiled, run, calibrate)
+        on_primary(write_json, workdir / CALIBRATION, temperatures)
     calibration = on_primary(read_calibration, workdir, run.step)
     try:
         if calibration:
