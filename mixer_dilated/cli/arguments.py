@@ -140,6 +140,7 @@ def _parse_flags(values: flags.FlagValues, argv: list[str], has_overrides: bool)
         value = error.flagvalue.partition('=')[2] or 'VALUE'
         override = f'--config.{keys[0]}={value}' if len(keys) == 1 else ''
         hint = f'; the key of the config is set by {override}' if override else ''
-        raise UserError(f'{one_line(error)}{hint} (see --help)') from None
+        text = re.sub(r', config\.[\w.]+', '', one_line(error))  # of its suggestions
+        raise UserError(f'{text}{hint} (see --help)') from None
     except flags.Error as error:
         raise UserError(f'{one_line(error).removeprefix("flag ")} (see --help)') from None

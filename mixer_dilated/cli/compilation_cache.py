@@ -40,7 +40,7 @@ def keep_compiled_programs() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        warnings.warn(f'compiled programs are not kept: {folder}: {error.strerror}', stacklevel=2)
+        warnings.warn(f'compiled programs are not kept: {folder}: {error}', stacklevel=2)
         return
     jax.config.update('jax_compilation_cache_dir', str(folder))
 

@@ -5,10 +5,10 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from mixer_dilated.data.datasets import open_dataset
-from mixer_dilated.data.stored_images import Shape, image_shapes
+from mixer_dilated.data.stored_images import image_shapes
 from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
-from mixer_dilated.patches.geometry import integer_pair
+from mixer_dilated.patches.geometry import Shape, integer_pair
 
 # Of https://www.tensorflow.org/datasets/catalog/: (height, width), None if images are of several
 # sizes; channels; classes; examples of each split.

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
 import warnings
 
 import numpy as np
@@ -24,7 +25,6 @@ from mixer_dilated.data.preprocessing import Preprocessing
 from mixer_dilated.data.stored_images import is_upsample
 from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import atomic_folder
 from mixer_dilated.patches.geometry import integer_pair
 from mixer_dilated.paths import expand_user
 
@@ -114,9 +114,7 @@ def load_examples(dataset: Dataset, split: str, cache_dir: str) -> Examples:
     if examples is None:
         examples = dataset.read(split)
         try:
-            with atomic_folder(entry) as folder:
-                _write_entry(folder, dataset.fingerprint, examples)
-                shutil.rmtree(entry, ignore_errors=True)  # what was damaged
+            _store_entry(entry, dataset.fingerprint, examples)
         except OSError as error:
             warnings.warn(f'decoded images are not cached: {entry}: {error}', stacklevel=2)
     return examples
@@ -135,12 +133,19 @@ def _load_entry(entry: pathlib.Path, fingerprint: str) -> Examples | None:
         return None
 
 
-def _write_entry(folder: pathlib.Path, fingerprint: str, examples: Examples) -> None:
-    folder.mkdir()
-    for name, array in examples._asdict().items():
-        np.save(folder / f'{name}.npy', array, allow_pickle=False)
-    recorded = {'fingerprint': fingerprint, 'checksums': checksums(examples)}
-    (folder / 'entry.json').write_text(json.dumps(recorded, indent=2))
+def _store_entry(entry: pathlib.Path, fingerprint: str, examples: Examples) -> None:
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = pathlib.Path(tempfile.mkdtemp(prefix='unfinished-', dir=entry.parent))
+    try:
+        for name, array in examples._asdict().items():
+            np.save(unfinished / f'{name}.npy', array, allow_pickle=False)
+        recorded = {'fingerprint': fingerprint, 'checksums': checksums(examples)}
+        (unfinished / 'entry.json').write_text(json.dumps(recorded, indent=2))
+        if _load_entry(entry, fingerprint) is None:  # else another process was faster
+            shutil.rmtree(entry, ignore_errors=True)
+            unfinished.rename(entry)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 class Digits(InMemoryDataset):

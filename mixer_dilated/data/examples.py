@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from mixer_dilated.data.split_names import split_of
-from mixer_dilated.data.stored_images import Shape
 from mixer_dilated.errors import UserError
+from mixer_dilated.patches.geometry import Shape
 from mixer_dilated.paths import expand_user, user_cache
 
 OWN = 'own:'  # begins the name of a data set of the caller's arrays

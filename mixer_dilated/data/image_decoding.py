@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
-from mixer_dilated.data.stored_images import Shape
 from mixer_dilated.errors import UnreadableError, UserError
 from mixer_dilated.files import error_text, open_nonblocking
+from mixer_dilated.patches.geometry import Shape
 
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'AVIF')  # what Pillow lacks is refused
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.jpe', '.jfif', '.webp', '.bmp', '.tif', '.tiff', '.gif')

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 import warnings
@@ -22,12 +23,13 @@ from mixer_dilated.data.class_folders import (
 from mixer_dilated.data.examples import Examples, cache_folder, cache_name, split_slices
 from mixer_dilated.data.image_decoding import white_of
 from mixer_dilated.data.preprocessing import Preprocessing, decode_images
-from mixer_dilated.data.stored_images import Shape
 from mixer_dilated.errors import UnreadableError, UserError
 from mixer_dilated.files import write_json
+from mixer_dilated.patches.geometry import Shape
 
 MAX_NAMED = 3
 SAMPLE = 100  # files that are looked at for their range of values
+MAX_KEPT_BYTES = 2**30  # of images that were decoded to find corrupt ones
 
 
 class ImageFolder:
@@ -60,7 +62,7 @@ class ImageFolder:
         root = source if source.is_dir() else source.parent
         self.name = cache_name('folder' if source == root else 'csv', source)
         self.image_shape, self.stored_shape = preprocessing.image_shape, preprocessing.stored_shape
-        self._root, self._preprocessing = root, preprocessing
+        self._root, self._preprocessing, self._decoded = root, preprocessing, {}
         notes = [*folders.notes]
         if dataset.on_corrupt == 'skip':
             corrupt = self._find_corrupt(folders.splits, dataset.cache_dir)
@@ -94,6 +96,9 @@ class ImageFolder:
     def read(self, split: str) -> Examples:
         """See `Dataset.read`; corrupt files of all splits are named, and counted, in one error."""
         files = self._slice(split)
+        if self._decoded:
+            images = np.stack([self._decoded[file.path] for file in files])
+            return Examples(images, np.array([file.label for file in files], np.int32))
         examples, corrupt = self._decode(files)
         if corrupt:
             seen = {file.path for file in files}
@@ -162,7 +167,11 @@ class ImageFolder:
         except (OSError, ValueError, RecursionError):
             pass
         files = [file for files in splits.values() for file in files]
-        _, corrupt = self._decode(files, keep=False)
+        keep = len(files) * math.prod(self.stored_shape) <= MAX_KEPT_BYTES
+        examples, corrupt = self._decode(files, keep)
+        if keep:  # `read` need not decode them again
+            usable = (file.path for file in files if file.path not in corrupt)
+            self._decoded = dict(zip(usable, examples.images, strict=True))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, corrupt)

@@ -91,8 +91,9 @@ class InMemoryPipeline:
         return put_on_mesh(self.data_source.examples, replicated(self._mesh))
 
     def prepare(self) -> None:
-        """Compiles what draws an epoch, and draws the first."""
+        """Compiles what draws an epoch, draws the first, and puts the examples on the devices."""
         self._permute(0)
+        jax.block_until_ready(self.examples)
 
     def train_chunks(self, step: int, num_steps: int, seconds: float | None) -> Iterator[Chunk]:
         """Chunks of the next `num_steps` batches after `step`, within the epoch.

@@ -14,10 +14,10 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from mixer_dilated.data.image_decoding import MAX_PIXELS, read_image
-from mixer_dilated.data.stored_images import Shape, square_of, square_shape
+from mixer_dilated.data.stored_images import square_of, square_shape
 from mixer_dilated.data.workers import num_cores
 from mixer_dilated.errors import UserError
-from mixer_dilated.patches.geometry import Pair
+from mixer_dilated.patches.geometry import Pair, Shape
 
 PREPROCESS_MODES = ('resize', 'mnist', 'fill')
 RESIZE_MODES = ('crop', 'pad', 'squash')

@@ -13,9 +13,8 @@ from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
 from mixer_dilated.errors import UserError
-from mixer_dilated.patches.geometry import Pair
+from mixer_dilated.patches.geometry import Pair, Shape
 
-Shape = tuple[int, int, int]  # (height, width, channels)
 MAX_LOG_RATIO = 8.0  # of aspect ratios, to base 2
 
 Stored = UInt8[Array, 'batch stored_height stored_width channels']
@@ -32,7 +31,7 @@ def image_shapes(
     """
     *own_size, channels = own_shape
     seen = (*(size or own_size), channels)
-    if None in seen:
+    if None in seen[:2]:
         raise UserError(
             f'config.dataset.image_size = 0: the images of {name!r} are of several sizes, and are '
             'brought to one; set it, for example --config.dataset.image_size=224'

@@ -10,7 +10,6 @@ import numpy as np
 
 from mixer_dilated.dataset_names import PATH_KINDS
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import error_text
 from mixer_dilated.paths import expand_user
 
 CONVERSION_NEEDS = 'tensorflow', 'apache_beam', 'mlcroissant', 'array_record'
@@ -86,7 +85,7 @@ def _prepare(tfds, name: str, builder) -> None:
     try:
         builder.download_and_prepare(file_format=tfds.core.FileFormat.ARRAY_RECORD)
     except Exception as error:  # of any of TFDS's many hundred builders
-        cause = f'{type(error).__name__}: {error_text(error)}'
+        cause = f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
         raise UserError(f'{missing}; preparing it failed: {cause}. {hint}') from error
 
 

@@ -13,12 +13,12 @@ from ml_collections import ConfigDict
 from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.image_decoding import MODES, decode_image
 from mixer_dilated.data.preprocessing import Preprocessing
-from mixer_dilated.data.stored_images import Shape, check_pixels, image_shapes
+from mixer_dilated.data.stored_images import check_pixels, image_shapes
 from mixer_dilated.data.tfds_builder import find_keys, open_builder
 from mixer_dilated.data.workers import num_cores
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import error_text
-from mixer_dilated.patches.geometry import Pair
+from mixer_dilated.patches.geometry import Pair, Shape
 
 BLOCK_RECORDS = 256  # read in one go
 MAX_COUNTED = 1000  # labels that are no class labels, in a small set

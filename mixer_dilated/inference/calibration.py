@@ -29,7 +29,7 @@ def expected_calibration_error(
     correct = np.argmax(log_probs, axis=-1) == labels
     bin_index = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     # |B_m| cancels: what is left of a bin is the sum of correct - confidence.
-    gaps = np.bincount(bin_index, weights=correct - confidence)
+    gaps = np.bincount(bin_index, weights=correct - confidence, minlength=BINS)
     return float(np.abs(gaps).sum() / len(labels))
 
 

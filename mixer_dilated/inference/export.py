@@ -122,7 +122,8 @@ def make_classifier(
 
 def flatten_params(params: dict) -> dict[str, np.ndarray]:
     """Parameters by the original's names: `stem/kernel`, `MixerBlock_0/LayerNorm_0/scale`."""
-    return traverse_util.flatten_dict(jax.tree.map(np.asarray, params), sep='/')
+    flat = traverse_util.flatten_dict(params, sep='/')
+    return {name: np.asarray(leaf) for name, leaf in flat.items()}
 
 
 def export_program(

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from mixer_dilated.errors import UserError
 
 Pair = tuple[int, int]
+Shape = tuple[int, int, int]  # (height, width, channels) of an image
 Pads = tuple[Pair, Pair]
 
 

@@ -135,7 +135,7 @@ def read_arrays(path: pathlib.Path, axes: Mapping[str, str], **sizes: int) -> di
     arrays = files.read_arrays(path, HINT)
     for name, names in axes.items():
         array = arrays.get(name, np.empty(()))
-        dtype = np.uint8 if names.endswith('channels') else DTYPES.get(name, np.generic)
+        dtype = np.uint8 if names.endswith('channels') else DTYPES.get(name, array.dtype.type)
         if (
             array.ndim != len(names.split())
             or not np.issubdtype(array.dtype, dtype)

@@ -38,8 +38,10 @@ def compare(
     Raises:
       ValueError: no values, one that is not finite, or unequal numbers of values.
     """
-    pairs = np.array([*zip(trial_values, reference_values, strict=True)], np.float64)
-    trial, base = pairs.T
+    if len(trial_values) != len(reference_values):
+        counts = f'{len(trial_values)} values cannot be paired with {len(reference_values)}'
+        raise ValueError(f'{counts} of {reference}')
+    trial, base = pairs = np.array([trial_values, reference_values], np.float64)
     differences = np.sort(trial - base)
     described = describe(differences, np.abs(pairs).max())
     mean, std, count = (described[key] for key in ('mean', 'std', 'count'))

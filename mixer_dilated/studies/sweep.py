@@ -173,7 +173,7 @@ def check_sweep(sweep: Sweep) -> None:
             f'reference = {reference}: each trial is compared with one of its own data set; leave '
             f'{DATASET!r} out'
         )
-    for name in reference.keys() - {*settings}:
+    for name in [name for name in reference if name not in settings]:
         raise UserError(
             f'reference = {reference}: no setting is called {name!r}; those of the trials are '
             f'{", ".join(map(str, settings))}'

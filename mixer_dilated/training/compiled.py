@@ -181,9 +181,10 @@ class CompiledFunctions:
         for batch in inputs.eval_batches():
             previous = sums
             sums, of_batch = self.eval_step(state, sums, batch)
-            if keep_log_probs:
-                log_probs.append(to_numpy(of_batch))
+            if keep_log_probs:  # those of the batch before go to the host
+                log_probs[-1:] = [*map(to_numpy, log_probs[-1:]), of_batch]
             jax.block_until_ready(previous)  # at most two batches wait on the devices
+        log_probs[-1:] = map(to_numpy, log_probs[-1:])
         means = to_numpy(sums)
         means['loss'] = means['loss'] / np.float32(count)
         return means, np.concatenate(log_probs, axis=1)[:, :count] if keep_log_probs else None
