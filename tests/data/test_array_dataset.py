@@ -1,6 +1,5 @@
 """Arrays that people bring in .npz and idx files, as data sets."""
 
-import gzip
 import io
 import pickle
 import warnings
@@ -15,7 +14,7 @@ from PIL import Image
 
 from mixer_dilated.data.preprocessing import resize_image
 from tests.conftest import flip_bit, refuses, warns
-from tests.data.array_sets import arrays, check_examples, images, open_npz, write_idx
+from tests.data.array_sets import arrays, check_examples, images, open_npz
 from tests.tfds_files import open_set
 
 
@@ -244,64 +243,3 @@ def test_images_are_upsampled_on_the_device_or_resized_when_read(tmp_path, shape
     assert small.identity != source.identity
     with refuses('48 pixels', 'max_pixels'):
         open_npz(tmp_path / 'a.npz', max_pixels=47)
-
-
-# MNIST's idx files
-
-
-@pytest.mark.parametrize('packed', [False, True])
-@pytest.mark.parametrize('name', ['{}-{}-idx{}-ubyte', '{}-{}.idx{}-ubyte'])
-def test_idx_files_are_a_data_set(tmp_path, name, packed):
-    content = write_idx(tmp_path / 'raw', name=name, packed=packed)
-    source = open_set('', f'idx:{tmp_path / "raw"}')
-    assert source.image_shape == (28, 28, 1) and source.class_names == ('0', '1', '2')
-    for split in ('train', 'test'):
-        check_examples(source, split, content[f'x_{split}'], content[f'y_{split}'])
-    write_idx(tmp_path / 'other', packed=not packed)
-    assert open_set(tmp_path, 'idx:other').identity == source.identity
-
-
-def test_one_of_the_sets_of_emnist_is_chosen_and_set_upright(tmp_path):
-    for name, classes in (('digits', 2), ('letters', 3)):
-        content = arrays(shape=(28, 28), classes=classes)
-        write_idx(tmp_path, content, f'emnist-{name}-{{}}-{{}}-idx{{}}-ubyte', packed=True)
-    with refuses(tmp_path, "'emnist-digits', 'emnist-letters'"):
-        open_set('', f'idx:{tmp_path}')
-    with warns('upright'):
-        source = open_set('', f'idx:{tmp_path}/emnist-letters')
-    check_examples(source, 'train', content['x_train'].swapaxes(1, 2), content['y_train'])
-
-
-@pytest.mark.parametrize(
-    ('change', 'words'),
-    [
-        (lambda content: content[:-1], ['truncated', '12×28×28']),
-        (lambda content: content + b'0', ['12×28×28']),
-        (lambda content: b'', ['begins with ;']),
-        (lambda content: content[:9], ['truncated']),
-        (lambda content: b'<html>', ['begins with 3c 68 74 6d', '00 00 08 03']),
-        (lambda content: b'\0\0\x0d\x03' + content[4:], ['begins with 00 00 0d 03']),
-        (lambda content: b'\0\0\x08\x01' + content[4:], ['begins with 00 00 08 01']),
-        (lambda content: content[:4] + b'\xff' * 12, ['4294967295×4294967295']),
-        (lambda content: gzip.compress(content[:4] + b'\x7f' * 12), ['2139062143']),
-        (lambda content: gzip.compress(content)[:-9], ['truncated']),
-        (lambda content: gzip.compress(content)[:20] + b'noise', ['damaged']),
-        (lambda content: gzip.compress(content)[:-8] + bytes(8), ['CRC']),
-    ],
-)
-def test_damaged_idx_files_are_refused(tmp_path, change, words):
-    write_idx(tmp_path)
-    path = tmp_path / 'train-images-idx3-ubyte'
-    path.write_bytes(change(path.read_bytes()))
-    with refuses(path, *words):
-        open_set('', f'idx:{tmp_path}')
-
-
-def test_missing_idx_files_are_refused(tmp_path):
-    for folder in (tmp_path / 'no' / 'where', tmp_path):
-        with refuses(folder):
-            open_set('', f'idx:{folder}')
-    write_idx(tmp_path)
-    (tmp_path / 't10k-labels-idx1-ubyte').unlink()
-    with refuses(tmp_path, 'test labels', 't10k-labels-idx1-ubyte'):
-        open_set('', f'idx:{tmp_path}')

@@ -129,6 +129,19 @@ def test_flipped_bits_of_a_header_are_survived(tmp_path):
         load(source, tmp_path)
 
 
+def test_an_entry_that_another_process_stored_meanwhile_stays(tmp_path):
+    stored = []
+
+    class Late(Digits):
+        def read(self, split):
+            load_examples(Digits(), split, str(tmp_path))
+            stored.extend(path.stat().st_ino for path in tmp_path.iterdir())
+            return super().read(split)
+
+    load_examples(Late(), 'test', str(tmp_path))
+    assert [path.stat().st_ino for path in tmp_path.iterdir()] == stored and len(stored) == 1
+
+
 def test_a_cache_that_cannot_be_written_costs_a_warning_only(tmp_path):
     (tmp_path / 'file').write_text('in the way')
     with warns(tmp_path / 'file'):

@@ -16,6 +16,7 @@ from mixer_dilated.data.examples import Examples
 from mixer_dilated.data.stored_images import (
     aspect_ratios,
     crop_and_resize,
+    image_shapes,
     is_square,
     square_of,
     square_shape,
@@ -178,3 +179,9 @@ def test_a_run_in_memory_streaming_and_from_disk_predicts_what_it_evaluated(phot
 def test_a_size_that_does_not_fit_is_refused(photos, keys, words):
     with refuses(f'config.dataset.decode_size = {keys["decode_size"]}', words):
         open_folder(photos, image_size=8, **keys)
+
+
+def test_a_size_is_enough_for_images_of_several_sizes_whatever_their_channels():
+    assert image_shapes('x', (None, None, None), (8, 6))[0] == (8, 6, None)
+    with refuses('image_size = 0', "'x'"):
+        image_shapes('x', (None, None, 3), None)
