@@ -86,3 +86,9 @@ def test_a_wrong_value_is_refused_before_anything_large_is_imported(words):
     done = run_python('-c', REFUSES, *words, '--config.batch=0')
     assert done.returncode == 0 and done.stdout.strip() == '', done
     assert done.stderr.startswith('error: config.batch = 0')
+
+
+def test_a_misspelt_flag_is_answered_with_flags_not_with_keys(capsys):
+    assert main([CONFIG, '--con=3'], 0.0) == 2
+    error = capsys.readouterr().err
+    assert "'con'" in error and 'config ?' in error and 'config.' not in error

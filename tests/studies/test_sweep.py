@@ -58,7 +58,7 @@ def test_invalid_trials_keep_their_reason_and_others_are_compared():
         ({'trials': (Trial({'method': 'x' * 201}, {}),)}, '208'),
         ({'trials': (METHODS[0], METHODS[0])}, 'method=plain'),
         ({'reference': {'method': 'none'}}, "reference = {'method': 'none'}"),
-        ({'reference': {'metod': 'plain'}}, "'metod'"),
+        ({'reference': {'metod': 'plain', 'a': 1, 'b': 2, 'c': 3}}, "'metod'"),
         ({'reference': {'dataset': 'digits'}}, "leave 'dataset' out"),
         ({'train_seconds': 0}, 'train_seconds = 0'),
         ({'train_seconds': '60'}, "train_seconds = '60'"),
