@@ -101,7 +101,7 @@ def summary(arguments: SimpleNamespace) -> None:
 
         draw_patches(setup, arguments.picture)
         print(f'picture: {arguments.picture}')
-    unsharded = compiled.partition.unsharded_params(compiled.abstract_state().params)
+    unsharded = compiled.partition.unsharded_params(compiled.abstract_state.params)
     print_summary(setup, compiled.training_bytes(), compiled.mesh_shape, unsharded)
 
 

@@ -14,7 +14,6 @@ import sys
 
 import jax
 
-from mixer_dilated.data.input_pipeline import eval_index
 from mixer_dilated.errors import UserError
 from mixer_dilated.models.costs import num_params
 from mixer_dilated.parallel.mesh import check_batch
@@ -50,7 +49,7 @@ def compile_programs(setup: Setup, devices: Devices, programs: tuple[str, ...] =
     compilers = {
         'initialise': functions.init_function,
         'train': functions.train_function,
-        'evaluate': lambda: functions.eval_function(_images_shape(functions)),
+        'evaluate': lambda: functions.eval_function_of(functions.setup.epoch_split),
     }
     memory, step, out_of_memory = {}, dict.fromkeys(OF_STEP), None
     try:
@@ -141,14 +140,6 @@ def _resident_bytes(functions: CompiledFunctions, program: str) -> int:
         batches = (config.input.prefetch + IN_FLIGHT) * config.num_seeds // mesh['seeds']
         examples += batches * config.batch // mesh['data']
     return examples * (math.prod(setup.dataset.stored_shape) + 4)
-
-
-def _images_shape(functions: CompiledFunctions) -> tuple[int, ...]:
-    """(1, B, H, W, C) of the images of a batch at the end of an epoch."""
-    setup = functions.setup
-    count = setup.num_examples[setup.epoch_split]
-    index = eval_index(setup.config, count, functions.mesh)
-    return (*index.shape[1:], *setup.dataset.stored_shape)
 
 
 def compiler_versions() -> dict[str, str]:

@@ -1,7 +1,9 @@
 """The compiled functions of a run: initialise, train a chunk, evaluate a chunk."""
 
+import collections
 import dataclasses
 import functools
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,7 @@ from mixer_dilated.data.input_pipeline import (
     Chunk,
     InMemoryPipeline,
     InputPipeline,
+    eval_index,
     eval_sharding,
     train_sharding,
 )
@@ -70,6 +73,8 @@ class CompiledFunctions:
         self._model = create_model(config, setup.dataset.num_classes, platform)
         self._optimizer = make_optimizer(config.optimizer, setup.total_steps)
         self._compiled, self._seconds = {}, []
+        self._tracing, self._locks = threading.Lock(), collections.defaultdict(threading.Lock)
+        self._create_states = vmap_seeds(self._create_train_state, self.mesh)
 
     @classmethod
     def for_devices(cls, setup: Setup, devices: Sequence[jax.Device] | None = None):
@@ -99,6 +104,7 @@ class CompiledFunctions:
     def compile_training(self, *, initialise: bool) -> None:
         """Compiles side by side what a run needs, with `initialise` one at step 0."""
         functions = [self.train_function] + [self.init_function] * initialise
+        self.abstract_state  # noqa: B018 - traced once for both
         with ThreadPoolExecutor() as threads:
             list(threads.map(lambda function: function(), functions))
 
@@ -110,17 +116,17 @@ class CompiledFunctions:
         shape = (self.setup.config.num_seeds,)
         return put_on_mesh(TrainMetrics.empty(shape), seeds_sharding(self.mesh))
 
+    @functools.cached_property
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state; nothing is computed."""
-        create = vmap_seeds(self._create_train_state, self.mesh)
-        abstract = jax.eval_shape(create, self._abstract_keys(), ())
+        abstract = jax.eval_shape(self._create_states, self._abstract_keys(), ())
         shardings = state_shardings(abstract, self.mesh, self.partition)
         return jax.tree.map(_abstract, abstract, shardings)
 
     def abstract_run_state(self) -> RunState:
         """Shapes, dtypes and shardings of the arrays of a checkpoint."""
         empty = TrainMetrics.empty((self.setup.config.num_seeds,))
-        return RunState(self.abstract_state(), self.abstract_of_seeds(empty))
+        return RunState(self.abstract_state, self.abstract_of_seeds(empty))
 
     def abstract_of_seeds(self, tree):
         """Shapes, dtypes and shardings of a tree of arrays (seeds, …)."""
@@ -204,7 +210,7 @@ class CompiledFunctions:
             # On a CPU `cond` is a branch and free, so the update is guarded with 'stop' too.
             skip_nonfinite=config.on_nonfinite == 'skip' or on_cpu(self.mesh),
         )
-        function = functools.partial(train_chunk, step=step)
+        function = vmap_seeds(functools.partial(train_chunk, step=step), self.mesh)
         keys, chunk = self._abstract_keys(), self._abstract_chunk()
         arguments = run.state, run.epoch_metrics, keys, *chunk
         shardings = _shardings(run.state), seeds_sharding(self.mesh)
@@ -217,24 +223,30 @@ class CompiledFunctions:
             return self._compiled[images_shape]
         phases, size = num_phases(self.setup.config), self.setup.image_size
         step = functools.partial(eval_step, num_phases=phases, image_size=size)
+        function = vmap_seeds(step, self.mesh)
         array = functools.partial(jax.ShapeDtypeStruct, sharding=eval_sharding(self.mesh))
         images, numbers = array(images_shape, jnp.uint8), array(images_shape[:2], jnp.int32)
         sums = self.abstract_of_seeds(self._zeros())
-        arguments = self.abstract_state(), sums, (Examples(images, numbers), numbers)
+        arguments = self.abstract_state, sums, (Examples(images, numbers), numbers)
         shardings = seeds_sharding(self.mesh), seeds_sharding(self.mesh, 'data')
-        return self._compile_once(images_shape, step, *arguments, out_shardings=shardings)
+        return self._compile_once(images_shape, function, *arguments, out_shardings=shardings)
+
+    def eval_function_of(self, part: str) -> jax.stages.Compiled:
+        """`eval_function` for the batches of 'train', 'val' or 'test'."""
+        index = eval_index(self.setup.config, self.setup.num_examples[part], self.mesh)
+        return self.eval_function((*index.shape[1:], *self.setup.dataset.stored_shape))
 
     def init_function(self) -> jax.stages.Compiled:
         """The compiled `create_train_state` of all seeds."""
         if 'initialise' in self._compiled:
             return self._compiled['initialise']
-        state = self.abstract_state()
+        state = self.abstract_state
         num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         # To optimise it takes a second and saves milliseconds.
         small = num_params < SMALL_NETWORKS and on_cpu(self.mesh)
         options = {'xla_backend_optimization_level': 0} if small else {}
         settings = {'options': options, 'out_shardings': _shardings(state)}
-        arguments = self._create_train_state, self._abstract_keys(), ()
+        arguments = self._create_states, self._abstract_keys(), ()
         return self._compile_once('initialise', *arguments, **settings)
 
     def _create_train_state(self, seed_key: jax.Array, _) -> TrainState:
@@ -258,11 +270,13 @@ class CompiledFunctions:
     def _compile_once(
         self, key, function: Callable, *arguments, options: Iterable = (), **jit_options
     ) -> jax.stages.Compiled:
-        if key not in self._compiled:
-            start = time.perf_counter()
-            jitted = jax.jit(vmap_seeds(function, self.mesh), **jit_options)
-            self._compiled[key] = jitted.lower(*arguments).compile(self._options | dict(options))
-            self._seconds.append(time.perf_counter() - start)
+        with self._locks[key]:
+            if key not in self._compiled:
+                with self._tracing:  # Python traces one at a time; side by side both would wait
+                    start = time.perf_counter()
+                    lowered = jax.jit(function, **jit_options).lower(*arguments)
+                self._compiled[key] = lowered.compile(self._options | dict(options))
+                self._seconds.append(time.perf_counter() - start)
         return self._compiled[key]
 
     def training_bytes(self) -> dict[str, int]:

@@ -169,6 +169,7 @@ def train_and_evaluate(
                 tracing = contextlib.nullcontext()
                 if step >= trace_from:
                     num_steps, trace_from = min(num_steps, TRACED_STEPS), math.inf
+                    compiled.eval_function_of(setup.epoch_split)  # nothing else is traced
                     options = jax.profiler.ProfileOptions()
                     options.python_tracer_level = 0  # Python's calls would hide the device's
                     tracing = jax.profiler.trace(
@@ -242,6 +243,7 @@ def _open_and_compile(
     threads = ThreadPoolExecutor(1)
     try:
         compiling = threads.submit(compiled.compile_training, initialise=initialise)
+        threads.submit(compiled.eval_function_of, setup.epoch_split)  # while it trains
         splits = {part: config.dataset[f'{part}_split'] for part in setup.num_examples}
         inputs = {part: open_input(config, dataset, splits[part], compiled.mesh) for part in splits}
         inputs['train'].prepare()

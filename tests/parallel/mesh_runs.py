@@ -75,7 +75,7 @@ class Trained:
         splits = 'train[:100]', 'test[:50]'
         self.examples = [self.programs.in_memory(Digits().read(split)) for split in splits]
         self.start = start or jax.device_get(jax.tree.leaves(self.programs.init_state()))
-        leaves, structure = jax.tree.flatten(self.programs.abstract_state())
+        leaves, structure = jax.tree.flatten(self.programs.abstract_state)
         pairs = zip(self.start, leaves, strict=True)
         put = [jax.device_put(array, leaf.sharding) for array, leaf in pairs]
         self.state = jax.tree.unflatten(structure, put)
