@@ -80,9 +80,9 @@ PLAIN = {
 }
 
 
-def config_file(folder: pathlib.Path, **changes) -> str:
+def config_file(folder: pathlib.Path, file: str = 'config.py', **changes) -> str:
     """The flag --config of a file with `small_config(**changes)`."""
-    path = folder / 'config.py'
+    path = folder / file
     path.write_text(
         'from ml_collections import ConfigDict\n\n\ndef get_config():\n'
         f'    return ConfigDict({small_config(**changes).to_dict()!r})\n'

@@ -12,10 +12,9 @@ import signal
 import sys
 import threading
 import time
-import zlib
 
 import mixer_dilated
-from tests.fuzz.originals import RESULTS
+from tests.fuzz.originals import CELLS, RESULTS
 
 NOT_IMPORTED = ('__main__', 'export_example', 'configs')
 
@@ -66,12 +65,9 @@ def fork(folder: pathlib.Path, words: list[str], seconds: float = 0.0) -> int:
         os._exit(status)
 
 
-def snapshot(folder: pathlib.Path) -> dict:
-    """Times, and of files checksums, of everything in a folder, by name."""
-    return {
-        str(path): (path.lstat().st_mtime_ns, path.is_file() and zlib.crc32(path.read_bytes()))
-        for path in folder.rglob('*')
-    }
+def snapshot(folder: pathlib.Path) -> dict[str, int]:
+    """When each file and folder in a folder changed last, which no program can set, by name."""
+    return {str(path): path.lstat().st_ctime_ns for path in folder.rglob('*')}
 
 
 def results(folder: pathlib.Path, words: list[str]) -> dict:
@@ -85,7 +81,7 @@ def results(folder: pathlib.Path, words: list[str]) -> dict:
         'convert': ['out.npz'],
         'export': ['out/weights.npz'],
         'train': [f'{workdir}/{name}' for name in RESULTS],
-        'sweep': [f'{workdir}/cells/dilation={k}/{name}' for k in (1, 2) for name in RESULTS],
+        'sweep': [f'{workdir}/cells/{cell}/{name}' for cell in CELLS for name in RESULTS],
     }
     files = {name: folder / name for name in names[words[0]]}
     return {name: file.is_file() and file.read_bytes() for name, file in files.items()}

@@ -52,8 +52,9 @@ class Fuzzer:
         self.expected = {}
         for _, what, _, command in CASES[:-1]:
             words = command.split(' ')
-            if what in ('run', 'unfinished', 'study') and '=new' not in words[-1]:
+            if what not in ('kinds', 'weights', '.'):
                 self.call(*words, fresh=True)
+            if what in ('run', 'unfinished', 'study', 'half') and '=new' not in words[-1]:
                 self.expected[command] = results(folder / 'fresh', words)
         self.counts, self.failures = collections.defaultdict(collections.Counter), []
 
@@ -84,10 +85,9 @@ class Fuzzer:
             what = draw.choice(sorted(os.listdir(precious)))
             command = f'report {what}'
             shutil.copytree(precious / what, folder / what)
-        needed = {'config.py', 'sweep.py', 'images'}
-        needed |= {*re.findall(r'\b(run|weights|study|unfinished)\b', command.lower())}
+        needed = {'config', 'sweep', 'images', 'arrays', *re.split(r'\W+', command.lower())}
         needed |= {'run', 'weights'} if what is None else set()
-        for source in (self.originals / name for name in needed):
+        for source in (path for path in self.originals.iterdir() if path.stem in needed):
             copy = shutil.copytree if source.is_dir() else shutil.copy
             copy(source, folder / source.name)
         if what is None:

@@ -11,20 +11,29 @@ from PIL import Image
 from mixer_dilated.cli.commands import COMMANDS
 from mixer_dilated.config_keys import KEYS
 from tests.conftest import config_file, small_config
+from tests.data.array_sets import arrays, write_idx
+from tests.data.image_sets import put_classes, put_listing
 from tests.report_folders import KINDS, make_kind
 
 CONFIG = {'num_epochs': 1, 'num_seeds': 2, 'dataset.val_split': 'train[300:400]'}
 CONFIG |= {'checkpoints.every_steps': 4, 'augment.translate': 1}
+# Data sets that are files, of 8×8 grey images: `dataset.name` by the folder of the files.
+DATASETS = {'pets': 'folder:pets', 'arrays': 'npz:arrays/set.npz', 'idx': 'idx:idx'}
+DATASETS |= {'table': 'csv:table/labels.csv'}
+OF_DATASETS = {'num_epochs': 1, 'batch': 8, 'dataset.channels': 1, 'dataset.image_size': 8}
+OF_DATASETS |= {'dataset.train_split': 'train', 'dataset.test_split': 'test'}
+CELLS = [f'dataset={name},dilation={k}' for name in ('digits', 'x') for k in (1, 2)]
 RESULTS = ('metrics.jsonl', 'weights.npz', 'predictions.npz')
 SWEEP = """
 from ml_collections import ConfigDict
-from mixer_dilated.studies.sweep import Sweep, grid
+from mixer_dilated.studies.sweep import Sweep, Trial, grid, product
 
 
 def get_sweep():
     trials = grid({'model.patches.dilation': (1, 2)})
     base = ConfigDict(%r)
-    return Sweep(title='Small', question='Which?', base=base, trials=trials,
+    datasets = [Trial({'dataset': name}, {'dataset.name': name}) for name in %r]
+    return Sweep(title='Small', question='Which?', base=base, trials=product(datasets, trials),
                  reference={'dilation': 1})
 """
 ODD = ('', ' ', '-1', '0', '1.5', 'nan', '1e999', '()', '(1,', '[[]]', '{}', 'None', 'True', '=')
@@ -36,18 +45,22 @@ WORDS += ('--output', '--format', '--names', '--num_processes', '--x', '--config
 
 
 def make_originals(folder: pathlib.Path, call) -> None:
-    """Makes run, unfinished, study, weights, images, kinds/KIND and files; `call(words)` runs a
-    command.
+    """Makes run, unfinished, study, half, weights, images, data sets, kinds/KIND and files.
+
+    `call(words)` runs a command.
     """
     config_file(folder, **CONFIG)
-    (folder / 'sweep.py').write_text(SWEEP % small_config(**CONFIG).to_dict())
+    make_datasets(folder)
+    names = 'digits', DATASETS['arrays']
+    (folder / 'sweep.py').write_text(SWEEP % (small_config(**CONFIG).to_dict(), names))
     call('train', '--config=config.py', '--workdir=run')
     call('evaluate', '--workdir=run', '--calibrate=train[300:400]')
     shutil.copytree(folder / 'run', folder / 'unfinished')
-    for name in ('summary.json', 'weights.npz', 'predictions.npz', 'checkpoints/9'):
-        path = folder / 'unfinished' / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    make_unfinished(folder / 'unfinished')
     call('sweep', '--sweep=sweep.py', '--workdir=study')
+    shutil.copytree(folder / 'study', folder / 'half')
+    for cell in sorted((folder / 'half' / 'cells').iterdir())[1:3]:
+        make_unfinished(cell)
     for kind in KINDS[1:]:
         make_kind(kind, folder / 'kinds' / kind)
     (folder / 'weights').mkdir()
@@ -61,18 +74,39 @@ def make_originals(folder: pathlib.Path, call) -> None:
         Image.fromarray(image).save(folder / 'images' / f'{k}.png')
 
 
-# What is damaged, which files of it, and the command. WEIGHTS stands for one of the weight files.
+def make_unfinished(folder: pathlib.Path) -> None:
+    """Takes the results and the last checkpoint out of a run."""
+    for name in ('summary.json', 'weights.npz', 'predictions.npz', 'checkpoints/9'):
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def make_datasets(folder: pathlib.Path) -> None:
+    """Makes the files of the data sets, and NAME.py, which trains on them."""
+    put_classes(folder / 'pets')
+    put_listing(folder / 'table')
+    write_idx(folder / 'idx', arrays(shape=(8, 8)), packed=True)
+    (folder / 'arrays').mkdir()
+    np.savez(folder / 'arrays' / 'set.npz', **arrays(train=400, test=100, shape=(8, 8)))
+    for name, dataset in DATASETS.items():
+        config_file(folder, f'{name}.py', **OF_DATASETS, **{'dataset.name': dataset})
+
+
+# How often, what is damaged, which files of it (with '**/*' sometimes two), and the command.
+# WEIGHTS stands for one of the weight files.
 CASES = [
     (2, 'run', '**/*', 'report run'),
     (1.5, 'kinds', '**/*', 'report'),
-    (0.5, 'study', '**/*', 'report study'),
+    (0.4, 'study', '**/*', 'report study'),
     (3, 'run', '**/*', 'evaluate --workdir=run'),
     (1, 'run', '**/*', 'evaluate --workdir=run --calibrate=train[300:400]'),
     (3, 'run', '**/*', 'predict --workdir=run images'),
     (1, 'images', '*', 'predict --workdir=run images'),
     (3, 'run', '**/*', 'train --config=config.py --workdir=run'),
     (2, 'unfinished', '**/*', 'train --config=config.py --workdir=unfinished'),
-    (2, 'study', '**/*', 'sweep --sweep=sweep.py --workdir=study'),
+    (1, 'study', '**/*', 'sweep --sweep=sweep.py --workdir=study'),
+    (0.6, 'half', '**/*', 'sweep --sweep=sweep.py --workdir=half'),
+    *((1, name, '**/?*', f'train --config={name}.py --workdir=new') for name in DATASETS),
     (3, 'run', '**/*', 'export --workdir=run --output=out'),
     (3, 'run', '**/*', 'convert run out.npz'),
     (4, 'weights', '**/*', 'convert WEIGHTS out.safetensors'),
@@ -81,6 +115,7 @@ CASES = [
     (2, 'weights', '**/*', 'train --config=config.py --config.init_from=WEIGHTS --workdir=new'),
     (1, 'run', '**/*', 'train --config=config.py --config.init_from=run --workdir=new'),
     (1, '.', 'config.py', 'summary --config=config.py'),
+    (0.5, '.', 'config.py', 'plan --config=config.py --devices=this'),
     (5, None, '', 'words'),
 ]  # fmt: skip
 

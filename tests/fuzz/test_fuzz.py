@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import ROOT, start_python
 
-CASES = os.environ.get('MIXER_FUZZ', '50')
+CASES = os.environ.get('MIXER_FUZZ', '200')
 
 
 def default_seed() -> str:

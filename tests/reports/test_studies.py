@@ -1,5 +1,6 @@
 """Studies over data sets, on shared axes, and trials chosen by their validation accuracy."""
 
+import dataclasses
 import json
 import types
 
@@ -86,6 +87,13 @@ def test_plots_are_of_one_data_set_each_and_costs_share_their_axes(study, monkey
     longest = max(3 * study.epoch_seconds[trial.name] for trial in drawn)
     ends = [line.get_xdata().max() for line in lines if len(line.get_xdata())]
     assert max(ends) == pytest.approx(longest)
+
+
+def test_a_data_set_on_which_nothing_is_trained_yet_is_left_out(study):
+    trials = [t if t.settings['dataset'] == 'MNIST' else t._replace(run=None) for t in study.trials]
+    plots = study_plots.study_plots(dataclasses.replace(study, trials=trials))
+    drawn = {plot.name for plot in plots if plot.figure}
+    assert 'pareto_time_MNIST' in drawn and not [name for name in drawn if 'MNIST' not in name]
 
 
 def test_equal_costs_are_equal_to_5_percent_and_the_most_accurate_comes_first(study):

@@ -104,7 +104,7 @@ def _points(study: Study, cost: str) -> pd.DataFrame:
     points = points.rename(columns={'mean': 'accuracy'}).assign(
         label=[trial.label for trial in study.finished],
         hollow=points.index.isin([row['reference'] for row in study.comparisons.values()]),
-        cost=pd.Series(costs, dtype=float),
+        cost=pd.Series(costs, dtype=float).reindex(points.index),  # also where nothing is trained
     )
     return points.dropna(subset='cost')
 
