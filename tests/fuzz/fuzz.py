@@ -56,6 +56,7 @@ class Fuzzer:
                 self.call(*words, fresh=True)
             if what in ('run', 'unfinished', 'study', 'half') and '=new' not in words[-1]:
                 self.expected[command] = results(folder / 'fresh', words)
+                assert all(self.expected[command].values()), command
         self.counts, self.failures = collections.defaultdict(collections.Counter), []
 
     def call(self, *words: str, fresh: bool = False) -> None:

@@ -22,7 +22,9 @@ DATASETS = {'pets': 'folder:pets', 'arrays': 'npz:arrays/set.npz', 'idx': 'idx:i
 DATASETS |= {'table': 'csv:table/labels.csv'}
 OF_DATASETS = {'num_epochs': 1, 'batch': 8, 'dataset.channels': 1, 'dataset.image_size': 8}
 OF_DATASETS |= {'dataset.train_split': 'train', 'dataset.test_split': 'test'}
-CELLS = [f'dataset={name},dilation={k}' for name in ('digits', 'x') for k in (1, 2)]
+CELLS = [
+    f'dataset={name}_dilation={k}' for name in ('digits', 'npz-arrays-set.npz') for k in (1, 2)
+]
 RESULTS = ('metrics.jsonl', 'weights.npz', 'predictions.npz')
 SWEEP = """
 from ml_collections import ConfigDict
