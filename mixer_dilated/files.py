@@ -34,31 +34,31 @@ _UNFINISHED: set[pathlib.Path] = set()
 
 def read_bytes(path: PathLike, hint: str = REMOVE_HINT, max_bytes: int = MAX_BYTES) -> bytes:
     """The content of a file. Raises UserError, with a hint what to do, as all readers do."""
-    with _open_regular(path, hint, max_bytes) as file:
+    with open_regular(path, hint, max_bytes) as file:
         return file.read()
 
 
 def file_checksum(path: PathLike, hint: str = REMOVE_HINT) -> int:
     """CRC-32 of a file, of which little is in memory at once."""
     checksum = 0
-    with _open_regular(path, hint, MAX_ARRAY_BYTES) as file:
+    with open_regular(path, hint, MAX_ARRAY_BYTES) as file:
         while block := file.read(2**24):
             checksum = zlib.crc32(block, checksum)
     return checksum
 
 
 def read_json(path: PathLike, hint: str = REMOVE_HINT) -> dict:
-    with _open_regular(path, hint, MAX_JSON_BYTES) as file:
+    with open_regular(path, hint, MAX_JSON_BYTES) as file:
         return _json_object(file.read())
 
 
 def read_json_lines(path: PathLike, hint: str = REMOVE_HINT) -> list[dict]:
-    with _open_regular(path, hint, MAX_JSON_BYTES) as file:
+    with open_regular(path, hint, MAX_JSON_BYTES) as file:
         return [_json_object(line) for line in file if line.strip()]
 
 
 def read_arrays(path: PathLike, hint: str = REMOVE_HINT) -> dict[str, np.ndarray]:
-    with _open_regular(path, hint, MAX_ARRAY_BYTES) as file:
+    with open_regular(path, hint, MAX_ARRAY_BYTES) as file:
         return unpack_arrays(file)
 
 
@@ -75,7 +75,7 @@ def unpack_arrays(file: BinaryIO) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def _open_regular(path: PathLike, hint: str, max_bytes: int = MAX_BYTES) -> Iterator[BinaryIO]:
+def open_regular(path: PathLike, hint: str, max_bytes: int = MAX_BYTES) -> Iterator[BinaryIO]:
     """Opens a file, and raises UserError for whatever opening and reading it raises."""
     path = as_path(path)
     try:

@@ -1,13 +1,11 @@
 """Images and labels in arrays, as files hold them: an .npz as Keras', and MNIST's idx files."""
 
 import gzip
-import io
 import math
 import os
 import pathlib
 import re
 import zipfile
-import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +13,7 @@ import numpy as np
 from mixer_dilated.data.image_files import visible_entries
 from mixer_dilated.data.split_names import split_of
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import MAX_ARRAY_BYTES, error_text, read_bytes
+from mixer_dilated.files import MAX_ARRAY_BYTES, error_text, open_regular
 
 IMAGES = {'x', 'images', 'image', 'imgs', 'data'}  # words of an array's name
 LABELS = {'y', 'labels', 'label', 'targets', 'target'}
@@ -143,22 +141,23 @@ def read_idx(path: pathlib.Path) -> tuple[dict[str, LabelledImages], list[str]]:
 
 
 def _read_idx_file(path: pathlib.Path, ndim: int) -> np.ndarray:
-    packed = read_bytes(path, 'copy it again', MAX_ARRAY_BYTES)
-    file = gzip.GzipFile(fileobj=io.BytesIO(packed)) if packed[:2] == GZIP else io.BytesIO(packed)
-    try:
-        magic = file.read(4)
+    with open_regular(path, 'fetch it again', MAX_ARRAY_BYTES) as file:
+        packed = os.fstat(file.fileno()).st_size
+        content = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == GZIP else file
+        magic = content.read(4)
         if magic != bytes((0, 0, 8, ndim)):
-            raise UserError(
-                f'{path}: begins with {magic.hex(" ")}; allowed is 00 00 08 {ndim:02x}, an idx '
-                f'file of unsigned bytes in {ndim} dimensions; fetch it again'
+            raise ValueError(
+                f'begins with {magic.hex(" ")}; allowed is 00 00 08 {ndim:02x}, an idx file of '
+                f'unsigned bytes in {ndim} dimensions'
             )
-        shape = tuple(int.from_bytes(file.read(4)) for _ in range(ndim))
+        shape = tuple(int.from_bytes(content.read(4)) for _ in range(ndim))
         size = math.prod(shape)
-        if 0 < size <= MAX_GZIP_RATIO * len(packed):
-            content = file.read(size + 1)
-            if len(content) == size:
-                return np.frombuffer(content, np.uint8).reshape(shape)
-        cause = f'its header says {"×".join(map(str, shape))} bytes, and it holds others'
-    except (OSError, EOFError, zlib.error) as error:
-        cause = ' '.join(str(error).split())
-    raise UserError(f'{path}: truncated or damaged: {cause}; fetch it again')
+        # gzip skips what is behind the packed content byte by byte.
+        if 0 < size <= MAX_GZIP_RATIO * packed and packed < 1.01 * size + 2**16:
+            pixels = content.read(size + 1)
+            if len(pixels) == size:
+                return np.frombuffer(pixels, np.uint8).reshape(shape)
+        shown = '×'.join(map(str, shape))
+        raise ValueError(
+            f'truncated or damaged: its header says {shown} bytes, and it holds others'
+        )

@@ -49,7 +49,7 @@ def compile_programs(setup: Setup, devices: Devices, programs: tuple[str, ...] =
     compilers = {
         'initialise': functions.init_function,
         'train': functions.train_function,
-        'evaluate': lambda: functions.eval_function_of(functions.setup.epoch_split),
+        'evaluate': lambda: functions.eval_function_of(setup.epoch_split),
     }
     memory, step, out_of_memory = {}, dict.fromkeys(OF_STEP), None
     try:

@@ -70,6 +70,8 @@ class Checkpoints:
                 self.folder,
                 preservation_policy=policies.AnyPreservationPolicy(keep),
                 cleanup_tmp_directories=True,  # of a run that was killed while it saved
+                # By the wall clock, which may be set, or pass a night in which a machine sleeps.
+                async_options=ocp.options.AsyncOptions(timeout_secs=7 * 24 * 3600),
             )
         # Each host reads by itself: a checkpoint that one finds damaged keeps no other waiting.
         host = jax.process_index() if process_count() > 1 else 0

@@ -52,13 +52,14 @@ SMALL_NETWORKS = 1_000_000  # parameters, of all seeds
 
 
 class CompiledFunctions:
-    """The functions of all seeds of a run, compiled for the devices when they are first needed.
+    """The functions of all seeds of a run, compiled for the devices when they are first asked for.
 
     Every array of a state and of a result has an axis of `config.num_seeds` seeds first. Raises
     UserError if `config.mesh` does not fit the devices (all if None), the seeds or the network.
 
     Attributes:
-      mesh, mesh_shape: the devices, and how many are along 'seeds', 'data' and 'model'.
+      mesh, mesh_shape, platform: the devices, how many are along 'seeds', 'data' and 'model', and
+        their kind, 'cpu', 'gpu' or 'tpu'.
       partition: of the parameters over them.
     """
 
@@ -68,13 +69,14 @@ class CompiledFunctions:
         self.mesh = make_mesh(config, devices)
         self.mesh_shape = dict(self.mesh.shape)
         self.partition = Partition(self.mesh_shape, config.mesh.fsdp)
-        platform = self.mesh.devices.flat[0].platform
-        self._options = compiler_options(platform, config.mesh.fsdp)
-        self._model = create_model(config, setup.dataset.num_classes, platform)
-        self._optimizer = make_optimizer(config.optimizer, setup.total_steps)
+        self.platform = self.mesh.devices.flat[0].platform
+        self._options = compiler_options(self.platform, config.mesh.fsdp)
+        model = create_model(config, setup.dataset.num_classes, self.platform)
+        optimizer = make_optimizer(config.optimizer, setup.total_steps)
+        create = functools.partial(create_train_state, model, optimizer, setup.dataset.image_shape)
+        self._create_states = vmap_seeds(lambda key, _: create(key), self.mesh)
         self._compiled, self._seconds = {}, []
-        self._tracing, self._locks = threading.Lock(), collections.defaultdict(threading.Lock)
-        self._create_states = vmap_seeds(self._create_train_state, self.mesh)
+        self._locks = collections.defaultdict(threading.Lock)  # who asks second waits
 
     @classmethod
     def for_devices(cls, setup: Setup, devices: Sequence[jax.Device] | None = None):
@@ -102,9 +104,9 @@ class CompiledFunctions:
         return InMemoryPipeline(examples, self.setup.config, self.mesh)
 
     def compile_training(self, *, initialise: bool) -> None:
-        """Compiles side by side what a run needs, with `initialise` one at step 0."""
+        """Compiles side by side what a first step needs, with `initialise` that of a new run."""
         functions = [self.train_function] + [self.init_function] * initialise
-        self.abstract_state  # noqa: B018 - traced once for both
+        self.abstract_state  # noqa: B018 - or each thread would trace it
         with ThreadPoolExecutor() as threads:
             list(threads.map(lambda function: function(), functions))
 
@@ -249,10 +251,6 @@ class CompiledFunctions:
         arguments = self._create_states, self._abstract_keys(), ()
         return self._compile_once('initialise', *arguments, **settings)
 
-    def _create_train_state(self, seed_key: jax.Array, _) -> TrainState:
-        shape = self.setup.dataset.image_shape
-        return create_train_state(self._model, self._optimizer, shape, seed_key)
-
     def _abstract_chunk(self) -> tuple[tuple, tuple]:
         config, setup = self.setup.config, self.setup
         whole = functools.partial(jax.ShapeDtypeStruct, sharding=replicated(self.mesh))
@@ -272,9 +270,8 @@ class CompiledFunctions:
     ) -> jax.stages.Compiled:
         with self._locks[key]:
             if key not in self._compiled:
-                with self._tracing:  # Python traces one at a time; side by side both would wait
-                    start = time.perf_counter()
-                    lowered = jax.jit(function, **jit_options).lower(*arguments)
+                start = time.perf_counter()
+                lowered = jax.jit(function, **jit_options).lower(*arguments)
                 self._compiled[key] = lowered.compile(self._options | dict(options))
                 self._seconds.append(time.perf_counter() - start)
         return self._compiled[key]

@@ -154,6 +154,8 @@ def train_and_evaluate(
         writer = on_primary(lambda: logs.enter_context(MetricsWriter(workdir, run)))
         step, chunk_steps, saved_at = run.step, FIRST_CHUNK, -math.inf
         trace_from = step + FIRST_CHUNK if trace else math.inf
+        if trace:
+            compiled.eval_function_of(setup.epoch_split)  # so that the trace shows no compiler
         # A late stream ends a chunk; several hosts do the same steps, late or not.
         stream_seconds = CHUNK_SECONDS if process_count() == 1 else None
         for epoch in range(run.epochs_done + 1, setup.num_epochs + 1):
@@ -169,7 +171,6 @@ def train_and_evaluate(
                 tracing = contextlib.nullcontext()
                 if step >= trace_from:
                     num_steps, trace_from = min(num_steps, TRACED_STEPS), math.inf
-                    compiled.eval_function_of(setup.epoch_split)  # nothing else is traced
                     options = jax.profiler.ProfileOptions()
                     options.python_tracer_level = 0  # Python's calls would hide the device's
                     tracing = jax.profiler.trace(
@@ -238,16 +239,20 @@ def _set_up(
 def _open_and_compile(
     setup: Setup, compiled: CompiledFunctions, *, initialise: bool
 ) -> dict[str, InputPipeline]:
-    """Opens the splits while the training functions are compiled."""
+    """Opens the splits while the training functions are compiled.
+
+    The evaluation is compiled while the run trains; what fails then fails again in an evaluation.
+    """
     config, dataset = setup.config, setup.dataset
     threads = ThreadPoolExecutor(1)
     try:
         compiling = threads.submit(compiled.compile_training, initialise=initialise)
-        threads.submit(compiled.eval_function_of, setup.epoch_split)  # while it trains
         splits = {part: config.dataset[f'{part}_split'] for part in setup.num_examples}
         inputs = {part: open_input(config, dataset, splits[part], compiled.mesh) for part in splits}
         inputs['train'].prepare()
         compiling.result()
+        if compiled.platform != 'gpu':  # whose compiler tries kernels, in the memory of a step
+            threads.submit(compiled.eval_function_of, setup.epoch_split)
     finally:
         threads.shutdown(wait=False)  # an error, or Ctrl-C, does not wait for the compiler
     return inputs

@@ -44,8 +44,9 @@ def test_one_of_the_sets_of_emnist_is_chosen_and_set_upright(tmp_path):
         (lambda content: b'\0\0\x08\x01' + content[4:], ['begins with 00 00 08 01']),
         (lambda content: content[:4] + b'\xff' * 12, ['4294967295×4294967295']),
         (lambda content: gzip.compress(content[:4] + b'\x7f' * 12), ['2139062143']),
-        (lambda content: gzip.compress(content)[:-9], ['truncated']),
-        (lambda content: gzip.compress(content)[:20] + b'noise', ['damaged']),
+        (lambda content: gzip.compress(content)[:-9], ['ended before the end']),
+        (lambda content: gzip.compress(content) + bytes(2**17), ['12×28×28']),
+        (lambda content: gzip.compress(content)[:20] + b'noise', ['cannot be read']),
         (lambda content: gzip.compress(content)[:-8] + bytes(8), ['CRC']),
     ],
 )

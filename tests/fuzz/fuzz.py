@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from tests.fuzz.children import check_forkable, fork, import_everything, results, snapshot
 from tests.fuzz.damage import damage, replace
-from tests.fuzz.originals import CASES, RESULTS, make_originals, odd_words
+from tests.fuzz.originals import CASES, RESULTS, RESUMED, make_originals, odd_words
 
 AT_ONCE, MAX_SECONDS, MAX_GIB, MAX_LISTED = 2, 20, 2, 30
 # What a person may edit, with other results.
@@ -57,6 +57,9 @@ class Fuzzer:
             if what in ('run', 'unfinished', 'study', 'half') and '=new' not in words[-1]:
                 self.expected[command] = results(folder / 'fresh', words)
                 assert all(self.expected[command].values()), command
+        for commands in RESUMED:
+            done, resumed = (self.expected[command].values() for command in commands)
+            assert [*done] == [*resumed], commands
         self.counts, self.failures = collections.defaultdict(collections.Counter), []
 
     def call(self, *words: str, fresh: bool = False) -> None:
@@ -86,8 +89,8 @@ class Fuzzer:
             what = draw.choice(sorted(os.listdir(precious)))
             command = f'report {what}'
             shutil.copytree(precious / what, folder / what)
-        needed = {'config', 'sweep', 'images', 'arrays', *re.split(r'\W+', command.lower())}
-        needed |= {'run', 'weights'} if what is None else set()
+        words = odd_words(draw) if what is None else command.split(' ')
+        needed = {'config', 'sweep', 'images', 'arrays', *re.split(r'\W+', str(words).lower())}
         for source in (path for path in self.originals.iterdir() if path.stem in needed):
             copy = shutil.copytree if source.is_dir() else shutil.copy
             copy(source, folder / source.name)
@@ -95,13 +98,13 @@ class Fuzzer:
             for kind in ('pipe', 'socket'):
                 (folder / kind).touch()
                 replace(kind, draw, folder / kind, folder)
-            return Case(number, folder, odd_words(draw), 'words', '', [])
+            return Case(number, folder, words, 'words', '', [])
         damages, damaged = [], []
         for _ in range(1 if only != '**/*' else draw.choice((1, 1, 1, 1, 2))):
             damages.append(damage(draw, folder / what, precious / what, only, damaged))
             damaged.append(damages[-1][2])
         weights = f'{what}/{damaged[0].parts[0]}'
-        words = [word.replace('WEIGHTS', weights) for word in command.split(' ')]
+        words = [word.replace('WEIGHTS', weights) for word in words]
         text = '; '.join(text for _, text, _ in damages)[:300]
         return Case(number, folder, words, damages[0][0], text, damaged)
 

@@ -53,15 +53,15 @@ def make_originals(folder: pathlib.Path, call) -> None:
     """
     config_file(folder, **CONFIG)
     make_datasets(folder)
-    names = 'digits', DATASETS['arrays']
-    (folder / 'sweep.py').write_text(SWEEP % (small_config(**CONFIG).to_dict(), names))
+    datasets = 'digits', DATASETS['arrays']
+    (folder / 'sweep.py').write_text(SWEEP % (small_config(**CONFIG).to_dict(), datasets))
     call('train', '--config=config.py', '--workdir=run')
     call('evaluate', '--workdir=run', '--calibrate=train[300:400]')
     shutil.copytree(folder / 'run', folder / 'unfinished')
     make_unfinished(folder / 'unfinished')
     call('sweep', '--sweep=sweep.py', '--workdir=study')
     shutil.copytree(folder / 'study', folder / 'half')
-    for cell in sorted((folder / 'half' / 'cells').iterdir())[1:3]:
+    for cell in sorted((folder / 'half' / 'cells').iterdir())[2:]:  # of the second data set
         make_unfinished(cell)
     for kind in KINDS[1:]:
         make_kind(kind, folder / 'kinds' / kind)
@@ -94,12 +94,14 @@ def make_datasets(folder: pathlib.Path) -> None:
         config_file(folder, f'{name}.py', **OF_DATASETS, **{'dataset.name': dataset})
 
 
+PLAN = 'plan --config=config.py --devices=this'
 # How often, what is damaged, which files of it (with '**/*' sometimes two), and the command.
 # WEIGHTS stands for one of the weight files.
 CASES = [
     (2, 'run', '**/*', 'report run'),
     (1.5, 'kinds', '**/*', 'report'),
     (0.4, 'study', '**/*', 'report study'),
+    (0.4, 'half', '**/*', 'report half'),
     (3, 'run', '**/*', 'evaluate --workdir=run'),
     (1, 'run', '**/*', 'evaluate --workdir=run --calibrate=train[300:400]'),
     (3, 'run', '**/*', 'predict --workdir=run images'),
@@ -117,15 +119,24 @@ CASES = [
     (2, 'weights', '**/*', 'train --config=config.py --config.init_from=WEIGHTS --workdir=new'),
     (1, 'run', '**/*', 'train --config=config.py --config.init_from=run --workdir=new'),
     (1, '.', 'config.py', 'summary --config=config.py'),
-    (0.5, '.', 'config.py', 'plan --config=config.py --devices=this'),
+    (0.5, '.', 'config.py', PLAN),
     (5, None, '', 'words'),
 ]  # fmt: skip
+# Commands with the same results.
+RESUMED = [
+    [f'{command} --workdir={name}' for name in names]
+    for command, *names in (
+        ('train --config=config.py', 'run', 'unfinished'),
+        ('sweep --sweep=sweep.py', 'study', 'half'),
+    )
+]
 
 
 def odd_words(draw: random.Random) -> list[str]:
     """A command line of which some words are odd."""
     commands = [name for name in COMMANDS if name not in ('benchmark', 'plan', 'table1')]
-    whole = draw.choice([case[3] for case in CASES[3:-1]]).replace('WEIGHTS', 'weights/w.npz')
+    lines = [case[3] for case in CASES if case[1] and case[3] not in ('report', PLAN)]
+    whole = draw.choice(lines).replace('WEIGHTS', 'weights/w.npz')
     words = whole.split(' ')
     for _ in range(draw.choice((1, 1, 2, 3))):
         key = draw.choice([key for key in KEYS if key not in ('dataset.name', 'num_epochs')])

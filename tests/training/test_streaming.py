@@ -1,5 +1,6 @@
 """Runs whose data streams: as in memory to rounding, resumed to the bit, and how they end."""
 
+import functools
 import threading
 
 import chex
@@ -10,7 +11,7 @@ from mixer_dilated.data.batch_stream import BatchStream
 from mixer_dilated.data.tfds_dataset import TfdsDataSource
 from mixer_dilated.errors import Preempted, UserError
 from mixer_dilated.files import read_arrays
-from mixer_dilated.training import train
+from mixer_dilated.training import compiled, train
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import raising, refuses, small_config
 from tests.tfds_files import encoded, grey, write_set
@@ -41,6 +42,24 @@ def test_a_stream_trains_and_evaluates_as_memory_does(run_of_seeds, streamed):
     chex.assert_trees_all_close(*arrays, rtol=1e-4, atol=1e-5)
     names = [{file.name for file in workdir.iterdir()} for workdir in (folder, memory_folder)]
     assert names[0] == names[1]
+
+
+@pytest.mark.parametrize('mode', ['memory', 'stream'])
+def test_a_run_traces_its_network_once_to_initialise_and_once_to_evaluate(
+    mode, tmp_path, monkeypatch
+):
+    """Also where the evaluation is compiled while the run trains."""
+    traced = []
+
+    def count(name, function, *arguments, **settings):
+        traced.append(name)
+        return function(*arguments, **settings)
+
+    for name in ('create_train_state', 'eval_step'):
+        counted = functools.partial(count, name, getattr(compiled, name))
+        monkeypatch.setattr(compiled, name, counted)
+    train_and_evaluate(small_config(**{'input.mode': mode, 'num_epochs': 2}), tmp_path)
+    assert sorted(traced) == ['create_train_state', 'eval_step']
 
 
 @pytest.mark.slow

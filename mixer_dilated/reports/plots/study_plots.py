@@ -104,7 +104,9 @@ def _points(study: Study, cost: str) -> pd.DataFrame:
     points = points.rename(columns={'mean': 'accuracy'}).assign(
         label=[trial.label for trial in study.finished],
         hollow=points.index.isin([row['reference'] for row in study.comparisons.values()]),
-        cost=pd.Series(costs, dtype=float).reindex(points.index),  # also where nothing is trained
+        cost=pd.Series(costs, dtype=float).reindex(
+            points.index
+        ),  # an empty frame would take the costs'
     )
     return points.dropna(subset='cost')
 
