@@ -27,13 +27,22 @@ RANDOM_BYTES = 2**26  # of the batches that stand in for those of a stream
 def time_trials(
     trials: Sequence[PreparedTrial], folder: pathlib.Path, observer: StudyObserver
 ) -> dict[str, list[float]]:
-    """Seconds of an epoch of each trial in each round; those that `timing.json` lacks are timed."""
+    """Seconds of an epoch of each trial in each round; those that `timing.json` lacks are timed.
+
+    Raises UserError if that file is damaged.
+    """
     seconds = read_times(folder)
     rounds = TIMED_ROUNDS if len(trials) <= FEW_TRIALS else TIMED_ROUNDS_OF_MANY
     for group in group_for_timing(trials):
         if not seconds.keys() >= {trial.name for trial in group}:
             seconds |= epoch_seconds(group, rounds, observer)
             write_json(folder / TIMES, seconds)
+        counts = {trial.name: len(seconds[trial.name]) for trial in group}
+        if len({*counts.values()}) > 1:
+            raise UserError(
+                f'{folder / TIMES}: trials that took turns have different numbers of rounds: '
+                f'{counts}; allowed is one number; {REMOVE_HINT}'
+            )
     return seconds
 
 

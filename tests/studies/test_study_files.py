@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from mixer_dilated.studies.epoch_times import time_trials
 from mixer_dilated.studies.observer import StudyObserver
 from mixer_dilated.studies.study import run_study
 from mixer_dilated.studies.sweep import prepare
@@ -38,6 +39,14 @@ def test_times_of_another_type_are_refused_with_their_file(seconds, tmp_path):
     (tmp_path / 'timing.json').write_text(json.dumps({'method=plain': seconds}))
     with refuses(tmp_path / 'timing.json', 'method=plain'):
         run_study(sweep, tmp_path, command='run')
+
+
+def test_times_of_other_numbers_of_rounds_are_refused(tmp_path):
+    trials = prepare(small_sweep())
+    times = {trial.name: [0.5] * (k + 1) for k, trial in enumerate(trials)}
+    (tmp_path / 'timing.json').write_text(json.dumps(times))
+    with refuses(tmp_path / 'timing.json', trials[1].name, 'one number'):
+        time_trials(trials, tmp_path, StudyObserver())
 
 
 class Remover(StudyObserver):
