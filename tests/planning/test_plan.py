@@ -14,7 +14,8 @@ from mixer_dilated.planning import plan as planning
 from mixer_dilated.planning.devices import Devices, Hardware, parse_devices
 from mixer_dilated.planning.plan import make_plan, plan_run
 from mixer_dilated.planning.programs import OF_STEP, compile_programs
-from mixer_dilated.reports.tables.plan_table import print_plan
+from mixer_dilated.reports.formatting import grouped_text
+from mixer_dilated.reports.tables.plan_table import print_plan, print_plans
 from mixer_dilated.training.setup import create_setup
 from tests.conftest import CONFIG_FILES, ROOT, refused, run_cli, small_config
 
@@ -81,6 +82,17 @@ def test_changes_are_compiled_until_one_fits_or_all_together(compiled, capsys):
     out = capsys.readouterr().out
     assert 'Nothing that was tried fits' in out and '--config.dtype=bfloat16' in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_of_several_plans_each_is_a_line_of_80_columns_with_nothing_cut(compiled, capsys):
+    plan = make_plan(small_setup(), devices_with(2**30), print)
+    plan |= {'devices': {**plan['devices'], 'asked': 'v5p:16x16'}, 'images_per_second': 123456}
+    print_plans({'imagenet2012_s16_dilated': [plan] * 2, '…' + 'x' * 60: [plan]})
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80 and out.count('…') == 1
+    assert (
+        out.count('imagenet2012_s16_dilated  v5p:16x16   yes') == 2 and grouped_text(123456) in out
+    )
 
 
 def test_a_step_waits_for_exchanges_that_nothing_goes_on_beside(compiled):

@@ -31,7 +31,7 @@ def print_plans(plans: Mapping[str, Sequence[dict]]) -> None:
         for plan in of_config:
             devices, compiled, speed = plan['devices'], plan['compiled'], plan['images_per_second']
             rows.append((
-                printable(cut_front(name, 22)),
+                printable(cut_front(name, 24)),
                 devices['asked'],
                 setting_text(plan['fits']),
                 _size(compiled['memory_bytes']['total']),
@@ -39,9 +39,8 @@ def print_plans(plans: Mapping[str, Sequence[dict]]) -> None:
                 seconds_text(plan['step_seconds']),
                 NOTHING if speed is None else grouped_text(speed),
                 optional_text(plan['peak_share'], '.0%'),
-                f'{compiled["compile_seconds"]:.0f} s',
             ))  # fmt: skip
-    headings = 'config', 'devices', 'fits', 'GiB', 'of', 'a step', 'images/s', 'peak', 'compiled'
+    headings = 'config', 'devices', 'fits', 'GiB', 'of', 'a step', 'images/s', 'peak'
     print_table(headings, rows, dense=True)
     print_text(f'Compiled by {_versions_text(compiled)}.', ESTIMATE)
 
