@@ -9,7 +9,8 @@ from mixer_dilated.errors import UserError
 
 CLIENTS = {'gs': 'gcsfs', 's3': 's3fs'}
 # Packages that raise errors of their own: the clients, and what they call.
-_PACKAGES = (*CLIENTS.values(), 'google', 'aiohttp', 'aiobotocore', 'botocore')
+_PACKAGES = (*CLIENTS.values(), 'google.auth', 'google.api_core', 'google.cloud', 'aiohttp')
+_PACKAGES += 'aiobotocore', 'botocore'
 # A storage that does not answer is an error within a minute: s3fs tries five times itself.
 _S3_RETRIES = {'connect_timeout': 5, 'read_timeout': 8, 'retries': {'max_attempts': 0}}
 _TENSORSTORE_RETRIES = {'max_retries': 5, 'initial_delay': '500ms', 'max_delay': '4s'}
@@ -87,4 +88,4 @@ def _s3_spec(path: str) -> dict:
 
 def is_client_error(error: BaseException) -> bool:
     """Whether a client raised it: the bucket refuses, or cannot be reached."""
-    return type(error).__module__.partition('.')[0] in _PACKAGES
+    return type(error).__module__.startswith(_PACKAGES)

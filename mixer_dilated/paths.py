@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Callable
 
 from mixer_dilated.bucket_clients import let_orbax_reach, prepare_client
 from mixer_dilated.errors import UserError
@@ -46,21 +47,33 @@ def exists(path: PathLike) -> bool:
     return as_path(path).exists() if is_bucket(path) else os.path.lexists(path)
 
 
+def check_regular_files(
+    folder: PathLike, max_bytes: int, is_large: Callable[[str], bool], hint: str
+) -> None:
+    """Raises UserError, with a hint what to do, for what a library should not open in a folder.
+
+    That is a pipe or device, for which it would wait for ever, or a file of more than `max_bytes`
+    that it would read whole: all but those of which `is_large(path)` is true.
+    """
+    for root, _, names in os.walk(folder):
+        for file in filter(os.path.exists, (os.path.join(root, name) for name in names)):
+            if not os.path.isfile(file):
+                raise UserError(f'{file}: not a regular file; {hint}')
+            if not is_large(file) and (size := os.path.getsize(file)) > max_bytes:
+                raise UserError(f'{file}: {size} bytes; allowed are at most {max_bytes}; {hint}')
+
+
 def orbax_path(path: pathlib.Path) -> pathlib.Path:
     """A path from the root on, as orbax wants it; raises UserError for a bucket that it cannot
-    reach, and for a folder with a pipe or device, for which it would wait for ever, or with a file
-    too large to be read whole, for which it would end the process."""
+    reach, and as `check_regular_files`."""
     let_orbax_reach(os.fspath(path))
     if is_bucket(path):
         return path
-    for folder, _, names in os.walk(path):
-        for file in filter(os.path.exists, (os.path.join(folder, name) for name in names)):
-            if not os.path.isfile(file):
-                raise UserError(f'{file}: not a regular file; put back what was there')
-            is_data = os.path.basename(folder) == 'd'  # of which it reads parts
-            if not is_data and (size := os.path.getsize(file)) > MAX_INDEX_BYTES:
-                allowed = f'allowed are at most {MAX_INDEX_BYTES}'
-                raise UserError(f'{file}: {size} bytes; {allowed}; put back what was there')
+
+    def is_data(file: str) -> bool:  # of which orbax reads parts
+        return pathlib.PurePath(file).parent.name == 'd'
+
+    check_regular_files(path, MAX_INDEX_BYTES, is_data, 'put back what was there')
     return path.absolute()
 
 

@@ -1,6 +1,7 @@
 """Loads config and sweep files, with the overrides of the command line."""
 
 import dataclasses
+import os
 import pathlib
 import runpy
 import traceback
@@ -17,6 +18,8 @@ from mixer_dilated.errors import UserError
 PACKAGE = pathlib.Path(mixer_dilated.__file__).parent
 # The configs that come with the package: in an installed one, or beside it in a clone.
 SHIPPED = (PACKAGE if (PACKAGE / 'configs').is_dir() else PACKAGE.parent) / 'configs'
+
+MAX_FILE_BYTES = 2**24
 
 
 def load_config(path: str, overrides: Mapping) -> ConfigDict:
@@ -99,6 +102,9 @@ def _call(flag: str, path: str, function: str):
             )
             raise UserError(f'--{flag}={file}: no such file; those of the package: {listed}')
         file = str(root / file)
+    if (size := os.path.getsize(file)) > MAX_FILE_BYTES:
+        allowed = f'a program, of at most {MAX_FILE_BYTES}'
+        raise UserError(f'--{flag}={path}: has {size} bytes; allowed is {allowed}; name another')
     try:
         module = runpy.run_path(file)
         if function in module:
@@ -109,7 +115,7 @@ def _call(flag: str, path: str, function: str):
         lines = [frame.lineno for frame in frames if frame.filename == file]
         if isinstance(error, SyntaxError):
             lines = [error.lineno]
-        where = f', line {lines[-1]}' if lines else ''
+        where = f', line {lines[-1]}' if any(lines) else ''
         kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
         raise UserError(f'--{flag}={path}{where}: {kind}{one_line(error)}') from None
     hint = ''

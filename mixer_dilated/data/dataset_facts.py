@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from mixer_dilated.data.datasets import open_dataset
 from mixer_dilated.data.stored_images import image_shapes
+from mixer_dilated.data.tfds_builder import make_builder
 from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Shape, integer_pair
@@ -50,15 +51,7 @@ def abstract_dataset(dataset: ConfigDict) -> AbstractDataset:
 
 def _check_prepared(dataset: ConfigDict) -> None:
     """Raises UserError if a TFDS data set is there to be had, but not here."""
-    import tensorflow_datasets as tfds
-
-    from mixer_dilated.data.tfds_builder import BUILDER_ERRORS
-
-    try:
-        prepared = tfds.builder(dataset.name, data_dir=dataset.data_dir or None).is_prepared()
-    except BUILDER_ERRORS:  # reported when it is opened
-        return
-    if not prepared:
+    if not make_builder(dataset.name, dataset.data_dir).is_prepared():
         raise UserError(
             f'config.dataset.name = {dataset.name!r}: not prepared here, and a plan downloads '
             f'nothing; known without their data are {", ".join(FACTS)}; prepare it, or plan with '

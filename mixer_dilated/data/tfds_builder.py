@@ -1,6 +1,8 @@
 """A prepared TFDS set, found or prepared, and which of its features are image and label."""
 
 import importlib.util
+import os
+import re
 import socket
 import urllib.parse
 import urllib.request
@@ -10,23 +12,27 @@ import numpy as np
 
 from mixer_dilated.dataset_names import PATH_KINDS
 from mixer_dilated.errors import UserError
-from mixer_dilated.paths import expand_user
+from mixer_dilated.files import MAX_JSON_BYTES, error_text
+from mixer_dilated.paths import check_regular_files, expand_user, is_bucket
 
 CONVERSION_NEEDS = 'tensorflow', 'apache_beam', 'mlcroissant', 'array_record'
 
-# What making a builder raises, `DatasetNotFoundError` among them.
-BUILDER_ERRORS = ValueError, RuntimeError, ImportError, AssertionError, TypeError
 
-
-def open_builder(name: str, data_dir: str):
-    """The TFDS builder of a prepared set; prepares it first where that is possible. Raises
-    UserError if there is no such set, or it is not prepared as array_record.
+def make_builder(name: str, data_dir: str):
+    """`tfds.builder` of a set, prepared or not. Raises UserError if there is no such set, or what
+    is there of it is damaged.
     """
     import tensorflow_datasets as tfds  # slow, and not needed for a set that is cached
+    from tensorflow_datasets.core.utils import file_utils
 
+    for folder in file_utils.list_data_dirs(data_dir or None):
+        if (first := re.match(r'\w+', name)) and not is_bucket(folder):
+            check_regular_files(
+                os.path.join(folder, first[0]), MAX_JSON_BYTES, _is_data, 'prepare it again'
+            )
     try:
-        builder = tfds.builder(name, data_dir=data_dir or None)
-    except BUILDER_ERRORS as error:
+        return tfds.builder(name, data_dir=data_dir or None)
+    except Exception as error:  # TFDS and its parsers raise errors of many types
         path = expand_user(name)
         kind = 'folder' if path.is_dir() else path.suffix[1:].lower()
         cause = f'TFDS cannot build it: {" ".join(str(error).split())}'
@@ -40,9 +46,31 @@ def open_builder(name: str, data_dir: str):
                 'cifar10'
             )
         raise UserError(f'config.dataset.name = {name!r}: {cause}') from None
+
+
+def _is_data(file: str) -> bool:
+    return not file.endswith(('.json', '.txt'))
+
+
+def open_builder(name: str, data_dir: str):
+    """The TFDS builder of a prepared set; prepares it first where that is possible. Raises
+    UserError as `make_builder`, or if it is not prepared as array_record.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = make_builder(name, data_dir)
     if not builder.is_prepared():
         _prepare(tfds, name, builder)
-        builder = tfds.builder(name, data_dir=data_dir or None)
+        builder = make_builder(name, data_dir)
+    try:  # names of files are made when they are asked for
+        files = [file for split in builder.info.splits.values() for file in split.filepaths]
+        cause = '' if files else 'it has no splits'
+    except Exception as error:
+        cause = error_text(error)
+    if cause:
+        raise UserError(
+            f'{builder.data_path}: dataset_info.json is damaged: {cause}; prepare it again'
+        )
     array_record = tfds.core.FileFormat.ARRAY_RECORD
     if array_record not in builder.info.available_file_formats():
         tfds_command = 'tfds'

@@ -30,6 +30,7 @@ SWEEP_FILE = f"{BASE}def get_sweep():\n    return Sweep(title='t', question='q',
     ('text', 'value'),
     [
         ('def get_config(:', ' line 1: SyntaxError'),
+        ('#' * 2**24 + '\n', '16777217 bytes'),
         ('x = 1', 'get_config'),
         ('import nonsense_module', ' line 1: ModuleNotFoundError'),
         ('def get_config():\n    return 1 / 0', ' line 2: ZeroDivisionError'),

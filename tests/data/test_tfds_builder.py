@@ -74,3 +74,30 @@ def test_data_that_is_not_there_is_prepared_or_refused_with_cause_place_and_what
     file_format = tfds.core.FileFormat.ARRAY_RECORD
     builder.download_and_prepare.assert_called_once_with(file_format=file_format)
     assert '/data/made_up' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('file', 'make', 'words'),
+    [
+        ('dataset_info.json', os.mkfifo, ['not a regular file']),
+        ('tiny-test.array_record-00000-of-00001', os.mkfifo, ['not a regular file']),
+        ('dataset_info.json', os.mkdir, ['TFDS cannot build it']),
+        (
+            'dataset_info.json',
+            lambda path: path.write_text('{"name": "tiny", "version": "1.0.0"} x'),
+            ['TFDS cannot build it'],
+        ),
+        ('features.json', lambda path: path.write_bytes(bytes(2**26 + 1)), ['at most 67108864']),
+        (
+            'dataset_info.json',
+            lambda path: path.write_text('{"name": "tiny", "version": "1.0.0"}'),
+            ['no splits', 'prepare it again'],
+        ),
+    ],
+)
+def test_a_set_with_a_damaged_file_is_refused(file, make, words, tmp_path):
+    path = write_set(tmp_path, GOOD) / file
+    path.unlink()
+    make(path)
+    with refuses('tiny', *words):
+        open_set(tmp_path)

@@ -72,7 +72,7 @@ class Fuzzer:
         _, status, usage = os.wait4(fork(folder, list(words)), 0)
         seconds = usage.ru_utime + usage.ru_stime
         print(f'{time.perf_counter() - start:6.1f} s, CPU {seconds:5.1f}: {" ".join(words)}')
-        assert status == 0, (words, (folder / 'stderr').read_text())
+        assert status == 0, (status, words, (folder / 'stderr').read_text())
         for name in (folder / 'modules').read_text().split():
             if name not in sys.modules and name.startswith(('mixer', 'jax', 'orbax', 'scipy')):
                 with contextlib.suppress(Exception):

@@ -1,5 +1,6 @@
 """The undamaged folders of the fuzzer, what commands print of them, and the cases made of them."""
 
+import multiprocessing
 import pathlib
 import random
 import shutil
@@ -14,12 +15,13 @@ from tests.conftest import config_file, small_config
 from tests.data.array_sets import arrays, write_idx
 from tests.data.image_sets import put_classes, put_listing
 from tests.report_folders import KINDS, make_kind
+from tests.tfds_files import encoded, grey, write_set
 
 CONFIG = {'num_epochs': 1, 'num_seeds': 2, 'dataset.val_split': 'train[300:400]'}
 CONFIG |= {'checkpoints.every_steps': 4, 'augment.translate': 1}
 # Data sets that are files, of 8×8 grey images: `dataset.name` by the folder of the files.
 DATASETS = {'pets': 'folder:pets', 'arrays': 'npz:arrays/set.npz', 'idx': 'idx:idx'}
-DATASETS |= {'table': 'csv:table/labels.csv'}
+DATASETS |= {'table': 'csv:table/labels.csv', 'tfds': 'tiny'}
 OF_DATASETS = {'num_epochs': 1, 'batch': 8, 'dataset.channels': 1, 'dataset.image_size': 8}
 OF_DATASETS |= {'dataset.train_split': 'train', 'dataset.test_split': 'test'}
 CELLS = [
@@ -90,8 +92,16 @@ def make_datasets(folder: pathlib.Path) -> None:
     write_idx(folder / 'idx', arrays(shape=(8, 8)), packed=True)
     (folder / 'arrays').mkdir()
     np.savez(folder / 'arrays' / 'set.npz', **arrays(train=400, test=100, shape=(8, 8)))
+    records = [(encoded(grey(k)), k % 3) for k in range(12)]
+    # In a process of its own: the writer starts threads, which children would not have.
+    writer = multiprocessing.get_context('fork').Process(
+        target=write_set, args=(folder / 'tfds', records)
+    )
+    writer.start()
+    writer.join()
     for name, dataset in DATASETS.items():
-        config_file(folder, f'{name}.py', **OF_DATASETS, **{'dataset.name': dataset})
+        place = {'dataset.name': dataset, 'dataset.data_dir': name if name == 'tfds' else ''}
+        config_file(folder, f'{name}.py', **OF_DATASETS, **place)
 
 
 PLAN = 'plan --config=config.py --devices=this'
