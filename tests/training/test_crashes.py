@@ -45,7 +45,6 @@ SLOW = """
 import os, runpy, time
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'  # as several processes set it before they import JAX
 from mixer_dilated.training.metrics import MetricsWriter
-
 write = MetricsWriter.write
 MetricsWriter.write = lambda *args: (time.sleep(0.05), write(*args), time.sleep(0.05))
 runpy.run_path('run.py', run_name='__main__')
@@ -144,7 +143,8 @@ def suspend(run: Surroundings) -> Iterator[tuple[int, ...]]:
 
 @contextlib.contextmanager
 def set_clock(run: Surroundings, *, hours: int) -> Iterator[tuple[int, ...]]:
-    run.ahead.write_bytes((3600 * hours).to_bytes(8, 'little', signed=True))
+    with run.ahead.open('r+b') as file:  # never empty: processes have it mapped
+        file.write((3600 * hours).to_bytes(8, 'little', signed=True))
     yield (0,)
 
 
