@@ -10,6 +10,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import secrets
 import stat
 import tempfile
@@ -66,12 +67,27 @@ def unpack_arrays(file: BinaryIO) -> dict[str, np.ndarray]:
     """The arrays of an .npz file; raises errors of many types if it is damaged or too large."""
     packed = file.seek(0, os.SEEK_END)
     with np.lib.npyio.NpzFile(file) as archive:
-        allowed = min(MAX_ARRAY_BYTES, max(SMALL_ARRAY_BYTES, MAX_PACKING * packed))
-        _check_size(sum(member.file_size for member in archive.zip.infolist()), allowed)
+        check_unpacked_size(archive, packed)
         arrays = {name: archive[name] for name in archive.files}
         if len(arrays) < len(archive.files):
             raise ValueError('two arrays have one name')
         return arrays
+
+
+def check_unpacked_size(archive: np.lib.npyio.NpzFile, packed: int) -> None:
+    """Raises ValueError if arrays are too large for the size of their file, in bytes, or may be of
+    any number of texts that have no letters.
+    """
+    _check_size(sum(member.file_size for member in archive.zip.infolist()), max_unpacked(packed))
+    for name in archive.zip.namelist():
+        with archive.zip.open(name) as file:
+            if re.search(b"[SU]0'", file.read(200)):
+                raise ValueError(f'{name} is of texts without letters')
+
+
+def max_unpacked(packed: int) -> int:
+    """Bytes of content that are read from a file of so many."""
+    return min(MAX_ARRAY_BYTES, max(SMALL_ARRAY_BYTES, MAX_PACKING * packed))
 
 
 @contextlib.contextmanager

@@ -47,25 +47,34 @@ def exists(path: PathLike) -> bool:
     return as_path(path).exists() if is_bucket(path) else os.path.lexists(path)
 
 
-def check_regular_files(
-    folder: PathLike, max_bytes: int, is_large: Callable[[str], bool], hint: str
-) -> None:
-    """Raises UserError, with a hint what to do, for what a library should not open in a folder.
+def regular_files(
+    folder: PathLike, max_bytes: int, is_large: Callable[[str], bool], hint: str, **options
+) -> list[str]:
+    """The files in a folder; raises UserError, with a hint what to do, for what a library should
+    not open there.
 
     That is a pipe or device, for which it would wait for ever, or a file of more than `max_bytes`
-    that it would read whole: all but those of which `is_large(path)` is true.
+    that it would read whole: all but those of which `is_large(path)` is true. Options are those of
+    `os.walk`.
     """
-    for root, _, names in os.walk(folder):
+    files, seen = [], set()
+    for root, folders, names in os.walk(folder, **options):
+        if (real := os.path.realpath(root)) in seen:  # links lead in a circle
+            folders.clear()
+            continue
+        seen.add(real)
         for file in filter(os.path.exists, (os.path.join(root, name) for name in names)):
+            files.append(file)
             if not os.path.isfile(file):
                 raise UserError(f'{file}: not a regular file; {hint}')
             if not is_large(file) and (size := os.path.getsize(file)) > max_bytes:
                 raise UserError(f'{file}: {size} bytes; allowed are at most {max_bytes}; {hint}')
+    return files
 
 
 def orbax_path(path: pathlib.Path) -> pathlib.Path:
     """A path from the root on, as orbax wants it; raises UserError for a bucket that it cannot
-    reach, and as `check_regular_files`."""
+    reach, and as `regular_files`."""
     let_orbax_reach(os.fspath(path))
     if is_bucket(path):
         return path
@@ -73,7 +82,7 @@ def orbax_path(path: pathlib.Path) -> pathlib.Path:
     def is_data(file: str) -> bool:  # of which orbax reads parts
         return pathlib.PurePath(file).parent.name == 'd'
 
-    check_regular_files(path, MAX_INDEX_BYTES, is_data, 'put back what was there')
+    regular_files(path, MAX_INDEX_BYTES, is_data, 'put back what was there')
     return path.absolute()
 
 

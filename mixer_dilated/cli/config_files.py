@@ -115,7 +115,7 @@ def _call(flag: str, path: str, function: str):
         lines = [frame.lineno for frame in frames if frame.filename == file]
         if isinstance(error, SyntaxError):
             lines = [error.lineno]
-        where = f', line {lines[-1]}' if any(lines) else ''
+        where = f', line {lines[-1]}' if lines and lines[-1] else ''
         kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
         raise UserError(f'--{flag}={path}{where}: {kind}{one_line(error)}') from None
     hint = ''

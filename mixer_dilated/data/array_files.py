@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import zipfile
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,13 @@ import numpy as np
 from mixer_dilated.data.image_files import visible_entries
 from mixer_dilated.data.split_names import split_of
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import MAX_ARRAY_BYTES, error_text, open_regular
+from mixer_dilated.files import (
+    MAX_ARRAY_BYTES,
+    check_unpacked_size,
+    error_text,
+    max_unpacked,
+    open_regular,
+)
 
 IMAGES = {'x', 'images', 'image', 'imgs', 'data'}  # words of an array's name
 LABELS = {'y', 'labels', 'label', 'targets', 'target'}
@@ -26,7 +33,6 @@ IDX_HINT = (
     't10k-labels-idx1-ubyte, each .gz or not'
 )
 GZIP = b'\x1f\x8b'
-MAX_GZIP_RATIO = 1032  # deflate cannot pack more densely
 
 
 class LabelledImages(NamedTuple):
@@ -52,12 +58,13 @@ def read_npz(
                 raise UserError(f'{path}: not an .npz file, or truncated; save it with numpy.savez')
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
+                check_unpacked_size(archive, os.path.getsize(path))
                 pairs, others = _match_names(path, archive.files, (image_key, label_key))
                 splits = {
                     split: LabelledImages(*(_read_array(path, archive, key) for key in pair), *pair)
                     for split, pair in pairs.items()
                 }
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f'{path}: cannot be read: {error}; copy it again') from None
     return splits, [f'left out the arrays {", ".join(others)}'] if others else []
 
@@ -141,20 +148,24 @@ def read_idx(path: pathlib.Path) -> tuple[dict[str, LabelledImages], list[str]]:
 
 
 def _read_idx_file(path: pathlib.Path, ndim: int) -> np.ndarray:
+    header_bytes = 4 + 4 * ndim
     with open_regular(path, 'fetch it again', MAX_ARRAY_BYTES) as file:
-        packed = os.fstat(file.fileno()).st_size
-        content = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == GZIP else file
-        magic = content.read(4)
-        if magic != bytes((0, 0, 8, ndim)):
+        packed, start = os.fstat(file.fileno()).st_size, file.read(2**12)
+        file.seek(0)
+        content = file
+        if start[:2] == GZIP:
+            # gzip itself skips what is behind the packed content byte by byte.
+            start = zlib.decompressobj(31).decompress(start, header_bytes)
+            content = gzip.GzipFile(fileobj=file)
+        if start[:4] != bytes((0, 0, 8, ndim)):
             raise ValueError(
-                f'begins with {magic.hex(" ")}; allowed is 00 00 08 {ndim:02x}, an idx file of '
+                f'begins with {start[:4].hex(" ")}; allowed is 00 00 08 {ndim:02x}, an idx file of '
                 f'unsigned bytes in {ndim} dimensions'
             )
-        shape = tuple(int.from_bytes(content.read(4)) for _ in range(ndim))
+        shape = tuple(int.from_bytes(start[k : k + 4]) for k in range(4, header_bytes, 4))
         size = math.prod(shape)
-        # gzip skips what is behind the packed content byte by byte.
-        if 0 < size <= MAX_GZIP_RATIO * packed and packed < 1.01 * size + 2**16:
-            pixels = content.read(size + 1)
+        if 0 < size <= max_unpacked(packed) and packed < 1.01 * size + 2**16:
+            pixels = content.read(header_bytes + size + 1)[header_bytes:]
             if len(pixels) == size:
                 return np.frombuffer(pixels, np.uint8).reshape(shape)
         shown = '×'.join(map(str, shape))

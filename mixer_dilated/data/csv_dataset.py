@@ -13,7 +13,7 @@ from mixer_dilated.data.class_folders import ClassFolders, ImageFile
 from mixer_dilated.data.image_decoding import SUFFIXES
 from mixer_dilated.data.split_names import complete_splits, split_of
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import read_bytes
+from mixer_dilated.files import MAX_JSON_BYTES, read_bytes
 
 COLUMNS = {  # by preference; without capitals, spaces and '_'
     'file': (
@@ -84,7 +84,7 @@ def read_listing(path: pathlib.Path, image_key: str = '', label_key: str = '') -
 def _read_rows(path: pathlib.Path) -> list[tuple[int, list[str]]]:
     """(line, values) of the rows that are not empty, the header first."""
     try:
-        text = read_bytes(path, 'name a CSV file').decode('utf-8-sig')
+        text = read_bytes(path, 'name a CSV file', MAX_JSON_BYTES).decode('utf-8-sig')
         header = text.lstrip().split('\n', 1)[0]
         delimiter = max(',;\t', key=header.count)
         reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True)

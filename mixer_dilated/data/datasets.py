@@ -25,8 +25,9 @@ from mixer_dilated.data.preprocessing import Preprocessing
 from mixer_dilated.data.stored_images import is_upsample
 from mixer_dilated.dataset_names import split_path
 from mixer_dilated.errors import UserError
+from mixer_dilated.files import MAX_ARRAY_BYTES, REMOVE_HINT, read_json
 from mixer_dilated.patches.geometry import integer_pair
-from mixer_dilated.paths import expand_user
+from mixer_dilated.paths import expand_user, regular_files
 
 # What `dataset.preprocess` = 'auto' means for a data set; for any other, 'resize'.
 AUTO_PREPROCESS = {'mnist': 'mnist', 'fashion_mnist': 'fill', 'digits': 'fill'}
@@ -122,7 +123,8 @@ def load_examples(dataset: Dataset, split: str, cache_dir: str) -> Examples:
 
 def _load_entry(entry: pathlib.Path, fingerprint: str) -> Examples | None:
     try:
-        recorded = json.loads((entry / 'entry.json').read_text())
+        regular_files(entry, MAX_ARRAY_BYTES, lambda _: False, REMOVE_HINT)
+        recorded = read_json(entry / 'entry.json')
         paths = [entry / f'{name}.npy' for name in Examples._fields]
         examples = Examples(*(np.load(p, mmap_mode='r', allow_pickle=False) for p in paths))
         intact = recorded['checksums'] == checksums(examples)

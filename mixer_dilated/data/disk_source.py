@@ -72,7 +72,7 @@ class DiskDataSource:
 
     @functools.cached_property
     def _file(self) -> int:
-        return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
 
 
 def keep_on_disk(
@@ -111,6 +111,8 @@ def keep_on_disk(
 def _make_room(path: pathlib.Path, allowed: float) -> None:
     """Makes a file; removes those beside it that are the longest unused, above so many bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink() or not path.is_file():  # nothing is written through a link
+        path.unlink(missing_ok=True)
     path.touch()
     others = sorted({*path.parent.iterdir()} - {path}, key=lambda file: file.stat().st_mtime)
     while sum(map(_disk_bytes, others)) > allowed:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import math
 import os
 import pathlib
@@ -24,7 +23,7 @@ from mixer_dilated.data.examples import Examples, cache_folder, cache_name, spli
 from mixer_dilated.data.image_decoding import white_of
 from mixer_dilated.data.preprocessing import Preprocessing, decode_images
 from mixer_dilated.errors import UnreadableError, UserError
-from mixer_dilated.files import write_json
+from mixer_dilated.files import read_json, write_json
 from mixer_dilated.patches.geometry import Shape
 
 MAX_NAMED = 3
@@ -161,10 +160,10 @@ class ImageFolder:
         key = _hash_files(text, splits, times=True)[:16]
         path = cache_folder(cache_dir) / f'{self.name}-{key}-corrupt.json'
         try:
-            corrupt = json.loads(path.read_text())
-            if isinstance(corrupt, dict) and all(isinstance(v, str) for v in corrupt.values()):
+            corrupt = read_json(path)
+            if all(isinstance(value, str) for value in corrupt.values()):
                 return corrupt
-        except (OSError, ValueError, RecursionError):
+        except UserError:
             pass
         files = [file for files in splits.values() for file in files]
         keep = len(files) * math.prod(self.stored_shape) <= MAX_KEPT_BYTES

@@ -1,8 +1,8 @@
 """A prepared TFDS set, found or prepared, and which of its features are image and label."""
 
 import importlib.util
+import json
 import os
-import re
 import socket
 import urllib.parse
 import urllib.request
@@ -12,30 +12,42 @@ import numpy as np
 
 from mixer_dilated.dataset_names import PATH_KINDS
 from mixer_dilated.errors import UserError
-from mixer_dilated.files import MAX_JSON_BYTES, error_text
-from mixer_dilated.paths import check_regular_files, expand_user, is_bucket
+from mixer_dilated.files import MAX_JSON_BYTES, error_text, read_bytes
+from mixer_dilated.paths import expand_user, is_bucket, regular_files
 
+CLASS_KEYS = 'pythonClassName', 'python_class_name', 'type'
+MAX_FILES, MAX_EXAMPLES = 2**16, 2**31 - 1
+PREPARE_AGAIN = 'prepare it again'
 CONVERSION_NEEDS = 'tensorflow', 'apache_beam', 'mlcroissant', 'array_record'
 
 
 def make_builder(name: str, data_dir: str):
-    """`tfds.builder` of a set, prepared or not. Raises UserError if there is no such set, or what
-    is there of it is damaged.
+    """`tfds.builder` of a set, prepared or not.
+
+    Raises UserError if there is no such set, or what is there of it is damaged, or names classes of
+    another package, which TFDS would import.
     """
     import tensorflow_datasets as tfds  # slow, and not needed for a set that is cached
     from tensorflow_datasets.core.utils import file_utils
 
-    for folder in file_utils.list_data_dirs(data_dir or None):
-        if (first := re.match(r'\w+', name)) and not is_bucket(folder):
-            check_regular_files(
-                os.path.join(folder, first[0]), MAX_JSON_BYTES, _is_data, 'prepare it again'
-            )
+    start = f'config.dataset.name = {name!r}'
     try:
-        return tfds.builder(name, data_dir=data_dir or None)
+        parsed, _ = tfds.core.naming.parse_builder_name_kwargs(name)
+        if parsed.namespace:
+            hint = 'allowed are the names of the TFDS catalogue, like mnist, fashion_mnist, cifar10'
+            raise UserError(f'{start}: from another collection than the catalogue of TFDS; {hint}')
+        folders = [data_dir and os.path.expanduser(data_dir)]
+        for folder in file_utils.list_data_dirs(*filter(None, folders)):
+            if is_bucket(folder):
+                raise UserError(f'{folder}: a bucket; copy the data set to a local folder')
+            _check_files(os.path.join(folder, parsed.name))
+        return tfds.builder(name, data_dir=folders[0] or None)
+    except (UserError, MemoryError):
+        raise
     except Exception as error:  # TFDS and its parsers raise errors of many types
         path = expand_user(name)
         kind = 'folder' if path.is_dir() else path.suffix[1:].lower()
-        cause = f'TFDS cannot build it: {" ".join(str(error).split())}'
+        cause = f'TFDS cannot build it: {" ".join(error_text(error).split())}'
         if kind in PATH_KINDS and path.exists():
             what = 'folder' if kind == 'folder' else 'file'
             cause = f"is a {what}; for its images set '{kind}:{name}'"
@@ -45,11 +57,57 @@ def make_builder(name: str, data_dir: str):
                 "'idx:FOLDER' and the names of the TFDS catalogue, like mnist, fashion_mnist, "
                 'cifar10'
             )
-        raise UserError(f'config.dataset.name = {name!r}: {cause}') from None
+        raise UserError(f'{start}: {cause}') from None
 
 
-def _is_data(file: str) -> bool:
-    return not file.endswith(('.json', '.txt'))
+def _check_files(folder: str) -> None:
+    """Raises UserError if TFDS should not open what is in the folder of a set."""
+
+    def is_data(file: str) -> bool:
+        return not file.endswith(('.json', 'labels.txt'))
+
+    for file in regular_files(folder, MAX_JSON_BYTES, is_data, PREPARE_AGAIN, followlinks=True):
+        if os.path.basename(file) == 'features.json':
+            try:
+                _check_classes(read_bytes(file))
+            except ValueError as error:
+                raise UserError(f'{file}: {error_text(error)}; {PREPARE_AGAIN}') from None
+
+
+def _check_classes(text: bytes | str) -> None:
+    """Raises ValueError if JSON of features names a class that is not of TFDS."""
+
+    def check(pairs: list[tuple]) -> None:
+        for key, value in pairs:
+            if key == 'json' and isinstance(value, str):
+                _check_classes(value)
+            is_class = key in CLASS_KEYS and isinstance(value, str)
+            if is_class and not value.startswith('tensorflow_datasets.'):
+                raise ValueError(f'{key} = {value!r}: allowed is tensorflow_datasets.…')
+
+    json.loads(text, object_pairs_hook=check)
+
+
+def _check_splits(builder) -> None:
+    """Raises UserError if the files of a set are not what a prepared one has."""
+    problem = ''
+    try:
+        splits = builder.info.splits.values()
+        if sum(len(split.shard_lengths) for split in splits) > MAX_FILES:
+            problem = f'more than {MAX_FILES} files'
+        elif sum(split.num_examples for split in splits) > MAX_EXAMPLES:
+            problem = f'more than {MAX_EXAMPLES} examples'
+        else:  # names of files are made when they are asked for
+            files = [os.fspath(file) for split in splits for file in split.filepaths]
+            inside = {os.path.dirname(file) for file in files} <= {os.fspath(builder.data_path)}
+            problem = '' if inside else 'files elsewhere'
+            problem = problem if files else 'no files of splits'
+    except Exception as error:  # of many types
+        problem = error_text(error)
+    if problem:
+        raise UserError(
+            f'{builder.data_path}: dataset_info.json is damaged: {problem}; {PREPARE_AGAIN}'
+        )
 
 
 def open_builder(name: str, data_dir: str):
@@ -62,15 +120,7 @@ def open_builder(name: str, data_dir: str):
     if not builder.is_prepared():
         _prepare(tfds, name, builder)
         builder = make_builder(name, data_dir)
-    try:  # names of files are made when they are asked for
-        files = [file for split in builder.info.splits.values() for file in split.filepaths]
-        cause = '' if files else 'it has no splits'
-    except Exception as error:
-        cause = error_text(error)
-    if cause:
-        raise UserError(
-            f'{builder.data_path}: dataset_info.json is damaged: {cause}; prepare it again'
-        )
+    _check_splits(builder)
     array_record = tfds.core.FileFormat.ARRAY_RECORD
     if array_record not in builder.info.available_file_formats():
         tfds_command = 'tfds'

@@ -21,6 +21,7 @@ from mixer_dilated.files import error_text
 from mixer_dilated.patches.geometry import Pair, Shape
 
 BLOCK_RECORDS = 256  # read in one go
+MAX_CLASSES = 2**20
 MAX_COUNTED = 1000  # labels that are no class labels, in a small set
 
 
@@ -57,6 +58,10 @@ class TfdsDataset:
         # Images that are stored as they are must have the size that the set promises.
         resized = self.stored_shape != tuple(image.shape)
         self._preprocessing = preprocessing if resized else None
+        if (count := getattr(label, 'num_classes', None) or 0) > MAX_CLASSES:
+            raise UserError(
+                f'config.dataset.name = {name!r}: has {count} classes; allowed are {MAX_CLASSES}'
+            )
         self._classes, names = {}, getattr(label, 'names', None)  # of a class label
         self._classes = {k: k for k in range(len(names))} if names else self._count_labels()
         self.class_names = tuple(map(str, names or self._classes))

@@ -25,6 +25,8 @@ from mixer_dilated.training.run_folder import read_config
 
 ImagePath = str | tuple[str, UserError]  # with the error, of a path that cannot be used
 
+MAX_LINE_BYTES = 2**16  # of a list of files
+
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
@@ -86,7 +88,7 @@ def image_paths(words: Iterable[str], ignored: Ignored) -> Iterator[ImagePath]:
 
     A folder is the image files in it and in all folders below (see `walk_images`, which adds to
     `ignored`), '-' the paths that standard input lists, one a line, anything else that file. Raises
-    UserError for '-', if standard input is closed.
+    UserError for '-', if standard input is closed, or a line of it is no path.
 
     Yields:
       A path; or, of a folder that cannot be read or holds no images, its path and the error.
@@ -98,8 +100,11 @@ def image_paths(words: Iterable[str], ignored: Ignored) -> Iterator[ImagePath]:
                     "'-': standard input is closed; give it a list of files, as in find album | …, "
                     'or name the files'
                 )
-            lines = (os.fsdecode(line).rstrip('\r\n') for line in sys.stdin.buffer)
-            yield from filter(None, lines)
+            while line := sys.stdin.buffer.readline(MAX_LINE_BYTES):
+                if len(line) == MAX_LINE_BYTES:
+                    raise UserError(f"'-': a line of {len(line)} bytes; give it paths, one a line")
+                if path := os.fsdecode(line).rstrip('\r\n'):
+                    yield path
         elif os.path.isdir(word):
             yield from _list_folder(word, ignored)
         else:

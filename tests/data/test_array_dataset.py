@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis.extra import numpy as st_numpy
 from PIL import Image
 
+from mixer_dilated import files
 from mixer_dilated.data.preprocessing import resize_image
 from tests.conftest import flip_bit, refuses, warns
 from tests.data.array_sets import arrays, check_examples, images, open_npz
@@ -243,3 +244,13 @@ def test_images_are_upsampled_on_the_device_or_resized_when_read(tmp_path, shape
     assert small.identity != source.identity
     with refuses('48 pixels', 'max_pixels'):
         open_npz(tmp_path / 'a.npz', max_pixels=47)
+
+
+def test_arrays_that_unpack_to_more_than_their_file_suggests_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, 'SMALL_ARRAY_BYTES', 1000)
+    content = arrays(train=300, **{'x_test': np.zeros((6, 6, 5), np.uint8)})
+    open_npz(tmp_path / 'plain.npz', content)
+    content['x_train'] = np.zeros((9000, 6, 5), np.uint8)
+    np.savez_compressed(tmp_path / 'packed.npz', **content)
+    with refuses(tmp_path / 'packed.npz', 'allowed are at most'):
+        open_npz(tmp_path / 'packed.npz')

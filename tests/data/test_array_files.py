@@ -46,6 +46,11 @@ def test_one_of_the_sets_of_emnist_is_chosen_and_set_upright(tmp_path):
         (lambda content: gzip.compress(content[:4] + b'\x7f' * 12), ['2139062143']),
         (lambda content: gzip.compress(content)[:-9], ['ended before the end']),
         (lambda content: gzip.compress(content) + bytes(2**17), ['12×28×28']),
+        (lambda content: gzip.compress(b'') + bytes(2**28), ['begins with ;']),
+        (
+            lambda content: gzip.compress(content[:4] + b'\0\0\4\0' * 2 + b'\0\0\1\1'),
+            ['1024×1024×257'],  # more than 256 MiB
+        ),
         (lambda content: gzip.compress(content)[:20] + b'noise', ['cannot be read']),
         (lambda content: gzip.compress(content)[:-8] + bytes(8), ['CRC']),
     ],

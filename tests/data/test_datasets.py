@@ -1,5 +1,7 @@
 """Embedded digits, splits, the cache of decoded examples, and data that is not here."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -105,6 +107,11 @@ DAMAGES = {
     'truncate': lambda images: images.write_bytes(images.read_bytes()[:-8]),
     'remove': lambda images: images.unlink(),
     'no json': lambda images: images.with_name('entry.json').write_text('{"checksums"'),
+    'pipe': lambda images: (images.unlink(), os.mkfifo(images)),
+    'pipe of json': lambda images: (
+        images.with_name('entry.json').unlink(),
+        os.mkfifo(images.with_name('entry.json')),
+    ),
     'pickle': lambda images: np.save(images, np.array([{}], dtype=object), allow_pickle=True),
 }
 

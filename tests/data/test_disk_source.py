@@ -106,6 +106,17 @@ def test_what_is_kept_is_bounded_and_what_was_used_last_stays(tmp_path):
     assert kept == {keep(tmp_path, 'disk', room, name)._path for name in 'ac'} and len(kept) == 2
 
 
+@pytest.mark.parametrize('put', [os.symlink, lambda _, path: os.mkfifo(path)])
+def test_nothing_is_written_through_what_stands_in_the_way(put, tmp_path):
+    precious = tmp_path / 'precious'
+    precious.write_bytes(bytes(1000))
+    path = keep(tmp_path, 'disk', 1)._path
+    path.unlink()
+    put(precious, path)
+    read(keep(tmp_path, 'disk', 1), range(12))
+    assert precious.read_bytes() == bytes(1000) and path.stat().st_size == 12 * ROW
+
+
 def test_what_has_no_room_streams_or_is_refused(tmp_path):
     assert isinstance(keep(tmp_path, 'auto', 1), DiskDataSource)
     assert isinstance(keep(tmp_path, 'stream', 1), Counting)

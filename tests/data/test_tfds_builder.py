@@ -91,7 +91,7 @@ def test_data_that_is_not_there_is_prepared_or_refused_with_cause_place_and_what
         (
             'dataset_info.json',
             lambda path: path.write_text('{"name": "tiny", "version": "1.0.0"}'),
-            ['no splits', 'prepare it again'],
+            ['no files of splits', 'prepare it again'],
         ),
     ],
 )
@@ -101,3 +101,65 @@ def test_a_set_with_a_damaged_file_is_refused(file, make, words, tmp_path):
     make(path)
     with refuses('tiny', *words):
         open_set(tmp_path)
+
+
+CLASS = '"pythonClassName": "tensorflow_datasets.'
+NESTED = r'"jsonFeature": {"json": "{\"type\": \"evil.X\"}"}, '  # of sets of earlier versions
+
+
+@pytest.mark.parametrize(
+    'named', ['"pythonClassName": "evil.', '"python_class_name": "evil.', NESTED + CLASS]
+)
+def test_a_set_imports_no_class_of_another_package(named, tmp_path, monkeypatch):
+    (tmp_path / 'evil.py').write_text('raise SystemExit("imported")')
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write_set(tmp_path, GOOD) / 'features.json'
+    text = path.read_text()
+    assert CLASS in text
+    path.write_text(text.replace(CLASS, named, 1))
+    with refuses(path, 'evil.', 'tensorflow_datasets.'):
+        open_set(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'words'),
+    [
+        ('filepathTemplate', '/dev/{SPLIT}', ['files elsewhere']),
+        ('filepathTemplate', '{NONE}', ['NONE']),
+        ('shardLengths', ['1'] * 40_000, ['more than 65536 files']),
+        ('shardLengths', ['1000000000000'], ['more than 2147483647 examples']),
+    ],
+)
+def test_a_set_whose_files_cannot_be_is_refused(name, value, words, tmp_path):
+    path = write_set(tmp_path, GOOD) / 'dataset_info.json'
+    info = json.loads(path.read_text())
+    for split in info['splits']:
+        split[name] = value
+    path.write_text(json.dumps(info))
+    with refuses(path.parent, 'dataset_info.json', *words):
+        open_set(tmp_path)
+
+
+def test_a_version_that_is_a_link_and_a_name_in_capitals_are_checked_too(tmp_path):
+    folder = write_set(tmp_path / 'elsewhere', GOOD)
+    (tmp_path / 'tiny').mkdir()
+    (tmp_path / 'tiny' / '1.0.0').symlink_to(folder)
+    (tmp_path / 'tiny' / 'round').symlink_to(tmp_path)
+    assert len(open_set(tmp_path).read('train').labels) == len(GOOD)
+    (folder / 'dataset_info.json').unlink()
+    os.mkfifo(folder / 'dataset_info.json')
+    for name in ('tiny', 'Tiny', 'tiny:1.0.0'):
+        with refuses('not a regular file'):
+            open_set(tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    ('name', 'data_dir', 'words'),
+    [
+        ('huggingface:mnist', '', ["'huggingface:mnist'", 'catalogue']),
+        ('tiny', 'gs://bucket/folder', ['gs://bucket/folder', 'local folder']),
+    ],
+)
+def test_what_would_be_fetched_is_refused(name, data_dir, words, tmp_path):
+    with refuses(*words):
+        open_set(data_dir or tmp_path, name)

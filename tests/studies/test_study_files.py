@@ -41,12 +41,12 @@ def test_times_of_another_type_are_refused_with_their_file(seconds, tmp_path):
         run_study(sweep, tmp_path, command='run')
 
 
-def test_times_of_other_numbers_of_rounds_are_refused(tmp_path):
+def test_trials_that_did_not_take_turns_are_timed_anew(tmp_path):
     trials = prepare(small_sweep())
-    times = {trial.name: [0.5] * (k + 1) for k, trial in enumerate(trials)}
+    times = {trial.name: [500.0] * (k + 1) for k, trial in enumerate(trials)}
     (tmp_path / 'timing.json').write_text(json.dumps(times))
-    with refuses(tmp_path / 'timing.json', trials[1].name, 'one number'):
-        time_trials(trials, tmp_path, StudyObserver())
+    times = time_trials(trials, tmp_path, StudyObserver())
+    assert {len(seconds) for seconds in times.values()} == {9} and max(times.popitem()[1]) < 500
 
 
 class Remover(StudyObserver):

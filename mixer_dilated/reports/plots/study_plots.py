@@ -104,9 +104,8 @@ def _points(study: Study, cost: str) -> pd.DataFrame:
     points = points.rename(columns={'mean': 'accuracy'}).assign(
         label=[trial.label for trial in study.finished],
         hollow=points.index.isin([row['reference'] for row in study.comparisons.values()]),
-        cost=pd.Series(costs, dtype=float).reindex(
-            points.index
-        ),  # an empty frame would take the costs'
+        # By trial: an empty frame would take any index.
+        cost=pd.Series(costs, dtype=float).reindex(points.index),
     )
     return points.dropna(subset='cost')
 
