@@ -8,7 +8,7 @@ from mixer_dilated.bucket_clients import let_orbax_reach, prepare_client
 from mixer_dilated.errors import UserError
 
 PathLike = str | os.PathLike
-MAX_INDEX_BYTES = 2**28  # of a file of a checkpoint that is read whole: names, shapes, places
+MAX_INDEX_BYTES = 2**26  # of a file of a checkpoint that is read whole: names, shapes, places
 
 
 def as_path(path: PathLike) -> pathlib.Path:

@@ -34,6 +34,7 @@ def main(argv: list[str], started: float) -> int:
     `time.perf_counter()` at the start of the process.
     """
     platforms.ignore_absent_accelerators()
+    os.environ['MPLBACKEND'] = 'agg'  # plots are files; that of a notebook may not be here
     for name in ('stdout', 'stderr'):
         if getattr(sys, name) is None:  # closed, as by `>&-`
             setattr(sys, name, open(os.devnull, 'w'))  # noqa: SIM115

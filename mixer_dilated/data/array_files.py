@@ -64,6 +64,8 @@ def read_npz(
                     split: LabelledImages(*(_read_array(path, archive, key) for key in pair), *pair)
                     for split, pair in pairs.items()
                 }
+    except UserError:
+        raise
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f'{path}: cannot be read: {error}; copy it again') from None
     return splits, [f'left out the arrays {", ".join(others)}'] if others else []

@@ -15,6 +15,7 @@ from mixer_dilated.data.split_names import complete_splits, split_of
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import MAX_JSON_BYTES, read_bytes
 
+MAX_ROWS = 2**22
 COLUMNS = {  # by preference; without capitals, spaces and '_'
     'file': (
         'file', 'filename', 'filepath', 'path', 'image', 'imagefile', 'imagename', 'imagepath',
@@ -85,6 +86,10 @@ def _read_rows(path: pathlib.Path) -> list[tuple[int, list[str]]]:
     """(line, values) of the rows that are not empty, the header first."""
     try:
         text = read_bytes(path, 'name a CSV file', MAX_JSON_BYTES).decode('utf-8-sig')
+        if text.count('\n') > MAX_ROWS:
+            raise UserError(
+                f'{path}: more than {MAX_ROWS} lines; a folder a class has no such bound'
+            )
         header = text.lstrip().split('\n', 1)[0]
         delimiter = max(',;\t', key=header.count)
         reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True)

@@ -68,8 +68,9 @@ def _check_files(folder: str) -> None:
 
     for file in regular_files(folder, MAX_JSON_BYTES, is_data, PREPARE_AGAIN, followlinks=True):
         if os.path.basename(file) == 'features.json':
+            text = read_bytes(file)
             try:
-                _check_classes(read_bytes(file))
+                _check_classes(text)
             except ValueError as error:
                 raise UserError(f'{file}: {error_text(error)}; {PREPARE_AGAIN}') from None
 

@@ -23,7 +23,13 @@ from ml_collections import ConfigDict
 
 from mixer_dilated.config import patch_branches, resolve
 from mixer_dilated.errors import UserError, is_out_of_memory, printable
-from mixer_dilated.files import MAX_ARRAY_BYTES, error_context, read_bytes, unpack_arrays
+from mixer_dilated.files import (
+    MAX_ARRAY_BYTES,
+    error_context,
+    max_unpacked,
+    read_bytes,
+    unpack_arrays,
+)
 from mixer_dilated.patches.geometry import Pair, Patches, integer_pair
 from mixer_dilated.paths import is_bucket, orbax_path
 from mixer_dilated.pretrained.timm_names import from_timm, is_timm, to_timm
@@ -230,6 +236,9 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         state = next((state[key] for key in keys if key in state), state)
         if odd := [name for name, leaf in state.items() if not isinstance(leaf, torch.Tensor)]:
             raise ValueError(f'{odd[0]!r} is no tensor; save model.state_dict() alone')
+        size = sum(4 * leaf.numel() for leaf in state.values())  # some repeat one number
+        if size > max_unpacked(path.stat().st_size):
+            raise ValueError(f'{size} bytes of numbers, which a file of its size cannot hold')
         arrays = {name: leaf.detach().float().numpy() for name, leaf in state.items()}
         # `nn.parallel` begins names with 'module.'.
         return {name.removeprefix('module.'): array for name, array in arrays.items()}

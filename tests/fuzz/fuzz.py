@@ -25,7 +25,7 @@ from tests.fuzz.originals import CASES, RESULTS, RESUMED, make_originals, odd_wo
 
 AT_ONCE, MAX_SECONDS, MAX_GIB, MAX_LISTED = 2, 20, 2, 30
 # What a person may edit, with other results.
-EDITABLE = ('config.json', 'preprocessing.json', '0.png', '1.png')
+EDITABLE = ('config.json', 'preprocessing.json', 'calibration.json', '0.png', '1.png')
 
 
 class Case(NamedTuple):

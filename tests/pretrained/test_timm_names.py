@@ -9,6 +9,7 @@ import pytest
 from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file
 
+from mixer_dilated import files
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
 from mixer_dilated.pretrained.adapt import adapt_params
@@ -76,6 +77,13 @@ def test_files_of_pytorch_are_read(torch, key, tmp_path):
     weights = read_weights(tmp_path / 'w.pth')
     chex.assert_trees_all_equal(weights.arrays, read_weights(TIMM_FILE).arrays)
     assert weights.gelu == 'exact'
+
+
+def test_a_number_that_a_file_of_pytorch_repeats_is_bounded(torch, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, 'SMALL_ARRAY_BYTES', 1000)
+    torch.save({'stem.proj.weight': torch.ones(1).expand(10**5)}, tmp_path / 'w.pth')
+    with refuses(tmp_path / 'w.pth', '400000 bytes'):
+        read_weights(tmp_path / 'w.pth')
 
 
 def test_nothing_in_a_file_of_pytorch_is_executed(torch, tmp_path, capfd):

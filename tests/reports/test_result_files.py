@@ -149,6 +149,7 @@ def test_arrays_that_are_cut_off_are_refused(folders, tmp_path_factory, cut, put
         ('augmented', {'images': images(0, 8, 8, 1), 'drawn': images(2, 0, 8, 8, 1)}),
         ('augmented', {'drawn': images(6, 8, 8, 1)}),
         ('augmented', {'titles': np.array(['one'])}),
+        ('weights', {'stem/kernel': np.zeros((2, 2, 1, 8), np.complex64)}),
         ('predictions', {'labels': np.zeros(299, int)}),
         ('predictions', {'labels': np.full(300, 10)}),
         ('predictions', {'shown_index': np.array([300] * 24)}),
