@@ -108,9 +108,8 @@ class Run:
     def weights(self) -> dict[str, np.ndarray]:
         """Arrays of `weights.npz`."""
         arrays = self._read_arrays('weights.npz', {})
-        odd = [k for k, array in arrays.items() if not np.issubdtype(array.dtype, np.floating)]
-        if odd:
-            raise UserError(f'{self.folder}: weights.npz: {odd[0]} is not of floats; {schema.HINT}')
+        if odd := [k for k, array in arrays.items() if not np.issubdtype(array.dtype, np.floating)]:
+            raise UserError(f'{self.folder}/weights.npz: {odd[0]} is not of floats; {schema.HINT}')
         return arrays
 
     def _read_arrays(self, name: str, axes: Mapping[str, str]) -> dict[str, np.ndarray]:
