@@ -5,6 +5,7 @@ import errno
 import os
 import signal
 import tracemalloc
+import zipfile
 import zlib
 
 import numpy as np
@@ -167,6 +168,14 @@ def test_arrays_that_unpack_to_more_than_a_bound_or_their_file_suggests_are_refu
     monkeypatch.setattr(files, 'MAX_ARRAY_BYTES', 10**5)
     with refuses('a.npz: cannot be read: ', '100000'):
         files.read_arrays(path)
+
+
+def test_texts_without_letters_of_which_there_may_be_any_number_are_refused(tmp_path):
+    header = {'descr': '|S0', 'fortran_order': False, 'shape': (10**12,)}
+    with zipfile.ZipFile(tmp_path / 'a.npz', 'w') as archive, archive.open('a.npy', 'w') as file:
+        np.lib.format.write_array_header_1_0(file, header)
+    with refuses(tmp_path / 'a.npz', 'texts without letters'):
+        files.read_arrays(tmp_path / 'a.npz')
 
 
 def test_a_link_to_nothing_is_there_and_told_as_that(tmp_path):

@@ -87,9 +87,7 @@ def _read_rows(path: pathlib.Path) -> list[tuple[int, list[str]]]:
     try:
         text = read_bytes(path, 'name a CSV file', MAX_JSON_BYTES).decode('utf-8-sig')
         if text.count('\n') > MAX_ROWS:
-            raise UserError(
-                f'{path}: more than {MAX_ROWS} lines; a folder a class has no such bound'
-            )
+            raise UserError(f'{path}: more than {MAX_ROWS} lines; use a folder for each class')
         header = text.lstrip().split('\n', 1)[0]
         delimiter = max(',;\t', key=header.count)
         reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import pathlib
 import socket
 import urllib.parse
 import urllib.request
@@ -18,6 +19,7 @@ from mixer_dilated.paths import expand_user, is_bucket, regular_files
 CLASS_KEYS = 'pythonClassName', 'python_class_name', 'type'
 MAX_FILES, MAX_EXAMPLES = 2**16, 2**31 - 1
 PREPARE_AGAIN = 'prepare it again'
+CATALOGUE = 'the names of the TFDS catalogue, like mnist, fashion_mnist, cifar10'
 CONVERSION_NEEDS = 'tensorflow', 'apache_beam', 'mlcroissant', 'array_record'
 
 
@@ -34,14 +36,12 @@ def make_builder(name: str, data_dir: str):
     try:
         parsed, _ = tfds.core.naming.parse_builder_name_kwargs(name)
         if parsed.namespace:
-            hint = 'allowed are the names of the TFDS catalogue, like mnist, fashion_mnist, cifar10'
-            raise UserError(f'{start}: from another collection than the catalogue of TFDS; {hint}')
-        folders = [data_dir and os.path.expanduser(data_dir)]
-        for folder in file_utils.list_data_dirs(*filter(None, folders)):
+            raise UserError(f'{start}: of another collection; allowed are {CATALOGUE}')
+        for folder in file_utils.list_data_dirs(data_dir or None):
             if is_bucket(folder):
                 raise UserError(f'{folder}: a bucket; copy the data set to a local folder')
-            _check_files(os.path.join(folder, parsed.name))
-        return tfds.builder(name, data_dir=folders[0] or None)
+            _check_files(expand_user(folder) / parsed.name)
+        return tfds.builder(name, data_dir=expand_user(data_dir) if data_dir else None)
     except (UserError, MemoryError):
         raise
     except Exception as error:  # TFDS and its parsers raise errors of many types
@@ -54,13 +54,12 @@ def make_builder(name: str, data_dir: str):
         elif isinstance(error, tfds.core.DatasetNotFoundError):
             cause = (
                 "no such data set; allowed are 'digits', 'folder:PATH', 'csv:FILE', 'npz:FILE', "
-                "'idx:FOLDER' and the names of the TFDS catalogue, like mnist, fashion_mnist, "
-                'cifar10'
+                f"'idx:FOLDER' and {CATALOGUE}"
             )
         raise UserError(f'{start}: {cause}') from None
 
 
-def _check_files(folder: str) -> None:
+def _check_files(folder: pathlib.Path) -> None:
     """Raises UserError if TFDS should not open what is in the folder of a set."""
 
     def is_data(file: str) -> bool:
@@ -101,8 +100,7 @@ def _check_splits(builder) -> None:
         else:  # names of files are made when they are asked for
             files = [os.fspath(file) for split in splits for file in split.filepaths]
             inside = {os.path.dirname(file) for file in files} <= {os.fspath(builder.data_path)}
-            problem = '' if inside else 'files elsewhere'
-            problem = problem if files else 'no files of splits'
+            problem = 'no files of splits' if not files else 'files elsewhere' if not inside else ''
     except Exception as error:  # of many types
         problem = error_text(error)
     if problem:

@@ -58,10 +58,8 @@ class TfdsDataset:
         # Images that are stored as they are must have the size that the set promises.
         resized = self.stored_shape != tuple(image.shape)
         self._preprocessing = preprocessing if resized else None
-        if (count := getattr(label, 'num_classes', None) or 0) > MAX_CLASSES:
-            raise UserError(
-                f'config.dataset.name = {name!r}: has {count} classes; allowed are {MAX_CLASSES}'
-            )
+        if (getattr(label, 'num_classes', None) or 0) > MAX_CLASSES:
+            raise UserError(f'config.dataset.name = {name!r}: more than {MAX_CLASSES} classes')
         self._classes, names = {}, getattr(label, 'names', None)  # of a class label
         self._classes = {k: k for k in range(len(names))} if names else self._count_labels()
         self.class_names = tuple(map(str, names or self._classes))

@@ -7,6 +7,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from mixer_dilated.data import csv_dataset
 from mixer_dilated.data.csv_dataset import read_listing
 from tests.conftest import refuses, warns
 from tests.data.image_sets import make, open_folder, put_listing
@@ -134,6 +135,16 @@ def test_what_cannot_be_meant_is_refused_with_its_line(tmp_path, rows, words):
     path = tmp_path / 'a.csv'
     path.write_bytes(rows) if isinstance(rows, bytes) else write(path, rows)
     with refuses(path, *words):
+        open_csv(path)
+
+
+def test_more_lines_than_are_read_are_refused(tmp_path, monkeypatch):
+    path = put_listing(tmp_path)
+    lines = path.read_text().count('\n')
+    monkeypatch.setattr(csv_dataset, 'MAX_ROWS', lines)
+    open_csv(path)
+    monkeypatch.setattr(csv_dataset, 'MAX_ROWS', lines - 1)
+    with refuses(path, f'more than {lines - 1} lines'):
         open_csv(path)
 
 

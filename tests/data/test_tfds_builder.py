@@ -163,3 +163,11 @@ def test_a_version_that_is_a_link_and_a_name_in_capitals_are_checked_too(tmp_pat
 def test_what_would_be_fetched_is_refused(name, data_dir, words, tmp_path):
     with refuses(*words):
         open_set(data_dir or tmp_path, name)
+
+
+def test_more_classes_than_can_be_are_refused_before_they_are_named(tmp_path):
+    path = write_set(tmp_path, GOOD) / 'features.json'
+    assert '"numClasses": "10"' in path.read_text()
+    path.write_text(path.read_text().replace('"numClasses": "10"', '"numClasses": "1000000000"'))
+    with refuses("'tiny'", 'more than 1048576 classes'):
+        open_set(tmp_path)
