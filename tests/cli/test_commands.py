@@ -66,7 +66,8 @@ def test_evaluate_prints_the_accuracy_on_a_split(trained):
 
 def test_summary_prints_what_patches_see_and_what_layers_cost(tmp_path):
     picture = tmp_path / 'patches.png'
-    done = run_cli('summary', SMALL[0], f'--picture={picture}', '--config.model.num_blocks=2')
+    words = 'summary', SMALL[0], f'--picture={picture}', '--config.model.num_blocks=2'
+    done = run_cli(*words, MPLBACKEND='of-a-notebook')  # which is not installed
     assert done.returncode == 0, done.stderr
     block = '2 × MixerBlock/token_mixing'
     for words in ('window', 'pixels', 'stem', block, 'head', 'total', 'MiB'):
