@@ -61,7 +61,9 @@ def read_image(
             )
         image.draft('L' if channels == 1 else None, (min_side, min_side) if min_side else None)
         image.load()
-        return _convert(_exif_transpose(image), channels, white)
+        with contextlib.suppress(Exception):  # an orientation that cannot be read is none
+            ImageOps.exif_transpose(image, in_place=True)
+        return _convert(image, channels, white)
 
 
 def decode_image(encoded: bytes, shape: Shape) -> UInt8[np.ndarray, 'height width channels']:
@@ -110,13 +112,6 @@ def _open_image(path: ImagePath, max_pixels: int) -> BinaryIO:
     return open(path, 'rb', opener=open_nonblocking)
 
 
-def _exif_transpose(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # an orientation that cannot be read, for any of the reasons above, is none
-        return image
-
-
 def _convert(image: Image.Image, channels: int, white: float) -> Image.Image:
     if image.mode[0] in 'IF':  # grey of 16 or 32 bits or floats, which Pillow would cut off at 255
         values = np.asarray(image)
@@ -128,9 +123,19 @@ def _convert(image: Image.Image, channels: int, white: float) -> Image.Image:
         values = np.round(values * (255 / white)) if white else values >> 8
         image = Image.fromarray(values.astype(np.uint8))
     if channels < 4 and image.has_transparency_data:
-        image = image.convert('RGBA')
-        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
+        image = _on_white(image)
     return image if image.mode == MODES[channels] else image.convert(MODES[channels])
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """An opaque image, white where it was transparent, with one more copy of it in memory."""
+    opaque = Image.new('RGB', image.size, 'white')
+    rows = max(1, 2**24 // image.width)
+    for top in range(0, image.height, rows):
+        box = 0, top, image.width, min(top + rows, image.height)
+        strip = image.crop(box).convert('RGBA')
+        opaque.paste(strip, box, mask=strip)
+    return opaque
 
 
 def _is_16_bits(image: Image.Image) -> bool:

@@ -81,6 +81,14 @@ def test_transparent_places_are_white(tmp_path, mode):
     assert mode == 'P' or abs(int(pixels[1, 2, 0]) - 128) <= 1
 
 
+def test_a_large_image_is_white_in_each_strip(tmp_path):
+    image = Image.new('LA', (2**12, 2**12 + 1), (0, 127))
+    image.putpixel((0, 2**12), (0, 0))
+    pixels = read(save(tmp_path / 'a.png', image, compress_level=1), 1, max_pixels=2**25)
+    assert {*np.unique(pixels[:-1])} == {*np.unique(pixels[-1, 1:])} == {128}
+    assert pixels[-1, 0] == 255
+
+
 def test_modes_of_1_16_and_32_bits_are_read(tmp_path):
     """16 bits become 8 and are not cut off."""
     black_white = Image.fromarray(random_bytes((5, 7)) > 127)
