@@ -70,7 +70,8 @@ class Stem(CheckedModule):
     blur: bool = False
     dtype: jnp.dtype = jnp.float32
 
-    extract_patches = staticmethod(extract_patches)
+    # Not fields: what other forms of the stem override, as they do `embed`.
+    antialias, extract_patches = staticmethod(antialias), staticmethod(extract_patches)
 
     @nn.compact
     def __call__(
@@ -82,13 +83,17 @@ class Stem(CheckedModule):
         x = self.param('bias', nn.initializers.zeros, (self.hidden_dim,)).astype(self.dtype)
         for i, patches in enumerate(self.branches):
             name = 'kernel' if len(self.branches) == 1 else f'kernel_{i}'
-            shape = (*patches.size, images.shape[-1], self.hidden_dim)
-            # Extracted features are channel-major: (C_in, P_h, P_w).
-            kernel = self.param(name, init, shape).transpose(2, 0, 1, 3).reshape(-1, shape[-1])
-            sampled = antialias(images, patches.dilation) if self.blur else images
-            features = self.extract_patches(sampled.astype(self.dtype), patches)
-            x = x + features @ kernel.astype(self.dtype)
+            kernel = self.param(name, init, (*patches.size, images.shape[-1], self.hidden_dim))
+            sampled = self.antialias(images, patches.dilation) if self.blur else images
+            x = x + self.embed(sampled.astype(self.dtype), kernel, patches)
         return x
+
+    @classmethod
+    def embed(cls, images: Array, kernel: Array, patches: Patches) -> Array:
+        """The tokens of one branch, without the bias."""
+        features = cls.extract_patches(images, patches)  # channel-major: (C_in, P_h, P_w)
+        kernel = kernel.transpose(2, 0, 1, 3).reshape(-1, kernel.shape[-1])
+        return features @ kernel.astype(images.dtype)
 
 
 class MlpBlock(CheckedModule):
