@@ -65,15 +65,12 @@ def _pad_and_crop(images: Images, starts: Int32[Array, 'batch 2'], padding: Pads
     return jax.vmap(crop)(padded, starts)
 
 
-def random_resized_crop(
-    key: jax.Array, images: Stored, min_area: float, size: Pair | None = None
-) -> Images:
+def random_resized_crop(key: jax.Array, images: Stored, min_area: float, size: Pair) -> Images:
     """Resizes a box of each image to (height, width) (Szegedy et al., arXiv:1409.4842).
 
-    Of a whole square the box is one that would have been drawn on the image that it is of. `size`
-    is that of the image if None.
+    Of a whole square the box is one that would have been drawn on the image that it is of.
     """
-    size, ratios = size or images.shape[1:3], 1.0
+    ratios = 1.0
     if is_square(images.shape[1:3], size):
         ratios, images = aspect_ratios(images)[:, None], images[:, :-1]
     else:

@@ -19,8 +19,6 @@ from mixer_dilated.data.workers import num_cores
 from mixer_dilated.errors import UserError
 from mixer_dilated.patches.geometry import Pair, Shape
 
-PREPROCESS_MODES = ('resize', 'mnist', 'fill')
-RESIZE_MODES = ('crop', 'pad', 'squash')
 FILES_PER_JOB = 32  # of a decoding thread
 SMALL_FILE_BYTES = 2**14  # below which decoding is mostly Python
 
@@ -99,8 +97,8 @@ class Preprocessing:
 
 
 def resize_image(image: Image.Image, size: Pair, resize: str) -> Image.Image:
-    """Resizes an image, of mode 'L', 'RGB' or 'RGBA', to (height, width), antialiased; `resize`, of
-    `RESIZE_MODES`, is for another aspect ratio.
+    """Resizes an image, of mode 'L', 'RGB' or 'RGBA', to (height, width), antialiased; `resize` as
+    in `Preprocessing`.
     """
     size, method = size[::-1], Image.Resampling.BILINEAR
     if image.size == size:

@@ -111,14 +111,13 @@ def to_input(images: Stored, size: Pair) -> UInt8[Array, 'batch height width cha
 
 
 def crop_and_resize(
-    images: Stored, boxes: Float[Array, 'batch 2 2'], size: Pair | None = None
+    images: Stored, boxes: Float[Array, 'batch 2 2'], size: Pair
 ) -> UInt8[Array, 'batch height width channels']:
-    """Resizes a box of each image bilinearly to (height, width), its own size if None.
+    """Resizes a box of each image bilinearly to (height, width).
 
     Boxes are (start, length) along (height, width), as shares of the sides. Where images are not
     larger than the result, nothing shrinks, and no antialiasing is needed.
     """
-    size = size or images.shape[1:3]
     sizes, relative = jnp.array(size), jnp.array(size) / np.array(images.shape[1:3])
     antialias = max(images.shape[1:3]) > min(size)
 

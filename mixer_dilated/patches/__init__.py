@@ -1,1 +1,1 @@
-"""Patches: geometry (`geometry.Patches`), `extraction.extract_patches`, `blur.antialias`."""
+"""Patches: geometry (`geometry.Patches`), `extraction.extract_patches`, `extraction.antialias`."""

@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 
 from mixer_dilated.allowed_values import NON_NEGATIVE, Allowed, integer, one_of
 from mixer_dilated.config import changed, fit_patches, patch_branches
+from mixer_dilated.config_keys import KEYS
 from mixer_dilated.data.datasets import open_dataset, preprocessing_of
 from mixer_dilated.data.examples import Dataset, check_disjoint, count_examples, split_slices
 from mixer_dilated.data.input_pipeline import streams
-from mixer_dilated.data.preprocessing import PREPROCESS_MODES, RESIZE_MODES
 from mixer_dilated.errors import UserError
 from mixer_dilated.files import read_json, write_json
 from mixer_dilated.patches.geometry import Pair, integer_pair, num_tokens
@@ -234,8 +234,8 @@ def is_list_of_names(value) -> bool:
 ALLOWED = {
     'class_names': Allowed('a list of names', is_list_of_names),
     'image_shape': Allowed('height, width and 1, 3 or 4 channels', _is_image_shape),
-    'preprocess': one_of(*PREPROCESS_MODES),
-    'resize': one_of(*RESIZE_MODES),
+    'preprocess': one_of('resize', 'mnist', 'fill'),
+    'resize': KEYS['dataset.resize'].allowed,
     'train_examples': integer(1),
     'test_examples': integer(1),
     'val_examples': integer(1),

@@ -64,9 +64,8 @@ def test_damaged_idx_files_are_refused(tmp_path, change, words):
 
 
 def test_missing_idx_files_are_refused(tmp_path):
-    for folder in (tmp_path / 'no' / 'where', tmp_path):
-        with refuses(folder):
-            open_set('', f'idx:{folder}')
+    with refuses(tmp_path, 'train images', 'train-images-idx3-ubyte'):
+        open_set('', f'idx:{tmp_path}')
     write_idx(tmp_path)
     (tmp_path / 't10k-labels-idx1-ubyte').unlink()
     with refuses(tmp_path, 'test labels', 't10k-labels-idx1-ubyte'):

@@ -148,12 +148,6 @@ def test_more_lines_than_are_read_are_refused(tmp_path, monkeypatch):
         open_csv(path)
 
 
-def test_a_csv_that_is_not_there_is_refused(tmp_path):
-    for name in (tmp_path / 'none.csv', tmp_path, ''):
-        with refuses('no such file'):
-            open_csv(name)
-
-
 def test_the_identity_follows_files_and_labels_and_not_the_place(tmp_path):
     path = put_listing(tmp_path / 'a')
     source = open_csv(path)

@@ -28,6 +28,15 @@ def test_digits_are_split_for_good_and_by_class():
     np.testing.assert_array_equal(part, np.concatenate([train.images[10:20], test.images[-3:]]))
 
 
+@pytest.mark.parametrize('kind', ['folder', 'csv', 'npz', 'idx'])
+def test_a_path_where_there_is_nothing_of_its_kind_is_refused(kind, tmp_path):
+    (tmp_path / 'file').touch()
+    other = {'folder': tmp_path / 'file', 'idx': tmp_path / 'file' / 'train'}.get(kind, tmp_path)
+    for path in ('', tmp_path / 'no' / 'where', other):
+        with refuses(f"config.dataset.name = '{kind}:{path}': no such f"):
+            open_set('', f'{kind}:{path}')
+
+
 # Splits
 
 

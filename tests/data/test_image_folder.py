@@ -44,8 +44,6 @@ def test_a_share_of_each_class_is_for_testing(tmp_path, kind):
 @pytest.mark.parametrize(
     ('keys', 'words'),
     [
-        ({'name': 'folder:no/where'}, ['no/where']),
-        ({'name': 'folder:'}, ['no such folder']),
         ({'image_size': 0}, ['--config.dataset.image_size=64']),
         ({'image_size': (3, 0)}, ['image_size = (3, 0)', 'from 1']),
         ({'resize': 'stretch'}, ["resize = 'stretch'", "'crop', 'pad', 'squash'"]),
