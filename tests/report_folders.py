@@ -230,7 +230,7 @@ def _robustness(names, accuracies):
     return [
         {'cell': names[label], 'corruption': corruption.name, 'strength': strength, 'seed': seed,
          'accuracy': accuracy * (1 - 0.6 * (strength / corruption.severities[-1]) ** 2)}
-        for corruption in CORRUPTIONS.values()
+        for corruption in CORRUPTIONS
         for strength in corruption.severities
         for label, by_seed in accuracies.items()
         for seed, accuracy in enumerate(by_seed)

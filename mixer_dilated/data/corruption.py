@@ -84,12 +84,9 @@ class Corruption(NamedTuple):
     unit: str
 
 
-CORRUPTIONS: dict[str, Corruption] = {
-    corruption.name: corruption
-    for corruption in (
-        Corruption('shift', shift, (0, 1, 2, 3, 4), 'pixels'),
-        Corruption('noise', noise, (0.0, 0.1, 0.2, 0.3, 0.4), 'standard deviation, range = 1'),
-        Corruption('occlusion', occlusion, (0, 4, 8, 12), 'side of the square in pixels'),
-        Corruption('contrast', contrast, (0.0, 0.25, 0.5, 0.75, 0.9), 'part taken away'),
-    )
-}
+CORRUPTIONS = (
+    Corruption('shift', shift, (0, 1, 2, 3, 4), 'pixels'),
+    Corruption('noise', noise, (0.0, 0.1, 0.2, 0.3, 0.4), 'standard deviation, range = 1'),
+    Corruption('occlusion', occlusion, (0, 4, 8, 12), 'side of the square in pixels'),
+    Corruption('contrast', contrast, (0.0, 0.25, 0.5, 0.75, 0.9), 'part taken away'),
+)

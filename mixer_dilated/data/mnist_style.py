@@ -9,11 +9,7 @@ SPECK = 0.02  # share of the ink that a part needs to count for the size
 
 
 def to_mnist_style(
-    grey: UInt8[np.ndarray, 'height width'],
-    size: tuple[int, int],
-    *,
-    box: float = 20 / 28,
-    by_mass: bool = True,
+    grey: UInt8[np.ndarray, 'height width'], size: tuple[int, int], *, fill: bool = False
 ) -> UInt8[np.ndarray, 'height_out width_out']:
     """Brings an image of one digit, on an even background, to the style of MNIST's images.
 
@@ -25,20 +21,21 @@ def to_mnist_style(
     Args:
       grey: an image of any size.
       size: (height, width) of the result.
-      box: the longer side of the digit as a share of the smaller side of the field.
-      by_mass: whether the centre of mass is put to the centre; else the middle of the digit.
+      fill: whether the box is as large as the field allows, and the middle of the digit, not its
+        centre of mass, is put to the centre.
     """
     ink, noise = _extract_ink(grey)
     field, digit = np.zeros(size, np.uint8), ink[_bounding_box(ink, noise) or (slice(0), slice(0))]
     if not digit.size:
         return field
-    scale = max(1, round(box * min(size))) / max(digit.shape)
+    share = 1 if fill else 20 / 28
+    scale = max(1, round(share * min(size))) / max(digit.shape)
     height, width = (max(1, round(scale * length)) for length in digit.shape)
     image = Image.fromarray(digit).resize((width, height), Image.Resampling.BICUBIC)
     digit = np.asarray(image)
     if digit.any():
         digit = np.round(digit * (255 / digit.max())).astype(np.uint8)
-        corner = (_start(digit, axis, size[axis], by_mass) for axis in (0, 1))
+        corner = (_start(digit, axis, size[axis], fill) for axis in (0, 1))
         rows, columns = (slice(at, at + n) for at, n in zip(corner, digit.shape, strict=True))
         field[rows, columns] = digit
     return field
@@ -78,10 +75,10 @@ def _bounding_box(ink: np.ndarray, noise: float) -> tuple[slice, slice] | None:
     return tuple(slice(int(indices[0]), int(indices[-1]) + 1) for indices in axes)
 
 
-def _start(digit: np.ndarray, axis: int, length: int, by_mass: bool) -> int:
+def _start(digit: np.ndarray, axis: int, length: int, fill: bool) -> int:
     """Row or column in a field of that length at which the digit begins."""
     middle = digit.shape[axis] / 2
-    if by_mass:
+    if not fill:
         weights = digit.sum(axis=1 - axis, dtype=float)
         # MNIST's own have it at pixel 14 of 0 … 27, half a pixel beside the middle.
         middle = np.arange(len(weights)) @ weights / weights.sum()

@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from mixer_dilated.data.image_decoding import MAX_PIXELS, read_image
+from mixer_dilated.data.mnist_style import to_mnist_style
 from mixer_dilated.data.stored_images import square_of, square_shape
 from mixer_dilated.data.workers import num_cores
 from mixer_dilated.errors import UserError
@@ -82,8 +83,6 @@ class Preprocessing:
         """The image of a file, or of a file's content, in `stored_shape`; raises UserError, which
         does not name the file, if it cannot be used.
         """
-        from mixer_dilated.data.mnist_style import to_mnist_style
-
         *size, channels = self.image_shape
         # A digit may take a small part of its image.
         min_side = (2 if self.how == 'resize' else 20) * max(*size, self.decode_size)
@@ -92,8 +91,7 @@ class Preprocessing:
             return square_of(image, self.decode_size)
         if self.how == 'resize':
             return np.array(resize_image(image, tuple(size), self.resize)).reshape(self.image_shape)
-        style = {'box': 1.0, 'by_mass': False} if self.how == 'fill' else {}
-        return to_mnist_style(np.asarray(image), tuple(size), **style)[..., None]
+        return to_mnist_style(np.asarray(image), tuple(size), fill=self.how == 'fill')[..., None]
 
 
 def resize_image(image: Image.Image, size: Pair, resize: str) -> Image.Image:

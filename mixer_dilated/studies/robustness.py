@@ -54,7 +54,7 @@ def robustness_rows(
 
 def corrupt(images: jax.Array) -> Iterator[tuple[str, float, jax.Array]]:
     """(corruption, severity, images) of every corruption and severity, the same for every call."""
-    for corruption in CORRUPTIONS.values():
+    for corruption in CORRUPTIONS:
         apply = jax.jit(corruption.apply)
         key = purpose_key(jax.random.key(0), f'corruption {corruption.name}')
         for severity in corruption.severities:
@@ -75,7 +75,7 @@ def robustness_sentences(trials: Sequence[PreparedTrial], rows: Sequence[dict]) 
     accuracy = pd.DataFrame(rows).set_index(keys).accuracy.sort_index()
     pairs = [(trial.name, trial.reference) for trial in trials if trial.reference]
     compared = []
-    for pair, corruption in itertools.product(pairs, CORRUPTIONS.values()):
+    for pair, corruption in itertools.product(pairs, CORRUPTIONS):
         clean, *_, most = corruption.severities
         losses = [
             accuracy[name, corruption.name, clean] - accuracy[name, corruption.name, most]

@@ -11,9 +11,8 @@ KEY = jax.random.key(3)
 IMAGES = random_bytes((40, 9, 11, 2), low=1)
 
 
-@pytest.mark.parametrize('name', CORRUPTIONS)
-def test_severity_zero_changes_nothing_and_a_key_gives_the_same_images(name):
-    corruption = CORRUPTIONS[name]
+@pytest.mark.parametrize('corruption', CORRUPTIONS, ids=lambda corruption: corruption.name)
+def test_severity_zero_changes_nothing_and_a_key_gives_the_same_images(corruption):
     severities = [*corruption.severities]
     assert severities[0] == 0 and severities == sorted(severities) and corruption.unit
     apply = jax.jit(corruption.apply)

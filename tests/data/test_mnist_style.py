@@ -40,7 +40,7 @@ def test_a_digit_fits_20_pixels_and_its_centre_of_mass_is_at_the_centre(height, 
     assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20 and styled.max() == 255
     centre = np.indices((28, 28)).reshape(2, -1) @ (styled / styled.sum()).ravel()
     assert np.abs(centre - 14).max() <= 0.5 + 1e-9
-    filled = to_mnist_style(np.pad(digit, 5), (28, 28), box=1, by_mass=False)
+    filled = to_mnist_style(np.pad(digit, 5), (28, 28), fill=True)
     assert max(np.ptp(axis) for axis in np.nonzero(filled)) + 1 == 28
 
 

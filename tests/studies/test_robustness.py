@@ -20,7 +20,7 @@ def test_robustness_at_severity_zero_is_the_test_accuracy(tmp_path):
         for row in read_lines(tmp_path / 'study' / 'results.jsonl')
     }
     rows = read_lines(tmp_path / 'study' / 'robustness.jsonl')
-    severities = sum(len(corruption.severities) for corruption in CORRUPTIONS.values())
+    severities = sum(len(corruption.severities) for corruption in CORRUPTIONS)
     assert len(rows) == 2 * 2 * severities
     for row in rows:
         if row['strength'] == 0:
