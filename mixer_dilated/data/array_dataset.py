@@ -26,9 +26,8 @@ MAX_CLASSES = 1000  # in a small set
 class ArrayDataset(InMemoryDataset):
     """The arrays of an .npz file (`read_npz`) or of idx files (`read_idx`), as a `Dataset`.
 
-    Images that are only upsampled to `image_size`, (height, width) of the network's input, are
-    stored as they are, others resized when they are read; None leaves them their size. Raises
-    UserError for files, arrays or values that cannot be used, and names them.
+    For `image_size` see `image_shapes`; None leaves images their size. Raises UserError for files,
+    arrays or values that cannot be used, and names them.
     """
 
     def __init__(self, dataset: ConfigDict, kind: str, path: pathlib.Path, image_size: Pair | None):

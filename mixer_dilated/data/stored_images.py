@@ -25,9 +25,9 @@ def image_shapes(
 ) -> tuple[Shape, Shape]:
     """The shape that the network sees of images, and the one that they are stored in.
 
-    Images that are only upsampled to `size` are stored as they are, others resized when they are
-    decoded. Height and width are None in the shape of images of several sizes, which need a size;
-    otherwise UserError is raised with the name of the data set.
+    Images that are only upsampled to `size`, (height, width) of the network's input, are stored as
+    they are, others resized when they are decoded. Height and width are None in the shape of images
+    of several sizes, which need a size; otherwise UserError is raised with the data set's name.
     """
     *own_size, channels = own_shape
     seen = (*(size or own_size), channels)

@@ -28,9 +28,8 @@ MAX_COUNTED = 1000  # labels that are no class labels, in a small set
 class TfdsDataset:
     """A prepared TFDS data set, as a `Dataset`; prepared first where that is possible.
 
-    Images of one size that are only upsampled to `image_size`, (height, width) of the network's
-    input, are stored as they are, others resized when they are decoded. Raises UserError for a set
-    that is not there, is not prepared, is no image classification, or has too large images.
+    For `image_size` see `image_shapes`. Raises UserError for a set that is not there, is not
+    prepared, is no image classification, or has too large images.
     """
 
     def __init__(self, dataset: ConfigDict, image_size: Pair | None = None):
