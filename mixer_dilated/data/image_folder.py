@@ -95,20 +95,19 @@ class ImageFolder:
     def read(self, split: str) -> Examples:
         """See `Dataset.read`; corrupt files of all splits are named, and counted, in one error."""
         files = self._slice(split)
+        images = np.empty((len(files), *self.stored_shape), np.uint8)
         if self._decoded:
-            images = np.stack([self._decoded[file.path] for file in files])
-            return Examples(images, np.array([file.label for file in files], np.int32))
-        examples, corrupt = self._decode(files)
-        if corrupt:
+            np.stack([self._decoded[file.path] for file in files], out=images)
+        elif corrupt := self._decode(files, images):
             seen = {file.path for file in files}
             others = (file for files in self._files.values() for file in files)
-            corrupt |= self._decode([f for f in others if f.path not in seen], keep=False)[1]
+            corrupt |= self._decode([f for f in others if f.path not in seen])
             raise UserError(
                 f'{self._root}: {len(corrupt)} of {sum(self.split_sizes.values())} images cannot '
                 f'be used: {_list_corrupt(corrupt)}; mend or remove '
                 'them, or leave them out: --config.dataset.on_corrupt=skip'
             )
-        return examples
+        return Examples(images, np.array([file.label for file in files], np.int32))
 
     def data_source(self, split: str) -> 'ImageFolderDataSource':
         files = self._slice(split)
@@ -132,15 +131,14 @@ class ImageFolder:
                 f'be nearly black; set --config.dataset.white={white}, or 65535 if they are dark'
             )
 
-    def _decode(self, files: list[ImageFile], keep: bool = True) -> tuple[Examples, dict[str, str]]:
-        """The examples of usable files (none unless `keep`), and {path: cause} of corrupt ones."""
-        images = np.empty((len(files) if keep else 0, *self.stored_shape), np.uint8)
-        labels, corrupt = [], {}
+    def _decode(self, files: list[ImageFile], images: np.ndarray | None = None) -> dict[str, str]:
+        """Decodes files, into `images` if given; returns {path: cause} of corrupt ones."""
+        corrupt = {}
         paths = (os.path.join(self._root, file.path) for file in files)
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', module='PIL')  # which names no file
             decoded = decode_images(paths, self._preprocessing)
-            for file, (_, image) in zip(files, decoded, strict=True):
+            for row, (file, (_, image)) in enumerate(zip(files, decoded, strict=True)):
                 if isinstance(image, UnreadableError):
                     raise UserError(
                         f'{self._root}: {file.path}: cannot be read: {image}; when that is mended, '
@@ -148,10 +146,9 @@ class ImageFolder:
                     )
                 if isinstance(image, UserError):
                     corrupt[file.path] = str(image)
-                elif keep:
-                    images[len(labels)] = image
-                    labels.append(file.label)
-        return Examples(images[: len(labels)], np.array(labels, np.int32)), corrupt
+                elif images is not None:
+                    images[row] = image
+        return corrupt
 
     def _find_corrupt(self, splits: dict[str, list[ImageFile]], cache_dir: str) -> dict[str, str]:
         """{path: cause} of corrupt files, from the cache or by decoding all of them."""
@@ -166,11 +163,11 @@ class ImageFolder:
         except UserError:
             pass
         files = [file for files in splits.values() for file in files]
-        keep = len(files) * math.prod(self.stored_shape) <= MAX_KEPT_BYTES
-        examples, corrupt = self._decode(files, keep)
-        if keep:  # `read` need not decode them again
-            usable = (file.path for file in files if file.path not in corrupt)
-            self._decoded = dict(zip(usable, examples.images, strict=True))
+        shape, images = (len(files), *self.stored_shape), None
+        if math.prod(shape) <= MAX_KEPT_BYTES:  # `read` need not decode them again
+            images = np.empty(shape, np.uint8)
+            self._decoded = {file.path: image for file, image in zip(files, images, strict=True)}
+        corrupt = self._decode(files, images)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, corrupt)
