@@ -35,16 +35,13 @@ class ArrayDataset(InMemoryDataset):
         class_names, splits, identity, notes = _load(kind, path, _stamps(path), dataset.white, keys)
         for note in notes:
             warnings.warn(f'{path}: {note}', stacklevel=2)
-        splits = dict(splits)
         if 'all' in splits:
-            numbers = splits['all'].labels.tolist()
-            files = [ImageFile(str(row), label, 0, 0) for row, label in enumerate(numbers)]
-            folders = ClassFolders(class_names, {'all': files})
-            options = dataset.test_fraction, dataset.split_seed
-            for split, files in split_images(path, folders, *options).items():
-                rows = [int(file.path) for file in files]
-                splits[split] = Examples(*(array[rows] for array in splits['all']))
-            del splits['all']
+            whole, options = splits['all'], (dataset.test_fraction, dataset.split_seed)
+            numbers = enumerate(whole.labels.tolist())
+            files = [ImageFile(str(row), label, 0, 0) for row, label in numbers]
+            parts = split_images(path, ClassFolders(class_names, {'all': files}), *options)
+            rows = {split: [int(file.path) for file in parts[split]] for split in parts}
+            splits = {split: Examples(*(array[rows[split]] for array in whole)) for split in rows}
             identity += ' {} {}'.format(*options)
         super().__init__(cache_name(kind, path), splits, class_names)
         own_shape = self.stored_shape

@@ -82,10 +82,9 @@ def split_images(
         return hashlib.sha256(f'{split_seed} {file.path}'.encode(errors='surrogateescape')).digest()
 
     splits, names = folders.splits, folders.class_names
-    splits = {split: sorted(files, key=rank) for split, files in splits.items()}
     if 'all' in splits:
         by_label = [[] for _ in names]
-        for file in splits['all']:
+        for file in sorted(splits['all'], key=rank):
             by_label[file.label].append(file)
         splits = {'train': [], 'test': []}
         for name, files in zip(names, by_label, strict=True):
@@ -98,7 +97,7 @@ def split_images(
             num_test = min(max(round(test_fraction * len(files)), 1), len(files) - 1)
             splits['test'] += files[:num_test]
             splits['train'] += files[num_test:]
-        splits = {split: sorted(files, key=rank) for split, files in splits.items()}
+    splits = {split: sorted(files, key=rank) for split, files in splits.items()}
     for split, files in splits.items():
         empty = {*range(len(names))} - {file.label for file in files}
         if empty:
