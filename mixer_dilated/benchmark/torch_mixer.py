@@ -6,7 +6,7 @@ from collections.abc import Callable
 import ml_collections
 import numpy as np
 
-from mixer_dilated.config import patch_branches, resolve
+from mixer_dilated.config import flat, patch_branches, resolve
 from mixer_dilated.errors import UserError
 from mixer_dilated.training.setup import Setup
 
@@ -16,7 +16,8 @@ OF_OPTIMIZER = ('beta2', 'eps', 'momentum_dtype')
 DEFAULTS_ONLY = ('loss', 'augment.random_phase', *(f'model.{key}' for key in OF_MODEL))
 DEFAULTS_ONLY += tuple(f'optimizer.{key}' for key in OF_OPTIMIZER)
 ADAMW_ONLY = {'optimizer.name': 'adamw', 'optimizer.grad_norm_clip': 0.0}
-LEFT_OUT = ('min_crop_area', 'flip', 'translate', 'mixup', 'cutmix', 'randaugment.num_layers')
+AUGMENTS = ('min_crop_area', 'flip', 'translate', 'mixup', 'cutmix', 'randaugment.num_layers')
+LEFT_OUT = tuple(f'augment.{key}' for key in AUGMENTS)
 
 
 def torch_step(setup: Setup, compiled: bool = False) -> tuple[Callable, list[tuple]]:
@@ -52,13 +53,11 @@ def torch_step(setup: Setup, compiled: bool = False) -> tuple[Callable, list[tup
 def check_torch(config: ml_collections.ConfigDict):
     """Returns the module torch; raises UserError if it is not installed, or the config asks for
     what `torch_step` lacks."""
-    default = resolve({})
-    required = {key: _value(default, key) for key in DEFAULTS_ONLY} | ADAMW_ONLY
-    for key, allowed in required.items():
-        value = _value(config, key)
-        if value != allowed:
+    values, defaults = flat(config), flat(resolve({}))
+    for key, allowed in ({key: defaults[key] for key in DEFAULTS_ONLY} | ADAMW_ONLY).items():
+        if values[key] != allowed:
             hint = f'--against=torch compares with {allowed!r} alone; set that, or leave torch out'
-            raise UserError(f'config.{key} = {value!r}: {hint} of --against')
+            raise UserError(f'config.{key} = {values[key]!r}: {hint} of --against')
     try:
         import torch
     except ImportError:
@@ -69,12 +68,8 @@ def check_torch(config: ml_collections.ConfigDict):
 
 def left_out(config: ml_collections.ConfigDict) -> list[str]:
     """What a config asks for that the step of `torch_step` does not do, as 'config.KEY = VALUE'."""
-    values = {f'augment.{key}': _value(config.augment, key) for key in LEFT_OUT}
-    return [f'config.{key} = {value}' for key, value in values.items() if value]
-
-
-def _value(config: ml_collections.ConfigDict, key: str):
-    return functools.reduce(getattr, key.split('.'), config)
+    values = flat(config)
+    return [f'config.{key} = {values[key]}' for key in LEFT_OUT if values[key]]
 
 
 def mixer(torch, setup: Setup):
