@@ -11,7 +11,6 @@ from mixer_dilated.config import patch_branches
 from mixer_dilated.data.corruption import CORRUPTIONS
 from mixer_dilated.data.examples import Examples, InMemoryDataSource
 from mixer_dilated.patches.geometry import num_tokens
-from mixer_dilated.reports.intervals import describe
 from mixer_dilated.reports.quantities import QUANTITIES
 from mixer_dilated.studies.stats import compare, fit_exponent
 from mixer_dilated.training.results import write_predictions
@@ -208,11 +207,7 @@ def _statistics(names, accuracies, reference):
         for label, values in accuracies.items()
         if reference in accuracies and label != reference
     }
-    spreads = {
-        names[label]: dict.fromkeys(('test_accuracy', 'train_accuracy'), describe(values))
-        for label, values in accuracies.items()
-    }
-    return {'cells': spreads, 'comparisons': comparisons, 'verdicts': ['One & <all> cost $x$.']}
+    return {'comparisons': comparisons, 'verdicts': ['One & <all> cost $x$.']}
 
 
 def _resolution(name, label):

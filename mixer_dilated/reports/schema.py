@@ -17,6 +17,7 @@ from mixer_dilated.paths import exists
 from mixer_dilated.reports.quantities import QUANTITIES
 
 KINDS = ('table1', 'sweep', 'little_data', 'resolution', 'robustness')
+SPLITS = {'val': 'validation', 'test': 'test'}  # that are evaluated, and how they are called
 TRAINING = ('train_accuracy', 'train_loss')
 EVALUATION = ('accuracy', 'loss')  # of 'val_' where there is a validation split, else of 'test_'
 HINT = 'restore it, or give the command that made it again: it resumes from the newest checkpoint'
@@ -49,7 +50,6 @@ STUDY = {
     **{'train_seconds?': OPTIONAL, 'axes': [str]},
     'cells': [_each(str, 'name label impossible') | {'settings': dict}],
 }
-SPREAD = {'count': int, 'mean': NUMBER, **_each(OPTIONAL, 'std low high')}
 COMPARISON = {
     **{'reference': str, 'count': int, 'difference': NUMBER},
     **_each(OPTIONAL, 'low high bootstrap_low bootstrap_high t p p_holm? effect_size time_ratio'),
@@ -57,7 +57,6 @@ COMPARISON = {
 COMBINED = {'reference': str, **_each(OPTIONAL, 'difference low high p p_holm tau')}
 DATASETS = {'trials': {str: str}, 'mean_rank': NUMBER, 'comparison?': COMBINED}
 STATISTICS = {
-    'cells?': {str: _each(SPREAD, 'test_accuracy train_accuracy val_accuracy?')},
     'comparisons?': {str: COMPARISON},
     'datasets?': {str: DATASETS},
     'verdicts?': [str],

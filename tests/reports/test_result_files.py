@@ -80,7 +80,7 @@ def test_everything_in_whole_files_is_read(folders):
         ('resolution', 'study.json', 'null', ''),
         ('resolution', 'study.json', '{"kind": "party", "title": "", "question": "",'
          ' "command": "", "axes": [], "cells": []}', 'party'),
-        ('resolution', 'statistics.json', '{"cells": {"cell-0": 3}}', 'cells.cell-0'),
+        ('resolution', 'statistics.json', '{"comparisons": {"cell-0": 3}}', 'comparisons.cell-0'),
         ('resolution', 'statistics.json', '{"verdicts": [3]}', 'verdicts[0]'),
         ('resolution', 'statistics.json', '{"fits": {"cell-0": {}}}', 'num_tokens'),
         ('resolution', 'results.jsonl', '{"cell": "cell-0", "epoch_seconds": NaN}\n', 'nan'),

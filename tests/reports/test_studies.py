@@ -118,19 +118,13 @@ def table1(tmp_path):
 
 
 def validate(run, accuracy):
-    """Turns a folder of a run into that of one with a validation split, also for its study."""
+    """Turns a folder of a run into that of one with a validation split."""
     summary = {**run.summary, 'val_split': 'train[300:]', 'val_examples': 100}
     for result in [summary, *summary['results']]:
         result |= {'val_accuracy': accuracy, 'val_correct': round(100 * accuracy), 'val_loss': 0.5}
     write_summary(run.folder, summary)
     path = run.folder / 'metrics.jsonl'
     path.write_text(path.read_text().replace('"test_', '"val_'))
-    path = run.folder.parents[1] / 'statistics.json'
-    if path.exists():
-        statistics = json.loads(path.read_text())
-        spread = {'count': 3, 'mean': accuracy, 'std': 0.0, 'low': accuracy, 'high': accuracy}
-        statistics['cells'][run.folder.name]['val_accuracy'] = spread
-        path.write_text(json.dumps(statistics))
 
 
 def test_the_curves_of_a_run_are_of_its_validation_split(tmp_path):

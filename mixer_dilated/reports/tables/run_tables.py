@@ -144,28 +144,23 @@ def print_study(folder: pathlib.Path) -> None:
     from mixer_dilated.reports.result_files import read_study  # pandas: training need not wait
 
     study = read_study(folder)
-    cells, trials, rows = study.statistics.get('cells', {}), [], []
-    accuracy, datasets = f'{study.split}_accuracy', study.datasets.values()
+    finished, datasets, trials, rows = study.finished, study.datasets.values(), [], []
     for part in datasets:
-        of_part = [(trial.name, cells[trial.name]) for trial in part.trials if trial.name in cells]
-        if len(cells) > MAX_ROWS:
-            of_part.sort(key=lambda trial: -trial[1][accuracy]['mean'])
-            del of_part[MAX_ROWS // len(datasets) or 1 :]
-        trials += of_part
-    rest = len(cells) - len(trials)
-    has_val = any('val_accuracy' in measures for _, measures in trials)
-    for name, measures in trials:
-        test = measures['test_accuracy']
-        val = optional_text(measures.get('val_accuracy', {}).get('mean'), '.4f')
+        best = sorted(part.finished, key=study.mean_accuracy, reverse=True)
+        few = len(finished) <= MAX_ROWS
+        trials += part.finished if few else best[: MAX_ROWS // len(datasets) or 1]
+    has_val = any(trial.run.epoch_split == 'val' for trial in trials)
+    for trial in trials:
+        test, train = (trial.run.accuracy(part) for part in ('test', 'train'))
+        val = optional_text(trial.run.summary.get('val_accuracy'), '.4f')
         interval = interval_text(test['low'], test['high']).replace(NOTHING, '')
-        train = f'{measures["train_accuracy"]["mean"]:.4f}'
-        epoch = optional_text(study.epoch_seconds.get(name), '.2f')
-        label = printable(study.labels[name])
-        rows.append((label, *([val] * has_val), spread_text(test), interval, train, epoch))
+        epoch = optional_text(study.epoch_seconds.get(trial.name), '.2f')
+        texts = spread_text(test), interval, f'{train["mean"]:.4f}', epoch
+        rows.append((printable(study.labels[trial.name]), *([val] * has_val), *texts))
     headings = 'test accuracy', '95 % interval', 'train', 's an epoch'
     if rows:
         print_table(('', *(['val'] * has_val), *headings), rows)
-    if rest > 0:
+    if rest := len(finished) - len(trials):
         more = f'{rest} more in results.csv and the report'
         print(f'\nthe {len(trials)} most accurate trials; {more}')
     if study.mixed_splits:
