@@ -1,7 +1,6 @@
 """The report of a run or a study: one page and its plots, made from the folder's files alone."""
 
 import itertools
-import operator
 import pathlib
 import shlex
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ import ml_collections
 import pandas as pd
 from markupsafe import Markup
 
-from mixer_dilated.config import resolve
+from mixer_dilated.config import flat, resolve
 from mixer_dilated.config_keys import KEYS, RUNTIME_ONLY_KEYS
 from mixer_dilated.errors import UserError, printable
 from mixer_dilated.files import write_text
@@ -20,8 +19,9 @@ from mixer_dilated.reports.formatting import NOTHING, count_text, grouped_text, 
 from mixer_dilated.reports.page import result_tables
 from mixer_dilated.reports.plots.figure import save_figure, svg_text
 from mixer_dilated.reports.plots.run_plots import detail_plots, overview_plots
-from mixer_dilated.reports.plots.study_plots import SPLITS, study_plots
+from mixer_dilated.reports.plots.study_plots import study_plots
 from mixer_dilated.reports.result_files import Run, Study, read_run, read_study
+from mixer_dilated.reports.schema import SPLITS
 
 _SHOWN = [path for path in KEYS if path not in RUNTIME_ONLY_KEYS]
 
@@ -130,7 +130,7 @@ def _differing_settings(study: Study) -> pd.DataFrame:
 def _texts(configs: Sequence[ml_collections.ConfigDict | None]) -> pd.DataFrame:
     """A row a config, a column a key that is part of the result, 'model.hidden_dim', …"""
     rows = [
-        {path: setting_text(operator.attrgetter(path)(config)) for path in _SHOWN} if config else {}
+        {path: setting_text(value) for path, value in flat(config or {}).items()}
         for config in configs
     ]
     return pd.DataFrame(rows, columns=_SHOWN)

@@ -15,9 +15,10 @@ from mixer_dilated.reports.formatting import (
 )
 from mixer_dilated.reports.intervals import describe, wilson_interval
 from mixer_dilated.reports.paper import TABLE1
-from mixer_dilated.reports.plots.study_plots import SPLITS, front_marks
+from mixer_dilated.reports.plots.study_plots import front_marks
 from mixer_dilated.reports.quantities import QUANTITIES
 from mixer_dilated.reports.result_files import Run, Study, Trial
+from mixer_dilated.reports.schema import SPLITS
 
 TOLERANCE = 0.05  # parts by which costs that count as equal may differ
 # Ways in which trials may cost the same: name, costs, and the text of an amount.

@@ -1,6 +1,6 @@
 """Lines with bands: training curves, accuracy by training images and corruption, cost by size."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import seaborn
@@ -20,7 +20,8 @@ from mixer_dilated.reports.plots.figure import (
     subplots,
 )
 from mixer_dilated.reports.quantities import QUANTITIES
-from mixer_dilated.reports.result_files import Study
+from mixer_dilated.reports.result_files import Study, Trial
+from mixer_dilated.reports.schema import SPLITS
 
 # Of each panel its title and the labels of its axes.
 CURVES = {
@@ -86,14 +87,34 @@ def training_curves(curves: Mapping[str, pd.DataFrame], evaluated_on: str = 'tes
 
 
 @figure_style()
-def seconds_curves(curves: Mapping[str, pd.DataFrame], evaluated_on: str = 'test') -> Figure:
-    """A line a method: accuracy over seconds, {label: epoch, x (seconds), accuracy}."""
+def seconds_plot(study: Study, trials: Sequence[Trial]) -> Plot:
+    """Accuracy after so many seconds of training, of trials whose epochs are timed."""
+    title, timed = 'Accuracy by seconds of training', study.epoch_seconds
+    curves = {
+        trial.label: trial.run.curves.assign(x=trial.run.curves.epoch * timed[trial.name])
+        for trial in trials
+        if trial.name in timed
+    }
+    if not curves:
+        return Plot(title, omitted='no epoch has been timed yet')
     data = pd.concat(curves, names=['label']).reset_index('label')
     data = data.assign(panel='', y=data.accuracy).dropna(subset='y')
-    texts = {'': ('', 'seconds of training, one seed', f'{evaluated_on} accuracy, mean over seeds')}
+    accuracy = f'{SPLITS[study.split]} accuracy, mean over seeds'
+    texts = {'': ('', 'seconds of training, one seed', accuracy)}
     axes = draw_lines(data, texts, 5.2, errorbar='sd')['']
     _leave_out_the_climb(axes, data)
-    return axes.figure
+    return Plot(
+        title,
+        'accuracy_by_seconds',
+        'Each line is the mean over seeds after so many seconds of training epochs of one seed, '
+        'without start-up and evaluation, its band one standard deviation either way.',
+        '; '.join(
+            f'{label}: {rows[rows.epoch == rows.epoch.max()].accuracy.mean():.4f} after '
+            f'{rows.x.max():.3g} s'
+            for label, rows in curves.items()
+        ),
+        axes.figure,
+    )
 
 
 def _leave_out_the_climb(axes: Axes, data: pd.DataFrame) -> None:

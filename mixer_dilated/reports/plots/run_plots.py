@@ -14,6 +14,7 @@ from mixer_dilated.reports.plots.heat_maps import confusion_matrices, confusion_
 from mixer_dilated.reports.plots.image_grids import augmentation_plot, mistakes_plot, weights_plot
 from mixer_dilated.reports.plots.patch_plots import coverage_plot
 from mixer_dilated.reports.result_files import Run
+from mixer_dilated.reports.schema import SPLITS
 
 IMAGES_SHOWN = 3
 PREFERRED_CLASSES = (4, 2, 8)
@@ -56,7 +57,7 @@ def overview_plots(runs: Mapping[str, Run]) -> Iterator[Plot]:
 
 def split_text(runs: Iterable[Run]) -> str:
     """What the epochs of runs are evaluated on: 'validation' or 'test' images."""
-    return 'validation' if any(run.epoch_split == 'val' for run in runs) else 'test'
+    return SPLITS['val' if any(run.epoch_split == 'val' for run in runs) else 'test']
 
 
 def _join(runs: Mapping[str, Run], form: str) -> str:

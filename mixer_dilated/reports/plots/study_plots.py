@@ -1,7 +1,7 @@
 """The plots of a study, by its kind."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
@@ -10,19 +10,19 @@ from mixer_dilated.reports.plots.curves import (
     little_data_plot,
     resolution_plot,
     robustness_plot,
-    seconds_curves,
+    seconds_plot,
 )
 from mixer_dilated.reports.plots.figure import Plot
 from mixer_dilated.reports.plots.heat_maps import accuracy_maps, map_axes
 from mixer_dilated.reports.plots.pareto import pareto_front, pareto_plot
 from mixer_dilated.reports.plots.run_plots import detail_plots, overview_plots
 from mixer_dilated.reports.result_files import Study, Trial
+from mixer_dilated.reports.schema import SPLITS
 
 Limits = tuple[tuple[float, float], tuple[float, float]]  # of costs, of accuracies
 
 MAX_METHODS = 8
 FEW_TRIALS = 20  # up to which plots of several data sets show every one, not those near the front
-SPLITS = {'val': 'validation', 'test': 'test'}
 # Of the two costs: the plot's name and the label of its axis.
 COSTS = {
     'time': ('pareto_time', 'seconds an epoch of one seed, logarithmic'),
@@ -64,7 +64,7 @@ def _plots(study: Study, limits: Mapping[str, Limits | None]) -> Iterator[Plot]:
         references = [t for t in study.finished if reference in (t.name, t.settings)]
         detailed = [best, *(trial for trial in references if trial is not best)]
         others = [trial for trial in shown if trial not in detailed]
-        yield _seconds_plot(study, [*reversed(detailed), *others][:MAX_METHODS])
+        yield seconds_plot(study, [*reversed(detailed), *others][:MAX_METHODS])
     yield from overview_plots({trial.label: trial.run for trial in shown})
     yield from detail_plots({trial.label: trial.run for trial in detailed})
 
@@ -159,30 +159,6 @@ def _pareto_plot(study: Study, cost: str, limits: Limits | None) -> Plot:
         f'95 % intervals of the mean over seeds{hollow}.',
         f'On the front: {on_front}',
         pareto_plot(points, label, f'{SPLITS[study.split]} accuracy, {above}', limits),
-    )
-
-
-def _seconds_plot(study: Study, shown: Sequence[Trial]) -> Plot:
-    """Accuracy after so many seconds of training, of trials whose epochs are timed."""
-    title, timed = 'Accuracy by seconds of training', study.epoch_seconds
-    curves = {
-        trial.label: trial.run.curves.assign(x=trial.run.curves.epoch * timed[trial.name])
-        for trial in shown
-        if trial.name in timed
-    }
-    if not curves:
-        return Plot(title, omitted='no epoch has been timed yet')
-    return Plot(
-        title,
-        'accuracy_by_seconds',
-        'Each line is the mean over seeds after so many seconds of training epochs of one seed, '
-        'without start-up and evaluation, its band one standard deviation either way.',
-        '; '.join(
-            f'{label}: {rows[rows.epoch == rows.epoch.max()].accuracy.mean():.4f} after '
-            f'{rows.x.max():.3g} s'
-            for label, rows in curves.items()
-        ),
-        seconds_curves(curves, SPLITS[study.split]),
     )
 
 
