@@ -135,12 +135,12 @@ def read_run(folder: PathLike) -> Run:
     folder = as_path(folder)
     config_path, summary_path = folder / 'config.json', folder / 'summary.json'
     config = _apply(config_path, '', resolve, schema.read_object(config_path, {}), warn=False)
-    if not exists(summary_path):
+    summary = read_summary(folder)
+    if summary is None:
         raise UserError(
             f'{folder}: the run is not finished (no summary.json); give its training command '
             'with this folder again, then report'
         )
-    summary = read_summary(folder)
     schema.check(summary_path, summary, schema.SUMMARY)
     if not summary['results'] or len(summary['image_shape']) != 3:
         wrong = 'results or image_shape are not those of a run'
