@@ -19,15 +19,17 @@ from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.setup import Setup, create_setup
 from mixer_dilated.training.timing import on_random_images
 
+STEPS = 4  # of an epoch of random images
 MAX_READ = 2000  # images
 WORKERS = 2
 
 
-def training_memory(config: str, image_size: list[int], steps: int) -> dict[str, int | None]:
-    """Bytes of training on `steps` batches of random images: 'predicted' by the compiler, and
+def training_memory(config: str) -> dict[str, int | None]:
+    """Bytes of training on `STEPS` batches of random images: 'predicted' by the compiler, and
     'measured': the images and the state, and the most by which this process grows while it trains a
     second epoch; None where the system does not report it. `config` has every key, as JSON."""
-    setup = on_random_images(create_setup(resolve(json.loads(config))), tuple(image_size), steps)
+    setup = create_setup(resolve(json.loads(config)))
+    setup = on_random_images(setup, setup.image_size, STEPS)
     examples, device = setup.dataset.read('train'), jax.devices()[0]
     compiled = CompiledFunctions.for_devices(setup, [device])
     state, inputs = compiled.init_state(), compiled.in_memory(examples)

@@ -22,8 +22,8 @@ PREFERRED_CLASSES = (4, 2, 8)
 
 def overview_plots(runs: Mapping[str, Run]) -> Iterator[Plot]:
     """Which pixels the runs see, and how they learned, {label: run} of one data set."""
-    first = next(iter(runs.values())).predictions['class_images']
-    known = [k for k in range(len(first)) if first[k].any()] or [0]
+    first = next(iter(runs.values()))
+    known = [k for k, image in enumerate(first.predictions['class_images']) if image.any()] or [0]
     shown = sorted(known, key=lambda k: [*PREFERRED_CLASSES, k].index(k))[:IMAGES_SHOWN]
     rows = []
     for label, run in runs.items():
@@ -41,8 +41,8 @@ def overview_plots(runs: Mapping[str, Run]) -> Iterator[Plot]:
         _join(runs, '{num_tokens} tokens see {pixels_seen} of {pixels} pixels'),
         coverage_plot(rows),
     )
-    if len(runs) == 1:
-        yield from augmentation_plots(*runs.values())
+    if len(runs) == 1 and first.augmented:
+        yield _augmentation_plot(first)
     curves = {label: run.curves for label, run in runs.items()}
     yield Plot(
         'Training curves',
@@ -96,14 +96,12 @@ def detail_plots(runs: Mapping[str, Run]) -> Iterator[Plot]:
             yield plot(label, run, f'_{number}' if len(runs) > 1 else '')
 
 
-def augmentation_plots(run: Run) -> Iterator[Plot]:
-    """What augmentation makes of a few training images; nothing for a run that has none."""
-    if not run.augmented:
-        return
+def _augmentation_plot(run: Run) -> Plot:
+    """What augmentation makes of a few training images."""
     augment = run.config.augment
     amounts = {**augment, 'randaugment': augment.randaugment.num_layers}
     names = [name for name in amounts if amounts[name]]
-    yield Plot(
+    return Plot(
         'What training shows',
         'augmentation',
         'A row is one training image, left as it is'

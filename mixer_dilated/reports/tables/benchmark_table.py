@@ -118,10 +118,10 @@ def print_input_benchmark(results: dict) -> None:
         )
         rows = []
         for workers, stream in result['streams'].items():
-            parallel = min(int(workers) or cores, cores)
+            parallel = min(workers or cores, cores)
             cpu, first = stream['cpu_speed'], stream['first_batch']
             rows.append((
-                {'0': 'threads', '1': '1 worker'}.get(str(workers), f'{workers} workers'),
+                count_text(workers, 'worker') if workers else 'threads',
                 f'{median(stream["speed"]):.0f}',
                 f'{_ratio(stream["speed"], [parallel * one for one in alone["speed"]]):.0%}',
                 NOTHING if None in cpu else f'{_ratio(cpu, alone["cpu_speed"]):.0%}',
