@@ -15,7 +15,7 @@ from tests.conftest import raising, small_config
 def test_predicted_memory_is_within_20_percent_of_the_measured():
     changes = {'model.hidden_dim': 128, 'model.channels_mlp_dim': 256}
     config = small_config(batch=512, **{**changes, 'dataset.train_split': 'train[:512]'})
-    found = call_in_process(training_memory, config=config.to_json(), image_size=(8, 8), steps=2)
+    found = call_in_process(training_memory, config=config.to_json())
     assert found['predicted'] > 10 * 2**20
     if memory._reset_peak() is None:
         assert found['measured'] is None

@@ -2,14 +2,11 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from mixer_dilated.planning.compiler import ENVIRONMENT, NO_AUTOTUNING
-from tests.conftest import GIVEN_FLAGS, ROOT
+from tests.conftest import GIVEN_FLAGS, run_python
 
 pytestmark = pytest.mark.slow
 
@@ -24,11 +21,9 @@ pytestmark = pytest.mark.slow
 def test_a_training_step_costs_no_more_than_in_plain_flax(devices, plugin, limits):
     if not importlib.util.find_spec(plugin):
         pytest.skip(f'{plugin}, the compiler for {devices}, is not installed')
-    flags = {'XLA_FLAGS': f'{GIVEN_FLAGS} {NO_AUTOTUNING}'}
-    done = subprocess.run(
-        [sys.executable, '-m', 'tests.planning.device_costs', devices],
-        cwd=ROOT, env=os.environ | ENVIRONMENT | flags, capture_output=True, text=True,
-    )  # fmt: skip
+    environment = ENVIRONMENT | {'XLA_FLAGS': f'{GIVEN_FLAGS} {NO_AUTOTUNING}'}
+    words = '-m', 'tests.planning.device_costs', devices
+    done = run_python(*words, env=environment, timeout=None)
     assert done.returncode == 0, done.stderr
     costs = json.loads(done.stdout.splitlines()[-1])
     for name, limit in limits.items():

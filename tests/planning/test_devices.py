@@ -6,10 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mixer_dilated.config import resolve
-from mixer_dilated.parallel.mesh import mesh_sizes
 from mixer_dilated.planning.devices import HARDWARE, parse_devices
-from tests.conftest import CONFIG_FILES, config_of, refuses
+from tests.conftest import refuses
 
 
 def gather_seconds(word, places, **links):
@@ -69,12 +67,3 @@ def test_words_for_devices_are_read(word, shape):
 def test_other_words_are_refused_with_what_is_allowed(word, allowed):
     with refuses(f'--devices={word}: ', allowed, 'for example v5e:4x4'):
         parse_devices(word)
-
-
-@pytest.mark.parametrize('file', CONFIG_FILES, ids=lambda file: file.stem)
-def test_every_config_names_devices_that_its_batch_fits(file):
-    config = resolve(config_of(file))
-    assert config.devices
-    for devices in map(parse_devices, config.devices.split(',')):
-        _, data, _ = mesh_sizes(config, devices.count)
-        assert devices.kind in HARDWARE and config.batch % data == 0

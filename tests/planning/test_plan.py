@@ -7,11 +7,13 @@ import json
 import pytest
 
 from mixer_dilated.cli.main import main
+from mixer_dilated.config import resolve
 from mixer_dilated.data.dataset_facts import abstract_dataset
 from mixer_dilated.errors import UserError
+from mixer_dilated.parallel.mesh import mesh_sizes
 from mixer_dilated.planning import compiler
 from mixer_dilated.planning import plan as planning
-from mixer_dilated.planning.devices import Devices, Hardware, parse_devices
+from mixer_dilated.planning.devices import HARDWARE, Devices, Hardware, parse_devices
 from mixer_dilated.planning.plan import make_plan, plan_run
 from mixer_dilated.planning.programs import OF_STEP, compile_programs
 from mixer_dilated.reports.formatting import grouped_text
@@ -132,7 +134,7 @@ def test_results_are_kept_by_config(monkeypatch, tmp_path):
     assert reports == ['v5e:1, batch 32: train', 'v5e:1, batch 64: train']
 
 
-def test_all_configs_are_planned_for_the_devices_that_they_name(
+def test_all_configs_are_planned_for_the_devices_that_they_name_and_their_batch_fits(
     compiled, monkeypatch, tmp_path, capsys
 ):
     monkeypatch.setattr(planning, 'check_compiler', lambda devices: None)
@@ -143,11 +145,16 @@ def test_all_configs_are_planned_for_the_devices_that_they_name(
     contents = json.loads(file.read_text())
     assert [content['name'] for content in contents] == [path.stem for path in CONFIG_FILES]
     for content in contents:
-        asked = content['config']['devices'].split(', ')
+        config = resolve(content['config'])
+        asked = config.devices.split(', ')
         assert [plan['devices']['asked'] for plan in content['plans']] == asked
+        for plan in content['plans']:
+            _, data, _ = mesh_sizes(config, plan['devices']['count'])
+            assert plan['batch'] % data == 0
         assert sum(line.startswith(content['name'][:8]) for line in lines) >= len(asked)
     assert len(compiled) == sum(len(content['plans']) for content in contents)
     assert ('imagenet2012', 'v5e') in {answer[:2] for answer in compiled}
+    assert {kind for _, kind, _ in compiled} <= {*HARDWARE}
 
 
 @pytest.mark.slow

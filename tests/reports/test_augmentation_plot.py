@@ -9,7 +9,7 @@ from mixer_dilated.data.datasets import Digits
 from mixer_dilated.files import read_arrays
 from mixer_dilated.reports.page.report import write_report
 from mixer_dilated.reports.plots.image_grids import augmentation_plot
-from mixer_dilated.reports.plots.run_plots import augmentation_plots
+from mixer_dilated.reports.plots.run_plots import overview_plots
 from mixer_dilated.reports.result_files import read_run
 from mixer_dilated.training.results import write_augmented_images
 from tests.conftest import random_bytes, small_config
@@ -60,7 +60,8 @@ def test_without_augmentation_nothing_is_left_or_drawn(tmp_path):
     make_run(tmp_path / 'run', small_config(), *digits_images())
     write_images(tmp_path / 'run', label_smoothing=0.1)
     assert not (tmp_path / 'run/augmented.npz').exists()
-    assert not list(augmentation_plots(read_run(tmp_path / 'run')))
+    plots = overview_plots({'a run': read_run(tmp_path / 'run')})
+    assert [plot.name for plot in plots] == ['pixels_seen', 'training_curves']
 
 
 def test_the_plot_has_a_row_an_image_and_a_column_a_title():

@@ -39,13 +39,13 @@ NASTY = 'costs $5\n\x00\x07 \\frac{ <b> $x_2'
 IMAGES = np.zeros((2, 12, 12, 1), np.uint8)
 
 
-def curves(values):
+def curves(values, label='one'):
     """The plot of some seeds' values (seeds, epochs), the same in all panels."""
     rows = [
         {'seed': seed, 'epoch': epoch + 1, **dict.fromkeys(CURVES, value)}
         for (seed, epoch), value in np.ndenumerate(np.asarray(values, float))
     ]
-    return training_curves({'one': pd.DataFrame(rows)})
+    return training_curves({label: pd.DataFrame(rows)})
 
 
 def test_curves_are_the_mean_over_seeds_with_one_standard_deviation_of_what_was_evaluated():
@@ -127,9 +127,7 @@ def test_mistakes_stand_in_order_by_their_names_and_none_is_called_certain():
 
 PLOTS = {
     'seen': lambda label: coverage_plot([(label, [label], (Patches(2),), 'channels', IMAGES)]),
-    'curves': lambda label: training_curves(
-        {label: pd.DataFrame([{'seed': 0, 'epoch': k, **dict.fromkeys(CURVES, k)} for k in (1, 2)])}
-    ),
+    'curves': lambda label: curves([[1, 2]], label),
     'confusion': lambda label: confusion_matrices({label: np.ones((3, 3), int)}, [label] * 3),
     'weights': lambda label: weights_plot({label: np.arange(20.0).reshape(2, 2, 5)}),
     'mistakes': lambda label: mistakes_plot([(IMAGES[0], label, '9', 0.5)]),
@@ -137,11 +135,9 @@ PLOTS = {
 
 
 @pytest.mark.parametrize('plot', PLOTS.values(), ids=PLOTS)
-def test_any_label_is_drawn_large_enough_to_read_and_in_the_same_bytes(plot):
-    for file_format in ('svg', 'png'):
-        one, other = (render(plot(NASTY), file_format) for _ in range(2))
-        assert one == other
-        assert file_format == 'png' or not re.search(rb'[\x00-\x08\x0b-\x1f]', one)
+def test_any_label_is_drawn_large_enough_to_read(plot):
+    assert render(plot(NASTY), 'png').startswith(b'\x89PNG')
+    assert not re.search(rb'[\x00-\x08\x0b-\x1f]', render(plot(NASTY), 'svg'))
     texts = plot('a method').findobj(Text)
     assert min(text.get_fontsize() for text in texts if text.get_text()) >= 9
 
