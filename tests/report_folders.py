@@ -1,18 +1,18 @@
 """Folders as runs and studies leave them, made up: random but plausible, and quick to make."""
 
+import itertools
 import json
 import types
 import zlib
 
 import numpy as np
-import pandas as pd
 
 from mixer_dilated.config import patch_branches
 from mixer_dilated.data.corruption import CORRUPTIONS
 from mixer_dilated.data.examples import Examples, InMemoryDataSource
 from mixer_dilated.patches.geometry import num_tokens
-from mixer_dilated.reports.quantities import QUANTITIES
-from mixer_dilated.studies.stats import compare, fit_exponent
+from mixer_dilated.studies.analysis import analyze
+from mixer_dilated.studies.resolution import resolution_statistics
 from mixer_dilated.training.results import write_predictions
 from mixer_dilated.training.run_folder import write_summary
 from tests.conftest import small_config
@@ -48,7 +48,7 @@ def make_kind(kind, folder, **changes):
             for size in (1, 2, 3)
             for dilation in (1, 2)
         }
-        changes = {'reference': f'{NASTY} 1 1', **changes}
+        changes = {'reference': {'size': 1, 'dilation': 1, 'padding': 'SAME'}, **changes}
     elif kind == 'little_data':
         trials = {
             f'{method} {images}': ({'method': method, 'train_images': images}, config, accuracy)
@@ -57,7 +57,7 @@ def make_kind(kind, folder, **changes):
         }
     else:
         trials = {method: ({'method': method}, config, 0.8) for method, config in methods.items()}
-        changes = {'reference': 'plain', **changes}
+        changes = {'reference': {'method': 'plain'}, **changes}
     return make_study(folder, kind, trials, *digits, **changes)
 
 
@@ -125,42 +125,39 @@ def make_study(folder, kind, trials, images, labels, *, reference=None, unfinish
     """A study's folder.
 
     Trials are {label: (settings, config, accuracy)}, with a text instead of a config for the reason
-    why one is invalid; the last `unfinished` are not trained yet. The reference is a label.
+    why one is invalid; the last `unfinished` are not trained yet. The reference is that of a Sweep.
     """
     folder.mkdir(parents=True)
-    names = {label: f'cell-{k}' for k, label in enumerate(trials)}
-    cells, rows, accuracies = [], [], {}
+    cells, rows, seconds = [], [], {}
     trained = list(trials)[: len(trials) - unfinished]
-    for label, (settings, config, accuracy) in trials.items():
-        invalid, name = config if isinstance(config, str) else '', names[label]
+    for k, (label, (settings, config, accuracy)) in enumerate(trials.items()):
+        invalid, name = config if isinstance(config, str) else '', f'cell-{k}'
         cells.append({'name': name, 'label': label, 'settings': settings, 'impossible': invalid})
         if invalid or label not in trained or kind == 'resolution':
             continue
         changes = {'accuracy': accuracy, 'train_examples': settings.get('train_images', 300)}
         run = make_run(folder / 'cells' / name, config, images, labels, name=label, **changes)
-        accuracies[label] = [result['test_accuracy'] for result in run['results']]
-        seconds = 0.4 + run['flops_per_image'] / 2e5
-        row = {'cell': name, 'epoch_seconds': seconds, 'impossible': ''}
+        seconds[name] = [0.4 + run['flops_per_image'] / 2e5]
+        row = {'cell': name, 'epoch_seconds': seconds[name][0], 'impossible': ''}
         rows += [row | result for result in run['results']]
     study = {
         **{'kind': kind, 'title': 'A study', 'question': 'Which is better?'},
         **{'command': 'python run.py sweep', 'axes': [*next(iter(trials.values()))[0]]},
-        'reference': trials[reference][0] if reference else None,
+        'reference': reference,
         'cells': cells,
     }
     (folder / 'study.json').write_text(json.dumps(study))
     if unfinished:
         return folder
-    statistics = _statistics(names, accuracies, reference)
     if kind == 'resolution':
-        measured = [row for label in trials for row in _resolution(names[label], label)]
+        measured = [row for cell in cells for row in _resolution(cell['name'], cell['label'])]
         write_jsonl(folder / 'resolution.jsonl', measured)
-        statistics['fits'] = {
-            name: {key: fit_exponent(rows.image_size, rows[key]) for key in QUANTITIES}
-            for name, rows in pd.DataFrame(measured).groupby('cell')
-        }
+        statistics = resolution_statistics(_prepared(cells), measured)
+    else:
+        statistics = analyze('sweep', _prepared(cells, reference), rows, seconds)
     if kind == 'robustness':
-        write_jsonl(folder / 'robustness.jsonl', _robustness(names, accuracies))
+        write_jsonl(folder / 'robustness.jsonl', _robustness(rows))
+    statistics['verdicts'] = ['One & <all> cost $x$.']
     (folder / 'statistics.json').write_text(json.dumps(statistics))
     write_jsonl(folder / 'results.jsonl', rows)
     return folder
@@ -200,14 +197,15 @@ def _metrics(draw, results, epochs):
     ]  # fmt: skip
 
 
-def _statistics(names, accuracies, reference):
-    comparisons = {
-        names[label]: compare(values, accuracies[reference], reference=names[reference])
-        | {'time_ratio': 0.41}
-        for label, values in accuracies.items()
-        if reference in accuracies and label != reference
-    }
-    return {'comparisons': comparisons, 'verdicts': ['One & <all> cost $x$.']}
+def _prepared(cells, reference=None):
+    """What the statistics of a study look at of its trials."""
+    trials = [
+        types.SimpleNamespace(**cell, invalid=cell['impossible'], reference='') for cell in cells
+    ]
+    for trial, other in itertools.permutations([t for t in trials if not t.invalid], 2):
+        if reference and other.settings == trial.settings | reference:
+            trial.reference = other.name
+    return trials
 
 
 def _resolution(name, label):
@@ -221,12 +219,12 @@ def _resolution(name, label):
                'memory_bytes': 100_000 * tokens}  # fmt: skip
 
 
-def _robustness(names, accuracies):
+def _robustness(rows):
     return [
-        {'cell': names[label], 'corruption': corruption.name, 'strength': strength, 'seed': seed,
-         'accuracy': accuracy * (1 - 0.6 * (strength / corruption.severities[-1]) ** 2)}
+        {'cell': row['cell'], 'corruption': corruption.name, 'strength': strength,
+         'seed': row['seed'],
+         'accuracy': row['test_accuracy'] * (1 - 0.6 * (strength / corruption.severities[-1]) ** 2)}
         for corruption in CORRUPTIONS
         for strength in corruption.severities
-        for label, by_seed in accuracies.items()
-        for seed, accuracy in enumerate(by_seed)
+        for row in rows
     ]  # fmt: skip

@@ -4,15 +4,13 @@ import html.parser
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from mixer_dilated.errors import printable
 from mixer_dilated.reports.page.report import write_report
-from tests.conftest import ROOT, refuses, small_config
+from tests.conftest import refuses, run_python, small_config
 from tests.report_folders import (
     KINDS,
     NASTY,
@@ -99,7 +97,8 @@ def test_a_report_needs_no_jax(folders):
         f'write_report(pathlib.Path({str(folders["resolution"])!r})); '
         "sys.exit('jax' in sys.modules or 'tensorflow' in sys.modules)"
     )
-    subprocess.run([sys.executable, '-c', program], cwd=ROOT, check=True, timeout=120)
+    done = run_python('-c', program)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
@@ -111,7 +110,7 @@ def test_table1_stands_beside_the_papers_figures(tmp_path):
     for name, (size, dilation, stride) in methods.items():
         changes = patches(padding='VALID', size=size, dilation=dilation, stride=stride)
         trials[name] = {'method': name}, small_config(num_seeds=3, **changes), 0.9
-    make_study(tmp_path / 'a', 'table1', trials, images, labels, reference='baseline')
+    make_study(tmp_path / 'a', 'table1', trials, images, labels, reference={'method': 'baseline'})
     text = Page(write_report(tmp_path / 'a').read_text()).text
     assert all(f'{figure}' in text for figure in (0.868, 0.943, 269, 0.877, 0.961, 262))
     summary = json.loads((tmp_path / 'a/cells/cell-0/summary.json').read_text())

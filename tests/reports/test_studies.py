@@ -1,8 +1,6 @@
 """Studies over data sets, on shared axes, and trials chosen by their validation accuracy."""
 
 import dataclasses
-import json
-import types
 
 import pytest
 
@@ -17,8 +15,7 @@ from mixer_dilated.reports.plots import study_plots
 from mixer_dilated.reports.plots.curves import training_curves
 from mixer_dilated.reports.plots.run_plots import split_text
 from mixer_dilated.reports.result_files import read_run, read_study
-from mixer_dilated.reports.tables.run_tables import print_study
-from mixer_dilated.studies.meta_analysis import over_datasets
+from mixer_dilated.reports.tables import run_tables
 from mixer_dilated.studies.stats import compare
 from mixer_dilated.training.run_folder import write_summary
 from tests.conftest import small_config
@@ -44,20 +41,7 @@ def study(tmp_path_factory):
         for dataset, accuracy in DATASETS.items()
         for size, gain in GAINS.items()
     }
-    make_study(folder, 'sweep', trials, *digits_images())
-    study = read_study(folder)
-    comparisons = {
-        trial.name: compare(accuracies_of(trial), accuracies_of(other), reference=other.name)
-        for trial in study.trials
-        for other in study.trials
-        if other is not trial and other.settings == {**trial.settings, 'size': 1}
-    }
-    means = {trial.name: study.mean_accuracy(trial) for trial in study.trials}
-    cells = [types.SimpleNamespace(**cell) for cell in study.content['cells']]
-    datasets = over_datasets(cells, means, comparisons)
-    statistics = {**study.statistics, 'comparisons': comparisons, 'datasets': datasets}
-    (folder / 'statistics.json').write_text(json.dumps(statistics))
-    return read_study(folder)
+    return read_study(make_study(folder, 'sweep', trials, *digits_images(), reference={'size': 1}))
 
 
 def test_a_table_has_every_method_on_every_data_set(study):
@@ -67,6 +51,17 @@ def test_a_table_has_every_method_on_every_data_set(study):
     assert against == {'size 1': '–', 'size 2': 'size 1', 'size 3': 'size 1'}
     (text,) = table['test accuracy, MNIST'][table.method == 'size 1']
     assert text.startswith(f'{study.mean_accuracy(study.trials[0]):.4f}')
+
+
+def test_of_many_trials_the_most_accurate_on_each_data_set_are_printed(study, monkeypatch, capsys):
+    monkeypatch.setattr(run_tables, 'MAX_ROWS', 3)
+    run_tables.print_study(study.folder)
+    printed = capsys.readouterr().out
+    for part in study.datasets.values():
+        best = max(part.finished, key=study.mean_accuracy)
+        shown = [trial for trial in part.trials if study.labels[trial.name] + '  ' in printed]
+        assert shown == [best]
+    assert 'the 2 most accurate trials; 4 more in results.csv' in printed
 
 
 def test_plots_are_of_one_data_set_each_and_costs_share_their_axes(study, monkeypatch):
@@ -148,13 +143,13 @@ def test_trials_are_chosen_by_validation_accuracy(table1, capsys):
     study = read_study(table1.folder)
     best = max(study.finished, key=study.mean_accuracy)
     assert best.name != by_test.name and study.mean_accuracy(best) == pytest.approx(0.9)
-    print_study(table1.folder)
+    run_tables.print_study(table1.folder)
     assert ' val ' in capsys.readouterr().out
 
 
 def test_a_trial_without_a_validation_split_leaves_its_place_empty(table1, capsys):
     validate(table1.finished[0].run, 0.75)
-    print_study(table1.folder)
+    run_tables.print_study(table1.folder)
     printed, study = capsys.readouterr().out, read_study(table1.folder)
     # A validation accuracy is not ranked beside a test accuracy.
     assert '0.7500' in printed and 'ranked by test accuracy' in printed
