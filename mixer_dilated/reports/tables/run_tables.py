@@ -146,9 +146,11 @@ def print_study(folder: pathlib.Path) -> None:
     study = read_study(folder)
     finished, datasets, trials, rows = study.finished, study.datasets.values(), [], []
     for part in datasets:
-        best = sorted(part.finished, key=study.mean_accuracy, reverse=True)
-        few = len(finished) <= MAX_ROWS
-        trials += part.finished if few else best[: MAX_ROWS // len(datasets) or 1]
+        of_part = part.finished
+        if len(finished) > MAX_ROWS:
+            of_part.sort(key=study.mean_accuracy, reverse=True)
+            del of_part[MAX_ROWS // len(datasets) or 1 :]
+        trials += of_part
     has_val = any(trial.run.epoch_split == 'val' for trial in trials)
     for trial in trials:
         test, train = (trial.run.accuracy(part) for part in ('test', 'train'))
