@@ -10,6 +10,7 @@ import numpy as np
 from mixer_dilated.config import patch_branches
 from mixer_dilated.data.corruption import CORRUPTIONS
 from mixer_dilated.data.examples import Examples, InMemoryDataSource
+from mixer_dilated.files import write_json_lines
 from mixer_dilated.patches.geometry import num_tokens
 from mixer_dilated.studies.analysis import analyze
 from mixer_dilated.studies.resolution import resolution_statistics
@@ -66,11 +67,6 @@ def patches(**values):
     return {f'model.patches.{name}': value for name, value in values.items()}
 
 
-def write_jsonl(path, rows):
-    """One JSON object a line."""
-    path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
-
-
 def make_run(folder, config, images, labels, *, accuracy=0.93, name='a run', **changes):
     """A finished run's folder, of uint8 images (examples, height, width, channels), about as
     accurate as asked; returns its summary, with the changes."""
@@ -114,7 +110,7 @@ def make_run(folder, config, images, labels, *, accuracy=0.93, name='a run', **c
     }
     for key in ('train_accuracy', 'test_accuracy'):
         summary[key] = float(np.mean([result[key] for result in results]))
-    write_jsonl(folder / 'metrics.jsonl', _metrics(draw, results, config.num_epochs))
+    write_json_lines(folder / 'metrics.jsonl', _metrics(draw, results, config.num_epochs))
     (folder / 'config.json').write_text(json.dumps(config.to_dict()))
     (folder / 'preprocessing.json').write_text(json.dumps({'class_names': [*'0123456789']}))
     write_summary(folder, summary)
@@ -151,15 +147,15 @@ def make_study(folder, kind, trials, images, labels, *, reference=None, unfinish
         return folder
     if kind == 'resolution':
         measured = [row for cell in cells for row in _resolution(cell['name'], cell['label'])]
-        write_jsonl(folder / 'resolution.jsonl', measured)
+        write_json_lines(folder / 'resolution.jsonl', measured)
         statistics = resolution_statistics(_prepared(cells), measured)
     else:
         statistics = analyze('sweep', _prepared(cells, reference), rows, seconds)
     if kind == 'robustness':
-        write_jsonl(folder / 'robustness.jsonl', _robustness(rows))
+        write_json_lines(folder / 'robustness.jsonl', _robustness(rows))
     statistics['verdicts'] = ['One & <all> cost $x$.']
     (folder / 'statistics.json').write_text(json.dumps(statistics))
-    write_jsonl(folder / 'results.jsonl', rows)
+    write_json_lines(folder / 'results.jsonl', rows)
     return folder
 
 
