@@ -7,6 +7,10 @@ from tests.cli.conftest import CONFIG, SWEEP
 from tests.conftest import refused, run_python
 
 
+def processes(coordinator, count, number):
+    return f'--coordinator={coordinator}', f'--num_processes={count}', f'--process_id={number}'
+
+
 @pytest.mark.parametrize(
     ('words', 'values'),
     [
@@ -50,11 +54,17 @@ from tests.conftest import refused, run_python
         (['table1', '--sweep=x.py'], ["'sweep'"]),
         (['table1', '--config.sed=1'], ['config.seed?']),
         (['table1', '--config.model.patches.size=3'], ['--config.model.patches.size:']),
+        (['table1', '--config.model.patches=auto'], ['--config.model.patches: every trial']),
         (['table1', '--seeds=many'], ['--seeds=many', 'integer']),
         (['report'], ['report runs/NAME']),
         (['report', 'one', 'other'], ['report runs/NAME']),
         (['report', 'no/where'], ['no/where']),
         (['convert', 'one.npz'], ['convert Mixer-B_16.npz mixer_b16.safetensors']),
+        ([CONFIG, '--process_id=0'], ['--coordinator is missing']),
+        ([CONFIG, '--coordinator=here:1', '--process_id=0'], ['--num_processes is missing']),
+        ([CONFIG, *processes('here', 2, 0)], ['--coordinator=here']),
+        ([CONFIG, *processes('a:1', 2, 2)], ['--process_id=2', '0 to 1']),
+        ([CONFIG, *processes('a:1', 2, -1)], ['--process_id=-1']),
     ],
     ids=str,
 )  # fmt: skip

@@ -83,13 +83,6 @@ def test_configs_that_are_compared_have_names_of_their_own(tmp_path, capsys):
     assert f'--config: {one}, {one}' in line
 
 
-def test_patches_auto_are_refused_where_every_trial_sets_its_own(capsys, tmp_path):
-    flags = f'--workdir={tmp_path}/study', '--config.model.patches=auto'
-    error = refused(capsys, 'table1', *flags)
-    assert error.startswith('error: --config.model.patches: every trial of the sweep sets')
-    assert not (tmp_path / 'study').exists()
-
-
 @pytest.mark.filterwarnings('error')
 def test_a_preset_beside_patches_auto_is_no_warning():
     overrides = {'model': 'S/16', 'model.patches': 'auto'}

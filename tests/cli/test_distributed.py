@@ -1,25 +1,9 @@
-"""How processes that train together join: their flags, their clusters, and what goes wrong."""
+"""How processes that train together join: their clusters, and what goes wrong."""
 
 import jax
 import pytest
 
 from mixer_dilated.cli import distributed
-from mixer_dilated.cli.main import main
-
-
-@pytest.mark.parametrize(
-    ('flags', 'words'),
-    [
-        (['--process_id=0'], '--coordinator'),
-        (['--coordinator=here:1', '--process_id=0'], '--num_processes'),
-        (['--coordinator=here', '--num_processes=2', '--process_id=0'], '--coordinator=here'),
-        (['--coordinator=a:1', '--num_processes=2', '--process_id=2'], '0 to 1'),
-        (['--coordinator=a:1', '--num_processes=2', '--process_id=-1'], '--process_id=-1'),
-    ],
-)
-def test_flags_that_do_not_go_together_are_refused(flags, words, capsys):
-    assert main(['--config=configs/digits_dilated.py', *flags], 0.0) == 2
-    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 
-from mixer_dilated.config_differences import differences
 from mixer_dilated.errors import UserError
 from mixer_dilated.parallel.mesh import check_batch, fit_mesh, mesh_sizes, process_local_indices
 from mixer_dilated.parallel.partition import Partition, compiler_options, named_leaves
@@ -83,12 +82,6 @@ def config_with(seeds, sizes, widths):
 def test_a_mesh_that_does_not_fit_is_refused_by_key_with_what_fits(changes, words):
     with refuses(*words):
         mesh_sizes(small_config(**changes), 8)
-
-
-def test_the_mesh_is_no_part_of_the_result_and_parts_of_a_batch_are():
-    mesh = {'mesh.data': 4, 'mesh.model': 2, 'mesh.seed': 1, 'mesh.fsdp': True}
-    assert differences(small_config(), small_config(**mesh)) == []
-    assert differences(small_config(), small_config(accum_steps=2)) == ['accum_steps: 1, 2']
 
 
 def test_a_batch_that_devices_or_parts_do_not_divide_is_refused_with_the_numbers():

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import filelock
 import numpy as np
@@ -11,7 +9,7 @@ import pytest
 
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.training.train import train_and_evaluate
-from tests.conftest import QUICK_COMPILER, ROOT
+from tests.conftest import QUICK_COMPILER, run_python
 from tests.parallel.mesh_runs import SEEDS, config_on
 
 pytestmark = pytest.mark.slow
@@ -31,11 +29,9 @@ def folder(tmp_path_factory):
     with filelock.FileLock(f'{folder}.lock'):
         if not (folder / 'results.json').exists():
             folder.mkdir()
-            subprocess.run(
-                [sys.executable, '-m', 'tests.parallel.mesh_runs', str(folder)],
-                cwd=ROOT, check=True, timeout=600,
-                env={**os.environ, 'XLA_FLAGS': f'{QUICK_COMPILER} {EIGHT}'},
-            )  # fmt: skip
+            words = '-m', 'tests.parallel.mesh_runs', folder
+            done = run_python(*words, env={'XLA_FLAGS': f'{QUICK_COMPILER} {EIGHT}'}, timeout=600)
+            assert done.returncode == 0, done.stderr
     return folder
 
 

@@ -18,7 +18,7 @@ from mixer_dilated.config import flat
 from mixer_dilated.files import read_arrays
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import GIVEN_FLAGS, config_file, small_config, start_python
-from tests.tfds_files import encoded, grey
+from tests.data.image_sets import put
 from tests.training.runs import rows_of
 
 pytestmark = pytest.mark.slow
@@ -225,9 +225,7 @@ def test_processes_that_see_other_data_do_not_evaluate(tmp_path, homes):
     """Folders of images of the same name, of which that of the second lacks a class."""
     for home, classes in zip(homes, ('abc', 'ab'), strict=True):
         for split, name, k in itertools.product(('train', 'test'), classes, range(12)):
-            path = home / 'images' / split / name / f'{k}.png'
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(encoded(grey(k)))
+            put(home / 'images' / split / name / f'{k}.png', 10 * k)
     dataset = {'name': 'folder:images', 'data_dir': str(homes[0]), 'image_size': 8, 'channels': 1}
     changes = flat({'dataset': {**dataset, 'train_split': 'train', 'test_split': 'test'}})
     config = small_config(**changes, num_epochs=1, batch=12, batch_eval=12)

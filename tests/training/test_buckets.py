@@ -9,13 +9,20 @@ import json
 import os
 import signal
 import subprocess
-import sys
 
 import pytest
 
 from mixer_dilated import bucket_clients, files
 from mixer_dilated.training.train import _set_up
-from tests.conftest import ROOT, config_file, refuses, run_cli, small_config, start_python
+from tests.conftest import (
+    ROOT,
+    config_file,
+    refuses,
+    run_cli,
+    run_python,
+    small_config,
+    start_python,
+)
 
 CONFIG = '--config=configs/digits_dilated.py'
 WITHOUT_CLIENT = """
@@ -47,11 +54,7 @@ sys.exit(main(sys.argv[1:], time.perf_counter()))
 )
 def test_without_a_client_a_bucket_is_refused_before_anything_is_made(words, values, tmp_path):
     """And an address of another kind, and a bucket for what is written locally."""
-    command = [sys.executable, '-c', WITHOUT_CLIENT, *words]
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    ended = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
-    )
+    ended = run_python('-c', WITHOUT_CLIENT, *words, cwd=tmp_path)
     lines = ended.stderr.splitlines()
     assert (ended.returncode, len(lines), ended.stdout) == (2, 1, ''), ended
     assert all(value in lines[0] for value in values) and not os.listdir(tmp_path)

@@ -5,7 +5,6 @@ import hashlib
 import shutil
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -23,18 +22,10 @@ from mixer_dilated.training.run_folder import read_config
 from mixer_dilated.training.setup import create_setup
 from mixer_dilated.training.train import train_and_evaluate
 from tests.conftest import refuses, small_config, warns
+from tests.data.image_sets import put_classes
 from tests.training.runs import check_same_bytes, rows_of
 
 CONSTANT = {'optimizer.decay_type': 'constant', 'optimizer.base_lr': 0.003}
-
-
-def put_pets(root, count=10):
-    for label, name in enumerate(('cat', 'dog')):
-        (root / name).mkdir(parents=True, exist_ok=True)
-        for k in range(count):
-            pixels = np.full((6, 6), 100 * label + k, np.uint8)
-            Image.fromarray(pixels).save(root / name / f'{k}.png')
-    return root
 
 
 def pets_config(root, **changes):
@@ -48,7 +39,7 @@ def pets_config(root, **changes):
 def pets(tmp_path_factory):
     """(folder of images, folder of a finished run on it)."""
     base = tmp_path_factory.mktemp('pets')
-    root = put_pets(base / 'set')
+    root = put_classes(base / 'set')
     train_and_evaluate(pets_config(root), base / 'run')
     return root, base / 'run'
 
@@ -81,7 +72,7 @@ def test_a_run_goes_on_where_its_images_were_moved_to_and_with_no_others(
 
 def test_a_stream_of_an_earlier_version_goes_on_whatever_its_max_pixels(tmp_path):
     """Its identity had max_pixels in it, which changes no image that was read."""
-    root = put_pets(tmp_path / 'set')
+    root = put_classes(tmp_path / 'set')
     setup = create_setup(pets_config(root, **{'dataset.max_pixels': 123}))
     for max_pixels in (123, 2**24, 124):
         text = f"(image_shape=(8, 8, 1), how='resize', resize='crop', max_pixels={max_pixels})"
@@ -106,7 +97,7 @@ def test_a_run_that_begins_anew_records_the_splits_of_its_new_data(tmp_path):
 
 def test_evaluate_reads_the_folder_that_is_named(copied, tmp_path):
     root, workdir = copied
-    other = put_pets(tmp_path / 'other', 20)
+    other = put_classes(tmp_path / 'other', 20)
     for path in [*other.rglob('*.png')]:
         path.rename(path.with_name(f'other{path.name}'))
     result = evaluate_checkpoint(workdir, data_dir=str(other))
@@ -123,7 +114,7 @@ def test_evaluate_reads_the_folder_that_is_named(copied, tmp_path):
 def test_evaluate_keeps_the_runs_own_split_when_images_were_added(copied):
     root, workdir = copied
     before = evaluate_checkpoint(workdir)
-    put_pets(root, 40)
+    put_classes(root, 40)
     with warns('60 images are new'):
         after = evaluate_checkpoint(workdir)
     assert after == before and after['epoch'] == 2
@@ -134,7 +125,7 @@ def test_a_run_without_a_record_of_its_split_says_so_when_images_were_added(copi
     (workdir / 'splits.npz').unlink()
     assert evaluate_checkpoint(workdir)['examples'] == 4
     assert not [w for w in recwarn if 'splits.npz' in str(w.message)]
-    put_pets(root, 40)
+    put_classes(root, 40)
     with warns(workdir, 'splits.npz', root):
         assert evaluate_checkpoint(workdir)['examples'] == 16
 
