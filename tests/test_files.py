@@ -130,16 +130,36 @@ def test_a_checksum_is_of_the_whole_file_of_which_little_is_in_memory(tmp_path):
         files.file_checksum(path)
 
 
-def test_what_is_written_is_read(tmp_path):
+@pytest.fixture(params=['local', 'bucket'])
+def folder(request, tmp_path, monkeypatch):
+    """A bucket is in memory, by the interface through which `epath` reaches object stores."""
+    if request.param == 'local':
+        return tmp_path
+    fsspec = pytest.importorskip('fsspec')
+    memory = fsspec.filesystem('memory')
+    monkeypatch.setattr(fsspec, 'filesystem', lambda *_, **__: memory)
+    monkeypatch.setattr(paths, 'prepare_client', lambda _: None)
+    return paths.as_path('gs://bucket/run')
+
+
+def test_what_is_written_is_read_in_a_folder_and_a_bucket(folder):
     rows = [{'a': 1, 'b': 'ü\u2028'}, {'a': float('nan')}]
-    files.write_json(tmp_path / 'a.json', rows[0])
-    files.write_json_lines(tmp_path / 'a.jsonl', rows[:1])
-    files.append_json_lines(tmp_path / 'a.jsonl', rows[1:])
+    assert not paths.exists(folder / 'a.json')
+    files.write_json(folder / 'a.json', rows[0])
+    files.write_json_lines(folder / 'a.jsonl', rows[:1])
+    files.append_json_lines(folder / 'a.jsonl', rows[1:])
     arrays = {'x': np.arange(6).reshape(2, 3), 'y': np.array(['é'])}
-    files.write_arrays(tmp_path / 'a.npz', **arrays)
-    assert files.read_json(tmp_path / 'a.json') == rows[0]
-    assert files.read_json_lines(tmp_path / 'a.jsonl') == [rows[0], {'a': None}]
-    np.testing.assert_equal(files.read_arrays(tmp_path / 'a.npz'), arrays)
+    files.write_arrays(folder / 'a.npz', **arrays)
+    with pytest.raises(KeyError), AtomicFile(folder / 'a.json') as file:
+        file.write(b'half')
+        raise KeyError
+    assert files.read_json(folder / 'a.json') == rows[0]
+    assert files.read_json_lines(folder / 'a.jsonl') == [rows[0], {'a': None}]
+    np.testing.assert_equal(files.read_arrays(folder / 'a.npz'), arrays)
+    with refuses(f'{folder}/none: cannot be read'):
+        files.read_bytes(folder / 'none')
+    with refuses(f'{folder}/none: cannot be written'):
+        files.append_json_lines(folder / 'none', rows)
 
 
 @pytest.mark.parametrize('text', ['', '[]', '{"a":', '\xff', '[' * 200_000, '{}\n3'])
@@ -183,28 +203,6 @@ def test_a_link_to_nothing_is_there_and_told_as_that(tmp_path):
     assert paths.exists(tmp_path / 'a')
     with refuses(f'{tmp_path / "a"}: cannot be read: it is a link to gone, which is not there'):
         files.read_bytes(tmp_path / 'a')
-
-
-def test_a_bucket_is_written_and_read_as_a_folder(monkeypatch):
-    """In memory, by the interface through which `epath` reaches object stores."""
-    fsspec = pytest.importorskip('fsspec')
-    memory = fsspec.filesystem('memory')
-    monkeypatch.setattr(fsspec, 'filesystem', lambda *_, **__: memory)
-    monkeypatch.setattr(paths, 'prepare_client', lambda _: None)
-    folder = paths.as_path('gs://bucket/run')
-    assert not paths.exists(folder / 'a.json')
-    files.write_json(folder / 'a.json', {'a': 1})
-    files.append_json_lines(folder / 'a.jsonl', [{'a': 1}])
-    files.append_json_lines(folder / 'a.jsonl', [{'a': 2}])
-    files.write_arrays(folder / 'a.npz', x=np.arange(3))
-    with pytest.raises(KeyError), AtomicFile(folder / 'a.json') as file:
-        file.write(b'half')
-        raise KeyError
-    assert files.read_json(folder / 'a.json') == {'a': 1}
-    assert files.read_json_lines(folder / 'a.jsonl') == [{'a': 1}, {'a': 2}]
-    np.testing.assert_equal(files.read_arrays(folder / 'a.npz'), {'x': np.arange(3)})
-    with refuses('gs://bucket/run/none: cannot be read'):
-        files.read_bytes(folder / 'none')
 
 
 PROGRAM = """

@@ -135,7 +135,7 @@ def _predict(
     setup = compiled.setup
     inputs = on_all_hosts(open_input, setup.config, setup.dataset, split, compiled.mesh)
     with contextlib.closing(inputs):
-        log_probs = compiled.predict(run.state, inputs)
+        _, log_probs = compiled.evaluate_and_predict(run.state, inputs)
         labels = np.asarray(inputs.labels)
     assert_equal_across_hosts(zlib.crc32(labels), DATA_DIFFERS)
     return log_probs, labels

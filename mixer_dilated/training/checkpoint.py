@@ -165,7 +165,7 @@ class Checkpoints:
         """
         steps = self._local_steps()
         for step in steps:
-            params, error = self._catch_damage(self._read_params, step)
+            params, error = catch_damage(self._path(step), self._read_params, step)
             if params:
                 self._check_is_last(step, steps)
                 return params
@@ -191,7 +191,7 @@ class Checkpoints:
         """A checkpoint that all hosts find undamaged, else None."""
         result = abstract.arrays
         for function in (self._read, self._check_restored):
-            result, error = on_all_hosts(self._catch_damage, function, step, result)
+            result, error = on_all_hosts(catch_damage, self._path(step), function, step, result)
             if any_host(error is not None):
                 self._set_aside(step, error or RuntimeError('damaged on another host'))
                 return None
@@ -241,9 +241,6 @@ class Checkpoints:
 
     def _path(self, step: int) -> pathlib.Path:
         return self.folder / str(step)
-
-    def _catch_damage(self, function, step: int, *args) -> tuple:
-        return catch_damage(self._path(step), function, step, *args)
 
     def _check_is_last(self, step: int, steps: list[int]) -> None:
         if self._writer is None and step == steps[0]:  # of a damaged one is warned

@@ -41,12 +41,7 @@ from mixer_dilated.training.optimizer import make_optimizer, stop_frozen_gradien
 from mixer_dilated.training.run_state import RunState, TrainMetrics
 from mixer_dilated.training.setup import Setup
 from mixer_dilated.training.state import create_model, create_train_state
-from mixer_dilated.training.step import (
-    EVALUATION,
-    eval_step,
-    train_chunk,
-    train_step,
-)
+from mixer_dilated.training.step import EVALUATION, eval_step, train_chunk, train_step
 
 SMALL_NETWORKS = 1_000_000  # parameters, of all seeds
 
@@ -174,16 +169,10 @@ class CompiledFunctions:
         """'loss' (mean), 'correct' and 'top5' (counts) over all examples, on the host."""
         return self.evaluate_and_predict(state, inputs, keep_log_probs=False)[0]
 
-    def predict(
-        self, state: TrainState, inputs: InputPipeline
-    ) -> Float[np.ndarray, 'seeds examples classes']:
-        """Log-probabilities of all examples in their order, on the host."""
-        return self.evaluate_and_predict(state, inputs)[1]
-
     def evaluate_and_predict(
         self, state: TrainState, inputs: InputPipeline, *, keep_log_probs: bool = True
-    ) -> tuple:
-        """What `evaluate` and `predict` return, in one pass."""
+    ) -> tuple[dict[str, np.ndarray], Float[np.ndarray, 'seeds examples classes'] | None]:
+        """What `evaluate` returns, and log-probabilities of all examples in their order."""
         count = len(inputs.data_source)
         sums, log_probs = self.empty_sums(), []
         for batch in inputs.eval_batches():

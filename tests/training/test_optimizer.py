@@ -9,10 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixer_dilated.config import resolve
-from mixer_dilated.training.optimizer import (
-    learning_rate_schedule,
-    make_optimizer,
-)
+from mixer_dilated.training.optimizer import learning_rate_schedule, make_optimizer
 from tests.conftest import refuses
 
 CONSTANT = {'decay_type': 'constant', 'base_lr': 0.1}
