@@ -70,12 +70,12 @@ class TerminalProgress(SilentProgress):
         return bool(self._output_error) or super().stop_requested()
 
     def on_start(self, setup: Setup) -> None:
-        config, val = setup.config, setup.val_examples
-        shown = f', {val} validation' if val else ''
+        config, counts = setup.config, setup.num_examples
+        shown = f', {counts["val"]} validation' if 'val' in counts else ''
         seeds = f', {config.num_seeds} seeds' if config.num_seeds > 1 else ''
         print(
-            f'{self._name}: {config.dataset.name}, {setup.train_examples} training{shown} and '
-            f'{setup.test_examples} test images, {setup.num_tokens} tokens{seeds}\n'
+            f'{self._name}: {config.dataset.name}, {counts["train"]} training{shown} and '
+            f'{counts["test"]} test images, {setup.num_tokens} tokens{seeds}\n'
             f'folder: {self._workdir}\nreads the data and compiles …',
             flush=True,
         )

@@ -93,9 +93,7 @@ def read_trained_setup(workdir: pathlib.Path) -> tuple[Setup, Preprocessing]:
     parts = [part for part in ('train', 'val', 'test') if f'{part}_examples' in content]
     counts = {part: content[f'{part}_examples'] for part in parts}
     dataset = RecordedDatasetInfo(config.dataset.name, shape, tuple(content['class_names']), counts)
-    tokens = grid_tokens(config, shape)
-    setup = Setup(config, dataset, counts['train'], counts['test'], tokens, counts.get('val', 0))
-    return setup, preprocessing
+    return Setup(config, dataset, counts, grid_tokens(config, shape)), preprocessing
 
 
 def restore_checkpoint(

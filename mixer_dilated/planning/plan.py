@@ -139,7 +139,7 @@ def find_largest_batch(setup: Setup, devices: Devices, report: Report, plan: dic
     """
     usable, sizes = plan['devices']['usable_bytes'], plan['compiled']['memory_bytes']
     unit = plan['mesh']['data'] * setup.config.accum_steps
-    most = setup.train_examples // unit * unit
+    most = setup.num_examples['train'] // unit * unit
     low, high, points = 0, most + unit, [(0, sizes['arguments'] or 0)]
     for left in reversed(range(MAX_COMPILATIONS + 1)):
         batch, total = plan['batch'], plan['compiled']['memory_bytes']['total']

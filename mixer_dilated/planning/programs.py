@@ -135,7 +135,7 @@ def _resident_bytes(functions: CompiledFunctions, program: str) -> int:
         return 0
     examples = 0
     if program == 'evaluate' and not setup.streams('train'):
-        examples = setup.train_examples
+        examples = setup.num_examples['train']
     if program == 'train' and setup.streams('train'):
         batches = (config.input.prefetch + IN_FLIGHT) * config.num_seeds // mesh['seeds']
         examples += batches * config.batch // mesh['data']

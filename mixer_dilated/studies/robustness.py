@@ -47,7 +47,7 @@ def robustness_rows(
                     'corruption': name,
                     'strength': severity,
                     'seed': setup.config.seed + k,
-                    'accuracy': int(count) / setup.test_examples,
+                    'accuracy': int(count) / setup.num_examples['test'],
                 }
         observer.on_measured(f'robustness of {trial.label}', done, len(trials))
 

@@ -250,8 +250,9 @@ class CompiledFunctions:
             images = batches((*shape, *setup.dataset.stored_shape), jnp.uint8)
             return (Examples(images, batches(shape, jnp.int32)), None), (None, *counts)
         index = batches((config.num_seeds, setup.steps_per_epoch, config.batch), jnp.int32)
-        images = whole((setup.train_examples, *setup.dataset.stored_shape), jnp.uint8)
-        examples = Examples(images, whole((setup.train_examples,), jnp.int32))
+        count = setup.num_examples['train']
+        images = whole((count, *setup.dataset.stored_shape), jnp.uint8)
+        examples = Examples(images, whole((count,), jnp.int32))
         return (None, index), (examples, *counts)
 
     def _compile_once(

@@ -32,26 +32,18 @@ class Setup:
 
     config: ConfigDict
     dataset: Dataset
-    train_examples: int
-    test_examples: int
+    num_examples: Mapping[str, int]  # of 'train', 'test' and, with a validation split, 'val'
     num_tokens: int
-    val_examples: int = 0  # without `config.dataset.val_split`
-
-    @property
-    def num_examples(self) -> dict[str, int]:
-        """Of 'train', 'test' and, where there is one, 'val'."""
-        examples = {'train': self.train_examples, 'test': self.test_examples}
-        return examples | ({'val': self.val_examples} if self.val_examples else {})
 
     @property
     def epoch_split(self) -> str:
         """'val', on which epochs are evaluated, or 'test' where there is no validation split."""
-        return 'val' if self.val_examples else 'test'
+        return 'val' if 'val' in self.num_examples else 'test'
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in the training set."""
-        return self.train_examples // self.config.batch
+        return self.num_examples['train'] // self.config.batch
 
     @property
     def total_steps(self) -> int:
@@ -106,7 +98,7 @@ def create_setup(config: ConfigDict, dataset: Dataset | None = None) -> Setup:
     if image_size and integer_pair('image_size', image_size) != size:
         given = f'the images of the data set that is given are {height}×{width}'
         refuse('dataset.image_size', f'{given}; allowed is 0')
-    counts, others = {}, {}
+    counts, others = {'train': 0, 'test': 0}, {}
     for part in ('train', 'val', 'test'):
         key, split = f'config.dataset.{part}_split', config.dataset[f'{part}_split']
         if split:
@@ -128,8 +120,7 @@ def create_setup(config: ConfigDict, dataset: Dataset | None = None) -> Setup:
     if config.augment.random_phase and (dilation[0] > height or dilation[1] > width):
         moves = f'phases of a dilation of {dilation} move {out_of_sight}'
         refuse('augment.random_phase', f'{moves}; allowed is a dilation of at most the image')
-    tokens = grid_tokens(config, size)
-    setup = Setup(config, dataset, counts['train'], counts['test'], tokens, counts.get('val', 0))
+    setup = Setup(config, dataset, counts, grid_tokens(config, size))
     if config.optimizer.warmup_steps >= setup.total_steps:
         problem = f'the run has {setup.total_steps} steps; allowed is less than that'
         refuse('optimizer.warmup_steps', problem)
@@ -138,7 +129,7 @@ def create_setup(config: ConfigDict, dataset: Dataset | None = None) -> Setup:
 
 def check_keep_best(setup: Setup) -> None:
     """Raises UserError if `checkpoints.keep_best` lacks validation examples to go by."""
-    if setup.config.checkpoints.keep_best and not setup.val_examples:
+    if setup.config.checkpoints.keep_best and 'val' not in setup.num_examples:
         raise UserError(
             'config.checkpoints.keep_best = True: the best checkpoint is chosen on validation '
             f'examples; set some apart, for example {example_val_split(setup)}'

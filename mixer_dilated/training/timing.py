@@ -121,4 +121,5 @@ def on_random_images(setup: Setup, image_size: tuple[int, int], steps: int) -> S
     labels = draw.integers(0, setup.dataset.num_classes, count, np.int32)
     classes = range(setup.dataset.num_classes)
     dataset = InMemoryDataset('noise', {'train': Examples(images, labels)}, classes)
-    return Setup(config, dataset, count, config.batch, grid_tokens(config, image_size))
+    examples = {'train': count, 'test': config.batch}
+    return Setup(config, dataset, examples, grid_tokens(config, image_size))

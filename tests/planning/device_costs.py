@@ -105,7 +105,8 @@ def compile_plain(setup: Setup, sharding: jax.sharding.Sharding) -> jax.stages.C
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     state = jax.tree.map(lambda leaf: array(leaf.shape, leaf.dtype), jax.eval_shape(create))
-    count, images = (setup.train_examples,), (setup.train_examples, *dataset.image_shape)
+    count = (setup.num_examples['train'],)
+    images = (*count, *dataset.image_shape)
     index = array((setup.steps_per_epoch, config.batch))
     arguments = state, array(images, jnp.uint8), array(count), index, array(())
     return jax.jit(train, donate_argnums=0).lower(*arguments).compile()

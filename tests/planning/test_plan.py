@@ -111,7 +111,7 @@ def test_a_run_is_compiled_as_a_whole():
     answer = compile_programs(small_setup(), devices)
     assert answer['mesh'] == {'seeds': 1, 'data': 1, 'model': 1}
     assert set(answer['programs']) == {'initialise', 'train', 'evaluate'}
-    images = small_setup().train_examples * (64 + 4)
+    images = small_setup().num_examples['train'] * (64 + 4)
     for program in ('train', 'evaluate'):
         assert answer['programs'][program]['arguments'] >= images + 4 * answer['num_params']
     totals = [sizes['total'] for sizes in answer['programs'].values()]

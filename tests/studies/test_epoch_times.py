@@ -14,7 +14,9 @@ def test_epochs_of_streams_are_timed_on_a_few_batches(monkeypatch):
 
     class Timed:
         def __init__(self, setup, examples=None):
-            trained.append((setup.steps_per_epoch, setup.config.num_seeds, setup.train_examples))
+            trained.append(
+                (setup.steps_per_epoch, setup.config.num_seeds, setup.num_examples['train'])
+            )
 
         def seconds(self):
             return 0.5
