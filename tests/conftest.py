@@ -45,7 +45,7 @@ def config_of(path: pathlib.Path, function: str = 'get_config'):
 
 def small_config(**changes):
     """A network of a few hundred parameters on a few embedded digits; changes by dotted key."""
-    from mixer_dilated.config import nested, resolve
+    from mixer_dilated.config import resolve
 
     values = {
         'num_epochs': 3,
@@ -65,7 +65,7 @@ def small_config(**changes):
         'model.channels_mlp_dim': 8,
         **changes,
     }
-    return resolve(nested(values))
+    return resolve(values)
 
 
 # Of `small_config`: undilated patches that do not overlap, and a block more.

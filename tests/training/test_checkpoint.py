@@ -132,12 +132,12 @@ def test_evaluation_passes_over_a_damaged_checkpoint_and_changes_nothing(copy):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')
 def test_without_an_undamaged_checkpoint_a_run_does_not_start_over(run, copy):
     config = run[0]
     damage_newest(copy, 2)
     for _ in range(2):  # the second time all are set aside
-        with warnings.catch_warnings(), refuses(copy, 'no undamaged checkpoint'):
-            warnings.simplefilter('ignore')
+        with refuses(copy, 'no undamaged checkpoint'):
             train_and_evaluate(config, copy)
     assert len(list((copy / DAMAGED).iterdir())) == 2
     shutil.rmtree(copy / 'checkpoints')

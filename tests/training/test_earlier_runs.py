@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import warnings
 
 import numpy as np
 import pytest
@@ -58,6 +57,7 @@ def test_a_study_of_the_version_before_is_the_study_of_its_command(tmp_path):
     assert read_json(tmp_path / 'study.json') == json.loads(json.dumps(description))
 
 
+@pytest.mark.filterwarnings('ignore')
 def test_a_run_goes_on_without_the_weights_that_it_began_with(finished, tmp_path):
     """Their GELU is in its config."""
     _, folder, _ = finished
@@ -65,23 +65,20 @@ def test_a_run_goes_on_without_the_weights_that_it_began_with(finished, tmp_path
     convert(folder, weights)  # an .npz is taken for one of tanh
     config = small_config(num_epochs=1, init_from=str(weights), **{'model.gelu': 'auto'})
     assert config.model.gelu == 'tanh'
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        summary = train_and_evaluate(config, tmp_path / 'run')
+    summary = train_and_evaluate(config, tmp_path / 'run')
     weights.unlink()
     without = small_config(num_epochs=1, init_from=str(weights), **{'model.gelu': 'exact'})
     with warns("config.model.gelu = 'tanh'"):
         assert train_and_evaluate(without, tmp_path / 'run') == summary
 
 
+@pytest.mark.filterwarnings('ignore')
 def test_a_plan_takes_the_properties_of_a_data_set_and_not_its_arrays(tmp_path):
     np.savez(tmp_path / 'a.npz', **arrays(train=40, test=20))
     dataset = {'name': f'npz:{tmp_path / "a.npz"}', 'train_split': 'train', 'test_split': 'test'}
     values = {'dataset': dataset, 'model': {'patches': {'size': 3, 'stride': 2}}}
     config = small_config(**flat(values))
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        setup = create_setup(config, abstract_dataset(config.dataset))
+    setup = create_setup(config, abstract_dataset(config.dataset))
     assert len(json.dumps(vars(setup.dataset))) < 1000
 
 
