@@ -160,25 +160,15 @@ def test_the_weights_are_those_of_the_checkpoint_by_the_names_of_the_original(
         np.testing.assert_array_equal(weights['head/kernel'], trained.params['head']['kernel'])
 
 
-@pytest.fixture(scope='module')
-def example(exported, tmp_path_factory):
-    """Runs the example on images, where this library cannot be imported."""
-    elsewhere = tmp_path_factory.mktemp('elsewhere')
-    np.save(elsewhere / 'images.npy', IMAGES)
-    (elsewhere / 'mixer_dilated.py').write_text('raise SystemExit("the library was imported")')
-    for package in ('flax', 'optax', 'orbax'):
-        (elsewhere / f'{package}.py').write_text(f'raise SystemExit("{package} was imported")')
+def test_the_example_needs_jax_and_numpy_alone_and_refuses_damaged_files(exported, tmp_path):
+    np.save(tmp_path / 'images.npy', IMAGES)
+    for package in ('mixer_dilated', 'flax', 'optax', 'orbax'):
+        (tmp_path / f'{package}.py').write_text(f'raise SystemExit("{package} was imported")')
 
-    def run_example(folder):
-        environment = {'PYTHONPATH': str(elsewhere)}
-        return run_python(folder / 'predict.py', 'images.npy', cwd=elsewhere, env=environment)
+    def example(folder):
+        environment = {'PYTHONPATH': str(tmp_path)}
+        return run_python(folder / 'predict.py', 'images.npy', cwd=tmp_path, env=environment)
 
-    return run_example
-
-
-def test_the_example_needs_jax_and_numpy_alone_and_refuses_damaged_files(
-    exported, example, tmp_path
-):
     done = example(exported[0])
     assert done.returncode == 0, done.stderr
     probabilities = called(exported[0], IMAGES)

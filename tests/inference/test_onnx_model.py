@@ -22,13 +22,19 @@ NETWORKS = {
     'offset and padding': {'model.patches.offset': -1, 'model.patches.padding': 'SAME'},
     'random phase': {'augment.random_phase': True, 'model.patches.dilation': 2},
     'bfloat16': {'dtype': 'bfloat16', 'model.gelu': 'tanh'},
+    'large': {'model': 'B/16'},
 }  # fmt: skip
+SHAPES = {'mnist_dilated': (28, 28, 1), 'large': (224, 224, 3)}
 
 
-def assert_same_probabilities(changes, image_shape, temperatures):
+@pytest.mark.slow
+@pytest.mark.parametrize('name', NETWORKS)
+def test_every_kind_of_network_has_its_own_probabilities(name):
     """ONNX Runtime computes what the exported program does in float32."""
     onnxruntime = pytest.importorskip('onnxruntime')
     pytest.importorskip('jax2onnx')
+    changes, image_shape = NETWORKS[name], SHAPES.get(name, (8, 8, 1))
+    temperatures = np.ones(1) if name == 'large' else np.array([0.5, 2.0])
     config = small_config(**changes)
     model = create_model(config, 10)
     images = np.zeros((1, *image_shape), np.float32)
@@ -48,16 +54,3 @@ def assert_same_probabilities(changes, image_shape, temperatures):
         assert probabilities.dtype == np.float32
         np.testing.assert_allclose(probabilities, expected, atol=1e-5)
         assert batch == 1 or np.ptp(expected, axis=0).max() > 1e-4  # the images do differ
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name', NETWORKS)
-def test_every_kind_of_network_has_its_own_probabilities(name):
-    shape = (28, 28, 1) if name == 'mnist_dilated' else (8, 8, 1)
-    assert_same_probabilities(NETWORKS[name], shape, np.array([0.5, 2.0]))
-
-
-@pytest.mark.slow
-def test_a_large_network_is_converted_too():
-    """Mixer-B/16 at 224 pixels."""
-    assert_same_probabilities({'model': 'B/16'}, (224, 224, 3), np.ones(1))

@@ -129,14 +129,9 @@ def test_each_seed_has_the_temperature_that_was_fitted_for_it(run, copy, image_f
     np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-6)
 
 
-def test_a_standard_input_that_is_no_list_of_files_is_refused(monkeypatch):
+def test_a_standard_input_that_is_closed_or_no_list_of_files_is_refused(monkeypatch):
     with open('/dev/zero', encoding='latin1') as zeros:
-        monkeypatch.setattr(sys, 'stdin', zeros)
-        with refuses("'-'", '65536 bytes'):
-            list(image_paths(['-'], Ignored()))
-
-
-def test_a_closed_standard_input_is_refused(monkeypatch):
-    monkeypatch.setattr(sys, 'stdin', None)
-    with refuses("'-':"):
-        list(image_paths(['-'], Ignored()))
+        for stdin, words in ((None, 'closed'), (zeros, '65536 bytes')):
+            monkeypatch.setattr(sys, 'stdin', stdin)
+            with refuses("'-':", words):
+                list(image_paths(['-'], Ignored()))

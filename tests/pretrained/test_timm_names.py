@@ -86,11 +86,12 @@ def test_a_number_that_a_file_of_pytorch_repeats_is_bounded(torch, tmp_path, mon
         read_weights(tmp_path / 'w.pth')
 
 
-def test_nothing_in_a_file_of_pytorch_is_executed(torch, tmp_path, capfd):
-    class Evil:
-        def __reduce__(self):
-            return print, ('executed',)
+class Evil:
+    def __reduce__(self):
+        return print, ('executed',)
 
+
+def test_nothing_in_a_file_of_pytorch_is_executed(torch, tmp_path, capfd):
     torch.save({'stem.proj.weight': Evil()}, tmp_path / 'w.pth')
     with refuses('w.pth: cannot be read'):
         read_weights(tmp_path / 'w.pth')

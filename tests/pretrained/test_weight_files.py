@@ -23,6 +23,7 @@ from mixer_dilated.pretrained.weight_files import (
 )
 from tests.conftest import refuses
 from tests.pretrained.test_adapt import random_arrays, random_weights
+from tests.pretrained.test_timm_names import Evil
 
 
 @pytest.fixture(scope='module')
@@ -83,11 +84,6 @@ def test_convert_goes_through_every_format_and_back(arrays, tmp_path, capsys):
         assert copy.model == (weights.model if records else None)
     assert main(['convert', str(tmp_path / 'a.safetensors'), str(tmp_path / 'd.npz')], 0.0) == 2
     assert 'd.npz: exists' in capsys.readouterr().err
-
-
-class Evil:
-    def __reduce__(self):
-        return (print, ('executed',))
 
 
 @pytest.mark.parametrize(

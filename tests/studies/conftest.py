@@ -2,11 +2,21 @@
 
 import pytest
 
+from mixer_dilated.studies import epoch_times
 from mixer_dilated.studies.observer import StudyObserver
 from mixer_dilated.studies.study import run_study
 from mixer_dilated.studies.sweep import Sweep, Trial
 from tests.conftest import small_config
 
+SWEEP_FILE = """
+from mixer_dilated.studies.sweep import Sweep, grid
+from tests.conftest import small_config
+
+def get_sweep():
+    base = small_config(num_epochs=2, num_seeds=2, **{'dataset.val_split': 'train[300:400]'})
+    trials = grid({'model.patches.dilation': (1, 2), 'model.hidden_dim': (8, 12)})
+    return Sweep('Title', 'Which one?', base, trials, {'dilation': 1, 'hidden_dim': 8})
+"""
 METHODS = (
     Trial({'method': 'plain'}, {'model.patches.dilation': 1}),
     Trial({'method': 'dilated'}, {'model.patches.dilation': 2}),
@@ -39,6 +49,19 @@ class Recorder(StudyObserver):
 
     def on_trial_end(self, trial, summary, finished):
         (self.read if finished else self.trained).append(trial.name)
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Seconds of an epoch of some trials, of others 1, in place of timing; and whose were timed."""
+    seconds, asked = {'method=plain': 0.4, 'method=dilated': 1.1}, []
+
+    def epoch_seconds(trials, rounds, observer):
+        asked.append([trial.name for trial in trials])
+        return {name: [seconds.get(name, 1.0)] * rounds for name in asked[-1]}
+
+    monkeypatch.setattr(epoch_times, 'epoch_seconds', epoch_seconds)
+    return seconds, asked
 
 
 @pytest.fixture(scope='session')

@@ -16,7 +16,7 @@ from mixer_dilated.studies.sweep import Trial, grid, prepare, product
 from mixer_dilated.studies.trials import trial_folder
 from mixer_dilated.training.run_folder import lock_folder, write_summary
 from tests.conftest import read_lines, refuses, run_cli
-from tests.studies.conftest import small_sweep
+from tests.studies.conftest import SWEEP_FILE, small_sweep
 
 METHODS = grid({'model.patches.size': (1, 2, 3), 'model.patches.dilation': (1, 2)})
 DATASETS = [
@@ -175,17 +175,6 @@ def test_a_process_that_helps_waits_for_the_one_that_leads_and_chooses_the_same(
     monkeypatch.setattr(halving, 'run_study', run_study)
     done = halving.successive_halving(sweep, tmp_path, 2, command='run', observer=observer)
     assert calls == ['rung-1', 'rung-1', 'final'] and done == {'names': names[1:]}
-
-
-SWEEP_FILE = """
-from mixer_dilated.studies.sweep import Sweep, grid
-from tests.conftest import small_config
-
-def get_sweep():
-    base = small_config(num_epochs=2, num_seeds=2, **{'dataset.val_split': 'train[300:400]'})
-    trials = grid({'model.patches.dilation': (1, 2), 'model.hidden_dim': (8, 12)})
-    return Sweep('Halved', 'Who is left?', base, trials, {'dilation': 1, 'hidden_dim': 8})
-"""
 
 
 @pytest.mark.slow

@@ -12,12 +12,11 @@ import pytest
 from scipy import stats
 
 from mixer_dilated.errors import BusyError
-from mixer_dilated.studies import epoch_times
 from mixer_dilated.studies.study import run_study
 from mixer_dilated.studies.sweep import Trial
 from mixer_dilated.training.run_folder import lock_folder
 from tests.conftest import read_lines, refuses, run_python, start_python
-from tests.studies.conftest import METHODS, Recorder, small_sweep, table1_sweep
+from tests.studies.conftest import METHODS, SWEEP_FILE, Recorder, small_sweep, table1_sweep
 
 pytestmark = pytest.mark.slow
 
@@ -78,19 +77,6 @@ def test_times_of_a_trial_that_is_trained_anew_are_not_kept(study, tmp_path):
     assert statistics['cells'] == study[1]['cells']
 
 
-@pytest.fixture
-def timed(monkeypatch):
-    """Seconds of an epoch of each trial, in place of timing; [] of the trials that were timed."""
-    seconds, asked = {'method=plain': 0.4, 'method=dilated': 1.1}, []
-
-    def epoch_seconds(trials, rounds, observer):
-        asked.append([trial.name for trial in trials])
-        return {name: [seconds[name]] * rounds for name in asked[-1]}
-
-    monkeypatch.setattr(epoch_times, 'epoch_seconds', epoch_seconds)
-    return seconds, asked
-
-
 def epochs_of(folder, trials=('method=plain', 'method=dilated')):
     rows = (read_lines(folder / 'cells' / trial / 'metrics.jsonl')[-1] for trial in trials)
     return [row['epoch'] for row in rows]
@@ -137,17 +123,6 @@ def test_a_time_that_is_too_short_for_the_warm_up_is_refused_with_the_trial(tmp_
         run_study(dataclasses.replace(sweep, train_seconds=0.5), tmp_path / 'study', command='run')
 
 
-SWEEP_FILE = """
-from mixer_dilated.studies.sweep import Sweep, grid
-from tests.conftest import small_config
-
-def get_sweep():
-    base = small_config(num_epochs=2, num_seeds=2)
-    trials = grid({'model.patches.dilation': (1,), 'model.hidden_dim': (8, 12)})
-    return Sweep(title='Killed', question='Is it trained twice?', base=base, trials=trials)
-"""
-
-
 def test_a_sweep_killed_half_way_trains_no_finished_trial_again(tmp_path):
     (tmp_path / 'killed.py').write_text(SWEEP_FILE)
     folder = tmp_path / 'study'
@@ -166,5 +141,5 @@ def test_a_sweep_killed_half_way_trains_no_finished_trial_again(tmp_path):
     assert again.stdout.count('was trained before') == len(finished) >= 1
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in finished} == before
     rows = read_lines(folder / 'results.jsonl')
-    assert len(rows) == 4 and all(row['epoch_seconds'] for row in rows)
+    assert len(rows) == 8 and all(row['epoch_seconds'] for row in rows)
     assert (folder / 'report.html').exists()
