@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
-from flax import traverse_util
 from flax.training.train_state import TrainState
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
 from jaxtyping import Float
 
@@ -52,7 +52,7 @@ def export_run(
     trained = load_trained(workdir, best=best)
     config, dataset = trained.setup.config, trained.setup.dataset
     temperatures = read_temperatures(workdir, trained.step)
-    weights = flatten_params(trained.params)
+    weights = flatten_dict(trained.params, sep='/')
     if to_onnx:
         from mixer_dilated.inference.onnx_model import onnx_model
 
@@ -94,8 +94,9 @@ def make_classifier(
     there. If the config asks for several phases, the probabilities are means over all of them.
 
     Returns:
-      A pure function of the weights (as `flatten_params` returns them) and uint8 images
-      (B, H, W, C): the mean over the seeds of softmax(log p / T), float32 (B, classes).
+      A pure function of the weights by the original's names (`MixerBlock_0/LayerNorm_0/scale`),
+      each with an axis of seeds first, and uint8 images (B, H, W, C): the mean over the seeds of
+      softmax(log p / T), float32 (B, classes).
     """
     phases, temperatures = num_phases(config), jnp.asarray(temperatures, jnp.float32)
 
@@ -105,7 +106,7 @@ def make_classifier(
             state = TrainState.create(apply_fn=model.apply, params=params, tx=optax.identity())
             return jax.nn.softmax(class_log_probs(state, images, num_phases=phases) / temperature)
 
-        params = traverse_util.unflatten_dict(weights, sep='/')
+        params = unflatten_dict(weights, sep='/')
         # One seed after another: they need the memory of one.
         return jnp.mean(jax.lax.map(classify_with_seed, (params, temperatures)), axis=0)
 
@@ -118,12 +119,6 @@ def make_classifier(
         return jax.lax.platform_dependent(weights, images, cpu=cpu, default=plain)
 
     return classify_on_platform
-
-
-def flatten_params(params: dict) -> dict[str, np.ndarray]:
-    """Parameters by the original's names: `stem/kernel`, `MixerBlock_0/LayerNorm_0/scale`."""
-    flat = traverse_util.flatten_dict(params, sep='/')
-    return {name: np.asarray(leaf) for name, leaf in flat.items()}
 
 
 def export_program(

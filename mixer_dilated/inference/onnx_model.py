@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from flax import traverse_util
+from flax.traverse_util import unflatten_dict
 from jaxtyping import Array, Float, UInt8
 
 from mixer_dilated.config import changed, num_phases
@@ -49,13 +49,8 @@ def onnx_model(
     temperatures: Float[np.ndarray, ' seeds'],
     image_shape: tuple[int, int, int],
 ) -> bytes:
-    """Converts what `export.make_classifier` computes, in float32, for batches of every size.
-
-    Args:
-      config: a resolved config.
-      weights: of the network by the original's names, each with an axis of seeds first.
-      temperatures: T of every seed.
-      image_shape: (height, width, channels).
+    """Converts what `export.make_classifier` computes of the weights, in float32, for batches of
+    every size; `image_shape` is (height, width, channels).
 
     Returns:
       A serialised ModelProto: from 'images', uint8 (batch, height, width, channels), to
@@ -113,7 +108,7 @@ def _classify(
     images, probabilities = images.astype(jnp.float32), 0.0
     for k, temperature in enumerate(temperatures):
         params = {name: jnp.asarray(array[k]) for name, array in weights.items()}
-        variables, log_probs = {'params': traverse_util.unflatten_dict(params, sep='/')}, []
+        variables, log_probs = {'params': unflatten_dict(params, sep='/')}, []
         for up, left in itertools.product(*map(range, num_phases(config))):
             # Moved up and left, as `augmentation.shift_phase` does.
             moved = jnp.pad(images[:, up:, left:], ((0, 0), (0, up), (0, left), (0, 0)))

@@ -3,7 +3,6 @@
 import contextlib
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jaxtyping import Float, Int
@@ -126,18 +125,14 @@ def _used_splits(config: ml_collections.ConfigDict) -> dict[str, str]:
 def compute_features(
     setup: Setup, params: dict, data_source: RandomAccessDataSource
 ) -> tuple[Float[np.ndarray, 'examples channels'], Int[np.ndarray, ' examples']]:
-    """The inputs of the head for every example, and the labels; `params` are of one seed, a head is
-    not needed."""
-    config, num_classes = setup.config, setup.dataset.num_classes
-    network = create_model(config, num_classes, jax.default_backend())
-    kernel = jnp.zeros((config.model.hidden_dim, num_classes))
-    params = {'head': {'kernel': kernel, 'bias': kernel[0]}, **params}
+    """The inputs of the head for every example, and the labels; `params` are of one seed."""
+    config = setup.config
+    network = create_model(config, 0, jax.default_backend())  # without a head
 
     @jax.jit
     def mean_pre_logits(params, images):
         def pre_logits(images):
-            settings = {'train': False, 'return_intermediates': True}
-            return network.apply({'params': params}, normalise(images), **settings)[1]['pre_logits']
+            return network.apply({'params': params}, normalise(images), train=False)
 
         images = to_input(images, setup.image_size)
         return at_every_phase(pre_logits, images, num_phases(config)).mean(0)

@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Mapping
 
 import jax
-import numpy as np
 from flax.traverse_util import flatten_dict
 
 from mixer_dilated.data.preprocessing import Preprocessing
@@ -69,8 +68,7 @@ def load_trained(workdir: PathLike, *, best: bool = False) -> Trained:
     setup, preprocessing = read_trained_setup(workdir)
     run = restore_checkpoint(workdir, CompiledFunctions.for_devices(setup), best=best)
     model = create_model(setup.config, setup.dataset.num_classes)
-    params = jax.tree.map(np.asarray, jax.device_get(run.state.params))
-    return Trained(setup, model, params, run.step, preprocessing)
+    return Trained(setup, model, jax.device_get(run.state.params), run.step, preprocessing)
 
 
 def read_trained_setup(workdir: pathlib.Path) -> tuple[Setup, Preprocessing]:
@@ -135,10 +133,9 @@ def _check_network(
     source, hint = f'data set {setup.dataset.name!r}', 'name the data that it was trained on'
     if isinstance(setup.dataset, RecordedDatasetInfo):
         source, hint = workdir / PREPROCESSING, REMOVE_HINT
-    cause = f'class_names are {setup.dataset.num_classes}'
-    if 'head/bias' not in differing:
-        cause = f'image_shape = {list(setup.dataset.image_shape)}'
-    name = 'head/bias' if 'head/bias' in differing else differing[0]
+    name, cause = 'head/bias', f'class_names are {setup.dataset.num_classes}'
+    if name not in differing:
+        name, cause = differing[0], f'image_shape = {list(setup.dataset.image_shape)}'
     raise UserError(
         f'{source}: {cause}, and the checkpoints are of a network with {name} of '
         f'{list(shapes[name])}, not {list(expected[name])}; put back what was there, or {hint}'

@@ -11,7 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from mixer_dilated.config_keys import KEYS
+from mixer_dilated.config import patch_branches, resolve
 from mixer_dilated.errors import ShapeMismatchError, UserError
 from mixer_dilated.patches.geometry import Pair, Patches, integer_pair
 from mixer_dilated.pretrained.resampling import (
@@ -26,9 +26,6 @@ from mixer_dilated.pretrained.weight_files import Weights
 Shape = tuple[int, ...]
 
 TOKEN_MIXING = ('Dense_0/kernel', 'Dense_0/bias', 'Dense_1/kernel', 'Dense_1/bias')
-DEFAULT_PATCHES = Patches(
-    KEYS['model.patches.size'].default, stride=KEYS['model.patches.stride'].default
-)
 MAX_NAMED = 4  # branches whose patches differ; more are only counted
 # Sizes of a network, as keys of `config.model`, and the parameter of each.
 SIZES = {
@@ -59,13 +56,12 @@ def adapt_params(
       ShapeMismatchError: a name or a shape does not fit.
     """
     new_parts = {part for part in ('stem', 'head') if transfer[part] == 'new'}
-    left_out = new_parts if network.num_classes else {*new_parts, 'head'}
     expected = param_shapes(network, image_shape)
-    expected = {name: shape for name, shape in expected.items() if _part(name) not in left_out}
+    expected = {name: shape for name, shape in expected.items() if _part(name) not in new_parts}
     arrays = {
         name: array.astype(np.float32)
         for name, array in weights.arrays.items()
-        if _part(name) not in left_out
+        if _part(name) not in new_parts
     }
     hints, old = [], _old_patches(weights)
     stem, stem_notes = _adapt_stem(
@@ -166,7 +162,7 @@ def _adapt_stem(
     names = sorted((k for k in shapes if k[-4:] != 'bias'), key=lambda k: (len(k), k))  # by branch
     before, after = (_shape_text(array.shape[:3]) for array in (kernel, kernels[0]))
     note = f'stem {before} made {len(kernels)} × {after} by config.transfer.stem = {method!r}'
-    nobody_set = new == (DEFAULT_PATCHES,)
+    nobody_set = new == patch_branches(resolve({}).model)
     if (method == 'sample' or nobody_set) and len(new) == 1 and old.size != new[0].size:
         flags = ''
         for key in ('size', 'stride', 'dilation'):

@@ -31,16 +31,9 @@ def successive_halving(
 ) -> dict | None:
     """Runs the rungs and the final study; the same call resumes it, or helps another process.
 
-    What a method is compared with is trained beside it, and does not compete.
-
-    Args:
-      sweep: its trials have the epochs of the last rung and the final study.
-      folder: for the folders of the rungs.
-      factor: η; one method of so many is kept.
-      command, observer: as of `run_study`.
-
-    Returns:
-      What `run_study` does of the final study.
+    What a method is compared with is trained beside it, and does not compete. The trials of the
+    sweep have the epochs of the last rung and of the final study; one of η methods, `factor`, is
+    kept. Command and observer are as of `run_study`, and so is what the final study returns.
 
     Raises:
       UserError: the sweep is of another kind than 'sweep' or has `train_seconds`, the folder holds

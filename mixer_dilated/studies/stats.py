@@ -88,13 +88,9 @@ def compare_trials(
 ) -> dict:
     """`compare` of one column of two trials of a study, paired by the seeds' numbers.
 
-    Args:
-      table: rows of `results.jsonl`: each has cell (the trial), seed and the column.
-      trial, reference, column: names of the two, and of what is compared.
-      seconds: {trial: seconds of an epoch in each round}; give time_ratio for two that took turns.
-
-    Raises:
-      ValueError: the two were not run with the same seeds, or not at all.
+    The table has the rows of `results.jsonl`. `seconds`, {trial: seconds of an epoch in each
+    round}, give time_ratio for two that took turns. Raises ValueError: the two were not run with
+    the same seeds, or not at all.
     """
     rows, base = (
         table[table['cell'] == name].set_index('seed').sort_index() for name in (trial, reference)

@@ -24,8 +24,6 @@ from mixer_dilated.studies.trials import help_train, is_finished, recorded_confi
 from mixer_dilated.training.run_folder import check_workdir, environment, lock_folder
 from mixer_dilated.training.setup import create_setup
 
-OF_ALL_TRIALS = ('statistics.json', 'robustness.jsonl', 'resolution.jsonl')
-
 
 def run_study(
     sweep: Sweep,
@@ -216,6 +214,7 @@ def _write_description(folder: pathlib.Path, description: Mapping) -> None:
             f'here): {"; ".join(differing)}. Name another folder, or give those settings'
         )
     if json.dumps(there.get('cells')) != json.dumps(description['cells']):
-        for name in OF_ALL_TRIALS:  # of all trials, which have changed
+        # Of all trials, which have changed.
+        for name in ('statistics.json', 'robustness.jsonl', 'resolution.jsonl'):
             (folder / name).unlink(missing_ok=True)
     write_json(path, description)

@@ -69,13 +69,9 @@ def table1_verdicts(
     """One sentence for each of the paper's three claims, then one for each further row.
 
     The claims: dilated patches raise test accuracy, raise train accuracy, take less time. A trial
-    that the paper lacks, the control, is compared with both.
-
-    Args:
-      table: rows of `results.jsonl` of valid trials.
-      labels: {trial: what a sentence calls it}, of every row of Table 1 in its order: the paper's
-        baseline, the paper's method, the control and others.
-      seconds: of the trials, which take turns within a round.
+    that the paper lacks, the control, is compared with both. The table has the rows of
+    `results.jsonl` of valid trials; `labels`, {trial: what a sentence calls it}, are in the order
+    of Table 1: the paper's baseline, the paper's method, the control and others.
     """
     baseline, proposed, *others = labels
     names, sentences = (labels[proposed], labels[baseline]), []
@@ -180,11 +176,9 @@ def little_data_verdict(
 ) -> str:
     """At which sizes of training set a difference is significant, and whether a claim held.
 
-    Args:
-      label, reference_label: what a sentence calls the method and its reference.
-      by_size: (training images, `compare` of the test accuracies) of each size, corrected together.
-      claimed: whether this is the paper's first claim, that dilation helps with little data. Its
-        outcome is that with the fewest images: a gain with many is no gain on little data.
+    `by_size` has (training images, `compare` of the test accuracies), corrected together; `claimed`
+    is whether this is the paper's first claim, that dilation helps with little data. Its outcome is
+    that with the fewest images: a gain with many is no gain on little data.
     """
     by_size, sizes = sorted(by_size, key=lambda pair: pair[0]), collections.defaultdict(list)
     for images, comparison in by_size:

@@ -10,6 +10,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from jax import export
 
 from mixer_dilated.cli.main import main
@@ -17,12 +18,7 @@ from mixer_dilated.config import resolve
 from mixer_dilated.data.datasets import Digits
 from mixer_dilated.files import read_json, write_json
 from mixer_dilated.inference.calibration import CALIBRATION, apply_temperature
-from mixer_dilated.inference.export import (
-    export_program,
-    export_run,
-    flatten_params,
-    make_classifier,
-)
+from mixer_dilated.inference.export import export_program, export_run, make_classifier
 from mixer_dilated.inference.trained import load_trained
 from mixer_dilated.training.run_folder import read_config
 from mixer_dilated.training.run_state import RunState
@@ -108,7 +104,7 @@ def test_every_kind_of_network_exports_to_its_own_numbers(name):
     config = small_config(**NETWORKS[name])
     model = create_model(config, 10)
     variables = random_variables(model, np.zeros((1, 8, 8, 1), np.float32), train=False)
-    weights = flatten_params(jax.tree.map(lambda leaf: leaf[None], variables['params']))
+    weights = {k: a[None] for k, a in flatten_dict(variables['params'], sep='/').items()}
     classify = make_classifier(config, 10, np.ones(1))
     program = export.deserialize(bytearray(export_program(classify, weights, (8, 8, 1))))
     images = IMAGES.astype(np.float32) / 127.5 - 1

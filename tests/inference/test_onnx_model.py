@@ -3,8 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
-from mixer_dilated.inference.export import flatten_params, make_classifier
+from mixer_dilated.inference.export import make_classifier
 from mixer_dilated.inference.onnx_model import onnx_model
 from mixer_dilated.training.state import create_model
 from tests.conftest import random_bytes, small_config
@@ -39,7 +40,7 @@ def test_every_kind_of_network_has_its_own_probabilities(name):
     model = create_model(config, 10)
     images = np.zeros((1, *image_shape), np.float32)
     seeds = [
-        flatten_params(random_variables(model, images, seed=k, train=False)['params'])
+        flatten_dict(random_variables(model, images, seed=k, train=False)['params'], sep='/')
         for k in range(len(temperatures))
     ]
     weights = {name: np.stack([of_seed[name] for of_seed in seeds]) for name in seeds[0]}

@@ -12,12 +12,11 @@ from safetensors.numpy import load_file
 from mixer_dilated import files
 from mixer_dilated.cli.main import main
 from mixer_dilated.config import resolve
-from mixer_dilated.pretrained.adapt import adapt_params
 from mixer_dilated.pretrained.timm_names import from_timm, is_timm, to_timm
 from mixer_dilated.pretrained.weight_files import Weights, encode, read_weights
 from mixer_dilated.training.state import create_model
 from tests.conftest import refused, refuses
-from tests.pretrained.test_adapt import random_arrays, random_weights
+from tests.pretrained.test_adapt import adapt, random_arrays, random_weights
 
 TIMM_FILE = pathlib.Path(__file__).with_name('timm_names.safetensors')  # of 16 tokens
 SIZES = {'num_blocks': 2, 'hidden_dim': 16, 'tokens_mlp_dim': 16, 'channels_mlp_dim': 32}
@@ -55,17 +54,10 @@ def test_every_name_has_its_place_and_its_axes():
     chex.assert_trees_all_equal(to_timm(ours), arrays)
 
 
-def adapt(weights, config, image_shape=(16, 16, 3), num_classes=10):
-    """A network, and what `adapt_params` returns for it, with the head of the weights."""
-    network = create_model(config, num_classes)
-    transfer = resolve({'transfer': {'head': 'keep'}}).transfer
-    return network, *adapt_params(weights, network, image_shape, transfer, 'f')
-
-
 def test_a_file_of_timm_fits_the_network_and_has_the_exact_gelu():
     weights = read_weights(TIMM_FILE)
     assert weights.gelu == 'exact' and weights.model is None
-    _, arrays, notes = adapt(weights, resolve({'model': SIZES}))
+    arrays, notes = adapt(weights, create_model(resolve({'model': SIZES}), 10))
     assert notes == []
     chex.assert_trees_all_equal(arrays, weights.arrays)
 
@@ -152,7 +144,8 @@ def randomize(torch, model):
 
 def compare_logits(torch, model, config, image_shape, num_classes, weights):
     """Logits of timm's model and of ours, with the same weights."""
-    network, arrays, _ = adapt(weights, config, image_shape, num_classes)
+    network = create_model(config, num_classes)
+    arrays, _ = adapt(weights, network, image_shape)
     images = np.random.default_rng(1).uniform(-1, 1, (2, *image_shape)).astype(np.float32)
     with torch.no_grad():
         expected = model(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()
