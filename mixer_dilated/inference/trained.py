@@ -28,16 +28,11 @@ from mixer_dilated.training.state import create_model
 
 @dataclasses.dataclass(frozen=True)
 class RecordedDatasetInfo:
-    """The properties of the data set that a run was trained on, as a `Dataset` without examples."""
+    """The properties of the data set that a run was trained on, those that its network needs."""
 
     name: str
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
-    split_sizes: dict[str, int]
-
-    @property
-    def stored_shape(self) -> tuple[int, int, int]:
-        return self.image_shape
 
     @property
     def num_classes(self) -> int:
@@ -90,7 +85,7 @@ def read_trained_setup(workdir: pathlib.Path) -> tuple[Setup, Preprocessing]:
         raise UserError(f'{workdir / PREPROCESSING}: {error}; {REMOVE_HINT}') from None
     parts = [part for part in ('train', 'val', 'test') if f'{part}_examples' in content]
     counts = {part: content[f'{part}_examples'] for part in parts}
-    dataset = RecordedDatasetInfo(config.dataset.name, shape, tuple(content['class_names']), counts)
+    dataset = RecordedDatasetInfo(config.dataset.name, shape, tuple(content['class_names']))
     return Setup(config, dataset, counts, grid_tokens(config, shape)), preprocessing
 
 
