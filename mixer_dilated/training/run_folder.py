@@ -95,11 +95,23 @@ def check_workdir(folder: pathlib.Path, kind: str, mark: str) -> None:
             )
     # Names that a process leaves that is killed when it has just begun.
     just_begun = {name for name in entries if name.startswith('.')} | {'versions.json'}
-    if mark not in entries and entries - just_begun:
+    others = [folder / name for name in sorted(entries - just_begun)]
+    if mark not in entries and not all(map(_is_of_unfinished_checkpoint, others)):
         raise UserError(
             f'--workdir={folder}: not empty, and not the folder of a {kind} (no {mark}); name a '
             'new folder'
         )
+
+
+def _is_of_unfinished_checkpoint(path: pathlib.Path) -> bool:
+    """Whether there is nothing in a folder but what orbax has not finished.
+
+    TensorStore makes the folder again in which it writes when that is removed.
+    """
+    if path.name.endswith('.orbax-checkpoint-tmp'):
+        return True
+    is_folder = path.is_dir() and not os.path.islink(path)
+    return is_folder and all(map(_is_of_unfinished_checkpoint, path.iterdir()))
 
 
 def claim(workdir: pathlib.Path, config: ConfigDict) -> None:

@@ -120,7 +120,7 @@ def train_and_evaluate(
         on_primary(open_setup, workdir, config, dataset)  # prepares the data set once, where needed
 
     # Set up. What does not fit is refused before there is a folder.
-    is_new = broadcast(not (workdir / 'checkpoints').exists())
+    is_new = broadcast(not all(exists(workdir / name) for name in ('config.json', 'checkpoints')))
     setup, compiled, initial = on_all_hosts(_set_up, workdir, config, dataset, is_new=is_new)
     checkpointing = config.checkpoints
     with contextlib.ExitStack() as stack:

@@ -122,8 +122,12 @@ def move_folder(run: Surroundings, *, remove: bool = False) -> Iterator[tuple[in
     if remove:
         shutil.rmtree(moved)
     yield (2,)
-    assert not run.workdir.exists()
-    moved.rename(run.workdir) if not remove else run.workdir.mkdir()
+    # TensorStore makes the folder again of a checkpoint that it is writing.
+    written = [path for path in run.workdir.rglob('*') if path.is_file()]
+    assert all('.orbax-checkpoint-tmp' in str(path) for path in written)
+    if not remove:
+        shutil.rmtree(run.workdir, ignore_errors=True)
+        moved.rename(run.workdir)
 
 
 @contextlib.contextmanager

@@ -78,6 +78,23 @@ def test_a_process_killed_when_it_has_just_begun_leaves_a_folder_to_begin_in(tmp
     assert train_and_evaluate(small_config(num_epochs=1), tmp_path)['results']
 
 
+def test_what_is_left_of_a_checkpoint_in_a_folder_that_was_removed_is_no_run(tmp_path):
+    unfinished = tmp_path / 'checkpoints' / '40.orbax-checkpoint-tmp'
+    unfinished.mkdir(parents=True)
+    (unfinished / 'manifest.ocdbt').touch()
+    assert train_and_evaluate(small_config(num_epochs=1), tmp_path)['results']
+    assert not unfinished.exists()
+
+
+@pytest.mark.parametrize('name', ['checkpoints/40/manifest.ocdbt', 'notes.txt', 'links'])
+def test_files_of_others_are_no_run(name, tmp_path):
+    path = tmp_path / 'folder' / name
+    path.parent.mkdir(parents=True)
+    path.symlink_to(tmp_path) if name == 'links' else path.touch()
+    with refuses('--workdir', 'folder'):
+        train_and_evaluate(small_config(num_epochs=1), tmp_path / 'folder')
+
+
 def test_a_lock_is_free_when_its_process_ends(tmp_path):
     with lock_folder(tmp_path), refuses(tmp_path, error=BusyError):
         lock_folder(tmp_path).__enter__()
