@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping
 
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from mixer_dilated.config_keys import ALIASES, KEYS, PRESETS, preset_values
 from mixer_dilated.config_synonyms import SYNONYMS
@@ -29,11 +29,13 @@ AUTO |= {'model.branches': (), STRIDE: 'auto'}
 def base_config() -> ConfigDict:
     """All keys with their defaults, for a config file to change.
 
-    It is not type safe: an int may become a pair, and the name of a preset take the place of all
-    keys of `model`. `resolve` validates every value, so that each error reads alike wherever the
-    value comes from.
+    The fields are untyped on purpose (an int may become a pair; in place of a float ml_collections
+    would take True for 1.0): `resolve` validates every value, so that each error reads alike
+    wherever the value comes from.
     """
-    return ConfigDict(nested({path: key.default for path, key in KEYS.items()}), type_safe=False)
+    fields = {path: FieldReference(key.default, field_type=object) for path, key in KEYS.items()}
+    # Not type safe, so that a preset's name can take the place of all keys of `model`.
+    return ConfigDict(nested(fields), type_safe=False)
 
 
 def preset(name: str) -> ConfigDict:

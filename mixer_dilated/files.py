@@ -261,7 +261,7 @@ def append_json_lines(path: PathLike, rows: Iterable[dict]) -> None:
     lines = ''.join(map(json_line, rows)).encode()
     with error_context(path):
         if is_bucket(path):
-            write_bytes(path, as_path(path).read_bytes() + lines)
+            write_bytes(path, read_bytes(path) + lines)
             return
         with open(path, 'r+b') as file:
             file.seek(0, os.SEEK_END)

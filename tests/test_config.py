@@ -161,7 +161,7 @@ OLD_NAMES = {
 }
 
 
-@pytest.mark.parametrize('old', [old for old, new in ALIASES.items() if new])
+@pytest.mark.parametrize('old', sorted({*OLD_NAMES, *(old for old, new in ALIASES.items() if new)}))
 def test_the_old_name_of_a_key_sets_it_with_a_warning(old):
     new, value = OLD_NAMES[old]
     config = base_config()
@@ -174,6 +174,13 @@ def test_the_old_name_of_a_key_sets_it_with_a_warning(old):
         warnings.simplefilter('error')  # files of earlier versions have all old names
         recorded = resolve({old: value}, warn=False)
     assert differences(recorded, resolve({new: value})) == []
+
+
+def test_what_is_no_number_stays_what_it_is_until_it_is_refused():
+    config = base_config()
+    config.optimizer.base_lr = True
+    with refuses('config.optimizer.base_lr = True'):
+        resolve(config)
 
 
 def test_a_key_under_both_names_is_refused():

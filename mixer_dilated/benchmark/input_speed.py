@@ -154,34 +154,35 @@ def _waiting(setup: Setup, records: RandomAccessDataSource) -> dict[str, float]:
     open_stream = functools.partial(StreamingPipeline, records, setup.config, compiled.mesh)
     with contextlib.closing(open_stream()) as inputs:
         first = next(inputs.train_chunks(0, 1, None))
-    again = (first._replace(first_step=k) for k in itertools.count(1))
-    at_hand = [_train_for(WAITING_SECONDS / 4, compiled, first, again)]
+    at_hand = _Training(compiled, (first._replace(first_step=k) for k in itertools.count()))
+    at_hand.train_for(WAITING_SECONDS / 4)
     with contextlib.closing(open_stream()) as inputs:
-        chunks = inputs.train_chunks(0, ENDLESS, None)
-        first = next(chunks)
+        streamed = _Training(compiled, inputs.train_chunks(0, ENDLESS, None))
         before = inputs.waited
-        steps, seconds = _train_for(WAITING_SECONDS, compiled, first, chunks)
+        streamed.train_for(WAITING_SECONDS)
         waited = inputs.waited - before
-        at_hand.append(_train_for(WAITING_SECONDS / 4, compiled, first, again))
-    as_many = sum(s for _, s in at_hand) / sum(n for n, _ in at_hand) * steps
-    return {'steps': steps, 'seconds': seconds, 'waited': waited, 'at_hand': as_many}
+        at_hand.train_for(WAITING_SECONDS / 4)
+    steps, as_many = streamed.steps, at_hand.seconds / at_hand.steps * streamed.steps
+    return {'steps': steps, 'seconds': streamed.seconds, 'waited': waited, 'at_hand': as_many}
 
 
-def _train_for(
-    seconds: float, compiled: CompiledFunctions, first: Chunk, chunks: Iterator[Chunk]
-) -> tuple[int, float]:
-    """Trains a new run on chunks for some seconds, at most one step ahead of the device.
+class _Training:
+    """A run on some chunks, begun with a step that is not counted; sums `steps` and `seconds`."""
 
-    Returns its steps, one at least, and the seconds; that of the first chunk is not counted.
-    """
-    state, metrics = compiled.init_state(), compiled.empty_metrics()
-    state, metrics = compiled.train_chunk(state, metrics, first)
-    jax.block_until_ready(metrics)
-    start, steps = time.perf_counter(), 0
-    while not steps or time.perf_counter() - start < seconds:
-        previous = metrics
-        state, metrics = compiled.train_chunk(state, previous, next(chunks))
-        jax.block_until_ready(previous)
-        steps += 1
-    jax.block_until_ready(metrics)
-    return steps, time.perf_counter() - start
+    def __init__(self, compiled: CompiledFunctions, chunks: Iterator[Chunk]):
+        self._compiled, self._chunks = compiled, chunks
+        self._state, self._metrics = compiled.init_state(), compiled.empty_metrics()
+        self.steps, self.seconds = 0, 0.0
+        self.train_for(0)
+        self.steps, self.seconds = 0, 0.0
+
+    def train_for(self, seconds: float) -> None:
+        """Trains for some seconds, one step at least, at most one ahead of the device."""
+        start, first = time.perf_counter(), self.steps
+        while self.steps == first or time.perf_counter() - start < seconds:
+            previous, chunk = self._metrics, next(self._chunks)
+            self._state, self._metrics = self._compiled.train_chunk(self._state, previous, chunk)
+            jax.block_until_ready(previous)
+            self.steps += 1
+        jax.block_until_ready(self._metrics)
+        self.seconds += time.perf_counter() - start

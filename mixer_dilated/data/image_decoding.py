@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from mixer_dilated.errors import UnreadableError, UserError
 from mixer_dilated.files import error_text, open_nonblocking
@@ -61,9 +61,7 @@ def read_image(
             )
         image.draft('L' if channels == 1 else None, (min_side, min_side) if min_side else None)
         image.load()
-        with contextlib.suppress(Exception):  # an orientation that cannot be read is none
-            ImageOps.exif_transpose(image, in_place=True)
-        return _convert(image, channels, white)
+        return _convert(_exif_transpose(image), channels, white)
 
 
 def decode_image(encoded: bytes, shape: Shape) -> UInt8[np.ndarray, 'height width channels']:
@@ -110,6 +108,16 @@ def _open_image(path: ImagePath, max_pixels: int) -> BinaryIO:
         size = f'{status.st_size} bytes'
         raise UserError(f'{size}; allowed are at most {max_bytes}, 8 a pixel of dataset.max_pixels')
     return open(path, 'rb', opener=open_nonblocking)
+
+
+def _exif_transpose(image: Image.Image) -> Image.Image:
+    try:
+        upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        return (
+            image if upright else ImageOps.exif_transpose(image)
+        )  # which is a copy, needed or not
+    except Exception:  # an orientation that cannot be read, for any of the reasons above, is none
+        return image
 
 
 def _convert(image: Image.Image, channels: int, white: float) -> Image.Image:

@@ -111,7 +111,8 @@ def _train(
         with observer.trial(trial, finished) as epochs:
             named = {'name': trial.label, 'progress': epochs}
             summary = train_and_evaluate(trial.setup.config, workdir, **named)
-        observer.on_trial_end(trial, summary, finished)
+        if summary:  # on the first of several hosts
+            observer.on_trial_end(trial, summary, finished)
         return summary
     except NonFiniteError as error:
         not_finite.append(trial.label)

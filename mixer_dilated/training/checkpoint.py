@@ -63,11 +63,12 @@ class Checkpoints:
         self.folder = orbax_path(workdir / 'checkpoints')
         self.config, self.newest = config, None
         self._damaged = workdir / DAMAGED
-        self._writer, self._keep = None, [policies.LatestN(config.checkpoints.keep)]
+        self._best, self._writer = _KeepStep(), None
         if not read_only:
+            keep = [policies.LatestN(config.checkpoints.keep), self._best]
             self._writer = open_manager(
                 self.folder,
-                preservation_policy=policies.AnyPreservationPolicy(self._keep),
+                preservation_policy=policies.AnyPreservationPolicy(keep),
                 cleanup_tmp_directories=True,  # of a run that was killed while it saved
                 # By the wall clock, which may be set, or pass a night in which a machine sleeps.
                 async_options=ocp.options.AsyncOptions(timeout_secs=7 * 24 * 3600),
@@ -109,7 +110,7 @@ class Checkpoints:
         if run.step == self.newest:
             return
         if self.config.checkpoints.keep_best:
-            self._keep[1:] = [policies.CustomSteps([run.best_step])]  # orbax reads the list anew
+            self._best.step = run.best_step
         record = {**run.metadata, 'config': self.config.to_dict(), 'versions': versions()}
         record['checksums'] = {**array_checksums(run.arrays), 'record': metadata_checksum(record)}
         items = {'arrays': ocp.args.StandardSave(run.arrays), 'record': ocp.args.JsonSave(record)}
@@ -270,6 +271,15 @@ class Checkpoints:
             'a folder on a disk that all processes share',
         )
         return steps
+
+
+class _KeepStep:
+    """A preservation policy of orbax: keeps the checkpoint of one step."""
+
+    step = None
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        return [checkpoint.step == self.step for checkpoint in checkpoints]
 
 
 def _rename(folder: pathlib.Path, target: pathlib.Path) -> None:

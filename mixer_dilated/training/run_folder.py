@@ -95,8 +95,10 @@ def check_workdir(folder: pathlib.Path, kind: str, mark: str) -> None:
             )
     # Names that a process leaves that is killed when it has just begun.
     just_begun = {name for name in entries if name.startswith('.')} | {'versions.json'}
-    others = [folder / name for name in sorted(entries - just_begun)]
-    if mark not in entries and not all(map(_is_of_unfinished_checkpoint, others)):
+    others = entries - just_begun
+    left = others <= {'checkpoints', 'cells'}
+    left = left and all(_is_of_unfinished_checkpoint(folder / name) for name in others)
+    if mark not in entries and not left:
         raise UserError(
             f'--workdir={folder}: not empty, and not the folder of a {kind} (no {mark}); name a '
             'new folder'
@@ -104,14 +106,16 @@ def check_workdir(folder: pathlib.Path, kind: str, mark: str) -> None:
 
 
 def _is_of_unfinished_checkpoint(path: pathlib.Path) -> bool:
-    """Whether there is nothing in a folder but what orbax has not finished.
+    """Whether nothing is below a path but checkpoints that orbax has not finished.
 
-    TensorStore makes the folder again in which it writes when that is removed.
+    TensorStore makes the folder again in which it writes, if that is removed meanwhile.
     """
-    if path.name.endswith('.orbax-checkpoint-tmp'):
-        return True
-    is_folder = path.is_dir() and not os.path.islink(path)
-    return is_folder and all(map(_is_of_unfinished_checkpoint, path.iterdir()))
+    if os.path.islink(path) or not path.is_dir():
+        return False
+    if path.parent.name == 'checkpoints':
+        return path.name.endswith('.orbax-checkpoint-tmp')
+    entries = list(path.iterdir())
+    return bool(entries) and all(map(_is_of_unfinished_checkpoint, entries))
 
 
 def claim(workdir: pathlib.Path, config: ConfigDict) -> None:

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from mixer_dilated.benchmark import measure
@@ -106,8 +107,15 @@ def test_a_whole_benchmark_in_a_folder_that_is_not_the_repository(monkeypatch, c
         "config.dtype = 'bfloat16'",
         'config.num_seeds = 2',
     ]
-    # What is printed of it is tested cell by cell in reports/test_tables.py.
-    text = capsys.readouterr().out
+    check_what_is_printed_is_what_is_written(capsys.readouterr().out, result, names)
+
+
+def check_what_is_printed_is_what_is_written(text, result, names):
     lines = [line for line in text.splitlines() if not line.startswith('json:')]
     assert max(map(len, lines)) <= 80 and '…' not in text.split('step of')[1]
-    assert all(sum(line.startswith(f'{name}  ') for line in lines) == 1 for name in names)
+    for name in names:
+        assert sum(line.startswith(f'{name}  ') for line in lines) == 1, name
+    words = ' '.join(text.split())
+    plain, step = (result['variants'][name]['seconds'] for name in ('plain Flax', 'training'))
+    assert f'takes {np.median(np.divide(plain, step)):.2f} times' in words
+    assert f'{result["start_up"]["cold"]:.1f} s with empty caches' in words

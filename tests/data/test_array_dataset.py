@@ -213,6 +213,8 @@ def test_files_that_are_no_arrays_are_refused(tmp_path):
     flip_bit(path, 8 * whole.index(arrays()['x_train'].tobytes()))
     with refuses(path, 'x_train', 'CRC'):
         open_npz(path)
+    with refuses(path, f"'npz:{path}'"):  # without its kind
+        open_set('', str(path))
 
 
 def test_the_identity_follows_content_and_not_place(tmp_path):

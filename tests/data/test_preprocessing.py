@@ -66,6 +66,13 @@ def test_images_are_turned_as_their_exif_says(tmp_path, orientation):
     np.testing.assert_array_equal(read(path), UPRIGHT[orientation](PIXELS))
 
 
+def test_an_image_is_left_as_it_is_whose_exif_pillow_cannot_write_again(tmp_path):
+    # Orientation 6, and a resolution of letters.
+    entries = struct.pack('>HHHIHHHHI4sI', 2, 0x0112, 3, 1, 6, 0, 0x011A, 2, 4, b'abc', 0)
+    exif = b'Exif\0\0MM\0*' + struct.pack('>I', 8) + entries
+    np.testing.assert_array_equal(read(save(tmp_path / 'a.png', PIXELS, exif=exif)), PIXELS)
+
+
 @pytest.mark.parametrize('mode', ['RGBA', 'LA', 'P', 'PA'])
 def test_transparent_places_are_white(tmp_path, mode):
     image = Image.new('RGBA', (3, 2), (0, 0, 0, 255))

@@ -42,9 +42,13 @@ def test_a_value_that_a_config_would_refuse_is_refused(module, field, value, all
 
 
 def test_branches_of_different_grids_cannot_be_merged_by_channels():
-    model = small_mixer(branches=(DILATED, Patches(size=4, stride=4)))
+    branches = DILATED, Patches(size=4, stride=4)
+    model = small_mixer(branches=branches)
     with refuses('4×4', '7×7'):
         model.init(jax.random.key(0), random_images(), train=False)
+    by_tokens = small_mixer(branches=branches, branch_merge='tokens')
+    variables = by_tokens.init(jax.random.key(0), random_images(), train=False)
+    assert variables['params']['MixerBlock_0']['token_mixing']['Dense_0']['kernel'].shape[0] == 65
 
 
 @pytest.mark.parametrize('form', FORMS)

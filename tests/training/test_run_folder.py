@@ -86,11 +86,20 @@ def test_what_is_left_of_a_checkpoint_in_a_folder_that_was_removed_is_no_run(tmp
     assert not unfinished.exists()
 
 
-@pytest.mark.parametrize('name', ['checkpoints/40/manifest.ocdbt', 'notes.txt', 'links'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'checkpoints/40/manifest.ocdbt',
+        'checkpoints/40.orbax-checkpoint-tmp',
+        'notes.txt',
+        'photos/2024/',
+        'cells/',
+    ],
+)
 def test_files_of_others_are_no_run(name, tmp_path):
     path = tmp_path / 'folder' / name
     path.parent.mkdir(parents=True)
-    path.symlink_to(tmp_path) if name == 'links' else path.touch()
+    path.mkdir() if name.endswith('/') else path.touch()
     with refuses('--workdir', 'folder'):
         train_and_evaluate(small_config(num_epochs=1), tmp_path / 'folder')
 
