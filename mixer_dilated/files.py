@@ -21,7 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from mixer_dilated.errors import UserError
-from mixer_dilated.paths import PathLike, as_path, is_bucket
+from mixer_dilated.paths import PathLike, as_path, exists, is_bucket
 
 MAX_BYTES = 2**30  # of a file that is read whole
 MAX_JSON_BYTES = 2**26  # of a file of JSON, which takes some twenty times as many in memory
@@ -259,11 +259,10 @@ def append_json_lines(path: PathLike, rows: Iterable[dict]) -> None:
     """Appends JSON objects, one a line, to a file that is there; an object of a bucket is written
     anew."""
     lines = ''.join(map(json_line, rows)).encode()
-    with error_context(path):
-        if is_bucket(path):
-            write_bytes(path, read_bytes(path) + lines)
-            return
-        with open(path, 'r+b') as file:
+    if is_bucket(path):
+        write_bytes(path, (read_bytes(path) if exists(path) else b'') + lines)
+    else:
+        with error_context(path), open(path, 'r+b') as file:
             file.seek(0, os.SEEK_END)
             file.write(lines)
 
