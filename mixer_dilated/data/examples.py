@@ -219,9 +219,11 @@ def split_slices(key: str, split: str, split_sizes: Sizes) -> list[tuple[str, in
         other = split_of(re.split(r'\W', split)[0])
         if other in split_sizes and other not in split:
             cause += f', which is called {other!r} here'
+        example = split_of(key.rsplit('.')[-1]) or 'test'
+        if example not in split_sizes:
+            example = f'{next(iter(split_sizes))}[:80%]'
         raise UserError(
-            f'{key} = {split!r}: {cause}. Available: {available}; for example '
-            f"'{next(iter(split_sizes))}[:80%]'"
+            f'{key} = {split!r}: {cause}. Available: {available}; for example {example!r}'
         ) from None
     slices = [
         (part.splitname, *slice(part.from_, part.to).indices(split_sizes[part.splitname])[:2])

@@ -29,7 +29,7 @@ from mixer_dilated.parallel.multihost import (
     on_all_hosts,
     on_primary,
 )
-from mixer_dilated.paths import PathLike, as_path, expand_user
+from mixer_dilated.paths import PathLike, as_path, exists, expand_user, is_bucket
 from mixer_dilated.training.compiled import CompiledFunctions
 from mixer_dilated.training.data_record import open_setup
 from mixer_dilated.training.run_folder import read_config, versions, with_checksum
@@ -123,6 +123,8 @@ def _open_setup(workdir: pathlib.Path, data_dir: str | None, dataset: Dataset | 
     if data_dir is not None:
         kind, path = split_path(config.dataset.name)
         is_named = kind and expand_user(path).is_absolute()
+        if kind and not is_bucket(data_dir):  # a folder may have another name now
+            is_named = is_named or not exists(expand_user(data_dir) / expand_user(path))
         key = 'dataset.name' if is_named else 'dataset.data_dir'
         changes[key] = f'{kind}:{data_dir}' if is_named else data_dir
     return open_setup(workdir, changed(config, changes), dataset)

@@ -30,7 +30,8 @@ def open_setup(workdir: pathlib.Path, config: ConfigDict, dataset: Dataset | Non
     splits is a warning, if its data have changed. Raises UserError as `create_setup`, and if the
     data set has other classes than that of the run, whose labels would mean something else.
     """
-    if not exists(workdir / 'checkpoints'):
+    checkpoints = workdir / 'checkpoints'
+    if not exists(checkpoints) or not any(checkpoints.iterdir()):
         return create_setup(config, dataset)
     dataset = dataset or open_dataset(config.dataset, read_split_files(workdir))
     setup = create_setup(config, dataset)

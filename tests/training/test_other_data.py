@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import shutil
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 
 from mixer_dilated.config import changed
 from mixer_dilated.data.class_folders import SplitFiles
-from mixer_dilated.files import write_json
+from mixer_dilated.files import read_json, write_json
 from mixer_dilated.inference.evaluation import evaluate_checkpoint
 from mixer_dilated.training.data_record import (
     open_setup,
@@ -217,6 +218,29 @@ def test_validation_examples_that_are_missing_or_shared_are_refused(tmp_path, ch
 def test_a_run_that_kept_no_best_checkpoint_has_none(pets):
     with refuses(pets[1], '--config.checkpoints.keep_best=True', '--config.dataset.val_split='):
         evaluate_checkpoint(pets[1], best=True)
+
+
+def test_evaluate_reads_a_folder_of_a_relative_name_moved_or_renamed(copied, tmp_path):
+    root, workdir = copied
+    config = read_json(workdir / 'config.json')
+    config['dataset'] |= {'name': f'folder:{root.name}', 'data_dir': str(root.parent)}
+    write_json(workdir / 'config.json', config)
+    (tmp_path / 'elsewhere').mkdir()
+    root.rename(moved := tmp_path / 'elsewhere' / root.name)
+    assert evaluate_checkpoint(workdir, data_dir=str(moved.parent))['examples'] == 4
+    moved.rename(renamed := tmp_path / 'renamed')
+    assert evaluate_checkpoint(workdir, data_dir=str(renamed))['examples'] == 4
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_is_not_of_an_earlier_version(copied):
+    root, workdir = copied
+    shutil.rmtree(workdir / 'checkpoints')
+    (workdir / 'checkpoints').mkdir()
+    (workdir / 'splits.npz').unlink()
+    (root / 'cat' / '0.png').unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        open_setup(workdir, read_config(workdir))
 
 
 def test_what_a_run_without_checkpoints_has_recorded_does_not_bind_it(copied):
