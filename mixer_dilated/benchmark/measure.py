@@ -62,8 +62,7 @@ def benchmark(
     # A TPU serves one process at a time: the others come before this one computes.
     for name, setup in setups.items():
         log(f'{name}: memory, start-up cold and warm, each in a separate process')
-        content = setup.config.to_json()
-        memory = functools.partial(call_in_process, training_memory, config=content)
+        memory = functools.partial(call_in_process, training_memory, config=setup.config.to_json())
         start_up = functools.partial(start_up_seconds, setup.config)
         results[name] = {'memory': or_note('memory', notes[name], memory)}
         results[name]['start_up'] = or_note('start-up', notes[name], start_up)

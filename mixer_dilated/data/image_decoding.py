@@ -112,10 +112,9 @@ def _open_image(path: ImagePath, max_pixels: int) -> BinaryIO:
 
 def _exif_transpose(image: Image.Image) -> Image.Image:
     try:
-        upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-        return (
-            image if upright else ImageOps.exif_transpose(image)
-        )  # which is a copy, needed or not
+        if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return image  # of which Pillow would make a copy
+        return ImageOps.exif_transpose(image)
     except Exception:  # an orientation that cannot be read, for any of the reasons above, is none
         return image
 

@@ -53,7 +53,8 @@ def evaluate_checkpoint(
       workdir: the run's folder.
       split: examples to evaluate, in TFDS split syntax; the run's test split if None.
       data_dir: where prepared data lies, or what a relative path in `dataset.name` is below; the
-        folder or file itself if that path is absolute. Where the run's config says if None.
+        folder or file itself if that path is absolute, or not there. Where the run's config says if
+        None.
       dataset: to take for that of the run.
       best: the checkpoint of the highest validation accuracy instead.
       calibrate: examples to fit a temperature for each seed on, for the run's `calibration.json`.
@@ -122,9 +123,10 @@ def _open_setup(workdir: pathlib.Path, data_dir: str | None, dataset: Dataset | 
     config, changes = read_config(workdir), {}
     if data_dir is not None:
         kind, path = split_path(config.dataset.name)
-        is_named = kind and expand_user(path).is_absolute()
+        path = expand_user(path)
+        is_named = kind and path.is_absolute()
         if kind and not is_bucket(data_dir):  # a folder may have another name now
-            is_named = is_named or not exists(expand_user(data_dir) / expand_user(path))
+            is_named = is_named or not exists(expand_user(data_dir) / path)
         key = 'dataset.name' if is_named else 'dataset.data_dir'
         changes[key] = f'{kind}:{data_dir}' if is_named else data_dir
     return open_setup(workdir, changed(config, changes), dataset)

@@ -89,7 +89,12 @@ class Stem(CheckedModule):
         return x
 
     @classmethod
-    def embed(cls, images: Array, kernel: Array, patches: Patches) -> Array:
+    def embed(
+        cls,
+        images: Float[Array, 'batch height width channels_in'],
+        kernel: Float[Array, 'patch_height patch_width channels_in channels'],
+        patches: Patches,
+    ) -> Float[Array, 'batch tokens channels']:
         """The tokens of one branch, without the bias."""
         features = cls.extract_patches(images, patches)  # channel-major: (C_in, P_h, P_w)
         kernel = kernel.transpose(2, 0, 1, 3).reshape(-1, kernel.shape[-1])

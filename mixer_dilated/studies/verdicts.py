@@ -71,7 +71,8 @@ def table1_verdicts(
     The claims: dilated patches raise test accuracy, raise train accuracy, take less time. A trial
     that the paper lacks, the control, is compared with both. The table has the rows of
     `results.jsonl` of valid trials; `labels`, {trial: what a sentence calls it}, are in the order
-    of Table 1: the paper's baseline, the paper's method, the control and others.
+    of Table 1: the paper's baseline, the paper's method, the control and others; `seconds` are of
+    an epoch in each round, in which the trials take turns.
     """
     baseline, proposed, *others = labels
     names, sentences = (labels[proposed], labels[baseline]), []

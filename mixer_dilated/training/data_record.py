@@ -31,7 +31,7 @@ def open_setup(workdir: pathlib.Path, config: ConfigDict, dataset: Dataset | Non
     data set has other classes than that of the run, whose labels would mean something else.
     """
     checkpoints = workdir / 'checkpoints'
-    if not exists(checkpoints) or not any(checkpoints.iterdir()):
+    if not exists(checkpoints) or not any(path.name.isdigit() for path in checkpoints.iterdir()):
         return create_setup(config, dataset)
     dataset = dataset or open_dataset(config.dataset, read_split_files(workdir))
     setup = create_setup(config, dataset)

@@ -232,10 +232,11 @@ def test_evaluate_reads_a_folder_of_a_relative_name_moved_or_renamed(copied, tmp
     assert evaluate_checkpoint(workdir, data_dir=str(renamed))['examples'] == 4
 
 
-def test_a_run_that_ended_before_its_first_checkpoint_is_not_of_an_earlier_version(copied):
+@pytest.mark.parametrize('left', ['', '40.orbax-checkpoint-tmp'])
+def test_a_run_that_ended_before_its_first_checkpoint_is_not_of_an_earlier_version(copied, left):
     root, workdir = copied
     shutil.rmtree(workdir / 'checkpoints')
-    (workdir / 'checkpoints').mkdir()
+    (workdir / 'checkpoints' / left).mkdir(parents=True)
     (workdir / 'splits.npz').unlink()
     (root / 'cat' / '0.png').unlink()
     with warnings.catch_warnings():
